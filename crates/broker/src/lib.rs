@@ -1,0 +1,1 @@
+//! Hands the freshest frame of each track to the first free worker.

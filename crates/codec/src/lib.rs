@@ -1,0 +1,1 @@
+//! VP8 and H.264, colour conversion and scaling.

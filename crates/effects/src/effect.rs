@@ -1,0 +1,94 @@
+//! What an effect is: a stateless half that any worker runs, and a half with the state of one track that runs at the gateway.
+
+use std::time::Duration;
+
+use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};
+
+use crate::model::{ModelSpec, Models, RunError};
+use crate::parameters::{Parameter, Parameters};
+
+/// One entry of the list of effects. Shared by all tracks and workers.
+pub trait Effect: Send + Sync {
+    /// The name in requests: snake case, never renamed.
+    fn name(&self) -> EffectName;
+
+    /// The name for people.
+    fn title(&self) -> &'static str;
+
+    /// One sentence for people: what the viewer sees.
+    fn description(&self) -> &'static str;
+
+    /// What can be set, with types, ranges and defaults.
+    fn parameters(&self) -> &[Parameter];
+
+    /// The models that `analyse` runs. An effect without models is composed from the frame alone and never queued.
+    fn models(&self) -> &[&'static ModelSpec];
+
+    /// What to show when the models are slower than the camera, unless the operator says otherwise.
+    fn when_slow(&self) -> WhenSlow;
+
+    /// Runs the models on one prepared frame. Pure: the result depends on the input alone.
+    ///
+    /// # Errors
+    /// When a model fails or gives what it must not (a wrong shape, NaN). The frame is then dropped and counted.
+    fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError>;
+
+    /// The half that belongs to one track, from its first frame with this effect on.
+    fn painter(&self) -> Box<dyn Painter>;
+}
+
+/// What to show when the models are slower than the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenSlow {
+    /// Only frames with an analysis of their own: fewer frames, each exact.
+    Hold,
+    /// Every frame, painted with the newest analysis, unless that was made of a frame captured longer than `max_age` before.
+    Reuse {
+        /// Oldest analysis that is still painted.
+        max_age: Duration,
+    },
+}
+
+/// The half of an effect that lives in one track: it prepares frames for the model and paints results, in capture order.
+pub trait Painter: Send {
+    /// Makes the model's input of a frame. Called for effects with models only.
+    fn prepare(&mut self, source: &I420, parameters: &Parameters) -> ModelInput;
+
+    /// Paints the effect onto `picture`, which holds the source and keeps its size.
+    ///
+    /// `analysis` is `None` exactly for effects without models.
+    ///
+    /// # Errors
+    /// When the analysis is not of this effect's kind. The picture must then not be shown.
+    fn compose(&mut self, picture: &mut I420, analysis: Option<&Analysis>, parameters: &Parameters) -> Result<(), ComposeError>;
+
+    /// Turns `picture`, which holds the source, into one that is safe to show while there is no analysis:
+    /// nothing of the source may be recognised that the effect is there to hide.
+    fn placeholder(&mut self, picture: &mut I420, parameters: &Parameters);
+
+    /// Told about once a second how the models kept up. Effects that can trade quality for speed do so here.
+    fn on_load(&mut self, _load: &Load) {}
+}
+
+/// How the models kept up with one track since the last report.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    /// Frames that wanted an analysis.
+    pub offered: u32,
+    /// Frames of those that were replaced by a newer one before a worker was free.
+    pub replaced: u32,
+    /// Mean time that the model took for a frame of this track; zero when none came back.
+    pub model_time: Duration,
+    /// Share of all workers' time that was busy, with the frames of all tracks: 0..=1.
+    pub utilisation: f32,
+}
+
+/// A result that can not be painted.
+#[derive(Debug, thiserror::Error)]
+#[error("{effect} can not paint {got}")]
+pub struct ComposeError {
+    /// The effect that was asked to paint.
+    pub effect: EffectName,
+    /// What it was given.
+    pub got: &'static str,
+}

@@ -1,0 +1,58 @@
+//! What travels to a model and what comes back: plain data, the same in one process and between machines.
+
+use serde::{Deserialize, Serialize};
+
+/// A picture in interleaved 8-bit RGB, rows tightly packed: `3 * width * height` bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rgb {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// `R G B R G B …`.
+    pub data: Vec<u8>,
+}
+
+/// What `prepare` makes of a frame for a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelInput {
+    /// The frame, resized to what the model wants, with padding where the effect asked for it.
+    pub picture: Rgb,
+    /// Where the frame lies within `picture`, in its pixels: left, top, width, height. The rest is padding.
+    pub content: [u32; 4],
+    /// Numbers that the analysis takes besides the picture (such as the weights of the styles); empty for most effects.
+    pub arguments: Vec<f32>,
+}
+
+/// A model's result for one frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Analysis {
+    /// How likely each pixel belongs to the person.
+    Mask(Mask),
+    /// The faces that were found, best first.
+    Faces(Vec<Face>),
+    /// A picture to paint in place of the frame; it shows the whole frame, whatever its size.
+    Picture(Rgb),
+}
+
+/// A probability per pixel; it covers the whole frame, whatever its size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mask {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Row-major, 0 = certainly background, 255 = certainly person.
+    pub probability: Vec<u8>,
+}
+
+/// One face, in coordinates of the frame: (0, 0) its top left corner, (1, 1) its bottom right one. Parts may lie outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Face {
+    /// 0..=1.
+    pub score: f32,
+    /// Left, top, right, bottom.
+    pub rect: [f32; 4],
+    /// Right eye, left eye, nose, mouth, right ear, left ear (the person's right and left), each x, y.
+    pub keypoints: [[f32; 2]; 6],
+}
