@@ -58,10 +58,7 @@ impl I420 {
     /// # Panics
     /// When a side is 0 or above [`I420::MAX_SIDE`]: sizes are checked where pictures come in.
     pub fn grey(width: u32, height: u32, luma: u8) -> Self {
-        assert!(
-            (1..=Self::MAX_SIDE).contains(&width) && (1..=Self::MAX_SIDE).contains(&height),
-            "picture of {width}x{height}"
-        );
+        assert!((1..=Self::MAX_SIDE).contains(&width) && (1..=Self::MAX_SIDE).contains(&height), "picture of {width}x{height}");
         let mut data = vec![128; Self::len(width, height)];
         data[..width as usize * height as usize].fill(luma);
         Self { width, height, data }

@@ -1,10 +1,24 @@
 //! The path of a frame as pure state machines: no clock, no threads, no I/O.
-#![warn(missing_docs)]
+//!
+//! [`Track`] is the heart: it decides which frames are analysed and which are shown. [`FairSlots`] is what stands in front of
+//! the workers. The rest are the words that all crates share: pictures, what travels to a model and what comes back.
 
 mod analysis;
+mod drop_reason;
 mod frame;
 mod ids;
+mod job;
+mod playout;
+mod sampler;
+mod slots;
+mod track;
 
 pub use analysis::{Analysis, Face, Mask, ModelInput, Rgb};
+pub use drop_reason::{DropReason, FrameCounts};
 pub use frame::{EncodedFrame, I420, MediaTime, VideoCodec};
 pub use ids::{EffectName, FrameSeq, TrackId};
+pub use job::{Completion, Job, Outcome};
+pub use playout::Patience;
+pub use sampler::Sampling;
+pub use slots::FairSlots;
+pub use track::{Admission, Generation, Mode, Release, Track};
