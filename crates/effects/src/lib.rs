@@ -1,1 +1,25 @@
 //! The effects: what a model sees in a frame, and what is painted for it.
+//!
+//! An effect is one file with two halves: `analyse` runs models and has no state, `compose` paints and belongs to one track.
+//! [`effects`] is the list of them all.
+#![warn(missing_docs)]
+
+mod background_blur;
+mod blur;
+mod drawing;
+mod effect;
+mod face_detection;
+mod list;
+mod model;
+mod none;
+mod parameters;
+mod pixels;
+mod style_transfer;
+
+pub use effect::{ComposeError, Effect, Load, Painter, WhenSlow};
+pub use list::{effects, find};
+pub use model::{
+    Backend, Extent, Input, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime, RuntimeError, Tensor, TensorSpec,
+};
+pub use parameters::{Kind, Parameter, ParameterError, Parameters, schema};
+pub use pixels::{BadPicture, i420_from_rgb, rgb_from_i420};

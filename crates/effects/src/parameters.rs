@@ -1,6 +1,7 @@
 //! Parameters of effects: their declaration, their JSON Schema, and values that were checked against it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Map, Value, json};
 
@@ -172,6 +173,17 @@ impl Parameters {
                 (name.to_string(), value)
             })
             .collect()
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Number { min, max, default } => write!(f, "{min} to {max} [default: {default}]"),
+            Kind::Choice { options, default } => write!(f, "{} [default: {default}]", options.join(" | ")),
+            Kind::Flag { default } => write!(f, "true | false [default: {default}]"),
+            Kind::Weights { .. } => write!(f, "{{\"name\": 0 to 1, …}} [default: {{}}]"),
+        }
     }
 }
 

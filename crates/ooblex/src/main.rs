@@ -1,2 +1,174 @@
-//! x
-fn main() {}
+//! The command line.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use ooblex::config::Config;
+use ooblex::settings::Catalogue;
+use serde_json::{Map, Value};
+
+/// Machine-learning effects on live video.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Configuration file; without it ./ooblex.toml, if there is one.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway with its workers.
+    Serve(ServeFlags),
+    /// Put an effect on a picture (PNG).
+    Apply {
+        /// Effect to put on; `ooblex effects` lists them.
+        #[arg(long, value_name = "NAME")]
+        effect: String,
+        /// Parameter of the effect; can be repeated.
+        #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_parameter)]
+        parameters: Vec<(String, Value)>,
+        /// Picture to read.
+        input: PathBuf,
+        /// Picture to write.
+        output: PathBuf,
+        #[command(flatten)]
+        inference: InferenceFlags,
+    },
+    /// List the effects with their parameters.
+    Effects {
+        /// As JSON, like GET /api/effects.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look for what would keep the gateway from serving.
+    Check {
+        /// Only print the configuration that is in force.
+        #[arg(long)]
+        print: bool,
+        #[command(flatten)]
+        serve: ServeFlags,
+    },
+}
+
+#[derive(Args)]
+struct ServeFlags {
+    /// Address and port of HTTP [default: 127.0.0.1:8000].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address and UDP port of all media [default: 0.0.0.0:8000].
+    #[arg(long, value_name = "ADDRESS")]
+    media: Option<String>,
+    /// IP address to tell browsers, for a gateway behind NAT or in a container; can be repeated.
+    #[arg(long, value_name = "IP")]
+    advertise: Vec<String>,
+    /// Worker threads; 0 takes one for each core [default: 0].
+    #[arg(long, value_name = "N")]
+    workers: Option<u32>,
+    /// Effect of sessions that ask for none [default: background_blur].
+    #[arg(long, value_name = "NAME")]
+    effect: Option<String>,
+    #[command(flatten)]
+    inference: InferenceFlags,
+}
+
+#[derive(Args)]
+struct InferenceFlags {
+    /// What runs the models: auto, onnx_runtime or rten [default: auto].
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Folder of the model files [default: those in the program].
+    #[arg(long, value_name = "FOLDER")]
+    models: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ooblex: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let flags = match &cli.command {
+        Command::Serve(flags) | Command::Check { serve: flags, .. } => flags.options(),
+        Command::Apply { inference, .. } => inference.options(),
+        Command::Effects { .. } => Vec::new(),
+    };
+    let config = Config::load(cli.config.as_deref(), &flags)?;
+    start_logging(&config.log.filter)?;
+    match cli.command {
+        Command::Serve(_) => ooblex::serve::serve(config)?,
+        Command::Apply { effect, parameters, input, output, .. } => {
+            let parameters = Value::Object(Map::from_iter(parameters));
+            ooblex::apply::apply(&config, &effect, &parameters, &input, &output)?;
+        }
+        Command::Effects { json } => list_effects(&config, json)?,
+        Command::Check { print: true, .. } => println!("{}", serde_json::to_string_pretty(&config)?),
+        Command::Check { .. } => {
+            if !ooblex::check::check(&config) {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Logs go to standard error; standard output is for results.
+fn start_logging(filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .parse(filter)
+        .with_context(|| format!("log.filter '{filter}' is not understood: write 'info' or 'ooblex=debug,str0m=warn'"))?;
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false).init();
+    Ok(())
+}
+
+fn list_effects(config: &Config, json: bool) -> anyhow::Result<()> {
+    let catalogue = Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&catalogue.describe())?);
+        return Ok(());
+    }
+    for effect in catalogue.effects() {
+        println!("{}  {}", effect.name(), effect.description());
+        for parameter in effect.parameters() {
+            println!("    {:<12} {}  {}", parameter.name, parameter.kind, parameter.description);
+        }
+    }
+    Ok(())
+}
+
+impl ServeFlags {
+    fn options(&self) -> Vec<(&'static str, config::Value)> {
+        let mut options = self.inference.options();
+        options.extend(self.listen.clone().map(|v| ("serve.listen", v.into())));
+        options.extend(self.media.clone().map(|v| ("media.listen", v.into())));
+        options.extend((!self.advertise.is_empty()).then(|| ("media.advertise", self.advertise.clone().into())));
+        options.extend(self.workers.map(|v| ("serve.workers", v.into())));
+        options.extend(self.effect.clone().map(|v| ("serve.default_effect", v.into())));
+        options
+    }
+}
+
+impl InferenceFlags {
+    fn options(&self) -> Vec<(&'static str, config::Value)> {
+        let backend = self.backend.clone().map(|v| ("inference.backend", v.into()));
+        backend.into_iter().chain(self.models.clone().map(|v| ("inference.models", v.into()))).collect()
+    }
+}
+
+/// `strength=0.7` is a number, `style=ink` a word.
+fn parse_parameter(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+}

@@ -3,6 +3,8 @@
 /// Why a frame that was admitted is not shown. Every drop has exactly one reason, and every reason a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
+    /// The track's thread was behind, and a newer frame had already come in.
+    Behind,
     /// The sampler left it out, and the effect shows analysed frames only.
     NotSampled,
     /// A newer frame of the track took its place before a worker was free.
@@ -29,7 +31,8 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of the counters.
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 12] = [
+        DropReason::Behind,
         DropReason::NotSampled,
         DropReason::Replaced,
         DropReason::Expired,
@@ -46,6 +49,7 @@ impl DropReason {
     /// The label used in metrics and the API.
     pub fn label(self) -> &'static str {
         match self {
+            DropReason::Behind => "behind",
             DropReason::NotSampled => "not_sampled",
             DropReason::Replaced => "replaced",
             DropReason::Expired => "expired",

@@ -92,6 +92,11 @@ impl<F, A> Playout<F, A> {
         self.entries.front()
     }
 
+    /// The frame that came last.
+    pub(crate) fn back(&self) -> Option<&Entry<F, A>> {
+        self.entries.back()
+    }
+
     /// How and when the wait of the oldest frame ends. `own`: how long it may wait for its own analysis where another one
     /// would do.
     pub(crate) fn fate(&self, own: Option<Duration>) -> Option<Fate> {

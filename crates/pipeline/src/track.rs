@@ -151,6 +151,17 @@ impl<F, A> Track<F, A> {
         admission
     }
 
+    /// A frame was decoded that nobody needs any more, because a newer one is there already. It is admitted and dropped.
+    pub fn on_superseded(&mut self) {
+        self.counts.admitted += 1;
+        self.counts.count_drop(DropReason::Behind);
+    }
+
+    /// The frame that was admitted last, while it waits.
+    pub fn last_admitted(&self) -> Option<&F> {
+        self.playout.back().map(|entry| &entry.frame)
+    }
+
     /// The analysis of a frame came back.
     pub fn on_analysis(&mut self, now: Instant, seq: FrameSeq, analysis: A) {
         self.counts.analysed += 1;

@@ -1,0 +1,135 @@
+//! Compressed frames to pictures: what both codecs share. Owns the rule that after damage nothing is decoded until a keyframe.
+//!
+//! Called by the track's driver for each frame that came in whole; knows nothing of packets and asks for no keyframe itself.
+
+use ooblex_pipeline::{I420, VideoCodec};
+
+use crate::{CodecError, h264, vp8};
+
+/// Decodes one stream, one frame a call, without delay.
+pub struct Decoder {
+    backend: Backend,
+    awaits_keyframe: bool,
+}
+
+enum Backend {
+    Vp8(vp8::Decoder),
+    H264(h264::Decoder),
+}
+
+/// A frame gave no picture.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The frame is of no use; the caller asks the sender for a keyframe and goes on with the next frame.
+    #[error("undecodable {} frame of {bytes} bytes: {why}", codec.label())]
+    Undecodable {
+        /// The stream's codec.
+        codec: VideoCodec,
+        /// The frame's length.
+        bytes: usize,
+        /// What was wrong with it.
+        why: Undecodable,
+    },
+}
+
+/// Why a frame can not be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Undecodable {
+    /// There is nothing in it.
+    #[error("it is empty")]
+    Empty,
+    /// It builds on a picture that was lost, damaged, or never there; only a keyframe helps. Expected after any other error.
+    #[error("it builds on a picture that is not there")]
+    AwaitsKeyframe,
+    /// It announces a picture that is empty or has a side above [`I420::MAX_SIDE`].
+    #[error("it announces a picture of {width}x{height}")]
+    Size {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// The bitstream is broken, or (H.264) of a profile that is not supported.
+    #[error("{library} says {reason}")]
+    Damaged {
+        /// `libvpx` or `openh264`.
+        library: &'static str,
+        /// What the library said.
+        reason: String,
+    },
+}
+
+impl Decoder {
+    /// A decoder that waits for its first keyframe.
+    ///
+    /// # Errors
+    /// [`CodecError::Start`] when the library can not be set up.
+    pub fn new(codec: VideoCodec) -> Result<Self, CodecError> {
+        let backend = match codec {
+            VideoCodec::Vp8 => Backend::Vp8(vp8::Decoder::new()?),
+            VideoCodec::H264 => Backend::H264(h264::Decoder::new()?),
+        };
+        Ok(Self { backend, awaits_keyframe: true })
+    }
+
+    /// Decodes one whole frame (`EncodedFrame::data`); the size of the picture may differ from the one before.
+    ///
+    /// `Ok(None)`: the frame is sound but has no picture (an invisible VP8 frame, H.264 parameter sets alone).
+    ///
+    /// # Errors
+    /// [`DecodeError::Undecodable`] when the frame is damaged, and from then on for every frame until a keyframe is decoded: what builds on
+    /// a damaged picture would be silently wrong. The decoder stays usable.
+    pub fn decode(&mut self, data: &[u8]) -> Result<Option<I420>, DecodeError> {
+        self.decode_or_why(data).map_err(|why| {
+            self.awaits_keyframe = true;
+            DecodeError::Undecodable { codec: self.codec(), bytes: data.len(), why }
+        })
+    }
+
+    /// Tells the decoder that frames before the next one were lost: nothing is decoded until a keyframe.
+    ///
+    /// VP8 does not number its frames in the bitstream, so only the caller can know.
+    pub fn frames_lost(&mut self) {
+        self.awaits_keyframe = true;
+    }
+
+    /// The codec it decodes.
+    pub fn codec(&self) -> VideoCodec {
+        match self.backend {
+            Backend::Vp8(_) => VideoCodec::Vp8,
+            Backend::H264(_) => VideoCodec::H264,
+        }
+    }
+
+    fn decode_or_why(&mut self, data: &[u8]) -> Result<Option<I420>, Undecodable> {
+        if data.is_empty() {
+            return Err(Undecodable::Empty);
+        }
+        let keyframe = is_keyframe(self.codec(), data);
+        if self.awaits_keyframe && !keyframe && !self.has_only_parameter_sets(data) {
+            return Err(Undecodable::AwaitsKeyframe);
+        }
+        let picture = match &mut self.backend {
+            Backend::Vp8(decoder) => decoder.decode(data)?,
+            Backend::H264(decoder) => decoder.decode(data)?,
+        };
+        if keyframe {
+            self.awaits_keyframe = false;
+        }
+        Ok(picture)
+    }
+
+    fn has_only_parameter_sets(&self, data: &[u8]) -> bool {
+        matches!(self.backend, Backend::H264(_)) && !h264::has_slices(data)
+    }
+}
+
+/// Whether a frame can be decoded without what came before: a VP8 key frame (RFC 6386 §9.1), or an H.264 access unit with an IDR slice.
+///
+/// Looks at headers only; damage behind them is found by decoding.
+pub fn is_keyframe(codec: VideoCodec, data: &[u8]) -> bool {
+    match codec {
+        VideoCodec::Vp8 => vp8::is_keyframe(data),
+        VideoCodec::H264 => h264::is_keyframe(data),
+    }
+}

@@ -1,0 +1,429 @@
+//! H.264 through openh264. Owns openh264's objects; knows nothing of when to encode or what to do about errors.
+//!
+//! Speaks to the library directly rather than through its safe wrapper, which can neither change the bitrate without starting anew nor tell
+//! why a frame could not be decoded.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+use ooblex_pipeline::I420;
+use openh264_sys2 as sys;
+use openh264_sys2::source::APILoader as Library;
+
+use crate::CodecError;
+use crate::decoder::Undecodable;
+use crate::encoder::{EncodeError, Output, Task};
+use crate::planes::{ForeignPlanes, widen};
+
+const LIBRARY: &str = "openh264";
+/// The smallest side that openh264 encodes.
+const MIN_SIDE: u32 = 16;
+/// The largest picture that openh264 encodes (level 5.1), in macroblocks of 16x16.
+const MAX_MACROBLOCKS: u32 = 36_864;
+/// The encoder hears of a new frame rate when it moved by this part of the old one.
+const FRAME_RATE_TOLERANCE: f32 = 0.15;
+
+const NAL_SLICE: u8 = 1;
+const NAL_IDR_SLICE: u8 = 5;
+const NAL_SEQUENCE_PARAMETERS: u8 = 7;
+
+/// Whether the assembler routines of openh264 were built in and this processor has what they need. Without them H.264 takes three times as
+/// long; the build refuses that unless it is told not to.
+pub fn h264_is_accelerated() -> bool {
+    unsafe extern "C" {
+        // `uint32_t WelsCPUFeatureDetect(int32_t*)` of openh264's `cpu.h`, which its own headers do not export. Returns 0 when built without assembler.
+        #[link_name = "WelsCPUFeatureDetect"]
+        fn cpu_features(logical_processors: *mut i32) -> u32;
+    }
+    // SAFETY: the argument may be null.
+    unsafe { cpu_features(null_mut()) != 0 }
+}
+
+/// Whether pictures of this size can be encoded.
+pub(crate) fn can_encode(width: u32, height: u32) -> bool {
+    width >= MIN_SIDE && height >= MIN_SIDE && macroblocks(width, height) <= MAX_MACROBLOCKS
+}
+
+/// Whether the access unit (Annex B) has an IDR slice.
+pub(crate) fn is_keyframe(data: &[u8]) -> bool {
+    nal_types(data).find(|kind| (NAL_SLICE..=NAL_IDR_SLICE).contains(kind)) == Some(NAL_IDR_SLICE)
+}
+
+/// Whether the access unit (Annex B) has a picture, or parameter sets and the like only.
+pub(crate) fn has_slices(data: &[u8]) -> bool {
+    nal_types(data).any(|kind| (NAL_SLICE..=NAL_IDR_SLICE).contains(&kind))
+}
+
+/// The types of the NAL units that follow start codes (H.264 §7.4.1, Annex B).
+fn nal_types(data: &[u8]) -> impl Iterator<Item = u8> {
+    data.windows(4).filter(|window| window[..3] == [0, 0, 1]).map(|window| window[3] & 0x1f)
+}
+
+fn macroblocks(width: u32, height: u32) -> u32 {
+    width.div_ceil(16) * height.div_ceil(16)
+}
+
+/// An H.264 stream being decoded, on the calling thread.
+pub(crate) struct Decoder {
+    raw: RawDecoder,
+    condition: Condition,
+}
+
+/// What is known of the library's inner state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    /// It has seen nothing yet.
+    Fresh,
+    /// All that it saw was sound, or seemed so.
+    Used,
+    /// It saw damage.
+    Suspect,
+}
+
+impl Decoder {
+    pub(crate) fn new() -> Result<Self, CodecError> {
+        Ok(Self { raw: RawDecoder::start()?, condition: Condition::Fresh })
+    }
+
+    /// One access unit in, its picture out.
+    ///
+    /// After damage openh264 may refuse even a sound keyframe, so a keyframe that brings its parameter sets is decoded by a library object
+    /// of its own then.
+    pub(crate) fn decode(&mut self, data: &[u8]) -> Result<Option<I420>, Undecodable> {
+        let stands_alone = is_keyframe(data) && nal_types(data).any(|kind| kind == NAL_SEQUENCE_PARAMETERS);
+        if stands_alone && self.condition == Condition::Suspect {
+            self.start_anew()?;
+        }
+        let was_fresh = self.condition == Condition::Fresh;
+        let mut decoded = self.decode_as_is(data);
+        if decoded.is_err() && stands_alone && !was_fresh {
+            self.start_anew()?;
+            decoded = self.decode_as_is(data);
+        }
+        self.condition = if decoded.is_ok() { Condition::Used } else { Condition::Suspect };
+        decoded
+    }
+
+    fn start_anew(&mut self) -> Result<(), Undecodable> {
+        self.raw = RawDecoder::start().map_err(|error| damaged(error.to_string()))?;
+        self.condition = Condition::Fresh;
+        Ok(())
+    }
+
+    /// openh264 bounds the memory by itself: it refuses parameter sets beyond level 5.2 (9.4 megapixels).
+    fn decode_as_is(&mut self, data: &[u8]) -> Result<Option<I420>, Undecodable> {
+        let length = c_int::try_from(data.len()).map_err(|_| damaged("an access unit of more than 2 GiB"))?;
+        let mut start = [null_mut::<u8>(); 3];
+        let mut info = sys::SBufferInfo::default();
+        // SAFETY: the decoder is alive, `data` is readable for `length` bytes, openh264 copies it, and the other two are written during the call.
+        let state = unsafe { (self.raw.calls.decode)(self.raw.object, data.as_ptr(), length, start.as_mut_ptr(), &mut info) };
+        if state != sys::dsErrorFree {
+            return Err(damaged(describe_state(state)));
+        }
+        if info.iBufferStatus != 1 || start.iter().any(|plane| plane.is_null()) {
+            // After some errors openh264 resets itself and reports success.
+            return if has_slices(data) { Err(damaged("no picture came out")) } else { Ok(None) };
+        }
+        // SAFETY: the union has this one member.
+        let buffer = unsafe { info.UsrData.sSystemBuffer };
+        let side = |side: c_int| u32::try_from(side).unwrap_or(0);
+        let (width, height) = (side(buffer.iWidth), side(buffer.iHeight));
+        let fits = |side| (1..=I420::MAX_SIDE).contains(&side);
+        if !fits(width) || !fits(height) {
+            return Err(Undecodable::Size { width, height });
+        }
+        let [luma, chroma] = buffer.iStride.map(|stride| stride as usize);
+        let planes = ForeignPlanes { start: start.map(<*mut u8>::cast_const), stride: [luma, chroma, chroma] };
+        // SAFETY: the sides were checked; openh264 says that the planes, which live until the next call, hold a picture of this size.
+        Ok(Some(unsafe { planes.copy(width, height) }))
+    }
+}
+
+/// An H.264 stream of one size being encoded, on the calling thread.
+pub(crate) struct Encoder {
+    raw: RawEncoder,
+    /// Where pictures with an odd side are widened.
+    even: Option<I420>,
+    bitrate_bps: u32,
+    frame_rate: f32,
+}
+
+impl Encoder {
+    /// `width`, `height`: a size for which [`can_encode`] holds.
+    pub(crate) fn new(width: u32, height: u32, bitrate_bps: u32, frame_rate: f32) -> Result<Self, CodecError> {
+        let (even_width, even_height) = (width.next_multiple_of(2), height.next_multiple_of(2));
+        let even = (even_width, even_height) != (width, height);
+        Ok(Self {
+            raw: RawEncoder::start(even_width, even_height, bitrate_bps, frame_rate)?,
+            even: even.then(|| I420::grey(even_width, even_height, 16)),
+            bitrate_bps,
+            frame_rate,
+        })
+    }
+
+    /// `picture` has the size that this was made for.
+    pub(crate) fn encode(&mut self, picture: &I420, task: &Task) -> Result<Option<Output>, EncodeError> {
+        self.apply_rates(task)?;
+        if task.force_keyframe {
+            // SAFETY: the encoder is alive. The layer that the C++ method takes besides is of no account without simulcast.
+            check("force a keyframe", unsafe { (self.raw.calls.force_intra_frame)(self.raw.object, true) })?;
+        }
+        let picture = match &mut self.even {
+            Some(even) => {
+                widen(picture, even);
+                &*even
+            }
+            None => picture,
+        };
+        let mut source = sys::SSourcePicture {
+            iColorFormat: sys::videoFormatI420,
+            iPicWidth: picture.width() as c_int,
+            iPicHeight: picture.height() as c_int,
+            uiTimeStamp: (task.elapsed / 90) as _,
+            ..Default::default()
+        };
+        for (index, plane) in picture.planes().into_iter().enumerate() {
+            source.pData[index] = plane.as_ptr().cast_mut();
+            source.iStride[index] = if index == 0 { picture.width() } else { picture.chroma_width() } as c_int;
+        }
+        let mut bitstream = sys::SFrameBSInfo::default();
+        // SAFETY: the encoder is alive; it only reads from the planes, which outlive the call, and writes `bitstream`.
+        check("encode", unsafe { (self.raw.calls.encode)(self.raw.object, &source, &mut bitstream) })?;
+        // SAFETY: filled by the encoder, which was not called since.
+        Ok(unsafe { copy_output(&bitstream) })
+    }
+
+    fn apply_rates(&mut self, task: &Task) -> Result<(), EncodeError> {
+        if (task.frame_rate - self.frame_rate).abs() > self.frame_rate * FRAME_RATE_TOLERANCE {
+            self.frame_rate = task.frame_rate;
+            let mut frame_rate = task.frame_rate;
+            // SAFETY: this option takes one float.
+            check("change the frame rate", unsafe { self.raw.set_option(sys::ENCODER_OPTION_FRAME_RATE, &mut frame_rate) })?;
+        }
+        if task.bitrate_bps != self.bitrate_bps {
+            self.bitrate_bps = task.bitrate_bps;
+            let mut bitrate = sys::SBitrateInfo { iLayer: sys::SPATIAL_LAYER_ALL, iBitrate: task.bitrate_bps as c_int };
+            // SAFETY: this option takes one such structure.
+            check("change the bitrate", unsafe { self.raw.set_option(sys::ENCODER_OPTION_BITRATE, &mut bitrate) })?;
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// `bitstream` was filled by an encoder that is alive and was not called since.
+unsafe fn copy_output(bitstream: &sys::SFrameBSInfo) -> Option<Output> {
+    let mut data = Vec::with_capacity(bitstream.iFrameSizeInBytes.max(0) as usize);
+    for layer in bitstream.sLayerInfo.iter().take(bitstream.iLayerNum.max(0) as usize) {
+        // SAFETY: there are `iNalCount` lengths, and the units, start codes included, follow each other in `pBsBuf`.
+        data.extend_from_slice(unsafe {
+            let lengths = std::slice::from_raw_parts(layer.pNalLengthInByte, layer.iNalCount.max(0) as usize);
+            std::slice::from_raw_parts(layer.pBsBuf, lengths.iter().map(|length| *length as usize).sum())
+        });
+    }
+    let keyframe = bitstream.eFrameType == sys::videoFrameTypeIDR;
+    (!data.is_empty()).then_some(Output { data, keyframe })
+}
+
+/// Constrained baseline for a live camera: one slice a picture, one reference, keyframes on request only, no pictures dropped.
+fn configure(params: &mut sys::SEncParamExt, width: u32, height: u32, bitrate_bps: u32, frame_rate: f32) {
+    params.iUsageType = sys::CAMERA_VIDEO_REAL_TIME;
+    params.iPicWidth = width as c_int;
+    params.iPicHeight = height as c_int;
+    params.iTargetBitrate = bitrate_bps as c_int;
+    params.iRCMode = sys::RC_BITRATE_MODE;
+    params.fMaxFrameRate = frame_rate;
+    params.iTemporalLayerNum = 1;
+    params.iSpatialLayerNum = 1;
+    params.iComplexityMode = sys::LOW_COMPLEXITY;
+    params.uiIntraPeriod = 0;
+    params.iNumRefFrame = 1;
+    params.eSpsPpsIdStrategy = sys::CONSTANT_ID;
+    params.iEntropyCodingModeFlag = 0;
+    params.bEnableFrameSkip = false;
+    params.iMultipleThreadIdc = 1;
+    params.bEnableDenoise = false;
+    params.bEnableSceneChangeDetect = false;
+    params.bEnableBackgroundDetection = true;
+    params.bEnableAdaptiveQuant = false;
+    params.bEnableLongTermReference = false;
+    let layer = &mut params.sSpatialLayers[0];
+    layer.iVideoWidth = width as c_int;
+    layer.iVideoHeight = height as c_int;
+    layer.fFrameRate = frame_rate;
+    layer.iSpatialBitrate = bitrate_bps as c_int;
+    layer.uiProfileIdc = sys::PRO_BASELINE;
+    // The level also bounds the bitrate that may be asked for later, so small pictures do not get a lower one than 3.1 (H.264 table A-1).
+    layer.uiLevelIdc = match macroblocks(width, height) {
+        ..=3_600 => sys::LEVEL_3_1,
+        3_601..=8_192 => sys::LEVEL_4_0,
+        8_193..=22_080 => sys::LEVEL_5_0,
+        _ => sys::LEVEL_5_1,
+    };
+    layer.sSliceArgument.uiSliceMode = sys::SM_SINGLE_SLICE;
+}
+
+fn damaged(reason: impl Into<String>) -> Undecodable {
+    Undecodable::Damaged { library: LIBRARY, reason: reason.into() }
+}
+
+/// Names the bits of a `DECODING_STATE` (openh264 `codec_def.h`).
+fn describe_state(state: sys::DECODING_STATE) -> String {
+    let names = [
+        (sys::dsFramePending, "frame pending"),
+        (sys::dsRefLost, "reference lost"),
+        (sys::dsBitstreamError, "bitstream error"),
+        (sys::dsDepLayerLost, "layer lost"),
+        (sys::dsNoParamSets, "no parameter sets"),
+        (sys::dsDataErrorConcealed, "error concealed"),
+        (sys::dsRefListNullPtrs, "empty reference list"),
+        (sys::dsInvalidArgument, "invalid argument"),
+        (sys::dsInitialOptExpected, "not initialised"),
+        (sys::dsOutOfMemory, "out of memory"),
+        (sys::dsDstBufNeedExpan, "buffer too small"),
+    ];
+    let named: Vec<_> = names.into_iter().filter(|(bit, _)| state & bit != 0).map(|(_, name)| name).collect();
+    if named.is_empty() { format!("state {state:#x}") } else { named.join(", ") }
+}
+
+fn check(what: &str, result: c_int) -> Result<(), EncodeError> {
+    match result {
+        0 => Ok(()),
+        code => Err(EncodeError::Failed { library: LIBRARY, reason: format!("could not {what}: code {code}") }),
+    }
+}
+
+/// An openh264 decoder that was initialised and will be destroyed, with the methods that are called on it.
+struct RawDecoder {
+    object: *mut sys::ISVCDecoder,
+    calls: DecoderCalls,
+}
+
+#[derive(Clone, Copy)]
+struct DecoderCalls {
+    decode: unsafe extern "C" fn(*mut sys::ISVCDecoder, *const u8, c_int, *mut *mut u8, *mut sys::SBufferInfo) -> sys::DECODING_STATE,
+    uninitialize: unsafe extern "C" fn(*mut sys::ISVCDecoder) -> std::ffi::c_long,
+}
+
+// SAFETY: an openh264 decoder without threads of its own is bound to no thread and shares nothing.
+unsafe impl Send for RawDecoder {}
+
+impl RawDecoder {
+    fn start() -> Result<Self, CodecError> {
+        let fail = |reason: String| CodecError::Start { library: LIBRARY, part: "decoder", reason };
+        let mut object: *mut sys::ISVCDecoder = null_mut();
+        // SAFETY: writes the pointer.
+        let created = unsafe { Library::WelsCreateDecoder(&mut object) };
+        if created != 0 || object.is_null() {
+            return Err(fail(format!("code {created}")));
+        }
+        // SAFETY: an object that was created has its method table.
+        let table = unsafe { &**object };
+        let calls = table.DecodeFrameNoDelay.zip(table.Uninitialize).map(|(decode, uninitialize)| DecoderCalls { decode, uninitialize });
+        let (Some(calls), Some(initialize), Some(set_option)) = (calls, table.Initialize, table.SetOption) else {
+            // SAFETY: created above, not used after.
+            unsafe { Library::WelsDestroyDecoder(object) };
+            return Err(fail("its method table has gaps".into()));
+        };
+        let decoder = Self { object, calls };
+        let mut quiet = sys::WELS_LOG_QUIET;
+        let params = sys::SDecodingParam {
+            eEcActiveIdc: sys::ERROR_CON_DISABLE,
+            sVideoProperty: sys::SVideoProperty { size: size_of::<sys::SVideoProperty>() as _, eVideoBsType: sys::VIDEO_BITSTREAM_AVC },
+            ..Default::default()
+        };
+        // SAFETY: the object is alive, the option takes one int, and both arguments are read during the calls only.
+        let initialized = unsafe {
+            set_option(object, sys::DECODER_OPTION_TRACE_LEVEL, (&raw mut quiet).cast());
+            initialize(object, &params)
+        };
+        if initialized == 0 { Ok(decoder) } else { Err(fail(format!("code {initialized}"))) }
+    }
+}
+
+impl Drop for RawDecoder {
+    fn drop(&mut self) {
+        // SAFETY: created in `start`, destroyed only here; uninitialising what was not initialised does nothing.
+        unsafe {
+            (self.calls.uninitialize)(self.object);
+            Library::WelsDestroyDecoder(self.object);
+        }
+    }
+}
+
+/// An openh264 encoder that was initialised and will be destroyed, with the methods that are called on it.
+struct RawEncoder {
+    object: *mut sys::ISVCEncoder,
+    calls: EncoderCalls,
+}
+
+#[derive(Clone, Copy)]
+struct EncoderCalls {
+    encode: unsafe extern "C" fn(*mut sys::ISVCEncoder, *const sys::SSourcePicture, *mut sys::SFrameBSInfo) -> c_int,
+    force_intra_frame: unsafe extern "C" fn(*mut sys::ISVCEncoder, bool) -> c_int,
+    set_option: unsafe extern "C" fn(*mut sys::ISVCEncoder, sys::ENCODER_OPTION, *mut c_void) -> c_int,
+    uninitialize: unsafe extern "C" fn(*mut sys::ISVCEncoder) -> c_int,
+}
+
+// SAFETY: an openh264 encoder of one thread is bound to no thread and shares nothing.
+unsafe impl Send for RawEncoder {}
+
+impl RawEncoder {
+    fn start(width: u32, height: u32, bitrate_bps: u32, frame_rate: f32) -> Result<Self, CodecError> {
+        let fail = |reason: String| CodecError::Start { library: LIBRARY, part: "encoder", reason };
+        let mut object: *mut sys::ISVCEncoder = null_mut();
+        // SAFETY: writes the pointer.
+        let created = unsafe { Library::WelsCreateSVCEncoder(&mut object) };
+        if created != 0 || object.is_null() {
+            return Err(fail(format!("code {created}")));
+        }
+        // SAFETY: an object that was created has its method table.
+        let table = unsafe { &**object };
+        let (Some(calls), Some(initialize), Some(defaults)) =
+            (EncoderCalls::from_table(table), table.InitializeExt, table.GetDefaultParams)
+        else {
+            // SAFETY: created above, not used after.
+            unsafe { Library::WelsDestroySVCEncoder(object) };
+            return Err(fail("its method table has gaps".into()));
+        };
+        let encoder = Self { object, calls };
+        let mut quiet = sys::WELS_LOG_QUIET;
+        let mut params = sys::SEncParamExt::default();
+        // SAFETY: the object is alive, the option takes one int, and the arguments are used during the calls only.
+        let initialized = unsafe {
+            encoder.set_option(sys::ENCODER_OPTION_TRACE_LEVEL, &mut quiet);
+            defaults(object, &mut params);
+            configure(&mut params, width, height, bitrate_bps, frame_rate);
+            initialize(object, &params)
+        };
+        if initialized == 0 { Ok(encoder) } else { Err(fail(format!("code {initialized} for {width}x{height}"))) }
+    }
+
+    /// # Safety
+    /// `value` is of the type that `option` takes.
+    unsafe fn set_option<T>(&self, option: sys::ENCODER_OPTION, value: &mut T) -> c_int {
+        // SAFETY: the object is alive; the caller vouches for the value, which is used during the call only.
+        unsafe { (self.calls.set_option)(self.object, option, std::ptr::from_mut(value).cast()) }
+    }
+}
+
+impl EncoderCalls {
+    fn from_table(table: &sys::ISVCEncoderVtbl) -> Option<Self> {
+        Some(Self {
+            encode: table.EncodeFrame?,
+            force_intra_frame: table.ForceIntraFrame?,
+            set_option: table.SetOption?,
+            uninitialize: table.Uninitialize?,
+        })
+    }
+}
+
+impl Drop for RawEncoder {
+    fn drop(&mut self) {
+        // SAFETY: created in `start`, destroyed only here; uninitialising what was not initialised does nothing.
+        unsafe {
+            (self.calls.uninitialize)(self.object);
+            Library::WelsDestroySVCEncoder(self.object);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! A strong blur of a frame, made on a small copy of it. It knows weights of pixels, not what they stand for.
+//!
+//! Three box blurs in a row come close to a Gaussian (Kovesi, *Fast almost-Gaussian filtering*, 2010). Each pixel has a weight,
+//! so that what must not bleed into its surroundings can be left out: the result is Σ weight · pixel / Σ weight.
+
+use ooblex_pipeline::I420;
+
+use crate::pixels::{Shrinker, Stretched};
+
+/// Pixels of the small copy, whatever the size of the frame.
+const SMALL_PIXELS: f64 = 14_400.0;
+
+/// Least radius in the small copy: also of a frame that is itself tiny.
+const LEAST_SIGMA: f32 = 1.4;
+
+/// Y, U, V, each times the weight, and the weight.
+type Weighted = [f32; 4];
+
+/// Makes the blurred picture of a frame, and keeps its buffers for the next one.
+#[derive(Default)]
+pub(crate) struct Blur {
+    shrinker: Shrinker,
+    weights: Vec<u8>,
+    pixels: Vec<Weighted>,
+    spare: Vec<Weighted>,
+    planes: [Vec<u8>; 3],
+    stretched: [Stretched; 3],
+}
+
+impl Blur {
+    /// Blurs `source` with a Gaussian of `sigma`, as a share of the square root of its area. `weights` is a plane with its columns
+    /// and rows that covers the frame, 0 = does not bleed into its surroundings; without it all pixels count alike.
+    pub(crate) fn set(&mut self, source: &I420, sigma: f32, weights: Option<(&[u8], [u32; 2])>) {
+        let (width, height) = (source.width(), source.height());
+        let scale = (SMALL_PIXELS / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
+        let [small_width, small_height] = [width, height].map(|side| (f64::from(side) * scale).ceil().max(1.0) as u32);
+        let small = [small_width, small_height];
+        self.gather(source, small, weights);
+        let sigma = (sigma * (small_width as f32 * small_height as f32).sqrt()).max(LEAST_SIGMA);
+        let radius = ((4.0 * sigma * sigma + 1.0).sqrt() - 1.0) / 2.0;
+        blur_rows(&mut self.pixels, small_width as usize, radius);
+        for _ in 0..3 {
+            blur_columns(&self.pixels, &mut self.spare, small_width as usize, radius);
+            std::mem::swap(&mut self.pixels, &mut self.spare);
+        }
+        self.spread(source, small);
+    }
+
+    /// The blurred picture's planes, stretched to those of the frame.
+    pub(crate) fn planes(&self) -> &[Stretched; 3] {
+        &self.stretched
+    }
+
+    fn gather(&mut self, source: &I420, small: [u32; 2], weights: Option<(&[u8], [u32; 2])>) {
+        match weights {
+            Some((plane, size)) => self.shrinker.plane(plane, size, &mut self.weights, small),
+            None => {
+                self.weights.clear();
+                self.weights.resize(small[0] as usize * small[1] as usize, 255);
+            }
+        }
+        let [y, u, v] = self.shrinker.planes(source, small[0], small[1]);
+        self.pixels.clear();
+        self.pixels.extend(self.weights.iter().zip(y).zip(u.iter().zip(v)).map(|((weight, y), (u, v))| {
+            // Never 0, so that there is always a colour, be it that of what is left out.
+            let weight = f32::from(*weight) + 1.0;
+            [f32::from(*y) * weight, f32::from(*u) * weight, f32::from(*v) * weight, weight]
+        }));
+        self.spare.resize(self.pixels.len(), [0.0; 4]);
+    }
+
+    fn spread(&mut self, source: &I420, small: [u32; 2]) {
+        self.planes.iter_mut().for_each(|plane| plane.resize(self.pixels.len(), 0));
+        let [y, u, v] = &mut self.planes;
+        for (pixel, ((y, u), v)) in self.pixels.iter().zip(y.iter_mut().zip(u).zip(v)) {
+            let factor = 1.0 / pixel[3];
+            *y = (pixel[0] * factor + 0.5) as u8;
+            *u = (pixel[1] * factor + 0.5) as u8;
+            *v = (pixel[2] * factor + 0.5) as u8;
+        }
+        for ((index, stretched), plane) in self.stretched.iter_mut().enumerate().zip(&self.planes) {
+            let (size, shown) = plane_size(source, index);
+            stretched.set(plane, small, size, shown);
+        }
+    }
+}
+
+/// Columns and rows of plane `index` (0 luma, 1 and 2 chroma), and how many of them show the frame.
+pub(crate) fn plane_size(picture: &I420, index: usize) -> ([u32; 2], [f64; 2]) {
+    let shown = [picture.width(), picture.height()].map(f64::from);
+    match index {
+        0 => ([picture.width(), picture.height()], shown),
+        _ => ([picture.chroma_width(), picture.chroma_height()], shown.map(|side| side / 2.0)),
+    }
+}
+
+/// Three box blurs along each row. The radius may have a fraction: the two outermost pixels then count with that weight.
+fn blur_rows(pixels: &mut [Weighted], width: usize, radius: f32) {
+    let (whole, part) = (radius as usize, radius.fract());
+    let margin = whole + 1;
+    let mut padded = vec![[0.0; 4]; width + 2 * margin];
+    for row in pixels.chunks_exact_mut(width) {
+        for _ in 0..3 {
+            padded[margin..][..width].copy_from_slice(row);
+            let mut sum = [0.0; 4];
+            for pixel in &padded[1..=2 * whole] {
+                add(&mut sum, pixel, 1.0);
+            }
+            for (x, out) in row.iter_mut().enumerate() {
+                let (left, right) = (padded[x], padded[x + 2 * margin]);
+                add(&mut sum, &padded[x + 2 * whole + 1], 1.0);
+                *out = sum;
+                add(out, &left, part);
+                add(out, &right, part);
+                let first = padded[x + 1];
+                add(&mut sum, &first, -1.0);
+            }
+        }
+    }
+}
+
+/// One box blur along the columns, all columns side by side.
+fn blur_columns(pixels: &[Weighted], target: &mut [Weighted], width: usize, radius: f32) {
+    let (whole, part) = (radius as isize, radius.fract());
+    let height = (pixels.len() / width) as isize;
+    let row = |y: isize| (0..height).contains(&y).then(|| &pixels.as_flattened()[4 * width * y as usize..][..4 * width]);
+    let mut sums = vec![0.0; 4 * width];
+    let add_row = |sums: &mut [f32], y: isize, factor: f32| {
+        for (sum, value) in sums.iter_mut().zip(row(y).unwrap_or_default()) {
+            *sum += value * factor;
+        }
+    };
+    (0..whole).for_each(|y| add_row(&mut sums, y, 1.0));
+    for (y, out) in (0..).zip(target.as_flattened_mut().chunks_exact_mut(4 * width)) {
+        add_row(&mut sums, y + whole, 1.0);
+        out.copy_from_slice(&sums);
+        add_row(out, y - whole - 1, part);
+        add_row(out, y + whole + 1, part);
+        add_row(&mut sums, y - whole, -1.0);
+    }
+}
+
+fn add(sum: &mut Weighted, pixel: &Weighted, factor: f32) {
+    for (sum, value) in sum.iter_mut().zip(pixel) {
+        *sum += value * factor;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A single bright pixel, blurred along both axes: its mass and spread.
+    fn spread_of(radius: f32) -> (f32, f32, f32) {
+        let (size, middle) = (61, 30);
+        let mut pixels = vec![[0.0; 4]; size * size];
+        pixels[size * middle + middle] = [1.0; 4];
+        blur_rows(&mut pixels, size, radius);
+        let mut spare = pixels.clone();
+        for _ in 0..3 {
+            blur_columns(&pixels, &mut spare, size, radius);
+            std::mem::swap(&mut pixels, &mut spare);
+        }
+        let mass: f32 = pixels.iter().map(|p| p[0]).sum();
+        let variance = |along: fn(usize) -> usize| {
+            let distance = |index: usize| along(index) as f32 - middle as f32;
+            pixels.iter().enumerate().map(|(index, p)| p[0] * distance(index).powi(2)).sum::<f32>() / mass
+        };
+        (mass, variance(|index| index % 61), variance(|index| index / 61))
+    }
+
+    #[test]
+    fn the_blur_is_about_as_wide_as_asked_for_and_alike_along_both_axes() {
+        for sigma in [1.4_f32, 2.0, 3.3, 5.0] {
+            let radius = ((4.0 * sigma * sigma + 1.0).sqrt() - 1.0) / 2.0;
+            let (mass, across, down) = spread_of(radius);
+            assert!((mass / (2.0 * radius + 1.0).powi(6) - 1.0).abs() < 1e-3, "mass {mass} at {sigma}");
+            assert!((across.sqrt() / sigma - 1.0).abs() < 0.1, "{} instead of {sigma} across", across.sqrt());
+            assert!((across / down - 1.0).abs() < 1e-3, "{across} across, {down} down");
+        }
+    }
+
+    #[test]
+    fn a_grey_frame_stays_grey() {
+        for (width, height) in [(1, 1), (640, 480), (33, 91), (2, 4000)] {
+            let frame = I420::grey(width, height, 90);
+            let mut blur = Blur::default();
+            blur.set(&frame, 0.03, None);
+            let mut row = vec![0; width as usize];
+            blur.planes()[0].row(height as usize / 2).copy_to(&mut row);
+            assert!(row.iter().all(|luma| *luma == 90), "{width}x{height}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_weight_does_not_bleed() {
+        let mut frame = I420::grey(160, 90, 50);
+        let [luma, ..] = frame.planes_mut();
+        luma.chunks_exact_mut(160).for_each(|row| row[..80].fill(235));
+        let weights: Vec<u8> = (0..90).flat_map(|_| (0..160).map(|x| if x < 80 { 0 } else { 255 })).collect();
+        let mut blur = Blur::default();
+        blur.set(&frame, 0.03, Some((&weights, [160, 90])));
+        let mut row = vec![0; 160];
+        blur.planes()[0].row(45).copy_to(&mut row);
+        assert!(row[80] < 54, "the bright half bleeds: {}", row[80]);
+    }
+}

@@ -1,0 +1,166 @@
+//! Lines, dots and words drawn onto a frame. It knows planes and pixels, not what is marked. All of it is clipped to the frame.
+
+use embedded_graphics::mono_font::MonoTextStyle;
+use embedded_graphics::mono_font::ascii::FONT_7X13_BOLD as FONT;
+use embedded_graphics::pixelcolor::BinaryColor;
+use embedded_graphics::prelude::{Dimensions, DrawTarget, Drawable, Pixel, Point, Size};
+use embedded_graphics::primitives::Rectangle;
+use embedded_graphics::text::{Baseline, Text};
+use ooblex_pipeline::I420;
+
+/// Y, U and V of one colour, BT.601 limited range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Colour(pub(crate) [u8; 3]);
+
+impl Colour {
+    pub(crate) const BLACK: Colour = Colour([16, 128, 128]);
+    pub(crate) const WHITE: Colour = Colour([235, 128, 128]);
+    pub(crate) const GREEN: Colour = Colour([173, 86, 47]);
+    pub(crate) const YELLOW: Colour = Colour([210, 16, 146]);
+}
+
+/// A frame to draw on. Positions are in its pixels, (0, 0) is the top left one.
+pub(crate) struct Canvas<'a> {
+    picture: &'a mut I420,
+    /// Thickness of lines in pixels.
+    pub(crate) line: i32,
+    /// Pixels for one dot of the font.
+    dot: i32,
+}
+
+impl<'a> Canvas<'a> {
+    /// Lines and letters are as large as the frame demands to be well seen.
+    pub(crate) fn new(picture: &'a mut I420) -> Self {
+        let side = picture.width().min(picture.height()) as i32;
+        Self { picture, line: ((side + 90) / 180).max(1), dot: ((side + 135) / 270).max(1) }
+    }
+
+    /// A frame of lines around `[left, top, right, bottom]`, with a dark edge on both sides.
+    pub(crate) fn outline(&mut self, rect: [i32; 4], colour: Colour) {
+        let edge = (self.line / 2).max(1);
+        self.ring(rect, self.line + edge, edge, Colour::BLACK);
+        self.ring(rect, self.line, 0, colour);
+    }
+
+    /// A dot with a dark edge.
+    pub(crate) fn dot(&mut self, x: i32, y: i32, colour: Colour) {
+        let radius = self.line + 1;
+        self.disc(x, y, radius + (self.line / 2).max(1), Colour::BLACK);
+        self.disc(x, y, radius, colour);
+    }
+
+    /// Words on a dark ground whose bottom left corner is at `(x, y)`, moved so that all of it is within the frame where it fits.
+    pub(crate) fn label(&mut self, text: &str, x: i32, y: i32, colour: Colour) {
+        let [width, height] = self.label_size(text);
+        let (left, top) = (self.kept_within(x, width, self.picture.width()), self.kept_within(y - height, height, self.picture.height()));
+        self.fill([left, top, left + width, top + height], Colour::BLACK);
+        let style = MonoTextStyle::new(&FONT, BinaryColor::On);
+        let mut letters = Letters { left: left + 2 * self.dot, top: top + self.dot, colour, canvas: self };
+        // The target can not fail: its error is `Infallible`.
+        let Ok(_) = Text::with_baseline(text, Point::zero(), style, Baseline::Top).draw(&mut letters);
+    }
+
+    /// Columns and rows that a label takes.
+    pub(crate) fn label_size(&self, text: &str) -> [i32; 2] {
+        let letters = text.chars().count() as i32;
+        let size = FONT.character_size;
+        [self.dot * (letters * size.width as i32 + 4), self.dot * (size.height as i32 + 2)]
+    }
+
+    fn kept_within(&self, start: i32, length: i32, side: u32) -> i32 {
+        start.min(side as i32 - length).max(0)
+    }
+
+    /// Lines of this thickness inside `rect`, and `outside` pixels beyond it.
+    fn ring(&mut self, rect: [i32; 4], inside: i32, outside: i32, colour: Colour) {
+        let [left, top, right, bottom] = [rect[0] - outside, rect[1] - outside, rect[2] + outside, rect[3] + outside];
+        let thick = inside + outside;
+        self.fill([left, top, right, top + thick], colour);
+        self.fill([left, bottom - thick, right, bottom], colour);
+        self.fill([left, top, left + thick, bottom], colour);
+        self.fill([right - thick, top, right, bottom], colour);
+    }
+
+    fn disc(&mut self, x: i32, y: i32, radius: i32, colour: Colour) {
+        for dy in -radius..=radius {
+            let half = f64::from(radius * radius - dy * dy).sqrt().round() as i32;
+            self.fill([x - half, y + dy, x + half + 1, y + dy + 1], colour);
+        }
+    }
+
+    /// Fills `[left, top, right, bottom]`, the last two excluded.
+    fn fill(&mut self, rect: [i32; 4], colour: Colour) {
+        let [width, height] = [self.picture.width(), self.picture.height()].map(|side| side as i32);
+        let (left, right) = (rect[0].clamp(0, width), rect[2].clamp(0, width));
+        let (top, bottom) = (rect[1].clamp(0, height), rect[3].clamp(0, height));
+        if left >= right || top >= bottom {
+            return;
+        }
+        let strides = [self.picture.width(), self.picture.chroma_width(), self.picture.chroma_width()];
+        for (index, plane) in self.picture.planes_mut().into_iter().enumerate() {
+            let halved = i32::from(index > 0);
+            let (columns, rows) = ((left >> halved)..((right + halved) >> halved), (top >> halved)..((bottom + halved) >> halved));
+            for row in plane.chunks_exact_mut(strides[index] as usize).take(rows.end as usize).skip(rows.start as usize) {
+                row[columns.start as usize..columns.end as usize].fill(colour.0[index]);
+            }
+        }
+    }
+}
+
+/// Takes the dots of letters and makes squares of them.
+struct Letters<'a, 'b> {
+    canvas: &'a mut Canvas<'b>,
+    left: i32,
+    top: i32,
+    colour: Colour,
+}
+
+impl Dimensions for Letters<'_, '_> {
+    fn bounding_box(&self) -> Rectangle {
+        Rectangle::new(Point::zero(), Size::new(self.canvas.picture.width(), self.canvas.picture.height()))
+    }
+}
+
+impl DrawTarget for Letters<'_, '_> {
+    type Color = BinaryColor;
+    type Error = std::convert::Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
+        let dot = self.canvas.dot;
+        for Pixel(point, colour) in pixels {
+            if colour.is_on() {
+                let (x, y) = (self.left + point.x * dot, self.top + point.y * dot);
+                self.canvas.fill([x, y, x + dot, y + dot], self.colour);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_drawn_outside_and_nothing_panics_there() {
+        for (width, height) in [(1, 1), (2, 3), (33, 17), (320, 180)] {
+            let mut picture = I420::grey(width, height, 100);
+            let mut canvas = Canvas::new(&mut picture);
+            for (x, y) in [(-5000, -5000), (0, 0), (5000, 5000), (10, -3)] {
+                canvas.outline([x, y, x + 40, y + 30], Colour::GREEN);
+                canvas.outline([x + 40, y + 30, x, y], Colour::GREEN);
+                canvas.dot(x, y, Colour::YELLOW);
+                canvas.label("93%", x, y, Colour::WHITE);
+            }
+        }
+    }
+
+    #[test]
+    fn letters_are_bright_on_dark() {
+        let mut picture = I420::grey(640, 480, 100);
+        Canvas::new(&mut picture).label("2 faces", 10, 470, Colour::WHITE);
+        let luma = picture.planes()[0];
+        assert!(luma.iter().filter(|luma| **luma == 235).count() > 300);
+        assert!(luma.iter().filter(|luma| **luma == 16).count() > 1000);
+    }
+}

@@ -1,0 +1,48 @@
+//! The one list of all effects. A new effect is a new file and a line here.
+
+use std::sync::Arc;
+
+use ooblex_pipeline::EffectName;
+
+use crate::background_blur::BackgroundBlur;
+use crate::effect::Effect;
+use crate::face_detection::FaceDetection;
+use crate::none::NoEffect;
+use crate::style_transfer::StyleTransfer;
+
+/// All effects, in the order in which people are offered them.
+pub fn effects() -> Vec<Arc<dyn Effect>> {
+    vec![Arc::new(BackgroundBlur), Arc::new(FaceDetection), Arc::new(StyleTransfer), Arc::new(NoEffect)]
+}
+
+/// The effect of this name, if there is one.
+pub fn find(name: &EffectName) -> Option<Arc<dyn Effect>> {
+    effects().into_iter().find(|effect| effect.name() == *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::parameters::{Parameters, schema};
+
+    #[test]
+    fn every_effect_has_a_name_of_its_own_and_is_found_by_it() {
+        let names: BTreeSet<_> = effects().iter().map(|effect| effect.name()).collect();
+        assert_eq!(names.len(), effects().len());
+        for name in names {
+            assert_eq!(find(&name).expect("it is in the list").name(), name);
+        }
+        assert!(find(&EffectName::new("no_such_effect")).is_none());
+    }
+
+    #[test]
+    fn every_default_is_accepted_by_its_own_declaration() {
+        for effect in effects() {
+            let defaults = Parameters::defaults(effect.parameters());
+            assert_eq!(Parameters::parse(effect.parameters(), &defaults.to_json()).unwrap(), defaults, "{}", effect.name());
+            assert!(schema(effect.parameters())["properties"].is_object());
+        }
+    }
+}

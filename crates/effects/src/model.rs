@@ -1,0 +1,332 @@
+//! Models: what they are, where their bytes come from, what runs them, and one call that runs one.
+//!
+//! It knows tensors and files; it does not know what an effect makes of them. Two backends hide behind [`Models::run`]:
+//! ONNX Runtime, a library that is loaded at start, and rten, which is compiled in.
+
+mod ort;
+mod rten;
+mod runtime;
+mod store;
+
+use std::sync::Arc;
+
+pub use runtime::{Backend, Runtime, RuntimeError};
+pub use store::{ModelFileError, ModelStore};
+
+use ooblex_pipeline::{ModelInput, Rgb};
+
+use crate::effect::Effect;
+use crate::pixels;
+
+/// An ONNX file and what goes in and comes out of it. All tensors are f32.
+#[derive(Debug)]
+pub struct ModelSpec {
+    /// The name in logs and in the API, such as `style26`.
+    pub name: &'static str,
+    /// The name of the file within the folder of models.
+    pub file: &'static str,
+    /// Checksum of the file, 64 lower-case hexadecimal digits.
+    pub sha256: &'static str,
+    /// The file as it was when the program was built.
+    pub embedded: &'static [u8],
+    /// What goes in.
+    pub inputs: &'static [TensorSpec],
+    /// What comes out.
+    pub outputs: &'static [TensorSpec],
+    /// Sizes for [`Extent::Free`] in the run that warms the model up.
+    pub warm_up: &'static [(&'static str, usize)],
+}
+
+/// A tensor's name and shape.
+#[derive(Debug)]
+pub struct TensorSpec {
+    /// As in the ONNX file.
+    pub name: &'static str,
+    /// Outermost dimension first.
+    pub shape: &'static [Extent],
+}
+
+/// The size of one dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Always this size.
+    Fixed(usize),
+    /// Chosen by the caller; wherever the name occurs in one run the size is the same.
+    Free(&'static str),
+}
+
+/// A tensor that goes into a model.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Outermost dimension first.
+    pub shape: &'a [usize],
+    /// Row-major, as many as the shape says.
+    pub data: &'a [f32],
+}
+
+/// A tensor that came out of a model: its shape was checked against the [`ModelSpec`], its values are finite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Row-major.
+    pub data: Vec<f32>,
+}
+
+/// A frame that could not be analysed. The frame is dropped and counted; the next one may well succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The worker did not load this model.
+    #[error("model {model} is not loaded in this worker")]
+    Missing {
+        /// Name of the model.
+        model: &'static str,
+    },
+    /// A tensor that went in or came out does not have the shape that the model declares.
+    #[error("model {model}: tensor '{tensor}' must be {expected}, not {got:?}")]
+    WrongShape {
+        /// Name of the model.
+        model: &'static str,
+        /// Name of the tensor.
+        tensor: &'static str,
+        /// What was declared, such as `[1, 3, height, width]`.
+        expected: String,
+        /// What it is.
+        got: Vec<usize>,
+    },
+    /// A value that came out is NaN or infinite.
+    #[error("model {model} gave a value that is not finite in '{tensor}'")]
+    NotFinite {
+        /// Name of the model.
+        model: &'static str,
+        /// Name of the tensor.
+        tensor: &'static str,
+    },
+    /// The backend gave up.
+    #[error("model {model} failed: {reason}")]
+    Backend {
+        /// Name of the model.
+        model: &'static str,
+        /// The backend's own words.
+        reason: String,
+    },
+    /// The prepared frame does not fit the effect: it was made by another version, or damaged on its way.
+    #[error("the prepared frame does not fit model {model}: {reason}")]
+    BadInput {
+        /// Name of the model.
+        model: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A model that could not be made ready at start.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its file is not what it must be.
+    #[error(transparent)]
+    File(#[from] ModelFileError),
+    /// The backend refused it.
+    #[error("{backend} can not load model {model}: {reason}")]
+    Backend {
+        /// Which backend.
+        backend: String,
+        /// Name of the model.
+        model: &'static str,
+        /// The backend's own words.
+        reason: String,
+    },
+    /// It was loaded, and then failed in the run that warms it up.
+    #[error("a first run failed: {0}")]
+    WarmUp(#[from] RunError),
+}
+
+/// The models of one worker thread. Never shared: each thread loads its own.
+pub struct Models(Vec<(&'static ModelSpec, Box<dyn Model>)>);
+
+impl ModelSpec {
+    /// The picture of a prepared frame, checked: it may come from another machine.
+    ///
+    /// # Errors
+    /// When the bytes do not match the size, or the content is empty or reaches beyond the picture.
+    pub(crate) fn checked_picture<'a>(&self, input: &'a ModelInput) -> Result<&'a Rgb, RunError> {
+        let bad = |reason| Err(RunError::BadInput { model: self.name, reason });
+        let picture = &input.picture;
+        if let Err(error) = pixels::check(picture) {
+            return bad(error.to_string());
+        }
+        let [left, top, width, height] = input.content;
+        let within = |start: u32, length: u32, side| length > 0 && start.checked_add(length).is_some_and(|end| end <= side);
+        if !within(left, width, picture.width) || !within(top, height, picture.height) {
+            return bad(format!("content {:?} reaches beyond {}x{}", input.content, picture.width, picture.height));
+        }
+        Ok(picture)
+    }
+
+    /// The same for a model that takes pictures of one size only.
+    pub(crate) fn picture_of<'a>(&self, input: &'a ModelInput, width: u32, height: u32) -> Result<&'a Rgb, RunError> {
+        let picture = self.checked_picture(input)?;
+        if (picture.width, picture.height) == (width, height) {
+            return Ok(picture);
+        }
+        let reason = format!("{}x{} instead of {width}x{height}", picture.width, picture.height);
+        Err(RunError::BadInput { model: self.name, reason })
+    }
+}
+
+/// What a backend makes of a file.
+trait Model: Send {
+    /// Runs it. `inputs` are in the order of the spec and have its shapes; so must the result be. An error is the backend's own words.
+    fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, String>;
+}
+
+impl Models {
+    /// Loads every model of `effects` and runs it once, since a first run is slow. One thread computes: the caller's.
+    ///
+    /// # Errors
+    /// On the first model whose file is wrong or that does not run.
+    pub fn load(runtime: &Runtime, store: &ModelStore, effects: &[Arc<dyn Effect>]) -> Result<Self, LoadError> {
+        let mut models = Self(Vec::new());
+        for spec in effects.iter().flat_map(|effect| effect.models()) {
+            if models.0.iter().any(|(loaded, _)| loaded.name == spec.name) {
+                continue;
+            }
+            let model = runtime.open(spec, &store.bytes(spec)?)?;
+            models.0.push((spec, model));
+            models.warm_up(spec)?;
+        }
+        Ok(models)
+    }
+
+    /// Runs a model on `inputs`, which are in the order of the spec; the result is in the order of the spec, too.
+    ///
+    /// # Errors
+    /// When the model is not loaded, a shape is wrong, the backend fails, or a value is not finite.
+    pub fn run(&mut self, spec: &'static ModelSpec, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
+        let model = spec.name;
+        let Some((_, loaded)) = self.0.iter_mut().find(|(loaded, _)| loaded.name == model) else {
+            return Err(RunError::Missing { model });
+        };
+        if inputs.len() != spec.inputs.len() {
+            let reason = format!("{} tensors instead of {}", inputs.len(), spec.inputs.len());
+            return Err(RunError::BadInput { model, reason });
+        }
+        let mut sizes = Sizes::new();
+        for (input, declared) in inputs.iter().zip(spec.inputs) {
+            declared.check(model, input.shape, input.data.len(), &mut sizes)?;
+        }
+        let outputs = loaded.run(inputs).map_err(|reason| RunError::Backend { model, reason })?;
+        if outputs.len() != spec.outputs.len() {
+            let reason = format!("it gave {} tensors instead of {}", outputs.len(), spec.outputs.len());
+            return Err(RunError::Backend { model, reason });
+        }
+        for (output, declared) in outputs.iter().zip(spec.outputs) {
+            declared.check(model, &output.shape, output.data.len(), &mut sizes)?;
+            if !all_finite(&output.data) {
+                return Err(RunError::NotFinite { model, tensor: declared.name });
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// The names of the loaded models.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|(spec, _)| spec.name)
+    }
+
+    fn warm_up(&mut self, spec: &'static ModelSpec) -> Result<(), RunError> {
+        let size = |extent: &Extent| match extent {
+            Extent::Fixed(size) => *size,
+            Extent::Free(name) => spec.warm_up.iter().find(|(free, _)| free == name).map_or(1, |(_, size)| *size),
+        };
+        let shapes: Vec<Vec<usize>> = spec.inputs.iter().map(|input| input.shape.iter().map(size).collect()).collect();
+        let data: Vec<Vec<f32>> = shapes.iter().map(|shape| vec![0.1; shape.iter().product()]).collect();
+        let inputs: Vec<_> = shapes.iter().zip(&data).map(|(shape, data)| Input { shape, data }).collect();
+        self.run(spec, &inputs).map(drop)
+    }
+}
+
+/// The sizes of free dimensions, as the tensors seen so far have bound them.
+type Sizes = Vec<(&'static str, usize)>;
+
+impl TensorSpec {
+    /// Checks a shape and the number of values, and binds free dimensions.
+    fn check(&self, model: &'static str, shape: &[usize], values: usize, sizes: &mut Sizes) -> Result<(), RunError> {
+        let fits = |extent: &Extent, got: usize, sizes: &mut Sizes| match extent {
+            Extent::Fixed(size) => got == *size,
+            Extent::Free(name) => match sizes.iter().find(|(bound, _)| bound == name) {
+                Some((_, size)) => got == *size,
+                None => {
+                    sizes.push((name, got));
+                    got > 0
+                }
+            },
+        };
+        let same = shape.len() == self.shape.len() && self.shape.iter().zip(shape).all(|(extent, got)| fits(extent, *got, sizes));
+        if same && shape.iter().product::<usize>() == values {
+            return Ok(());
+        }
+        let expected: Vec<_> = self.shape.iter().map(|extent| extent.describe(sizes)).collect();
+        Err(RunError::WrongShape { model, tensor: self.name, expected: format!("[{}]", expected.join(", ")), got: shape.to_vec() })
+    }
+}
+
+impl Extent {
+    fn describe(&self, sizes: &Sizes) -> String {
+        match self {
+            Extent::Fixed(size) => size.to_string(),
+            Extent::Free(name) => match sizes.iter().find(|(bound, _)| bound == name) {
+                Some((_, size)) => format!("{name}={size}"),
+                None => name.to_string(),
+            },
+        }
+    }
+}
+
+/// Whether no value is NaN or infinite: a value minus itself is 0 for finite ones only, and a sum keeps NaN.
+fn all_finite(values: &[f32]) -> bool {
+    let (chunks, rest) = values.as_chunks::<8>();
+    let mut sums = [0.0_f32; 8];
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += value - value;
+        }
+    }
+    sums.iter().chain(rest).all(|value| value.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static SPEC: TensorSpec = TensorSpec { name: "image", shape: &[Extent::Fixed(1), Extent::Free("height"), Extent::Free("width")] };
+
+    #[test]
+    fn free_sizes_are_bound_by_their_first_tensor() {
+        let mut sizes = Sizes::new();
+        SPEC.check("m", &[1, 4, 8], 32, &mut sizes).unwrap();
+        SPEC.check("m", &[1, 4, 8], 32, &mut sizes).unwrap();
+        let refusal = SPEC.check("m", &[1, 8, 4], 32, &mut sizes).unwrap_err().to_string();
+        assert_eq!(refusal, "model m: tensor 'image' must be [1, height=4, width=8], not [1, 8, 4]");
+    }
+
+    #[test]
+    fn a_shape_with_too_few_values_or_dimensions_is_refused() {
+        assert!(SPEC.check("m", &[1, 4, 8], 31, &mut Sizes::new()).is_err());
+        assert!(SPEC.check("m", &[1, 4], 4, &mut Sizes::new()).is_err());
+        assert!(SPEC.check("m", &[1, 0, 8], 0, &mut Sizes::new()).is_err());
+        assert!(SPEC.check("m", &[2, 4, 8], 64, &mut Sizes::new()).is_err());
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_found_wherever_they_are() {
+        assert!(all_finite(&[f32::MAX; 37]));
+        for index in 0..37 {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut values = [1.0; 37];
+                values[index] = bad;
+                assert!(!all_finite(&values), "{bad} at {index}");
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The backend rten, compiled in.
+
+use std::sync::Arc;
+
+use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value};
+use rten_tensor::prelude::*;
+use rten_tensor::{Tensor as RtenTensor, TensorView};
+
+use super::{Input, Model, ModelSpec, Tensor};
+
+/// Of the crate, as in Cargo.toml: it offers no other way to ask.
+pub(super) const VERSION: &str = "0.27";
+
+pub(super) fn open(spec: &'static ModelSpec, bytes: &[u8]) -> Result<Box<dyn Model>, String> {
+    let model = ModelOptions::with_all_ops().prepack_weights(true).load(bytes.to_vec()).map_err(|error| error.to_string())?;
+    let ids = |names: &mut dyn Iterator<Item = &'static str>| -> Result<Vec<NodeId>, String> {
+        names.map(|name| model.node_id(name).map_err(|error| error.to_string())).collect()
+    };
+    let inputs = ids(&mut spec.inputs.iter().map(|tensor| tensor.name))?;
+    let outputs = ids(&mut spec.outputs.iter().map(|tensor| tensor.name))?;
+    let threads = Arc::new(ThreadPool::with_num_threads(1));
+    Ok(Box::new(RtenModel { model, inputs, outputs, threads }))
+}
+
+struct RtenModel {
+    model: rten::Model,
+    inputs: Vec<NodeId>,
+    outputs: Vec<NodeId>,
+    /// One thread; without it rten would use all cores for one frame.
+    threads: Arc<ThreadPool>,
+}
+
+impl Model for RtenModel {
+    fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, String> {
+        let views = self.inputs.iter().zip(inputs).map(|(id, input)| (*id, TensorView::from_data(input.shape, input.data).into()));
+        let options = RunOptions::default().with_thread_pool(Some(self.threads.clone()));
+        let outputs = self.model.run(views.collect(), &self.outputs, Some(options)).map_err(|error| error.to_string())?;
+        outputs.into_iter().map(tensor).collect()
+    }
+}
+
+fn tensor(value: Value) -> Result<Tensor, String> {
+    let tensor = RtenTensor::<f32>::try_from(value).map_err(|error| error.to_string())?;
+    Ok(Tensor { shape: tensor.shape().to_vec(), data: tensor.into_data() })
+}

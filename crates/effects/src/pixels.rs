@@ -1,0 +1,314 @@
+//! Pixels between the frame and a model: planes made smaller, planes made larger, colour, blending.
+//!
+//! It knows planes and sizes, not effects. All colour is BT.601 limited range. A frame is made small before its colour is
+//! converted, and a small picture is stretched while it is blended, so that only one pass touches every pixel of a frame.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use ooblex_pipeline::{I420, Rgb};
+use yuv::{
+    BufferStoreMut, YuvConversionMode, YuvPlanarImage, YuvPlanarImageMut, YuvRange, YuvStandardMatrix, rgb_to_yuv420, rgb_to_yuv444,
+    yuv420_to_rgb, yuv444_to_rgb,
+};
+
+const RANGE: YuvRange = YuvRange::Limited;
+const MATRIX: YuvStandardMatrix = YuvStandardMatrix::Bt601;
+const MODE: YuvConversionMode = YuvConversionMode::Balanced;
+
+/// A picture whose sides and bytes can not be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a picture of {width}x{height} with {bytes} bytes: sides must be 1 to {max}, and bytes 3 for each pixel", max = I420::MAX_SIDE)]
+pub struct BadPicture {
+    width: u32,
+    height: u32,
+    bytes: usize,
+}
+
+/// The frame that shows this picture.
+///
+/// # Errors
+/// When a side is 0 or above [`I420::MAX_SIDE`], or the bytes do not match the sides.
+pub fn i420_from_rgb(rgb: &Rgb) -> Result<I420, BadPicture> {
+    let (width, height) = (rgb.width, rgb.height);
+    check(rgb)?;
+    let mut picture = I420::grey(width, height, 16);
+    let chroma_stride = picture.chroma_width();
+    let [y, u, v] = picture.planes_mut();
+    let mut image = planar_mut([y, u, v], [width, chroma_stride], width, height);
+    rgb_to_yuv420(&mut image, &rgb.data, 3 * width, RANGE, MATRIX, MODE).expect("sizes were checked");
+    Ok(picture)
+}
+
+/// The picture that this frame shows.
+pub fn rgb_from_i420(picture: &I420) -> Rgb {
+    let (width, height) = (picture.width(), picture.height());
+    let mut data = vec![0; 3 * width as usize * height as usize];
+    let image = planar(picture.planes(), [width, picture.chroma_width()], width, height);
+    yuv420_to_rgb(&image, &mut data, 3 * width, RANGE, MATRIX).expect("an I420 has planes of its size");
+    Rgb { width, height, data }
+}
+
+/// Whether sides and bytes of a picture match.
+pub(crate) fn check(rgb: &Rgb) -> Result<(), BadPicture> {
+    let sides = 1..=I420::MAX_SIDE;
+    let bytes = rgb.data.len();
+    match sides.contains(&rgb.width) && sides.contains(&rgb.height) && bytes == 3 * rgb.width as usize * rgb.height as usize {
+        true => Ok(()),
+        false => Err(BadPicture { width: rgb.width, height: rgb.height, bytes }),
+    }
+}
+
+/// Three planes of one size each (4:4:4) that show what a small RGB picture shows. `rgb` was checked.
+pub(crate) fn planes_from_rgb(rgb: &Rgb, planes: &mut [Vec<u8>; 3]) {
+    let pixels = rgb.width as usize * rgb.height as usize;
+    planes.iter_mut().for_each(|plane| plane.resize(pixels, 0));
+    let mut image = planar_mut(planes.each_mut().map(|plane| &mut plane[..]), [rgb.width; 2], rgb.width, rgb.height);
+    rgb_to_yuv444(&mut image, &rgb.data, 3 * rgb.width, RANGE, MATRIX, MODE).expect("the planes were made for it");
+}
+
+/// Pixels as a model wants them: `value / scale + offset`, all of R, then all of G, then all of B.
+pub(crate) fn nchw(rgb: &[u8], scale: f32, offset: f32) -> Vec<f32> {
+    let pixels = rgb.len() / 3;
+    let mut data = vec![0.0; 3 * pixels];
+    let (red, rest) = data.split_at_mut(pixels);
+    let (green, blue) = rest.split_at_mut(pixels);
+    let factor = 1.0 / scale;
+    for (((pixel, r), g), b) in rgb.as_chunks::<3>().0.iter().zip(red).zip(green).zip(blue) {
+        *r = f32::from(pixel[0]) * factor + offset;
+        *g = f32::from(pixel[1]) * factor + offset;
+        *b = f32::from(pixel[2]) * factor + offset;
+    }
+    data
+}
+
+/// Makes frames and planes smaller, and keeps its buffers for the next one.
+#[derive(Default)]
+pub(crate) struct Shrinker {
+    resizer: Resizer,
+    planes: [Vec<u8>; 3],
+}
+
+impl Shrinker {
+    /// The frame in interleaved RGB of this size, its aspect not kept.
+    pub(crate) fn rgb(&mut self, source: &I420, width: u32, height: u32) -> Rgb {
+        let mut data = vec![0; 3 * width as usize * height as usize];
+        let image = planar(self.planes(source, width, height), [width; 2], width, height);
+        yuv444_to_rgb(&image, &mut data, 3 * width, RANGE, MATRIX).expect("the planes were made for it");
+        Rgb { width, height, data }
+    }
+
+    /// Luma, U and V of the frame, each of this size (4:4:4).
+    pub(crate) fn planes(&mut self, source: &I420, width: u32, height: u32) -> [&[u8]; 3] {
+        let shown = [f64::from(source.width()), f64::from(source.height())];
+        let luma = [source.width(), source.height()];
+        let chroma = [source.chroma_width(), source.chroma_height()];
+        let halved = shown.map(|side| side / 2.0);
+        for (index, (plane, (size, shown))) in
+            source.planes().into_iter().zip([(luma, shown), (chroma, halved), (chroma, halved)]).enumerate()
+        {
+            let target = &mut self.planes[index];
+            target.resize(width as usize * height as usize, 0);
+            resize(&mut self.resizer, plane, size, shown, target, [width, height]);
+        }
+        self.planes.each_ref().map(|plane| &plane[..])
+    }
+
+    /// One plane, resized into `target`.
+    pub(crate) fn plane(&mut self, plane: &[u8], size: [u32; 2], target: &mut Vec<u8>, target_size: [u32; 2]) {
+        target.resize(target_size[0] as usize * target_size[1] as usize, 0);
+        resize(&mut self.resizer, plane, size, size.map(f64::from), target, target_size);
+    }
+}
+
+/// Resizes the `shown` part of a plane, from its top left corner: the last column and row of chroma of an odd-sized frame
+/// reach beyond the frame. Averages where it shrinks, interpolates where it grows.
+fn resize(resizer: &mut Resizer, plane: &[u8], size: [u32; 2], shown: [f64; 2], target: &mut [u8], target_size: [u32; 2]) {
+    let shrinks = shown.iter().zip(target_size).all(|(from, to)| *from >= f64::from(to));
+    let filter = if shrinks { FilterType::Box } else { FilterType::Bilinear };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(0.0, 0.0, shown[0], shown[1]).use_alpha(false);
+    let from = ImageRef::new(size[0], size[1], plane, PixelType::U8).expect("a plane has the bytes of its size");
+    let mut to = Image::from_slice_u8(target_size[0], target_size[1], target, PixelType::U8).expect("the target was made for it");
+    resizer.resize(&from, &mut to, &options).expect("both are of one byte a pixel, and the crop lies within");
+}
+
+/// A small plane stretched (bilinear) over a large one: its rows are stretched at once, and what lies between two of them is
+/// interpolated row by row as it is asked for. Buffers and tables are kept for the next frame.
+#[derive(Default)]
+pub(crate) struct Stretched {
+    rows: Vec<u8>,
+    width: usize,
+    across: Taps,
+    down: Taps,
+}
+
+/// A row between two rows of a [`Stretched`] plane.
+#[derive(Clone, Copy)]
+pub(crate) struct Between<'a> {
+    upper: &'a [u8],
+    lower: &'a [u8],
+    /// Weight of `lower`, 0..=256.
+    weight: u16,
+}
+
+impl Stretched {
+    /// Takes a small plane of `from` columns and rows for a large one of `to` columns and rows, of which `shown` show the frame
+    /// (half a column less than `to` in the chroma of an odd-sized frame).
+    pub(crate) fn set(&mut self, plane: &[u8], from: [u32; 2], to: [u32; 2], shown: [f64; 2]) {
+        self.across.set(from[0], to[0], shown[0]);
+        self.down.set(from[1], to[1], shown[1]);
+        self.width = to[0] as usize;
+        self.rows.resize(self.width * from[1] as usize, 0);
+        for (row, stretched) in plane.chunks_exact(from[0] as usize).zip(self.rows.chunks_exact_mut(self.width)) {
+            for (out, tap) in stretched.iter_mut().zip(&self.across.taps) {
+                *out = lerp(row[tap.first as usize], row[tap.second as usize], tap.weight);
+            }
+        }
+    }
+
+    /// Row `y` of the large plane.
+    pub(crate) fn row(&self, y: usize) -> Between<'_> {
+        let tap = self.down.taps[y];
+        let row = |index: u16| &self.rows[index as usize * self.width..][..self.width];
+        Between { upper: row(tap.first), lower: row(tap.second), weight: tap.weight }
+    }
+}
+
+/// For each column (or row) of the large plane, the two of the small plane that it lies between.
+#[derive(Default)]
+struct Taps {
+    made_for: Option<(u32, u32, f64)>,
+    taps: Vec<Tap>,
+}
+
+#[derive(Clone, Copy)]
+struct Tap {
+    first: u16,
+    second: u16,
+    /// Weight of `second`, 0..=256.
+    weight: u16,
+}
+
+impl Taps {
+    fn set(&mut self, from: u32, to: u32, shown: f64) {
+        if self.made_for == Some((from, to, shown)) {
+            return;
+        }
+        self.made_for = Some((from, to, shown));
+        let last = from as u16 - 1;
+        self.taps.clear();
+        self.taps.extend((0..to).map(|index| {
+            let position = ((f64::from(index) + 0.5) * f64::from(from) / shown - 0.5).clamp(0.0, f64::from(last));
+            let first = position.floor();
+            let (first, weight) = (first as u16, ((position - first) * 256.0).round() as u16);
+            Tap { first, second: (first + 1).min(last), weight }
+        }));
+    }
+}
+
+impl Between<'_> {
+    /// Writes the row.
+    pub(crate) fn copy_to(&self, target: &mut [u8]) {
+        for ((out, upper), lower) in target.iter_mut().zip(self.upper).zip(self.lower) {
+            *out = lerp(*upper, *lower, self.weight);
+        }
+    }
+
+    /// Writes the row over `target` with one opacity, 0..=256.
+    pub(crate) fn blend_onto(&self, target: &mut [u8], opacity: u16) {
+        for ((out, upper), lower) in target.iter_mut().zip(self.upper).zip(self.lower) {
+            *out = lerp(*out, lerp(*upper, *lower, self.weight), opacity);
+        }
+    }
+
+    /// Writes the row over `target` where `keep`, a row of the same length, is low: 255 keeps the target, 0 replaces it.
+    pub(crate) fn blend_behind(&self, target: &mut [u8], keep: &Between<'_>) {
+        let rows = self.upper.iter().zip(self.lower).zip(keep.upper.iter().zip(keep.lower));
+        for (out, ((upper, lower), (keep_upper, keep_lower))) in target.iter_mut().zip(rows) {
+            let kept = u16::from(lerp(*keep_upper, *keep_lower, keep.weight));
+            *out = lerp(lerp(*upper, *lower, self.weight), *out, kept + (kept >> 7));
+        }
+    }
+}
+
+/// Between `a` (weight 0) and `b` (weight 256).
+fn lerp(a: u8, b: u8, weight: u16) -> u8 {
+    ((u16::from(a) * (256 - weight) + u16::from(b) * weight + 128) >> 8) as u8
+}
+
+fn planar<'a>(planes: [&'a [u8]; 3], strides: [u32; 2], width: u32, height: u32) -> YuvPlanarImage<'a, u8> {
+    let [y_plane, u_plane, v_plane] = planes;
+    let [y_stride, chroma_stride] = strides;
+    YuvPlanarImage { y_plane, y_stride, u_plane, u_stride: chroma_stride, v_plane, v_stride: chroma_stride, width, height }
+}
+
+fn planar_mut<'a>(planes: [&'a mut [u8]; 3], strides: [u32; 2], width: u32, height: u32) -> YuvPlanarImageMut<'a, u8> {
+    let [y_plane, u_plane, v_plane] = planes.map(BufferStoreMut::Borrowed);
+    let [y_stride, chroma_stride] = strides;
+    YuvPlanarImageMut { y_plane, y_stride, u_plane, u_stride: chroma_stride, v_plane, v_stride: chroma_stride, width, height }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gradient(width: u32, height: u32) -> Rgb {
+        let pixel = |x: u32, y: u32| [(x * 255 / width) as u8, (y * 255 / height) as u8, 128];
+        Rgb { width, height, data: (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect() }
+    }
+
+    #[test]
+    fn colour_survives_the_way_to_planes_and_back() {
+        for (width, height) in [(64, 48), (63, 47), (2, 2), (1, 1), (3, 200)] {
+            let rgb = gradient(width, height);
+            let back = rgb_from_i420(&i420_from_rgb(&rgb).unwrap());
+            let difference: u32 = rgb.data.iter().zip(&back.data).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+            let allowed = if width > 60 { 3.0 } else { 60.0 };
+            assert!(difference as f32 / (rgb.data.len() as f32) < allowed, "{width}x{height}: {difference}");
+        }
+    }
+
+    #[test]
+    fn pictures_that_can_not_be_are_refused() {
+        for (width, height, bytes) in [(0, 4, 0), (4, 0, 0), (4, 4, 47), (4, 4, 49), (5000, 1, 15000), (u32::MAX, u32::MAX, 3)] {
+            let refused = i420_from_rgb(&Rgb { width, height, data: vec![0; bytes] });
+            assert_eq!(refused.unwrap_err(), BadPicture { width, height, bytes });
+        }
+    }
+
+    #[test]
+    fn a_shrunk_frame_has_the_mean_of_its_pixels() {
+        let frame = i420_from_rgb(&gradient(640, 481)).unwrap();
+        let small = Shrinker::default().rgb(&frame, 8, 4);
+        assert_eq!(small.data.len(), 96);
+        for (x, y) in [(0, 0), (7, 3), (3, 2)] {
+            let expected = [((x as f32 + 0.5) * 32.0) as u8, ((y as f32 + 0.5) * 64.0) as u8, 128];
+            for (got, expected) in small.data[3 * (8 * y + x)..][..3].iter().zip(expected) {
+                assert!(got.abs_diff(expected) <= 4, "{got} instead of {expected} at {x},{y}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stretched_plane_keeps_its_ends_and_runs_evenly_between() {
+        let mut stretched = Stretched::default();
+        stretched.set(&[0, 200], [2, 1], [8, 3], [8.0, 3.0]);
+        let mut row = [0; 8];
+        stretched.row(1).copy_to(&mut row);
+        assert_eq!(row, [0, 0, 25, 75, 125, 175, 200, 200]);
+        stretched.set(&[10, 250], [1, 2], [3, 2], [3.0, 2.0]);
+        stretched.row(1).copy_to(&mut row[..3]);
+        assert_eq!(row[..3], [250; 3]);
+    }
+
+    #[test]
+    fn what_is_kept_whole_is_untouched_and_what_is_not_is_gone() {
+        let (mut behind, mut keep) = (Stretched::default(), Stretched::default());
+        behind.set(&[77], [1, 1], [256, 1], [256.0, 1.0]);
+        for (mask, expected) in [(255, 13), (0, 77)] {
+            keep.set(&[mask], [1, 1], [256, 1], [256.0, 1.0]);
+            let mut row = [13; 256];
+            behind.row(0).blend_behind(&mut row, &keep.row(0));
+            assert_eq!(row, [expected; 256]);
+        }
+    }
+}

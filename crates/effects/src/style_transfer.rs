@@ -1,0 +1,404 @@
+//! The effect `style_transfer`: the picture as a painting, in one of 26 styles or a blend of them.
+//!
+//! **Model.** `style26` (a conditional instance norm network, Dumoulin et al. 2017). In: RGB `/255` of any size in multiples of 4,
+//! and 26 weights that sum to 1. Out: RGB 0..=1 of the same size, in which the outermost 4 px are not right.
+//!
+//! **Prepare.** The frame at the chosen number of pixels, its aspect kept as far as multiples of 4 allow, with its outermost
+//! pixels repeated for 4 px on every side; these are cut off from the result, which so shows the whole frame.
+
+mod ladder;
+
+use std::sync::LazyLock;
+
+use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
+
+use self::ladder::{Ladder, STEPS};
+use crate::blur::plane_size;
+use crate::effect::{ComposeError, Effect, Load, Painter, WhenSlow};
+use crate::model::Extent::{Fixed, Free};
+use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
+use crate::parameters::{Kind, Parameter, Parameters};
+use crate::pixels::{self, Shrinker, Stretched, nchw, planes_from_rgb};
+
+/// See the top of this file.
+pub(crate) struct StyleTransfer;
+
+const NAME: &str = "style_transfer";
+const STYLES: usize = 26;
+/// Repeated pixels on each side of the model's input.
+const BORDER: u32 = 4;
+/// Most pixels of a model's input, borders included: what is larger was not prepared here.
+const MOST_PIXELS: u32 = 500_000;
+/// Grey of the placeholder.
+const PLACEHOLDER_LUMA: u8 = 96;
+/// The word for a resolution that follows what the machine manages.
+const AUTO: &str = "auto";
+
+static MODELS: [&ModelSpec; 1] = [&MODEL];
+
+static MODEL: ModelSpec = ModelSpec {
+    name: "style26",
+    file: "style26.onnx",
+    sha256: "9666058870addbc2800f16d0a9e89cd98746eb7c8da515e3e7933dbf266ffe0c",
+    embedded: include_bytes!("../../../models/style26.onnx"),
+    inputs: &[
+        TensorSpec { name: "image", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] },
+        TensorSpec { name: "style_weights", shape: &[Fixed(STYLES)] },
+    ],
+    outputs: &[TensorSpec { name: "stylized", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] }],
+    warm_up: &[("height", 224), ("width", 392)],
+};
+
+/// What people call a style, the best-looking ones first, and its number in the model.
+const PALETTE: [(&str, usize); STYLES] = [
+    ("blue_starlight", 19),
+    ("pink_pencil", 8),
+    ("wave_print", 24),
+    ("yellow_ink", 1),
+    ("lavender_pastel", 12),
+    ("crimson_poster", 4),
+    ("stained_glass", 15),
+    ("comic_ink", 22),
+    ("apricot_canvas", 0),
+    ("autumn_brush", 5),
+    ("ice_watercolour", 14),
+    ("golden_engraving", 11),
+    ("peach_fresco", 2),
+    ("bronze_strokes", 25),
+    ("green_woodcut", 13),
+    ("misty_oil", 23),
+    ("paper_cutout", 21),
+    ("primary_blaze", 7),
+    ("sandstone_relief", 18),
+    ("umber_oil", 10),
+    ("ember_red", 20),
+    ("blue_chalk", 16),
+    ("pebble_mosaic", 9),
+    ("cubist_shards", 3),
+    ("indigo_dots", 6),
+    ("red_weave", 17),
+];
+
+const NAMES: [&str; STYLES] = {
+    let mut names = [""; STYLES];
+    let mut index = 0;
+    while index < STYLES {
+        names[index] = PALETTE[index].0;
+        index += 1;
+    }
+    names
+};
+
+static PARAMETERS: LazyLock<[Parameter; 4]> = LazyLock::new(|| {
+    [
+        Parameter {
+            name: "style",
+            title: "Style",
+            description: "How the picture is painted.",
+            kind: Kind::Choice { options: &NAMES, default: NAMES[0] },
+        },
+        Parameter {
+            name: "blend",
+            title: "Blend",
+            description: "Further styles to mix in, each with its weight beside the style's own of 1.",
+            kind: Kind::Weights { options: &NAMES },
+        },
+        Parameter {
+            name: "strength",
+            title: "Strength",
+            description: "How much of the painting is seen: at 0 the camera's picture, at 1 the painting alone.",
+            kind: Kind::Number { min: 0.0, max: 1.0, default: 1.0 },
+        },
+        Parameter {
+            name: "resolution",
+            title: "Resolution",
+            description: "The fineness of the painting: finer takes longer. 'auto' takes the finest that the machine manages.",
+            kind: Kind::Choice { options: &[AUTO, STEPS[0].0, STEPS[1].0, STEPS[2].0, STEPS[3].0], default: AUTO },
+        },
+    ]
+});
+
+impl Effect for StyleTransfer {
+    fn name(&self) -> EffectName {
+        EffectName::new(NAME)
+    }
+
+    fn title(&self) -> &'static str {
+        "Style transfer"
+    }
+
+    fn description(&self) -> &'static str {
+        "Your picture as a painting, in one of 26 styles or a blend of them."
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &*PARAMETERS
+    }
+
+    fn models(&self) -> &[&'static ModelSpec] {
+        &MODELS
+    }
+
+    fn when_slow(&self) -> WhenSlow {
+        WhenSlow::Hold
+    }
+
+    /// `input.arguments` holds the weights of the styles.
+    fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
+        let picture = checked(input)?;
+        let [height, width] = [picture.height, picture.width].map(|side| side as usize);
+        let data = nchw(&picture.data, 255.0, 0.0);
+        let image = Input { shape: &[1, 3, height, width], data: &data };
+        let weights = Input { shape: &[STYLES], data: &input.arguments };
+        let outputs = models.run(&MODEL, &[image, weights])?;
+        Ok(Analysis::Picture(cut_out(&outputs[0].data, width, height, input.content)))
+    }
+
+    fn painter(&self) -> Box<dyn Painter> {
+        Box::new(StylePainter::new())
+    }
+}
+
+/// The picture of an input that the model can take.
+fn checked(input: &ModelInput) -> Result<&Rgb, RunError> {
+    let picture = MODEL.checked_picture(input)?;
+    let bad = |reason| Err(RunError::BadInput { model: MODEL.name, reason });
+    let (width, height) = (picture.width, picture.height);
+    if !width.is_multiple_of(4) || !height.is_multiple_of(4) || width * height > MOST_PIXELS {
+        return bad(format!("{width}x{height} instead of multiples of 4 with at most {MOST_PIXELS} pixels"));
+    }
+    let weights = &input.arguments;
+    let sum: f32 = weights.iter().sum();
+    if weights.len() != STYLES || !weights.iter().all(|weight| *weight >= 0.0) || (sum - 1.0).abs() > 0.01 {
+        return bad(format!("{} weights with a sum of {sum} instead of {STYLES} with a sum of 1", weights.len()));
+    }
+    Ok(picture)
+}
+
+/// The `content` part of what the model gave, as a picture.
+fn cut_out(data: &[f32], width: usize, height: usize, content: [u32; 4]) -> Rgb {
+    let [left, top, columns, rows] = content.map(|side| side as usize);
+    let mut cut = vec![0; 3 * columns * rows];
+    for (channel, plane) in data.chunks_exact(width * height).enumerate() {
+        for (row, line) in plane.chunks_exact(width).skip(top).zip(cut.chunks_exact_mut(3 * columns)) {
+            for (value, pixel) in row[left..left + columns].iter().zip(line.as_chunks_mut::<3>().0) {
+                pixel[channel] = (value.clamp(0.0, 1.0) * 255.0 + 0.5) as u8;
+            }
+        }
+    }
+    Rgb { width: columns as u32, height: rows as u32, data: cut }
+}
+
+struct StylePainter {
+    shrinker: Shrinker,
+    ladder: Ladder,
+    /// Whether the resolution is left to the ladder.
+    auto: bool,
+    planes: [Vec<u8>; 3],
+    stretched: Stretched,
+}
+
+impl StylePainter {
+    fn new() -> Self {
+        Self {
+            shrinker: Shrinker::default(),
+            ladder: Ladder::new(),
+            auto: true,
+            planes: Default::default(),
+            stretched: Stretched::default(),
+        }
+    }
+}
+
+impl Painter for StylePainter {
+    fn prepare(&mut self, source: &I420, parameters: &Parameters) -> ModelInput {
+        let fixed = STEPS.iter().find(|(word, _)| *word == parameters.choice("resolution"));
+        self.auto = fixed.is_none();
+        let [width, height] = styled_size(source.width(), source.height(), fixed.map_or(self.ladder.pixels(), |(_, pixels)| *pixels));
+        let picture = with_border(&self.shrinker.rgb(source, width, height));
+        let arguments = weights(parameters.choice("style"), parameters.weights("blend"));
+        ModelInput { picture, content: [BORDER, BORDER, width, height], arguments }
+    }
+
+    fn compose(&mut self, picture: &mut I420, analysis: Option<&Analysis>, parameters: &Parameters) -> Result<(), ComposeError> {
+        let styled = picture_of(analysis)?;
+        planes_from_rgb(styled, &mut self.planes);
+        let opacity = (parameters.number("strength") * 256.0).round() as u16;
+        let widths = [picture.width(), picture.chroma_width(), picture.chroma_width()].map(|width| width as usize);
+        for index in 0..3 {
+            let (to, shown) = plane_size(picture, index);
+            self.stretched.set(&self.planes[index], [styled.width, styled.height], to, shown);
+            for (y, row) in picture.planes_mut()[index].chunks_exact_mut(widths[index]).enumerate() {
+                match opacity {
+                    256 => self.stretched.row(y).copy_to(row),
+                    opacity => self.stretched.row(y).blend_onto(row, opacity),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An even grey: of a frame that was not painted nothing is shown.
+    fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
+        *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);
+    }
+
+    fn on_load(&mut self, load: &Load) {
+        if self.auto {
+            self.ladder.on_load(load);
+        }
+    }
+}
+
+/// The 26 weights, in the order of the model, with a sum of 1.
+fn weights(style: &str, blend: &[(&'static str, f64)]) -> Vec<f32> {
+    let total = 1.0 + blend.iter().map(|(_, weight)| weight).sum::<f64>();
+    let mut weights = vec![0.0; STYLES];
+    for (name, weight) in [(style, 1.0)].into_iter().chain(blend.iter().copied()) {
+        let number = PALETTE.iter().find(|(known, _)| *known == name).map_or(0, |(_, number)| *number);
+        weights[number] += (weight / total) as f32;
+    }
+    weights
+}
+
+/// Columns and rows of the styled picture: about as many pixels as asked for, in multiples of 4, not more than the frame has.
+fn styled_size(width: u32, height: u32, pixels: u32) -> [u32; 2] {
+    let scale = (f64::from(pixels) / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
+    [width, height].map(|side| ((f64::from(side) * scale / 4.0).round() as u32 * 4).max(4))
+}
+
+/// The picture with its outermost pixels repeated for [`BORDER`] px on every side.
+fn with_border(inner: &Rgb) -> Rgb {
+    let (width, height) = (inner.width + 2 * BORDER, inner.height + 2 * BORDER);
+    let mut data = Vec::with_capacity(3 * width as usize * height as usize);
+    for y in 0..height {
+        let row = y.saturating_sub(BORDER).min(inner.height - 1);
+        let line = &inner.data[3 * inner.width as usize * row as usize..][..3 * inner.width as usize];
+        let (first, last) = (&line[..3], &line[line.len() - 3..]);
+        (0..BORDER).for_each(|_| data.extend_from_slice(first));
+        data.extend_from_slice(line);
+        (0..BORDER).for_each(|_| data.extend_from_slice(last));
+    }
+    Rgb { width, height, data }
+}
+
+/// The picture, if that is what the analysis holds. It may come from another machine: its size is checked.
+fn picture_of(analysis: Option<&Analysis>) -> Result<&Rgb, ComposeError> {
+    let refused = |got| Err(ComposeError { effect: EffectName::new(NAME), got });
+    match analysis {
+        Some(Analysis::Picture(picture)) if pixels::check(picture).is_ok() => Ok(picture),
+        Some(Analysis::Picture(_)) => refused("a picture whose bytes do not match its size"),
+        Some(Analysis::Mask(_)) => refused("a mask instead of a picture"),
+        Some(Analysis::Faces(_)) => refused("faces instead of a picture"),
+        None => refused("a frame without its picture"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn parameters(given: serde_json::Value) -> Parameters {
+        Parameters::parse(&*PARAMETERS, &given).unwrap()
+    }
+
+    #[test]
+    fn every_style_of_the_model_has_one_name() {
+        assert_eq!(NAMES.iter().collect::<BTreeSet<_>>().len(), STYLES);
+        assert_eq!(PALETTE.iter().map(|(_, number)| number).collect::<BTreeSet<_>>(), (0..STYLES).collect::<Vec<_>>().iter().collect());
+    }
+
+    #[test]
+    fn a_blend_is_made_of_the_style_and_the_further_ones() {
+        let alone = weights("yellow_ink", &[]);
+        assert_eq!((alone[1], alone.iter().sum::<f32>()), (1.0, 1.0));
+        let blend = weights("yellow_ink", &[("comic_ink", 0.5), ("yellow_ink", 0.5)]);
+        assert_eq!((blend[1], blend[22]), (0.75, 0.25));
+    }
+
+    #[test]
+    fn the_painting_keeps_the_aspect_and_is_never_larger_than_the_frame() {
+        assert_eq!(styled_size(1280, 720, 384 * 216), [384, 216]);
+        assert_eq!(styled_size(640, 480, 384 * 216), [332, 248]);
+        assert_eq!(styled_size(480, 640, 384 * 216), [248, 332]);
+        assert_eq!(styled_size(160, 120, 640 * 360), [160, 120]);
+        assert_eq!(styled_size(1, 1, 384 * 216), [4, 4]);
+        assert_eq!(styled_size(4096, 1, 384 * 216), [4096, 4]);
+        for (_, pixels) in STEPS {
+            let [width, height] = styled_size(1920, 1080, pixels);
+            assert!((width + 2 * BORDER) * (height + 2 * BORDER) <= MOST_PIXELS);
+        }
+    }
+
+    #[test]
+    fn a_fixed_resolution_holds_and_auto_follows_the_load() {
+        let mut painter = StyleTransfer.painter();
+        let frame = I420::grey(1280, 720, 100);
+        let mut width = |given, load: Option<Load>| {
+            load.iter().for_each(|load| painter.on_load(load));
+            painter.prepare(&frame, &parameters(given)).picture.width
+        };
+        let slow = Load { offered: 30, replaced: 15, model_time: std::time::Duration::from_millis(80), utilisation: 1.0 };
+        assert_eq!(width(json!({}), None), 392);
+        assert_eq!(width(json!({"resolution": "360p"}), None), 648);
+        assert_eq!(width(json!({"resolution": "360p"}), Some(slow)), 648);
+        assert_eq!(width(json!({}), None), 392);
+        assert_eq!(width(json!({}), Some(slow)), 328);
+    }
+
+    #[test]
+    fn the_border_repeats_the_outermost_pixels_and_is_cut_off_again() {
+        let inner = Rgb { width: 4, height: 4, data: (0..48).collect() };
+        let bordered = with_border(&inner);
+        assert_eq!((bordered.width, bordered.height, bordered.data.len()), (12, 12, 432));
+        assert_eq!(bordered.data[..3], inner.data[..3]);
+        assert_eq!(bordered.data[429..], inner.data[45..]);
+        let planes: Vec<f32> = (0..3).flat_map(|c| bordered.data.iter().skip(c).step_by(3).map(|v| f32::from(*v) / 255.0)).collect();
+        assert_eq!(cut_out(&planes, 12, 12, [4, 4, 4, 4]), inner);
+    }
+
+    #[test]
+    fn strength_goes_from_the_camera_to_the_painting() {
+        let painting = Analysis::Picture(Rgb { width: 4, height: 4, data: vec![255; 48] });
+        let luma = |strength| {
+            let mut picture = I420::grey(65, 33, 35);
+            StyleTransfer.painter().compose(&mut picture, Some(&painting), &parameters(json!({"strength": strength}))).unwrap();
+            picture.planes()[0].to_vec()
+        };
+        assert!(luma(0.0).iter().all(|luma| *luma == 35));
+        assert!(luma(0.5).iter().all(|luma| *luma == 135));
+        assert!(luma(1.0).iter().all(|luma| *luma == 235));
+    }
+
+    #[test]
+    fn inputs_that_the_model_can_not_take_are_refused() {
+        let good = StyleTransfer.painter().prepare(&I420::grey(640, 480, 100), &parameters(json!({})));
+        assert!(checked(&good).is_ok());
+        let refused = |change: &dyn Fn(&mut ModelInput)| {
+            let mut input = good.clone();
+            change(&mut input);
+            checked(&input).unwrap_err().to_string()
+        };
+        assert!(refused(&|input| input.arguments.truncate(25)).contains("25 weights"));
+        assert!(refused(&|input| input.arguments[3] = f32::NAN).contains("sum of NaN"));
+        assert!(refused(&|input| input.arguments[3] = -0.5).contains("sum of 0.5"));
+        assert!(refused(&|input| input.picture.data.truncate(3)).contains("3 bytes"));
+        assert!(refused(&|input| input.content = [4, 4, u32::MAX, 1]).contains("reaches beyond"));
+        assert!(refused(&|input| input.picture = Rgb { width: 6, height: 4, data: vec![0; 72] }).contains("reaches beyond"));
+        let odd = Rgb { width: 342, height: 256, data: vec![0; 3 * 342 * 256] };
+        assert!(refused(&|input| input.picture = odd.clone()).contains("multiples of 4"));
+    }
+
+    #[test]
+    fn an_analysis_of_another_kind_or_with_a_wrong_size_is_refused() {
+        let broken = Analysis::Picture(Rgb { width: 640, height: 480, data: vec![0; 9] });
+        for analysis in [None, Some(&broken), Some(&Analysis::Faces(vec![]))] {
+            let refused = StyleTransfer.painter().compose(&mut I420::grey(64, 48, 16), analysis, &parameters(json!({})));
+            assert!(refused.unwrap_err().to_string().starts_with("style_transfer can not paint"));
+        }
+    }
+}

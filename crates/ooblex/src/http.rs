@@ -1,0 +1,206 @@
+//! The HTTP side of the gateway: the page, the offer, the API, health and metrics.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tracing::{debug, error, info};
+
+use crate::assets;
+use crate::negotiate::{Endpoint, negotiate};
+use crate::problem::{Problem, ProblemKind};
+use crate::session::{Session, SessionId};
+use crate::track::{self, Context};
+
+/// What the handlers share.
+pub struct Gateway {
+    /// What tracks share.
+    pub context: Arc<Context>,
+    /// What endpoints are made with.
+    pub endpoint: Endpoint,
+    /// What runs the models, for people.
+    pub backend: String,
+}
+
+/// All that is served over HTTP.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    let body_limit = gateway.context.config.limits.body_kib * 1024;
+    Router::new()
+        .route("/offer", post(offer))
+        .route("/api/effects", get(effects))
+        .route("/api/sessions", get(sessions))
+        .route("/api/sessions/{id}", get(session).patch(change_session).delete(end_session))
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .merge(assets::router())
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(body_limit))
+        .layer(from_fn(headers))
+        .with_state(gateway)
+}
+
+#[derive(Deserialize)]
+struct Offer {
+    sdp: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    effect: Option<String>,
+    #[serde(default)]
+    params: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    effect: Option<String>,
+    #[serde(default)]
+    params: Value,
+}
+
+async fn offer(State(gateway): State<Arc<Gateway>>, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
+    let answered = accept_offer(&gateway, body).await;
+    gateway.context.metrics.on_offer(answered.as_ref().err().map(|problem| problem.kind));
+    answered.map(|answer| axum::Json(answer).into_response()).inspect_err(|problem| debug!(detail = problem.detail, "offer refused"))
+}
+
+async fn accept_offer(gateway: &Gateway, body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
+    let example = r#"{"sdp": "v=0…", "type": "offer", "effect": "background_blur"}"#;
+    let offer: Offer = read(body, example)?;
+    if offer.kind.as_deref().is_some_and(|kind| kind != "offer") {
+        let detail = "'type' must be \"offer\": send the browser's local description as it is after createOffer";
+        return Err(Problem::new(ProblemKind::BadSdp, detail));
+    }
+    let context = &gateway.context;
+    let settings = context.catalogue.settings(offer.effect.as_deref(), &offer.params)?;
+    let now = Instant::now();
+    let (rtc, answer) = negotiate(&offer.sdp, &gateway.endpoint, now)?;
+    let id = SessionId::random();
+    let limit = context.config.limits.sessions;
+    if context.sessions.len() >= limit {
+        let detail = format!("{limit} sessions are running, as many as limits.sessions allows: try again later, or raise it");
+        return Err(Problem::new(ProblemKind::TooManySessions, detail));
+    }
+    let unavailable = |detail: &str| Problem::new(ProblemKind::Unavailable, detail);
+    let track = track::spawn(context.clone(), id, settings.clone()).map_err(|error| {
+        error!(%error, "no thread for a track");
+        unavailable("the gateway has no thread left for another session: try again later")
+    })?;
+    info!(session = %id, effect = %settings.effect.name(), "session begins");
+    context.sessions.insert(id, track.clone(), settings);
+    if !context.transport.add(Session::new(id, rtc, track, now)).await {
+        context.sessions.remove(id);
+        return Err(unavailable("the gateway is stopping: try again in a moment"));
+    }
+    Ok(json!({"sdp": answer, "type": "answer", "session": id}))
+}
+
+async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
+    let mut effects = gateway.context.catalogue.describe();
+    let workers = gateway.context.broker.capacity().workers;
+    for effect in effects.as_array_mut().into_iter().flatten() {
+        let needs_worker = effect["models"].as_array().is_some_and(|models| !models.is_empty());
+        effect["available"] = json!(!needs_worker || workers > 0);
+        if needs_worker && workers == 0 {
+            effect["unavailable_reason"] = json!("no worker serves it now");
+        }
+    }
+    axum::Json(json!({"effects": effects, "backend": gateway.backend, "workers": workers})).into_response()
+}
+
+async fn sessions(State(gateway): State<Arc<Gateway>>) -> Response {
+    axum::Json(json!({"sessions": gateway.context.sessions.describe_all()})).into_response()
+}
+
+async fn session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let description = SessionId::parse(&id).and_then(|id| gateway.context.sessions.describe(id));
+    description.map(|session| axum::Json(session).into_response()).ok_or_else(|| unknown_session(&id))
+}
+
+async fn change_session(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let change: Change = read(body, r#"{"effect": "style_transfer", "params": {"strength": 0.7}}"#)?;
+    let context = &gateway.context;
+    let session = SessionId::parse(&id).and_then(|id| Some((id, context.sessions.settings(id)?)));
+    let (known, current) = session.ok_or_else(|| unknown_session(&id))?;
+    let settings = context.catalogue.change(&current, change.effect.as_deref(), &change.params)?;
+    if !context.sessions.change(known, settings) {
+        return Err(Problem::new(ProblemKind::Unavailable, format!("session {id} is too busy or just ended: try again")));
+    }
+    context.sessions.describe(known).map(|session| axum::Json(session).into_response()).ok_or_else(|| unknown_session(&id))
+}
+
+async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let running = |id: &SessionId| gateway.context.sessions.settings(*id).is_some();
+    let known = SessionId::parse(&id).filter(running).ok_or_else(|| unknown_session(&id))?;
+    gateway.context.transport.end(known).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn ready(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+    match gateway.context.broker.capacity().workers {
+        0 => Err(Problem::new(ProblemKind::Unavailable, "no worker runs: effects with models can not be served")),
+        workers => Ok(axum::Json(json!({"ready": true, "workers": workers, "backend": gateway.backend})).into_response()),
+    }
+}
+
+async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
+    let context = &gateway.context;
+    let text = context.metrics.encode(context.sessions.len(), context.broker.capacity());
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+async fn not_found() -> Problem {
+    Problem::new(ProblemKind::NotFound, "there is nothing here: the page is at '/', sessions begin with POST /offer")
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    Problem::new(ProblemKind::MethodNotAllowed, format!("this address does not take {method}; sessions begin with POST /offer"))
+}
+
+/// Headers of every response: browsers ask this host only, and pages of other hosts may use the API.
+async fn headers(request: axum::extract::Request, next: Next) -> Response {
+    let preflight = request.method() == Method::OPTIONS;
+    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let headers = response.headers_mut();
+    let mut set = |name, value| _ = headers.insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_SECURITY_POLICY, "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob: mediastream:; frame-ancestors *");
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "no-referrer");
+    set(header::CACHE_CONTROL, "no-cache");
+    set(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+    if preflight {
+        set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, DELETE");
+        set(header::ACCESS_CONTROL_ALLOW_HEADERS, "content-type");
+        set(header::ACCESS_CONTROL_MAX_AGE, "86400");
+    }
+    response
+}
+
+/// Reads a JSON body, whatever its content type says.
+fn read<T: for<'a> Deserialize<'a>>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, Problem> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ProblemKind::TooLarge, "the body is larger than limits.body_kib allows"),
+        _ => Problem::new(ProblemKind::BadRequest, format!("the body could not be read ({rejection}): send it whole")),
+    })?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::new(ProblemKind::BadRequest, format!("the body must be JSON such as {example} ({error})")))
+}
+
+fn unknown_session(id: &str) -> Problem {
+    let id: String = id.chars().take(40).collect();
+    Problem::new(ProblemKind::UnknownSession, format!("no session '{id}' is running: GET /api/sessions lists those that are"))
+}

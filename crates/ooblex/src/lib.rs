@@ -1,0 +1,23 @@
+//! The gateway: what stands between browsers and effects, and the commands of the program.
+//!
+//! [`serve`] wires it up. A frame's way: [`transport`] (the media socket) ▸ [`session`] (WebRTC) ▸ [`track`] (decode,
+//! prepare, paint, encode) ▸ broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸ [`transport`].
+
+pub mod apply;
+mod assets;
+pub mod check;
+pub mod config;
+mod control;
+pub mod figures;
+pub mod http;
+pub mod metrics;
+pub mod negotiate;
+pub mod problem;
+mod sdp;
+pub mod serve;
+pub mod session;
+pub mod sessions;
+pub mod settings;
+pub mod track;
+pub mod transport;
+pub mod workers;

@@ -1,0 +1,202 @@
+//! What the gateway tells Prometheus. Labels are bounded; no session is named.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use ooblex_pipeline::{DropReason, FrameCounts};
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::figures::Stage;
+use crate::problem::ProblemKind;
+use crate::session::End;
+
+/// Upper bounds in seconds, fit for what takes milliseconds.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0];
+
+/// The gateway's metrics.
+pub struct Metrics {
+    registry: Registry,
+    offers: Family<ResultLabel, Counter>,
+    sessions: Gauge,
+    session_ends: Family<ReasonLabel, Counter>,
+    connected: Counter,
+    frames_admitted: Counter,
+    frames_shown: Family<EffectLabel, Counter>,
+    frames_reused: Counter,
+    frames_dropped: Family<ReasonLabel, Counter>,
+    frames_undecodable: Counter,
+    frames_lost: Counter,
+    placeholders: Counter,
+    analyses_late: Counter,
+    stages: Family<StageLabel, Histogram, fn() -> Histogram>,
+    residence: Histogram,
+    keyframes_wanted: Counter,
+    keyframes_asked: Counter,
+    stray_datagrams: Counter,
+    unsent_datagrams: Counter,
+    workers: Gauge,
+    workers_busy: Gauge<f64, AtomicU64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EffectLabel {
+    effect: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabel {
+    stage: &'static str,
+}
+
+impl Metrics {
+    /// All at zero. `backend`: what runs the models.
+    pub fn new(backend: &str) -> Self {
+        let stages: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("ooblex"),
+            offers: Family::default(),
+            sessions: Gauge::default(),
+            session_ends: Family::default(),
+            connected: Counter::default(),
+            frames_admitted: Counter::default(),
+            frames_shown: Family::default(),
+            frames_reused: Counter::default(),
+            frames_dropped: Family::default(),
+            frames_undecodable: Counter::default(),
+            frames_lost: Counter::default(),
+            placeholders: Counter::default(),
+            analyses_late: Counter::default(),
+            stages,
+            residence: Histogram::new(BUCKETS),
+            keyframes_wanted: Counter::default(),
+            keyframes_asked: Counter::default(),
+            stray_datagrams: Counter::default(),
+            unsent_datagrams: Counter::default(),
+            workers: Gauge::default(),
+            workers_busy: Gauge::default(),
+        };
+        metrics.register(backend);
+        metrics
+    }
+
+    fn register(&mut self, backend: &str) {
+        let r = &mut self.registry;
+        let build = vec![("version", env!("CARGO_PKG_VERSION").to_string()), ("backend", backend.to_string())];
+        r.register("build", "The program's version, and what runs the models", Info::new(build));
+        r.register("offers", "SDP offers by result: accepted, or the kind of problem", self.offers.clone());
+        r.register("sessions", "Sessions that are running", self.sessions.clone());
+        r.register("sessions_connected", "Sessions that came to a connection", self.connected.clone());
+        r.register("sessions_ended", "Sessions that ended, by reason", self.session_ends.clone());
+        r.register("frames_admitted", "Frames that were decoded", self.frames_admitted.clone());
+        r.register("frames_shown", "Frames that were painted and sent, by effect", self.frames_shown.clone());
+        r.register("frames_reused", "Frames of those shown that were painted with an earlier frame's analysis", self.frames_reused.clone());
+        r.register("frames_dropped", "Admitted frames that were not shown, by reason", self.frames_dropped.clone());
+        r.register("frames_undecodable", "Encoded frames that could not be decoded", self.frames_undecodable.clone());
+        r.register("frames_lost", "Encoded frames that a track was too busy to take", self.frames_lost.clone());
+        r.register("placeholders", "Placeholder or held pictures that were sent for want of a processed one", self.placeholders.clone());
+        r.register("analyses_late", "Analyses that came back after their frame's turn", self.analyses_late.clone());
+        r.register("stage_duration_seconds", "Time of a frame in each stage", self.stages.clone());
+        r.register("residence_seconds", "From the last packet of a frame in to its first packet out", self.residence.clone());
+        r.register("keyframes_wanted", "Keyframes that browsers asked for", self.keyframes_wanted.clone());
+        r.register("keyframes_asked", "Keyframes that browsers were asked for", self.keyframes_asked.clone());
+        r.register("datagrams_stray", "Datagrams that belonged to no session", self.stray_datagrams.clone());
+        r.register("datagrams_unsent", "Datagrams that the system did not take", self.unsent_datagrams.clone());
+        r.register("workers", "Workers that take frames", self.workers.clone());
+        r.register("workers_busy_seconds", "Time that all workers together have spent on frames", self.workers_busy.clone());
+        for reason in DropReason::ALL {
+            drop(self.frames_dropped.get_or_create(&ReasonLabel { reason: reason.label() }));
+        }
+    }
+
+    /// In the OpenMetrics text format.
+    pub fn encode(&self, sessions: usize, capacity: ooblex_broker::Capacity) -> String {
+        self.sessions.set(sessions as i64);
+        self.workers.set(capacity.workers as i64);
+        self.workers_busy.set(capacity.busy.as_secs_f64());
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(std::fmt::Error) => unreachable!("writing to a string does not fail"),
+        }
+    }
+
+    /// An offer was answered, or refused with a problem.
+    pub fn on_offer(&self, refused: Option<ProblemKind>) {
+        let result = refused.map_or("accepted", ProblemKind::slug);
+        self.offers.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn on_connected(&self) {
+        self.connected.inc();
+    }
+
+    pub(crate) fn on_session_end(&self, end: End) {
+        self.session_ends.get_or_create(&ReasonLabel { reason: end.label() }).inc();
+    }
+
+    /// Adds what has become of a track's frames since `before`.
+    pub(crate) fn on_frames(&self, effect: &str, before: &FrameCounts, now: &FrameCounts) {
+        self.frames_admitted.inc_by(now.admitted - before.admitted);
+        self.frames_shown.get_or_create(&EffectLabel { effect: effect.into() }).inc_by(now.shown - before.shown);
+        self.frames_reused.inc_by(now.reused - before.reused);
+        self.analyses_late.inc_by(now.late - before.late);
+        for reason in DropReason::ALL {
+            let dropped = now.dropped(reason) - before.dropped(reason);
+            if dropped > 0 {
+                self.frames_dropped.get_or_create(&ReasonLabel { reason: reason.label() }).inc_by(dropped);
+            }
+        }
+    }
+
+    pub(crate) fn on_stage(&self, stage: Stage, took: Duration) {
+        self.stages.get_or_create(&StageLabel { stage: stage.label() }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn on_residence(&self, residence: Duration) {
+        self.residence.observe(residence.as_secs_f64());
+    }
+
+    pub(crate) fn on_undecodable(&self) {
+        self.frames_undecodable.inc();
+    }
+
+    pub(crate) fn on_lost_frame(&self) {
+        self.frames_lost.inc();
+    }
+
+    pub(crate) fn on_placeholder(&self) {
+        self.placeholders.inc();
+    }
+
+    pub(crate) fn on_keyframe_wanted(&self) {
+        self.keyframes_wanted.inc();
+    }
+
+    pub(crate) fn on_keyframe_asked(&self) {
+        self.keyframes_asked.inc();
+    }
+
+    pub(crate) fn on_stray_datagram(&self) {
+        self.stray_datagrams.inc();
+    }
+
+    pub(crate) fn on_unsent_datagram(&self) {
+        self.unsent_datagrams.inc();
+    }
+}

@@ -1,0 +1,76 @@
+//! From an SDP offer to a WebRTC endpoint and its answer.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use ooblex_pipeline::VideoCodec;
+use str0m::bwe::Bitrate;
+use str0m::change::SdpOffer;
+use str0m::{Candidate, Rtc, RtcConfig};
+
+use crate::problem::{Problem, ProblemKind};
+use crate::sdp::offered_codecs;
+
+/// Packets that wait for one that is missing; a keyframe of 1080p has about 150.
+const REORDERING_PACKETS: usize = 300;
+/// A missing packet is waited for this long; then a keyframe is asked for.
+const REORDERING_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// What every endpoint is made with.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Where the media socket can be reached, best first; at least one.
+    pub candidates: Vec<SocketAddr>,
+    /// The first bitrate estimate.
+    pub start_bitrate_bps: u32,
+}
+
+/// Accepts an offer. Returns the endpoint and its answer.
+///
+/// # Errors
+/// When the offer can not be read or served.
+pub fn negotiate(offer: &str, endpoint: &Endpoint, now: Instant) -> Result<(Rtc, String), Problem> {
+    let codecs = offered_codecs(offer)?;
+    // The library is known to panic on some states that it believes impossible; an offer must not be one of them.
+    let accepted = catch_unwind(AssertUnwindSafe(|| accept(offer, &codecs, endpoint, now)));
+    let answer = accepted.unwrap_or_else(|_| Err("it makes no sense as a whole".into()));
+    answer.map_err(|reason| Problem::new(ProblemKind::BadSdp, format!("the SDP offer can not be used: {reason}")))
+}
+
+fn accept(offer: &str, codecs: &[VideoCodec], endpoint: &Endpoint, now: Instant) -> Result<(Rtc, String), String> {
+    let offer = SdpOffer::from_sdp_string(offer).map_err(|error| error.to_string())?;
+    let mut rtc = config(codecs, endpoint).build(now);
+    for address in &endpoint.candidates {
+        let candidate = Candidate::host(*address, "udp").map_err(|error| error.to_string())?;
+        rtc.add_local_candidate(candidate);
+    }
+    let answer = rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string())?;
+    Ok((rtc, answer.to_sdp_string()))
+}
+
+fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
+    let mut config = RtcConfig::new()
+        .set_ice_lite(true)
+        .clear_codecs()
+        .enable_opus(true, false)
+        .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))
+        .set_reordering_size_video(REORDERING_PACKETS)
+        .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));
+    // The answer lists codecs in this order, and the browser sends the first of the answer.
+    for codec in codecs {
+        match codec {
+            VideoCodec::Vp8 => config = config.enable_vp8(true),
+            VideoCodec::H264 => add_h264(&mut config),
+        }
+    }
+    config
+}
+
+/// The profiles that openh264 decodes, all with packetization-mode=1. What is sent is constrained baseline, which each of
+/// them includes.
+fn add_h264(config: &mut RtcConfig) {
+    for (pt, rtx, profile_level_id) in [(108, 109, 0x42e01f), (127, 121, 0x42001f), (123, 119, 0x4d001f), (114, 115, 0x64001f)] {
+        config.codec_config().add_h264(pt.into(), Some(rtx.into()), true, profile_level_id);
+    }
+}

@@ -1,0 +1,90 @@
+//! What goes wrong, said to people and programs: RFC 9457 problem documents.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// An RFC 9457 problem document. `detail` says what is wrong and how to mend it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    /// Stable identifier, such as `urn:ooblex:problem:unknown-effect`.
+    pub r#type: String,
+    /// The kind of problem in a few words.
+    pub title: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// What happened here and how to mend it.
+    pub detail: String,
+    /// Its kind, which `type` and `title` follow from.
+    #[serde(skip)]
+    pub kind: ProblemKind,
+}
+
+/// The kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// The body is not the JSON that the call takes.
+    BadRequest,
+    /// The body is larger than allowed.
+    TooLarge,
+    /// The SDP can not be read.
+    BadSdp,
+    /// The SDP has no video line that can be used.
+    NoVideo,
+    /// The browser and Ooblex have no video codec in common.
+    NoCommonCodec,
+    /// No effect has this name.
+    UnknownEffect,
+    /// A parameter is unknown, of the wrong type or out of range.
+    BadParameter,
+    /// No session has this id.
+    UnknownSession,
+    /// No page or call has this path.
+    NotFound,
+    /// The path exists, and takes other methods.
+    MethodNotAllowed,
+    /// As many sessions as allowed are running.
+    TooManySessions,
+    /// The gateway is stopping, or broke.
+    Unavailable,
+}
+
+impl Problem {
+    /// A problem of a kind, with the sentence that names the thing and the mend.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        let (slug, title, status) = kind.describe();
+        Self { r#type: format!("urn:ooblex:problem:{slug}"), title, status: status.as_u16(), detail: detail.into(), kind }
+    }
+}
+
+impl ProblemKind {
+    /// The last part of the type, the label in metrics.
+    pub fn slug(self) -> &'static str {
+        self.describe().0
+    }
+
+    fn describe(self) -> (&'static str, &'static str, StatusCode) {
+        match self {
+            ProblemKind::BadRequest => ("bad-request", "The request is not understood", StatusCode::BAD_REQUEST),
+            ProblemKind::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
+            ProblemKind::BadSdp => ("bad-sdp", "The SDP offer can not be used", StatusCode::BAD_REQUEST),
+            ProblemKind::NoVideo => ("no-video", "The offer has no video line", StatusCode::UNPROCESSABLE_ENTITY),
+            ProblemKind::NoCommonCodec => ("no-common-codec", "No common video codec", StatusCode::UNPROCESSABLE_ENTITY),
+            ProblemKind::UnknownEffect => ("unknown-effect", "There is no such effect", StatusCode::UNPROCESSABLE_ENTITY),
+            ProblemKind::BadParameter => ("bad-parameter", "A parameter is not accepted", StatusCode::UNPROCESSABLE_ENTITY),
+            ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
+            ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
+            ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
+            ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::Unavailable => ("unavailable", "The gateway can not do this now", StatusCode::SERVICE_UNAVAILABLE),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&self).unwrap_or_default();
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}

@@ -1,0 +1,359 @@
+//! One WebRTC connection: between the packets of the media socket and the thread of its track.
+//!
+//! Owns the endpoint of the WebRTC library and nothing of pixels. Driven by [`crate::transport`], which owns the socket and
+//! the clock.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use ooblex_codec::Rotation;
+use ooblex_pipeline::{EncodedFrame, MediaTime, TrackId, VideoCodec};
+use serde::{Serialize, Serializer};
+use str0m::bwe::{Bitrate, BweKind};
+use str0m::channel::ChannelId;
+use str0m::format::Codec;
+use str0m::media::{Frequency, KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid, Pt};
+use str0m::net::{Receive, Transmit};
+use str0m::rtp::VideoOrientation;
+use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
+use tracing::{debug, info};
+
+use crate::track::{TrackHandle, TrackInput, TrackOutput};
+
+/// Identity of a session: 16 hexadecimal digits that can not be guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+impl SessionId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// Reads what [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+
+    /// The track of the session.
+    pub fn track(self) -> TrackId {
+        TrackId(self.0)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The browser said goodbye.
+    ByPeer,
+    /// The browser was not heard of for too long.
+    Vanished,
+    /// No connection came about after the offer.
+    NeverConnected,
+    /// The API was asked to end it, or the gateway stops.
+    Requested,
+    /// The WebRTC library gave up on it.
+    Failed,
+}
+
+impl End {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            End::ByPeer => "by_peer",
+            End::Vanished => "vanished",
+            End::NeverConnected => "never_connected",
+            End::Requested => "requested",
+            End::Failed => "failed",
+        }
+    }
+}
+
+/// One WebRTC connection.
+pub struct Session {
+    id: SessionId,
+    rtc: Rtc,
+    track: TrackHandle,
+    created: Instant,
+    connected: bool,
+    video: Option<Video>,
+    control: Option<ChannelId>,
+    /// Audio that came in while the endpoint was being drained; it goes back before the next packet is read.
+    audio_back: VecDeque<MediaData>,
+    /// A frame was lost on its way to the track: the decoder must not see what depends on it.
+    gap: bool,
+    desired_bitrate_bps: u32,
+}
+
+/// The line that the camera comes in and the effect goes out on.
+#[derive(Debug, Clone, Copy)]
+struct Video {
+    mid: Mid,
+    pt: Pt,
+}
+
+impl Session {
+    /// From the offer to the connection, at most this long.
+    const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+    /// Longest text on the data channel that is read.
+    const MAX_CONTROL_BYTES: usize = 16 * 1024;
+    /// Bytes that wait on the data channel before messages that can be missed are left out.
+    const MAX_CONTROL_BACKLOG: usize = 64 * 1024;
+
+    /// A session whose offer was answered.
+    pub fn new(id: SessionId, rtc: Rtc, track: TrackHandle, now: Instant) -> Self {
+        Self {
+            id,
+            rtc,
+            track,
+            created: now,
+            connected: false,
+            video: None,
+            control: None,
+            audio_back: VecDeque::new(),
+            gap: false,
+            desired_bitrate_bps: 0,
+        }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Whether a datagram is for this session.
+    pub fn accepts(&self, input: &Input<'_>) -> bool {
+        self.rtc.accepts(input)
+    }
+
+    /// A datagram came in. Returns when to call [`Session::on_timeout`] at the latest.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn on_datagram(&mut self, now: Instant, datagram: Receive<'_>, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+        self.rtc.handle_input(Input::Receive(now, datagram)).map_err(|error| self.failed(&error))?;
+        self.drain(now, send)
+    }
+
+    /// Time has passed.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+        if !self.connected && now.duration_since(self.created) > Self::CONNECT_WITHIN {
+            return Err(End::NeverConnected);
+        }
+        self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
+        self.drain(now, send)
+    }
+
+    /// The track has something for the browser.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn on_track(&mut self, now: Instant, output: TrackOutput, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+        match output {
+            TrackOutput::Frame { frame, arrived } => {
+                let mut first = true;
+                let figures = self.track.figures.clone();
+                self.write_frame(frame, arrived)?;
+                return self.drain(now, &mut |transmit| {
+                    send(transmit);
+                    if std::mem::take(&mut first) {
+                        figures.on_sent(arrived, Instant::now());
+                    }
+                });
+            }
+            TrackOutput::NeedKeyframe => {
+                if let Some(mut writer) = self.video.and_then(|video| self.rtc.writer(video.mid)) {
+                    // It fails before the first packet only, and the first frame is a keyframe.
+                    let asked = writer.request_keyframe(None, KeyframeRequestKind::Pli);
+                    debug!(session = %self.id, ?asked, "asked the browser for a keyframe");
+                }
+            }
+            TrackOutput::DesiredBitrate(bps) => {
+                self.desired_bitrate_bps = bps;
+                self.rtc.bwe().set_desired_bitrate(Bitrate::bps(bps.into()));
+            }
+            TrackOutput::Message { text, may_be_missed } => {
+                if let Some(mut channel) = self.control.and_then(|id| self.rtc.channel(id))
+                    && !(may_be_missed && channel.buffered_amount() > Self::MAX_CONTROL_BACKLOG)
+                {
+                    channel.write(false, text.as_bytes()).map_err(|error| self.failed(&error))?;
+                }
+            }
+        }
+        self.drain(now, send)
+    }
+
+    /// Says goodbye to the browser. The session is over.
+    pub fn close(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) {
+        if self.rtc.close().is_ok() {
+            _ = self.drain(now, send);
+        }
+    }
+
+    fn write_frame(&mut self, frame: EncodedFrame, arrived: Instant) -> Result<(), End> {
+        let Some((video, writer)) = self.video.and_then(|video| Some((video, self.rtc.writer(video.mid)?))) else { return Ok(()) };
+        let time = str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ);
+        writer.write(video.pt, arrived, time, frame.data).map_err(|error| self.failed(&error))
+    }
+
+    /// Lets the endpoint say all that it has to say. Returns when it wants to be called again.
+    fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+        loop {
+            match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
+                Output::Transmit(transmit) => send(transmit),
+                Output::Event(event) => self.on_event(now, event)?,
+                Output::Timeout(_) if !self.audio_back.is_empty() => self.send_audio_back()?,
+                Output::Timeout(at) if at <= now => {
+                    self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
+                    // An endpoint that wants to be called at once without end would hold up all others.
+                    if let Output::Timeout(again) = self.poll_all(now, send)? {
+                        return Ok(again.max(now + Duration::from_micros(200)));
+                    }
+                }
+                Output::Timeout(at) => return self.alive(at),
+            }
+        }
+    }
+
+    /// As [`Session::drain`], up to the next timeout, whenever that is.
+    fn poll_all(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Output, End> {
+        for _ in 0..4096 {
+            match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
+                Output::Transmit(transmit) => send(transmit),
+                Output::Event(event) => self.on_event(now, event)?,
+                Output::Timeout(_) if !self.audio_back.is_empty() => self.send_audio_back()?,
+                Output::Timeout(at) if at <= now => {
+                    self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
+                }
+                timeout => return self.alive(now).map(|_| timeout),
+            }
+        }
+        Ok(Output::Timeout(now))
+    }
+
+    fn alive(&self, at: Instant) -> Result<Instant, End> {
+        if self.rtc.is_alive() { Ok(at) } else { Err(End::ByPeer) }
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) -> Result<(), End> {
+        match event {
+            Event::Connected => {
+                self.connected = true;
+                info!(session = %self.id, after = ?now.duration_since(self.created), "connected");
+                self.track.send(TrackInput::Connected);
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                return Err(if self.connected { End::Vanished } else { End::NeverConnected });
+            }
+            Event::Closed => return Err(End::ByPeer),
+            Event::MediaAdded(added) => self.on_media_added(added),
+            Event::MediaData(data) if self.video.is_some_and(|video| video.mid == data.mid) => self.on_video(now, data),
+            Event::MediaData(data) if data.params.spec().codec.is_audio() => self.audio_back.push_back(data),
+            Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
+            Event::EgressBitrateEstimate(kind) => {
+                let estimate = match kind {
+                    BweKind::Twcc { estimate, .. } | BweKind::Remb { estimate, .. } => estimate,
+                    _ => return Ok(()),
+                };
+                self.track.send(TrackInput::Estimate(u32::try_from(estimate.as_u64()).unwrap_or(u32::MAX)));
+            }
+            Event::ChannelOpen(id, label) if label == "control" => {
+                self.control = Some(id);
+                self.track.send(TrackInput::ControlOpen);
+            }
+            Event::ChannelClose(id) if self.control == Some(id) => self.control = None,
+            Event::ChannelData(data) if self.control == Some(data.id) => {
+                let text = (data.data.len() <= Self::MAX_CONTROL_BYTES).then_some(data.data);
+                self.track.send(TrackInput::Control(text));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The first video line that both sides send on is the track; others are left alone.
+    fn on_media_added(&mut self, added: MediaAdded) {
+        if added.kind != MediaKind::Video || self.video.is_some() {
+            return;
+        }
+        let Some(media) = self.rtc.media(added.mid) else { return };
+        let params = self.rtc.codec_config().params();
+        let preferred = media.remote_pts().iter().find_map(|pt| {
+            let params = params.iter().find(|params| params.pt() == *pt)?;
+            Some((*pt, video_codec(params.spec().codec)?))
+        });
+        if let Some((pt, codec)) = preferred {
+            debug!(session = %self.id, %pt, codec = codec.label(), "video line");
+            self.video = Some(Video { mid: added.mid, pt });
+            self.track.send(TrackInput::Codec(codec));
+        }
+    }
+
+    fn on_video(&mut self, now: Instant, data: MediaData) {
+        let Some(codec) = video_codec(data.params.spec().codec) else { return };
+        let rotation = data.ext_vals.video_orientation.map(rotation);
+        let gap = std::mem::take(&mut self.gap) || !data.contiguous;
+        let frame = EncodedFrame {
+            codec,
+            keyframe: data.is_keyframe(),
+            capture: MediaTime(data.time.rebase(Frequency::NINETY_KHZ).numer()),
+            data: data.data.to_vec(),
+        };
+        if !self.track.send(TrackInput::Frame { frame, arrived: now, rotation, gap }) {
+            self.gap = true;
+        }
+    }
+
+    fn send_audio_back(&mut self) -> Result<(), End> {
+        let Some(data) = self.audio_back.pop_front() else { return Ok(()) };
+        let Some(writer) = self.rtc.writer(data.mid) else { return Ok(()) };
+        let mut writer = writer.start_of_talkspurt(data.audio_start_of_talk_spurt);
+        if let (Some(level), Some(voice)) = (data.ext_vals.audio_level, data.ext_vals.voice_activity) {
+            writer = writer.audio_level(level, voice);
+        }
+        match writer.write(data.pt, data.network_time, data.time, data.data) {
+            // A line that only sends, or a payload type that was not negotiated: there is nothing to send back on.
+            Err(RtcError::UnknownPt(_) | RtcError::NotSendingDirection(_) | RtcError::NoSenderSource) | Ok(()) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    fn failed(&self, error: &RtcError) -> End {
+        debug!(session = %self.id, %error, "the WebRTC endpoint gave up");
+        End::Failed
+    }
+}
+
+fn video_codec(codec: Codec) -> Option<VideoCodec> {
+    match codec {
+        Codec::Vp8 => Some(VideoCodec::Vp8),
+        Codec::H264 => Some(VideoCodec::H264),
+        _ => None,
+    }
+}
+
+/// What has to be done to show a picture upright, from how it was turned on its way here.
+fn rotation(orientation: VideoOrientation) -> Rotation {
+    match orientation {
+        VideoOrientation::Deg0 => Rotation::None,
+        VideoOrientation::Deg270 => Rotation::By90,
+        VideoOrientation::Deg180 => Rotation::By180,
+        VideoOrientation::Deg90 => Rotation::By270,
+    }
+}

@@ -1,0 +1,98 @@
+//! The sessions that are running, for those who ask: the API, and the limit on their number.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::session::SessionId;
+use crate::settings::Settings;
+use crate::track::{TrackHandle, TrackInput};
+
+/// The running sessions by their ids.
+#[derive(Default)]
+pub struct Sessions {
+    running: Mutex<HashMap<SessionId, Running>>,
+}
+
+struct Running {
+    track: TrackHandle,
+    settings: Settings,
+    started: Instant,
+}
+
+impl Sessions {
+    /// Notes a new session.
+    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings) {
+        self.lock().insert(id, Running { track, settings, started: Instant::now() });
+    }
+
+    /// The session is over: its track ends.
+    pub fn remove(&self, id: SessionId) {
+        if let Some(session) = self.lock().remove(&id) {
+            session.track.end();
+        }
+    }
+
+    /// How many are running.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is running.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// What was last asked of a session.
+    pub fn settings(&self, id: SessionId) -> Option<Settings> {
+        self.lock().get(&id).map(|session| session.settings.clone())
+    }
+
+    /// Asks a session for something else. `false` when it is not running, or its track can not take it.
+    pub fn change(&self, id: SessionId, settings: Settings) -> bool {
+        let mut running = self.lock();
+        let Some(session) = running.get_mut(&id) else { return false };
+        session.settings = settings.clone();
+        session.track.send(TrackInput::Change(settings))
+    }
+
+    /// Notes what a session was asked for by its browser.
+    pub fn note_settings(&self, id: SessionId, settings: Settings) {
+        if let Some(session) = self.lock().get_mut(&id) {
+            session.settings = settings;
+        }
+    }
+
+    /// One session with its live figures.
+    pub fn describe(&self, id: SessionId) -> Option<Value> {
+        self.lock().get(&id).map(|session| session.describe(id))
+    }
+
+    /// All sessions with their live figures, the oldest first.
+    pub fn describe_all(&self) -> Vec<Value> {
+        let running = self.lock();
+        let mut sessions: Vec<_> = running.iter().collect();
+        sessions.sort_by_key(|(_, session)| session.started);
+        sessions.into_iter().map(|(id, session)| session.describe(*id)).collect()
+    }
+
+    /// A panic while the lock was held can not have left half an entry behind, so its poison is ignored.
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn describe(&self, id: SessionId) -> Value {
+        json!({
+            "id": id,
+            "effect": self.settings.effect.name(),
+            "params": self.settings.parameters.to_json(),
+            "age_s": self.started.elapsed().as_secs(),
+            "stats": self.track.figures.latest(),
+            "residence_ms": self.track.figures.residence_ms(),
+        })
+    }
+}

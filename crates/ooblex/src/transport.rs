@@ -1,0 +1,343 @@
+//! The media socket: one UDP port for all sessions, and the thread that owns it.
+//!
+//! It finds the session that a datagram is for, tells sessions the time, and sends what they have to send. It runs on a
+//! thread of its own, so that neither HTTP nor codecs hold up packets.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use str0m::Input;
+use str0m::net::{DatagramRecv, Protocol, Receive, Transmit};
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info};
+
+use crate::config;
+use crate::metrics::Metrics;
+use crate::session::{End, Session, SessionId};
+use crate::sessions::Sessions;
+use crate::track::TrackOutput;
+
+/// Buffer of the socket in either direction, bytes: a burst of keyframes of many sessions.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Commands that wait for the thread: some seconds of frames of all sessions.
+const COMMANDS: usize = 8192;
+/// Datagrams that are read before anything else is looked at.
+const BATCH: usize = 256;
+/// Largest datagram that is read; WebRTC stays below 1500 bytes.
+const MAX_DATAGRAM: usize = 2048;
+/// Remote addresses that are remembered for one session.
+const MAX_ADDRESSES: usize = 16;
+
+/// A media socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The port is taken, or the address is none of this machine's.
+    #[error("media.listen: UDP {address} can not be opened ({source}): choose another port with --media or OOBLEX_MEDIA__LISTEN")]
+    Bind {
+        /// What was to be opened.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The machine's own addresses can not be listed.
+    #[error("the addresses of this machine can not be listed ({0}): set media.advertise")]
+    Addresses(io::Error),
+}
+
+/// What the media thread is told.
+enum Command {
+    Add(Box<Session>),
+    Track(SessionId, TrackOutput),
+    End(SessionId),
+    Stop(oneshot::Sender<()>),
+}
+
+/// The way to the media thread. Clones lead to the same one.
+#[derive(Clone)]
+pub struct TransportHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl TransportHandle {
+    /// A session was negotiated; from now on datagrams reach it.
+    pub async fn add(&self, session: Session) -> bool {
+        self.commands.send(Command::Add(Box::new(session))).await.is_ok()
+    }
+
+    /// A track has something for its browser. `false` when it could not be taken and is lost.
+    pub fn track(&self, session: SessionId, output: TrackOutput) -> bool {
+        self.commands.try_send(Command::Track(session, output)).is_ok()
+    }
+
+    /// The session is to end.
+    pub async fn end(&self, session: SessionId) {
+        _ = self.commands.send(Command::End(session)).await;
+    }
+
+    /// Ends all sessions with a goodbye, then the thread.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.commands.send(Command::Stop(done)).await.is_ok() {
+            _ = stopped.await;
+        }
+    }
+}
+
+/// The media socket before its thread runs.
+pub struct Transport {
+    socket: std::net::UdpSocket,
+    candidates: Vec<SocketAddr>,
+}
+
+impl Transport {
+    /// Opens the socket and finds the addresses to tell browsers.
+    ///
+    /// # Errors
+    /// When the port is taken or the machine's addresses can not be listed.
+    pub fn bind(config: &config::Media) -> Result<Self, TransportError> {
+        let bind = |source| TransportError::Bind { address: config.listen, source };
+        let socket = open(config.listen).map_err(bind)?;
+        let port = socket.local_addr().map_err(bind)?.port();
+        let addresses = match config.advertise.as_slice() {
+            [] => own_addresses(config.listen.ip()).map_err(TransportError::Addresses)?,
+            advertised => advertised.to_vec(),
+        };
+        let candidates = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        Ok(Self { socket, candidates })
+    }
+
+    /// The addresses that browsers are told, best first; at least one.
+    pub fn candidates(&self) -> &[SocketAddr] {
+        &self.candidates
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn run(self, sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> io::Result<(TransportHandle, JoinHandle<()>)> {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let local = *self.candidates.first().ok_or_else(|| io::Error::other("no address to advertise"))?;
+        let thread = std::thread::Builder::new().name("media".into()).spawn(move || {
+            runtime.block_on(async {
+                match UdpSocket::from_std(self.socket) {
+                    Ok(socket) => MediaLoop::new(socket, local, sessions, metrics).run(receiver).await,
+                    Err(error) => error!(%error, "the media socket can not be used"),
+                }
+            });
+        })?;
+        Ok((TransportHandle { commands }, thread))
+    }
+}
+
+fn open(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // The system may grant less; that is its right.
+    _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Addresses at which a socket that listens on `listen` is reached: those of the network first, loopback last.
+fn own_addresses(listen: IpAddr) -> io::Result<Vec<IpAddr>> {
+    if !listen.is_unspecified() {
+        return Ok(vec![listen]);
+    }
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_link_local(),
+        IpAddr::V6(ip) => listen.is_ipv6() && !ip.is_unicast_link_local() && !ip.is_loopback(),
+    };
+    let mut addresses: Vec<_> = if_addrs::get_if_addrs()?.into_iter().map(|interface| interface.ip()).filter(usable).collect();
+    addresses.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6()));
+    addresses.dedup();
+    if addresses.is_empty() {
+        addresses.push(IpAddr::from([127, 0, 0, 1]));
+    }
+    Ok(addresses)
+}
+
+struct MediaLoop {
+    socket: UdpSocket,
+    is_v6: bool,
+    /// The local address that the endpoints know. Whatever address a datagram was sent to, it came to this socket.
+    local: SocketAddr,
+    sessions: HashMap<SessionId, Entry>,
+    by_address: HashMap<SocketAddr, SessionId>,
+    timers: BTreeSet<(Instant, SessionId)>,
+    registry: Arc<Sessions>,
+    metrics: Arc<Metrics>,
+}
+
+struct Entry {
+    session: Session,
+    timer: Instant,
+    addresses: Vec<SocketAddr>,
+}
+
+impl MediaLoop {
+    fn new(socket: UdpSocket, local: SocketAddr, registry: Arc<Sessions>, metrics: Arc<Metrics>) -> Self {
+        let is_v6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
+        Self {
+            socket,
+            is_v6,
+            local,
+            sessions: HashMap::new(),
+            by_address: HashMap::new(),
+            timers: BTreeSet::new(),
+            registry,
+            metrics,
+        }
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut buffer = [0; MAX_DATAGRAM];
+        loop {
+            let timer = self.timers.first().map(|(at, _)| *at);
+            tokio::select! {
+                command = commands.recv() => {
+                    let mut next = command;
+                    while let Some(command) = next {
+                        if let Command::Stop(done) = command {
+                            self.stop();
+                            _ = done.send(());
+                            return;
+                        }
+                        self.on_command(command);
+                        next = commands.try_recv().ok();
+                    }
+                }
+                _ = self.socket.readable() => {
+                    for _ in 0..BATCH {
+                        let Ok((length, source)) = self.socket.try_recv_from(&mut buffer) else { break };
+                        self.on_datagram(source, &buffer[..length]);
+                    }
+                }
+                () = sleep_until(timer) => self.on_timers(),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Add(session) => {
+                let id = session.id();
+                self.sessions.insert(id, Entry { session: *session, timer: Instant::now(), addresses: Vec::new() });
+                self.with_session(id, Session::on_timeout);
+            }
+            Command::Track(id, output) => self.with_session(id, |session, now, send| session.on_track(now, output, send)),
+            Command::End(id) => self.with_session(id, |session, now, send| {
+                session.close(now, send);
+                Err(End::Requested)
+            }),
+            Command::Stop(_) => {}
+        }
+    }
+
+    fn on_datagram(&mut self, source: SocketAddr, bytes: &[u8]) {
+        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        let Ok(contents) = DatagramRecv::try_from(bytes) else { return self.metrics.on_stray_datagram() };
+        let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
+        let now = Instant::now();
+        let input = Input::Receive(now, receive);
+        let known = self.by_address.get(&source).copied();
+        let accepted = match known.filter(|id| self.sessions.get(id).is_some_and(|entry| entry.session.accepts(&input))) {
+            Some(id) => Some(id),
+            None if is_stun(bytes) => self.sessions.iter().find(|(_, entry)| entry.session.accepts(&input)).map(|(id, _)| *id),
+            None => None,
+        };
+        let (Some(id), Input::Receive(_, receive)) = (accepted, input) else { return self.metrics.on_stray_datagram() };
+        if known != Some(id) {
+            self.remember(source, id);
+        }
+        self.with_session(id, |session, now, send| session.on_datagram(now, receive, send));
+    }
+
+    fn remember(&mut self, source: SocketAddr, id: SessionId) {
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        if entry.addresses.len() == MAX_ADDRESSES {
+            self.by_address.remove(&entry.addresses.remove(0));
+        }
+        entry.addresses.push(source);
+        self.by_address.insert(source, id);
+    }
+
+    fn on_timers(&mut self) {
+        let now = Instant::now();
+        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id));
+            self.with_session(id, Session::on_timeout);
+        }
+    }
+
+    /// Lets a session do something, sends what it has to send, and takes note of when it wants to be called again.
+    fn with_session(&mut self, id: SessionId, act: impl FnOnce(&mut Session, Instant, &mut dyn FnMut(Transmit)) -> Result<Instant, End>) {
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let (socket, is_v6, metrics) = (&self.socket, self.is_v6, &self.metrics);
+        let mut send = |transmit: Transmit| {
+            if let Err(error) = socket.try_send_to(&transmit.contents, mapped(transmit.destination, is_v6)) {
+                metrics.on_unsent_datagram();
+                debug!(session = %id, %error, "a datagram was not sent");
+            }
+        };
+        // The WebRTC library panics on states that it believes impossible: that costs this session only.
+        let done = catch_unwind(AssertUnwindSafe(|| act(&mut entry.session, Instant::now(), &mut send)));
+        let next = done.unwrap_or_else(|_| {
+            error!(session = %id, "the WebRTC library panicked; the session ends");
+            Err(End::Failed)
+        });
+        self.timers.remove(&(entry.timer, id));
+        match next {
+            Ok(at) => {
+                entry.timer = at;
+                self.timers.insert((at, id));
+            }
+            Err(end) => self.remove(id, end),
+        }
+    }
+
+    fn remove(&mut self, id: SessionId, end: End) {
+        let Some(entry) = self.sessions.remove(&id) else { return };
+        self.by_address.retain(|_, session| *session != id);
+        self.timers.remove(&(entry.timer, id));
+        self.registry.remove(id);
+        self.metrics.on_session_end(end);
+        info!(session = %id, reason = end.label(), "session ended");
+    }
+
+    fn stop(&mut self) {
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.on_command(Command::End(id)));
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// RFC 7983: what shares the port is told apart by its first byte.
+fn is_stun(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|byte| *byte < 4)
+}
+
+/// An IPv6 socket sends to IPv4 addresses in their mapped form.
+fn mapped(address: SocketAddr, is_v6: bool) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if is_v6 => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
+        other => other,
+    }
+}

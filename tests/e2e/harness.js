@@ -1,0 +1,174 @@
+/**
+ * Starts what a test needs and ends it again: the gateway, as a process of its own on free ports, and a headless Chromium whose
+ * camera is a clip.
+ *
+ * Owns processes and pages. Refuses to know effects and what is expected of a picture. From the environment: `OOBLEX` (the binary;
+ * target/release/ooblex otherwise) and `CHROMIUM` (/usr/bin/chromium otherwise).
+ */
+
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+import { chromium } from 'playwright-core';
+
+import { clip } from './clip.js';
+import { measure } from './measure.js';
+
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const BINARY = process.env.OOBLEX ?? here('../../target/release/ooblex');
+const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const READY_MS = 60_000;
+/** How long a condition may take at most on a busy machine; nothing is judged by it. */
+export const PATIENCE_MS = 60_000;
+
+const IN_PAGE = `(() => {\n${readFileSync(here('measure.js'), 'utf8').replaceAll(/^export /gm, '')}\n${readFileSync(here('probe.js'), 'utf8')}\n})();`;
+
+/** Starts a gateway. Gives `{url, log(), stop()}`; `log()` is all that it wrote. */
+export async function startGateway(options = []) {
+  const child = spawn(BINARY, ['serve', '--listen', '127.0.0.1:0', '--media', '127.0.0.1:0', ...options], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const written = [];
+  const exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
+  const failed = new Promise((_, reject) => child.once('error', (error) => reject(new Error(`${BINARY} does not start: ${error.message}. Build it with: cargo build --release`))));
+  const leave = () => child.kill('SIGKILL');
+  process.once('exit', leave);
+  createInterface({ input: child.stderr }).on('line', (line) => written.push(line));
+  const ready = new Promise((resolve) => {
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      written.push(line);
+      const url = /ready: (http:\S+)/.exec(line)?.[1];
+      if (url) resolve(url);
+    });
+  });
+  const early = exited.then((how) => Promise.reject(new Error(`the gateway ended (${how}) before it was ready:\n${written.join('\n')}`)));
+  early.catch(() => {});
+  const url = await Promise.race([ready, failed, early, after(READY_MS, () => new Error(`the gateway was not ready after ${READY_MS / 1000} s:\n${written.join('\n')}`))]).catch((error) => {
+    leave();
+    throw error;
+  });
+  const stop = async (signal = 'SIGTERM') => {
+    process.removeListener('exit', leave);
+    if (child.exitCode !== null || child.signalCode !== null) return exited;
+    child.kill(signal);
+    const how = await Promise.race([exited, after(15_000, () => new Error('the gateway did not end within 15 s of SIGTERM')).catch((error) => error)]);
+    if (how instanceof Error) {
+      child.kill('SIGKILL');
+      throw how;
+    }
+    return how;
+  };
+  return { url, pid: child.pid, log: () => written.join('\n'), stop };
+}
+
+/** Starts a Chromium whose camera plays the clip. Gives `{page(url, options), close()}`. */
+export async function startBrowser(played) {
+  const browser = await chromium.launch({
+    executablePath: BROWSER,
+    args: [
+      '--no-sandbox',
+      '--use-fake-ui-for-media-stream',
+      `--use-fake-device-for-media-stream=fps=${played.fps}`,
+      `--use-file-for-fake-video-capture=${played.file}`,
+      '--autoplay-policy=no-user-gesture-required',
+      '--disable-features=WebRtcHideLocalIpsWithMdns',
+    ],
+  });
+  return {
+    /** A page with `window.probe` in it; `errors`, `requests` fill as it goes. */
+    async page(url, options = {}) {
+      const context = await browser.newContext({ permissions: ['camera', 'microphone'], ...options });
+      await context.addInitScript({ content: IN_PAGE });
+      const page = await context.newPage();
+      const about = { page, errors: [], requests: [] };
+      page.on('console', (message) => message.type() === 'error' && about.errors.push(message.text()));
+      page.on('pageerror', (error) => about.errors.push(String(error)));
+      page.on('request', (request) => about.requests.push(request.url()));
+      await page.goto(url);
+      return about;
+    },
+    close: () => browser.close(),
+  };
+}
+
+/**
+ * A gateway, a browser and a page with an open camera of this size, for the time of `use`. `use` gets
+ * `{gateway, browser, page, played, connect, …}`; all is ended afterwards, whatever happened.
+ */
+export async function withSession({ width = 640, height = 480, fps = 30, gateway: options, audio = false }, use) {
+  const played = clip({ width, height, fps, measure });
+  const gateway = await startGateway(options);
+  let browser = null;
+  try {
+    browser = await startBrowser(played);
+    const opened = await openPage(browser, gateway, played, { audio });
+    return await use({ gateway, browser, played, ...opened });
+  } catch (error) {
+    error.message += `\n--- the gateway wrote:\n${gateway.log().split('\n').slice(-25).join('\n')}`;
+    throw error;
+  } finally {
+    await browser?.close();
+    await gateway.stop();
+  }
+}
+
+/** A page of the gateway's origin with the camera open, its frames watched as 'source', and what drives sessions in it. */
+export async function openPage(browser, gateway, played, { audio = false } = {}) {
+  const { page, errors } = await browser.page(new URL('healthz', gateway.url).href);
+  const { width, height, fps, layout } = played;
+  await page.evaluate(
+    async ({ width, height, fps, layout, audio }) => {
+      probe.layout = layout;
+      probe.sdk = await import('/sdk/ooblex.js');
+      probe.camera = await navigator.mediaDevices.getUserMedia({ video: { width: { exact: width }, height: { exact: height }, frameRate: { ideal: fps } }, audio });
+      probe.watch('source', probe.camera.getVideoTracks()[0].clone(), 'number');
+    },
+    { width, height, fps, layout, audio },
+  );
+  return { page, errors, ...sessionsOf(page) };
+}
+
+function sessionsOf(page) {
+  return {
+    /** Opens a session; its frames are watched under `name` from the very first one on. Gives its id. */
+    connect: (options = {}, name = 'output') =>
+      page.evaluate(
+        async ([name, options]) => {
+          // The track must be watched before the first frame is there, so before `connect` resolves.
+          const Connection = window.RTCPeerConnection;
+          window.RTCPeerConnection = class extends Connection {
+            constructor(...given) {
+              super(...given);
+              probe.keep(`${name}.pc`, this);
+              this.addEventListener('track', ({ track }) => track.kind === 'video' && !probe.seen[name] && probe.watch(name, track));
+            }
+          };
+          const session = await probe.sdk.connect({ source: probe.camera, ...options }).finally(() => (window.RTCPeerConnection = Connection));
+          probe.keep(name, session);
+          for (const event of ['detections', 'stats', 'error', 'close']) {
+            const heard = (probe.kept[`${name}.${event}`] = []);
+            session.on(event, (detail) => heard.push({ t: performance.now(), ...JSON.parse(JSON.stringify(detail ?? null)), text: detail?.message }));
+          }
+          return session.id;
+        },
+        [name, options],
+      ),
+    /** Changes the effect; gives the ack and when it came. */
+    changeEffect: (effect, params, name = 'output') =>
+      page.evaluate(async ([name, effect, params]) => ({ ack: await probe.kept[name].changeEffect(effect, params), t: performance.now() }), [name, effect, params]),
+    /** All records of a watched track so far. */
+    seen: (name = 'output') => page.evaluate((name) => probe.seen[name] ?? [], name),
+    /** All events of one kind of a session so far. */
+    heard: (event, name = 'output') => page.evaluate((key) => probe.kept[key] ?? [], `${name}.${event}`),
+    /** Waits until `count` more frames came than there are now. */
+    async moreFrames(count, name = 'output') {
+      const before = await page.evaluate((name) => probe.seen[name]?.length ?? 0, name);
+      await page.waitForFunction(([name, count]) => (probe.seen[name]?.length ?? 0) >= count, [name, before + count], { timeout: PATIENCE_MS });
+    },
+    close: (name = 'output') => page.evaluate((name) => probe.kept[name].close(), name),
+  };
+}
+
+function after(ms, error) {
+  return new Promise((_, reject) => setTimeout(() => reject(error()), ms).unref());
+}

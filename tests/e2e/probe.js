@@ -1,0 +1,55 @@
+/**
+ * Runs in the page, beside measure.js, as `window.probe`: takes every frame straight off tracks and keeps what was measured, until
+ * the test asks for it. A video element would show frames at the screen's pace and hide some.
+ *
+ * Owns the reading of frames and the clock of their arrival. Refuses to know what is expected of them.
+ */
+
+window.probe = {
+  layout: null,
+  seen: {},
+  kept: {},
+  notes: [],
+
+  /** Measures each frame of `track` from now on; `only` is 'number' where speed counts. */
+  watch(name, track, only = 'all') {
+    const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 8 }).readable.getReader();
+    const records = (this.seen[name] = []);
+    const next = async () => {
+      for (;;) {
+        const { value: frame, done } = await reader.read();
+        if (done) return;
+        const t = performance.now();
+        const rtp = frame.metadata?.().rtpTimestamp ?? null;
+        const picture = await pictureOf(frame);
+        frame.close();
+        const found = only === 'number' ? { number: numberOf(picture, this.layout) } : measure(picture, this.layout);
+        if (found.thumb) found.thumb = base64(found.thumb);
+        records.push({ t, rtp, width: picture.width, height: picture.height, ...found });
+      }
+    };
+    next().catch((error) => this.notes.push(`${name}: ${error}`));
+    return () => reader.cancel();
+  },
+
+  /** Keeps a live object under a name, for later calls. */
+  keep(name, object) {
+    this.kept[name] = object;
+    return object;
+  },
+};
+
+/** The planes of a frame, copied out of it. Its visible size is the picture's size. */
+async function pictureOf(frame) {
+  const { width, height } = frame.visibleRect;
+  const data = new Uint8Array(frame.allocationSize());
+  const layout = await frame.copyTo(data);
+  const plane = (index, step = 1, shift = 0) => ({ data: data.subarray(layout[index].offset + shift), stride: layout[index].stride, step });
+  if (frame.format === 'NV12') return { width, height, planes: [plane(0), plane(1, 2), plane(1, 2, 1)] };
+  if (frame.format === 'I420' || frame.format === 'I420A') return { width, height, planes: [plane(0), plane(1), plane(2)] };
+  throw new Error(`frames of the format ${frame.format} are not read here`);
+}
+
+function base64(bytes) {
+  return btoa(String.fromCharCode(...bytes));
+}

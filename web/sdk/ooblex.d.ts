@@ -1,0 +1,274 @@
+/** Types of ooblex.js. Times are milliseconds, rates are per second, boxes and keypoints are pixels of the source picture. */
+
+/** Why something failed. Stable: compare these, not messages. */
+export type OoblexErrorCode =
+  /** The page is neither https nor localhost, so the browser gives no camera. */
+  | 'insecure-context'
+  /** There is no camera, none that can do what was asked, or it stopped. */
+  | 'no-camera'
+  /** The user or the system said no to the camera. */
+  | 'permission-denied'
+  /** Another program uses the camera. */
+  | 'camera-busy'
+  /** Nothing answers at the address, or something that is no Ooblex gateway. */
+  | 'gateway-unreachable'
+  /** The gateway, or the browser, refused to connect: an unknown effect, a bad parameter, no common codec. See `problem`. */
+  | 'offer-rejected'
+  /** HTTP works and media does not: most often the UDP port or the advertised address. */
+  | 'connection-failed'
+  /** The gateway refused a change of effect or parameters; what was on stays on. See `problem`. */
+  | 'effect-rejected'
+  /** The gateway reported a problem that answers no request. See `problem`. */
+  | 'gateway-error'
+  /** The session has ended. */
+  | 'closed'
+  /** The gateway did not confirm a change in time. */
+  | 'timeout';
+
+/** A problem document of the gateway (RFC 9457). */
+export interface Problem {
+  type: string;
+  title: string;
+  /** HTTP status; 0 when it came over the data channel without one. */
+  status: number;
+  /** A sentence that says how to mend it. */
+  detail: string;
+  [extension: string]: unknown;
+}
+
+export class OoblexError extends Error {
+  constructor(code: OoblexErrorCode, about?: { detail?: string; problem?: Problem; cause?: unknown });
+  readonly name: 'OoblexError';
+  readonly code: OoblexErrorCode;
+  /** A sentence for people that says how to mend it; the same as `message`. */
+  readonly detail: string;
+  /** What the gateway said, when it was the gateway. */
+  readonly problem: Problem | null;
+}
+
+export type Weights = Record<string, number>;
+export type ParameterValue = number | string | boolean | Weights;
+export type Parameters = Record<string, ParameterValue>;
+
+interface About {
+  title: string;
+  description: string;
+}
+
+/** The JSON Schema (draft 2020-12) of one parameter. */
+export type ParameterSchema = About &
+  (
+    | { type: 'number'; minimum: number; maximum: number; default: number }
+    | { type: 'string'; enum: string[]; default: string }
+    | { type: 'boolean'; default: boolean }
+    | {
+        type: 'object';
+        propertyNames: { enum: string[] };
+        additionalProperties: { type: 'number'; minimum: number; maximum: number };
+        default: Weights;
+      }
+  );
+
+export interface ParametersSchema {
+  type: 'object';
+  properties: Record<string, ParameterSchema>;
+}
+
+export interface Effect {
+  /** The name in requests. */
+  name: string;
+  /** The name for people. */
+  title: string;
+  /** What the viewer sees, in a sentence. */
+  description: string;
+  parameters: ParametersSchema;
+  /** Models that it runs. */
+  models: string[];
+  /** Whether a worker serves it now. */
+  available: boolean;
+  unavailable_reason?: string;
+}
+
+export interface EffectList {
+  effects: Effect[];
+  /** What runs the models, such as `ONNX Runtime 1.32.0`. */
+  backend: string;
+}
+
+export interface ConnectOptions {
+  /** Address of the gateway; the page's own origin by default. */
+  url?: string | URL;
+  /** Effect from the first frame on; the gateway's default when left out. */
+  effect?: string;
+  /** Its parameters; defaults for those left out. */
+  params?: Parameters;
+  /**
+   * A stream (it stays the caller's), or constraints for a camera that the session opens and stops.
+   * 640×480 at 30 frames a second without sound by default.
+   */
+  source?: MediaStream | MediaStreamConstraints;
+  /** Offer this codec only; the browser's own order by default. */
+  codec?: 'vp8' | 'h264';
+  /** Gives up connecting (rejects with the signal's reason). Later, use `close`. */
+  signal?: AbortSignal;
+  /** Longest time for connecting, from the open camera on; 10 000 by default. */
+  timeoutMs?: number;
+}
+
+/** The gateway's word that a change is in force. */
+export interface Ack {
+  type: 'ack';
+  id: number;
+  effect: string;
+  params: Parameters;
+  /** Sequence number of the first frame that has the change. */
+  first_sequence: number;
+  /** RTP timestamp (90 kHz) of that frame. */
+  timestamp: number;
+}
+
+export type Point = [x: number, y: number];
+
+export interface Face {
+  /** 0 to 1. */
+  score: number;
+  /** Left, top, right, bottom; parts may lie outside the picture. */
+  box: [x0: number, y0: number, x1: number, y1: number];
+  /** Right and left are the person's. */
+  keypoints: Record<'right_eye' | 'left_eye' | 'nose' | 'mouth' | 'right_ear' | 'left_ear', Point>;
+}
+
+/** What was found in one frame. */
+export interface Detections {
+  type: 'detections';
+  sequence: number;
+  /** RTP timestamp (90 kHz) of the frame. */
+  timestamp: number;
+  /** Size of the source picture that the coordinates belong to. */
+  width: number;
+  height: number;
+  faces: Face[];
+}
+
+export type Stage = 'decode' | 'prepare' | 'queue' | 'analyse' | 'playout' | 'compose' | 'encode';
+
+/** The gateway's figures of the last second. */
+export interface Stats {
+  type: 'stats';
+  effect: string;
+  fps_in: number;
+  fps_analysed: number;
+  fps_out: number;
+  width: number;
+  height: number;
+  /** What the encoder sends now. */
+  bitrate_bps: number;
+  /** What the network is thought to take; null or absent when the browser gives no feedback for it. */
+  estimate_bps?: number | null;
+  /** From a frame's last packet in to its first packet out. */
+  residence_ms: { p50: number; p95: number; p99: number };
+  /** Mean time of a frame in each stage. */
+  stages_ms: Partial<Record<Stage, number>>;
+  /** Frames that were dropped, by reason. */
+  dropped: Record<string, number>;
+  /** Whether a stand-in is shown because no result has come yet. */
+  placeholder: boolean;
+  /** `waiting`: no results come at the moment. */
+  state: 'live' | 'waiting';
+}
+
+/** What the browser measures, over the time since the last call; null where it cannot tell (yet). */
+export interface Measures {
+  /** Network only: from the browser to the gateway and back. */
+  roundTripMs: number | null;
+  camera: { fps: number | null; width: number | null; height: number | null };
+  sent: { fps: number | null; bitrateBps: number | null };
+  received: {
+    fps: number | null;
+    bitrateBps: number | null;
+    width: number | null;
+    height: number | null;
+    codec: string | null;
+    /** Mean wait of a frame in the browser before it is decoded and shown. */
+    jitterBufferMs: number | null;
+    decodeMs: number | null;
+  };
+}
+
+/** `interrupted`: no media at the moment; it may come back by itself. */
+export type SessionState = 'live' | 'interrupted' | 'closed';
+
+export interface SessionEvents {
+  /** Once a second. */
+  stats: Stats;
+  detections: Detections;
+  /** Something is wrong and the session goes on. */
+  error: OoblexError;
+  state: SessionState;
+  /** The end, once; `error` says why unless `close` was called. */
+  close: { error: OoblexError | null };
+}
+
+/** Made by `connect`. Ends by itself when the page goes away. */
+export class Session extends EventTarget {
+  private constructor();
+  /** As in `/api/sessions/{id}`. */
+  readonly id: string;
+  /** What the camera sees. */
+  readonly input: MediaStream;
+  /** The picture with the effect (and the sound, if sound was sent); give it to `video.srcObject`. */
+  readonly output: MediaStream;
+  readonly state: SessionState;
+  /** The effect and its parameters, as the gateway last confirmed them. */
+  readonly effect: string | null;
+  readonly params: Parameters;
+
+  /** Listens to an event; the function that comes back ends it. */
+  on<Name extends keyof SessionEvents>(name: Name, listener: (detail: SessionEvents[Name]) => void): () => void;
+
+  /**
+   * Changes the effect without a reconnect; parameters that are left out get their defaults. Resolves when the first frame that
+   * has it was made.
+   * @throws OoblexError `effect-rejected`, `timeout`, `closed`
+   */
+  changeEffect(effect: string, params?: Parameters): Promise<Ack>;
+
+  /** Changes some parameters and keeps the others. @throws OoblexError as `changeEffect` */
+  setParams(params: Parameters): Promise<Ack>;
+
+  effects(): Promise<EffectList>;
+
+  /**
+   * Sends another stream from its next frame on, without a reconnect. Sound can be replaced when the session began with sound.
+   * @throws OoblexError as `openCamera`, or `closed`
+   */
+  replaceSource(source: MediaStream | MediaStreamConstraints): Promise<void>;
+
+  /** The browser's own figures. */
+  measure(): Promise<Measures>;
+
+  /** Ends the session. Resolves when the gateway was told. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a session. Resolves when media can flow and the control channel is open.
+ * @throws OoblexError all codes but `effect-rejected` and `timeout`
+ */
+export function connect(options?: ConnectOptions): Promise<Session>;
+
+/** The effects of a gateway. @throws OoblexError `gateway-unreachable`, `gateway-error` */
+export function effects(url?: string | URL, options?: { signal?: AbortSignal }): Promise<EffectList>;
+
+/** Opens the camera as `connect` does. @throws OoblexError `insecure-context`, `no-camera`, `permission-denied`, `camera-busy` */
+export function openCamera(constraints?: MediaStreamConstraints, options?: { signal?: AbortSignal }): Promise<MediaStream>;
+
+/** The default of every parameter. */
+export function defaults(schema: ParametersSchema): Parameters;
+
+export const Ooblex: {
+  connect: typeof connect;
+  effects: typeof effects;
+  openCamera: typeof openCamera;
+  defaults: typeof defaults;
+};
