@@ -11,10 +11,11 @@ use ooblex_pipeline::{I420, MediaTime, VideoCodec};
 
 const FRAMES: u64 = 120;
 const WARM_UP: u64 = 10;
-const CODECS: [(&str, VideoCodec, Speed); 3] = [
+const CODECS: [(&str, VideoCodec, Speed); 4] = [
     ("VP8 balanced (-8)", VideoCodec::Vp8, Speed::Balanced),
     ("VP8 fast (-12)", VideoCodec::Vp8, Speed::Fast),
-    ("H.264 low complexity", VideoCodec::H264, Speed::Balanced),
+    ("H.264 balanced", VideoCodec::H264, Speed::Balanced),
+    ("H.264 fast (background detection)", VideoCodec::H264, Speed::Fast),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -31,7 +31,7 @@ pub enum Speed {
     /// VP8 cpu-used -8; H.264 low complexity.
     #[default]
     Balanced,
-    /// VP8 cpu-used -12: about a third less time, up to 1 dB less. H.264 has nothing faster and stays as it is.
+    /// VP8 cpu-used -12, H.264 with background detection: up to a third less time, about 1 dB less.
     Fast,
 }
 
@@ -164,7 +164,7 @@ impl Encoder {
         let backend = match codec {
             VideoCodec::Vp8 => Backend::Vp8(vp8::Encoder::new(width, height, bitrate_bps, self.cadence.frame_rate(), speed)?),
             VideoCodec::H264 if h264::can_encode(width, height) => {
-                Backend::H264(Box::new(h264::Encoder::new(width, height, bitrate_bps, self.cadence.frame_rate())?))
+                Backend::H264(Box::new(h264::Encoder::new(width, height, bitrate_bps, self.cadence.frame_rate(), speed)?))
             }
             VideoCodec::H264 => return Err(EncodeError::Size { codec, width, height }),
         };

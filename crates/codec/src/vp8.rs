@@ -117,7 +117,7 @@ impl Encoder {
         let mut encoder = Self { context, width, height, bitrate_kbps: config.rc_target_bitrate };
         // As WebRTC has it: a keyframe may take half of the optimal buffer, in percent of what a picture takes on average.
         let max_intra_percent = (config.rc_buf_optimal_sz as f32 * 0.5 * frame_rate / 10.0).max(300.0) as c_int;
-        // Faster than real time's own speeds begin at -16, which loses 4 to 5 dB: there is no way to ask for it.
+        // There is no way to ask for -16: it loses 4 to 5 dB.
         let cpu_used = match speed {
             Speed::Balanced => -8,
             Speed::Fast => -12,

@@ -12,12 +12,12 @@ use std::sync::LazyLock;
 
 use ooblex_pipeline::{Analysis, EffectName, I420, Mask, ModelInput};
 
-use crate::blur::{Blur, plane_size};
+use crate::blur::Blur;
 use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::model::Extent::Fixed;
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
 use crate::parameters::{Kind, Parameter, Parameters};
-use crate::pixels::{Shrinker, Stretched, nchw};
+use crate::pixels::{Shrinker, Stretched, nchw, plane_size, rows_mut};
 
 /// See the top of this file.
 pub(crate) struct BackgroundBlur;
@@ -130,23 +130,17 @@ impl Painter for BlurPainter {
             let (to, shown) = plane_size(picture, index);
             stretched.set(&self.opacity.values, size, to, shown);
         }
-        let widths = [picture.width(), picture.chroma_width(), picture.chroma_width()].map(|width| width as usize);
-        for (index, plane) in picture.planes_mut().into_iter().enumerate() {
+        for (index, rows) in rows_mut(picture).into_iter().enumerate() {
             let (behind, opacity) = (&self.blur.planes()[index], &self.stretched[index.min(1)]);
-            for (y, row) in plane.chunks_exact_mut(widths[index]).enumerate() {
-                behind.row(y).blend_behind(row, &opacity.row(y));
-            }
+            rows.enumerate().for_each(|(y, row)| behind.row(y).blend_behind(row, &opacity.row(y)));
         }
         Ok(())
     }
 
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         self.blur.set(picture, SIGMA_PLACEHOLDER, None);
-        let widths = [picture.width(), picture.chroma_width(), picture.chroma_width()].map(|width| width as usize);
-        for (index, plane) in picture.planes_mut().into_iter().enumerate() {
-            for (y, row) in plane.chunks_exact_mut(widths[index]).enumerate() {
-                self.blur.planes()[index].row(y).copy_to(row);
-            }
+        for (rows, blurred) in rows_mut(picture).into_iter().zip(self.blur.planes()) {
+            rows.enumerate().for_each(|(y, row)| blurred.row(y).copy_to(row));
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use ooblex_pipeline::I420;
 
-use crate::pixels::{Shrinker, Stretched};
+use crate::pixels::{Shrinker, Stretched, plane_size};
 
 /// Pixels of the small copy, whatever the size of the frame.
 const SMALL_PIXELS: f64 = 14_400.0;
@@ -82,15 +82,6 @@ impl Blur {
             let (size, shown) = plane_size(source, index);
             stretched.set(plane, small, size, shown);
         }
-    }
-}
-
-/// Columns and rows of plane `index` (0 luma, 1 and 2 chroma), and how many of them show the frame.
-pub(crate) fn plane_size(picture: &I420, index: usize) -> ([u32; 2], [f64; 2]) {
-    let shown = [picture.width(), picture.height()].map(f64::from);
-    match index {
-        0 => ([picture.width(), picture.height()], shown),
-        _ => ([picture.chroma_width(), picture.chroma_height()], shown.map(|side| side / 2.0)),
     }
 }
 

@@ -33,7 +33,7 @@ pub struct ModelSpec {
     pub inputs: &'static [TensorSpec],
     /// What comes out.
     pub outputs: &'static [TensorSpec],
-    /// Sizes for [`Extent::Free`] in the run that warms the model up.
+    /// Sizes for [`Extent::Free`] in runs whose result nobody wants, which warm the model up: small ones.
     pub warm_up: &'static [(&'static str, usize)],
 }
 
@@ -145,6 +145,16 @@ pub enum LoadError {
 pub struct Models(Vec<(&'static ModelSpec, Box<dyn Model>)>);
 
 impl ModelSpec {
+    /// Inputs for a run whose result nobody wants.
+    fn warm_up_tensors(&self) -> Vec<Tensor> {
+        let size = |extent: &Extent| match extent {
+            Extent::Fixed(size) => *size,
+            Extent::Free(name) => self.warm_up.iter().find(|(free, _)| free == name).map_or(1, |(_, size)| *size),
+        };
+        let shapes = self.inputs.iter().map(|input| input.shape.iter().map(size).collect::<Vec<_>>());
+        shapes.map(|shape| Tensor { data: vec![0.1; shape.iter().product()], shape }).collect()
+    }
+
     /// The picture of a prepared frame, checked: it may come from another machine.
     ///
     /// # Errors
@@ -235,14 +245,15 @@ impl Models {
     }
 
     fn warm_up(&mut self, spec: &'static ModelSpec) -> Result<(), RunError> {
-        let size = |extent: &Extent| match extent {
-            Extent::Fixed(size) => *size,
-            Extent::Free(name) => spec.warm_up.iter().find(|(free, _)| free == name).map_or(1, |(_, size)| *size),
-        };
-        let shapes: Vec<Vec<usize>> = spec.inputs.iter().map(|input| input.shape.iter().map(size).collect()).collect();
-        let data: Vec<Vec<f32>> = shapes.iter().map(|shape| vec![0.1; shape.iter().product()]).collect();
-        let inputs: Vec<_> = shapes.iter().zip(&data).map(|(shape, data)| Input { shape, data }).collect();
+        let tensors = spec.warm_up_tensors();
+        let inputs: Vec<_> = tensors.iter().map(Tensor::as_input).collect();
         self.run(spec, &inputs).map(drop)
+    }
+}
+
+impl Tensor {
+    fn as_input(&self) -> Input<'_> {
+        Input { shape: &self.shape, data: &self.data }
     }
 }
 

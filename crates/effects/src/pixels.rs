@@ -3,6 +3,8 @@
 //! It knows planes and sizes, not effects. All colour is BT.601 limited range. A frame is made small before its colour is
 //! converted, and a small picture is stretched while it is blended, so that only one pass touches every pixel of a frame.
 
+use std::slice::ChunksExactMut;
+
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use ooblex_pipeline::{I420, Rgb};
@@ -56,6 +58,22 @@ pub(crate) fn check(rgb: &Rgb) -> Result<(), BadPicture> {
         true => Ok(()),
         false => Err(BadPicture { width: rgb.width, height: rgb.height, bytes }),
     }
+}
+
+/// Columns and rows of plane `index` (0 luma, 1 and 2 chroma), and how many of them show the frame.
+pub(crate) fn plane_size(picture: &I420, index: usize) -> ([u32; 2], [f64; 2]) {
+    let shown = [picture.width(), picture.height()].map(f64::from);
+    match index {
+        0 => ([picture.width(), picture.height()], shown),
+        _ => ([picture.chroma_width(), picture.chroma_height()], shown.map(|side| side / 2.0)),
+    }
+}
+
+/// The rows of luma, U and V.
+pub(crate) fn rows_mut(picture: &mut I420) -> [ChunksExactMut<'_, u8>; 3] {
+    let (luma, chroma) = (picture.width() as usize, picture.chroma_width() as usize);
+    let [y, u, v] = picture.planes_mut();
+    [y.chunks_exact_mut(luma), u.chunks_exact_mut(chroma), v.chunks_exact_mut(chroma)]
 }
 
 /// Three planes of one size each (4:4:4) that show what a small RGB picture shows. `rgb` was checked.

@@ -13,12 +13,11 @@ use std::sync::LazyLock;
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use self::ladder::{Ladder, STEPS};
-use crate::blur::plane_size;
 use crate::effect::{ComposeError, Effect, Load, Painter, WhenSlow};
 use crate::model::Extent::{Fixed, Free};
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
 use crate::parameters::{Kind, Parameter, Parameters};
-use crate::pixels::{self, Shrinker, Stretched, nchw, planes_from_rgb};
+use crate::pixels::{self, Shrinker, Stretched, nchw, plane_size, planes_from_rgb, rows_mut};
 
 /// See the top of this file.
 pub(crate) struct StyleTransfer;
@@ -46,19 +45,19 @@ static MODEL: ModelSpec = ModelSpec {
         TensorSpec { name: "style_weights", shape: &[Fixed(STYLES)] },
     ],
     outputs: &[TensorSpec { name: "stylized", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] }],
-    warm_up: &[("height", 224), ("width", 392)],
+    warm_up: &[("height", 16), ("width", 16)],
 };
 
 /// What people call a style, the best-looking ones first, and its number in the model.
 const PALETTE: [(&str, usize); STYLES] = [
-    ("blue_starlight", 19),
-    ("pink_pencil", 8),
     ("wave_print", 24),
-    ("yellow_ink", 1),
+    ("pink_pencil", 8),
+    ("comic_ink", 22),
+    ("blue_starlight", 19),
     ("lavender_pastel", 12),
     ("crimson_poster", 4),
     ("stained_glass", 15),
-    ("comic_ink", 22),
+    ("yellow_ink", 1),
     ("apricot_canvas", 0),
     ("autumn_brush", 5),
     ("ice_watercolour", 14),
@@ -195,7 +194,7 @@ struct StylePainter {
     /// Whether the resolution is left to the ladder.
     auto: bool,
     planes: [Vec<u8>; 3],
-    stretched: Stretched,
+    stretched: [Stretched; 3],
 }
 
 impl StylePainter {
@@ -205,7 +204,7 @@ impl StylePainter {
             ladder: Ladder::new(),
             auto: true,
             planes: Default::default(),
-            stretched: Stretched::default(),
+            stretched: Default::default(),
         }
     }
 }
@@ -224,16 +223,15 @@ impl Painter for StylePainter {
         let styled = picture_of(analysis)?;
         planes_from_rgb(styled, &mut self.planes);
         let opacity = (parameters.number("strength") * 256.0).round() as u16;
-        let widths = [picture.width(), picture.chroma_width(), picture.chroma_width()].map(|width| width as usize);
-        for index in 0..3 {
+        for (index, (stretched, plane)) in self.stretched.iter_mut().zip(&self.planes).enumerate() {
             let (to, shown) = plane_size(picture, index);
-            self.stretched.set(&self.planes[index], [styled.width, styled.height], to, shown);
-            for (y, row) in picture.planes_mut()[index].chunks_exact_mut(widths[index]).enumerate() {
-                match opacity {
-                    256 => self.stretched.row(y).copy_to(row),
-                    opacity => self.stretched.row(y).blend_onto(row, opacity),
-                }
-            }
+            stretched.set(plane, [styled.width, styled.height], to, shown);
+        }
+        for (rows, stretched) in rows_mut(picture).into_iter().zip(&self.stretched) {
+            rows.enumerate().for_each(|(y, row)| match opacity {
+                256 => stretched.row(y).copy_to(row),
+                opacity => stretched.row(y).blend_onto(row, opacity),
+            });
         }
         Ok(())
     }
@@ -264,7 +262,7 @@ fn weights(style: &str, blend: &[(&'static str, f64)]) -> Vec<f32> {
 /// Columns and rows of the styled picture: about as many pixels as asked for, in multiples of 4, not more than the frame has.
 fn styled_size(width: u32, height: u32, pixels: u32) -> [u32; 2] {
     let scale = (f64::from(pixels) / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
-    [width, height].map(|side| ((f64::from(side) * scale / 4.0).round() as u32 * 4).max(4))
+    [width, height].map(|side| ((f64::from(side) * scale / 4.0).round() as u32 * 4).clamp(4, I420::MAX_SIDE - 2 * BORDER))
 }
 
 /// The picture with its outermost pixels repeated for [`BORDER`] px on every side.
@@ -327,7 +325,7 @@ mod tests {
         assert_eq!(styled_size(480, 640, 384 * 216), [248, 332]);
         assert_eq!(styled_size(160, 120, 640 * 360), [160, 120]);
         assert_eq!(styled_size(1, 1, 384 * 216), [4, 4]);
-        assert_eq!(styled_size(4096, 1, 384 * 216), [4096, 4]);
+        assert_eq!(styled_size(4096, 1, 384 * 216), [4088, 4]);
         for (_, pixels) in STEPS {
             let [width, height] = styled_size(1920, 1080, pixels);
             assert!((width + 2 * BORDER) * (height + 2 * BORDER) <= MOST_PIXELS);

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ooblex_pipeline::{Patience, Sampling};
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,7 @@ pub struct Video {
     /// Highest bitrate of an encoder, kbit/s.
     pub max_bitrate_kbps: u32,
     /// libvpx's cpu-used.
+    #[serde(deserialize_with = "word")]
     pub vp8_speed: Vp8Speed,
 }
 
@@ -95,7 +97,7 @@ pub struct Frames {
 
 /// `sampling = "auto"` or `sampling = N`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected \"auto\" or a number above 0")]
 pub enum SamplingConfig {
     /// Every Nth frame.
     Every(std::num::NonZeroU32),
@@ -116,6 +118,7 @@ pub enum SamplingWord {
 #[serde(default, deny_unknown_fields)]
 pub struct Inference {
     /// What runs the models.
+    #[serde(deserialize_with = "word")]
     pub backend: BackendChoice,
     /// Path of `libonnxruntime.so`; none: it is looked for.
     pub library: Option<PathBuf>,
@@ -153,6 +156,7 @@ pub struct Limits {
 #[serde(default, deny_unknown_fields)]
 pub struct EffectConfig {
     /// What to show when the models are slower than the camera; none: as the effect says.
+    #[serde(deserialize_with = "optional_word")]
     pub when_slow: Option<WhenSlowConfig>,
     /// With `reuse`: oldest analysis that is painted, ms.
     pub max_age_ms: Option<u64>,
@@ -214,7 +218,7 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info,str0m=warn,ort=warn".into() }
+        Self { filter: "info,str0m=error,ort=warn".into() }
     }
 }
 
@@ -225,8 +229,8 @@ pub enum ConfigError {
     #[error("there is no configuration file {0}: name one that exists, or leave --config away to use the defaults")]
     NoFile(PathBuf),
     /// The file, the environment or a flag says something that is not understood.
-    #[error("the configuration is not understood: {0}")]
-    Invalid(#[from] config::ConfigError),
+    #[error("the configuration is not understood: {0} (ooblex.toml in the source describes every option)")]
+    Invalid(String),
     /// Options are understood and make no sense.
     #[error("{0}")]
     Senseless(String),
@@ -252,9 +256,9 @@ impl Config {
             .add_source(config::File::from(path).format(config::FileFormat::Toml).required(file.is_some()))
             .add_source(environment(std::env::vars_os()));
         for (key, value) in flags {
-            builder = builder.set_override(*key, value.clone())?;
+            builder = builder.set_override(*key, value.clone()).map_err(invalid)?;
         }
-        let config: Self = builder.build()?.try_deserialize()?;
+        let config: Self = builder.build().and_then(config::Config::try_deserialize).map_err(invalid)?;
         config.check()?;
         Ok(config)
     }
@@ -287,6 +291,19 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn invalid(error: config::ConfigError) -> ConfigError {
+    ConfigError::Invalid(error.to_string().trim_end().into())
+}
+
+/// Reads one of an enum's words. Straight from the configuration, the error would not say which words there are.
+fn word<'de, D: Deserializer<'de>, W: Deserialize<'de>>(from: D) -> Result<W, D::Error> {
+    W::deserialize(String::deserialize(from)?.into_deserializer())
+}
+
+fn optional_word<'de, D: Deserializer<'de>, W: Deserialize<'de>>(from: D) -> Result<Option<W>, D::Error> {
+    Option::<String>::deserialize(from)?.map(|word| W::deserialize(word.into_deserializer())).transpose()
 }
 
 /// The variables that name an option; others that begin with `OOBLEX_` are none of ours.

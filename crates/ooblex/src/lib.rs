@@ -6,6 +6,7 @@
 pub mod apply;
 mod assets;
 pub mod check;
+pub mod client;
 pub mod config;
 mod control;
 pub mod figures;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 /// Machine-learning effects on live video.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -108,6 +108,10 @@ struct Video {
 impl Session {
     /// From the offer to the connection, at most this long.
     const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+    /// What is due within this time is due now.
+    const SOON: Duration = Duration::from_micros(500);
+    /// Steps of the endpoint before the other sessions get their turn.
+    const MAX_STEPS: usize = 4096;
     /// Longest text on the data channel that is read.
     const MAX_CONTROL_BYTES: usize = 16 * 1024;
     /// Bytes that wait on the data channel before messages that can be missed are left out.
@@ -213,42 +217,25 @@ impl Session {
     }
 
     /// Lets the endpoint say all that it has to say. Returns when it wants to be called again.
+    ///
+    /// After each packet its pacer asks to be called a microsecond later. A timer would make that a millisecond, and a frame
+    /// of eight packets would take eight; so what is due within [`Self::SOON`] is due now, and the endpoint's time runs ahead
+    /// by that much.
     fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
-        loop {
+        let soon = now + Self::SOON;
+        for _ in 0..Self::MAX_STEPS {
             match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
                 Output::Transmit(transmit) => send(transmit),
                 Output::Event(event) => self.on_event(now, event)?,
                 Output::Timeout(_) if !self.audio_back.is_empty() => self.send_audio_back()?,
-                Output::Timeout(at) if at <= now => {
-                    self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
-                    // An endpoint that wants to be called at once without end would hold up all others.
-                    if let Output::Timeout(again) = self.poll_all(now, send)? {
-                        return Ok(again.max(now + Duration::from_micros(200)));
-                    }
+                Output::Timeout(at) if at <= soon && self.rtc.is_alive() => {
+                    self.rtc.handle_input(Input::Timeout(at.max(now))).map_err(|error| self.failed(&error))?;
                 }
-                Output::Timeout(at) => return self.alive(at),
+                Output::Timeout(at) => return if self.rtc.is_alive() { Ok(at) } else { Err(End::ByPeer) },
             }
         }
-    }
-
-    /// As [`Session::drain`], up to the next timeout, whenever that is.
-    fn poll_all(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Output, End> {
-        for _ in 0..4096 {
-            match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
-                Output::Transmit(transmit) => send(transmit),
-                Output::Event(event) => self.on_event(now, event)?,
-                Output::Timeout(_) if !self.audio_back.is_empty() => self.send_audio_back()?,
-                Output::Timeout(at) if at <= now => {
-                    self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
-                }
-                timeout => return self.alive(now).map(|_| timeout),
-            }
-        }
-        Ok(Output::Timeout(now))
-    }
-
-    fn alive(&self, at: Instant) -> Result<Instant, End> {
-        if self.rtc.is_alive() { Ok(at) } else { Err(End::ByPeer) }
+        // An endpoint that never has enough would hold up all others: they come first.
+        Ok(now)
     }
 
     fn on_event(&mut self, now: Instant, event: Event) -> Result<(), End> {

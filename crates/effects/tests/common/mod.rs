@@ -1,5 +1,6 @@
 //! What the tests share: pictures from disk, models on either backend, one frame through an effect.
-#![allow(dead_code)]
+// Each test file uses a part of it.
+#![allow(dead_code, unreachable_pub)]
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter};

@@ -1,6 +1,6 @@
 //! Prints what each step of each effect takes, on one thread, and the memory of a process with two workers.
 //!
-//! `cargo run --release -p ooblex-effects --example speed [ort|rten]`: memory is told apart only when one backend runs alone.
+//! `cargo run --release -p ooblex-effects --example effects_speed [ort|rten]`: memory is told apart only when one backend runs alone.
 
 use std::error::Error;
 use std::fs;

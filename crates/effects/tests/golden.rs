@@ -1,0 +1,67 @@
+//! What each effect makes of real pictures, on both backends, against pictures that a person has looked at.
+//!
+//! To make them anew after an effect has changed: `OOBLEX_BLESS=1 cargo test --release -p ooblex-effects --test golden`,
+//! and look at them before they are committed.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::env;
+
+use common::*;
+use ooblex_effects::{Backend, effects, rgb_from_i420};
+use ooblex_pipeline::I420;
+use serde_json::{Value, json};
+
+/// Mean difference, as a share of the range, up to which a picture is the same.
+const TOLERANCE: f64 = 0.005;
+
+fn cases() -> Vec<(&'static str, &'static str, Value)> {
+    vec![
+        ("background_blur", "default", json!({})),
+        ("background_blur", "weakest", json!({"strength": 0.0, "edge_softness": 0.0})),
+        ("background_blur", "strongest", json!({"strength": 1.0, "edge_softness": 1.0})),
+        ("face_detection", "default", json!({})),
+        ("style_transfer", "default", json!({})),
+        (
+            "style_transfer",
+            "blend",
+            json!({"style": "yellow_ink", "blend": {"blue_starlight": 0.5}, "strength": 0.8, "resolution": "288p"}),
+        ),
+        ("none", "default", json!({})),
+    ]
+}
+
+fn pictures() -> [(&'static str, I420); 2] {
+    [("landscape", landscape()), ("portrait", portrait())]
+}
+
+#[test]
+fn each_effect_paints_what_it_painted_before() {
+    for backend in BACKENDS {
+        let mut models = models(backend, &effects());
+        for (name, variant, given) in cases() {
+            for (kind, frame) in pictures() {
+                let (_, _, picture) = through(&*effect(name), &mut models, &frame, &given);
+                let painted = rgb_from_i420(&picture);
+                let file = format!("golden_{name}_{variant}_{kind}.png");
+                if env::var_os("OOBLEX_BLESS").is_some() && backend == Backend::Ort {
+                    write_png(&file, &painted);
+                }
+                let difference = mean_difference(&painted.data, &png(&file).data);
+                println!("{backend} {file}: mean difference {difference:.5}");
+                assert!(difference <= TOLERANCE, "{backend}: {file} differs by {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_gives_the_same_picture_each_time() {
+    let mut models = models(Backend::Ort, &effects());
+    for effect in effects() {
+        let twice = [(), ()].map(|()| through(&*effect, &mut models, &portrait(), &json!({})).2);
+        assert!(twice[0] == twice[1], "{}", effect.name());
+    }
+}

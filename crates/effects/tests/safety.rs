@@ -1,0 +1,269 @@
+//! What must hold whatever comes in: model files that are not what they must be, sizes of every kind, and nothing of the
+//! background to be seen.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::*;
+use ooblex_effects::{Backend, LoadError, ModelFileError, ModelStore, Models, Parameters, RunError, Runtime, effects};
+use ooblex_pipeline::{Analysis, I420, ModelInput, Rgb};
+use serde_json::json;
+
+/// A folder of its own for one test, with all models in it.
+fn folder_of_models(test: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("ooblex-effects-{}-{test}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    for spec in effects().iter().flat_map(|effect| effect.models()) {
+        fs::write(folder.join(spec.file), spec.embedded).unwrap();
+    }
+    folder
+}
+
+fn refusal(folder: &Path) -> String {
+    let store = ModelStore::folder(folder);
+    let verified = store.verify(&effects()).unwrap_err().to_string();
+    match Models::load(&runtime(Backend::Rten), &store, &effects()) {
+        Err(LoadError::File(error)) => assert_eq!(error.to_string(), verified),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was loaded"),
+    }
+    verified
+}
+
+#[test]
+fn whole_model_files_are_accepted_from_a_folder_and_from_the_program() {
+    let folder = folder_of_models("whole");
+    for store in [ModelStore::folder(&folder), ModelStore::embedded()] {
+        store.verify(&effects()).unwrap();
+        let models = Models::load(&runtime(Backend::Rten), &store, &effects()).unwrap();
+        assert_eq!(models.names().count(), 3);
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn model_files_that_are_not_whole_are_named_with_what_is_wrong_and_the_mend() {
+    let folder = folder_of_models("broken");
+    let file = folder.join("style26.onnx");
+    let whole = fs::read(&file).unwrap();
+    let name = file.display().to_string();
+
+    fs::write(&file, &whole[..1000]).unwrap();
+    assert!(refusal(&folder).starts_with(&format!("model file {name} has 1000 bytes instead of 720457: copy it again")));
+    fs::write(&file, []).unwrap();
+    assert!(refusal(&folder).starts_with(&format!("model file {name} is empty (0 bytes instead of 720457): copy it again")));
+    let mut flipped = whole.clone();
+    flipped[300_000] ^= 1;
+    fs::write(&file, &flipped).unwrap();
+    let corrupted = refusal(&folder);
+    assert!(corrupted.starts_with(&format!("model file {name} is corrupted (sha256 ")), "{corrupted}");
+    assert!(corrupted.contains("instead of 9666058870addbc2800f16d0a9e89cd98746eb7c8da515e3e7933dbf266ffe0c"), "{corrupted}");
+    fs::remove_file(&file).unwrap();
+    assert!(refusal(&folder).starts_with(&format!("model file {name} is missing: copy it again")));
+    fs::create_dir(&file).unwrap();
+    assert!(refusal(&folder).starts_with(&format!("model file {name}")));
+    fs::remove_dir_all(&folder).unwrap();
+    assert!(refusal(&folder).contains("is missing"));
+}
+
+#[test]
+fn a_model_that_was_not_loaded_is_an_error_and_not_another_model() {
+    for backend in BACKENDS {
+        let mut models = models(backend, &[effect("face_detection")]);
+        let blur = effect("background_blur");
+        let input = blur.painter().prepare(&landscape(), &Parameters::defaults(blur.parameters()));
+        let refused = blur.analyse(&mut models, &input);
+        assert!(matches!(refused, Err(RunError::Missing { model: "selfie_landscape_144x256" })));
+    }
+}
+
+#[test]
+fn prepared_frames_that_do_not_fit_are_refused_and_the_next_one_is_analysed() {
+    let picture = |width: u32, height: u32| Rgb { width, height, data: vec![9; 3 * (width * height) as usize] };
+    let input = |picture: Rgb, content, arguments| ModelInput { picture, content, arguments };
+    for backend in BACKENDS {
+        let mut models = models(backend, &effects());
+        for effect in effects().iter().filter(|effect| !effect.models().is_empty()) {
+            let bad = [
+                input(picture(1, 1), [0, 0, 1, 1], vec![]),
+                input(picture(0, 0), [0; 4], vec![0.5]),
+                input(Rgb { width: 256, height: 144, data: vec![] }, [0, 0, 256, 144], vec![]),
+                input(Rgb { width: u32::MAX, height: u32::MAX, data: vec![0; 12] }, [0, 0, 1, 1], vec![0.5]),
+                input(picture(256, 160), [0, 0, 257, 160], vec![0.5]),
+                input(picture(256, 160), [0, 0, 0, 0], vec![0.5]),
+                input(picture(256, 160), [0, 0, 256, 160], vec![f32::NAN; 26]),
+            ];
+            for bad in bad {
+                let refused = effect.analyse(&mut models, &bad);
+                assert!(matches!(refused, Err(RunError::BadInput { .. })), "{}: {refused:?}", effect.name());
+            }
+            through(&**effect, &mut models, &landscape(), &json!({}));
+        }
+    }
+}
+
+#[test]
+fn a_library_that_can_not_be_had_is_an_error_when_it_was_asked_for() {
+    let missing = Runtime::load(Some(Path::new("/nowhere/libonnxruntime.so")), None).unwrap_err().to_string();
+    assert!(missing.starts_with("ONNX Runtime can not be loaded from /nowhere/libonnxruntime.so: "), "{missing}");
+    assert!(missing.contains("ORT_DYLIB_PATH"), "{missing}");
+    let file = std::env::temp_dir().join(format!("ooblex-effects-{}.so", std::process::id()));
+    for content in [&b""[..], b"not a library"] {
+        fs::write(&file, content).unwrap();
+        let refused = Runtime::load(Some(&file), Some(Backend::Ort)).unwrap_err().to_string();
+        assert!(refused.starts_with("ONNX Runtime can not be loaded from"), "{refused}");
+    }
+    fs::remove_file(file).unwrap();
+    assert_eq!(Runtime::load(Some(Path::new("/nowhere")), Some(Backend::Rten)).unwrap().backend(), Backend::Rten);
+}
+
+#[test]
+fn every_size_of_frame_is_prepared_analysed_and_painted() {
+    let sides =
+        [(1, 1), (2, 1), (1, 2), (3, 5), (17, 9), (64, 64), (641, 481), (361, 640), (1080, 1920), (1920, 1080), (4096, 1), (1, 4096)];
+    let mut models = models(Backend::Ort, &effects());
+    for effect in effects() {
+        let parameters = Parameters::defaults(effect.parameters());
+        // One painter for all: the size of a track's frames changes in the middle of a call.
+        let mut painter = effect.painter();
+        for (width, height) in sides {
+            let frame = noise(width, height);
+            let input = painter.prepare(&frame, &parameters);
+            let analysis = (!effect.models().is_empty()).then(|| effect.analyse(&mut models, &input).unwrap());
+            for picture in [&mut frame.clone(), &mut noise(height, width)] {
+                let size = (picture.width(), picture.height());
+                painter.compose(picture, analysis.as_ref(), &parameters).unwrap();
+                assert_eq!((picture.width(), picture.height()), size, "{}", effect.name());
+                painter.placeholder(picture, &parameters);
+                assert_eq!((picture.width(), picture.height()), size, "{}", effect.name());
+            }
+        }
+    }
+}
+
+/// Fine detail left in the background, as a share of what the source has there. The source is a real picture with noise added,
+/// for its own background is so smooth that the rounding of the blurred one would count.
+#[test]
+fn the_background_is_never_sharp() {
+    let blur = effect("background_blur");
+    let frame = noisy(&landscape());
+    let person: Vec<u8> = png("mask_256x144.png").data.into_iter().step_by(3).collect();
+    let background = background(&person);
+    let in_background = |x: usize, y: usize| background[y * 640 + x];
+    let in_person = |x: usize, y: usize| person_at(&person, x, y) > 250;
+    for backend in BACKENDS {
+        let mut models = models(backend, std::slice::from_ref(&blur));
+        let (_, analysis, _) = through(&*blur, &mut models, &landscape(), &json!({}));
+        for strength in [0.0, 0.1, 0.3, 0.6, 1.0] {
+            for softness in [0.0, 0.5, 1.0] {
+                let given = json!({"strength": strength, "edge_softness": softness});
+                let parameters = Parameters::parse(blur.parameters(), &given).unwrap();
+                let mut picture = frame.clone();
+                blur.painter().compose(&mut picture, analysis.as_ref(), &parameters).unwrap();
+                let left = detail(&picture, in_background) / detail(&frame, in_background);
+                println!("{backend}, strength {strength}, softness {softness}: {left:.5} of the detail is left");
+                assert!(left < 0.002, "strength {strength}, softness {softness}: {left}");
+                let kept = detail(&picture, in_person) / detail(&frame, in_person);
+                assert!(kept > 0.9, "strength {strength}: only {kept} of the person's detail is left");
+            }
+        }
+    }
+    let mut picture = frame.clone();
+    blur.painter().placeholder(&mut picture, &Parameters::defaults(blur.parameters()));
+    let left = detail(&picture, |_, _| true) / detail(&frame, |_, _| true);
+    println!("placeholder: {left:.5} of the detail is left");
+    assert!(left < 0.001, "placeholder: {left}");
+}
+
+#[test]
+fn a_placeholder_that_is_not_blurred_is_the_same_for_every_source() {
+    for name in ["face_detection", "style_transfer"] {
+        let effect = effect(name);
+        let parameters = Parameters::defaults(effect.parameters());
+        let placeholders = [noise(641, 481), I420::grey(641, 481, 16)].map(|mut picture| {
+            effect.painter().placeholder(&mut picture, &parameters);
+            picture
+        });
+        assert!(placeholders[0] == placeholders[1], "{name}");
+    }
+}
+
+#[test]
+fn results_of_one_effect_are_refused_by_all_others() {
+    let mut models = models(Backend::Ort, &effects());
+    let results: Vec<Option<Analysis>> = effects().iter().map(|e| through(&**e, &mut models, &landscape(), &json!({})).1).collect();
+    for (index, effect) in effects().iter().enumerate() {
+        for (other, result) in results.iter().enumerate() {
+            let painted = effect.painter().compose(&mut landscape(), result.as_ref(), &Parameters::defaults(effect.parameters()));
+            assert_eq!(painted.is_ok(), index == other, "{} with a result of {other}", effect.name());
+        }
+    }
+}
+
+/// A frame without any order, the same each time.
+fn noise(width: u32, height: u32) -> I420 {
+    let mut picture = I420::grey(width, height, 16);
+    let mut state = 1_u32;
+    for plane in picture.planes_mut() {
+        for value in plane {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *value = (state >> 24) as u8;
+        }
+    }
+    picture
+}
+
+/// The frame with up to 31 added to or taken from each luma.
+fn noisy(frame: &I420) -> I420 {
+    let (mut picture, noise) = (frame.clone(), noise(frame.width(), frame.height()));
+    for (luma, noise) in picture.planes_mut()[0].iter_mut().zip(noise.planes()[0]) {
+        *luma = luma.saturating_add(noise / 4).saturating_sub(32);
+    }
+    picture
+}
+
+fn person_at(mask: &[u8], x: usize, y: usize) -> u8 {
+    mask[(y * 144 / 480) * 256 + x * 256 / 640]
+}
+
+/// For each pixel of a 640x480 frame whether it, and all within about 15 px of it, is certainly not the person's.
+fn background(mask: &[u8]) -> Vec<bool> {
+    let is_clear = |x: usize, y: usize| {
+        let columns = x.saturating_sub(6)..(x + 7).min(256);
+        (y.saturating_sub(5)..(y + 6).min(144)).all(|row| mask[row * 256..][columns.clone()].iter().all(|p| *p < 26))
+    };
+    let clear: Vec<bool> = (0..144).flat_map(|y| (0..256).map(move |x| (x, y))).map(|(x, y)| is_clear(x, y)).collect();
+    (0..480).flat_map(|y| (0..640).map(move |x| (y * 144 / 480) * 256 + x * 256 / 640)).map(|cell| clear[cell]).collect()
+}
+
+/// Mean square of the second difference (a Laplacian) of luma where `counts`.
+fn detail(picture: &I420, counts: impl Fn(usize, usize) -> bool) -> f64 {
+    let (luma, width) = (picture.planes()[0], picture.width() as usize);
+    let at = |x: usize, y: usize| f64::from(luma[y * width + x]);
+    let (mut sum, mut pixels) = (0.0, 0_u32);
+    for y in 1..picture.height() as usize - 1 {
+        for x in (1..width - 1).filter(|x| counts(*x, y)) {
+            let second = 4.0 * at(x, y) - at(x - 1, y) - at(x + 1, y) - at(x, y - 1) - at(x, y + 1);
+            sum += second * second;
+            pixels += 1;
+        }
+    }
+    assert!(pixels > 10_000, "only {pixels} pixels count");
+    sum / f64::from(pixels)
+}
+
+/// So that the compiler says when a kind of broken file is added that no test knows.
+#[allow(dead_code)]
+fn all_kinds_are_tested(error: ModelFileError) {
+    match error {
+        ModelFileError::Missing { .. }
+        | ModelFileError::Unreadable { .. }
+        | ModelFileError::Empty { .. }
+        | ModelFileError::WrongSize { .. }
+        | ModelFileError::WrongChecksum { .. } => {}
+    }
+}

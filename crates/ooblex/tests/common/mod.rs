@@ -1,0 +1,263 @@
+//! What the tests of the running gateway share: the process, a clip, and a session that plays the clip.
+
+// Not every test uses all of it.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ooblex::client::{Client, ClientEvent, Wish};
+use ooblex_codec::{Decoder, Encoder, EncoderConfig, Rotation, Speed};
+use ooblex_effects::i420_from_rgb;
+use ooblex_pipeline::{I420, MediaTime, Rgb, VideoCodec};
+use serde_json::Value;
+
+/// Long enough for anything that is expected to happen, on any machine.
+pub const WITHIN: Duration = Duration::from_secs(30);
+
+/// A gateway in a process of its own, ended when it goes out of scope.
+pub struct Gateway {
+    process: Child,
+    pub url: String,
+    folder: Option<PathBuf>,
+}
+
+impl Gateway {
+    /// Starts a gateway on free ports, with `config` as its ooblex.toml.
+    pub fn start(config: &str, flags: &[&str]) -> Self {
+        let folder = temporary_folder();
+        std::fs::write(folder.join("ooblex.toml"), config).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ooblex"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0"])
+            .args(flags)
+            .current_dir(&folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("Ooblex is ready: ").expect("the gateway says where it is").trim_end_matches('/').to_string();
+        Self { process, url, folder: Some(folder) }
+    }
+
+    /// Runs a gateway that is expected to give up at once. Returns what it says.
+    pub fn refuse(flags: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_ooblex"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0"])
+            .args(flags)
+            .current_dir(temporary_folder())
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn json(&self, path: &str) -> Value {
+        ureq::get(format!("{}{path}", self.url)).call().unwrap().body_mut().read_json().unwrap()
+    }
+
+    pub fn text(&self, path: &str) -> String {
+        ureq::get(format!("{}{path}", self.url)).call().unwrap().body_mut().read_to_string().unwrap()
+    }
+
+    /// The value of a metric, all labels added up.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.text("/metrics");
+        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until `condition` holds.
+    pub fn wait(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + WITHIN;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "waited in vain for: {what}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+        if let Some(folder) = self.folder.take() {
+            _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+pub fn temporary_folder() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("ooblex-test-{:016x}", rand::random::<u64>()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// The test picture, 640×480: a woman in front of a flag and a model of the space shuttle.
+pub fn picture() -> I420 {
+    let file = std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../effects/tests/data/picture_640x480.png")).unwrap();
+    let mut reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
+    let mut data = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut data).unwrap();
+    i420_from_rgb(&Rgb { width: 640, height: 480, data }).unwrap()
+}
+
+/// The test picture at any size, moved by `step` pixels, with noise as cameras have it.
+pub fn scene(width: u32, height: u32, step: u32) -> I420 {
+    let source = picture();
+    let mut scene = I420::grey(width, height, 128);
+    let sizes = [(width, height, 640, 480), (width.div_ceil(2), height.div_ceil(2), 320, 240)];
+    let mut noise = 0x1234_5678_u32.wrapping_add(step.wrapping_mul(7919));
+    for (plane, (to, from)) in scene.planes_mut().into_iter().zip(source.planes()).enumerate() {
+        let (w, h, sw, sh) = sizes[plane.min(1)];
+        let shift = if plane == 0 { step % 16 } else { step % 16 / 2 };
+        for (y, row) in to.chunks_exact_mut(w as usize).enumerate() {
+            let from_row = &from[(y as u32 * sh / h * sw) as usize..][..sw as usize];
+            for (x, to) in row.iter_mut().enumerate() {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let pixel = from_row[((x as u32 * sw / w) + shift).min(sw - 1) as usize];
+                *to = pixel.saturating_add((noise >> 30) as u8);
+            }
+        }
+    }
+    scene
+}
+
+/// A session that plays scenes and decodes what comes back.
+pub struct Player {
+    pub client: Client,
+    pub codec: VideoCodec,
+    pub rotation: Option<Rotation>,
+    encoder: Encoder,
+    decoder: Decoder,
+    next: u64,
+    pub sent: Vec<MediaTime>,
+    pub shown: Vec<Shown>,
+    pub messages: Vec<Value>,
+    pub audio: Vec<(u64, Vec<u8>)>,
+    pub keyframes_wanted: usize,
+    pub ended: bool,
+}
+
+/// A picture that came back.
+pub struct Shown {
+    pub capture: MediaTime,
+    pub picture: I420,
+}
+
+impl Player {
+    pub fn new(gateway: &Gateway, wish: &Wish) -> Self {
+        let codec = wish.codecs[0];
+        let config = EncoderConfig { codec, bitrate_bps: 2_500_000, frame_rate: 30.0, speed: Speed::Fast };
+        Self {
+            client: Client::connect(&gateway.url, wish).unwrap(),
+            codec,
+            rotation: None,
+            encoder: Encoder::new(config).unwrap(),
+            decoder: Decoder::new(codec).unwrap(),
+            next: 0,
+            sent: Vec::new(),
+            shown: Vec::new(),
+            messages: Vec::new(),
+            audio: Vec::new(),
+            keyframes_wanted: 0,
+            ended: false,
+        }
+    }
+
+    /// Sends one picture and takes in what comes back during a thirtieth of a second.
+    pub fn play(&mut self, picture: &I420) {
+        let capture = MediaTime(90_000 + self.next * 3000);
+        self.next += 1;
+        let force = std::mem::take(&mut self.keyframes_wanted) > 0;
+        let frame = self.encoder.encode(picture, capture, force).unwrap().unwrap();
+        self.client.send_frame(&frame, self.rotation).unwrap();
+        self.sent.push(capture);
+        self.listen(Duration::from_millis(33));
+    }
+
+    /// Plays moving scenes of a size until `enough`, which must happen within a bounded number of frames.
+    pub fn play_until(&mut self, width: u32, height: u32, what: &str, mut enough: impl FnMut(&Self) -> bool) {
+        let scenes: Vec<_> = (0..8).map(|step| scene(width, height, step)).collect();
+        for step in 0..900 {
+            if enough(self) {
+                return;
+            }
+            self.play(&scenes[step % scenes.len()]);
+        }
+        panic!("900 frames were played in vain for: {what}; {} came back", self.shown.len());
+    }
+
+    /// Takes in what comes back during `time`.
+    pub fn listen(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while let Some(event) = self.client.poll(deadline).unwrap() {
+            match event {
+                ClientEvent::Frame { frame, gap, .. } => {
+                    if gap {
+                        self.decoder.frames_lost();
+                    }
+                    match self.decoder.decode(&frame.data) {
+                        Ok(Some(picture)) => self.shown.push(Shown { capture: frame.capture, picture }),
+                        Ok(None) => {}
+                        Err(_) => self.client.ask_for_keyframe().unwrap(),
+                    }
+                }
+                ClientEvent::Audio { time, data } => self.audio.push((time, data)),
+                ClientEvent::Message(message) => self.messages.push(message),
+                ClientEvent::KeyframeWanted => self.keyframes_wanted += 1,
+                ClientEvent::Ended => {
+                    self.ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks for an effect and plays until it is acknowledged. Returns the ack or the error.
+    pub fn change(&mut self, width: u32, height: u32, message: &Value) -> Value {
+        let id = &message["id"];
+        self.client.say(message).unwrap();
+        let answers = |message: &&Value| message["id"] == *id && (message["type"] == "ack" || message["type"] == "error");
+        self.play_until(width, height, "an answer", |player| player.messages.iter().any(|m| answers(&m)));
+        self.messages.iter().find(answers).unwrap().clone()
+    }
+
+    /// The scene that a picture which came back was made of.
+    pub fn source_of(&self, shown: &Shown) -> I420 {
+        let step = (shown.capture.0 - 90_000) / 3000 % 8;
+        scene(shown.picture.width(), shown.picture.height(), step as u32)
+    }
+
+    /// Pictures that came back with the timestamps of frames that were sent.
+    pub fn of_sent_frames(&self) -> impl Iterator<Item = &Shown> {
+        self.shown.iter().filter(|shown| self.sent.contains(&shown.capture))
+    }
+}
+
+/// How sharp the model of the space shuttle is, which stands in the background: mean difference of neighbouring pixels.
+pub fn background_sharpness(picture: &I420) -> f64 {
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let [luma, ..] = picture.planes();
+    let (rows, columns) = (height / 4..height * 5 / 8, width * 3 / 4..width * 7 / 8);
+    let count = rows.len() * columns.len();
+    let sum: u64 = rows
+        .flat_map(|y| columns.clone().map(move |x| y * width + x))
+        .map(|at| u64::from(luma[at].abs_diff(luma[at + 1])) + u64::from(luma[at].abs_diff(luma[at + width])))
+        .sum();
+    sum as f64 / count as f64
+}
+
+/// Mean difference of two pictures of one size, luma levels.
+pub fn difference(a: &I420, b: &I420) -> f64 {
+    assert_eq!((a.width(), a.height()), (b.width(), b.height()));
+    let [(a, ..), (b, ..)] = [a, b].map(|picture| (picture.planes()[0], ()));
+    a.iter().zip(b).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>() as f64 / a.len() as f64
+}

@@ -1,0 +1,211 @@
+//! The configuration as operators meet it: `ooblex.toml` says what the code does, and `ooblex check --print` shows what is in force.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::{env, fs};
+
+use ooblex::config::{Config, EffectConfig, WhenSlowConfig};
+use ooblex_effects::WhenSlow;
+use serde_json::Value;
+
+const DOCUMENTED: &str = include_str!("../../../ooblex.toml");
+
+#[test]
+fn loading_the_documented_file_changes_nothing() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ooblex.toml");
+    assert_eq!(Config::load(Some(&file), &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn file_and_code_have_the_same_options_with_the_same_values() {
+    let (mut in_code, mut in_file) = (BTreeSet::new(), BTreeSet::new());
+    let mut complete = serde_json::to_value(Config::default()).unwrap();
+    complete["effects"] = serde_json::to_value(own_choices()).unwrap();
+    leaves("", &complete, &mut in_code);
+    leaves("", &parse(&with_optional_lines(DOCUMENTED)), &mut in_file);
+    // What has no default can be compared by name only.
+    for unset in in_code.iter().filter_map(|leaf| leaf.strip_suffix("= null")).map(str::to_string).collect::<Vec<_>>() {
+        let example = in_file.iter().find(|leaf| leaf.starts_with(&unset)).cloned();
+        let example = example.unwrap_or_else(|| panic!("ooblex.toml lacks a line '#{unset}…'"));
+        in_file.remove(&example);
+        in_code.remove(&format!("{unset}= null"));
+    }
+    let (only_in_code, only_in_file) = (in_code.difference(&in_file).collect::<Vec<_>>(), in_file.difference(&in_code).collect::<Vec<_>>());
+    assert!(only_in_code.is_empty() && only_in_file.is_empty(), "in code only: {only_in_code:?}; in ooblex.toml only: {only_in_file:?}");
+}
+
+#[test]
+fn every_option_that_is_not_set_by_default_has_an_example_that_is_accepted() {
+    let file = scratch("optional.toml", &with_optional_lines(DOCUMENTED));
+    let config = Config::load(Some(&file), &[]).unwrap();
+    assert!(config.inference.library.is_some() && config.inference.models.is_some());
+    assert_eq!(config.effects, own_choices());
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file = scratch("precedence.toml", "serve.workers = 1\nserve.listen = '127.0.0.1:1001'\nlimits.sessions = 1\n");
+    let flags = ["--workers", "3", "--config", file.to_str().unwrap()];
+    let printed = in_force(&flags, &[("OOBLEX_SERVE__WORKERS", "2"), ("OOBLEX_SERVE__LISTEN", "127.0.0.1:1002")]);
+    assert_eq!(printed["serve"]["workers"], 3, "flag over environment");
+    assert_eq!(printed["serve"]["listen"], "127.0.0.1:1002", "environment over file");
+    assert_eq!(printed["limits"]["sessions"], 1, "file over default");
+    assert_eq!(printed["limits"]["body_kib"], 256, "default");
+}
+
+#[test]
+fn without_a_file_the_defaults_are_in_force() {
+    assert_eq!(in_force(&[], &[]), serde_json::to_value(Config::default()).unwrap());
+}
+
+#[test]
+fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
+    let printed = in_force(
+        &[],
+        &[
+            ("OOBLEX_MEDIA__ADVERTISE", "203.0.113.7,2001:db8::7"),
+            ("OOBLEX_FRAMES__SAMPLING", "3"),
+            ("OOBLEX_EFFECTS__FACE_DETECTION__WHEN_SLOW", "hold"),
+            ("OOBLEX_BLESS", "1"),
+        ],
+    );
+    assert_eq!(printed["media"]["advertise"], serde_json::json!(["203.0.113.7", "2001:db8::7"]));
+    assert_eq!(printed["frames"]["sampling"], 3);
+    assert_eq!(printed["effects"]["face_detection"]["when_slow"], "hold");
+}
+
+#[test]
+fn every_flag_reaches_its_option() {
+    let flags = "--listen 127.0.0.1:1 --media 127.0.0.1:2 --advertise 10.0.0.1 --advertise 10.0.0.2 --workers 5 --effect none --backend rten --models here";
+    let printed = in_force(&flags.split(' ').collect::<Vec<_>>(), &[]);
+    assert_eq!(printed["serve"], serde_json::json!({"listen": "127.0.0.1:1", "workers": 5, "default_effect": "none"}));
+    assert_eq!(printed["media"], serde_json::json!({"listen": "127.0.0.1:2", "advertise": ["10.0.0.1", "10.0.0.2"]}));
+    assert_eq!(printed["inference"], serde_json::json!({"backend": "rten", "library": null, "models": "here"}));
+}
+
+#[test]
+fn what_is_not_understood_is_refused_with_the_option_and_what_it_may_be() {
+    for (file, words) in [
+        ("serve.listn = '127.0.0.1:80'", &["listn", "serve", "expected one of", "listen"][..]),
+        ("[sever]\nworkers = 1", &["sever", "expected one of", "serve"]),
+        ("serve.listen = 'everywhere'", &["serve.listen", "socket address"]),
+        ("media.advertise = ['gateway.example']", &["media.advertise", "IP address"]),
+        ("serve.workers = 'many'", &["serve.workers", "many", "integer"]),
+        ("video.max_bitrate_kbps = -4", &["video.max_bitrate_kbps", "unsigned"]),
+        ("video.vp8_speed = 'warp'", &["video.vp8_speed", "warp", "balanced", "fast"]),
+        ("inference.backend = 'cuda'", &["inference.backend", "cuda", "auto", "onnx_runtime", "rten"]),
+        ("frames.sampling = 'often'", &["frames.sampling", "auto", "number above 0"]),
+        ("frames.sampling = 0", &["frames.sampling", "auto", "number above 0"]),
+        ("effects.none.when_slow = 'panic'", &["when_slow", "panic", "hold", "reuse"]),
+        ("effects.none.speed = 1", &["speed", "when_slow", "max_age_ms"]),
+        ("this is [not toml", &["TOML", "line 1"]),
+        ("video.min_bitrate_kbps = 9000", &["min_bitrate_kbps <= start_bitrate_kbps <= max_bitrate_kbps"]),
+        ("video.min_bitrate_kbps = 1", &["video.min_bitrate_kbps", "at least 30"]),
+        ("frames.deadline_ms = 0", &["frames.deadline_ms", "above 0"]),
+        ("serve.workers = 100000", &["serve.workers", "at most 1024"]),
+        ("limits.sessions = 0", &["limits", "above 0"]),
+        ("log.filter = 'a==b'", &["log.filter", "a==b", "write 'info'"]),
+    ] {
+        let path = scratch("refused.toml", file);
+        assert_refused(&ooblex(&["check", "--print", "--config", path.to_str().unwrap()], &[]), file, words);
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_refused_in_the_environment_and_in_flags_as_well() {
+    let print = ["check", "--print"];
+    assert_refused(&ooblex(&print, &[("OOBLEX_SERVE__LISTN", "1")]), "environment", &["listn", "serve"]);
+    assert_refused(&ooblex(&print, &[("OOBLEX_SERVE__WORKERS", "many")]), "environment", &["serve.workers", "environment"]);
+    assert_refused(&ooblex(&["check", "--print", "--listen", "nowhere"], &[]), "flag", &["serve.listen", "socket address"]);
+    assert_refused(&ooblex(&["check", "--print", "--lisen", "nowhere"], &[]), "flag", &["--lisen", "--listen"]);
+}
+
+#[test]
+fn a_named_file_that_is_missing_is_an_error() {
+    assert_refused(&ooblex(&["check", "--print", "--config", "no/such.toml"], &[]), "--config", &["no/such.toml", "leave --config away"]);
+}
+
+#[test]
+fn a_section_for_an_effect_that_does_not_exist_keeps_the_gateway_from_serving() {
+    let path = scratch("effect.toml", "effects.swirl.when_slow = 'hold'");
+    let output = ooblex(&["serve", "--listen", "127.0.0.1:0", "--config", path.to_str().unwrap()], &[]);
+    assert_refused(&output, "serve", &["effects.swirl", "background_blur"]);
+    assert_refused(&ooblex(&["serve", "--listen", "127.0.0.1:0", "--effect", "swirl"], &[]), "serve", &["serve.default_effect", "swirl"]);
+}
+
+/// What each effect with models does on its own, said as configuration.
+fn own_choices() -> std::collections::BTreeMap<String, EffectConfig> {
+    let with_models = ooblex_effects::effects().into_iter().filter(|effect| !effect.models().is_empty());
+    with_models
+        .map(|effect| {
+            let (when_slow, max_age_ms) = match effect.when_slow() {
+                WhenSlow::Hold => (WhenSlowConfig::Hold, 200),
+                WhenSlow::Reuse { max_age } => (WhenSlowConfig::Reuse, max_age.as_millis() as u64),
+            };
+            (effect.name().to_string(), EffectConfig { when_slow: Some(when_slow), max_age_ms: Some(max_age_ms) })
+        })
+        .collect()
+}
+
+/// The text with the options in force that stand in it commented out: `#name = value`, `#[section]`.
+fn with_optional_lines(text: &str) -> String {
+    text.lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).unwrap_or(line).to_string() + "\n")
+        .collect()
+}
+
+fn parse(text: &str) -> Value {
+    let source = config::File::from_str(text, config::FileFormat::Toml);
+    config::Config::builder().add_source(source).build().unwrap().try_deserialize().unwrap()
+}
+
+/// Every option with its value: `serve.workers = 0`.
+fn leaves(path: &str, value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(options) => {
+            for (name, value) in options {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(&path, value, found);
+            }
+        }
+        value => _ = found.insert(format!("{path} = {value}")),
+    }
+}
+
+fn in_force(flags: &[&str], variables: &[(&str, &str)]) -> Value {
+    let output = ooblex(&[&["check", "--print"], flags].concat(), variables);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn assert_refused(output: &Output, what: &str, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "accepted: {what}");
+    for word in words {
+        assert!(said.contains(word), "'{what}' is refused without a word of '{word}': {said}");
+    }
+    let line = said.lines().next().unwrap_or_default();
+    assert!(line.len() < 40 || said.matches(line).count() == 1, "says it twice: {said}");
+}
+
+/// Runs the program in a folder without a configuration file, without the variables of whoever runs the tests.
+fn ooblex(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ooblex"));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OOBLEX_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).envs(variables.iter().copied()).current_dir(folder()).output().unwrap()
+}
+
+fn scratch(name: &str, text: &str) -> PathBuf {
+    let path = folder().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("config");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
