@@ -1,1 +1,264 @@
-fn main() {}
+//! One session through a real gateway, for each size, codec and effect: milliseconds by stage, residence, CPU a frame,
+//! and how much of that CPU is not the work itself.
+//!
+//! `cargo bench -p ooblex [-- --seconds 8 --effects background_blur,none --sizes 640x480 --codecs vp8 --json FILE]`
+//!
+//! * residence: from the last packet of a frame in to its first packet out, as the gateway measures it;
+//! * CPU a frame: of the whole gateway process, by the operating system's account, over the frames that came back;
+//! * alone: CPU of decode, prepare, model, compose and encode of the same frames on one thread of this process, at the same
+//!   pace and bitrate, with nothing around them;
+//! * overhead: CPU a frame over the sum of those.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Gateway, scene};
+use ooblex::client::{Client, ClientEvent, Wish};
+use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed};
+use ooblex_effects::{ModelStore, Models, Parameters, Runtime, effects};
+use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
+use serde_json::{Value, json};
+
+const FPS: u64 = 30;
+const WARM_UP: Duration = Duration::from_secs(3);
+const STAGES: [&str; 7] = ["decode", "prepare", "queue", "analyse", "playout", "compose", "encode"];
+
+struct Options {
+    seconds: u64,
+    sizes: Vec<(u32, u32)>,
+    codecs: Vec<VideoCodec>,
+    effects: Vec<String>,
+    json: Option<String>,
+}
+
+/// What a live session showed.
+struct Live {
+    fps: f64,
+    cpu_ms: f64,
+    residence: Value,
+    stages: Vec<f64>,
+    bitrate_bps: u32,
+}
+
+fn main() {
+    let options = Options::parse();
+    let gateway = Gateway::start("[log]\nfilter = \"error\"\n", &[]);
+    let mut models = load_models();
+    let mut rows = Vec::new();
+    println!("{}", machine());
+    println!(
+        "{:<9} {:<4} {:<16} {:>5} | residence ms p50/p95/p99 | CPU/frame  alone overhead | {}",
+        "size",
+        "codec",
+        "effect",
+        "fps",
+        STAGES.map(|stage| format!("{stage:>8}")).join("")
+    );
+    for &(width, height) in &options.sizes {
+        for &codec in &options.codecs {
+            let clip = clip(width, height, codec);
+            for effect in &options.effects {
+                let live = live(&gateway, &clip, effect, options.seconds);
+                let alone = alone(&mut models, &clip, effect, live.bitrate_bps);
+                let sum: f64 = alone.iter().sum();
+                let at = |quantile: &str| live.residence[quantile].as_f64().unwrap_or(f64::NAN);
+                println!(
+                    "{:<9} {:<4} {:<16} {:>5.1} | {:>7.1} {:>7.1} {:>7.1} | {:>7.2} ms {:>6.2} {:>7.2} | {}",
+                    format!("{width}x{height}"),
+                    codec.label(),
+                    effect,
+                    live.fps,
+                    at("p50"),
+                    at("p95"),
+                    at("p99"),
+                    live.cpu_ms,
+                    sum,
+                    live.cpu_ms / sum,
+                    live.stages.iter().map(|ms| format!("{ms:>8.2}")).collect::<String>()
+                );
+                rows.push(json!({
+                    "size": format!("{width}x{height}"), "codec": codec.label(), "effect": effect, "fps": live.fps,
+                    "residence_ms": live.residence, "cpu_ms_per_frame": live.cpu_ms, "alone_ms_per_frame": sum,
+                    "overhead_ratio": live.cpu_ms / sum, "stages_ms": live.stages, "alone_ms": alone,
+                }));
+            }
+        }
+    }
+    let memory_mb = status(gateway.id(), "VmHWM:") / 1024.0;
+    println!("memory of the gateway, at most: {memory_mb:.0} MB");
+    if let Some(path) = options.json {
+        let report = json!({"machine": machine(), "rows": rows, "memory_mb": memory_mb});
+        std::fs::write(&path, format!("{report:#}")).expect("the report can be written");
+    }
+}
+
+/// Eight pictures, panned to and fro for half a minute, compressed once. It begins with a keyframe, so it can be repeated.
+fn clip(width: u32, height: u32, codec: VideoCodec) -> Vec<EncodedFrame> {
+    let config = EncoderConfig { codec, bitrate_bps: 2_500_000, frame_rate: FPS as f32, speed: Speed::Balanced };
+    let mut encoder = Encoder::new(config).expect("the codec starts");
+    let scenes: Vec<_> = (0..8).map(|step| scene(width, height, step)).collect();
+    let steps = (0..8).chain((1..7).rev()).cycle();
+    let mut encode = |(n, step): (u64, usize)| encoder.encode(&scenes[step], MediaTime(n * 90_000 / FPS), false);
+    let frames = (0..30 * FPS).zip(steps).map(|frame| encode(frame).expect("a picture is encoded").expect("none is left out"));
+    frames.collect()
+}
+
+fn live(gateway: &Gateway, clip: &[EncodedFrame], effect: &str, seconds: u64) -> Live {
+    let params = if effect == "style_transfer" { json!({"resolution": "216p"}) } else { json!({}) };
+    let wish = Wish { codecs: vec![clip[0].codec], effect: Some(effect.into()), params, ..Wish::default() };
+    let mut client = Client::connect(&gateway.url, &wish).expect("the gateway answers");
+    let started = Instant::now();
+    let (mut from, mut to) = (None, None);
+    let mut came_back = 0;
+    let mut stages = [(0.0, 0); STAGES.len()];
+    let mut bitrate_bps = 1_000_000;
+    for (n, frame) in clip.iter().cycle().enumerate() {
+        let elapsed = started.elapsed();
+        if from.is_none() && elapsed >= WARM_UP {
+            from = Some((Instant::now(), cpu(gateway.id())));
+            came_back = 0;
+        }
+        if elapsed >= WARM_UP + Duration::from_secs(seconds) {
+            to = Some((Instant::now(), cpu(gateway.id())));
+            break;
+        }
+        let capture = MediaTime(90_000 + n as u64 * 90_000 / FPS);
+        client.send_frame(&EncodedFrame { capture, ..frame.clone() }, None).expect("the session stands");
+        let next = started + Duration::from_micros(1_000_000 * (n as u64 + 1) / FPS);
+        while let Some(event) = client.poll(next).expect("the session stands") {
+            match event {
+                ClientEvent::Frame { .. } => came_back += 1,
+                ClientEvent::Message(message) if message["type"] == "stats" && from.is_some() => {
+                    for ((sum, count), stage) in stages.iter_mut().zip(STAGES) {
+                        if let Some(ms) = message["stages_ms"][stage].as_f64() {
+                            *sum += ms;
+                            *count += 1;
+                        }
+                    }
+                    bitrate_bps = message["target_bps"].as_u64().unwrap_or(1_000_000) as u32;
+                }
+                _ => {}
+            }
+        }
+    }
+    let residence = gateway.json(&format!("/api/sessions/{}", client.session))["residence_ms"].clone();
+    client.close().expect("the session stands");
+    let ((from, cpu_from), (to, cpu_to)) = (from.expect("it ran"), to.expect("it ran"));
+    Live {
+        fps: f64::from(came_back) / (to - from).as_secs_f64(),
+        cpu_ms: (cpu_to - cpu_from) * 1e3 / f64::from(came_back),
+        residence,
+        stages: stages.iter().map(|(sum, count)| sum / f64::from(*count)).collect(),
+        bitrate_bps,
+    }
+}
+
+/// CPU milliseconds a frame of decode, prepare, model, compose and encode.
+fn alone(models: &mut Models, clip: &[EncodedFrame], effect: &str, bitrate_bps: u32) -> Vec<f64> {
+    const FRAMES: usize = 120;
+    let effect = effects().into_iter().find(|known| known.name().as_str() == effect).expect("the effect exists");
+    let params = if effect.name().as_str() == "style_transfer" { json!({"resolution": "216p"}) } else { json!({}) };
+    let parameters = Parameters::parse(effect.parameters(), &params).expect("the parameters are right");
+    let codec = clip[0].codec;
+    let mut decoder = Decoder::new(codec).expect("the codec starts");
+    let config = EncoderConfig { codec, bitrate_bps, frame_rate: FPS as f32, speed: Speed::Balanced };
+    let mut encoder = Encoder::new(config).expect("the codec starts");
+    let mut painter = effect.painter();
+    let mut sums = vec![0.0; 5];
+    let started = Instant::now();
+    for (n, frame) in clip.iter().take(FRAMES + 30).enumerate() {
+        let mut times = vec![thread_cpu()];
+        let mut picture = decoder.decode(&frame.data).expect("the clip is sound").expect("every frame has a picture");
+        times.push(thread_cpu());
+        let input = (!effect.models().is_empty()).then(|| painter.prepare(&picture, &parameters));
+        times.push(thread_cpu());
+        let analysis = input.map(|input| effect.analyse(models, &input).expect("the model runs"));
+        times.push(thread_cpu());
+        painter.compose(&mut picture, analysis.as_ref(), &parameters).expect("the analysis fits");
+        times.push(thread_cpu());
+        encoder.encode(&picture, frame.capture, false).expect("the picture is encoded");
+        times.push(thread_cpu());
+        if n >= 30 {
+            sums.iter_mut().zip(times.windows(2)).for_each(|(sum, time)| *sum += time[1] - time[0]);
+        }
+        // The same pace as the camera's, so that caches and clocks are as cold as in the gateway.
+        let next = started + Duration::from_micros(1_000_000 * (n as u64 + 1) / FPS);
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    sums.iter().map(|sum| sum * 1e3 / FRAMES as f64).collect()
+}
+
+fn load_models() -> Models {
+    let runtime = Runtime::load(None, None).expect("a backend is there");
+    Models::load(&runtime, &ModelStore::embedded(), &effects()).expect("the models load")
+}
+
+/// Seconds of CPU that this thread has used.
+fn thread_cpu() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
+    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds come first") / 1e9
+}
+
+/// Seconds of CPU that a process has used, all its threads added up.
+fn cpu(process: u32) -> f64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the process runs");
+    let of = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+    };
+    tasks.flatten().map(of).sum()
+}
+
+/// A figure of `/proc/<process>/status`, in its unit.
+fn status(process: u32, name: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+fn machine() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
+    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
+    format!("{model}, {cores} cores; one session at {FPS} frames a second; style at 216p (as many pixels as 384x216)")
+}
+
+impl Options {
+    fn parse() -> Self {
+        let mut options = Self {
+            seconds: 8,
+            sizes: vec![(640, 480), (1280, 720)],
+            codecs: vec![VideoCodec::Vp8, VideoCodec::H264],
+            effects: ["none", "background_blur", "face_detection", "style_transfer"].map(String::from).to_vec(),
+            json: None,
+        };
+        let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().unwrap_or_else(|| panic!("{name} takes a value"));
+            match name.as_str() {
+                "--seconds" => options.seconds = value.parse().expect("a number of seconds"),
+                "--sizes" => options.sizes = value.split(',').map(size).collect(),
+                "--codecs" => options.codecs = value.split(',').map(codec).collect(),
+                "--effects" => options.effects = value.split(',').map(String::from).collect(),
+                "--json" => options.json = Some(value),
+                other => panic!("{other} is not known: --seconds, --sizes, --codecs, --effects, --json"),
+            }
+        }
+        options
+    }
+}
+
+fn size(text: &str) -> (u32, u32) {
+    let (width, height) = text.split_once('x').expect("a size such as 640x480");
+    (width.parse().expect("a width"), height.parse().expect("a height"))
+}
+
+fn codec(text: &str) -> VideoCodec {
+    match text {
+        "vp8" => VideoCodec::Vp8,
+        "h264" => VideoCodec::H264,
+        other => panic!("{other} is no codec: vp8 or h264"),
+    }
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ooblex_pipeline::VideoCodec;
 use str0m::bwe::Bitrate;
 use str0m::change::SdpOffer;
+use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 
 use crate::problem::{Problem, ProblemKind};
@@ -16,6 +17,9 @@ use crate::sdp::offered_codecs;
 const REORDERING_PACKETS: usize = 300;
 /// A missing packet is waited for this long; then a keyframe is asked for.
 const REORDERING_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// One that the library's own extensions leave free; the browser's number takes its place if it has another.
+const PLAYOUT_DELAY_ID: u8 = 5;
 
 /// What every endpoint is made with.
 #[derive(Debug, Clone)]
@@ -55,6 +59,7 @@ fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
         .clear_codecs()
         .enable_opus(true, false)
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))
+        .set_extension(PLAYOUT_DELAY_ID, Extension::PlayoutDelay)
         .set_reordering_size_video(REORDERING_PACKETS)
         .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));
     // The answer lists codecs in this order, and the browser sends the first of the answer.

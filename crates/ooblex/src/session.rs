@@ -213,6 +213,9 @@ impl Session {
     fn write_frame(&mut self, frame: EncodedFrame, arrived: Instant) -> Result<(), End> {
         let Some((video, writer)) = self.video.and_then(|video| Some((video, self.rtc.writer(video.mid)?))) else { return Ok(()) };
         let time = str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ);
+        // The browser shows each frame as soon as it is decoded: a mirror that lags is worse than one that now and then jerks.
+        let asap = str0m::media::MediaTime::ZERO;
+        let writer = writer.playout_delay(asap, asap);
         writer.write(video.pt, arrived, time, frame.data).map_err(|error| self.failed(&error))
     }
 
