@@ -81,7 +81,7 @@ export async function startBrowser(played) {
       await context.addInitScript({ content: IN_PAGE });
       const page = await context.newPage();
       const about = { page, errors: [], requests: [] };
-      page.on('console', (message) => message.type() === 'error' && about.errors.push(message.text()));
+      page.on('console', (message) => message.type() === 'error' && about.errors.push(`${message.text()} (${message.location().url})`));
       page.on('pageerror', (error) => about.errors.push(String(error)));
       page.on('request', (request) => about.requests.push(request.url()));
       await page.goto(url);
@@ -92,23 +92,36 @@ export async function startBrowser(played) {
 }
 
 /**
- * A gateway, a browser and a page with an open camera of this size, for the time of `use`. `use` gets
- * `{gateway, browser, page, played, connect, …}`; all is ended afterwards, whatever happened.
+ * A gateway, a browser and a page with an open camera of this size. Gives `{gateway, browser, played, end(), …}` and what `openPage` gives;
+ * `end()` ends all of it.
  */
-export async function withSession({ width = 640, height = 480, fps = 30, gateway: options, audio = false }, use) {
+export async function open({ width = 640, height = 480, fps = 30, gateway: options, audio = false } = {}) {
   const played = clip({ width, height, fps, measure });
   const gateway = await startGateway(options);
   let browser = null;
-  try {
-    browser = await startBrowser(played);
-    const opened = await openPage(browser, gateway, played, { audio });
-    return await use({ gateway, browser, played, ...opened });
-  } catch (error) {
-    error.message += `\n--- the gateway wrote:\n${gateway.log().split('\n').slice(-25).join('\n')}`;
-    throw error;
-  } finally {
+  const end = async () => {
     await browser?.close();
     await gateway.stop();
+  };
+  try {
+    browser = await startBrowser(played);
+    return { gateway, browser, played, end, ...(await openPage(browser, gateway, played, { audio })) };
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+/** `open` for the time of `use`; an error is told together with what the gateway wrote. */
+export async function withSession(options, use) {
+  const opened = await open(options);
+  try {
+    return await use(opened);
+  } catch (error) {
+    error.message += `\n--- the gateway wrote:\n${opened.gateway.log().split('\n').slice(-25).join('\n')}`;
+    throw error;
+  } finally {
+    await opened.end();
   }
 }
 
@@ -129,12 +142,13 @@ export async function openPage(browser, gateway, played, { audio = false } = {})
 }
 
 function sessionsOf(page) {
-  return {
+  const calls = {
     /** Opens a session; its frames are watched under `name` from the very first one on. Gives its id. */
     connect: (options = {}, name = 'output') =>
       page.evaluate(
         async ([name, options]) => {
           // The track must be watched before the first frame is there, so before `connect` resolves.
+          delete probe.seen[name];
           const Connection = window.RTCPeerConnection;
           window.RTCPeerConnection = class extends Connection {
             constructor(...given) {
@@ -165,8 +179,25 @@ function sessionsOf(page) {
       const before = await page.evaluate((name) => probe.seen[name]?.length ?? 0, name);
       await page.waitForFunction(([name, count]) => (probe.seen[name]?.length ?? 0) >= count, [name, before + count], { timeout: PATIENCE_MS });
     },
+    /** What the browser measures of the video, by type: 'inbound-rtp', 'outbound-rtp', … and of the audio where asked. */
+    report: (kind = 'video', name = 'output') =>
+      page.evaluate(
+        async ([name, kind]) => {
+          const all = [...(await probe.kept[`${name}.pc`].getStats()).values()];
+          const codec = (id) => all.find((entry) => entry.id === id)?.mimeType.split('/')[1].toLowerCase();
+          return Object.fromEntries(all.filter((entry) => entry.kind === kind).map((entry) => [entry.type, { ...entry, codec: codec(entry.codecId) }]));
+        },
+        [name, kind],
+      ),
+    /** The codecs of what is sent and of what comes back. */
+    async codecs(name = 'output') {
+      const report = await this.report('video', name);
+      return [report['outbound-rtp'].codec, report['inbound-rtp'].codec];
+    },
     close: (name = 'output') => page.evaluate((name) => probe.kept[name].close(), name),
   };
+  // Bound, so that a test can take them apart.
+  return Object.fromEntries(Object.entries(calls).map(([name, call]) => [name, call.bind(calls)]));
 }
 
 function after(ms, error) {

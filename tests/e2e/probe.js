@@ -22,10 +22,11 @@ window.probe = {
         const t = performance.now();
         const rtp = frame.metadata?.().rtpTimestamp ?? null;
         const picture = await pictureOf(frame);
+        const shown = `${frame.displayWidth}x${frame.displayHeight}`;
         frame.close();
         const found = only === 'number' ? { number: numberOf(picture, this.layout) } : measure(picture, this.layout);
         if (found.thumb) found.thumb = base64(found.thumb);
-        records.push({ t, rtp, width: picture.width, height: picture.height, ...found });
+        records.push({ t, rtp, shown, width: picture.width, height: picture.height, ...found });
       }
     };
     next().catch((error) => this.notes.push(`${name}: ${error}`));

@@ -6,8 +6,8 @@ use std::error::Error;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use ooblex_effects::{Backend, Effect, ModelStore, Models, Parameters, Runtime, effects};
-use ooblex_pipeline::I420;
+use ooblex_effects::{Backend, Effect, ModelStore, Models, Parameters, Runtime, effects, find};
+use ooblex_pipeline::{EffectName, I420};
 use serde_json::{Value, json};
 
 const SIZES: [(u32, u32); 2] = [(640, 480), (1280, 720)];
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for backend in [Backend::Ort, Backend::Rten].into_iter().filter(|backend| only.as_deref().is_none_or(|only| only == backend.label())) {
         let runtime = Runtime::load(None, Some(backend))?;
         println!("\n{}", runtime.describe());
-        two_workers(&runtime);
+        two_workers(&runtime)?;
         let mut models = Models::load(&runtime, &ModelStore::embedded(), &effects())?;
         println!("one worker, models loaded: {}", memory());
         println!("{:42} {:>9} {:>9} {:>9}   median ms", "", "prepare", "analyse", "compose");
@@ -37,30 +37,37 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The memory of a process with two workers, each with models of its own, when each has run all effects, and style at all sizes.
-fn two_workers(runtime: &Runtime) {
+/// The memory of a process with two workers, each with models of its own: loaded, then after style at each size on both at once.
+fn two_workers(runtime: &Runtime) -> Result<(), Box<dyn Error>> {
+    let sizes = ["216p", "288p", "360p"];
     let barrier = std::sync::Barrier::new(3);
     let work = || -> Result<(), Box<dyn Error>> {
         let mut models = Models::load(runtime, &ModelStore::embedded(), &effects())?;
         barrier.wait();
-        for effect in effects() {
-            for given in settings(&*effect) {
-                measure(&*effect, &mut models, &frame(1280, 720), &given)?;
-            }
+        barrier.wait();
+        let [blur, faces, style] = ["background_blur", "face_detection", "style_transfer"].map(|name| find(&EffectName::new(name)));
+        for effect in [blur, faces].into_iter().flatten() {
+            measure(&*effect, &mut models, &frame(1280, 720), &json!({}))?;
         }
-        barrier.wait();
-        barrier.wait();
+        for size in sizes {
+            let style = style.as_ref().ok_or("there is no style_transfer")?;
+            measure(&**style, &mut models, &frame(1280, 720), &json!({"resolution": size}))?;
+            barrier.wait();
+            barrier.wait();
+        }
         Ok(())
     };
     std::thread::scope(|scope| {
-        let workers = [(); 2].map(|()| scope.spawn(|| work().expect("the models run")));
-        barrier.wait();
-        println!("two workers, models loaded: {}", memory());
-        barrier.wait();
-        println!("two workers, style at 640x360 having run: {}", memory());
-        barrier.wait();
-        workers.into_iter().for_each(|worker| worker.join().expect("a worker ends well"));
+        for _ in 0..2 {
+            scope.spawn(|| work().expect("the models run"));
+        }
+        for step in ["models loaded", "style at 216p having run", "style at 288p having run", "style at 360p having run"] {
+            barrier.wait();
+            println!("two workers, {step}: {}", memory());
+            barrier.wait();
+        }
     });
+    Ok(())
 }
 
 fn settings(effect: &dyn Effect) -> Vec<Value> {

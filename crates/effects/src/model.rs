@@ -294,13 +294,13 @@ impl Extent {
     }
 }
 
-/// Whether no value is NaN or infinite: a value minus itself is 0 for finite ones only, and a sum keeps NaN.
+/// Whether no value is NaN or infinite: 0 times a value is 0 for finite ones only, and a sum keeps NaN.
 fn all_finite(values: &[f32]) -> bool {
     let (chunks, rest) = values.as_chunks::<8>();
     let mut sums = [0.0_f32; 8];
     for chunk in chunks {
         for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += value - value;
+            *sum += value * 0.0;
         }
     }
     sums.iter().chain(rest).all(|value| value.is_finite())

@@ -199,13 +199,7 @@ struct StylePainter {
 
 impl StylePainter {
     fn new() -> Self {
-        Self {
-            shrinker: Shrinker::default(),
-            ladder: Ladder::new(),
-            auto: true,
-            planes: Default::default(),
-            stretched: Default::default(),
-        }
+        Self { shrinker: Shrinker::default(), ladder: Ladder::new(), auto: true, planes: Default::default(), stretched: Default::default() }
     }
 }
 

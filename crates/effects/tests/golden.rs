@@ -10,7 +10,7 @@ mod common;
 use std::env;
 
 use common::*;
-use ooblex_effects::{Backend, effects, rgb_from_i420};
+use ooblex_effects::{Backend, effects, i420_from_rgb, rgb_from_i420};
 use ooblex_pipeline::I420;
 use serde_json::{Value, json};
 
@@ -29,12 +29,12 @@ fn cases() -> Vec<(&'static str, &'static str, Value)> {
             "blend",
             json!({"style": "yellow_ink", "blend": {"blue_starlight": 0.5}, "strength": 0.8, "resolution": "288p"}),
         ),
-        ("none", "default", json!({})),
     ]
 }
 
-fn pictures() -> [(&'static str, I420); 2] {
-    [("landscape", landscape()), ("portrait", portrait())]
+fn pictures() -> [(&'static str, I420); 3] {
+    let small = i420_from_rgb(&crop(&png("picture_640x480.png"), 120, 55, 320, 180)).unwrap();
+    [("landscape", landscape()), ("portrait", portrait()), ("small", small)]
 }
 
 #[test]
@@ -54,6 +54,14 @@ fn each_effect_paints_what_it_painted_before() {
                 assert!(difference <= TOLERANCE, "{backend}: {file} differs by {difference}");
             }
         }
+    }
+}
+
+#[test]
+fn none_leaves_every_picture_as_it_is() {
+    let mut models = models(Backend::Rten, &[]);
+    for (kind, frame) in pictures() {
+        assert!(through(&*effect("none"), &mut models, &frame, &json!({})).2 == frame, "{kind}");
     }
 }
 

@@ -10,13 +10,14 @@ use axum::routing::get;
 use crate::http::Gateway;
 
 /// Path, content type and content of all that is served as it is.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("/", "text/html; charset=utf-8", include_str!("../../../web/page/index.html")),
     ("/page/page.js", JAVASCRIPT, include_str!("../../../web/page/page.js")),
     ("/page/parameters.js", JAVASCRIPT, include_str!("../../../web/page/parameters.js")),
     ("/page/figures.js", JAVASCRIPT, include_str!("../../../web/page/figures.js")),
     ("/page/page.css", "text/css; charset=utf-8", include_str!("../../../web/page/page.css")),
     ("/page/icon.svg", "image/svg+xml", include_str!("../../../web/page/icon.svg")),
+    ("/favicon.ico", "image/svg+xml", include_str!("../../../web/page/icon.svg")),
     ("/sdk/ooblex.js", JAVASCRIPT, include_str!("../../../web/sdk/ooblex.js")),
 ];
 

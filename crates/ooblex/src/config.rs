@@ -62,7 +62,7 @@ pub struct Media {
 pub struct Video {
     /// Lowest bitrate of an encoder, kbit/s.
     pub min_bitrate_kbps: u32,
-    /// Bitrate until there is an estimate, kbit/s.
+    /// Bitrate until there is an estimate, in both directions, kbit/s.
     pub start_bitrate_kbps: u32,
     /// Highest bitrate of an encoder, kbit/s.
     pub max_bitrate_kbps: u32,
@@ -194,7 +194,7 @@ impl Default for Media {
 
 impl Default for Video {
     fn default() -> Self {
-        Self { min_bitrate_kbps: 100, start_bitrate_kbps: 1500, max_bitrate_kbps: 6000, vp8_speed: Vp8Speed::Balanced }
+        Self { min_bitrate_kbps: 100, start_bitrate_kbps: 2500, max_bitrate_kbps: 6000, vp8_speed: Vp8Speed::Balanced }
     }
 }
 

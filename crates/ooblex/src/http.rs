@@ -146,6 +146,7 @@ async fn change_session(
 async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let id = SessionId::parse(&id).ok_or_else(|| unknown_session(&id))?;
     // A session that has just ended by itself is what was asked for, too.
+    gateway.context.sessions.remove(id);
     gateway.context.transport.end(id).await;
     Ok(StatusCode::NO_CONTENT)
 }

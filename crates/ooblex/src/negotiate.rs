@@ -50,7 +50,30 @@ fn accept(offer: &str, codecs: &[VideoCodec], endpoint: &Endpoint, now: Instant)
         rtc.add_local_candidate(candidate);
     }
     let answer = rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string())?;
-    Ok((rtc, answer.to_sdp_string()))
+    Ok((rtc, with_start_bitrate(&answer.to_sdp_string(), endpoint.start_bitrate_bps / 1000)))
+}
+
+/// Tells browsers that know it (Chromium, Safari) at what bitrate to begin: they would begin at 300 kbit/s and send a small,
+/// blurred picture for ten seconds.
+fn with_start_bitrate(answer: &str, kbps: u32) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    let mut in_video = false;
+    for line in answer.lines() {
+        if line.starts_with("m=") {
+            in_video = line.starts_with("m=video");
+        }
+        lines.push(line.to_string());
+        let last = lines.len() - 1;
+        let Some((attribute, rest)) = line.split_once(':').filter(|_| in_video) else { continue };
+        let (payload_type, value) = rest.split_once(' ').unwrap_or((rest, ""));
+        match attribute {
+            "a=rtpmap" if value.starts_with("VP8/") => lines.push(format!("a=fmtp:{payload_type} x-google-start-bitrate={kbps}")),
+            "a=fmtp" if value.contains("packetization-mode") => lines[last] = format!("{line};x-google-start-bitrate={kbps}"),
+            _ => {}
+        }
+    }
+    lines.push(String::new());
+    lines.join("\r\n")
 }
 
 fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
@@ -77,5 +100,20 @@ fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
 fn add_h264(config: &mut RtcConfig) {
     for (pt, rtx, profile_level_id) in [(108, 109, 0x42e01f), (127, 121, 0x42001f), (123, 119, 0x4d001f), (114, 115, 0x64001f)] {
         config.codec_config().add_h264(pt.into(), Some(rtx.into()), true, profile_level_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_bitrate_is_told_for_both_codecs_of_the_video_line_only() {
+        let answer = "v=0\r\nm=audio 9 X 111\r\na=fmtp:111 minptime=10\r\nm=video 9 X 96 108\r\na=rtpmap:96 VP8/90000\r\n\
+                      a=rtpmap:108 H264/90000\r\na=fmtp:108 packetization-mode=1\r\na=fmtp:97 apt=96\r\n";
+        let told = with_start_bitrate(answer, 2500);
+        assert!(told.contains("a=rtpmap:96 VP8/90000\r\na=fmtp:96 x-google-start-bitrate=2500\r\n"), "{told}");
+        assert!(told.contains("a=fmtp:108 packetization-mode=1;x-google-start-bitrate=2500\r\n"), "{told}");
+        assert!(told.contains("a=fmtp:111 minptime=10\r\n") && told.ends_with("a=fmtp:97 apt=96\r\n"), "{told}");
     }
 }

@@ -10,6 +10,10 @@ use ooblex_effects::{Effect, LoadError, ModelStore, Models, Runtime};
 use ooblex_pipeline::Analysis;
 use tracing::{error, warn};
 
+/// How far models stand back behind codecs when cores are short. A frame that is late into the encoder is late on the screen;
+/// a frame that waits for a model is replaced by a newer one.
+const NICE: i32 = 5;
+
 /// What every worker needs.
 #[derive(Clone)]
 pub struct Workshop {
@@ -69,6 +73,8 @@ impl Workshop {
 
     /// Takes jobs until the broker closes.
     fn work(&self, seat: &WorkerSeat, mut models: Models) {
+        // On Linux this is the thread's own. It fails only where a policy forbids it, and costs nothing but speed then.
+        _ = rustix::process::nice(NICE);
         while let Some(taken) = seat.take() {
             let analysed = catch_unwind(AssertUnwindSafe(|| self.analyse(&mut models, &taken)));
             match analysed {

@@ -35,6 +35,7 @@ pub fn png(name: &str) -> Rgb {
 pub fn write_png(name: &str, picture: &Rgb) {
     let mut encoder = png::Encoder::new(BufWriter::new(File::create(data(name)).unwrap()), picture.width, picture.height);
     encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::High);
     encoder.write_header().unwrap().write_image_data(&picture.data).unwrap();
 }
 

@@ -1,0 +1,118 @@
+/**
+ * What must hold for the frames that came back, as assertions.
+ *
+ * Owns the thresholds and the reasons for them. Refuses to know how frames are got. A record is what probe.js keeps of a frame; the
+ * truth is what clip.js and the same measure say about the clip.
+ */
+
+import assert from 'node:assert/strict';
+
+/**
+ * The least blur leaves 0.5 to 4 % of the energy of the background's edges, the codecs at the lowest bitrate of the first second
+ * leave 60 % and more.
+ */
+const HIDDEN_ENERGY = 0.2;
+/** A picture that went through codecs alone differs by 1 to 4 (of 255) from the clip, in the means of 32x24 blocks; a painted one by 15 and more. */
+const SAME_THUMB = 6;
+const PAINTED_THUMB = 10;
+/** The share of the way around the face on which a drawn box is met; without a box it is 0. */
+const FRAMED = 0.6;
+
+/** How a frame hides the camera's picture: 'blurred', 'painted' or 'framed'; null where it is as the camera took it. */
+export function hiddenBy(record, played) {
+  if (record.outline >= FRAMED) return 'framed';
+  if (energyShare(record, played) <= HIDDEN_ENERGY) return 'blurred';
+  return thumbDistance(record, played) >= PAINTED_THUMB ? 'painted' : null;
+}
+
+/** Every frame, from the first one on, is hidden in one of these ways. */
+export function assertHidden(records, played, ways) {
+  const bare = records.map((record, index) => ({ index, how: hiddenBy(record, played), ...figures(record, played) })).filter(({ how }) => !ways.includes(how));
+  assert.deepEqual(bare, [], `${bare.length} of ${records.length} frames were not ${ways.join(' or ')}`);
+}
+
+/**
+ * Capture time and numbers only go up, and nearly all numbers can be read. The clip's first frame may come twice: Chromium's camera
+ * plays it twice where the clip begins again. Gives the numbers without the loop, null where one was unreadable.
+ */
+export function assertInOrder(records, played, { readable = 0.9 } = {}) {
+  const numbers = unwrapped(records, played.layout.loop);
+  const read = numbers.filter((number) => number !== null);
+  assert.ok(read.length >= readable * records.length, `only ${read.length} of ${records.length} numbers could be read`);
+  const twice = (before, number) => number === before && number % played.layout.loop === 0;
+  const back = read.map((number, index) => [read[index - 1], number]).filter(([before, number]) => number <= before && !twice(before, number));
+  assert.deepEqual(back, [], 'numbers that did not go up');
+  const early = records.filter(({ rtp }, index) => index > 0 && ((rtp - records[index - 1].rtp) | 0) <= 0);
+  assert.deepEqual(early, [], 'frames whose capture time did not go up');
+  return numbers;
+}
+
+/** Of the frames that the camera took while these were shown, at least this share was shown. */
+export function assertShareShown(records, camera, played, share) {
+  const [first, last] = [records[0].t, records.at(-1).t];
+  const taken = camera.filter(({ t }) => t >= first && t <= last).length;
+  const distinct = new Set(unwrapped(records, played.layout.loop).filter((number) => number !== null)).size;
+  assert.ok(distinct >= share * taken, `${distinct} frames were shown of ${taken} taken in ${Math.round(last - first)} ms`);
+}
+
+/** Every frame is of the camera's size. */
+export function assertSize(records, width, height) {
+  const others = new Set(records.map((record) => `${record.width}x${record.height}`));
+  assert.deepEqual([...others], [`${width}x${height}`]);
+}
+
+/** The frames with a number are the clip's own pictures. */
+export function assertUntouched(records, played) {
+  const changed = records.filter(({ number }) => number !== null).map((record, index) => ({ index, ...figures(record, played) })).filter(({ distance }) => !(distance <= SAME_THUMB));
+  assert.deepEqual(changed, [], `${changed.length} of ${records.length} frames differ from the camera's`);
+}
+
+/** The boxes that were told lie on the face: each side within a tenth of its size of where it was in a frame of about that time. */
+export function assertOnFace(detections, records, played) {
+  const byTimestamp = new Map(records.filter(({ rtp, number }) => rtp !== null && number !== null).map(({ rtp, number }) => [rtp, number]));
+  const told = detections.map(({ timestamp, faces }) => ({ number: byTimestamp.get(timestamp), faces })).filter(({ number }) => number !== undefined);
+  assert.ok(told.length >= 10, `only ${told.length} of ${detections.length} detections belong to a frame that came back`);
+  for (const { number, faces } of told) {
+    assert.equal(faces.length, 1, `there is one face in frame ${number}`);
+    const { face } = played.truth[number];
+    const off = Math.max(...faces[0].box.map((side, index) => Math.abs(side - face[index]))) / (face[2] - face[0]);
+    assert.ok(off <= 0.1, `in frame ${number} the box ${faces[0].box.map(Math.round)} is ${Math.round(off * 100)} % of the face's size away from ${face.map(Math.round)}`);
+  }
+  return told.length;
+}
+
+/** Numbers that go on where the loop begins again. Frames are judged by the time that passed, so a gap may be longer than a loop. */
+export function unwrapped(records, loop, fps = 30) {
+  let before = null;
+  return records.map(({ number, t }) => {
+    if (number === null) return null;
+    if (before === null) {
+      before = { number, t };
+      return number;
+    }
+    const expected = before.number + ((t - before.t) * fps) / 1000;
+    const turns = Math.round((expected - number) / loop);
+    before = { number: number + turns * loop, t };
+    return before.number;
+  });
+}
+
+/** What decides about a frame. */
+export function figures(record, played) {
+  return { number: record.number, energy: round(energyShare(record, played)), distance: round(thumbDistance(record, played)), outline: round(record.outline) };
+}
+
+function energyShare({ number, energy }, { truth }) {
+  return energy / (number === null ? Math.min(...truth.map((frame) => frame.energy)) : truth[number].energy);
+}
+
+/** The mean difference from the frame of the clip with this number, or from the most alike where the number cannot be read. */
+function thumbDistance({ number, thumb }, { truth }) {
+  const mine = Buffer.from(thumb, 'base64');
+  const from = (theirs) => mine.reduce((sum, value, index) => sum + Math.abs(value - theirs[index]), 0) / mine.length;
+  return number === null ? Math.min(...truth.map((frame) => from(frame.thumb))) : from(truth[number].thumb);
+}
+
+function round(value) {
+  return Math.round(value * 1000) / 1000;
+}
