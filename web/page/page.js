@@ -287,7 +287,7 @@ async function drawStats(made, stats) {
   Object.assign(shown, { frames: 0, since: now });
   figures.draw(stats, measures, fps);
   at['output-note'].textContent = facesSeen === null ? '' : `${facesSeen} ${facesSeen === 1 ? 'face' : 'faces'}`;
-  facesSeen = facesSeen === null ? null : 0;
+  facesSeen = null;
   drawWaiting(stats);
 }
 

@@ -178,8 +178,7 @@ fn open(broker: &Broker, track: u64) -> Receiver<Completion> {
 }
 
 fn job(track: u64, seq: u64) -> Job {
-    let input =
-        ModelInput { picture: Rgb { width: 1, height: 1, data: vec![0; 3] }, content: [0, 0, 1, 1], arguments: Vec::new() };
+    let input = ModelInput { picture: Rgb { width: 1, height: 1, data: vec![0; 3] }, content: [0, 0, 1, 1], arguments: Vec::new() };
     let submitted = Instant::now();
     Job { track: TrackId(track), seq: FrameSeq(seq), effect: EffectName::new("test"), input, submitted, deadline: submitted + WITHIN }
 }

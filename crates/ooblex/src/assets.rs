@@ -25,9 +25,9 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// A route for each file.
 pub(crate) fn router() -> Router<Arc<Gateway>> {
-    FILES.into_iter().fold(Router::new(), |router, (path, content_type, content)| {
-        router.route(path, get(async move || file(content_type, content)))
-    })
+    FILES
+        .into_iter()
+        .fold(Router::new(), |router, (path, content_type, content)| router.route(path, get(async move || file(content_type, content))))
 }
 
 fn file(content_type: &'static str, content: &'static str) -> Response {

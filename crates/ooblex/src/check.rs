@@ -12,13 +12,8 @@ use crate::workers::Workshop;
 
 /// Prints a line for everything that was looked at. Returns whether the gateway would serve.
 pub fn check(config: &Config) -> bool {
-    let checks = [
-        ("effects", effects(config)),
-        ("codecs", codecs()),
-        ("models", models(config)),
-        ("http", http(config)),
-        ("media", media(config)),
-    ];
+    let checks =
+        [("effects", effects(config)), ("codecs", codecs()), ("models", models(config)), ("http", http(config)), ("media", media(config))];
     for (what, outcome) in &checks {
         match outcome {
             Ok(found) => println!("ok    {what:8} {found}"),
@@ -45,7 +40,8 @@ fn codecs() -> Result<String, String> {
 fn models(config: &Config) -> Result<String, String> {
     let (runtime, store) = inference(&config.inference).map_err(|error| format!("{error:#}"))?;
     let slow = runtime.warning().map(|warning| format!("; {warning}")).unwrap_or_default();
-    let described = runtime.describe();
+    let origin = runtime.origin().map(|path| format!(" ({})", path.display())).unwrap_or_default();
+    let described = format!("{}{origin}", runtime.describe());
     let workshop = Workshop { runtime: runtime.into(), store: store.into(), effects: ooblex_effects::effects() };
     let broker = Broker::local();
     let workers = workshop.start(&broker, 1).map_err(|error| error.to_string())?;

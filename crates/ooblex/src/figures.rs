@@ -66,12 +66,7 @@ struct Inner {
 impl TrackFigures {
     /// No frame has passed.
     pub fn new(metrics: std::sync::Arc<Metrics>) -> Self {
-        let inner = Inner {
-            stages: Default::default(),
-            residence: histogram(),
-            residence_total: histogram(),
-            latest: Value::Null,
-        };
+        let inner = Inner { stages: Default::default(), residence: histogram(), residence_total: histogram(), latest: Value::Null };
         Self { inner: Mutex::new(inner), metrics }
     }
 

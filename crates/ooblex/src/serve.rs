@@ -33,7 +33,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     http.set_nonblocking(true)?;
     let transport = Transport::bind(&config.media)?;
     let (runtime, store) = inference(&config.inference)?;
-    let backend = runtime.describe();
+    let (backend, library) = (runtime.describe(), runtime.origin().map(|path| path.display().to_string()));
     let workshop = Workshop { runtime: Arc::new(runtime), store: Arc::new(store), effects: catalogue.effects().to_vec() };
     let broker = Broker::local();
     let workers = workshop.start(&broker, config.worker_threads())?;
@@ -41,11 +41,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     str0m::crypto::from_feature_flags().install_process_default();
     let metrics = Arc::new(Metrics::new(&backend));
     let sessions = Arc::new(Sessions::default());
-    let endpoint =
-        Endpoint { candidates: transport.candidates().to_vec(), start_bitrate_bps: config.video.start_bitrate_kbps * 1000 };
+    let endpoint = Endpoint { candidates: transport.candidates().to_vec(), start_bitrate_bps: config.video.start_bitrate_kbps * 1000 };
     info!(
         workers = workers.len(),
         backend,
+        library,
         media = ?endpoint.candidates,
         effects = catalogue.effects().len(),
         "loaded in {:?}",

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use str0m::bwe::{Bitrate, BweKind};
 use str0m::channel::ChannelId;
 use str0m::format::Codec;
-use str0m::media::{Frequency, KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid, Pt};
+use str0m::media::{Frequency, KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid, Pt, Rid};
 use str0m::net::{Receive, Transmit};
 use str0m::rtp::VideoOrientation;
 use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
@@ -103,6 +103,8 @@ pub struct Session {
 struct Video {
     mid: Mid,
     pt: Pt,
+    /// Of a browser that sends the picture in several sizes, the one that came first; the others would confuse the decoder.
+    rid: Option<Option<Rid>>,
 }
 
 impl Session {
@@ -253,7 +255,7 @@ impl Session {
             }
             Event::Closed => return Err(End::ByPeer),
             Event::MediaAdded(added) => self.on_media_added(added),
-            Event::MediaData(data) if self.video.is_some_and(|video| video.mid == data.mid) => self.on_video(now, data),
+            Event::MediaData(data) if self.is_camera(&data) => self.on_video(now, data),
             Event::MediaData(data) if data.params.spec().codec.is_audio() => self.audio_back.push_back(data),
             Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
             Event::EgressBitrateEstimate(kind) => {
@@ -290,9 +292,14 @@ impl Session {
         });
         if let Some((pt, codec)) = preferred {
             debug!(session = %self.id, %pt, codec = codec.label(), "video line");
-            self.video = Some(Video { mid: added.mid, pt });
+            self.video = Some(Video { mid: added.mid, pt, rid: None });
             self.track.send(TrackInput::Codec(codec));
         }
+    }
+
+    fn is_camera(&mut self, data: &MediaData) -> bool {
+        let Some(video) = self.video.as_mut().filter(|video| video.mid == data.mid) else { return false };
+        *video.rid.get_or_insert(data.rid) == data.rid
     }
 
     fn on_video(&mut self, now: Instant, data: MediaData) {

@@ -15,8 +15,8 @@ use ooblex_broker::Broker;
 use ooblex_codec::{DecodeError, Decoder, Encoder, EncoderConfig, Rotation, Speed, Undecodable, rotate};
 use ooblex_effects::{Load, Painter};
 use ooblex_pipeline::{
-    Admission, Analysis, Completion, DropReason, EffectName, EncodedFrame, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime, Outcome,
-    Release, Track, VideoCodec,
+    Admission, Analysis, Completion, DropReason, EffectName, EncodedFrame, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime,
+    Outcome, Release, Track, VideoCodec,
 };
 use serde_json::{Value, json};
 use tracing::{debug, warn};
@@ -706,4 +706,3 @@ impl Driver {
 
 /// The grey of a placeholder for which there is nothing better.
 const PLACEHOLDER_LUMA: u8 = 64;
-

@@ -189,16 +189,7 @@ struct Entry {
 impl MediaLoop {
     fn new(socket: UdpSocket, local: SocketAddr, registry: Arc<Sessions>, metrics: Arc<Metrics>) -> Self {
         let is_v6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
-        Self {
-            socket,
-            is_v6,
-            local,
-            sessions: HashMap::new(),
-            by_address: HashMap::new(),
-            timers: BTreeSet::new(),
-            registry,
-            metrics,
-        }
+        Self { socket, is_v6, local, sessions: HashMap::new(), by_address: HashMap::new(), timers: BTreeSet::new(), registry, metrics }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {

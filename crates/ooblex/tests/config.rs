@@ -1,5 +1,7 @@
 //! The configuration as operators meet it: `ooblex.toml` says what the code does, and `ooblex check --print` shows what is in force.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail there")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

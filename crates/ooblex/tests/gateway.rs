@@ -136,9 +136,10 @@ fn detections_lie_on_the_face() {
 #[test]
 fn size_may_change_in_mid_call_be_odd_or_portrait() {
     let gateway = Gateway::start("", &[]);
-    for (codec, sizes) in
-        [(VideoCodec::Vp8, [(640, 480), (321, 241), (360, 640), (639, 479)]), (VideoCodec::H264, [(640, 480), (320, 240), (360, 640), (642, 362)])]
-    {
+    for (codec, sizes) in [
+        (VideoCodec::Vp8, [(640, 480), (321, 241), (360, 640), (639, 479)]),
+        (VideoCodec::H264, [(640, 480), (320, 240), (360, 640), (642, 362)]),
+    ] {
         for effect in ["background_blur", "style_transfer"] {
             let mut player = Player::new(&gateway, &wish(codec, effect));
             for (width, height) in sizes {
@@ -334,14 +335,15 @@ fn the_api_tells_effects_sessions_and_changes() {
     assert_eq!(effects["effects"][2]["parameters"]["properties"]["style"]["enum"].as_array().unwrap().len(), 26);
     assert!(effects["effects"].as_array().unwrap().iter().all(|effect| effect["available"] == true));
     let mut player = Player::new(&gateway, &Wish::default());
-    player.play_until(640, 480, "figures", |player| player.messages.iter().any(|m| m["type"] == "stats" && m["fps_out"].as_f64() > Some(5.0)));
+    player.play_until(640, 480, "figures", |player| {
+        player.messages.iter().any(|m| m["type"] == "stats" && m["fps_out"].as_f64() > Some(5.0))
+    });
     let path = format!("/api/sessions/{}", player.client.session);
     let session = gateway.json(&path);
     assert_eq!(session["effect"], "background_blur", "a session that asks for nothing hides its background");
     assert!(session["stats"]["stages_ms"]["decode"].as_f64() > Some(0.0), "{session}");
     let url = format!("{}{path}", gateway.url);
-    let changed: Value =
-        ureq::patch(&url).send_json(json!({"params": {"strength": 0.9}})).unwrap().body_mut().read_json().unwrap();
+    let changed: Value = ureq::patch(&url).send_json(json!({"params": {"strength": 0.9}})).unwrap().body_mut().read_json().unwrap();
     assert_eq!((&changed["effect"], &changed["params"]["strength"]), (&json!("background_blur"), &json!(0.9)));
     let unknown = ureq::patch(format!("{}/api/sessions/0000000000000000", gateway.url)).send_json(json!({}));
     assert!(matches!(unknown, Err(ureq::Error::StatusCode(404))));

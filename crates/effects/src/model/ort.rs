@@ -34,11 +34,16 @@ impl Library {
         Ok(loaded.insert(Self { environment, path: path.into() }).clone())
     }
 
-    /// The version that the library's file name ends in, and the file.
+    /// The file that it was loaded from.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The version that the library's file name ends in.
     pub(super) fn describe(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let version = name.split_once(".so.").map_or("of unnamed version", |(_, version)| version);
-        format!("ONNX Runtime {version} ({})", self.path.display())
+        format!("ONNX Runtime {version}")
     }
 
     pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8]) -> Result<Box<dyn Model>, String> {

@@ -105,7 +105,15 @@ impl Runtime {
         }
     }
 
-    /// The backend with its version and origin, for people.
+    /// The file that the backend was loaded from, for the operator; nobody else needs to know.
+    pub fn origin(&self) -> Option<&Path> {
+        match &self.loaded {
+            Loaded::Ort(library) => Some(library.path()),
+            Loaded::Rten => None,
+        }
+    }
+
+    /// The backend with its version, for people.
     pub fn describe(&self) -> String {
         match &self.loaded {
             Loaded::Ort(library) => library.describe(),

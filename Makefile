@@ -1,0 +1,55 @@
+# `make` lists what there is to do. Debian 12 and 13, Ubuntu 22.04 and 24.04 need nothing but make and Rust; the rest is fetched.
+
+# Where rustup puts cargo, also in a shell that was opened before.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+CARGO_DENY_VERSION := 0.20.2
+SUITES ?= rust sdk e2e
+# Evaluated in the recipes, after the packages are there.
+FEATURES = $$(tools/cargo-features.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check bench deny packages onnxruntime cargo-deny clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Build and serve on http://127.0.0.1:8000; options of `ooblex serve` in ARGS="…"
+	@cargo run --release --locked --quiet --package ooblex --bin ooblex $(FEATURES) -- serve $(ARGS)
+
+build: packages onnxruntime ## Build target/release/ooblex
+	cargo build --release --locked --package ooblex $(FEATURES)
+
+test: packages onnxruntime ## Run all tests, as CI does; some of them with SUITES="rust sdk e2e"
+	@case " $(SUITES) " in *" e2e "*) tools/install-packages.sh browser ;; esac
+	@tools/test.sh $(SUITES)
+
+check: packages ## Formatting, lints, documentation: seconds when warm
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets --locked $(FEATURES) -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --locked $(FEATURES)
+	@tools/tidy.sh
+
+bench: build ## What a frame costs, by stage; and the latency that a browser sees
+	cargo bench --locked --package ooblex $(FEATURES)
+	@tools/install-packages.sh browser
+	@export PATH="$$(tools/fetch-node.sh):$$PATH" CHROMIUM="$$(tools/find-chromium.sh)"; \
+		cd tests/e2e && npm ci --no-audit --no-fund && node latency.js
+
+deny: cargo-deny ## Licences, origins and known weaknesses of the dependencies (fetches the advisories)
+	cargo deny --locked check
+
+packages:
+	@tools/check-rust.sh
+	@tools/install-packages.sh build
+
+onnxruntime: ## Fetch ONNX Runtime into .runtime/, once
+	@tools/fetch-onnxruntime.sh
+
+cargo-deny:
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --version $(CARGO_DENY_VERSION)
+
+clean: ## Remove what was built and fetched
+	cargo clean
+	rm -rf .runtime tests/e2e/node_modules

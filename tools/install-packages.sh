@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Sees to the system's packages: says nothing when all are there, installs with apt what is missing where that is allowed, and
+# otherwise prints the command that a person has to run.
+#
+# usage: install-packages.sh build|browser
+#   build    what `cargo build` and fetching ONNX Runtime need
+#   browser  a Chromium for the end-to-end tests
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Prints the packages that are missing, one a line.
+missing() {
+    case $1 in
+    build)
+        tool cc build-essential
+        tool c++ build-essential
+        case $(uname -m) in x86_64 | i?86) tool nasm nasm ;; esac
+        tool pkg-config pkg-config
+        library vpx libvpx-dev
+        library openssl libssl-dev
+        if [ -n "$(tools/cargo-features.sh)" ] && ! has_libclang; then echo libclang-dev; fi
+        if ! ls .runtime/libonnxruntime.so.* >/dev/null 2>&1 && ! has_pip; then printf 'python3\npython3-pip\n'; fi
+        ;;
+    browser)
+        tools/find-chromium.sh >/dev/null || echo chromium
+        ;;
+    *)
+        echo "usage: install-packages.sh build|browser" >&2
+        exit 2
+        ;;
+    esac
+}
+
+tool() { command -v "$1" >/dev/null || echo "$2"; }
+library() { pkg-config --exists "$1" 2>/dev/null || installed "$2" || echo "$2"; }
+installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+has_libclang() { [ -n "${LIBCLANG_PATH:-}" ] || installed libclang-dev || ls /usr/lib/llvm-*/lib/libclang.so /usr/lib*/libclang.so >/dev/null 2>&1; }
+has_pip() { python3 -m pip --version >/dev/null 2>&1 || /usr/bin/python3 -m pip --version >/dev/null 2>&1; }
+
+# Ubuntu's chromium is an empty package that fetches a snap.
+is_ubuntu() { grep -qs '^ID=ubuntu' /etc/os-release; }
+no_chromium_on_ubuntu() {
+    cat >&2 <<'MEND'
+error: the end-to-end tests need Chromium or Chrome. Ubuntu has Chromium only as a snap, which can not read the clips that the
+tests put into /tmp. Install Google Chrome's .deb (https://www.google.com/chrome), or name a browser: make test CHROMIUM=/path/to/chrome
+Everything else is tested by: make test SUITES="rust sdk"
+MEND
+    exit 1
+}
+
+# Runs a command as root, or fails when that would need a password.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo --non-interactive "$@"; fi
+}
+may_be_root() { [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo --non-interactive true 2>/dev/null; }; }
+
+give_up() {
+    echo "error: these packages are missing: $*. Install them with" >&2
+    echo >&2
+    echo "    sudo apt-get update && sudo apt-get install --no-install-recommends $*" >&2
+    echo >&2
+    echo "and run make again." >&2
+    exit 1
+}
+
+updated=
+# Twice: how new the libvpx is that was installed decides whether libclang is needed as well.
+for _ in first second; do
+    found=$(missing "$1" | sort -u)
+    [ -n "$found" ] || exit 0
+    mapfile -t packages <<<"$found"
+
+    if [ "${packages[*]}" = chromium ] && is_ubuntu; then no_chromium_on_ubuntu; fi
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+        echo "warning: this is no Debian or Ubuntu; what their packages ${packages[*]} hold seems to be missing" >&2
+        exit 0
+    fi
+    may_be_root || give_up "${packages[@]}"
+    echo "installing ${packages[*]}" >&2
+    if [ -z "$updated" ]; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update >&2 || echo "warning: apt-get update failed; trying with the lists that are there" >&2
+        updated=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends "${packages[@]}" >&2 || give_up "${packages[@]}"
+done
+found=$(missing "$1" | sort -u | tr '\n' ' ')
+[ -z "$found" ] || give_up "$found"

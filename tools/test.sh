@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Runs the test suites one after the other, all of them even when one fails, and closes with their sum, "N passed, M failed",
+# read from what the runners printed.
+#
+# usage: test.sh [rust] [sdk] [e2e]
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export NO_COLOR=1 CARGO_TERM_COLOR=never
+
+passed=0 failed=0
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+# suite NAME COMMAND...: runs a suite and counts. A runner that fails without naming a failed test (a build error, say) counts as one.
+suite() {
+    local name=$1 status=0 suite_passed suite_failed
+    shift
+    echo "== $name"
+    "$@" 2>&1 | tee "$output" || status=$?
+    # cargo: "test result: ok. 12 passed; 0 failed; ..."; node: "# pass 12" or "ℹ pass 12", and "fail", "cancelled".
+    read -r suite_passed suite_failed < <(awk '
+        /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) == "passed;") pass += $i; if ($(i + 1) == "failed;") fail += $i } }
+        $1 == "#" || $1 == "ℹ" { if (NF == 3 && $2 == "pass") pass += $3; if (NF == 3 && ($2 == "fail" || $2 == "cancelled")) fail += $3 }
+        END { print pass + 0, fail + 0 }' "$output")
+    if [ "$status" != 0 ] && [ "$suite_failed" = 0 ]; then
+        echo "== $name: the runner ended with status $status and named no failed test"
+        suite_failed=1
+    elif [ "$status" = 0 ] && [ "$suite_passed" = 0 ]; then
+        echo "== $name: the runner found no test"
+        suite_failed=1
+    fi
+    echo "== $name: $suite_passed passed, $suite_failed failed"
+    passed=$((passed + suite_passed)) failed=$((failed + suite_failed))
+}
+
+rust() {
+    # shellcheck disable=SC2046 # flags are words
+    cargo test --release --workspace --locked --no-fail-fast $(tools/cargo-features.sh)
+}
+
+sdk() { (cd web/sdk && node --test); }
+
+e2e() {
+    local chromium
+    tools/install-packages.sh browser || return
+    if ! chromium=$(tools/find-chromium.sh); then
+        echo "no browser for the end-to-end tests: CHROMIUM=${CHROMIUM:-} is none, nor is there one in /usr/bin"
+        return 1
+    fi
+    # shellcheck disable=SC2046
+    cargo build --release --locked $(tools/cargo-features.sh) || return
+    (cd tests/e2e && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
+}
+
+for name in "${@:-rust sdk e2e}"; do
+    for one in $name; do
+        case $one in
+        rust | sdk | e2e) ;;
+        *) echo "test.sh: there is no suite '$one': rust, sdk, e2e" >&2; exit 2 ;;
+        esac
+        if [ "$one" != rust ]; then
+            node=$(tools/fetch-node.sh) || { failed=$((failed + 1)); continue; }
+            PATH=$node:$PATH
+        fi
+        suite "$one" "$one"
+    done
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
