@@ -1,4 +1,5 @@
 //! The contract of the broker, held against every kind of it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;

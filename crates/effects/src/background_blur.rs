@@ -35,6 +35,7 @@ static MODEL: ModelSpec = ModelSpec {
     embedded: include_bytes!("../../../models/selfie_landscape_144x256.onnx"),
     inputs: &[TensorSpec { name: "input", shape: &[Fixed(1), Fixed(3), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
     outputs: &[TensorSpec { name: "mask", shape: &[Fixed(1), Fixed(1), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
+    threads: 1,
     warm_up: &[],
 };
 

@@ -49,6 +49,7 @@ static MODEL: ModelSpec = ModelSpec {
         TensorSpec { name: "boxes", shape: &[Fixed(1), Fixed(ANCHORS), Fixed(NUMBERS)] },
         TensorSpec { name: "scores", shape: &[Fixed(1), Fixed(ANCHORS), Fixed(1)] },
     ],
+    threads: 1,
     warm_up: &[],
 };
 

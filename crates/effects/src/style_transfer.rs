@@ -45,6 +45,7 @@ static MODEL: ModelSpec = ModelSpec {
         TensorSpec { name: "style_weights", shape: &[Fixed(STYLES)] },
     ],
     outputs: &[TensorSpec { name: "stylized", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] }],
+    threads: 2,
     warm_up: &[("height", 16), ("width", 16)],
 };
 

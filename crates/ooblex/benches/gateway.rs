@@ -61,8 +61,7 @@ fn main() {
             let clip = clip(width, height, codec);
             for effect in &options.effects {
                 let live = live(&gateway, &clip, effect, options.seconds);
-                let alone = alone(&mut models, &clip, effect, live.bitrate_bps);
-                let sum: f64 = alone.iter().sum();
+                let (stages, alone) = alone(&mut models, &clip, effect, live.bitrate_bps);
                 let at = |quantile: &str| live.residence[quantile].as_f64().unwrap_or(f64::NAN);
                 println!(
                     "{:<9} {:<4} {:<16} {:>5.1} | {:>7.1} {:>7.1} {:>7.1} | {:>7.2} ms {:>6.2} {:>7.2} | {}",
@@ -74,14 +73,14 @@ fn main() {
                     at("p95"),
                     at("p99"),
                     live.cpu_ms,
-                    sum,
-                    live.cpu_ms / sum,
+                    alone,
+                    live.cpu_ms / alone,
                     live.stages.iter().map(|ms| format!("{ms:>8.2}")).collect::<String>()
                 );
                 rows.push(json!({
                     "size": format!("{width}x{height}"), "codec": codec.label(), "effect": effect, "fps": live.fps,
-                    "residence_ms": live.residence, "cpu_ms_per_frame": live.cpu_ms, "alone_ms_per_frame": sum,
-                    "overhead_ratio": live.cpu_ms / sum, "stages_ms": live.stages, "alone_ms": alone,
+                    "residence_ms": live.residence, "cpu_ms_per_frame": live.cpu_ms, "alone_ms_per_frame": alone,
+                    "overhead_ratio": live.cpu_ms / alone, "stages_ms": live.stages, "alone_stages_ms": stages,
                 }));
             }
         }
@@ -155,8 +154,9 @@ fn live(gateway: &Gateway, clip: &[EncodedFrame], effect: &str, seconds: u64) ->
     }
 }
 
-/// CPU milliseconds a frame of decode, prepare, model, compose and encode.
-fn alone(models: &mut Models, clip: &[EncodedFrame], effect: &str, bitrate_bps: u32) -> Vec<f64> {
+/// Decode, prepare, model, compose and encode with nothing around them: milliseconds of each a frame, and CPU milliseconds of all.
+fn alone(models: &mut Models, clip: &[EncodedFrame], effect: &str, bitrate_bps: u32) -> (Vec<f64>, f64) {
+    const WARM_UP_FRAMES: usize = 30;
     const FRAMES: usize = 120;
     let effect = effects().into_iter().find(|known| known.name().as_str() == effect).expect("the effect exists");
     let params = if effect.name().as_str() == "style_transfer" { json!({"resolution": "216p"}) } else { json!({}) };
@@ -166,28 +166,33 @@ fn alone(models: &mut Models, clip: &[EncodedFrame], effect: &str, bitrate_bps: 
     let config = EncoderConfig { codec, bitrate_bps, frame_rate: FPS as f32, speed: Speed::Balanced };
     let mut encoder = Encoder::new(config).expect("the codec starts");
     let mut painter = effect.painter();
-    let mut sums = vec![0.0; 5];
+    let mut stages = [Duration::ZERO; 5];
+    let mut cpu_before = 0.0;
     let started = Instant::now();
-    for (n, frame) in clip.iter().take(FRAMES + 30).enumerate() {
-        let mut times = vec![thread_cpu()];
+    for (n, frame) in clip.iter().take(WARM_UP_FRAMES + FRAMES).enumerate() {
+        if n == WARM_UP_FRAMES {
+            cpu_before = thread_cpu();
+        }
+        let mut times = vec![Instant::now()];
         let mut picture = decoder.decode(&frame.data).expect("the clip is sound").expect("every frame has a picture");
-        times.push(thread_cpu());
+        times.push(Instant::now());
         let input = (!effect.models().is_empty()).then(|| painter.prepare(&picture, &parameters));
-        times.push(thread_cpu());
+        times.push(Instant::now());
         let analysis = input.map(|input| effect.analyse(models, &input).expect("the model runs"));
-        times.push(thread_cpu());
+        times.push(Instant::now());
         painter.compose(&mut picture, analysis.as_ref(), &parameters).expect("the analysis fits");
-        times.push(thread_cpu());
+        times.push(Instant::now());
         encoder.encode(&picture, frame.capture, false).expect("the picture is encoded");
-        times.push(thread_cpu());
-        if n >= 30 {
-            sums.iter_mut().zip(times.windows(2)).for_each(|(sum, time)| *sum += time[1] - time[0]);
+        times.push(Instant::now());
+        if n >= WARM_UP_FRAMES {
+            stages.iter_mut().zip(times.windows(2)).for_each(|(sum, time)| *sum += time[1] - time[0]);
         }
         // The same pace as the camera's, so that caches and clocks are as cold as in the gateway.
         let next = started + Duration::from_micros(1_000_000 * (n as u64 + 1) / FPS);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    sums.iter().map(|sum| sum * 1e3 / FRAMES as f64).collect()
+    let cpu = thread_cpu() - cpu_before;
+    (stages.iter().map(|sum| sum.as_secs_f64() * 1e3 / FRAMES as f64).collect(), cpu * 1e3 / FRAMES as f64)
 }
 
 fn load_models() -> Models {
@@ -195,7 +200,7 @@ fn load_models() -> Models {
     Models::load(&runtime, &ModelStore::embedded(), &effects()).expect("the models load")
 }
 
-/// Seconds of CPU that this thread has used.
+/// Seconds of CPU that this thread has used; Linux adds up when the thread has slept, not at every moment.
 fn thread_cpu() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds come first") / 1e9

@@ -114,7 +114,7 @@ pub enum SamplingWord {
 }
 
 /// `[inference]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inference {
     /// What runs the models.
@@ -122,6 +122,8 @@ pub struct Inference {
     pub backend: BackendChoice,
     /// Path of `libonnxruntime.so`; none: it is looked for.
     pub library: Option<PathBuf>,
+    /// Most threads that compute one frame.
+    pub threads_per_frame: usize,
     /// Folder of the model files; none: those in the program.
     pub models: Option<PathBuf>,
 }
@@ -210,6 +212,12 @@ impl Default for Frames {
     }
 }
 
+impl Default for Inference {
+    fn default() -> Self {
+        Self { backend: BackendChoice::Auto, library: None, threads_per_frame: 2, models: None }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { sessions: 256, body_kib: 256, frame_kilopixels: 2100 }
@@ -285,6 +293,9 @@ impl Config {
         }
         if self.serve.workers > 1024 {
             return senseless("serve.workers must be at most 1024");
+        }
+        if !(1..=64).contains(&self.inference.threads_per_frame) {
+            return senseless("inference.threads_per_frame must be from 1 to 64");
         }
         if self.limits.frame_kilopixels == 0 || self.limits.sessions == 0 || self.limits.body_kib == 0 {
             return senseless("limits must be above 0");

@@ -84,7 +84,7 @@ pub fn inference(config: &Inference) -> anyhow::Result<(Runtime, ModelStore)> {
         BackendChoice::OnnxRuntime => Some(Backend::Ort),
         BackendChoice::Rten => Some(Backend::Rten),
     };
-    let runtime = Runtime::load(config.library.as_deref(), wanted)?;
+    let runtime = Runtime::load(config.library.as_deref(), wanted)?.with_threads(config.threads_per_frame);
     if let Some(warning) = runtime.warning() {
         warn!("{warning}");
     }

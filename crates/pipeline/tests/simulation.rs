@@ -1,5 +1,6 @@
 //! The path of a frame in simulated time: tracks, the waiting room and workers that are slow, crash and come back, with
 //! bursts of frames and changes of effect. The laws of the pipeline are asserted after every event.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -46,17 +46,17 @@ impl Library {
         format!("ONNX Runtime {version}")
     }
 
-    pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8]) -> Result<Box<dyn Model>, String> {
-        let model = self.session(bytes).and_then(|session| OrtModel::new(spec, session)).map_err(|error| error.to_string())?;
+    pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<Box<dyn Model>, String> {
+        let model = self.session(bytes, threads).and_then(|session| OrtModel::new(spec, session)).map_err(|error| error.to_string())?;
         Ok(Box::new(model))
     }
 
-    /// One thread computes and nothing spins while waiting. Without memory patterns a run takes from the arena what it needs at a
+    /// Nothing spins while waiting. Without memory patterns a run takes from the arena what it needs at a
     /// time; with them it takes at once the sum of what it needs in all.
-    fn session(&self, bytes: &[u8]) -> ort::Result<Session> {
+    fn session(&self, bytes: &[u8], threads: usize) -> ort::Result<Session> {
         Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(1)?
+            .with_intra_threads(threads)?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?

@@ -11,14 +11,14 @@ use super::{Input, Model, ModelSpec, Tensor};
 /// Of the crate, as in Cargo.toml: it offers no other way to ask.
 pub(super) const VERSION: &str = "0.27";
 
-pub(super) fn open(spec: &'static ModelSpec, bytes: &[u8]) -> Result<Box<dyn Model>, String> {
+pub(super) fn open(spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<Box<dyn Model>, String> {
     let model = ModelOptions::with_all_ops().prepack_weights(true).load(bytes.to_vec()).map_err(|error| error.to_string())?;
     let ids = |names: &mut dyn Iterator<Item = &'static str>| -> Result<Vec<NodeId>, String> {
         names.map(|name| model.node_id(name).map_err(|error| error.to_string())).collect()
     };
     let inputs = ids(&mut spec.inputs.iter().map(|tensor| tensor.name))?;
     let outputs = ids(&mut spec.outputs.iter().map(|tensor| tensor.name))?;
-    let threads = Arc::new(ThreadPool::with_num_threads(1));
+    let threads = Arc::new(ThreadPool::with_num_threads(threads));
     Ok(Box::new(RtenModel { model, inputs, outputs, threads }))
 }
 
@@ -26,7 +26,7 @@ struct RtenModel {
     model: rten::Model,
     inputs: Vec<NodeId>,
     outputs: Vec<NodeId>,
-    /// One thread; without it rten would use all cores for one frame.
+    /// As many as were asked for; without it rten would use all cores for one frame.
     threads: Arc<ThreadPool>,
 }
 

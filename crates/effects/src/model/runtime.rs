@@ -35,6 +35,8 @@ impl fmt::Display for Backend {
 #[derive(Debug)]
 pub struct Runtime {
     loaded: Loaded,
+    /// Most threads that compute one frame.
+    threads: usize,
     warning: Option<String>,
 }
 
@@ -83,18 +85,24 @@ impl Runtime {
     /// When ONNX Runtime was asked for (by `library`, by the environment or by `wanted`) and can not be had.
     pub fn load(library: Option<&Path>, wanted: Option<Backend>) -> Result<Self, RuntimeError> {
         if wanted == Some(Backend::Rten) {
-            return Ok(Self { loaded: Loaded::Rten, warning: None });
+            return Ok(Self { loaded: Loaded::Rten, threads: 1, warning: None });
         }
         let named = library.map(PathBuf::from).or_else(|| env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from));
         let asked_for = named.is_some() || wanted == Some(Backend::Ort);
         match named.map_or_else(find, Ok).and_then(open) {
-            Ok(library) => Ok(Self { loaded: Loaded::Ort(library), warning: None }),
+            Ok(library) => Ok(Self { loaded: Loaded::Ort(library), threads: 1, warning: None }),
             Err(error) if asked_for => Err(error),
             Err(error) => {
                 let warning = format!("models run on rten, several times slower than on ONNX Runtime: {}", reason(&error));
-                Ok(Self { loaded: Loaded::Rten, warning: Some(warning) })
+                Ok(Self { loaded: Loaded::Rten, threads: 1, warning: Some(warning) })
             }
         }
+    }
+
+    /// Lets up to `threads` compute a frame of a model that is large enough, instead of one: a frame is done sooner, and all
+    /// frames together take longer.
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads: threads.max(1), ..self }
     }
 
     /// Which backend it is.
@@ -128,9 +136,10 @@ impl Runtime {
 
     /// Makes one model ready to run.
     pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8]) -> Result<Box<dyn Model>, LoadError> {
+        let threads = self.threads.min(spec.threads);
         let opened = match &self.loaded {
-            Loaded::Ort(library) => library.open(spec, bytes),
-            Loaded::Rten => rten::open(spec, bytes),
+            Loaded::Ort(library) => library.open(spec, bytes, threads),
+            Loaded::Rten => rten::open(spec, bytes, threads),
         };
         opened.map_err(|reason| LoadError::Backend { backend: self.describe(), model: spec.name, reason })
     }

@@ -1,4 +1,5 @@
 //! What the tests share: pictures from disk, models on either backend, one frame through an effect.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 // Each test file uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 

@@ -1,7 +1,6 @@
 //! What the tests of the running gateway share: the process, a clip, and a session that plays the clip.
 
-// Not every test uses all of it.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test and benchmark uses a part of it, and fails by panicking")]
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
