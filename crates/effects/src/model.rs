@@ -33,6 +33,8 @@ pub struct ModelSpec {
     pub inputs: &'static [TensorSpec],
     /// What comes out.
     pub outputs: &'static [TensorSpec],
+    /// Most threads that are worth while for one frame: small models lose more by sharing the work than they gain.
+    pub threads: usize,
     /// Sizes for [`Extent::Free`] in runs whose result nobody wants, which warm the model up: small ones.
     pub warm_up: &'static [(&'static str, usize)],
 }
