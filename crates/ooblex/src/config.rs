@@ -44,6 +44,8 @@ pub struct Serve {
     pub workers: usize,
     /// The effect of sessions that ask for none.
     pub default_effect: String,
+    /// Origins of other hosts' pages that may use the API; `*` stands for all.
+    pub allow_origins: Vec<String>,
 }
 
 /// `[media]`
@@ -184,7 +186,12 @@ pub struct Log {
 
 impl Default for Serve {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8000)), workers: 0, default_effect: "background_blur".into() }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            workers: 0,
+            default_effect: "background_blur".into(),
+            allow_origins: Vec::new(),
+        }
     }
 }
 
@@ -326,6 +333,7 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config:
         .try_parsing(true)
         .list_separator(",")
         .with_list_parse_key("media.advertise")
+        .with_list_parse_key("serve.allow_origins")
         .source(Some(text.filter(|(name, _)| name.contains("__")).collect()))
 }
 

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -46,7 +46,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(body_limit))
-        .layer(from_fn(headers))
+        .layer(from_fn_with_state(gateway.clone(), headers))
         .with_state(gateway)
 }
 
@@ -172,24 +172,29 @@ async fn method_not_allowed(method: Method) -> Problem {
     Problem::new(ProblemKind::MethodNotAllowed, format!("this address does not take {method}; sessions begin with POST /offer"))
 }
 
-/// Headers of every response: browsers ask this host only, and pages of other hosts may use the API.
-async fn headers(request: axum::extract::Request, next: Next) -> Response {
+/// Headers of every response: browsers ask this host only, and pages of other hosts may use the API where the operator
+/// allows it. Without that, any page that is open beside could list the sessions and take their effect off.
+async fn headers(State(gateway): State<Arc<Gateway>>, request: axum::extract::Request, next: Next) -> Response {
     let preflight = request.method() == Method::OPTIONS;
+    let allowed = &gateway.context.config.serve.allow_origins;
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let origin = origin.filter(|origin| allowed.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes()));
     let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     let mut set = |name, value| _ = headers.insert(name, HeaderValue::from_static(value));
     set(
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob: mediastream:; frame-ancestors *",
+        "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob: mediastream:; frame-ancestors 'self'",
     );
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::REFERRER_POLICY, "no-referrer");
     set(header::CACHE_CONTROL, "no-cache");
-    set(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
-    if preflight {
+    set(header::VARY, "origin");
+    if let Some(origin) = origin {
         set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, DELETE");
         set(header::ACCESS_CONTROL_ALLOW_HEADERS, "content-type");
         set(header::ACCESS_CONTROL_MAX_AGE, "86400");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     response
 }

@@ -81,7 +81,7 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
 fn every_flag_reaches_its_option() {
     let flags = "--listen 127.0.0.1:1 --media 127.0.0.1:2 --advertise 10.0.0.1 --advertise 10.0.0.2 --workers 5 --effect none --backend rten --models here";
     let printed = in_force(&flags.split(' ').collect::<Vec<_>>(), &[]);
-    assert_eq!(printed["serve"], serde_json::json!({"listen": "127.0.0.1:1", "workers": 5, "default_effect": "none"}));
+    assert_eq!(printed["serve"], serde_json::json!({"listen": "127.0.0.1:1", "workers": 5, "default_effect": "none", "allow_origins": []}));
     assert_eq!(printed["media"], serde_json::json!({"listen": "127.0.0.1:2", "advertise": ["10.0.0.1", "10.0.0.2"]}));
     assert_eq!((&printed["inference"]["backend"], &printed["inference"]["models"]), (&"rten".into(), &"here".into()));
 }

@@ -355,6 +355,20 @@ fn the_api_tells_effects_sessions_and_changes() {
 }
 
 #[test]
+fn pages_of_other_hosts_use_the_api_only_where_the_operator_allows_it() {
+    let allowed = |config: &str, origin: &str| {
+        let gateway = Gateway::start(config, &["--workers", "1"]);
+        let request = ureq::get(format!("{}/api/sessions", gateway.url)).header("origin", origin);
+        let response = request.call().unwrap();
+        response.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap().to_string())
+    };
+    let one = "[serve]\nallow_origins = [\"https://app.example\"]";
+    assert_eq!(allowed("", "https://app.example"), None);
+    assert_eq!(allowed(one, "https://app.example").as_deref(), Some("https://app.example"));
+    assert_eq!(allowed(one, "https://other.example"), None);
+}
+
+#[test]
 fn what_is_missing_at_start_is_named_with_its_mend() {
     let folder = common::temporary_folder();
     let models = folder.to_str().unwrap();
