@@ -8,6 +8,7 @@ mod driver;
 mod egress;
 mod report;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -16,6 +17,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use ooblex_broker::Broker;
 use ooblex_codec::Rotation;
 use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
+use tracing::error;
 
 use crate::config::Config;
 use crate::figures::TrackFigures;
@@ -142,7 +144,14 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died.
     context.broker.open_track(id.track(), Box::new(move |completion| _ = sink.try_send(TrackInput::Completed(completion))));
     let (ended, figures) = (handle.ended.clone(), handle.figures.clone());
-    let run = move || Driver::new(context, id, settings, figures).run(&receiver, &ended);
+    let run = move || {
+        let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, figures).run(&receiver, &ended));
+        if catch_unwind(driven).is_err() {
+            error!(session = %id, "the track's thread panicked; its session ends");
+            context.broker.close_track(id.track());
+            context.transport.abandon(id);
+        }
+    };
     std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run)?;
     Ok(handle)
 }

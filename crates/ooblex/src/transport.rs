@@ -80,6 +80,11 @@ impl TransportHandle {
         _ = self.commands.send(Command::End(session)).await;
     }
 
+    /// The session can not go on: it ends as soon as the media thread comes to it, or by the browser's patience.
+    pub fn abandon(&self, session: SessionId) {
+        _ = self.commands.try_send(Command::End(session));
+    }
+
     /// Ends all sessions with a goodbye, then the thread.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
