@@ -49,14 +49,19 @@ impl Workshop {
         let mut threads = Vec::new();
         for index in 0..count {
             let (workshop, broker, ready) = (self.clone(), broker.clone(), ready.clone());
-            let run = move || match workshop.load() {
-                Ok(models) => {
-                    let seat = broker.join();
-                    _ = ready.send(Ok(()));
-                    drop(ready);
-                    workshop.work(&seat, models);
+            let run = move || {
+                // On Linux this is the thread's own, and that of threads that its models start. It fails only where a policy
+                // forbids it, and costs nothing but speed then.
+                _ = rustix::process::nice(NICE);
+                match workshop.load() {
+                    Ok(models) => {
+                        let seat = broker.join();
+                        _ = ready.send(Ok(()));
+                        drop(ready);
+                        workshop.work(&seat, models);
+                    }
+                    Err(error) => _ = ready.send(Err(error)),
                 }
-                Err(error) => _ = ready.send(Err(error)),
             };
             threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
         }
@@ -73,8 +78,6 @@ impl Workshop {
 
     /// Takes jobs until the broker closes.
     fn work(&self, seat: &WorkerSeat, mut models: Models) {
-        // On Linux this is the thread's own. It fails only where a policy forbids it, and costs nothing but speed then.
-        _ = rustix::process::nice(NICE);
         while let Some(taken) = seat.take() {
             let analysed = catch_unwind(AssertUnwindSafe(|| self.analyse(&mut models, &taken)));
             match analysed {

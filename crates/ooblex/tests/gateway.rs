@@ -115,6 +115,19 @@ fn refused_changes_leave_everything_as_it_was() {
 }
 
 #[test]
+fn changes_without_video_do_not_pile_up() {
+    let gateway = Gateway::start("", &["--workers", "1"]);
+    let mut player = Player::new(&gateway, &wish(VideoCodec::Vp8, "none"));
+    for id in 1..=100 {
+        player.client.say(&json!({"type": "set_effect", "effect": "background_blur", "id": id})).unwrap();
+        player.listen(Duration::from_millis(1));
+    }
+    let answers = |player: &Player, kind: &str| player.messages.iter().filter(|m| m["type"] == kind).count();
+    player.play_until(320, 240, "all answers", |player| answers(player, "ack") + answers(player, "error") == 100);
+    assert_eq!((answers(&player, "ack"), answers(&player, "error")), (64, 36));
+}
+
+#[test]
 fn detections_lie_on_the_face() {
     let gateway = Gateway::start("", &[]);
     let mut player = Player::new(&gateway, &wish(VideoCodec::H264, "face_detection"));

@@ -28,6 +28,8 @@ use crate::settings::Settings;
 
 /// Decoded frames that are taken on at a time; older ones are given up when the thread is behind.
 const BACKLOG: usize = 2;
+/// Changes that wait for the first frame that has them.
+const MAX_ACKS: usize = 64;
 /// Between two reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The browser is asked for a keyframe at most this often.
@@ -176,8 +178,15 @@ impl Driver {
         debug!(session = %self.id, effect = %settings.effect.name(), params = %settings.parameters.to_json(), "change");
         let generation = self.track.change(settings.mode);
         self.settings = Rc::new(settings);
-        if id != Value::Null {
-            self.acks.push_back((generation, id));
+        if id == Value::Null {
+            return;
+        }
+        self.acks.push_back((generation, id));
+        if self.acks.len() > MAX_ACKS
+            && let Some((_, id)) = self.acks.pop_front()
+        {
+            let detail = format!("{MAX_ACKS} newer changes came before a frame had this one: send fewer changes, and video");
+            self.say(control::error(&id, &Problem::new(ProblemKind::Unavailable, detail)));
         }
     }
 
