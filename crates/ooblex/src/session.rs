@@ -95,7 +95,6 @@ pub struct Session {
     audio_back: VecDeque<MediaData>,
     /// A frame was lost on its way to the track: the decoder must not see what depends on it.
     gap: bool,
-    desired_bitrate_bps: u32,
 }
 
 /// The line that the camera comes in and the effect goes out on.
@@ -121,18 +120,7 @@ impl Session {
 
     /// A session whose offer was answered.
     pub fn new(id: SessionId, rtc: Rtc, track: TrackHandle, now: Instant) -> Self {
-        Self {
-            id,
-            rtc,
-            track,
-            created: now,
-            connected: false,
-            video: None,
-            control: None,
-            audio_back: VecDeque::new(),
-            gap: false,
-            desired_bitrate_bps: 0,
-        }
+        Self { id, rtc, track, created: now, connected: false, video: None, control: None, audio_back: VecDeque::new(), gap: false }
     }
 
     /// Its identity.
@@ -191,7 +179,6 @@ impl Session {
                 }
             }
             TrackOutput::DesiredBitrate(bps) => {
-                self.desired_bitrate_bps = bps;
                 self.rtc.bwe().set_desired_bitrate(Bitrate::bps(bps.into()));
             }
             TrackOutput::Message { text, may_be_missed } => {

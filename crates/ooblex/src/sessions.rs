@@ -54,8 +54,11 @@ impl Sessions {
     pub fn change(&self, id: SessionId, settings: Settings) -> bool {
         let mut running = self.lock();
         let Some(session) = running.get_mut(&id) else { return false };
-        session.settings = settings.clone();
-        session.track.send(TrackInput::Change(settings))
+        let taken = session.track.send(TrackInput::Change(settings.clone()));
+        if taken {
+            session.settings = settings;
+        }
+        taken
     }
 
     /// Notes what a session was asked for by its browser.

@@ -17,8 +17,6 @@ pub enum DropReason {
     AnalysisFailed,
     /// No analysis of the effect in force, recent enough, was there to paint it with.
     NoAnalysis,
-    /// No worker serves the effect.
-    NoWorker,
     /// Too many frames of the track were waiting to be shown.
     PlayoutFull,
     /// Painting the effect failed.
@@ -31,7 +29,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of the counters.
-    pub const ALL: [DropReason; 12] = [
+    pub const ALL: [DropReason; 11] = [
         DropReason::Behind,
         DropReason::NotSampled,
         DropReason::Replaced,
@@ -39,7 +37,6 @@ impl DropReason {
         DropReason::Overtaken,
         DropReason::AnalysisFailed,
         DropReason::NoAnalysis,
-        DropReason::NoWorker,
         DropReason::PlayoutFull,
         DropReason::ComposeFailed,
         DropReason::EncodeFailed,
@@ -56,7 +53,6 @@ impl DropReason {
             DropReason::Overtaken => "overtaken",
             DropReason::AnalysisFailed => "analysis_failed",
             DropReason::NoAnalysis => "no_analysis",
-            DropReason::NoWorker => "no_worker",
             DropReason::PlayoutFull => "playout_full",
             DropReason::ComposeFailed => "compose_failed",
             DropReason::EncodeFailed => "encode_failed",

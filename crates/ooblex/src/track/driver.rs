@@ -64,7 +64,7 @@ pub(super) struct Driver {
     decoder: Option<Decoder>,
     rotation: Rotation,
     pub(super) egress: Egress,
-    /// Set when the last picture went out; the picture, and the effect that it shows.
+    /// Set when the last picture went out; the picture, and the settings that it was made under.
     shown: Option<Shown>,
     /// When to send a held picture or a placeholder if no processed one comes.
     starved_at: Option<Instant>,
@@ -76,7 +76,7 @@ pub(super) struct Driver {
 
 struct Shown {
     picture: I420,
-    effect: EffectName,
+    settings: Rc<Settings>,
 }
 
 impl Driver {
@@ -356,7 +356,7 @@ impl Driver {
         let effect = settings.effect.name();
         let current = self.settings.effect.name();
         self.painters.retain(|name, _| *name == effect || *name == current);
-        self.shown = Some(Shown { picture, effect });
+        self.shown = Some(Shown { picture, settings: settings.clone() });
         Ok((timestamp, settings))
     }
 
@@ -395,9 +395,8 @@ impl Driver {
     /// picture again, or one that is safe to show.
     fn send_without_analysis(&mut self, now: Instant) {
         let settings = self.settings.clone();
-        let effect = settings.effect.name();
         let picture = match self.shown.take() {
-            Some(shown) if shown.effect == effect => shown.picture,
+            Some(shown) if Rc::ptr_eq(&shown.settings, &settings) => shown.picture,
             Some(shown) => self.made_safe(shown.picture, &settings),
             None => match self.track.last_admitted().map(|pending| pending.picture.clone()) {
                 Some(picture) => self.made_safe(picture, &settings),
@@ -413,7 +412,7 @@ impl Driver {
         self.context.metrics.on_placeholder();
         self.placeholder = true;
         self.starved_at = Some(now + 2 * STARVED_AFTER);
-        self.shown = Some(Shown { picture, effect });
+        self.shown = Some(Shown { picture, settings });
     }
 
     fn made_safe(&mut self, mut picture: I420, settings: &Settings) -> I420 {
