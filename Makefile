@@ -9,10 +9,10 @@ SUITES ?= rust sdk e2e
 FEATURES = $$(tools/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench deny packages onnxruntime cargo-deny clean
+.PHONY: help run build test check bench bench-scaling deny packages onnxruntime cargo-deny clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build and serve on http://127.0.0.1:8000; options of `ooblex serve` in ARGS="…"
 	@cargo run --release --locked --quiet --package ooblex --bin ooblex $(FEATURES) -- serve $(ARGS)
@@ -21,6 +21,7 @@ build: packages onnxruntime ## Build target/release/ooblex
 	cargo build --release --locked --package ooblex $(FEATURES)
 
 test: packages onnxruntime ## Run all tests, as CI does; some of them with SUITES="rust sdk e2e"
+	@case " $(SUITES) " in *" rust "* | *" e2e "*) tools/install-packages.sh test ;; esac
 	@case " $(SUITES) " in *" e2e "*) tools/install-packages.sh browser ;; esac
 	@tools/test.sh $(SUITES)
 
@@ -31,11 +32,16 @@ check: packages ## Formatting, lints, documentation: seconds when warm
 	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --locked $(FEATURES)
 	@tools/tidy.sh
 
-bench: build ## What a frame costs, by stage; and the latency that a browser sees
+bench: build ## What a frame costs, by stage and on its way to workers; and the latency that a browser sees
+	@tools/install-packages.sh test
 	cargo bench --locked --package ooblex $(FEATURES)
 	@tools/install-packages.sh browser
 	@export PATH="$$(tools/fetch-node.sh):$$PATH" CHROMIUM="$$(tools/find-chromium.sh)"; \
 		cd tests/e2e && npm ci --no-audit --no-fund && node latency.js
+
+bench-scaling: build ## How 1 to 32 workers share frames, under overload as well, and what one Redis carries: ten minutes
+	@tools/install-packages.sh test
+	@for what in linear single overload capacity; do cargo bench --locked --package ooblex $(FEATURES) --bench scaling -- $$what || exit; done
 
 deny: cargo-deny ## Licences, origins and known weaknesses of the dependencies (fetches the advisories)
 	cargo deny --locked check

@@ -2,8 +2,9 @@
 # Sees to the system's packages: says nothing when all are there, installs with apt what is missing where that is allowed, and
 # otherwise prints the command that a person has to run.
 #
-# usage: install-packages.sh build|browser
+# usage: install-packages.sh build|test|browser
 #   build    what `cargo build` and fetching ONNX Runtime need
+#   test     a Redis and openssl for the tests; they start their own, on free ports, and leave the system's alone
 #   browser  a Chromium for the end-to-end tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,11 +22,15 @@ missing() {
         if [ -n "$(tools/cargo-features.sh)" ] && ! has_libclang; then echo libclang-dev; fi
         if ! ls .runtime/libonnxruntime.so.* >/dev/null 2>&1 && ! has_pip; then printf 'python3\npython3-pip\n'; fi
         ;;
+    test)
+        tool redis-server redis-server
+        tool openssl openssl
+        ;;
     browser)
         tools/find-chromium.sh >/dev/null || echo chromium
         ;;
     *)
-        echo "usage: install-packages.sh build|browser" >&2
+        echo "usage: install-packages.sh build|test|browser" >&2
         exit 2
         ;;
     esac

@@ -34,6 +34,7 @@ suite() {
 }
 
 rust() {
+    tools/install-packages.sh test || return
     # shellcheck disable=SC2046 # flags are words
     cargo test --release --workspace --locked --no-fail-fast $(tools/cargo-features.sh)
 }
@@ -43,6 +44,7 @@ sdk() { (cd web/sdk && node --test); }
 e2e() {
     local chromium
     tools/install-packages.sh browser || return
+    tools/install-packages.sh test || return
     if ! chromium=$(tools/find-chromium.sh); then
         echo "no browser for the end-to-end tests: CHROMIUM=${CHROMIUM:-} is none, nor is there one in /usr/bin"
         return 1

@@ -1,13 +1,15 @@
 /**
- * Starts what a test needs and ends it again: the gateway, as a process of its own on free ports, and a headless Chromium whose
- * camera is a clip.
+ * Starts what a test needs and ends it again: the gateway, workers and Redis, each as a process of its own on free ports, and a
+ * headless Chromium whose camera is a clip.
  *
  * Owns processes and pages. Refuses to know effects and what is expected of a picture. From the environment: `OOBLEX` (the binary;
  * target/release/ooblex otherwise) and `CHROMIUM` (/usr/bin/chromium otherwise).
  */
 
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
@@ -25,25 +27,45 @@ export const PATIENCE_MS = 60_000;
 
 const IN_PAGE = `(() => {\n${readFileSync(here('measure.js'), 'utf8').replaceAll(/^export /gm, '')}\n${readFileSync(here('probe.js'), 'utf8')}\n})();`;
 
-/** Starts a gateway. Gives `{url, log(), stop()}`; `log()` is all that it wrote. */
-export async function startGateway(options = []) {
-  const child = spawn(BINARY, ['serve', '--listen', '127.0.0.1:0', '--media', '127.0.0.1:0', ...options], { stdio: ['ignore', 'pipe', 'pipe'] });
+/** Starts a gateway. Gives `{url, pid, log(), stop()}`; `log()` is all that it wrote. */
+export const startGateway = (options = []) => start(BINARY, ['serve', '--listen', '127.0.0.1:0', '--media', '127.0.0.1:0', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release');
+
+/** Starts a worker with one thread; gives what `startGateway` gives. */
+export const startWorker = (options = []) => start(BINARY, ['worker', '--listen', '127.0.0.1:0', '--threads', '1', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release');
+
+/** Starts a Redis on a unix socket, that keeps nothing on disk; gives its address as `url`, and what `startGateway` gives. */
+export async function startRedis() {
+  const folder = mkdtempSync(join(tmpdir(), 'ooblex-redis-'));
+  const socket = join(folder, 'redis.sock');
+  const options = ['--port', '0', '--unixsocket', socket, '--save', '', '--appendonly', 'no', '--daemonize', 'no', '--dir', folder];
+  const redis = await start('redis-server', options, /(Ready to accept connections|ready to accept connections)/, 'Install it with: tools/install-packages.sh test');
+  const stop = async (signal) => {
+    await redis.stop(signal);
+    rmSync(folder, { recursive: true, force: true });
+  };
+  return { ...redis, url: `redis+unix://${socket}`, stop };
+}
+
+/** Starts a program and waits for the line that says that it is ready; what the pattern found in it is its `url`. */
+async function start(program, options, isReady, mend) {
+  const name = [program.split('/').at(-1), ...options.slice(0, 1)].join(' ');
+  const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'pipe'] });
   const written = [];
   const exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
-  const failed = new Promise((_, reject) => child.once('error', (error) => reject(new Error(`${BINARY} does not start: ${error.message}. Build it with: cargo build --release`))));
+  const failed = new Promise((_, reject) => child.once('error', (error) => reject(new Error(`${program} does not start: ${error.message}. ${mend}`))));
   const leave = () => child.kill('SIGKILL');
   process.once('exit', leave);
   createInterface({ input: child.stderr }).on('line', (line) => written.push(line));
   const ready = new Promise((resolve) => {
     createInterface({ input: child.stdout }).on('line', (line) => {
       written.push(line);
-      const url = /ready: (http:\S+)/.exec(line)?.[1];
-      if (url) resolve(url);
+      const found = isReady.exec(line)?.[1];
+      if (found) resolve(found);
     });
   });
-  const early = exited.then((how) => Promise.reject(new Error(`the gateway ended (${how}) before it was ready:\n${written.join('\n')}`)));
+  const early = exited.then((how) => Promise.reject(new Error(`${name} ended (${how}) before it was ready:\n${written.join('\n')}`)));
   early.catch(() => {});
-  const url = await Promise.race([ready, failed, early, after(READY_MS, () => new Error(`the gateway was not ready after ${READY_MS / 1000} s:\n${written.join('\n')}`))]).catch((error) => {
+  const url = await Promise.race([ready, failed, early, after(READY_MS, () => new Error(`${name} was not ready after ${READY_MS / 1000} s:\n${written.join('\n')}`))]).catch((error) => {
     leave();
     throw error;
   });
@@ -51,7 +73,7 @@ export async function startGateway(options = []) {
     process.removeListener('exit', leave);
     if (child.exitCode !== null || child.signalCode !== null) return exited;
     child.kill(signal);
-    const how = await Promise.race([exited, after(15_000, () => new Error('the gateway did not end within 15 s of SIGTERM')).catch((error) => error)]);
+    const how = await Promise.race([exited, after(15_000, () => new Error(`${name} did not end within 15 s of ${signal}`)).catch((error) => error)]);
     if (how instanceof Error) {
       child.kill('SIGKILL');
       throw how;
@@ -159,7 +181,7 @@ function sessionsOf(page) {
           };
           const session = await probe.sdk.connect({ source: probe.camera, ...options }).finally(() => (window.RTCPeerConnection = Connection));
           probe.keep(name, session);
-          for (const event of ['detections', 'stats', 'error', 'close']) {
+          for (const event of ['detections', 'stats', 'service', 'error', 'close']) {
             const heard = (probe.kept[`${name}.${event}`] = []);
             session.on(event, (detail) => heard.push({ t: performance.now(), ...JSON.parse(JSON.stringify(detail ?? null)), text: detail?.message }));
           }

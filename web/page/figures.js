@@ -57,7 +57,8 @@ export class Figures {
    * @param {number | null} shownFps frames that the page showed, if it can tell
    */
   draw(stats, measures, shownFps) {
-    const { residence_ms: residence = {}, stages_ms: stages = {} } = stats;
+    const { stages_ms: stages = {} } = stats;
+    const residence = stats.residence_ms ?? {};
     const { received } = measures;
     this.#tile('camera', number(measures.camera.fps ?? stats.fps_in, 0), 'fps');
     this.#tile('processed', number(stats.fps_analysed, 0), 'fps');

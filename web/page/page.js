@@ -30,6 +30,9 @@ const ERROR_TITLES = {
   timeout: 'The change was not confirmed',
 };
 
+/** Problems that the hint on the picture tells of, for as long as they last. */
+const ABOUT_WORKERS = /:(no-worker|broker-down)$/;
+
 const STATUS = { idle: 'Ready', camera: 'Asking for the camera', connecting: 'Connecting', live: 'Live', interrupted: 'Interrupted', failed: 'Not connected' };
 
 const at = Object.fromEntries([...document.querySelectorAll('[id]')].map((found) => [found.id, found]));
@@ -45,6 +48,7 @@ let camera = null;
 let session = null;
 let starting = null;
 let waitingSince = null;
+let placeholder = false;
 let facesSeen = null;
 const shown = { frames: 0, since: performance.now() };
 
@@ -107,10 +111,12 @@ async function start(click) {
 function attach(made) {
   at.output.srcObject = made.output;
   waitingSince = null;
+  placeholder = false;
   facesSeen = null;
   become(made.state);
   made.on('state', (state) => state !== 'closed' && become(state));
-  made.on('error', tell);
+  made.on('error', (error) => ABOUT_WORKERS.test(error.problem?.type) || tell(error));
+  made.on('service', () => drawWaiting());
   made.on('detections', ({ faces }) => (facesSeen = faces.length));
   made.on('stats', (stats) => drawStats(made, stats));
   made.on('close', ({ error }) => {
@@ -224,8 +230,10 @@ async function loadEffects({ quiet = false } = {}) {
     return true;
   }
   const asked = ASKED.get('effect');
-  const usable = [...known.values()].filter((effect) => effect.available);
-  choose(known.has(asked) ? asked : (usable.find((effect) => effect.models.length) ?? usable[0] ?? [...known.values()][0])?.name);
+  // Without workers rather an effect that waits for one than none: nobody is shown a raw picture who did not ask for it.
+  const all = [...known.values()];
+  const withModels = all.filter((effect) => effect.models.length);
+  choose(known.has(asked) ? asked : (withModels.find((effect) => effect.available) ?? withModels[0] ?? all[0])?.name);
   if (asked && !known.has(asked)) {
     notify('Unknown effect', `The address of this page asks for the effect '${asked}'. There are: ${[...known.keys()].join(', ')}.`);
     return false;
@@ -291,14 +299,18 @@ async function drawStats(made, stats) {
   drawWaiting(stats);
 }
 
-/** Says why the picture stands still or is a stand-in: a moment is normal, longer means that no worker answers. */
-function drawWaiting({ state, placeholder }) {
-  const waiting = state === 'waiting' || placeholder;
-  waitingSince = waiting ? (waitingSince ?? performance.now()) : null;
-  const long = waiting && performance.now() - waitingSince >= WORKER_PATIENCE_MS;
-  const what = placeholder ? 'A stand-in is shown until the first result comes.' : 'The last finished picture is held.';
-  const why = long ? ' No worker answers: start one with “ooblex worker”, or “ooblex serve --workers 2”.' : '';
-  const text = waiting ? what + why : '';
+/** Says why the picture stands still or is a stand-in: a moment is normal, and longer has a reason. */
+function drawWaiting(stats) {
+  if (stats) {
+    placeholder = stats.placeholder;
+    waitingSince = stats.state === 'waiting' || placeholder ? (waitingSince ?? performance.now()) : null;
+  }
+  const { effect, state } = session?.service ?? {};
+  const title = known.get(effect)?.title ?? effect;
+  const why = { no_worker: `No worker serves ${title} now. `, broker_down: 'The gateway has lost the way to its workers. ' }[state] ?? '';
+  const what = placeholder ? 'A stand-in is shown' : 'The last picture is held';
+  const slow = waitingSince !== null && performance.now() - waitingSince >= WORKER_PATIENCE_MS;
+  const text = why ? `${why}${what}; it goes on by itself.` : waitingSince === null ? '' : `${what} until a result comes.${slow ? ' The workers may be busy or stuck.' : ''}`;
   if (at.hint.textContent !== text) at.hint.textContent = text;
 }
 

@@ -86,13 +86,26 @@ export interface Effect {
   models: string[];
   /** Whether a worker serves it now. */
   available: boolean;
+  /** Worker threads that serve it; 0 for an effect that needs none. */
+  workers: number;
   unavailable_reason?: string;
 }
 
 export interface EffectList {
   effects: Effect[];
-  /** What runs the models, such as `ONNX Runtime 1.32.0`. */
-  backend: string;
+  /** What runs the models, such as `ONNX Runtime 1.32.0`; null when they run in other processes. */
+  backend: string | null;
+  /** What they run on, such as `cpu`; null when they run in other processes. */
+  device: string | null;
+  /** Worker threads of all effects together. */
+  workers: number;
+  /** Between the gateway and its workers. */
+  broker: {
+    kind: 'local' | 'redis';
+    connected: boolean;
+    /** What is wrong now, with its mend. */
+    trouble: string | null;
+  };
 }
 
 export interface ConnectOptions {
@@ -165,8 +178,8 @@ export interface Stats {
   bitrate_bps: number;
   /** What the network is thought to take; null or absent when the browser gives no feedback for it. */
   estimate_bps?: number | null;
-  /** From a frame's last packet in to its first packet out. */
-  residence_ms: { p50: number; p95: number; p99: number };
+  /** From a frame's last packet in to its first packet out; null when none went out. */
+  residence_ms: { p50: number; p95: number; p99: number } | null;
   /** Mean time of a frame in each stage. */
   stages_ms: Partial<Record<Stage, number>>;
   /** Frames that were dropped, by reason. */
@@ -175,6 +188,16 @@ export interface Stats {
   placeholder: boolean;
   /** `waiting`: no results come at the moment. */
   state: 'live' | 'waiting';
+  service: ServiceState;
+}
+
+/** `no_worker`: no worker serves the effect now; `broker_down`: the gateway can not reach its workers now. */
+export type ServiceState = 'served' | 'no_worker' | 'broker_down';
+
+/** Workers of the effect have come or gone. While there are none the last picture is held; it goes on by itself. */
+export interface Service {
+  effect: string;
+  state: ServiceState;
 }
 
 /** What the browser measures, over the time since the last call; null where it cannot tell (yet). */
@@ -202,6 +225,7 @@ export interface SessionEvents {
   /** Once a second. */
   stats: Stats;
   detections: Detections;
+  service: Service;
   /** Something is wrong and the session goes on. */
   error: OoblexError;
   state: SessionState;
@@ -222,6 +246,8 @@ export class Session extends EventTarget {
   /** The effect and its parameters, as the gateway last confirmed them. */
   readonly effect: string | null;
   readonly params: Parameters;
+  /** Whether workers serve the effect now; its name is null until the gateway has said something. */
+  readonly service: { effect: string | null; state: ServiceState };
 
   /** Listens to an event; the function that comes back ends it. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (detail: SessionEvents[Name]) => void): () => void;

@@ -25,7 +25,7 @@ const DETAILS = {
   'effect-rejected': 'The gateway refused this effect or its parameters.',
   'gateway-error': 'The gateway reported a problem.',
   closed: 'The session has ended: connect again.',
-  timeout: 'The gateway did not confirm the change in time. It confirms with the first frame that has it: is the camera still sending?',
+  timeout: 'The gateway did not confirm the change in time. It confirms with the first frame that has it: is the camera still sending, and does a worker serve the effect?',
 };
 
 /** Every error that this module throws or emits, except wrong arguments (TypeError) and an abort by the caller's signal. */
@@ -99,6 +99,7 @@ export class Session extends EventTarget {
   #confirmed;
   #wanted;
   #earlier = null;
+  #service = { effect: null, state: 'served' };
   #leave = () => void this.close();
   #inputEnded = () => this.#emit('error', new OoblexError('no-camera', { detail: 'The camera stopped: was it unplugged or taken away? Give the session another source.' }));
 
@@ -112,8 +113,10 @@ export class Session extends EventTarget {
     link.listen({
       stats: (stats) => {
         if (!this.#wanted.effect) this.#confirmed = this.#wanted = { effect: stats.effect, params: {} };
+        if (stats.service) this.#serve(stats.effect, stats.service);
         this.#emit('stats', stats);
       },
+      service: ({ effect, state }) => this.#serve(effect, state),
       detections: (detections) => this.#emit('detections', detections),
       error: (error) => this.#emit('error', error),
       state: (state) => this.#become(state),
@@ -134,6 +137,9 @@ export class Session extends EventTarget {
   get effect() { return this.#confirmed.effect; }
   /** Its parameters, as the gateway last confirmed them. */
   get params() { return this.#confirmed.params; }
+
+  /** Whether workers serve which effect: 'served', 'no_worker', or 'broker_down'. While they do not, the last picture is held. */
+  get service() { return this.#service; }
 
   /** Calls `listener` with the detail of each event of this name; gives back the function that ends it. */
   on(name, listener) {
@@ -221,6 +227,13 @@ export class Session extends EventTarget {
     if (this.#state === state || this.#state === 'closed') return;
     this.#state = state;
     this.#emit('state', state);
+  }
+
+  /** The figures say so, too: what came before anybody listened is not missed for longer than a second. */
+  #serve(effect, state) {
+    const { effect: before, state: told } = this.#service;
+    this.#service = { effect, state };
+    if (state !== told || (state !== 'served' && effect !== before)) this.#emit('service', { effect, state });
   }
 
   #emit(name, detail) {
@@ -373,6 +386,7 @@ export class Control {
       case 'ack': return this.#settle(message.id, 'resolve', message);
       case 'stats': return this.listeners.stats?.(message);
       case 'detections': return this.listeners.detections?.(message);
+      case 'service': return this.listeners.service?.(message);
       case 'error': {
         const problem = problemOf(message.problem, 0);
         if (this.#pending.has(message.id)) return this.#settle(message.id, 'reject', new OoblexError('effect-rejected', { problem }));

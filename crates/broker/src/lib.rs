@@ -1,40 +1,91 @@
-//! Hands the freshest frame of each track to the first free worker, fairly between tracks.
+//! Hands the freshest frame of each track to the first free worker that serves its effect, fairly between tracks.
 //!
 //! One contract, kept by every kind of [`Broker`] and held against all of them by `tests/contract.rs`:
 //!
 //! * at most one job of a track waits; a newer one takes its place, and the older completes as [`Outcome::Replaced`];
-//! * a worker gets the newest job of the track that has waited longest;
+//! * a worker gets the newest job of the track that has waited longest, among the effects that it serves;
 //! * a job whose deadline passes while it waits completes as [`Outcome::Expired`] and reaches no worker;
-//! * every completion goes to its own track, and to nobody once the track is closed.
+//! * every completion goes to its own track, and to nobody once the track is closed;
+//! * tracks are told when the first worker of an effect comes and when the last one goes.
+//!
+//! [`Broker::local`] stays within the process; [`Broker::redis`] joins gateways and workers of any number of machines.
 
 mod local;
+mod redis;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ooblex_pipeline::{Completion, Job, Outcome, TrackId};
+use ooblex_pipeline::{Analysis, Completion, EffectName, Job, Outcome, TrackId};
 
 pub use local::Local;
+pub use redis::{Identity, Redis, RedisError, RedisOptions, RedisUrl, UrlError};
 
-/// Takes the completions of one track. Called on workers' threads: it must not block.
-pub type CompletionSink = Box<dyn Fn(Completion) + Send + Sync>;
+/// What a broker tells a track.
+#[derive(Debug)]
+pub enum Notice {
+    /// A job of the track has ended.
+    Completed(Completion),
+    /// [`Broker::service`] may say something else now.
+    ServiceChanged,
+}
+
+/// Takes what one track is told. Called on threads of workers and of the broker: it must not block, nor call the broker.
+pub type Sink = Box<dyn Fn(Notice) + Send + Sync>;
+
+/// Whether frames of an effect would reach a worker now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// At least one worker serves it.
+    Served,
+    /// The workers can be seen, and none serves it.
+    NoWorker,
+    /// The broker is not connected, so nobody can say.
+    Disconnected,
+}
+
+/// What a broker knows of its workers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Capacity {
+    /// Workers (threads) that take jobs.
+    pub workers: usize,
+    /// Of those, how many serve each effect; effects that none serves are left out.
+    pub serving: BTreeMap<EffectName, usize>,
+    /// How many run on each device, as they announce it; empty where all are of this process.
+    pub devices: BTreeMap<String, usize>,
+    /// Time that all workers together have spent on jobs since the broker was made.
+    pub busy: Duration,
+    /// Tracks whose frame waits for a worker.
+    pub waiting: usize,
+}
+
+/// How a broker is, and what went wrong on it since it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Frames and results can pass.
+    pub connected: bool,
+    /// What is wrong now, in a sentence with its mend; without secrets.
+    pub trouble: Option<String>,
+    /// Connections that were made again after they had broken.
+    pub reconnects: u64,
+    /// What was asked and not done, by kind of error; every kind is listed.
+    pub errors: Vec<(&'static str, u64)>,
+    /// Results that came after their frame had been given up.
+    pub late: u64,
+    /// Turns that were lost with their worker and queued again.
+    pub turns_requeued: u64,
+    /// Nodes that are there and speak another version of the wire format.
+    pub strangers: usize,
+}
 
 /// The queue between tracks and workers. Clones share it.
 #[derive(Clone)]
 pub enum Broker {
     /// In this process: ownership moves, nothing is copied.
     Local(Arc<Local>),
-}
-
-/// What a broker knows of its workers.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Capacity {
-    /// Workers that take jobs.
-    pub workers: usize,
-    /// Time that all workers together have spent on jobs since the broker was made.
-    pub busy: Duration,
-    /// Tracks whose frame waits for a worker.
-    pub waiting: usize,
+    /// Through Redis, between processes and machines.
+    Redis(Arc<Redis>),
 }
 
 impl Broker {
@@ -43,10 +94,28 @@ impl Broker {
         Broker::Local(Arc::default())
     }
 
-    /// From now on completions of this track go to `sink`.
-    pub fn open_track(&self, track: TrackId, sink: CompletionSink) {
+    /// A broker for tracks and workers of all processes that share a Redis. Connections are made in the background, and made
+    /// again for as long as the broker is there.
+    ///
+    /// # Errors
+    /// When waiting would not mend it: Redis is there and refuses this user, or a file that is needed can not be read.
+    pub fn redis(options: RedisOptions) -> Result<Self, RedisError> {
+        Redis::new(options).map(Arc::new).map(Broker::Redis)
+    }
+
+    /// This process is going to have tracks. Said at its start, the connections for their frames stand when the first one comes.
+    pub fn open_gateway(&self) {
+        match self {
+            Broker::Local(_) => {}
+            Broker::Redis(redis) => redis.open_gateway(),
+        }
+    }
+
+    /// From now on `sink` is told what becomes of this track's jobs.
+    pub fn open_track(&self, track: TrackId, sink: Sink) {
         match self {
             Broker::Local(local) => local.open_track(track, sink),
+            Broker::Redis(redis) => redis.open_track(track, sink),
         }
     }
 
@@ -54,6 +123,7 @@ impl Broker {
     pub fn close_track(&self, track: TrackId) {
         match self {
             Broker::Local(local) => local.close_track(track),
+            Broker::Redis(redis) => redis.close_track(track),
         }
     }
 
@@ -61,54 +131,89 @@ impl Broker {
     pub fn submit(&self, job: Job) {
         match self {
             Broker::Local(local) => local.submit(job),
+            Broker::Redis(redis) => redis.submit(job),
         }
     }
 
-    /// Announces one more worker. It is counted until the [`WorkerSeat`] is dropped.
-    pub fn join(&self) -> WorkerSeat {
+    /// Announces one more worker, which serves `effects`. It is counted until the [`WorkerSeat`] is dropped.
+    pub fn join(&self, effects: &[EffectName]) -> WorkerSeat {
+        WorkerSeat(match self {
+            Broker::Local(local) => Seat::Local(local::Seat::new(local.clone(), effects)),
+            Broker::Redis(redis) => Seat::Redis(redis::Seat::new(redis.clone(), effects)),
+        })
+    }
+
+    /// Whether frames of an effect would reach a worker now.
+    pub fn service(&self, effect: &EffectName) -> Service {
         match self {
-            Broker::Local(local) => local.join(),
+            Broker::Local(local) => local.service(effect),
+            Broker::Redis(redis) => redis.service(effect),
         }
-        WorkerSeat { broker: self.clone() }
     }
 
     /// What is known of the workers now.
     pub fn capacity(&self) -> Capacity {
         match self {
             Broker::Local(local) => local.capacity(),
+            Broker::Redis(redis) => redis.capacity(),
         }
     }
 
-    /// No worker gets another job: all that wait in [`WorkerSeat::take`] return.
+    /// How the broker is.
+    pub fn health(&self) -> Health {
+        match self {
+            Broker::Local(_) => Health::local(),
+            Broker::Redis(redis) => redis.health(),
+        }
+    }
+
+    /// No worker of this process gets another job: all that wait in [`WorkerSeat::take`] return.
     pub fn close(&self) {
         match self {
             Broker::Local(local) => local.close(),
+            Broker::Redis(redis) => redis.close(),
         }
     }
 }
 
+impl Health {
+    /// Within one process nothing can break.
+    fn local() -> Self {
+        let errors = redis::ErrorKind::ALL.map(|kind| (kind.label(), 0)).to_vec();
+        Self { connected: true, trouble: None, reconnects: 0, errors, late: 0, turns_requeued: 0, strangers: 0 }
+    }
+}
+
 /// The place of one worker at the broker.
-pub struct WorkerSeat {
-    broker: Broker,
+pub struct WorkerSeat(Seat);
+
+enum Seat {
+    Local(local::Seat),
+    Redis(redis::Seat),
 }
 
 impl WorkerSeat {
     /// Waits for a job. `None` once the broker is closed.
     pub fn take(&self) -> Option<TakenJob> {
-        let job = match &self.broker {
-            Broker::Local(local) => local.take(),
-        }?;
-        let taken = Instant::now();
-        Some(TakenJob { queued: taken.saturating_duration_since(job.submitted), taken, job: Some(job), broker: self.broker.clone() })
+        let (job, queued, hand) = match &self.0 {
+            Seat::Local(seat) => {
+                let job = seat.take()?;
+                let queued = job.submitted.elapsed();
+                (job, queued, Hand::Local(seat.local().clone()))
+            }
+            Seat::Redis(seat) => {
+                let (job, hand) = seat.take()?;
+                (job, Duration::ZERO, Hand::Redis(hand))
+            }
+        };
+        Some(TakenJob { job: Some(job), queued, taken: Instant::now(), hand })
     }
 }
 
-impl Drop for WorkerSeat {
-    fn drop(&mut self) {
-        match &self.broker {
-            Broker::Local(local) => local.leave(),
-        }
-    }
+/// The way back of a result.
+enum Hand {
+    Local(Arc<Local>),
+    Redis(redis::Hand),
 }
 
 /// A job in a worker's hands. Dropped without a result (its worker panicked), it completes as failed.
@@ -116,7 +221,7 @@ pub struct TakenJob {
     job: Option<Job>,
     queued: Duration,
     taken: Instant,
-    broker: Broker,
+    hand: Hand,
 }
 
 impl TakenJob {
@@ -126,19 +231,20 @@ impl TakenJob {
     }
 
     /// Sends the result on its way.
-    pub fn complete(mut self, result: Result<ooblex_pipeline::Analysis, String>) {
+    pub fn complete(mut self, result: Result<Analysis, String>) {
         self.finish(result);
     }
 
-    fn finish(&mut self, result: Result<ooblex_pipeline::Analysis, String>) {
+    fn finish(&mut self, result: Result<Analysis, String>) {
         let Some(job) = self.job.take() else { return };
         let analysing = self.taken.elapsed();
         let outcome = match result {
             Ok(analysis) => Outcome::Analysed { analysis, queued: self.queued, analysing },
             Err(reason) => Outcome::Failed { reason },
         };
-        match &self.broker {
-            Broker::Local(local) => local.complete(Completion { track: job.track, seq: job.seq, outcome }, analysing),
+        match &self.hand {
+            Hand::Local(local) => local.complete(Completion { track: job.track, seq: job.seq, outcome }, analysing),
+            Hand::Redis(hand) => hand.complete(&job, outcome, analysing),
         }
     }
 }

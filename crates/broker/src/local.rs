@@ -1,12 +1,12 @@
 //! The broker within one process: fair slots behind a lock that is held for moves only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ooblex_pipeline::{Completion, FairSlots, Job, Outcome, TrackId};
+use ooblex_pipeline::{Completion, EffectName, FairSlots, Job, Outcome, TrackId};
 
-use crate::{Capacity, CompletionSink};
+use crate::{Capacity, Notice, Service, Sink};
 
 /// See [`crate::Broker`] for the contract.
 #[derive(Default)]
@@ -18,14 +18,15 @@ pub struct Local {
 #[derive(Default)]
 struct State {
     slots: FairSlots<Job>,
-    sinks: HashMap<TrackId, Arc<CompletionSink>>,
+    sinks: HashMap<TrackId, Arc<Sink>>,
     workers: usize,
+    serving: BTreeMap<EffectName, usize>,
     busy: Duration,
     closed: bool,
 }
 
 impl Local {
-    pub(crate) fn open_track(&self, track: TrackId, sink: CompletionSink) {
+    pub(crate) fn open_track(&self, track: TrackId, sink: Sink) {
         self.lock().sinks.insert(track, Arc::new(sink));
     }
 
@@ -40,20 +41,41 @@ impl Local {
         if !state.sinks.contains_key(&job.track) {
             return;
         }
-        let replaced = state.slots.put(job.track, job);
-        match replaced {
-            Some(older) => self.deliver(state, Completion { track: older.track, seq: older.seq, outcome: Outcome::Replaced }),
-            None => self.work.notify_one(),
+        // All are woken, since not every worker serves every effect.
+        self.work.notify_all();
+        if let Some(older) = state.slots.put(job.track, job) {
+            self.deliver(state, Completion { track: older.track, seq: older.seq, outcome: Outcome::Replaced });
         }
     }
 
-    pub(crate) fn take(&self) -> Option<Job> {
+    pub(crate) fn complete(&self, completion: Completion, busy: Duration) {
+        let mut state = self.lock();
+        state.busy += busy;
+        self.deliver(state, completion);
+    }
+
+    pub(crate) fn service(&self, effect: &EffectName) -> Service {
+        if self.lock().serving.contains_key(effect) { Service::Served } else { Service::NoWorker }
+    }
+
+    pub(crate) fn capacity(&self) -> Capacity {
+        let state = self.lock();
+        let (workers, serving, busy) = (state.workers, state.serving.clone(), state.busy);
+        Capacity { workers, serving, devices: BTreeMap::new(), busy, waiting: state.slots.len() }
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_all();
+    }
+
+    fn take(&self, effects: &[EffectName]) -> Option<Job> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            match state.slots.take() {
+            match state.slots.take_if(|job| effects.contains(&job.effect)) {
                 Some(job) if job.deadline > Instant::now() => return Some(job),
                 Some(late) => {
                     self.deliver(state, Completion { track: late.track, seq: late.seq, outcome: Outcome::Expired });
@@ -64,28 +86,25 @@ impl Local {
         }
     }
 
-    pub(crate) fn complete(&self, completion: Completion, busy: Duration) {
+    fn join(&self, effects: &[EffectName]) {
         let mut state = self.lock();
-        state.busy += busy;
-        self.deliver(state, completion);
+        state.workers += 1;
+        for effect in effects {
+            *state.serving.entry(effect.clone()).or_default() += 1;
+        }
+        self.tell_all(state);
     }
 
-    pub(crate) fn join(&self) {
-        self.lock().workers += 1;
-    }
-
-    pub(crate) fn leave(&self) {
-        self.lock().workers -= 1;
-    }
-
-    pub(crate) fn capacity(&self) -> Capacity {
-        let state = self.lock();
-        Capacity { workers: state.workers, busy: state.busy, waiting: state.slots.len() }
-    }
-
-    pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.work.notify_all();
+    fn leave(&self, effects: &[EffectName]) {
+        let mut state = self.lock();
+        state.workers -= 1;
+        for effect in effects {
+            if let Some(workers) = state.serving.get_mut(effect) {
+                *workers -= 1;
+            }
+        }
+        state.serving.retain(|_, workers| *workers > 0);
+        self.tell_all(state);
     }
 
     /// Calls the track's sink without holding the lock.
@@ -93,12 +112,46 @@ impl Local {
         let sink = state.sinks.get(&completion.track).cloned();
         drop(state);
         if let Some(sink) = sink {
-            sink(completion);
+            sink(Notice::Completed(completion));
         }
+    }
+
+    /// Calls all sinks without holding the lock.
+    fn tell_all(&self, state: MutexGuard<'_, State>) {
+        let sinks: Vec<_> = state.sinks.values().cloned().collect();
+        drop(state);
+        sinks.iter().for_each(|sink| sink(Notice::ServiceChanged));
     }
 
     /// A panic while the lock was held can not have left half a move behind, so its poison is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker's place.
+pub(crate) struct Seat {
+    local: Arc<Local>,
+    effects: Vec<EffectName>,
+}
+
+impl Seat {
+    pub(crate) fn new(local: Arc<Local>, effects: &[EffectName]) -> Self {
+        local.join(effects);
+        Self { local, effects: effects.to_vec() }
+    }
+
+    pub(crate) fn take(&self) -> Option<Job> {
+        self.local.take(&self.effects)
+    }
+
+    pub(crate) fn local(&self) -> &Arc<Local> {
+        &self.local
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.local.leave(&self.effects);
     }
 }

@@ -1,33 +1,63 @@
 //! The contract of the broker, held against every kind of it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::mpsc::{Receiver, channel};
+mod common;
+
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ooblex_broker::Broker;
-use ooblex_pipeline::{Analysis, Completion, EffectName, FrameSeq, Job, ModelInput, Outcome, Rgb, TrackId};
+use common::{RedisServer, WITHIN, analysis, eventually, gateway, job, next, open};
+use ooblex_broker::{Broker, Notice, Service, WorkerSeat};
+use ooblex_pipeline::{Completion, EffectName, FrameSeq, Job, Outcome, TrackId};
 
-const WITHIN: Duration = Duration::from_secs(10);
+/// A broker, and what has to be there for as long as it is.
+struct Made {
+    broker: Broker,
+    _server: Option<RedisServer>,
+}
 
-/// Runs every case of the contract on one kind of broker.
+fn local() -> Made {
+    Made { broker: Broker::local(), _server: None }
+}
+
+fn redis() -> Made {
+    let server = RedisServer::start();
+    let broker = gateway(&server);
+    Made { broker, _server: Some(server) }
+}
+
+/// Runs every case of the contract on every kind of broker.
 macro_rules! contract {
-    ($kind:ident, $make:expr; $($case:ident),+ $(,)?) => {
-        mod $kind {
+    ($($case:ident),+ $(,)?) => {
+        mod local {
             $(#[test]
             fn $case() {
-                super::$case($make);
+                let made = super::local();
+                super::$case(made.broker.clone());
+            })+
+        }
+        mod redis {
+            $(#[test]
+            fn $case() {
+                let made = super::redis();
+                super::$case(made.broker.clone());
             })+
         }
     };
 }
 
-contract!(local, ooblex_broker::Broker::local();
+contract!(
     newest_frame_of_a_track_replaces_the_one_that_waits,
+    newest_frame_replaces_the_one_that_waits_for_another_effect,
     tracks_take_turns,
+    effects_take_turns,
     frame_past_its_deadline_reaches_no_worker,
+    frame_that_waits_until_its_deadline_reaches_no_worker,
     failure_and_panic_of_a_worker_come_back_as_failed,
     completions_go_to_their_own_track_only,
+    worker_gets_only_jobs_of_effects_that_it_serves,
+    tracks_are_told_of_the_first_worker_and_of_the_last,
     closed_track_gets_nothing_and_leaves_nothing,
     close_wakes_all_workers,
     workers_are_counted_while_they_are_there,
@@ -37,21 +67,35 @@ contract!(local, ooblex_broker::Broker::local();
 fn newest_frame_of_a_track_replaces_the_one_that_waits(broker: Broker) {
     let completions = open(&broker, 1);
     (0..3).for_each(|seq| broker.submit(job(1, seq)));
-    let seat = broker.join();
+    let mut replaced = [next(&completions), next(&completions)];
+    replaced.sort_by_key(|completion| completion.seq);
+    assert!(replaced.iter().all(|completion| matches!(completion.outcome, Outcome::Replaced)));
+    assert_eq!(replaced.map(|completion| completion.seq), [FrameSeq(0), FrameSeq(1)]);
+    let seat = join(&broker);
     let taken = seat.take().unwrap();
     assert_eq!(taken.job().seq, FrameSeq(2));
     taken.complete(Ok(analysis(2)));
-    assert!(matches!(next(&completions), Completion { seq: FrameSeq(0), outcome: Outcome::Replaced, .. }));
-    assert!(matches!(next(&completions), Completion { seq: FrameSeq(1), outcome: Outcome::Replaced, .. }));
     let Completion { seq, outcome: Outcome::Analysed { analysis: result, queued, .. }, .. } = next(&completions) else { panic!() };
     assert_eq!((seq, result), (FrameSeq(2), analysis(2)));
     assert!(queued <= WITHIN);
 }
 
+fn newest_frame_replaces_the_one_that_waits_for_another_effect(broker: Broker) {
+    let completions = open(&broker, 1);
+    broker.submit(Job { effect: EffectName::new("other"), ..job(1, 0) });
+    broker.submit(job(1, 1));
+    assert!(matches!(next(&completions), Completion { seq: FrameSeq(0), outcome: Outcome::Replaced, .. }));
+    let seat = broker.join(&[EffectName::new("other"), EffectName::new("test")]);
+    let taken = seat.take().unwrap();
+    assert_eq!(taken.job().seq, FrameSeq(1));
+    taken.complete(Ok(analysis(1)));
+    assert!(matches!(next(&completions), Completion { seq: FrameSeq(1), outcome: Outcome::Analysed { .. }, .. }));
+}
+
 fn tracks_take_turns(broker: Broker) {
     let _sinks = [open(&broker, 1), open(&broker, 2), open(&broker, 3)];
     [1, 2, 3].into_iter().for_each(|track| broker.submit(job(track, 0)));
-    let seat = broker.join();
+    let seat = join(&broker);
     let mut order = Vec::new();
     for seq in 1..7 {
         let taken = seat.take().unwrap();
@@ -62,12 +106,47 @@ fn tracks_take_turns(broker: Broker) {
     assert_eq!(order, [1, 2, 3, 1, 2, 3]);
 }
 
+fn effects_take_turns(broker: Broker) {
+    let completions = [open(&broker, 1), open(&broker, 2)];
+    let both = [EffectName::new("busy"), EffectName::new("test")];
+    let seat = broker.join(&both);
+    let mut of_test = 0;
+    for seq in 0..10 {
+        broker.submit(Job { effect: both[0].clone(), ..job(1, seq) });
+        broker.submit(job(2, seq));
+        for _ in 0..2 {
+            let taken = seat.take().unwrap();
+            of_test += usize::from(taken.job().effect == both[1]);
+            taken.complete(Ok(analysis(0)));
+        }
+        completions.iter().for_each(|completions| assert!(matches!(next(completions).outcome, Outcome::Analysed { .. })));
+    }
+    assert_eq!(of_test, 10, "the effect that is always asked for does not starve the other");
+}
+
 fn frame_past_its_deadline_reaches_no_worker(broker: Broker) {
     let late = open(&broker, 1);
     let fresh = open(&broker, 2);
     broker.submit(Job { deadline: Instant::now(), ..job(1, 0) });
     broker.submit(job(2, 0));
-    let seat = broker.join();
+    let seat = join(&broker);
+    let taken = seat.take().unwrap();
+    assert_eq!(taken.job().track, TrackId(2));
+    taken.complete(Ok(analysis(0)));
+    assert!(matches!(next(&late).outcome, Outcome::Expired));
+    assert!(matches!(next(&fresh).outcome, Outcome::Analysed { .. }));
+}
+
+fn frame_that_waits_until_its_deadline_reaches_no_worker(broker: Broker) {
+    let (late, fresh) = (open(&broker, 1), open(&broker, 2));
+    let deadline = Instant::now() + Duration::from_millis(50);
+    broker.submit(Job { deadline, ..job(1, 0) });
+    // A frame that is due later waits behind it.
+    broker.submit(job(2, 0));
+    while Instant::now() < deadline {
+        thread::park_timeout(deadline - Instant::now());
+    }
+    let seat = join(&broker);
     let taken = seat.take().unwrap();
     assert_eq!(taken.job().track, TrackId(2));
     taken.complete(Ok(analysis(0)));
@@ -77,7 +156,7 @@ fn frame_past_its_deadline_reaches_no_worker(broker: Broker) {
 
 fn failure_and_panic_of_a_worker_come_back_as_failed(broker: Broker) {
     let completions = open(&broker, 1);
-    let seat = broker.join();
+    let seat = join(&broker);
     broker.submit(job(1, 0));
     seat.take().unwrap().complete(Err("a tensor of NaN".into()));
     let Outcome::Failed { reason } = next(&completions).outcome else { panic!() };
@@ -95,7 +174,7 @@ fn completions_go_to_their_own_track_only(broker: Broker) {
     let (one, two) = (open(&broker, 1), open(&broker, 2));
     broker.submit(job(1, 10));
     broker.submit(job(2, 20));
-    let seat = broker.join();
+    let seat = join(&broker);
     let (first, second) = (seat.take().unwrap(), seat.take().unwrap());
     second.complete(Ok(analysis(2)));
     first.complete(Ok(analysis(1)));
@@ -103,14 +182,54 @@ fn completions_go_to_their_own_track_only(broker: Broker) {
     assert!(one.try_recv().is_err() && two.try_recv().is_err());
 }
 
+fn worker_gets_only_jobs_of_effects_that_it_serves(broker: Broker) {
+    let (mine, other) = (open(&broker, 1), open(&broker, 2));
+    broker.submit(Job { effect: EffectName::new("other"), ..job(2, 0) });
+    broker.submit(job(1, 0));
+    let seat = join(&broker);
+    let taken = seat.take().unwrap();
+    assert_eq!(taken.job().track, TrackId(1));
+    taken.complete(Ok(analysis(1)));
+    assert!(matches!(next(&mine).outcome, Outcome::Analysed { .. }));
+    assert!(other.try_recv().is_err(), "nobody who could has come yet");
+    let seat = broker.join(&[EffectName::new("other")]);
+    seat.take().unwrap().complete(Ok(analysis(2)));
+    assert!(matches!(next(&other).outcome, Outcome::Analysed { .. }));
+}
+
+fn tracks_are_told_of_the_first_worker_and_of_the_last(broker: Broker) {
+    let (sender, told) = channel();
+    let seen = broker.clone();
+    let effect = EffectName::new("test");
+    broker.open_track(TrackId(1), tell(sender));
+    let expect = |service: Service| {
+        let deadline = Instant::now() + WITHIN;
+        while seen.service(&EffectName::new("test")) != service {
+            let notice = told.recv_timeout(deadline - Instant::now()).expect("the track is told");
+            assert!(matches!(notice, Notice::ServiceChanged));
+        }
+    };
+    expect(Service::NoWorker);
+    let first = broker.join(std::slice::from_ref(&effect));
+    expect(Service::Served);
+    let second = broker.join(std::slice::from_ref(&effect));
+    eventually("two workers", || broker.capacity().serving.get(&effect) == Some(&2));
+    drop(first);
+    eventually("one worker", || broker.capacity().serving.get(&effect) == Some(&1));
+    assert_eq!(broker.service(&effect), Service::Served);
+    drop(second);
+    expect(Service::NoWorker);
+}
+
 fn closed_track_gets_nothing_and_leaves_nothing(broker: Broker) {
     let (gone, stays) = (open(&broker, 1), open(&broker, 2));
     broker.submit(job(1, 0));
-    let seat = broker.join();
+    let seat = join(&broker);
     let in_hand = seat.take().unwrap();
     broker.submit(job(1, 1));
+    eventually("a frame to wait", || broker.capacity().waiting == 1);
     broker.close_track(TrackId(1));
-    assert_eq!(broker.capacity().waiting, 0);
+    eventually("nothing to wait", || broker.capacity().waiting == 0);
     in_hand.complete(Ok(analysis(0)));
     broker.submit(job(1, 2));
     broker.submit(job(2, 0));
@@ -122,24 +241,24 @@ fn closed_track_gets_nothing_and_leaves_nothing(broker: Broker) {
 }
 
 fn close_wakes_all_workers(broker: Broker) {
-    let workers: Vec<_> = (0..3).map(|_| broker.join()).map(|seat| thread::spawn(move || seat.take().is_none())).collect();
+    let workers: Vec<_> = (0..3).map(|_| join(&broker)).map(|seat| thread::spawn(move || seat.take().is_none())).collect();
     broker.close();
     assert!(workers.into_iter().all(|worker| worker.join().unwrap()));
 }
 
 fn workers_are_counted_while_they_are_there(broker: Broker) {
     assert_eq!(broker.capacity().workers, 0);
-    let seats = [broker.join(), broker.join()];
-    assert_eq!(broker.capacity().workers, 2);
+    let seats = [join(&broker), join(&broker)];
+    eventually("two workers", || broker.capacity().workers == 2);
     drop(seats);
-    assert_eq!(broker.capacity().workers, 0);
+    eventually("no worker", || broker.capacity().workers == 0);
 }
 
 fn every_job_completes_once_under_load(broker: Broker) {
     const TRACKS: u64 = 8;
     const JOBS: u64 = 2000;
     let workers: Vec<_> = (0..4)
-        .map(|_| broker.join())
+        .map(|_| join(&broker))
         .map(|seat| {
             thread::spawn(move || {
                 while let Some(taken) = seat.take() {
@@ -149,6 +268,7 @@ fn every_job_completes_once_under_load(broker: Broker) {
             })
         })
         .collect();
+    eventually("four workers", || broker.capacity().workers == 4);
     let tracks: Vec<_> = (0..TRACKS).map(|track| (track, open(&broker, track))).collect();
     for seq in 0..JOBS {
         (0..TRACKS).for_each(|track| broker.submit(job(track, seq)));
@@ -167,27 +287,16 @@ fn every_job_completes_once_under_load(broker: Broker) {
         }
     }
     assert!(analysed >= TRACKS, "the last frame of each track is analysed at least");
-    assert!(broker.capacity().busy > Duration::ZERO);
+    eventually("the time that was spent", || broker.capacity().busy > Duration::ZERO);
     broker.close();
     workers.into_iter().for_each(|worker| worker.join().unwrap());
 }
 
-fn open(broker: &Broker, track: u64) -> Receiver<Completion> {
-    let (sender, receiver) = channel();
-    broker.open_track(TrackId(track), Box::new(move |completion| _ = sender.send(completion)));
-    receiver
+fn tell(told: Sender<Notice>) -> ooblex_broker::Sink {
+    Box::new(move |notice| _ = told.send(notice))
 }
 
-fn job(track: u64, seq: u64) -> Job {
-    let input = ModelInput { picture: Rgb { width: 1, height: 1, data: vec![0; 3] }, content: [0, 0, 1, 1], arguments: Vec::new() };
-    let submitted = Instant::now();
-    Job { track: TrackId(track), seq: FrameSeq(seq), effect: EffectName::new("test"), input, submitted, deadline: submitted + WITHIN }
-}
-
-fn analysis(mark: u32) -> Analysis {
-    Analysis::Picture(Rgb { width: mark, height: 0, data: Vec::new() })
-}
-
-fn next(completions: &Receiver<Completion>) -> Completion {
-    completions.recv_timeout(WITHIN).expect("a completion")
+/// A worker of the effect that jobs have here.
+fn join(broker: &Broker) -> WorkerSeat {
+    broker.join(&[EffectName::new("test")])
 }

@@ -1,4 +1,4 @@
-//! VP8 and H.264 between compressed frames and pixels, and pictures turned upright.
+//! VP8 and H.264 between compressed frames and pixels, and pictures turned upright and made smaller.
 //!
 //! Owns the two codec libraries (libvpx, openh264) and all of the workspace's `unsafe`. It knows nothing of RTP, tracks, threads or
 //! effects: [`Decoder`] and [`Encoder`] are driven by whoever owns a track, one call a frame, on a thread of the caller's choice.
@@ -11,6 +11,7 @@ mod encoder;
 mod h264;
 mod planes;
 mod rotate;
+mod scale;
 #[cfg(test)]
 mod tests;
 mod vp8;
@@ -19,6 +20,7 @@ pub use decoder::{DecodeError, Decoder, Undecodable, is_keyframe};
 pub use encoder::{EncodeError, Encoder, EncoderConfig, Speed};
 pub use h264::h264_is_accelerated;
 pub use rotate::{Rotation, rotate};
+pub use scale::Scaler;
 
 /// A codec could not be set up.
 #[derive(Debug, thiserror::Error)]

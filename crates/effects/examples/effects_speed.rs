@@ -1,40 +1,107 @@
-//! Prints what each step of each effect takes, on one thread, and the memory of a process with two workers.
+//! Prints what each step of each effect takes, on one thread, and the memory of a process with two workers. On another device than
+//! the processor it also prints by how much the results differ from those of the processor.
 //!
-//! `cargo run --release -p ooblex-effects --example effects_speed [ort|rten]`: memory is told apart only when one backend runs alone.
+//! `cargo run --release -p ooblex-effects --example effects_speed [ort|rten] [DEVICE]`: memory is told apart only when one backend
+//! runs alone. `ORT_DYLIB_PATH` names a library of ONNX Runtime that knows the device.
 
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ooblex_effects::{Backend, Effect, ModelStore, Models, Parameters, Runtime, effects, find};
-use ooblex_pipeline::{EffectName, I420};
+use ooblex_effects::{Backend, Device, Effect, ModelStore, Models, Parameters, Runtime, effects, find, i420_from_rgb};
+use ooblex_pipeline::{Analysis, EffectName, Face, I420, Rgb};
 use serde_json::{Value, json};
 
 const SIZES: [(u32, u32); 2] = [(640, 480), (1280, 720)];
 const ROUNDS: usize = 60;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match print_all() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_all() -> Result<(), Box<dyn Error>> {
     println!("at start: {}", memory());
-    let only = std::env::args().nth(1);
-    for backend in [Backend::Ort, Backend::Rten].into_iter().filter(|backend| only.as_deref().is_none_or(|only| only == backend.label())) {
-        let runtime = Runtime::load(None, Some(backend))?;
+    let mut backends = vec![Backend::Ort, Backend::Rten];
+    let mut device = Device::Cpu;
+    for argument in std::env::args().skip(1) {
+        match backends.iter().find(|backend| backend.label() == argument) {
+            Some(only) => backends = vec![*only],
+            None => device = argument.parse()?,
+        }
+    }
+    if device != Device::Cpu && backends.len() > 1 {
+        backends = vec![Backend::Ort];
+    }
+    for backend in backends {
+        let runtime = Runtime::load(None, Some(backend))?.with_device(device)?;
         println!("\n{}", runtime.describe());
         two_workers(&runtime)?;
+        let start = Instant::now();
         let mut models = Models::load(&runtime, &ModelStore::embedded(), &effects())?;
-        println!("one worker, models loaded: {}", memory());
-        println!("{:42} {:>9} {:>9} {:>9}   median ms", "", "prepare", "analyse", "compose");
+        println!("one worker, models loaded in {:.1} s: {}", start.elapsed().as_secs_f64(), memory());
+        println!("{:42} {:>9} {:>9} {:>9} {:>9}   median ms", "", "prepare", "analyse", "compose", "first");
         for effect in effects() {
             for (width, height) in SIZES {
                 for given in settings(&*effect) {
                     let steps = measure(&*effect, &mut models, &frame(width, height), &given)?;
-                    let [prepare, analyse, compose] = steps.map(|time| time.as_secs_f64() * 1e3);
+                    let [prepare, analyse, compose, first] = steps.map(|time| time.as_secs_f64() * 1e3);
                     let name = format!("{} {width}x{height} {}", effect.name(), given.as_object().map_or(String::new(), words));
-                    println!("{name:42} {prepare:9.2} {analyse:9.2} {compose:9.2}");
+                    println!("{name:42} {prepare:9.2} {analyse:9.2} {compose:9.2} {first:9.2}");
                 }
             }
         }
+        if device != Device::Cpu {
+            differences(runtime, &mut models)?;
+        }
     }
     Ok(())
+}
+
+/// By how much the device's results differ from the processor's, by the same library, on a real picture.
+fn differences(runtime: Runtime, on_device: &mut Models) -> Result<(), Box<dyn Error>> {
+    let mut on_cpu = Models::load(&runtime.with_device(Device::Cpu)?, &ModelStore::embedded(), &effects())?;
+    let picture = picture()?;
+    for effect in effects().into_iter().filter(|effect| effect.needs_worker()) {
+        for given in settings(&*effect) {
+            let input = effect.painter().prepare(&picture, &Parameters::parse(effect.parameters(), &given)?);
+            let [cpu, device] = [effect.analyse(&mut on_cpu, &input)?, effect.analyse(on_device, &input)?].map(numbers);
+            if cpu.len() != device.len() {
+                println!("{} {given}: {} numbers instead of {}", effect.name(), device.len(), cpu.len());
+                continue;
+            }
+            let differences: Vec<_> = cpu.iter().zip(&device).map(|(a, b)| (a - b).abs()).collect();
+            let (most, mean) = (differences.iter().copied().fold(0.0, f32::max), differences.iter().sum::<f32>() / cpu.len() as f32);
+            println!("{} {given}: differs from cpu by {mean:.5} on average, {most:.5} at most, in {} numbers", effect.name(), cpu.len());
+        }
+    }
+    Ok(())
+}
+
+/// All numbers of a result: probabilities and colours of 0..=255, scores and places as shares.
+fn numbers(analysis: Analysis) -> Vec<f32> {
+    let of_face = |face: Face| [face.score].into_iter().chain(face.rect).chain(face.keypoints.into_iter().flatten());
+    match analysis {
+        Analysis::Mask(mask) => mask.probability.into_iter().map(f32::from).collect(),
+        Analysis::Faces(faces) => faces.into_iter().flat_map(of_face).collect(),
+        Analysis::Picture(picture) => picture.data.into_iter().map(f32::from).collect(),
+    }
+}
+
+fn picture() -> Result<I420, Box<dyn Error>> {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "data", "picture_640x480.png"].iter().collect();
+    let mut reader = png::Decoder::new(BufReader::new(File::open(path)?)).read_info()?;
+    let mut data = vec![0; reader.output_buffer_size().ok_or("the picture is too large")?];
+    let info = reader.next_frame(&mut data)?;
+    Ok(i420_from_rgb(&Rgb { width: info.width, height: info.height, data })?)
 }
 
 /// The memory of a process with two workers, each with models of its own: loaded, then after style at each size on both at once.
@@ -77,7 +144,8 @@ fn settings(effect: &dyn Effect) -> Vec<Value> {
     }
 }
 
-fn measure(effect: &dyn Effect, models: &mut Models, frame: &I420, given: &Value) -> Result<[Duration; 3], Box<dyn Error>> {
+/// Median times of prepare, analyse and compose, and the time of the first analyse.
+fn measure(effect: &dyn Effect, models: &mut Models, frame: &I420, given: &Value) -> Result<[Duration; 4], Box<dyn Error>> {
     let parameters = Parameters::parse(effect.parameters(), given)?;
     let mut painter = effect.painter();
     let mut times = [const { Vec::new() }; 3];
@@ -87,16 +155,18 @@ fn measure(effect: &dyn Effect, models: &mut Models, frame: &I420, given: &Value
         let start = Instant::now();
         let input = painter.prepare(frame, &parameters);
         let prepared = Instant::now();
-        let analysis = if effect.models().is_empty() { None } else { Some(effect.analyse(models, &input)?) };
+        let analysis = if effect.needs_worker() { Some(effect.analyse(models, &input)?) } else { None };
         let analysed = Instant::now();
         painter.compose(&mut picture, analysis.as_ref(), &parameters)?;
         let steps = [prepared - start, analysed - prepared, analysed.elapsed()];
         times.iter_mut().zip(steps).for_each(|(times, step)| times.push(step));
     }
-    Ok(times.map(|mut times| {
+    let first = times[1][0];
+    let [prepare, analyse, compose] = times.map(|mut times| {
         times.sort();
         times[times.len() / 2]
-    }))
+    });
+    Ok([prepare, analyse, compose, first])
 }
 
 /// A frame with something in every pixel.

@@ -21,13 +21,19 @@ pub trait Effect: Send + Sync {
     /// What can be set, with types, ranges and defaults.
     fn parameters(&self) -> &[Parameter];
 
-    /// The models that `analyse` runs. An effect without models is composed from the frame alone and never queued.
+    /// The models that `analyse` runs.
     fn models(&self) -> &[&'static ModelSpec];
+
+    /// Whether frames go to a worker at all. Those of an effect that needs none are composed from the frame alone and never queued.
+    /// Effects with models need one; an effect whose `analyse` is of use without a model says so here.
+    fn needs_worker(&self) -> bool {
+        !self.models().is_empty()
+    }
 
     /// What to show when the models are slower than the camera, unless the operator says otherwise.
     fn when_slow(&self) -> WhenSlow;
 
-    /// Runs the models on one prepared frame. Pure: the result depends on the input alone.
+    /// Runs the models on one prepared frame. Pure: the result depends on the input alone. Called for effects that need a worker only.
     ///
     /// # Errors
     /// When a model fails or gives what it must not (a wrong shape, NaN). The frame is then dropped and counted.
@@ -51,15 +57,16 @@ pub enum WhenSlow {
 
 /// The half of an effect that lives in one track: it prepares frames for the model and paints results, in capture order.
 pub trait Painter: Send {
-    /// Makes the model's input of a frame. Called for effects with models only.
+    /// Makes the model's input of a frame. Called for effects that need a worker only.
     fn prepare(&mut self, source: &I420, parameters: &Parameters) -> ModelInput;
 
     /// Paints the effect onto `picture`, which holds the source and keeps its size.
     ///
-    /// `analysis` is `None` exactly for effects without models.
+    /// `analysis` is `None` exactly for effects that need no worker. It may come from another machine, so nothing about it is taken
+    /// for granted.
     ///
     /// # Errors
-    /// When the analysis is not of this effect's kind. The picture must then not be shown.
+    /// When the analysis is not of this effect's kind, or its sizes are not those of its data. The picture must then not be shown.
     fn compose(&mut self, picture: &mut I420, analysis: Option<&Analysis>, parameters: &Parameters) -> Result<(), ComposeError>;
 
     /// Turns `picture`, which holds the source, into one that is safe to show while there is no analysis:

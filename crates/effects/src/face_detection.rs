@@ -203,7 +203,7 @@ impl Painter for FacePainter {
 
     fn compose(&mut self, picture: &mut I420, analysis: Option<&Analysis>, parameters: &Parameters) -> Result<(), ComposeError> {
         let threshold = parameters.number("threshold") as f32;
-        let found = faces_of(analysis)?.iter().filter(|face| is_finite(face) && face.score >= threshold).take(ANCHORS);
+        let found = faces_of(analysis)?.iter().filter(|face| face.score >= threshold);
         self.faces = found.map(|face| steadied(face, &self.faces)).collect();
         let [width, height] = [picture.width(), picture.height()];
         let pixel = |[x, y]: [f32; 2]| [(x, width), (y, height)].map(|(share, side)| (share.clamp(-1.0, 2.0) * side as f32).round() as i32);
@@ -245,9 +245,12 @@ fn letterbox(width: u32, height: u32) -> [u32; 4] {
     [(WIDTH - inner_width) / 2, (HEIGHT - inner_height) / 2, inner_width, inner_height]
 }
 
+/// The faces, if that is what the analysis holds. It may come from another machine: what can not be painted is refused.
 fn faces_of(analysis: Option<&Analysis>) -> Result<&[Face], ComposeError> {
     let refused = |got| Err(ComposeError { effect: EffectName::new(NAME), got });
     match analysis {
+        Some(Analysis::Faces(faces)) if faces.len() > ANCHORS => refused("more faces than the model has candidates"),
+        Some(Analysis::Faces(faces)) if !faces.iter().all(is_possible) => refused("a face with a score or a place that can not be"),
         Some(Analysis::Faces(faces)) => Ok(faces),
         Some(Analysis::Mask(_)) => refused("a mask instead of faces"),
         Some(Analysis::Picture(_)) => refused("a picture instead of faces"),
@@ -255,9 +258,9 @@ fn faces_of(analysis: Option<&Analysis>) -> Result<&[Face], ComposeError> {
     }
 }
 
-/// Faces may come from another machine: what can not be placed is not painted.
-fn is_finite(face: &Face) -> bool {
-    face.score.is_finite() && face.rect.iter().chain(face.keypoints.as_flattened()).all(|value| value.is_finite())
+/// Whether the score is a share and every place is finite; places may lie outside of the frame.
+fn is_possible(face: &Face) -> bool {
+    (0.0..=1.0).contains(&face.score) && face.rect.iter().chain(face.keypoints.as_flattened()).all(|value| value.is_finite())
 }
 
 /// The face, held back where it differs little from the same one in the last frame. A move of 8 % of its size is followed at once.
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn faces_below_the_threshold_and_faces_that_are_nowhere_are_not_painted() {
+    fn faces_below_the_threshold_are_not_painted_and_places_outside_do_no_harm() {
         let parameters = Parameters::parse(&*PARAMETERS, &serde_json::json!({"labels": false})).unwrap();
         let paint = |faces: Vec<Face>| {
             let mut picture = I420::grey(640, 480, 100);
@@ -341,8 +344,23 @@ mod tests {
         };
         assert!(paint(vec![face(0.7, 0.2, 0.2, 0.3)]));
         assert!(!paint(vec![face(0.6, 0.2, 0.2, 0.3)]));
-        assert!(!paint(vec![face(0.9, f32::NAN, 0.2, 0.3), face(f32::NAN, 0.2, 0.2, 0.3), face(0.9, f32::INFINITY, 0.2, 0.3)]));
         paint(vec![face(0.9, 1e30, -1e30, 0.3), face(0.9, 0.5, 0.5, -0.3)]);
+    }
+
+    #[test]
+    fn faces_that_can_not_be_are_refused_and_the_next_ones_painted() {
+        let parameters = Parameters::defaults(&*PARAMETERS);
+        let keypoint = Face { keypoints: [[0.5, f32::NAN]; 6], ..face(0.9, 0.2, 0.2, 0.3) };
+        let single = [face(0.9, f32::NAN, 0.2, 0.3), face(0.9, 0.2, f32::INFINITY, 0.3), face(f32::NAN, 0.2, 0.2, 0.3)];
+        let single = single.into_iter().chain([face(1e30, 0.2, 0.2, 0.3), face(-0.1, 0.2, 0.2, 0.3), keypoint]).map(|face| vec![face]);
+        let mut painter = FaceDetection.painter();
+        for faces in single.chain([vec![face(0.9, 0.2, 0.2, 0.3); ANCHORS + 1]]) {
+            let mut picture = I420::grey(640, 480, 100);
+            let refused = painter.compose(&mut picture, Some(&Analysis::Faces(faces)), &parameters);
+            assert!(refused.unwrap_err().to_string().starts_with("face_detection can not paint"));
+            assert!(picture == I420::grey(640, 480, 100));
+        }
+        painter.compose(&mut I420::grey(640, 480, 100), Some(&Analysis::Faces(vec![face(0.9, 0.2, 0.2, 0.3)])), &parameters).unwrap();
     }
 
     #[test]

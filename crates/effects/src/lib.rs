@@ -1,11 +1,12 @@
 //! The effects: what a model sees in a frame, and what is painted for it.
 //!
 //! An effect is one file with two halves: `analyse` runs models and has no state, `compose` paints and belongs to one track.
-//! [`effects`] is the list of them all.
+//! [`effects`] is the list of them all, [`diagnostics`] that of those which only try the rest out.
 #![warn(missing_docs)]
 
 mod background_blur;
 mod blur;
+mod delay;
 mod drawing;
 mod effect;
 mod face_detection;
@@ -17,9 +18,10 @@ mod pixels;
 mod style_transfer;
 
 pub use effect::{ComposeError, Effect, Load, Painter, WhenSlow};
-pub use list::{effects, find};
+pub use list::{diagnostics, effects, find};
 pub use model::{
-    Backend, Extent, Input, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime, RuntimeError, Tensor, TensorSpec,
+    Backend, Device, DeviceError, Extent, Input, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime, RuntimeError,
+    Tensor, TensorSpec,
 };
 pub use parameters::{Kind, Parameter, ParameterError, Parameters, schema};
 pub use pixels::{BadPicture, i420_from_rgb, rgb_from_i420};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ooblex_pipeline::EffectName;
 
 use crate::background_blur::BackgroundBlur;
+use crate::delay::Delay;
 use crate::effect::Effect;
 use crate::face_detection::FaceDetection;
 use crate::none::NoEffect;
@@ -15,7 +16,12 @@ pub fn effects() -> Vec<Arc<dyn Effect>> {
     vec![Arc::new(BackgroundBlur), Arc::new(FaceDetection), Arc::new(StyleTransfer), Arc::new(NoEffect)]
 }
 
-/// The effect of this name, if there is one.
+/// Effects that only tests, benchmarks and diagnostics are served with: nobody is offered them.
+pub fn diagnostics() -> Vec<Arc<dyn Effect>> {
+    vec![Arc::new(Delay)]
+}
+
+/// The effect of this name among those that people are offered, if there is one.
 pub fn find(name: &EffectName) -> Option<Arc<dyn Effect>> {
     effects().into_iter().find(|effect| effect.name() == *name)
 }
@@ -38,8 +44,23 @@ mod tests {
     }
 
     #[test]
-    fn every_default_is_accepted_by_its_own_declaration() {
+    fn diagnostics_have_names_of_their_own_and_nobody_is_offered_them() {
+        for effect in diagnostics() {
+            assert!(find(&effect.name()).is_none(), "{}", effect.name());
+        }
+    }
+
+    #[test]
+    fn effects_with_models_need_a_worker_and_so_do_diagnostics() {
         for effect in effects() {
+            assert_eq!(effect.needs_worker(), effect.name().as_str() != "none", "{}", effect.name());
+        }
+        assert!(diagnostics().iter().all(|effect| effect.needs_worker()));
+    }
+
+    #[test]
+    fn every_default_is_accepted_by_its_own_declaration() {
+        for effect in effects().into_iter().chain(diagnostics()) {
             let defaults = Parameters::defaults(effect.parameters());
             assert_eq!(Parameters::parse(effect.parameters(), &defaults.to_json()).unwrap(), defaults, "{}", effect.name());
             assert!(schema(effect.parameters())["properties"].is_object());

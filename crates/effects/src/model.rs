@@ -3,6 +3,7 @@
 //! It knows tensors and files; it does not know what an effect makes of them. Two backends hide behind [`Models::run`]:
 //! ONNX Runtime, a library that is loaded at start, and rten, which is compiled in.
 
+mod device;
 mod ort;
 mod rten;
 mod runtime;
@@ -10,6 +11,7 @@ mod store;
 
 use std::sync::Arc;
 
+pub use device::{Device, DeviceError};
 pub use runtime::{Backend, Runtime, RuntimeError};
 pub use store::{ModelFileError, ModelStore};
 
@@ -196,7 +198,7 @@ impl Models {
     /// Loads every model of `effects` and runs it once, since a first run is slow. One thread computes: the caller's.
     ///
     /// # Errors
-    /// On the first model whose file is wrong or that does not run.
+    /// On the first model whose file is wrong, that does not run, or of which the chosen device runs nothing.
     pub fn load(runtime: &Runtime, store: &ModelStore, effects: &[Arc<dyn Effect>]) -> Result<Self, LoadError> {
         let mut models = Self(Vec::new());
         for spec in effects.iter().flat_map(|effect| effect.models()) {

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::*;
-use ooblex_effects::{Backend, LoadError, ModelFileError, ModelStore, Models, Parameters, RunError, Runtime, effects};
-use ooblex_pipeline::{Analysis, I420, ModelInput, Rgb};
+use ooblex_effects::{Backend, LoadError, ModelFileError, ModelStore, Models, Parameters, RunError, Runtime, diagnostics, effects};
+use ooblex_pipeline::{Analysis, Face, I420, Mask, ModelInput, Rgb};
 use serde_json::json;
 
 /// A folder of its own for one test, with all models in it.
@@ -87,7 +87,7 @@ fn prepared_frames_that_do_not_fit_are_refused_and_the_next_one_is_analysed() {
     let input = |picture: Rgb, content, arguments| ModelInput { picture, content, arguments };
     for backend in BACKENDS {
         let mut models = models(backend, &effects());
-        for effect in effects().iter().filter(|effect| !effect.models().is_empty()) {
+        for effect in effects().iter().filter(|effect| effect.needs_worker()) {
             let bad = [
                 input(picture(1, 1), [0, 0, 1, 1], vec![]),
                 input(picture(0, 0), [0; 4], vec![0.5]),
@@ -133,7 +133,7 @@ fn every_size_of_frame_is_prepared_analysed_and_painted() {
         for (width, height) in sides {
             let frame = noise(width, height);
             let input = painter.prepare(&frame, &parameters);
-            let analysis = (!effect.models().is_empty()).then(|| effect.analyse(&mut models, &input).unwrap());
+            let analysis = effect.needs_worker().then(|| effect.analyse(&mut models, &input).unwrap());
             for picture in [&mut frame.clone(), &mut noise(height, width)] {
                 let size = (picture.width(), picture.height());
                 painter.compose(picture, analysis.as_ref(), &parameters).unwrap();
@@ -201,6 +201,74 @@ fn results_of_one_effect_are_refused_by_all_others() {
             let painted = effect.painter().compose(&mut landscape(), result.as_ref(), &Parameters::defaults(effect.parameters()));
             assert_eq!(painted.is_ok(), index == other, "{} with a result of {other}", effect.name());
         }
+    }
+}
+
+/// Results come from other machines as well: an older version, a broken one, or one that wants to do harm.
+#[test]
+fn results_whose_sizes_or_places_can_not_be_are_refused_by_every_painter_and_the_next_frame_is_painted() {
+    let mask = |width, height, bytes| Analysis::Mask(Mask { width, height, probability: vec![200; bytes] });
+    let picture = |width, height, bytes| Analysis::Picture(Rgb { width, height, data: vec![200; bytes] });
+    let face = |score, place: f32| Face { score, rect: [0.2, 0.2, place, 0.6], keypoints: [[0.3, place]; 6] };
+    let faces = |faces: Vec<Face>| Analysis::Faces(faces);
+    let sizes = [
+        (0, 0, 0),
+        (0, 0, 1),
+        (0, 144, 0),
+        (256, 0, 0),
+        (256, 144, 0),
+        (4, 4, 1),
+        (4097, 1, 4097),
+        (1, 4097, 4097),
+        (u32::MAX, u32::MAX, 1),
+        (1 << 16, 1 << 16, 0),
+        (u32::MAX, 1, 0),
+    ];
+    let off_by_one = [(16, 16, 255), (16, 16, 257), (1, 1, 2)];
+    let masks = sizes.iter().chain(&off_by_one).map(|(width, height, bytes)| mask(*width, *height, *bytes));
+    let pictures = sizes.iter().map(|(width, height, bytes)| picture(*width, *height, 3 * bytes));
+    let pictures = pictures.chain(off_by_one.iter().map(|(width, height, bytes)| picture(*width, *height, 3 * bytes - 1)));
+    let places = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|place| faces(vec![face(0.9, 0.5), face(0.9, place)]));
+    let scores = [f32::NAN, f32::INFINITY, -1.0, 1.1, f32::MAX].map(|score| faces(vec![face(score, 0.5)]));
+    let broken: Vec<_> = masks.chain(pictures).chain(places).chain(scores).chain([faces(vec![face(0.9, 0.5); 10_000])]).collect();
+    let mut models = models(Backend::Ort, &effects());
+    for effect in effects().into_iter().chain(diagnostics()) {
+        let parameters = Parameters::defaults(effect.parameters());
+        let mut painter = effect.painter();
+        let input = painter.prepare(&landscape(), &parameters);
+        let good = effect.needs_worker().then(|| effect.analyse(&mut models, &input).unwrap());
+        painter.compose(&mut landscape(), good.as_ref(), &parameters).unwrap();
+        for broken in &broken {
+            let mut frame = noise(65, 49);
+            let refused = painter.compose(&mut frame, Some(broken), &parameters).unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("{} can not paint", effect.name())), "{refused}");
+            assert!(frame == noise(65, 49), "{} has begun to paint", effect.name());
+            painter.compose(&mut noise(65, 49), good.as_ref(), &parameters).unwrap();
+        }
+    }
+}
+
+#[test]
+fn results_of_any_size_that_can_be_are_painted_on_frames_of_any_size() {
+    for (width, height) in [(1, 1), (1, 4096), (4096, 1), (7, 3), (4096, 4096)] {
+        let pixels = (width * height) as usize;
+        let mask = Analysis::Mask(Mask { width, height, probability: vec![200; pixels] });
+        let painting = Analysis::Picture(Rgb { width, height, data: vec![200; 3 * pixels] });
+        for (name, result) in [("background_blur", mask), ("style_transfer", painting)] {
+            let effect = effect(name);
+            let (parameters, mut painter) = (Parameters::defaults(effect.parameters()), effect.painter());
+            for (width, height) in [(1, 1), (2, 3), (641, 481), (1, 4096), (4096, 1)] {
+                painter.compose(&mut noise(width, height), Some(&result), &parameters).unwrap();
+            }
+        }
+    }
+    let far = [f32::MAX, f32::MIN, f32::MIN_POSITIVE, -0.0, 1e30];
+    let face = |a: f32, b: f32| Face { score: 1.0, rect: [a, b, b, a], keypoints: [[a, b]; 6] };
+    let faces = Analysis::Faces(far.iter().flat_map(|a| far.iter().map(|b| face(*a, *b))).collect());
+    let effect = effect("face_detection");
+    let mut painter = effect.painter();
+    for (width, height) in [(1, 1), (2, 3), (641, 481), (1, 4096), (4096, 1)] {
+        painter.compose(&mut noise(width, height), Some(&faces), &Parameters::defaults(effect.parameters())).unwrap();
     }
 }
 

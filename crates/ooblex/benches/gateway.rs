@@ -11,6 +11,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod shared;
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed};
 use ooblex_effects::{ModelStore, Models, Parameters, Runtime, effects};
 use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 use serde_json::{Value, json};
+use shared::{machine, process_cpu};
 
 const FPS: u64 = 30;
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -47,7 +49,7 @@ fn main() {
     let gateway = Gateway::start("[log]\nfilter = \"error\"\n", &[]);
     let mut models = load_models();
     let mut rows = Vec::new();
-    println!("{}", machine());
+    println!("{}", about());
     println!(
         "{:<9} {:<4} {:<16} {:>5} | residence ms p50/p95/p99 | CPU/frame  alone overhead | {}",
         "size",
@@ -88,7 +90,7 @@ fn main() {
     let memory_mb = status(gateway.id(), "VmHWM:") / 1024.0;
     println!("memory of the gateway, at most: {memory_mb:.0} MB");
     if let Some(path) = options.json {
-        let report = json!({"machine": machine(), "rows": rows, "memory_mb": memory_mb});
+        let report = json!({"machine": about(), "rows": rows, "memory_mb": memory_mb});
         std::fs::write(&path, format!("{report:#}")).expect("the report can be written");
     }
 }
@@ -116,11 +118,11 @@ fn live(gateway: &Gateway, clip: &[EncodedFrame], effect: &str, seconds: u64) ->
     for (n, frame) in clip.iter().cycle().enumerate() {
         let elapsed = started.elapsed();
         if from.is_none() && elapsed >= WARM_UP {
-            from = Some((Instant::now(), cpu(gateway.id())));
+            from = Some((Instant::now(), process_cpu(gateway.id())));
             came_back = 0;
         }
         if elapsed >= WARM_UP + Duration::from_secs(seconds) {
-            to = Some((Instant::now(), cpu(gateway.id())));
+            to = Some((Instant::now(), process_cpu(gateway.id())));
             break;
         }
         let capture = MediaTime(90_000 + n as u64 * 90_000 / FPS);
@@ -206,16 +208,6 @@ fn thread_cpu() -> f64 {
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds come first") / 1e9
 }
 
-/// Seconds of CPU that a process has used, all its threads added up.
-fn cpu(process: u32) -> f64 {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the process runs");
-    let of = |task: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
-    };
-    tasks.flatten().map(of).sum()
-}
-
 /// A figure of `/proc/<process>/status`, in its unit.
 fn status(process: u32, name: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
@@ -223,11 +215,8 @@ fn status(process: u32, name: &str) -> f64 {
     line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
-fn machine() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
-    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
-    format!("{model}, {cores} cores; one session at {FPS} frames a second; style at 216p (as many pixels as 384x216)")
+fn about() -> String {
+    format!("{}; one session at {FPS} frames a second; style at 216p (as many pixels as 384x216)", machine())
 }
 
 impl Options {

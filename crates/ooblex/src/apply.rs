@@ -10,8 +10,8 @@ use ooblex_pipeline::{I420, Rgb};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::serve::inference;
 use crate::settings::Catalogue;
+use crate::start::inference;
 
 /// Reads a PNG, puts the effect on it, and writes a PNG of the same size.
 ///
@@ -22,11 +22,12 @@ pub fn apply(config: &Config, effect: &str, parameters: &Value, input: &Path, ou
     let settings = catalogue.settings(Some(effect), parameters).map_err(|problem| anyhow::anyhow!(problem.detail))?;
     let mut picture = i420_from_rgb(&read_png(input)?)?;
     let mut painter = settings.effect.painter();
-    let analysis = if settings.effect.models().is_empty() {
+    let analysis = if !settings.effect.needs_worker() {
         None
     } else {
-        let (runtime, store) = inference(&config.inference)?;
-        let mut models = Models::load(&runtime, &store, std::slice::from_ref(&settings.effect))?;
+        let only = std::slice::from_ref(&settings.effect);
+        let (runtime, store) = inference(&config.inference, only)?;
+        let mut models = Models::load(&runtime, &store, only)?;
         let prepared = painter.prepare(&picture, &settings.parameters);
         Some(settings.effect.analyse(&mut models, &prepared)?)
     };

@@ -2,15 +2,23 @@
 //!
 //! `ooblex.toml` at the root of the repository documents every option in place; a test holds it against these structures.
 
+mod broker;
+mod words;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ooblex_effects::Device;
 use ooblex_pipeline::{Patience, Sampling};
-use serde::de::IntoDeserializer;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+pub use broker::{Broker, BrokerUrl, BrokerUrlError};
+pub use words::AutoOr;
+use words::{names, optional_word, parsed, shown, word};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +26,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Config {
     /// The gateway.
     pub serve: Serve,
+    /// Between the gateway and its workers.
+    pub broker: Broker,
+    /// The workers, in a process of their own or in the gateway's.
+    pub worker: Worker,
     /// Transport of media.
     pub media: Media,
     /// The encoder.
@@ -30,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// By effect.
     pub effects: BTreeMap<String, EffectConfig>,
+    /// For tests and benchmarks.
+    pub diagnostics: Diagnostics,
     /// Logs.
     pub log: Log,
 }
@@ -40,12 +54,25 @@ pub struct Config {
 pub struct Serve {
     /// Address and port of HTTP.
     pub listen: SocketAddr,
-    /// Worker threads; 0 takes one for each core.
-    pub workers: usize,
+    /// Worker threads in the gateway's own process; `auto`: one for each core with the local broker, none with Redis.
+    pub workers: AutoOr<0>,
     /// The effect of sessions that ask for none.
     pub default_effect: String,
     /// Origins of other hosts' pages that may use the API; `*` stands for all.
     pub allow_origins: Vec<String>,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Worker {
+    /// Worker threads of `ooblex worker`; `auto`: one for each core.
+    pub threads: AutoOr<1>,
+    /// Names of the effects that the workers of this process serve; none: all.
+    #[serde(deserialize_with = "names")]
+    pub effects: Vec<String>,
+    /// Address and port of `ooblex worker`'s health and metrics.
+    pub listen: SocketAddr,
 }
 
 /// `[media]`
@@ -88,31 +115,13 @@ pub enum Vp8Speed {
 #[serde(default, deny_unknown_fields)]
 pub struct Frames {
     /// Which frames are analysed.
-    pub sampling: SamplingConfig,
+    pub sampling: AutoOr<1>,
     /// A frame waits for its analysis at most this long, ms.
     pub deadline_ms: u64,
     /// A frame holds up newer ones that are ready at most this long, ms.
     pub overtaken_ms: u64,
     /// With `reuse`, a frame waits for its own analysis at most this long, ms.
     pub own_ms: u64,
-}
-
-/// `sampling = "auto"` or `sampling = N`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected \"auto\" or a number above 0")]
-pub enum SamplingConfig {
-    /// Every Nth frame.
-    Every(std::num::NonZeroU32),
-    /// As a word.
-    Word(SamplingWord),
-}
-
-/// `"auto"`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SamplingWord {
-    /// All that capacity allows.
-    Auto,
 }
 
 /// `[inference]`
@@ -122,6 +131,9 @@ pub struct Inference {
     /// What runs the models.
     #[serde(deserialize_with = "word")]
     pub backend: BackendChoice,
+    /// What they run on.
+    #[serde(serialize_with = "shown", deserialize_with = "parsed")]
+    pub device: Device,
     /// Path of `libonnxruntime.so`; none: it is looked for.
     pub library: Option<PathBuf>,
     /// Most threads that compute one frame.
@@ -176,6 +188,14 @@ pub enum WhenSlowConfig {
     Reuse,
 }
 
+/// `[diagnostics]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Diagnostics {
+    /// Also the effects that only tests and benchmarks want are served.
+    pub effects: bool,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -188,10 +208,16 @@ impl Default for Serve {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
-            workers: 0,
+            workers: AutoOr::Auto,
             default_effect: "background_blur".into(),
             allow_origins: Vec::new(),
         }
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self { threads: AutoOr::Auto, effects: Vec::new(), listen: SocketAddr::from(([127, 0, 0, 1], 8001)) }
     }
 }
 
@@ -211,7 +237,7 @@ impl Default for Frames {
     fn default() -> Self {
         let patience = Patience::default();
         Self {
-            sampling: SamplingConfig::Word(SamplingWord::Auto),
+            sampling: AutoOr::Auto,
             deadline_ms: patience.deadline.as_millis() as u64,
             overtaken_ms: patience.overtaken.as_millis() as u64,
             own_ms: patience.own.as_millis() as u64,
@@ -221,7 +247,7 @@ impl Default for Frames {
 
 impl Default for Inference {
     fn default() -> Self {
-        Self { backend: BackendChoice::Auto, library: None, threads_per_frame: 2, models: None }
+        Self { backend: BackendChoice::Auto, device: Device::default(), library: None, threads_per_frame: 2, models: None }
     }
 }
 
@@ -246,6 +272,14 @@ pub enum ConfigError {
     /// The file, the environment or a flag says something that is not understood.
     #[error("the configuration is not understood: {0} (ooblex.toml in the source describes every option)")]
     Invalid(String),
+    /// The file that was to hold the password of Redis does not.
+    #[error("broker.password_file {path} {reason}: write the password of Redis into it, readable for this user")]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Options are understood and make no sense.
     #[error("{0}")]
     Senseless(String),
@@ -278,12 +312,15 @@ impl Config {
         Ok(config)
     }
 
-    /// Worker threads that are to run.
+    /// Worker threads that are to run in the gateway's own process.
+    pub fn serve_threads(&self) -> usize {
+        let shared = self.broker.is_shared();
+        self.serve.workers.number_or(|| if shared { 0 } else { cores() }) as usize
+    }
+
+    /// Worker threads that `ooblex worker` is to run.
     pub fn worker_threads(&self) -> usize {
-        match self.serve.workers {
-            0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()),
-            workers => workers,
-        }
+        self.worker.threads.number_or(cores) as usize
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -298,8 +335,14 @@ impl Config {
         if self.frames.deadline_ms == 0 {
             return senseless("frames.deadline_ms must be above 0");
         }
-        if self.serve.workers > 1024 {
-            return senseless("serve.workers must be at most 1024");
+        if self.serve.workers == AutoOr::Number(0) && !self.broker.is_shared() {
+            return senseless(
+                "serve.workers = 0 with broker.url = \"local\" leaves nobody to run the models: write \"auto\" or a number above 0, \
+                 or name a Redis where other processes serve them with --broker",
+            );
+        }
+        if self.serve_threads() > 1024 || self.worker_threads() > 1024 {
+            return senseless("serve.workers and worker.threads must be at most 1024");
         }
         if !(1..=64).contains(&self.inference.threads_per_frame) {
             return senseless("inference.threads_per_frame must be from 1 to 64");
@@ -307,21 +350,28 @@ impl Config {
         if self.limits.frame_kilopixels == 0 || self.limits.sessions == 0 || self.limits.body_kib == 0 {
             return senseless("limits must be above 0");
         }
-        Ok(())
+        self.broker.check()
     }
 }
 
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32)
+}
+
 fn invalid(error: config::ConfigError) -> ConfigError {
-    ConfigError::Invalid(error.to_string().trim_end().into())
+    ConfigError::Invalid(without_secrets(error.to_string().trim_end()))
 }
 
-/// Reads one of an enum's words. Straight from the configuration, the error would not say which words there are.
-fn word<'de, D: Deserializer<'de>, W: Deserialize<'de>>(from: D) -> Result<W, D::Error> {
-    W::deserialize(String::deserialize(from)?.into_deserializer())
-}
-
-fn optional_word<'de, D: Deserializer<'de>, W: Deserialize<'de>>(from: D) -> Result<Option<W>, D::Error> {
-    Option::<String>::deserialize(from)?.map(|word| W::deserialize(word.into_deserializer())).transpose()
+/// A file that is not TOML is quoted where it is wrong, and that may be the line with the password. The form of addresses, which
+/// begins with `[user]`, stays.
+fn without_secrets(text: &str) -> String {
+    let hidden = text.split('\n').map(|line| match (line.find("://"), line.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 < at && !line[scheme..].starts_with("://[") => {
+            format!("{}***{}", &line[..scheme + 3], &line[at..])
+        }
+        _ => line.to_string(),
+    });
+    hidden.collect::<Vec<_>>().join("\n")
 }
 
 /// The variables that name an option; others that begin with `OOBLEX_` are none of ours.
@@ -334,6 +384,7 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config:
         .list_separator(",")
         .with_list_parse_key("media.advertise")
         .with_list_parse_key("serve.allow_origins")
+        .with_list_parse_key("worker.effects")
         .source(Some(text.filter(|(name, _)| name.contains("__")).collect()))
 }
 
@@ -347,8 +398,8 @@ impl Frames {
     /// For the pipeline.
     pub fn sampling(&self) -> Sampling {
         match self.sampling {
-            SamplingConfig::Every(n) => Sampling::Every(n),
-            SamplingConfig::Word(SamplingWord::Auto) => Sampling::Auto,
+            AutoOr::Number(n) => NonZeroU32::new(n).map_or(Sampling::Auto, Sampling::Every),
+            AutoOr::Auto => Sampling::Auto,
         }
     }
 }

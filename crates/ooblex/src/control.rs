@@ -1,6 +1,6 @@
 //! The words of the data channel `control`: JSON, one object a message.
 
-use ooblex_pipeline::{Face, FrameSeq, MediaTime};
+use ooblex_pipeline::{EffectName, Face, FrameSeq, MediaTime};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -48,6 +48,11 @@ pub(crate) fn ack(id: &Value, settings: &Settings, first: FrameSeq, timestamp: M
 /// Something was refused, or went wrong; everything else goes on as it was.
 pub(crate) fn error(id: &Value, problem: &Problem) -> String {
     json!({"type": "error", "id": id, "problem": problem}).to_string()
+}
+
+/// Whether frames of the effect reach a worker, when that has changed.
+pub(crate) fn service(effect: &EffectName, state: &str) -> String {
+    json!({"type": "service", "effect": effect, "state": state}).to_string()
 }
 
 /// The faces in a shown frame of `width × height` pixels, boxes and keypoints in its pixels.

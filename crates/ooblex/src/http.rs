@@ -1,5 +1,6 @@
 //! The HTTP side of the gateway: the page, the offer, the API, health and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,13 +12,15 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use ooblex_broker::{Broker, Service};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{debug, error, info};
 
 use crate::assets;
+use crate::metrics::About;
 use crate::negotiate::{Endpoint, negotiate};
-use crate::problem::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind, start_a_worker};
 use crate::session::{Session, SessionId};
 use crate::track::{self, Context};
 
@@ -27,8 +30,8 @@ pub struct Gateway {
     pub context: Arc<Context>,
     /// What endpoints are made with.
     pub endpoint: Endpoint,
-    /// What runs the models, for people.
-    pub backend: String,
+    /// What runs the models of this process.
+    pub about: About,
 }
 
 /// All that is served over HTTP.
@@ -106,16 +109,32 @@ async fn accept_offer(gateway: &Gateway, body: Result<Bytes, BytesRejection>) ->
 }
 
 async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
-    let mut effects = gateway.context.catalogue.describe();
-    let workers = gateway.context.broker.capacity().workers;
-    for effect in effects.as_array_mut().into_iter().flatten() {
-        let needs_worker = effect["models"].as_array().is_some_and(|models| !models.is_empty());
-        effect["available"] = json!(!needs_worker || workers > 0);
-        if needs_worker && workers == 0 {
-            effect["unavailable_reason"] = json!("no worker serves it now");
+    let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
+    let (capacity, health) = (broker.capacity(), broker.health());
+    let mut effects = catalogue.describe();
+    for (described, effect) in effects.as_array_mut().into_iter().flatten().zip(catalogue.effects()) {
+        let service = if effect.needs_worker() { broker.service(&effect.name()) } else { Service::Served };
+        described["available"] = json!(service == Service::Served);
+        described["workers"] = json!(capacity.serving.get(&effect.name()).copied().unwrap_or(0));
+        match service {
+            Service::Served => {}
+            Service::NoWorker => described["unavailable_reason"] = json!("no worker serves it now"),
+            Service::Disconnected => described["unavailable_reason"] = json!("the broker between the gateway and its workers is down"),
         }
     }
-    axum::Json(json!({"effects": effects, "backend": gateway.backend, "workers": workers})).into_response()
+    // Workers of this process do not announce what they run on.
+    let own = gateway.about.device.iter().filter(|_| capacity.devices.is_empty()).map(|device| (device.clone(), capacity.workers));
+    let devices: BTreeMap<_, _> = own.chain(capacity.devices.clone()).collect();
+    let kind = if config.broker.is_shared() { "redis" } else { "local" };
+    let body = json!({
+        "effects": effects,
+        "broker": {"kind": kind, "connected": health.connected, "trouble": health.trouble},
+        "workers": capacity.workers,
+        "devices": devices,
+        "backend": gateway.about.backend,
+        "device": gateway.about.device,
+    });
+    axum::Json(body).into_response()
 }
 
 async fn sessions(State(gateway): State<Arc<Gateway>>) -> Response {
@@ -151,17 +170,41 @@ async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn ready(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
-    match gateway.context.broker.capacity().workers {
-        0 => Err(Problem::new(ProblemKind::Unavailable, "no worker runs: effects with models can not be served")),
-        workers => Ok(axum::Json(json!({"ready": true, "workers": workers, "backend": gateway.backend})).into_response()),
+/// Ready is a gateway whose sessions get what they get when they ask for nothing.
+async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
+    let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
+    let (capacity, health) = (broker.capacity(), broker.health());
+    let analysed = catalogue.analysed();
+    let unserved: Vec<_> = analysed.iter().filter(|name| broker.service(name) != Service::Served).map(ToString::to_string).collect();
+    let mut missing = Vec::new();
+    if !health.connected {
+        missing.push(health.trouble.unwrap_or_else(|| "the broker is not connected yet".into()));
+    } else if capacity.workers == 0 && matches!(broker, Broker::Local(_)) {
+        missing.push("no worker runs: effects with models can not be served".into());
+    } else if unserved.contains(&catalogue.default_effect().to_string()) {
+        let shared = config.broker.is_shared();
+        missing.extend(unserved.iter().map(|name| format!("no worker serves {name}: {}", start_a_worker(name, shared))));
     }
+    if !missing.is_empty() {
+        return lines(&missing);
+    }
+    let body = json!({"ready": true, "workers": capacity.workers, "backend": gateway.about.backend, "unserved": unserved});
+    axum::Json(body).into_response()
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let context = &gateway.context;
-    let text = context.metrics.encode(context.sessions.len(), context.broker.capacity());
+    metrics_text(context.metrics.encode(context.sessions.len()))
+}
+
+/// For Prometheus.
+pub(crate) fn metrics_text(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+/// What is missing, a line each, for people and for probes that look at the status only.
+pub(crate) fn lines(missing: &[String]) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response()
 }
 
 async fn not_found() -> Problem {

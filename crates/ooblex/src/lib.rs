@@ -1,10 +1,12 @@
 //! The gateway: what stands between browsers and effects, and the commands of the program.
 //!
-//! [`serve`] wires it up. A frame's way: [`transport`] (the media socket) ▸ [`session`] (WebRTC) ▸ [`track`] (decode,
-//! prepare, paint, encode) ▸ broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸ [`transport`].
+//! [`serve`] wires it up, [`worker`] the process that only runs models. A frame's way: [`transport`] (the media socket) ▸
+//! [`session`] (WebRTC) ▸ [`track`] (decode, prepare, paint, encode) ▸ broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸
+//! [`transport`].
 
 pub mod apply;
 mod assets;
+pub mod bench;
 pub mod check;
 pub mod client;
 pub mod config;
@@ -19,6 +21,9 @@ pub mod serve;
 pub mod session;
 pub mod sessions;
 pub mod settings;
+mod start;
+mod stun;
 pub mod track;
 pub mod transport;
+pub mod worker;
 pub mod workers;

@@ -23,8 +23,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway with its workers.
+    /// Run the gateway, with workers of its own or with those that share its broker.
     Serve(ServeFlags),
+    /// Run workers for the gateways that share a broker.
+    Worker(WorkerFlags),
     /// Put an effect on a picture (PNG).
     Apply {
         /// Effect to put on; `ooblex effects` lists them.
@@ -40,11 +42,15 @@ enum Command {
         #[command(flatten)]
         inference: InferenceFlags,
     },
+    /// Measure a gateway, with real WebRTC sessions from this process.
+    Bench(Box<ooblex::bench::Options>),
     /// List the effects with their parameters.
     Effects {
         /// As JSON, like GET /api/effects.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        diagnostics: DiagnosticsFlags,
     },
     /// Look for what would keep the gateway from serving.
     Check {
@@ -67,14 +73,50 @@ struct ServeFlags {
     /// IP address to tell browsers, for a gateway behind NAT or in a container; can be repeated.
     #[arg(long, value_name = "IP")]
     advertise: Vec<String>,
-    /// Worker threads; 0 takes one for each core [default: 0].
+    /// Worker threads of its own: a number, or auto: one for each core, none when the broker is a Redis [default: auto].
     #[arg(long, value_name = "N")]
-    workers: Option<u32>,
+    workers: Option<String>,
     /// Effect of sessions that ask for none [default: background_blur].
     #[arg(long, value_name = "NAME")]
     effect: Option<String>,
     #[command(flatten)]
+    crew: CrewFlags,
+    #[command(flatten)]
     inference: InferenceFlags,
+}
+
+#[derive(Args)]
+struct WorkerFlags {
+    /// Threads, each with models of its own: a number, or auto: one for each core [default: auto].
+    #[arg(long, value_name = "N")]
+    threads: Option<String>,
+    /// Address and port of /healthz, /readyz and /metrics [default: 127.0.0.1:8001].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    #[command(flatten)]
+    crew: CrewFlags,
+    #[command(flatten)]
+    inference: InferenceFlags,
+}
+
+/// What gateways and workers are both told.
+#[derive(Args)]
+struct CrewFlags {
+    /// Through what frames reach the workers: local, or redis://…, rediss://…, redis+unix:///… [default: local].
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// Effects that the workers of this process serve, with commas between [default: all].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    effects: Option<Vec<String>>,
+    #[command(flatten)]
+    diagnostics: DiagnosticsFlags,
+}
+
+#[derive(Args)]
+struct DiagnosticsFlags {
+    /// With the effects that only tests and benchmarks want.
+    #[arg(long)]
+    diagnostics: bool,
 }
 
 #[derive(Args)]
@@ -82,6 +124,9 @@ struct InferenceFlags {
     /// What runs the models: auto, onnx_runtime or rten [default: auto].
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
+    /// What they run on: cpu, or a device that the library of ONNX Runtime was built for, such as cuda [default: cpu].
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// Folder of the model files [default: those in the program].
     #[arg(long, value_name = "FOLDER")]
     models: Option<String>,
@@ -102,17 +147,21 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let flags = match &cli.command {
         Command::Serve(flags) | Command::Check { serve: flags, .. } => flags.options(),
         Command::Apply { inference, .. } => inference.options(),
-        Command::Effects { .. } => Vec::new(),
+        Command::Worker(flags) => flags.options(),
+        Command::Effects { diagnostics, .. } => diagnostics.options(),
+        Command::Bench(_) => Vec::new(),
     };
     let config = Config::load(cli.config.as_deref(), &flags)?;
     start_logging(&config.log.filter)?;
     match cli.command {
         Command::Serve(_) => ooblex::serve::serve(config)?,
+        Command::Worker(_) => ooblex::worker::worker(&config)?,
         Command::Apply { effect, parameters, input, output, .. } => {
             let parameters = Value::Object(Map::from_iter(parameters));
             ooblex::apply::apply(&config, &effect, &parameters, &input, &output)?;
         }
-        Command::Effects { json } => list_effects(&config, json)?,
+        Command::Bench(options) => ooblex::bench::bench(&options)?,
+        Command::Effects { json, .. } => list_effects(&config, json)?,
         Command::Check { print: true, .. } => println!("{}", serde_json::to_string_pretty(&config)?),
         Command::Check { .. } => {
             if !ooblex::check::check(&config) {
@@ -151,19 +200,47 @@ fn list_effects(config: &Config, json: bool) -> anyhow::Result<()> {
 impl ServeFlags {
     fn options(&self) -> Vec<(&'static str, config::Value)> {
         let mut options = self.inference.options();
+        options.extend(self.crew.options());
         options.extend(self.listen.clone().map(|v| ("serve.listen", v.into())));
         options.extend(self.media.clone().map(|v| ("media.listen", v.into())));
         options.extend((!self.advertise.is_empty()).then(|| ("media.advertise", self.advertise.clone().into())));
-        options.extend(self.workers.map(|v| ("serve.workers", v.into())));
+        options.extend(self.workers.clone().map(|v| ("serve.workers", v.into())));
         options.extend(self.effect.clone().map(|v| ("serve.default_effect", v.into())));
         options
+    }
+}
+
+impl WorkerFlags {
+    fn options(&self) -> Vec<(&'static str, config::Value)> {
+        let mut options = self.inference.options();
+        options.extend(self.crew.options());
+        options.extend(self.listen.clone().map(|v| ("worker.listen", v.into())));
+        options.extend(self.threads.clone().map(|v| ("worker.threads", v.into())));
+        options
+    }
+}
+
+impl CrewFlags {
+    fn options(&self) -> Vec<(&'static str, config::Value)> {
+        let mut options = self.diagnostics.options();
+        options.extend(self.broker.clone().map(|v| ("broker.url", v.into())));
+        options.extend(self.effects.clone().map(|v| ("worker.effects", v.into())));
+        options
+    }
+}
+
+impl DiagnosticsFlags {
+    fn options(&self) -> Vec<(&'static str, config::Value)> {
+        self.diagnostics.then(|| ("diagnostics.effects", true.into())).into_iter().collect()
     }
 }
 
 impl InferenceFlags {
     fn options(&self) -> Vec<(&'static str, config::Value)> {
         let backend = self.backend.clone().map(|v| ("inference.backend", v.into()));
-        backend.into_iter().chain(self.models.clone().map(|v| ("inference.models", v.into()))).collect()
+        let device = self.device.clone().map(|v| ("inference.device", v.into()));
+        let models = self.models.clone().map(|v| ("inference.models", v.into()));
+        backend.into_iter().chain(device).chain(models).collect()
     }
 }
 

@@ -1,9 +1,13 @@
-//! What the gateway tells Prometheus. Labels are bounded; no session is named.
+//! What the gateway tells Prometheus; `worker` is what `ooblex worker` tells. Labels are bounded; no session is named.
 
-use std::sync::atomic::AtomicU64;
+mod broker;
+mod worker;
+
 use std::time::Duration;
 
-use ooblex_pipeline::{DropReason, FrameCounts};
+use ooblex_broker::Broker;
+use ooblex_effects::Runtime;
+use ooblex_pipeline::{DropReason, EffectName, FrameCounts};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -15,9 +19,28 @@ use prometheus_client::registry::Registry;
 use crate::figures::Stage;
 use crate::problem::ProblemKind;
 use crate::session::End;
+use crate::workers::Ledger;
+use broker::BrokerFigures;
+pub use worker::WorkerMetrics;
 
 /// Upper bounds in seconds, fit for what takes milliseconds.
-const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0];
+pub(crate) const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0];
+
+/// What runs the models of this process; nothing where none are run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The backend with its version.
+    pub backend: Option<String>,
+    /// What it computes on.
+    pub device: Option<String>,
+}
+
+impl About {
+    /// Of a process with workers.
+    pub fn workers(runtime: &Runtime) -> Self {
+        Self { backend: Some(runtime.describe()), device: Some(runtime.device().to_string()) }
+    }
+}
 
 /// The gateway's metrics.
 pub struct Metrics {
@@ -40,8 +63,6 @@ pub struct Metrics {
     keyframes_asked: Counter,
     stray_datagrams: Counter,
     unsent_datagrams: Counter,
-    workers: Gauge,
-    workers_busy: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,8 +76,8 @@ struct ReasonLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EffectLabel {
-    effect: String,
+pub(crate) struct EffectLabel {
+    pub(crate) effect: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,8 +86,8 @@ struct StageLabel {
 }
 
 impl Metrics {
-    /// All at zero. `backend`: what runs the models.
-    pub fn new(backend: &str) -> Self {
+    /// All at zero. `effects`: all whose frames go to workers; `ledger`: of the workers of this process, if there are any.
+    pub fn new(about: &About, broker: &Broker, effects: &[EffectName], ledger: Option<&Ledger>) -> Self {
         let stages: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let mut metrics = Self {
             registry: Registry::with_prefix("ooblex"),
@@ -88,17 +109,18 @@ impl Metrics {
             keyframes_asked: Counter::default(),
             stray_datagrams: Counter::default(),
             unsent_datagrams: Counter::default(),
-            workers: Gauge::default(),
-            workers_busy: Gauge::default(),
         };
-        metrics.register(backend);
+        register_about(&mut metrics.registry, about);
+        metrics.register();
+        metrics.registry.register_collector(Box::new(BrokerFigures::new(broker, effects)));
+        if let Some(ledger) = ledger {
+            ledger.register(&mut metrics.registry);
+        }
         metrics
     }
 
-    fn register(&mut self, backend: &str) {
+    fn register(&mut self) {
         let r = &mut self.registry;
-        let build = vec![("version", env!("CARGO_PKG_VERSION").to_string()), ("backend", backend.to_string())];
-        r.register("build", "The program's version, and what runs the models", Info::new(build));
         r.register("offers", "SDP offers by result: accepted, or the kind of problem", self.offers.clone());
         r.register("sessions", "Sessions that are running", self.sessions.clone());
         r.register("sessions_connected", "Sessions that came to a connection", self.connected.clone());
@@ -117,23 +139,15 @@ impl Metrics {
         r.register("keyframes_asked", "Keyframes that browsers were asked for", self.keyframes_asked.clone());
         r.register("datagrams_stray", "Datagrams that belonged to no session", self.stray_datagrams.clone());
         r.register("datagrams_unsent", "Datagrams that the system did not take", self.unsent_datagrams.clone());
-        r.register("workers", "Workers that take frames", self.workers.clone());
-        r.register("workers_busy_seconds", "Time that all workers together have spent on frames", self.workers_busy.clone());
         for reason in DropReason::ALL {
             drop(self.frames_dropped.get_or_create(&ReasonLabel { reason: reason.label() }));
         }
     }
 
     /// In the OpenMetrics text format.
-    pub fn encode(&self, sessions: usize, capacity: ooblex_broker::Capacity) -> String {
+    pub fn encode(&self, sessions: usize) -> String {
         self.sessions.set(sessions as i64);
-        self.workers.set(capacity.workers as i64);
-        self.workers_busy.set(capacity.busy.as_secs_f64());
-        let mut text = String::new();
-        match encode(&mut text, &self.registry) {
-            Ok(()) => text,
-            Err(std::fmt::Error) => unreachable!("writing to a string does not fail"),
-        }
+        encoded(&self.registry)
     }
 
     /// An offer was answered, or refused with a problem.
@@ -198,5 +212,20 @@ impl Metrics {
 
     pub(crate) fn on_unsent_datagram(&self) {
         self.unsent_datagrams.inc();
+    }
+}
+
+fn register_about(registry: &mut Registry, about: &About) {
+    let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "none".into());
+    let version = env!("CARGO_PKG_VERSION").to_string();
+    let build = vec![("version", version), ("backend", word(&about.backend)), ("device", word(&about.device))];
+    registry.register("build", "The program's version, and what runs the models of this process", Info::new(build));
+}
+
+fn encoded(registry: &Registry) -> String {
+    let mut text = String::new();
+    match encode(&mut text, registry) {
+        Ok(()) => text,
+        Err(std::fmt::Error) => unreachable!("writing to a string does not fail"),
     }
 }

@@ -45,6 +45,10 @@ pub enum ProblemKind {
     MethodNotAllowed,
     /// As many sessions as allowed are running.
     TooManySessions,
+    /// No worker serves the effect now.
+    NoWorker,
+    /// The way to the workers is down.
+    BrokerDown,
     /// The gateway is stopping, or broke.
     Unavailable,
 }
@@ -54,6 +58,15 @@ impl Problem {
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         let (slug, title, status) = kind.describe();
         Self { r#type: format!("urn:ooblex:problem:{slug}"), title, status: status.as_u16(), detail: detail.into(), kind }
+    }
+}
+
+/// How to mend that no worker serves an effect. It names no address: those are the operator's, and viewers read it, too.
+pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
+    if shared {
+        format!("start one with ooblex worker --broker redis://… --effects {effect}")
+    } else {
+        format!("start the gateway again, with {effect} in worker.effects if that is set")
     }
 }
 
@@ -76,6 +89,8 @@ impl ProblemKind {
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::BrokerDown => ("broker-down", "The workers can not be reached now", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::Unavailable => ("unavailable", "The gateway can not do this now", StatusCode::SERVICE_UNAVAILABLE),
         }
     }

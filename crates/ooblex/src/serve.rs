@@ -1,51 +1,49 @@
-//! `ooblex serve`: the gateway with its workers.
+//! `ooblex serve`: the gateway, with workers of its own or with those that share its broker.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use ooblex_broker::Broker;
-use ooblex_effects::{Backend, ModelStore, Runtime};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::config::{BackendChoice, Config, Inference};
+use crate::config::Config;
 use crate::http::{Gateway, router};
-use crate::metrics::Metrics;
+use crate::metrics::{About, Metrics};
 use crate::negotiate::Endpoint;
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
+use crate::start::{self, Signals};
 use crate::track::Context;
 use crate::transport::Transport;
-use crate::workers::Workshop;
 
-/// Runs the gateway until SIGINT or SIGTERM.
+/// Runs the gateway until SIGINT or SIGTERM; a second one ends it at once.
 ///
 /// # Errors
-/// When something that it needs is not there: a port, a model, a library. The message says how to mend it.
+/// When something that it needs is not there: a port, a model, a library, a broker. The message says how to mend it.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let started = Instant::now();
     let catalogue = Catalogue::new(&config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
-    let http = std::net::TcpListener::bind(config.serve.listen).with_context(|| {
-        format!("serve.listen: TCP {} can not be opened: choose another port with --listen or OOBLEX_SERVE__LISTEN", config.serve.listen)
-    })?;
-    http.set_nonblocking(true)?;
+    let http = start::listen(config.serve.listen, "serve.listen", "OOBLEX_SERVE__LISTEN")?;
     let transport = Transport::bind(&config.media)?;
-    let (runtime, store) = inference(&config.inference)?;
-    let (backend, library) = (runtime.describe(), runtime.origin().map(|path| path.display().to_string()));
-    let workshop = Workshop { runtime: Arc::new(runtime), store: Arc::new(store), effects: catalogue.effects().to_vec() };
-    let broker = Broker::local();
-    let workers = workshop.start(&broker, config.worker_threads())?;
+    let broker = start::broker(&config)?;
+    broker.open_gateway();
+    // A gateway whose models run elsewhere needs neither a runtime nor their files.
+    let workshop = (config.serve_threads() > 0).then(|| start::workshop(&config, &catalogue)).transpose()?;
+    let workers = workshop.as_ref().map_or(Ok(Vec::new()), |workshop| workshop.start(&broker, config.serve_threads()))?;
+    let about = workshop.as_ref().map_or(About::default(), |workshop| About::workers(&workshop.runtime));
 
     str0m::crypto::from_feature_flags().install_process_default();
-    let metrics = Arc::new(Metrics::new(&backend));
+    let ledger = workshop.as_ref().map(|workshop| workshop.ledger.as_ref());
+    let metrics = Arc::new(Metrics::new(&about, &broker, &catalogue.analysed(), ledger));
     let sessions = Arc::new(Sessions::default());
     let endpoint = Endpoint { candidates: transport.candidates().to_vec(), start_bitrate_bps: config.video.start_bitrate_kbps * 1000 };
     info!(
         workers = workers.len(),
-        backend,
-        library,
+        broker = %config.broker.url,
+        backend = about.backend,
+        device = about.device,
+        library = workshop.as_ref().and_then(|workshop| workshop.runtime.origin()).map(|path| path.display().to_string()),
         media = ?endpoint.candidates,
         effects = catalogue.effects().len(),
         "loaded in {:?}",
@@ -53,58 +51,25 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     );
     let (transport, media) = transport.run(sessions.clone(), metrics.clone())?;
     let context = Arc::new(Context { broker: broker.clone(), catalogue, transport: transport.clone(), sessions, metrics, config });
-    let gateway = Arc::new(Gateway { context, endpoint, backend });
+    let gateway = Arc::new(Gateway { context, endpoint, about });
 
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build()?;
     threads.block_on(async {
+        let mut signals = Signals::catch()?;
         let listener = TcpListener::from_std(http)?;
-        announce(listener.local_addr()?)?;
+        start::announce("Ooblex", listener.local_addr()?)?;
         tokio::select! {
             served = axum::serve(listener, router(gateway)) => served.context("HTTP ended")?,
-            signal = stop_signal() => info!("{} received: saying goodbye to all sessions", signal?),
+            signal = signals.next() => info!("{signal} received: saying goodbye to all sessions"),
         }
+        tokio::spawn(async move { signals.end_at_next().await });
         transport.stop().await;
         anyhow::Ok(())
     })?;
     broker.close();
-    threads.shutdown_background();
     if media.join().is_err() || workers.into_iter().any(|worker| worker.join().is_err()) {
         warn!("a thread ended with a panic");
     }
+    threads.shutdown_background();
     Ok(())
-}
-
-/// What runs the models, and where their files are, both checked.
-///
-/// # Errors
-/// When the backend that was asked for is not there, or a model file is not what it must be.
-pub fn inference(config: &Inference) -> anyhow::Result<(Runtime, ModelStore)> {
-    let wanted = match config.backend {
-        BackendChoice::Auto => None,
-        BackendChoice::OnnxRuntime => Some(Backend::Ort),
-        BackendChoice::Rten => Some(Backend::Rten),
-    };
-    let runtime = Runtime::load(config.library.as_deref(), wanted)?.with_threads(config.threads_per_frame);
-    if let Some(warning) = runtime.warning() {
-        warn!("{warning}");
-    }
-    let store = config.models.as_ref().map_or_else(ModelStore::embedded, ModelStore::folder);
-    store.verify(&ooblex_effects::effects())?;
-    Ok((runtime, store))
-}
-
-/// On standard output, for people and for programs that start this one.
-fn announce(address: std::net::SocketAddr) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "Ooblex is ready: http://{address}/")?;
-    out.flush()
-}
-
-async fn stop_signal() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => Ok("SIGINT"),
-        _ = terminate.recv() => Ok("SIGTERM"),
-    }
 }

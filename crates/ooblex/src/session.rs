@@ -128,6 +128,11 @@ impl Session {
         self.id
     }
 
+    /// The user fragment of its ICE credentials, by which a browser's first datagrams name it.
+    pub fn ice_user(&mut self) -> String {
+        self.rtc.direct_api().local_ice_credentials().ufrag
+    }
+
     /// Whether a datagram is for this session.
     pub fn accepts(&self, input: &Input<'_>) -> bool {
         self.rtc.accepts(input)

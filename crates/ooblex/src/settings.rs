@@ -13,6 +13,7 @@ use crate::problem::{Problem, ProblemKind};
 /// The effects that can be asked for, with what the operator says of them.
 pub struct Catalogue {
     effects: Vec<Arc<dyn Effect>>,
+    served: Vec<Arc<dyn Effect>>,
     modes: Vec<Mode>,
     default_effect: EffectName,
 }
@@ -32,9 +33,12 @@ impl Catalogue {
     /// All effects that are compiled in, as the operator configures them.
     ///
     /// # Errors
-    /// When the configuration names an effect that does not exist, or asks to reuse analyses where there are none.
+    /// When the configuration names an effect that does not exist.
     pub fn new(config: &Config) -> Result<Self, Problem> {
-        let effects = ooblex_effects::effects();
+        let mut effects = ooblex_effects::effects();
+        if config.diagnostics.effects {
+            effects.extend(ooblex_effects::diagnostics());
+        }
         let names = || effects.iter().map(|e| e.name().to_string()).collect::<Vec<_>>().join(", ");
         let known = |name: &str| effects.iter().any(|e| e.name().as_str() == name);
         if let Some(unknown) = config.effects.keys().find(|name| !known(name)) {
@@ -46,14 +50,35 @@ impl Catalogue {
             let detail = format!("serve.default_effect = \"{default}\" names no effect; known: {}", names());
             return Err(Problem::new(ProblemKind::UnknownEffect, detail));
         }
+        let served = served(&effects, &config.worker.effects)?;
         let modes = effects.iter().map(|effect| mode(effect.as_ref(), config)).collect();
         let default_effect = EffectName::new(default.as_str());
-        Ok(Self { effects, modes, default_effect })
+        Ok(Self { effects, served, modes, default_effect })
     }
 
     /// The effects in the order in which they are offered.
     pub fn effects(&self) -> &[Arc<dyn Effect>] {
         &self.effects
+    }
+
+    /// The effects that the workers of this process serve.
+    pub fn served(&self) -> &[Arc<dyn Effect>] {
+        &self.served
+    }
+
+    /// Whether the workers of this process serve this effect.
+    pub fn serves(&self, name: &EffectName) -> bool {
+        self.served.iter().any(|effect| effect.name() == *name)
+    }
+
+    /// The names of the effects whose frames go to workers, of this process or of others.
+    pub fn analysed(&self) -> Vec<EffectName> {
+        self.effects.iter().filter(|effect| effect.needs_worker()).map(|effect| effect.name()).collect()
+    }
+
+    /// The effect of sessions that ask for none.
+    pub fn default_effect(&self) -> &EffectName {
+        &self.default_effect
     }
 
     /// Checks what was asked for. Without a name: the default effect.
@@ -111,8 +136,22 @@ impl Catalogue {
     }
 }
 
+/// Those of `effects` that the operator names for the workers; all that need workers when none is named.
+fn served(effects: &[Arc<dyn Effect>], named: &[String]) -> Result<Vec<Arc<dyn Effect>>, Problem> {
+    let needing: Vec<_> = effects.iter().filter(|effect| effect.needs_worker()).cloned().collect();
+    let is_known = |name: &String| needing.iter().any(|effect| effect.name().as_str() == name);
+    if let Some(unknown) = named.iter().find(|name| !is_known(name)) {
+        let known: Vec<_> = needing.iter().map(|effect| effect.name().to_string()).collect();
+        let hidden = ooblex_effects::diagnostics().iter().any(|effect| effect.name().as_str() == unknown);
+        let mend = if hidden { "; with --diagnostics it is one" } else { "" };
+        let detail = format!("worker.effects: \"{unknown}\" is no effect that needs a worker; those are: {}{mend}", known.join(", "));
+        return Err(Problem::new(ProblemKind::UnknownEffect, detail));
+    }
+    Ok(needing.into_iter().filter(|effect| named.is_empty() || named.iter().any(|name| effect.name().as_str() == name)).collect())
+}
+
 fn mode(effect: &dyn Effect, config: &Config) -> Mode {
-    if effect.models().is_empty() {
+    if !effect.needs_worker() {
         return Mode::Direct;
     }
     let configured = config.effects.get(effect.name().as_str()).cloned().unwrap_or_default();

@@ -2,11 +2,13 @@
 //!
 //! It alone owns the track's state. The media thread feeds it with frames, the workers with completions; it gives compressed
 //! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `driver` is its loop, `egress`
-//! the encoder with its bitrate, `report` what it says of itself.
+//! the encoder with its bitrate, `report` what it says of itself, `service` what it says of its workers.
 
 mod driver;
 mod egress;
 mod report;
+mod resolution;
+mod service;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
-use ooblex_broker::Broker;
+use ooblex_broker::{Broker, Notice};
 use ooblex_codec::Rotation;
 use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
 use tracing::error;
@@ -43,8 +45,10 @@ pub enum TrackInput {
         /// Frames before it were lost.
         gap: bool,
     },
-    /// A worker is done with a frame.
+    /// The broker is done with a frame.
     Completed(Completion),
+    /// Workers may have come or gone.
+    ServiceChanged,
     /// The API asks for something else.
     Change(Settings),
     /// The browser says something; `None`: something too long.
@@ -141,8 +145,13 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     let figures = Arc::new(TrackFigures::new(context.metrics.clone()));
     let handle = TrackHandle { inbox, ended: Arc::default(), metrics: context.metrics.clone(), figures };
     let sink = handle.inbox.clone();
-    // A completion that finds the inbox full is lost; its frame expires, as if the worker had died.
-    context.broker.open_track(id.track(), Box::new(move |completion| _ = sink.try_send(TrackInput::Completed(completion))));
+    // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
+    // it full is seen with the next report.
+    let told = move |notice| match notice {
+        Notice::Completed(completion) => _ = sink.try_send(TrackInput::Completed(completion)),
+        Notice::ServiceChanged => _ = sink.try_send(TrackInput::ServiceChanged),
+    };
+    context.broker.open_track(id.track(), Box::new(told));
     let (ended, figures) = (handle.ended.clone(), handle.figures.clone());
     let run = move || {
         let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, figures).run(&receiver, &ended));

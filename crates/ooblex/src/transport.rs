@@ -21,6 +21,7 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::session::{End, Session, SessionId};
 use crate::sessions::Sessions;
+use crate::stun;
 use crate::track::TrackOutput;
 
 /// Buffer of the socket in either direction, bytes: a burst of keyframes of many sessions.
@@ -180,6 +181,8 @@ struct MediaLoop {
     local: SocketAddr,
     sessions: HashMap<SessionId, Entry>,
     by_address: HashMap<SocketAddr, SessionId>,
+    /// For datagrams from addresses that are not known yet.
+    by_ice_user: HashMap<String, SessionId>,
     timers: BTreeSet<(Instant, SessionId)>,
     registry: Arc<Sessions>,
     metrics: Arc<Metrics>,
@@ -187,6 +190,7 @@ struct MediaLoop {
 
 struct Entry {
     session: Session,
+    ice_user: String,
     timer: Instant,
     addresses: Vec<SocketAddr>,
 }
@@ -194,7 +198,17 @@ struct Entry {
 impl MediaLoop {
     fn new(socket: UdpSocket, local: SocketAddr, registry: Arc<Sessions>, metrics: Arc<Metrics>) -> Self {
         let is_v6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
-        Self { socket, is_v6, local, sessions: HashMap::new(), by_address: HashMap::new(), timers: BTreeSet::new(), registry, metrics }
+        Self {
+            socket,
+            is_v6,
+            local,
+            sessions: HashMap::new(),
+            by_address: HashMap::new(),
+            by_ice_user: HashMap::new(),
+            timers: BTreeSet::new(),
+            registry,
+            metrics,
+        }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -227,9 +241,10 @@ impl MediaLoop {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Add(session) => {
-                let id = session.id();
-                self.sessions.insert(id, Entry { session: *session, timer: Instant::now(), addresses: Vec::new() });
+            Command::Add(mut session) => {
+                let (id, ice_user) = (session.id(), session.ice_user());
+                self.by_ice_user.insert(ice_user.clone(), id);
+                self.sessions.insert(id, Entry { session: *session, ice_user, timer: Instant::now(), addresses: Vec::new() });
                 self.with_session(id, Session::on_timeout);
             }
             Command::Track(id, output) => self.with_session(id, |session, now, send| session.on_track(now, output, send)),
@@ -248,11 +263,9 @@ impl MediaLoop {
         let now = Instant::now();
         let input = Input::Receive(now, receive);
         let known = self.by_address.get(&source).copied();
-        let accepted = match known.filter(|id| self.sessions.get(id).is_some_and(|entry| entry.session.accepts(&input))) {
-            Some(id) => Some(id),
-            None if is_stun(bytes) => self.sessions.iter().find(|(_, entry)| entry.session.accepts(&input)).map(|(id, _)| *id),
-            None => None,
-        };
+        let named = || stun::is_stun(bytes).then(|| self.by_ice_user.get(stun::receiver(bytes)?).copied()).flatten();
+        let accepts = |id: &SessionId| self.sessions.get(id).is_some_and(|entry| entry.session.accepts(&input));
+        let accepted = known.filter(accepts).or_else(|| named().filter(accepts));
         let (Some(id), Input::Receive(_, receive)) = (accepted, input) else { return self.metrics.on_stray_datagram() };
         if known != Some(id) {
             self.remember(source, id);
@@ -305,7 +318,13 @@ impl MediaLoop {
 
     fn remove(&mut self, id: SessionId, end: End) {
         let Some(entry) = self.sessions.remove(&id) else { return };
-        self.by_address.retain(|_, session| *session != id);
+        self.by_ice_user.remove(&entry.ice_user);
+        for address in entry.addresses {
+            // Another session may have come to this address since.
+            if self.by_address.get(&address) == Some(&id) {
+                self.by_address.remove(&address);
+            }
+        }
         self.timers.remove(&(entry.timer, id));
         self.registry.remove(id);
         self.metrics.on_session_end(end);
@@ -323,11 +342,6 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// RFC 7983: what shares the port is told apart by its first byte.
-fn is_stun(bytes: &[u8]) -> bool {
-    bytes.first().is_some_and(|byte| *byte < 4)
 }
 
 /// An IPv6 socket sends to IPv4 addresses in their mapped form.

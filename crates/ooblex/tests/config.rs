@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail there")]
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs};
@@ -40,8 +41,10 @@ fn file_and_code_have_the_same_options_with_the_same_values() {
 #[test]
 fn every_option_that_is_not_set_by_default_has_an_example_that_is_accepted() {
     let file = scratch("optional.toml", &with_optional_lines(DOCUMENTED));
-    let config = Config::load(Some(&file), &[]).unwrap();
+    // What belongs to Redis is accepted with a Redis only.
+    let config = Config::load(Some(&file), &[("broker.url", "rediss://redis.example".into())]).unwrap();
     assert!(config.inference.library.is_some() && config.inference.models.is_some());
+    assert!(config.broker.ca_file.is_some() && config.broker.password_file.is_some());
     assert_eq!(config.effects, own_choices());
 }
 
@@ -69,9 +72,16 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
             ("OOBLEX_MEDIA__ADVERTISE", "203.0.113.7,2001:db8::7"),
             ("OOBLEX_FRAMES__SAMPLING", "3"),
             ("OOBLEX_EFFECTS__FACE_DETECTION__WHEN_SLOW", "hold"),
+            ("OOBLEX_WORKER__EFFECTS", "style_transfer, delay"),
+            ("OOBLEX_DIAGNOSTICS__EFFECTS", "true"),
+            ("OOBLEX_BROKER__PREFIX", "stage:"),
             ("OOBLEX_BLESS", "1"),
         ],
     );
+    assert_eq!(printed["worker"]["effects"], serde_json::json!(["style_transfer", "delay"]));
+    assert_eq!((&printed["diagnostics"]["effects"], &printed["broker"]["prefix"]), (&true.into(), &"stage:".into()));
+    assert_eq!(in_force(&[], &[("OOBLEX_WORKER__EFFECTS", "")])["worker"]["effects"], serde_json::json!([]));
+    assert_eq!(in_force(&[], &[("OOBLEX_SERVE__WORKERS", "auto")])["serve"]["workers"], "auto");
     assert_eq!(printed["media"]["advertise"], serde_json::json!(["203.0.113.7", "2001:db8::7"]));
     assert_eq!(printed["frames"]["sampling"], 3);
     assert_eq!(printed["effects"]["face_detection"]["when_slow"], "hold");
@@ -79,11 +89,17 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
 
 #[test]
 fn every_flag_reaches_its_option() {
-    let flags = "--listen 127.0.0.1:1 --media 127.0.0.1:2 --advertise 10.0.0.1 --advertise 10.0.0.2 --workers 5 --effect none --backend rten --models here";
+    let flags = "--listen 127.0.0.1:1 --media 127.0.0.1:2 --advertise 10.0.0.1 --advertise 10.0.0.2 --workers 5 --effect none --backend rten \
+                 --models here --device cuda:1 --broker redis+unix:///run/redis.sock --effects delay,style_transfer --diagnostics";
     let printed = in_force(&flags.split(' ').collect::<Vec<_>>(), &[]);
     assert_eq!(printed["serve"], serde_json::json!({"listen": "127.0.0.1:1", "workers": 5, "default_effect": "none", "allow_origins": []}));
     assert_eq!(printed["media"], serde_json::json!({"listen": "127.0.0.1:2", "advertise": ["10.0.0.1", "10.0.0.2"]}));
-    assert_eq!((&printed["inference"]["backend"], &printed["inference"]["models"]), (&"rten".into(), &"here".into()));
+    let inference = &printed["inference"];
+    assert_eq!((&inference["backend"], &inference["models"], &inference["device"]), (&"rten".into(), &"here".into(), &"cuda:1".into()));
+    assert_eq!(printed["broker"]["url"], "redis+unix:///run/redis.sock?db=0");
+    assert_eq!(printed["worker"]["effects"], serde_json::json!(["delay", "style_transfer"]));
+    assert_eq!(printed["diagnostics"]["effects"], true);
+    assert_eq!(in_force(&["--workers", "auto"], &[("OOBLEX_SERVE__WORKERS", "3")])["serve"]["workers"], "auto");
 }
 
 #[test]
@@ -93,7 +109,20 @@ fn what_is_not_understood_is_refused_with_the_option_and_what_it_may_be() {
         ("[sever]\nworkers = 1", &["sever", "expected one of", "serve"]),
         ("serve.listen = 'everywhere'", &["serve.listen", "socket address"]),
         ("media.advertise = ['gateway.example']", &["media.advertise", "IP address"]),
-        ("serve.workers = 'many'", &["serve.workers", "many", "integer"]),
+        ("serve.workers = 'many'", &["serve.workers", "many", "auto", "number"]),
+        ("serve.workers = -1", &["serve.workers", "-1", "auto"]),
+        ("serve.workers = 0", &["serve.workers = 0", "local", "auto", "--broker"]),
+        ("worker.threads = 0", &["worker.threads", "auto", "number above 0"]),
+        ("worker.threads = 100000", &["worker.threads", "at most 1024"]),
+        ("worker.listen = 'here'", &["worker.listen", "socket address"]),
+        ("broker.url = 'localhost:6379'", &["broker.url", "redis://[user]", "rediss://", "redis+unix://", "local"]),
+        ("broker.prefix = ''", &["broker.prefix", "1 to 100"]),
+        ("broker.prefix = 'my ooblex:'", &["broker.prefix", "my ooblex:", "blanks"]),
+        ("broker.prefix = 'ooblex*'", &["broker.prefix", "ooblex*"]),
+        ("broker.ca_file = 'ca.pem'", &["broker.ca_file", "rediss://"]),
+        ("[broker]\nurl = 'redis://h'\nca_file = 'ca.pem'", &["broker.ca_file", "rediss://", "redis://h"]),
+        ("broker.password_file = 'p'", &["broker.password_file", "local"]),
+        ("inference.device = 'toaster'", &["inference.device", "toaster", "cpu", "cuda"]),
         ("video.max_bitrate_kbps = -4", &["video.max_bitrate_kbps", "unsigned"]),
         ("video.vp8_speed = 'warp'", &["video.vp8_speed", "warp", "balanced", "fast"]),
         ("inference.backend = 'cuda'", &["inference.backend", "cuda", "auto", "onnx_runtime", "rten"]),
@@ -118,7 +147,8 @@ fn what_is_not_understood_is_refused_with_the_option_and_what_it_may_be() {
 fn what_is_not_understood_is_refused_in_the_environment_and_in_flags_as_well() {
     let print = ["check", "--print"];
     assert_refused(&ooblex(&print, &[("OOBLEX_SERVE__LISTN", "1")]), "environment", &["listn", "serve"]);
-    assert_refused(&ooblex(&print, &[("OOBLEX_SERVE__WORKERS", "many")]), "environment", &["serve.workers", "environment"]);
+    assert_refused(&ooblex(&print, &[("OOBLEX_LIMITS__SESSIONS", "many")]), "environment", &["limits.sessions", "environment"]);
+    assert_refused(&ooblex(&print, &[("OOBLEX_SERVE__WORKERS", "many")]), "environment", &["serve.workers", "auto"]);
     assert_refused(&ooblex(&["check", "--print", "--listen", "nowhere"], &[]), "flag", &["serve.listen", "socket address"]);
     assert_refused(&ooblex(&["check", "--print", "--lisen", "nowhere"], &[]), "flag", &["--lisen", "--listen"]);
 }
@@ -134,6 +164,79 @@ fn a_section_for_an_effect_that_does_not_exist_keeps_the_gateway_from_serving() 
     let output = ooblex(&["serve", "--listen", "127.0.0.1:0", "--config", path.to_str().unwrap()], &[]);
     assert_refused(&output, "serve", &["effects.swirl", "background_blur"]);
     assert_refused(&ooblex(&["serve", "--listen", "127.0.0.1:0", "--effect", "swirl"], &[]), "serve", &["serve.default_effect", "swirl"]);
+}
+
+#[test]
+fn workers_serve_only_effects_that_there_are_and_that_need_workers() {
+    let serve = |effects: &str| ooblex(&["serve", "--listen", "127.0.0.1:0", "--effects", effects], &[]);
+    assert_refused(&serve("swirl"), "serve", &["worker.effects", "swirl", "background_blur"]);
+    assert_refused(&serve("none"), "serve", &["worker.effects", "none", "background_blur"]);
+    assert_refused(&serve("delay"), "serve", &["worker.effects", "delay", "--diagnostics"]);
+}
+
+#[test]
+fn a_worker_without_a_broker_that_others_reach_is_refused() {
+    let words = ["a worker needs a broker that other processes reach", "--broker redis://"];
+    assert_refused(&ooblex(&["worker"], &[]), "worker", &words);
+    assert_refused(&ooblex(&["worker", "--broker", "local"], &[]), "worker", &words);
+}
+
+#[test]
+fn every_flag_of_the_worker_reaches_its_option() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let flags = ["worker", "--broker", "redis://127.0.0.1:1", "--effects", "delay", "--diagnostics", "--listen", &address];
+    assert_refused(&ooblex(&flags, &[]), "--listen", &["worker.listen", &address]);
+    for (flag, value, option) in [
+        ("--threads", "0", "worker.threads"),
+        ("--device", "toaster", "inference.device"),
+        ("--backend", "abacus", "inference.backend"),
+        ("--broker", "amqp://h", "broker.url"),
+    ] {
+        assert_refused(&ooblex(&["worker", flag, value], &[]), flag, &[option]);
+    }
+}
+
+#[test]
+fn effects_of_diagnostics_are_listed_on_request_only() {
+    let listed = |flags: &[&str]| String::from_utf8(ooblex(&[&["effects"], flags].concat(), &[]).stdout).unwrap();
+    assert!(!listed(&[]).contains("delay") && listed(&[]).contains("background_blur"));
+    assert!(listed(&["--diagnostics"]).contains("delay"));
+    assert!(listed(&["--diagnostics", "--json"]).contains("slow_every"));
+}
+
+#[test]
+fn the_password_of_redis_is_never_shown() {
+    const SECRET: &str = "hunter2hunter2";
+    let address = format!("redis://ann:{SECRET}@127.0.0.1:1/3");
+    let printed = in_force(&["--broker", &address], &[]);
+    assert_eq!(printed["broker"]["url"], "redis://ann:***@127.0.0.1:1/3");
+    let half = scratch("half.toml", &format!("[broker]\nurl = \"{address}\n"));
+    let wrong = scratch("wrong.toml", &format!("[broker]\nurl = \"redis://ann:{SECRET}@h:port\"\n"));
+    let password = scratch("password", &format!("{SECRET}\n"));
+    let (half, wrong, password) = (half.to_str().unwrap(), wrong.to_str().unwrap(), password.to_str().unwrap());
+    for flags in [
+        &["--print", "--config", half][..],
+        &["--print", "--config", wrong],
+        &["--print", "--broker", &address.replace("redis:", "http:")],
+        &["--print", "--broker", &address, "--workers", "none"],
+        &["--broker", &address, "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0"],
+    ] {
+        let output = ooblex(&[&["check"], flags].concat(), &[("OOBLEX_BROKER__PASSWORD_FILE", password)]);
+        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && !said.is_empty(), "{flags:?}");
+        assert!(!said.contains(SECRET), "{flags:?}: {said}");
+    }
+}
+
+#[test]
+fn a_password_file_that_holds_none_is_refused_by_name() {
+    let empty = scratch("empty", "\n");
+    for (file, words) in [("no/such/file", ["broker.password_file", "no/such/file"]), (empty.to_str().unwrap(), ["is empty", "password"])] {
+        let output =
+            ooblex(&["worker", "--broker", "redis://127.0.0.1:1", "--listen", "127.0.0.1:0"], &[("OOBLEX_BROKER__PASSWORD_FILE", file)]);
+        assert_refused(&output, file, &words);
+    }
 }
 
 /// What each effect with models does on its own, said as configuration.

@@ -348,6 +348,9 @@ fn the_api_tells_effects_sessions_and_changes() {
     assert_eq!(names, ["background_blur", "face_detection", "style_transfer", "none"]);
     assert_eq!(effects["effects"][2]["parameters"]["properties"]["style"]["enum"].as_array().unwrap().len(), 26);
     assert!(effects["effects"].as_array().unwrap().iter().all(|effect| effect["available"] == true));
+    assert_eq!(effects["broker"], json!({"kind": "local", "connected": true, "trouble": null}));
+    assert_eq!((&effects["effects"][0]["workers"], &effects["device"]), (&effects["workers"], &json!("cpu")));
+    assert_eq!(effects["effects"][3]["workers"], 0, "none needs no worker");
     let mut player = Player::new(&gateway, &Wish::default());
     player.play_until(640, 480, "figures", |player| {
         player.messages.iter().any(|m| m["type"] == "stats" && m["fps_out"].as_f64() > Some(5.0))
@@ -379,6 +382,44 @@ fn pages_of_other_hosts_use_the_api_only_where_the_operator_allows_it() {
     assert_eq!(allowed("", "https://app.example"), None);
     assert_eq!(allowed(one, "https://app.example").as_deref(), Some("https://app.example"));
     assert_eq!(allowed(one, "https://other.example"), None);
+}
+
+#[test]
+fn an_effect_that_the_workers_do_not_serve_is_told_and_never_raw() {
+    let gateway = Gateway::start("", &["--workers", "1", "--effects", "face_detection,background_blur"]);
+    assert_eq!(gateway.json("/readyz")["unserved"], json!(["style_transfer"]));
+    assert_eq!(gateway.json("/api/effects")["effects"][2]["available"], false);
+    let mut player = Player::new(&gateway, &wish(VideoCodec::Vp8, "style_transfer"));
+    let service = |player: &Player| -> Vec<Value> {
+        player.messages.iter().filter(|m| m["type"] == "service").map(|m| json!([m["effect"], m["state"]])).collect()
+    };
+    player.play_until(320, 240, "to be told, and placeholders", |player| {
+        player.messages.iter().any(|m| m["service"] == "no_worker") && player.shown.len() >= 3
+    });
+    assert_eq!(service(&player), [json!(["style_transfer", "no_worker"])], "told once");
+    let error = player.messages.iter().find(|m| m["type"] == "error").unwrap();
+    assert_eq!((&error["problem"]["type"], &error["id"]), (&json!("urn:ooblex:problem:no-worker"), &Value::Null));
+    assert!(error["problem"]["detail"].as_str().unwrap().contains("style_transfer"));
+    for shown in &player.shown {
+        assert!(difference(&shown.picture, &scene(320, 240, 0)) > 20.0, "a raw picture was seen");
+    }
+    let ack = player.change(320, 240, &json!({"type": "set_effect", "effect": "face_detection", "id": 1}));
+    assert_eq!(ack["type"], "ack");
+    assert_eq!(service(&player)[1..], [json!(["face_detection", "served"])]);
+    player.play_until(320, 240, "figures", |player| player.messages.iter().any(|m| m["service"] == "served"));
+    let metrics = gateway.text("/metrics");
+    let dropped = metrics.lines().find_map(|line| line.strip_prefix("ooblex_frames_dropped_total{reason=\"no_worker\"} "));
+    assert!(dropped.is_some_and(|count| count != "0"), "{metrics}");
+}
+
+#[test]
+fn a_gateway_whose_sessions_would_get_nothing_is_not_ready() {
+    let gateway = Gateway::start("", &["--workers", "1", "--effects", "style_transfer"]);
+    let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
+    let mut response = agent.get(format!("{}/readyz", gateway.url)).call().unwrap();
+    let said = response.body_mut().read_to_string().unwrap();
+    assert_eq!(response.status(), 503);
+    assert!(said.contains("no worker serves background_blur") && !said.contains("no worker serves style_transfer"), "{said}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub struct Rgb {
     /// Rows.
     pub height: u32,
     /// `R G B R G B …`.
+    #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }
 
@@ -43,6 +44,7 @@ pub struct Mask {
     /// Rows.
     pub height: u32,
     /// Row-major, 0 = certainly background, 255 = certainly person.
+    #[serde(with = "serde_bytes")]
     pub probability: Vec<u8>,
 }
 

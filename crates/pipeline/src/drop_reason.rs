@@ -11,6 +11,12 @@ pub enum DropReason {
     Replaced,
     /// Its analysis was not back by the deadline.
     Expired,
+    /// A worker took it and gave no result by the deadline: it died, hangs, or was too slow.
+    Lost,
+    /// No worker served its effect when it came in.
+    NoWorker,
+    /// The way to the workers was down, or could not take it.
+    Undelivered,
     /// Newer results were ready, and patience with this one ran out.
     Overtaken,
     /// The worker could not analyse it.
@@ -29,11 +35,14 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of the counters.
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 14] = [
         DropReason::Behind,
         DropReason::NotSampled,
         DropReason::Replaced,
         DropReason::Expired,
+        DropReason::Lost,
+        DropReason::NoWorker,
+        DropReason::Undelivered,
         DropReason::Overtaken,
         DropReason::AnalysisFailed,
         DropReason::NoAnalysis,
@@ -50,6 +59,9 @@ impl DropReason {
             DropReason::NotSampled => "not_sampled",
             DropReason::Replaced => "replaced",
             DropReason::Expired => "expired",
+            DropReason::Lost => "lost",
+            DropReason::NoWorker => "no_worker",
+            DropReason::Undelivered => "undelivered",
             DropReason::Overtaken => "overtaken",
             DropReason::AnalysisFailed => "analysis_failed",
             DropReason::NoAnalysis => "no_analysis",

@@ -21,7 +21,7 @@ pub struct Job {
     pub deadline: Instant,
 }
 
-/// The end of a job: every job that was submitted has exactly one, unless its worker died.
+/// The end of a job: every job that was submitted has exactly one, unless its track was closed.
 #[derive(Debug, Clone)]
 pub struct Completion {
     /// The track of the job.
@@ -48,6 +48,13 @@ pub enum Outcome {
     Replaced,
     /// Its deadline passed before a worker was free.
     Expired,
+    /// A worker took it and gave no result by the deadline: it died, hangs, or was too slow.
+    Lost,
+    /// It reached no worker, because what lies between could not take it.
+    Undelivered {
+        /// What the broker says.
+        reason: String,
+    },
     /// A worker took it and could not analyse it.
     Failed {
         /// What the worker says.

@@ -31,10 +31,13 @@ impl<J> FairSlots<J> {
 
     /// The freshest job of the track whose turn it is.
     pub fn take(&mut self) -> Option<J> {
-        let track = self.turns.pop_front()?;
-        let job = self.slots.remove(&track);
-        debug_assert!(job.is_some(), "a turn without a slot");
-        job
+        self.take_if(|_| true)
+    }
+
+    /// The freshest job of the track whose turn it is among those whose job is `wanted`. The others keep their turns.
+    pub fn take_if(&mut self, wanted: impl Fn(&J) -> bool) -> Option<J> {
+        let index = self.turns.iter().position(|track| self.slots.get(track).is_some_and(&wanted))?;
+        self.slots.remove(&self.turns.remove(index)?)
     }
 
     /// Gives up the turn of a track that has ended.
@@ -88,6 +91,18 @@ mod tests {
         slots.put(A, "a2");
         assert_eq!(slots.take(), Some("b1"));
         assert_eq!(slots.take(), Some("a2"));
+    }
+
+    #[test]
+    fn tracks_that_are_passed_over_keep_their_turns() {
+        let mut slots = FairSlots::new();
+        slots.put(A, "a1");
+        slots.put(B, "b1");
+        assert_eq!(slots.take_if(|job| job.starts_with('b')), Some("b1"));
+        assert_eq!(slots.take_if(|job| job.starts_with('b')), None);
+        slots.put(B, "b2");
+        assert_eq!(slots.take(), Some("a1"));
+        assert_eq!(slots.take(), Some("b2"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { test } from 'node:test';
 
-import { Control, OoblexError, call, cameraError, candidateAddresses, connect, defaults, effects, figuresBetween, problemOf } from '../ooblex.js';
+import { Control, OoblexError, Session, call, cameraError, candidateAddresses, connect, defaults, effects, figuresBetween, problemOf } from '../ooblex.js';
 
 /** The part of RTCDataChannel that Control uses, with the gateway's end in hand. */
 class FakeChannel {
@@ -71,6 +71,35 @@ test('figures and detections are routed; garbage and unknown types are passed ov
   channel.say({ type: 'stats', fps_in: 30 });
   channel.say({ type: 'detections', faces: [{}, {}] });
   assert.deepEqual(heard, [30, 2]);
+});
+
+test('news of workers are routed', () => {
+  const channel = new FakeChannel();
+  const heard = [];
+  new Control(channel).listeners = { service: ({ effect, state }) => heard.push([effect, state]) };
+  channel.say({ type: 'service', effect: 'background_blur', state: 'no_worker' });
+  channel.say({ type: 'service', effect: 'background_blur', state: 'served' });
+  assert.deepEqual(heard, [['background_blur', 'no_worker'], ['background_blur', 'served']]);
+});
+
+test('a session tells each change of service once, from whichever message it learns it', () => {
+  const track = { addEventListener() {}, removeEventListener() {} };
+  const link = { answer: { session: 'x' }, listen: (listeners) => (link.listeners = listeners) };
+  const session = new Session(link, { input: { getVideoTracks: () => [track] }, effect: 'background_blur' });
+  const heard = [];
+  session.on('service', ({ effect, state }) => heard.push(`${effect} ${state}`));
+  const { stats, service } = link.listeners;
+  stats({ effect: 'background_blur', service: 'served' });
+  stats({ effect: 'background_blur' });
+  service({ effect: 'background_blur', state: 'no_worker' });
+  stats({ effect: 'background_blur', service: 'no_worker' });
+  assert.deepEqual(session.service, { effect: 'background_blur', state: 'no_worker' });
+  service({ effect: 'style_transfer', state: 'no_worker' });
+  stats({ effect: 'style_transfer', service: 'broker_down' });
+  service({ effect: 'style_transfer', state: 'served' });
+  stats({ effect: 'style_transfer', service: 'served' });
+  assert.deepEqual(heard, ['background_blur no_worker', 'style_transfer no_worker', 'style_transfer broker_down', 'style_transfer served']);
+  assert.equal(session.service.state, 'served');
 });
 
 test('a change without an ack times out', async () => {

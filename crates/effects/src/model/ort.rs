@@ -1,14 +1,17 @@
 //! The backend ONNX Runtime, from a shared library.
 
+mod providers;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ort::environment::Environment;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session};
 use ort::value::TensorRef;
 
-use super::{Input, Model, ModelSpec, Tensor};
+use self::providers::Profile;
+use super::{Device, Input, Model, ModelSpec, Tensor};
 
 /// The loaded library. A process can hold one only: who comes later gets the one that is there.
 #[derive(Debug, Clone)]
@@ -46,23 +49,72 @@ impl Library {
         format!("ONNX Runtime {version}")
     }
 
-    pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<Box<dyn Model>, String> {
-        let model = self.session(bytes, threads).and_then(|session| OrtModel::new(spec, session)).map_err(|error| error.to_string())?;
-        Ok(Box::new(model))
+    /// The devices that the library was built for, which does not mean that they are there.
+    pub(super) fn devices(&self) -> Vec<Device> {
+        providers::built_in()
+    }
+
+    /// Sets the device up as for a model: what is missing for it on this machine mostly shows here, where no model is needed.
+    pub(super) fn try_device(&self, device: Device) -> Result<(), String> {
+        let registered =
+            Session::builder(&self.environment).and_then(|builder| Ok(builder.with_execution_providers(providers::dispatch(device, 1))?));
+        registered.map(drop).map_err(|error| words(&error))
+    }
+
+    /// Makes a model ready. One that is for another device than the processor has then been run once, and the device has run at
+    /// least one of its nodes; ONNX Runtime runs on the processor what the device's provider does not take.
+    pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8], threads: usize, device: Device) -> Result<Box<dyn Model>, String> {
+        let opened = match device {
+            Device::Cpu => self.open_on_cpu(spec, bytes, threads),
+            device => self.open_on(device, spec, bytes, threads),
+        };
+        Ok(Box::new(opened?))
+    }
+
+    fn open_on_cpu(&self, spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<OrtModel, String> {
+        let session = self.builder(Device::Cpu, threads).and_then(|mut builder| builder.commit_from_memory(bytes));
+        session.and_then(|session| OrtModel::new(spec, session, Some(tidy()?))).map_err(|error| words(&error))
+    }
+
+    fn open_on(&self, device: Device, spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<OrtModel, String> {
+        let profile = Profile::new().map_err(|error| {
+            format!(
+                "there is no place to note which device runs it ({error}); make {} writable, or set TMPDIR",
+                std::env::temp_dir().display()
+            )
+        })?;
+        let run_once = || {
+            let session = self.builder(device, threads)?.with_profiling(profile.prefix())?.commit_from_memory(bytes)?;
+            let mut model = OrtModel::new(spec, session, None)?;
+            model.warm_up(&RunOptions::new()?)?;
+            let report = model.session.end_profiling()?;
+            Ok((model, report))
+        };
+        let (model, report) = run_once().map_err(|error: ort::Error| words(&error))?;
+        providers::prove(device, report.as_ref())?;
+        Ok(model)
     }
 
     /// Nothing spins while waiting. Without memory patterns a run takes from the arena what it needs at a
     /// time; with them it takes at once the sum of what it needs in all.
-    fn session(&self, bytes: &[u8], threads: usize) -> ort::Result<Session> {
-        Session::builder(&self.environment)?
+    fn builder(&self, device: Device, threads: usize) -> ort::Result<SessionBuilder> {
+        let builder = Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?
-            .commit_from_memory(bytes)
+            .with_execution_providers(providers::dispatch(device, threads))?;
+        Ok(builder)
     }
+}
+
+/// For a run at whose end the arena of the processor's memory gives its memory back to the system.
+fn tidy() -> ort::Result<RunOptions> {
+    let mut tidy = RunOptions::new()?;
+    tidy.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+    Ok(tidy)
 }
 
 struct OrtModel {
@@ -70,20 +122,18 @@ struct OrtModel {
     session: Session,
     /// Most values that went in at once so far.
     largest: usize,
-    /// For a run at whose end the arena gives its memory back to the system.
-    tidy: RunOptions,
+    /// For models on the processor only: elsewhere the arena holds little more than what goes in and out.
+    tidy: Option<RunOptions>,
 }
 
 impl Model for OrtModel {
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, String> {
-        self.try_run(inputs).map_err(|error| error.to_string())
+        self.try_run(inputs).map_err(|error| words(&error))
     }
 }
 
 impl OrtModel {
-    fn new(spec: &'static ModelSpec, session: Session) -> ort::Result<Self> {
-        let mut tidy = RunOptions::new()?;
-        tidy.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+    fn new(spec: &'static ModelSpec, session: Session, tidy: Option<RunOptions>) -> ort::Result<Self> {
         Ok(Self { spec, session, largest: 0, tidy })
     }
 
@@ -100,10 +150,28 @@ impl OrtModel {
     /// Makes the arena give its memory back, by a small run. Before a larger input this keeps what was taken for smaller ones from
     /// lying idle beside what the larger one takes: two thirds of the memory for all.
     fn tidy_up(&mut self) -> ort::Result<()> {
+        match self.tidy.take() {
+            None => Ok(()),
+            Some(tidy) => {
+                let done = self.warm_up(&tidy);
+                self.tidy = Some(tidy);
+                done
+            }
+        }
+    }
+
+    /// A small run whose result nobody wants.
+    fn warm_up(&mut self, options: &RunOptions) -> ort::Result<()> {
         let tensors = self.spec.warm_up_tensors();
         let inputs: Vec<_> = tensors.iter().map(Tensor::as_input).collect();
-        self.session.run_with_options(named(self.spec, &inputs)?, &self.tidy).map(drop)
+        self.session.run_with_options(named(self.spec, &inputs)?, options).map(drop)
     }
+}
+
+/// The library's words, in one line, to be gone on with.
+fn words(error: &ort::Error) -> String {
+    let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    line.trim_end_matches([';', '.', ' ']).into()
 }
 
 /// The inputs with their names.

@@ -3,6 +3,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+use std::env;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::PathBuf;
@@ -56,9 +57,14 @@ pub fn portrait() -> I420 {
     i420_from_rgb(&crop(&png("astronaut.png"), 40, 0, 360, 480)).unwrap()
 }
 
-/// Fails where the library is missing: a test that is skipped proves nothing.
+/// Fails where the library is missing: a test that is skipped proves nothing. `OOBLEX_TEST_DEVICE=cuda` (or another device) runs what
+/// the tests do with ONNX Runtime on that device, by the library that `ORT_DYLIB_PATH` names.
 pub fn runtime(backend: Backend) -> Runtime {
-    Runtime::load(None, Some(backend)).unwrap_or_else(|error| panic!("the tests need both backends: {error}"))
+    let runtime = Runtime::load(None, Some(backend)).unwrap_or_else(|error| panic!("the tests need both backends: {error}"));
+    match env::var("OOBLEX_TEST_DEVICE") {
+        Ok(device) if backend == Backend::Ort => runtime.with_device(device.parse().unwrap()).unwrap_or_else(|error| panic!("{error}")),
+        _ => runtime,
+    }
 }
 
 pub fn models(backend: Backend, effects: &[Arc<dyn Effect>]) -> Models {
@@ -74,7 +80,7 @@ pub fn through(effect: &dyn Effect, models: &mut Models, frame: &I420, given: &V
     let parameters = Parameters::parse(effect.parameters(), given).unwrap();
     let mut painter = effect.painter();
     let input = painter.prepare(frame, &parameters);
-    let analysis = (!effect.models().is_empty()).then(|| effect.analyse(models, &input).unwrap());
+    let analysis = effect.needs_worker().then(|| effect.analyse(models, &input).unwrap());
     let mut picture = frame.clone();
     painter.compose(&mut picture, analysis.as_ref(), &parameters).unwrap();
     (input, analysis, picture)

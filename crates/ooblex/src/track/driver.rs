@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::egress::Egress;
 use super::report::Report;
+use super::service::Told;
 use super::{Context, INBOX, TrackInput, TrackOutput};
 use crate::control::{self, Request};
 use crate::figures::{Stage, TrackFigures};
@@ -36,6 +37,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 /// Without a processed frame for this long, a browser that needs a picture gets a held one or a placeholder.
 const STARVED_AFTER: Duration = Duration::from_millis(250);
+
 /// A frame on its way through the track.
 pub(super) struct Pending {
     picture: I420,
@@ -68,7 +70,10 @@ pub(super) struct Driver {
     shown: Option<Shown>,
     /// When to send a held picture or a placeholder if no processed one comes.
     starved_at: Option<Instant>,
+    /// The newest frame that was dropped, as long as no picture went out at all: a placeholder is made of it.
+    unshown: Option<Pending>,
     pub(super) placeholder: bool,
+    pub(super) told: Told,
     last_asked: Option<Instant>,
     too_large: Option<(u32, u32)>,
     pub(super) report: Report,
@@ -77,6 +82,8 @@ pub(super) struct Driver {
 struct Shown {
     picture: I420,
     settings: Rc<Settings>,
+    /// Not a processed picture, but one that is shown for want of any.
+    stand_in: bool,
 }
 
 impl Driver {
@@ -99,7 +106,9 @@ impl Driver {
             egress,
             shown: None,
             starved_at: None,
+            unshown: None,
             placeholder: false,
+            told: Told::default(),
             last_asked: None,
             too_large: None,
             report,
@@ -143,7 +152,9 @@ impl Driver {
             TrackInput::Codec(codec) => self.egress.start(codec),
             TrackInput::Change(settings) => self.change(settings, Value::Null),
             TrackInput::Control(text) => self.on_control(text.as_deref()),
-            TrackInput::ControlOpen | TrackInput::Wake => {}
+            TrackInput::ControlOpen => self.on_control_open(),
+            TrackInput::ServiceChanged => self.review_service(),
+            TrackInput::Wake => {}
             TrackInput::Connected => self.context.metrics.on_connected(),
             TrackInput::KeyframeWanted => {
                 self.context.metrics.on_keyframe_wanted();
@@ -178,6 +189,7 @@ impl Driver {
         debug!(session = %self.id, effect = %settings.effect.name(), params = %settings.parameters.to_json(), "change");
         let generation = self.track.change(settings.mode);
         self.settings = Rc::new(settings);
+        self.review_service();
         if id == Value::Null {
             return;
         }
@@ -263,6 +275,10 @@ impl Driver {
         let seq = self.next_seq;
         self.next_seq.0 += 1;
         let Admission::Analyse { deadline } = self.track.on_frame(now, seq, pending) else { return };
+        if let Some(reason) = self.unserved() {
+            self.track.on_lost(seq, reason);
+            return self.review_service();
+        }
         self.report.offered += 1;
         let settings = self.settings.clone();
         let painter = self.painters.entry(settings.effect.name()).or_insert_with(|| settings.effect.painter());
@@ -295,6 +311,11 @@ impl Driver {
             }
             Outcome::Replaced => self.track.on_lost(seq, DropReason::Replaced),
             Outcome::Expired => self.track.on_lost(seq, DropReason::Expired),
+            Outcome::Lost => self.track.on_lost(seq, DropReason::Lost),
+            Outcome::Undelivered { reason } => {
+                debug!(session = %self.id, %seq, reason, "a frame reached no worker");
+                self.track.on_lost(seq, DropReason::Undelivered);
+            }
             Outcome::Failed { reason } => {
                 debug!(session = %self.id, %seq, reason, "analysis failed");
                 self.track.on_lost(seq, DropReason::AnalysisFailed);
@@ -306,7 +327,13 @@ impl Driver {
 
     fn release(&mut self) {
         while let Some(release) = self.track.poll(Instant::now()) {
-            let Release::Paint { seq, generation, frame, analysis, reused } = release else { continue };
+            let (seq, generation, frame, analysis, reused) = match release {
+                Release::Paint { seq, generation, frame, analysis, reused } => (seq, generation, frame, analysis, reused),
+                Release::Drop { frame, .. } => {
+                    self.unshown = self.shown.is_none().then_some(frame);
+                    continue;
+                }
+            };
             match self.paint(seq, frame, analysis.as_deref(), reused) {
                 Ok((timestamp, settings)) => {
                     self.track.on_painted(reused);
@@ -356,7 +383,8 @@ impl Driver {
         let effect = settings.effect.name();
         let current = self.settings.effect.name();
         self.painters.retain(|name, _| *name == effect || *name == current);
-        self.shown = Some(Shown { picture, settings: settings.clone() });
+        self.shown = Some(Shown { picture, settings: settings.clone(), stand_in: false });
+        self.unshown = None;
         Ok((timestamp, settings))
     }
 
@@ -395,24 +423,27 @@ impl Driver {
     /// picture again, or one that is safe to show.
     fn send_without_analysis(&mut self, now: Instant) {
         let settings = self.settings.clone();
-        let picture = match self.shown.take() {
-            Some(shown) if Rc::ptr_eq(&shown.settings, &settings) => shown.picture,
-            Some(shown) => self.made_safe(shown.picture, &settings),
-            None => match self.track.last_admitted().map(|pending| pending.picture.clone()) {
-                Some(picture) => self.made_safe(picture, &settings),
-                None if self.egress.size() != (0, 0) => I420::grey(self.egress.size().0, self.egress.size().1, PLACEHOLDER_LUMA),
+        let newest = self.track.last_admitted().or(self.unshown.as_ref());
+        let capture = self.egress.last_sent().or(newest.map(|pending| pending.capture)).unwrap_or(MediaTime(0));
+        let newest = newest.map(|pending| pending.picture.clone()).filter(|_| self.shown.is_none());
+        let (picture, stand_in) = match self.shown.take() {
+            Some(shown) if Rc::ptr_eq(&shown.settings, &settings) => (shown.picture, shown.stand_in),
+            Some(shown) => (self.made_safe(shown.picture, &settings), true),
+            None => match newest {
+                Some(picture) => (self.made_safe(picture, &settings), true),
+                None if self.egress.size() != (0, 0) => (I420::grey(self.egress.size().0, self.egress.size().1, PLACEHOLDER_LUMA), true),
                 None => {
                     self.starved_at = None;
                     return;
                 }
             },
         };
-        let capture = self.egress.last_sent().or(self.track.last_admitted().map(|pending| pending.capture)).unwrap_or(MediaTime(0));
+        self.unshown = None;
         self.encode_and_send(&picture, capture, now);
         self.context.metrics.on_placeholder();
-        self.placeholder = true;
+        self.placeholder = stand_in;
         self.starved_at = Some(now + 2 * STARVED_AFTER);
-        self.shown = Some(Shown { picture, settings });
+        self.shown = Some(Shown { picture, settings, stand_in });
     }
 
     fn made_safe(&mut self, mut picture: I420, settings: &Settings) -> I420 {
@@ -424,7 +455,7 @@ impl Driver {
         }
     }
 
-    fn say(&self, text: String) {
+    pub(super) fn say(&self, text: String) {
         self.send(TrackOutput::Message { text, may_be_missed: false });
     }
 

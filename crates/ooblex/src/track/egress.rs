@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use ooblex_codec::{Encoder, EncoderConfig, Speed};
+use ooblex_codec::{Encoder, EncoderConfig, Scaler, Speed};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 use tracing::warn;
 
+use super::resolution::Resolution;
 use crate::config::{Video, Vp8Speed};
 
 /// The browser gets a keyframe that it asks for at most this often.
@@ -21,8 +22,12 @@ pub(super) struct Egress {
     video: Video,
     /// `None` until the codec is known.
     encoder: Option<Encoder>,
-    /// Of the pictures that go out; 0×0 before the first.
+    /// Of the pictures that come; 0×0 before the first.
     size: (u32, u32),
+    resolution: Resolution,
+    scaler: Scaler,
+    /// Of the picture that went out last.
+    sent_size: (u32, u32),
     desired_bps: u32,
     estimate_bps: Option<u32>,
     last_sent: Option<MediaTime>,
@@ -36,6 +41,9 @@ impl Egress {
             video,
             encoder: None,
             size: (0, 0),
+            resolution: Resolution::default(),
+            scaler: Scaler::new(),
+            sent_size: (0, 0),
             desired_bps: 0,
             estimate_bps: None,
             last_sent: None,
@@ -86,7 +94,12 @@ impl Egress {
     pub(super) fn encode(&mut self, now: Instant, picture: &I420, capture: MediaTime) -> Option<EncodedFrame> {
         let timestamp = self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)));
         let may_send_keyframe = self.last_keyframe.is_none_or(|last| now.duration_since(last) >= KEYFRAME_EVERY);
-        let frame = match self.encoder.as_mut()?.encode(picture, timestamp, self.keyframe_wanted && may_send_keyframe) {
+        let size = (picture.width(), picture.height());
+        let encoder = self.encoder.as_mut()?;
+        self.sent_size = self.resolution.choose(now, size, encoder.config().bitrate_bps);
+        let smaller = (self.sent_size != size).then(|| self.scaler.scale(picture, self.sent_size.0, self.sent_size.1));
+        let picture = smaller.as_ref().unwrap_or(picture);
+        let frame = match encoder.encode(picture, timestamp, self.keyframe_wanted && may_send_keyframe) {
             Ok(frame) => frame?,
             Err(error) => {
                 warn!(%error, "a picture was not encoded");
@@ -101,8 +114,14 @@ impl Egress {
         Some(frame)
     }
 
+    /// Of the pictures that come.
     pub(super) fn size(&self) -> (u32, u32) {
         self.size
+    }
+
+    /// Of the picture that went out last: smaller than those that come where the network carries too few bits for them.
+    pub(super) fn sent_size(&self) -> (u32, u32) {
+        self.sent_size
     }
 
     /// The timestamp of the last frame.

@@ -7,8 +7,8 @@ use ooblex_effects::Load;
 use ooblex_pipeline::{DropReason, FrameCounts};
 use serde_json::{Value, json};
 
-use super::TrackOutput;
 use super::driver::Driver;
+use super::{TrackOutput, service};
 use crate::figures::round;
 
 /// What the figures were at the last report.
@@ -35,6 +35,7 @@ impl Report {
 
 impl Driver {
     pub(super) fn report(&mut self, now: Instant) {
+        self.review_service();
         let elapsed = now.duration_since(self.report.at).as_secs_f64();
         let counts = *self.track.counts();
         let before = self.report.counts;
@@ -77,8 +78,8 @@ impl Driver {
             "fps_in": rate(counts.admitted, before.admitted),
             "fps_analysed": rate(counts.analysed, before.analysed),
             "fps_out": rate(counts.shown, before.shown),
-            "width": self.egress.size().0,
-            "height": self.egress.size().1,
+            "width": self.egress.sent_size().0,
+            "height": self.egress.sent_size().1,
             "codec": self.egress.config().map(|config| config.codec.label()),
             "bitrate_bps": (self.report.bytes as f64 * 8.0 / elapsed).round(),
             "target_bps": self.egress.config().map(|config| config.bitrate_bps),
@@ -88,6 +89,7 @@ impl Driver {
             "dropped": dropped,
             "worker_utilisation": round(utilisation),
             "placeholder": self.placeholder,
+            "service": service::label(self.service()),
             "state": if shown > 0 { "live" } else { "waiting" },
         })
     }

@@ -1,10 +1,23 @@
-//! What the tests of the running gateway share: the process, a clip, and a session that plays the clip.
+//! What the tests of the running program share: its processes, a Redis, a clip, and sessions that play the clip.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test and benchmark uses a part of it, and fails by panicking")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test and benchmark uses a part of it, and fails by panicking"
+)]
 
-use std::io::{BufRead, BufReader};
+mod farm;
+mod judge;
+mod program;
+mod redis;
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::io::BufReader;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use ooblex::client::{Client, ClientEvent, Wish};
@@ -13,85 +26,13 @@ use ooblex_effects::i420_from_rgb;
 use ooblex_pipeline::{I420, MediaTime, Rgb, VideoCodec};
 use serde_json::Value;
 
+pub use self::farm::*;
+pub use self::judge::Look;
+pub use self::program::{Gateway, Worker};
+pub use self::redis::RedisServer;
+
 /// Long enough for anything that is expected to happen, on any machine.
 pub const WITHIN: Duration = Duration::from_secs(30);
-
-/// A gateway in a process of its own, ended when it goes out of scope.
-pub struct Gateway {
-    process: Child,
-    pub url: String,
-    folder: Option<PathBuf>,
-}
-
-impl Gateway {
-    /// Starts a gateway on free ports, with `config` as its ooblex.toml.
-    pub fn start(config: &str, flags: &[&str]) -> Self {
-        let folder = temporary_folder();
-        std::fs::write(folder.join("ooblex.toml"), config).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_ooblex"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0"])
-            .args(flags)
-            .current_dir(&folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("Ooblex is ready: ").expect("the gateway says where it is").trim_end_matches('/').to_string();
-        Self { process, url, folder: Some(folder) }
-    }
-
-    /// Runs a gateway that is expected to give up at once. Returns what it says.
-    pub fn refuse(flags: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_ooblex"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0"])
-            .args(flags)
-            .current_dir(temporary_folder())
-            .output()
-            .unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
-    pub fn json(&self, path: &str) -> Value {
-        ureq::get(format!("{}{path}", self.url)).call().unwrap().body_mut().read_json().unwrap()
-    }
-
-    pub fn text(&self, path: &str) -> String {
-        ureq::get(format!("{}{path}", self.url)).call().unwrap().body_mut().read_to_string().unwrap()
-    }
-
-    /// The value of a metric, all labels added up.
-    pub fn metric(&self, name: &str) -> f64 {
-        let text = self.text("/metrics");
-        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-
-    /// Waits until `condition` holds.
-    pub fn wait(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + WITHIN;
-        while !condition(self) {
-            assert!(Instant::now() < deadline, "waited in vain for: {what}");
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-        if let Some(folder) = self.folder.take() {
-            _ = std::fs::remove_dir_all(folder);
-        }
-    }
-}
 
 pub fn temporary_folder() -> PathBuf {
     let folder = std::env::temp_dir().join(format!("ooblex-test-{:016x}", rand::random::<u64>()));
@@ -100,7 +41,12 @@ pub fn temporary_folder() -> PathBuf {
 }
 
 /// The test picture, 640×480: a woman in front of a flag and a model of the space shuttle.
-pub fn picture() -> I420 {
+pub fn picture() -> &'static I420 {
+    static PICTURE: OnceLock<I420> = OnceLock::new();
+    PICTURE.get_or_init(read_picture)
+}
+
+fn read_picture() -> I420 {
     let file = std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../effects/tests/data/picture_640x480.png")).unwrap();
     let mut reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
     let mut data = vec![0; reader.output_buffer_size().unwrap()];
@@ -129,6 +75,16 @@ pub fn scene(width: u32, height: u32, step: u32) -> I420 {
     scene
 }
 
+/// The eight scenes that sessions play over and over.
+pub fn scenes(width: u32, height: u32) -> Arc<Vec<I420>> {
+    /// By size: they are made once.
+    #[derive(Default)]
+    struct Scenes(HashMap<(u32, u32), Arc<Vec<I420>>>);
+    static SCENES: OnceLock<Mutex<Scenes>> = OnceLock::new();
+    let mut scenes = SCENES.get_or_init(Mutex::default).lock().unwrap();
+    scenes.0.entry((width, height)).or_insert_with(|| Arc::new((0..8).map(|step| scene(width, height, step)).collect())).clone()
+}
+
 /// A session that plays scenes and decodes what comes back.
 pub struct Player {
     pub client: Client,
@@ -149,6 +105,7 @@ pub struct Player {
 pub struct Shown {
     pub capture: MediaTime,
     pub picture: I420,
+    look: OnceCell<Look>,
 }
 
 impl Player {
@@ -173,25 +130,22 @@ impl Player {
 
     /// Sends one picture and takes in what comes back during a thirtieth of a second.
     pub fn play(&mut self, picture: &I420) {
+        self.send(picture);
+        self.listen(FRAME);
+    }
+
+    fn send(&mut self, picture: &I420) {
         let capture = MediaTime(90_000 + self.next * 3000);
         self.next += 1;
         let force = std::mem::take(&mut self.keyframes_wanted) > 0;
         let frame = self.encoder.encode(picture, capture, force).unwrap().unwrap();
         self.client.send_frame(&frame, self.rotation).unwrap();
         self.sent.push(capture);
-        self.listen(Duration::from_millis(33));
     }
 
     /// Plays moving scenes of a size until `enough`, which must happen within a bounded number of frames.
     pub fn play_until(&mut self, width: u32, height: u32, what: &str, mut enough: impl FnMut(&Self) -> bool) {
-        let scenes: Vec<_> = (0..8).map(|step| scene(width, height, step)).collect();
-        for step in 0..900 {
-            if enough(self) {
-                return;
-            }
-            self.play(&scenes[step % scenes.len()]);
-        }
-        panic!("900 frames were played in vain for: {what}; {} came back", self.shown.len());
+        play_together(std::slice::from_mut(self), (width, height), PLENTY, what, |players| enough(&players[0]));
     }
 
     /// Takes in what comes back during `time`.
@@ -204,7 +158,7 @@ impl Player {
                         self.decoder.frames_lost();
                     }
                     match self.decoder.decode(&frame.data) {
-                        Ok(Some(picture)) => self.shown.push(Shown { capture: frame.capture, picture }),
+                        Ok(Some(picture)) => self.shown.push(Shown { capture: frame.capture, picture, look: OnceCell::new() }),
                         Ok(None) => {}
                         Err(_) => self.client.ask_for_keyframe().unwrap(),
                     }
@@ -229,16 +183,52 @@ impl Player {
         self.messages.iter().find(answers).unwrap().clone()
     }
 
+    /// The last frame that was sent.
+    pub fn mark(&self) -> MediaTime {
+        self.sent.last().copied().unwrap_or(MediaTime(0))
+    }
+
+    /// Messages of a type that came since there were `since` messages.
+    pub fn heard(&self, since: usize, kind: &str) -> Vec<&Value> {
+        self.messages[since..].iter().filter(|message| message["type"] == kind).collect()
+    }
+
     /// The scene that a picture which came back was made of.
     pub fn source_of(&self, shown: &Shown) -> I420 {
-        let step = (shown.capture.0 - 90_000) / 3000 % 8;
-        scene(shown.picture.width(), shown.picture.height(), step as u32)
+        let step = shown.capture.0.saturating_sub(90_000) / 3000 % 8;
+        scenes(shown.picture.width(), shown.picture.height())[step as usize].clone()
     }
 
     /// Pictures that came back with the timestamps of frames that were sent.
     pub fn of_sent_frames(&self) -> impl Iterator<Item = &Shown> {
-        self.shown.iter().filter(|shown| self.sent.contains(&shown.capture))
+        self.shown.iter().filter(|shown| self.sent.binary_search(&shown.capture).is_ok())
     }
+}
+
+/// Between two frames of a camera.
+pub const FRAME: Duration = Duration::from_millis(33);
+/// Frames within which anything happens that is expected to: thirty seconds.
+pub const PLENTY: usize = 900;
+
+/// Plays moving scenes of a size in all these sessions until `enough`, which must happen before `most` frames were sent in each.
+pub fn play_together(
+    players: &mut [Player],
+    (width, height): (u32, u32),
+    most: usize,
+    what: &str,
+    mut enough: impl FnMut(&[Player]) -> bool,
+) {
+    let scenes = scenes(width, height);
+    for _ in 0..most {
+        if enough(players) {
+            return;
+        }
+        let share = FRAME / players.len() as u32;
+        players.iter_mut().for_each(|player| player.send(&scenes[player.next as usize % scenes.len()]));
+        players.iter_mut().for_each(|player| player.listen(share));
+    }
+    let came_back: Vec<_> = players.iter().map(|player| player.shown.len()).collect();
+    assert!(enough(players), "{most} frames were played in vain for: {what}; {came_back:?} came back");
 }
 
 /// How sharp the model of the space shuttle is, which stands in the background: mean difference of neighbouring pixels.

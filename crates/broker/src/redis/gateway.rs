@@ -1,0 +1,410 @@
+//! The gateway's end: what its tracks have under way, and the two threads that carry frames out and results in.
+//!
+//! Every job that was submitted is remembered until its result comes, a newer one replaces it, or its deadline passes;
+//! whatever comes first ends it, and what comes later finds nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ooblex_pipeline::{Completion, EffectName, FairSlots, FrameSeq, Job, Outcome, TrackId};
+use redis::Value;
+
+use super::connection::{Line, WAIT};
+use super::error::{ErrorKind, Fault};
+use super::keys::turn;
+use super::monitor::Link;
+use super::{Shared, service_changed, wire};
+use crate::{Notice, Sink};
+
+const SUBMIT: &str = include_str!("submit.lua");
+/// How long a queue outlives the last frame that was put into it. Its turns are of no use then: their frames have expired.
+const QUEUE_OUTLIVES: Duration = Duration::from_secs(10);
+/// An idle connection is tried this often, so that a session does not begin with one that is dead.
+const IDLE: Duration = Duration::from_secs(1);
+/// Results that are fetched at a time.
+const RESULTS_AT_ONCE: usize = 64;
+
+/// The tracks of this gateway and their jobs.
+#[derive(Default)]
+pub(super) struct Desk {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    open: bool,
+    tracks: HashMap<TrackId, Track>,
+    /// Jobs that were not sent yet.
+    unsent: FairSlots<Job>,
+    /// Slots that are to be emptied.
+    clear: Vec<(TrackId, EffectName)>,
+    under_way: BTreeMap<(TrackId, FrameSeq), UnderWay>,
+    deadlines: BTreeSet<(Instant, TrackId, FrameSeq)>,
+    /// Effects whose queues have been used.
+    effects: BTreeSet<EffectName>,
+    waiting: usize,
+    /// Frames can be sent.
+    connected: bool,
+    ended: bool,
+}
+
+struct Track {
+    sink: Arc<Sink>,
+    /// The job that was laid into the slot last.
+    laid: Option<(FrameSeq, EffectName)>,
+}
+
+struct UnderWay {
+    submitted: Instant,
+    deadline: Instant,
+    /// Its slot was found empty, so a worker has it.
+    taken: bool,
+}
+
+/// What is to be sent.
+#[derive(Default)]
+struct Batch {
+    clear: Vec<(TrackId, EffectName)>,
+    jobs: Vec<Job>,
+}
+
+/// Calls to sinks, which are made when the lock is released.
+type Due = Vec<(Arc<Sink>, Completion)>;
+
+impl Desk {
+    pub(super) fn open_track(&self, track: TrackId, sink: Sink) {
+        self.lock().tracks.insert(track, Track { sink: Arc::new(sink), laid: None });
+    }
+
+    pub(super) fn close_track(&self, track: TrackId) {
+        let mut state = self.lock();
+        let Some(closed) = state.tracks.remove(&track) else { return };
+        state.unsent.remove(track);
+        let under_way: Vec<_> = state.under_way.range((track, FrameSeq(0))..=(track, FrameSeq(u64::MAX))).map(|(key, _)| *key).collect();
+        under_way.into_iter().for_each(|(track, seq)| _ = state.finish(track, seq));
+        if let Some((_, effect)) = closed.laid
+            && state.connected
+        {
+            state.clear.push((track, effect));
+            self.work.notify_one();
+        }
+    }
+
+    pub(super) fn submit(&self, job: Job) {
+        let mut state = self.lock();
+        if !state.tracks.contains_key(&job.track) {
+            return;
+        }
+        let mut due = Due::new();
+        let (track, seq) = (job.track, job.seq);
+        let (submitted, deadline) = (job.submitted, job.deadline);
+        state.under_way.insert((track, seq), UnderWay { submitted, deadline, taken: false });
+        state.deadlines.insert((deadline, track, seq));
+        if !state.connected {
+            state.end(&mut due, track, seq, Outcome::Undelivered { reason: "Redis is not connected".into() });
+        } else if let Some(older) = state.unsent.put(track, job) {
+            state.end(&mut due, track, older.seq, Outcome::Replaced);
+        } else {
+            self.work.notify_one();
+        }
+        deliver(state, due);
+    }
+
+    /// Tells all tracks that other effects may be served than before.
+    pub(super) fn tell_all(&self) {
+        let sinks: Vec<_> = self.lock().tracks.values().map(|track| track.sink.clone()).collect();
+        service_changed(&sinks);
+    }
+
+    /// There are tracks, or will be.
+    pub(super) fn open(&self) {
+        self.lock().open = true;
+    }
+
+    /// Whether this process is a gateway.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
+    pub(super) fn effects(&self) -> BTreeSet<EffectName> {
+        self.lock().effects.clone()
+    }
+
+    /// Turns that stand in the queues, of all gateways.
+    pub(super) fn on_waiting(&self, turns: usize) {
+        self.lock().waiting = turns;
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
+    /// The threads are to end.
+    pub(super) fn wake(&self) {
+        self.lock().ended = true;
+        self.work.notify_all();
+    }
+
+    /// Frames can be sent from now on.
+    pub(super) fn on_connected(&self) {
+        self.lock().connected = true;
+    }
+
+    /// What is under way may be anywhere. It is given up: a newer frame follows once the connection stands again.
+    fn on_disconnected(&self, reason: &str) {
+        let mut state = self.lock();
+        let mut due = Due::new();
+        state.connected = false;
+        state.clear.clear();
+        while state.unsent.take().is_some() {}
+        while let Some((track, seq)) = state.under_way.keys().next().copied() {
+            state.end(&mut due, track, seq, Outcome::Undelivered { reason: reason.into() });
+        }
+        state.tracks.values_mut().for_each(|track| track.laid = None);
+        deliver(state, due);
+    }
+
+    /// Waits for something to send; nothing at all is a sign of life that is due. `None` when the threads are to end.
+    fn next_batch(&self) -> Option<Batch> {
+        let idle_until = Instant::now() + IDLE;
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let due = state.expire(now);
+            if !due.is_empty() {
+                deliver(state, due);
+                state = self.lock();
+                continue;
+            }
+            if state.ended {
+                return None;
+            }
+            let batch = state.take_batch(now);
+            if !batch.jobs.is_empty() || !batch.clear.is_empty() || now >= idle_until {
+                return Some(batch);
+            }
+            let next = state.deadlines.first().map_or(idle_until, |(deadline, ..)| idle_until.min(*deadline));
+            let wait = next.saturating_duration_since(now).max(Duration::from_millis(1));
+            state = self.work.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A frame lies in its slot. `replaced`: in place of an older one that waited there.
+    fn on_laid(&self, track: TrackId, seq: FrameSeq, effect: EffectName, replaced: bool) {
+        let mut state = self.lock();
+        let mut due = Due::new();
+        let Some(owner) = state.tracks.get_mut(&track) else {
+            // It was closed while its frame was on the way.
+            state.clear.push((track, effect));
+            return;
+        };
+        match owner.laid.replace((seq, effect)) {
+            Some((older, _)) if replaced => state.end(&mut due, track, older, Outcome::Replaced),
+            Some((older, _)) => {
+                if let Some(job) = state.under_way.get_mut(&(track, older)) {
+                    job.taken = true;
+                }
+            }
+            None => {}
+        }
+        deliver(state, due);
+    }
+
+    /// The slot of an effect that the track has left was emptied.
+    fn on_cleared(&self, track: TrackId) {
+        let mut state = self.lock();
+        let mut due = Due::new();
+        if let Some((seq, _)) = state.tracks.get_mut(&track).and_then(|track| track.laid.take()) {
+            state.end(&mut due, track, seq, Outcome::Replaced);
+        }
+        deliver(state, due);
+    }
+
+    fn on_refused(&self, track: TrackId, seq: FrameSeq, reason: &str) {
+        let mut state = self.lock();
+        let mut due = Due::new();
+        state.end(&mut due, track, seq, Outcome::Undelivered { reason: reason.into() });
+        deliver(state, due);
+    }
+
+    /// A result came in. Returns whether somebody waited for it.
+    fn on_result(&self, now: Instant, result: wire::WireResult) -> bool {
+        let mut state = self.lock();
+        let mut due = Due::new();
+        let (track, seq, analysing) = (result.track, result.seq, result.analysing);
+        let Some(job) = state.under_way.get(&(track, seq)) else { return !state.tracks.contains_key(&track) };
+        // What was not the worker's time was spent on the way and in the queue. Clocks of two machines are not compared.
+        let queued = now.saturating_duration_since(job.submitted).saturating_sub(analysing);
+        let outcome = match result.result {
+            Ok(analysis) => Outcome::Analysed { analysis, queued, analysing },
+            Err(reason) => Outcome::Failed { reason },
+        };
+        state.end(&mut due, track, seq, outcome);
+        deliver(state, due);
+        true
+    }
+
+    /// A panic while the lock was held can not have left half a move behind, so its poison is ignored.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn finish(&mut self, track: TrackId, seq: FrameSeq) -> Option<UnderWay> {
+        let job = self.under_way.remove(&(track, seq))?;
+        self.deadlines.remove(&(job.deadline, track, seq));
+        Some(job)
+    }
+
+    /// Ends a job, unless it has ended before.
+    fn end(&mut self, due: &mut Due, track: TrackId, seq: FrameSeq, outcome: Outcome) {
+        if self.finish(track, seq).is_some()
+            && let Some(owner) = self.tracks.get(&track)
+        {
+            due.push((owner.sink.clone(), Completion { track, seq, outcome }));
+        }
+    }
+
+    /// Ends all jobs whose deadline has passed.
+    fn expire(&mut self, now: Instant) -> Due {
+        let mut due = Due::new();
+        while let Some((deadline, track, seq)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            let taken = self.under_way.get(&(track, seq)).is_some_and(|job| job.taken);
+            self.end(&mut due, track, seq, if taken { Outcome::Lost } else { Outcome::Expired });
+        }
+        due
+    }
+
+    fn take_batch(&mut self, now: Instant) -> Batch {
+        let mut batch = Batch { clear: std::mem::take(&mut self.clear), jobs: Vec::new() };
+        while let Some(job) = self.unsent.take() {
+            if job.deadline <= now {
+                continue;
+            }
+            let laid = self.tracks.get(&job.track).and_then(|track| track.laid.as_ref());
+            if let Some((_, left)) = laid.filter(|(_, effect)| *effect != job.effect) {
+                batch.clear.push((job.track, left.clone()));
+            }
+            self.effects.insert(job.effect.clone());
+            batch.jobs.push(job);
+        }
+        batch
+    }
+}
+
+fn deliver(state: MutexGuard<'_, State>, due: Due) {
+    drop(state);
+    due.into_iter().for_each(|(sink, completion)| sink(Notice::Completed(completion)));
+}
+
+/// The thread that carries frames to Redis.
+pub(super) fn submit(shared: &Shared) {
+    shared.keep(
+        Link::Submit,
+        Duration::ZERO,
+        || !shared.ended(),
+        |mut line| {
+            let end = carry_out(shared, &mut line);
+            shared.desk.on_disconnected(end.as_ref().err().map_or("the gateway is stopping", |fault| &fault.sentence));
+            end
+        },
+    );
+}
+
+fn carry_out(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
+    let next = shared.keys.next(shared.me);
+    while let Some(batch) = shared.desk.next_batch() {
+        let mut pipeline = redis::pipe();
+        for (track, effect) in &batch.clear {
+            let turn = turn(shared.me, *track);
+            pipeline.cmd("DEL").arg(shared.keys.slot(effect, &turn)).cmd("LREM").arg(shared.keys.turns(effect)).arg(0).arg(turn);
+        }
+        for job in &batch.jobs {
+            let turn = turn(shared.me, job.track);
+            let left = job.deadline.saturating_duration_since(Instant::now()).as_millis().max(1) as u64;
+            pipeline.cmd("SET").arg(&next).arg(wire::encode_job(job)).arg("PX").arg(left);
+            let lay = pipeline.cmd("EVAL").arg(SUBMIT).arg(3);
+            let lay = lay.arg(shared.keys.slot(&job.effect, &turn)).arg(&next).arg(shared.keys.turns(&job.effect));
+            lay.arg(turn).arg(QUEUE_OUTLIVES.as_millis() as u64);
+        }
+        if pipeline.is_empty() {
+            pipeline.cmd("PING");
+        }
+        let mut answers = line.ask(&pipeline)?.into_iter();
+        for (track, _) in batch.clear {
+            let (emptied, _) = (answers.next(), answers.next());
+            if matches!(emptied, Some(Ok(Value::Int(1)))) {
+                shared.desk.on_cleared(track);
+            }
+        }
+        for job in batch.jobs {
+            let (set, laid) = (answers.next(), answers.next());
+            match set.filter(Result::is_err).or(laid) {
+                Some(Ok(Value::Int(found))) => {
+                    shared.monitor.turns_requeued.fetch_add(u64::from(found == 2), Ordering::Relaxed);
+                    shared.desk.on_laid(job.track, job.seq, job.effect, found > 0);
+                }
+                Some(Err(fault)) => {
+                    shared.monitor.on_complaint(fault.kind, &fault.sentence);
+                    shared.desk.on_refused(job.track, job.seq, &fault.sentence);
+                }
+                Some(Ok(_)) | None => shared.desk.on_refused(job.track, job.seq, "Redis gave an answer that makes no sense"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The thread that fetches results.
+pub(super) fn results(shared: &Shared) {
+    shared.keep(Link::Results, WAIT, || !shared.ended(), |mut line| carry_in(shared, &mut line));
+}
+
+fn carry_in(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
+    let key = shared.keys.results(shared.me);
+    let mut fetch = redis::pipe();
+    // Redis answers the second when the first has something or has waited long enough.
+    fetch.cmd("BLPOP").arg(&key).arg(WAIT.as_secs()).cmd("LPOP").arg(&key).arg(RESULTS_AT_ONCE - 1);
+    while !shared.ended() {
+        let answers = line.ask(&fetch)?;
+        let now = Instant::now();
+        if shared.ended() {
+            break;
+        }
+        for answer in answers {
+            match answer {
+                // BLPOP names the list before what it took from it.
+                Ok(Value::Array(values)) => values.iter().filter(|value| !is(value, &key)).for_each(|value| take_in(shared, now, value)),
+                Ok(_) => {}
+                Err(fault) => {
+                    // Something else lies where the list belongs. It is in our way, and nobody else's.
+                    shared.monitor.on_complaint(ErrorKind::Malformed, &fault.sentence);
+                    line.ask(redis::pipe().cmd("DEL").arg(&key))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is(value: &Value, text: &str) -> bool {
+    matches!(value, Value::BulkString(bytes) if bytes == text.as_bytes())
+}
+
+fn take_in(shared: &Shared, now: Instant, value: &Value) {
+    let Value::BulkString(bytes) = value else { return };
+    match wire::decode_result(bytes) {
+        Ok(result) => {
+            if !shared.desk.on_result(now, result) {
+                shared.monitor.late.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Err(error) => shared.monitor.on_complaint(ErrorKind::Malformed, &format!("a result in Redis is not used: {error}")),
+    }
+}

@@ -1,0 +1,172 @@
+//! Lets the processes that share a Redis know of one another: each announces itself a few times a second and hears the others.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use ooblex_pipeline::EffectName;
+use redis::Value;
+use tracing::warn;
+
+use super::connection::Line;
+use super::error::{ErrorKind, Fault};
+use super::keys::hex;
+use super::monitor::Link;
+use super::roster::{Announcement, BEAT, GONE_AFTER, Heard};
+use super::{Shared, wire};
+
+/// Own announcements are heard as well: silence of this length means that the connection is dead, whatever the system says.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+/// The workers of this process.
+#[derive(Default)]
+pub(super) struct Crew {
+    seats: BTreeMap<u64, Vec<EffectName>>,
+    next: u64,
+    busy: Duration,
+}
+
+impl Crew {
+    /// One more worker. Returns the number of its seat.
+    pub(super) fn on_join(&mut self, effects: &[EffectName]) -> u64 {
+        self.next += 1;
+        self.seats.insert(self.next, effects.to_vec());
+        self.next
+    }
+
+    pub(super) fn on_leave(&mut self, seat: u64) {
+        self.seats.remove(&seat);
+    }
+
+    /// A worker has spent time on a job.
+    pub(super) fn on_busy(&mut self, busy: Duration) {
+        self.busy += busy;
+    }
+}
+
+/// The thread that announces this process, until it ends with a goodbye.
+pub(super) fn announce(shared: &Shared) {
+    shared.keep(Link::Announce, Duration::ZERO, || !shared.ended(), |mut line| beat(shared, &mut line));
+}
+
+fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
+    loop {
+        let ended = shared.ended();
+        let mut said = shared.announcement();
+        if ended {
+            said = Announcement { gateway: false, threads: 0, effects: Vec::new(), ..said };
+        }
+        let text = serde_json::to_string(&said).expect("plain data becomes JSON");
+        let mut pipeline = redis::pipe();
+        for (role, is) in [("gateway", said.gateway), ("worker", said.threads > 0)] {
+            let key = shared.keys.announcement(role, shared.me);
+            match is {
+                true => pipeline.cmd("SET").arg(key).arg(&text).arg("PX").arg(GONE_AFTER.as_millis() as u64),
+                false => pipeline.cmd("DEL").arg(key),
+            };
+        }
+        pipeline.cmd("PUBLISH").arg(shared.keys.announcements()).arg(&text);
+        if shared.closed() {
+            // Workers that wait for a turn would hear of it a second later.
+            let wake = shared.keys.wake(shared.me);
+            let seats = vec!["1"; shared.crew().seats.len().max(1)];
+            pipeline.cmd("RPUSH").arg(&wake).arg(seats).cmd("PEXPIRE").arg(wake).arg(GONE_AFTER.as_millis() as u64);
+        }
+        if ended {
+            // So does the thread that waits for results.
+            let results = shared.keys.results(shared.me);
+            pipeline.cmd("RPUSH").arg(&results).arg("").cmd("PEXPIRE").arg(results).arg(GONE_AFTER.as_millis() as u64);
+        }
+        let effects = shared.desk.effects();
+        let known = pipeline.len();
+        effects.iter().for_each(|effect| _ = pipeline.cmd("LLEN").arg(shared.keys.turns(effect)));
+        let mut answers = line.ask(&pipeline)?;
+        let waiting = answers.split_off(known).into_iter().map(|answer| if let Ok(Value::Int(turns)) = answer { turns } else { 0 });
+        shared.desk.on_waiting(waiting.sum::<i64>() as usize);
+        for fault in answers.into_iter().filter_map(Result::err) {
+            shared.monitor.on_complaint(fault.kind, &fault.sentence);
+        }
+        if ended {
+            return Ok(());
+        }
+        shared.wait_for_bell(BEAT);
+    }
+}
+
+/// The thread that hears the others.
+pub(super) fn listen(shared: &Shared) {
+    shared.keep(
+        Link::Listen,
+        Duration::ZERO,
+        || !shared.ended(),
+        |line| {
+            let mut heard = Instant::now();
+            shared.roster().on_listening_again(heard);
+            line.listen(&shared.keys.announcements(), BEAT / 2, |said| {
+                let now = Instant::now();
+                if let Some(bytes) = said {
+                    heard = now;
+                    hear(shared, now, bytes);
+                }
+                if shared.roster().expire(now) {
+                    shared.desk.tell_all();
+                }
+                !shared.ended() && heard.elapsed() < SILENCE
+            })?;
+            match shared.ended() {
+                true => Ok(()),
+                false => Err(Fault {
+                    kind: ErrorKind::Unreachable,
+                    sentence: "Redis is silent: see whether it hangs, or a firewall cuts".into(),
+                }),
+            }
+        },
+    );
+}
+
+fn hear(shared: &Shared, now: Instant, bytes: &[u8]) {
+    let heard = shared.roster().on_announcement(now, bytes);
+    match heard {
+        Heard::Nothing => {}
+        Heard::Service => shared.desk.tell_all(),
+        Heard::Stranger { announcement } => {
+            let Announcement { host, version, wire, .. } = *announcement;
+            warn!(
+                "version {version:.20} of Ooblex on {host:.60} shares this Redis and speaks version {wire} of the wire format, this \
+                 program {}: they get no frames from one another; run the same version everywhere",
+                wire::VERSION
+            );
+        }
+        Heard::Noise => {
+            shared.monitor.on_complaint(ErrorKind::Malformed, "something that is no announcement was said on Ooblex's channel in Redis")
+        }
+    }
+}
+
+impl Shared {
+    fn announcement(&self) -> Announcement {
+        let crew = self.crew();
+        let threads = if self.closed() { 0 } else { crew.seats.len() };
+        let mut effects: Vec<_> = if threads > 0 { crew.seats.values().flatten().cloned().collect() } else { Vec::new() };
+        effects.sort();
+        effects.dedup();
+        Announcement {
+            id: hex(self.me.0),
+            wire: wire::VERSION.into(),
+            version: self.identity.version.clone(),
+            host: self.identity.host.clone(),
+            device: self.identity.device.clone(),
+            gateway: self.desk.is_open() && !self.ended(),
+            threads,
+            effects,
+            busy_us: crew.busy.as_micros() as u64,
+        }
+    }
+
+    /// Waits until there is something to announce, at most this long.
+    fn wait_for_bell(&self, time: Duration) {
+        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut rung, _) = self.bell.wait_timeout_while(rung, time, |rung| !*rung).unwrap_or_else(PoisonError::into_inner);
+        *rung = false;
+    }
+}

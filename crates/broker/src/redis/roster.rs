@@ -1,0 +1,255 @@
+//! Who is there: what every process that shares the Redis says of itself, for as long as it keeps saying so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use ooblex_pipeline::EffectName;
+use serde::{Deserialize, Serialize};
+
+use super::keys::PeerId;
+use super::wire;
+
+/// Between two announcements of a process.
+pub(super) const BEAT: Duration = Duration::from_millis(200);
+/// A process that was not heard for this long is gone, or hangs: sessions are told of missing workers within a second.
+pub(super) const GONE_AFTER: Duration = Duration::from_millis(700);
+/// Processes that are remembered; more are not believed.
+const MAX_PEERS: usize = 4096;
+/// Effects of one process that are believed.
+const MAX_EFFECTS: usize = 256;
+/// Characters of a device that are believed.
+const MAX_DEVICE: usize = 40;
+/// Threads of one process that are believed.
+const MAX_THREADS: usize = 4096;
+
+/// What a process says of itself, as JSON: also versions to come read and write these fields.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Announcement {
+    /// 16 hexadecimal digits.
+    pub(super) id: String,
+    /// The version of the wire format that it speaks.
+    pub(super) wire: u32,
+    /// The version of the program.
+    #[serde(default)]
+    pub(super) version: String,
+    /// The machine that it runs on.
+    #[serde(default)]
+    pub(super) host: String,
+    /// What its models run on.
+    #[serde(default)]
+    pub(super) device: String,
+    /// Whether it is a gateway.
+    #[serde(default)]
+    pub(super) gateway: bool,
+    /// Workers (threads) that take jobs.
+    #[serde(default)]
+    pub(super) threads: usize,
+    /// Effects that they serve.
+    #[serde(default)]
+    pub(super) effects: Vec<EffectName>,
+    /// Microseconds that they have spent on jobs.
+    #[serde(default)]
+    pub(super) busy_us: u64,
+}
+
+/// All processes that were heard of late.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    peers: BTreeMap<PeerId, Peer>,
+    strangers: BTreeMap<String, Instant>,
+    busy: Duration,
+}
+
+#[derive(Debug)]
+struct Peer {
+    announcement: Announcement,
+    heard: Instant,
+}
+
+/// What an announcement changes.
+#[derive(Debug, PartialEq)]
+pub(super) enum Heard {
+    /// Nothing that tracks need to know.
+    Nothing,
+    /// Other effects are served than before.
+    Service,
+    /// A process that speaks another version of the wire format, for the first time.
+    Stranger {
+        /// Its own words.
+        announcement: Box<Announcement>,
+    },
+    /// It is no announcement.
+    Noise,
+}
+
+impl Roster {
+    /// A process says something of itself. One that serves nothing and is no gateway says goodbye.
+    pub(super) fn on_announcement(&mut self, now: Instant, bytes: &[u8]) -> Heard {
+        let Some((id, announcement)) = parse(bytes) else { return Heard::Noise };
+        if announcement.wire != u32::from(wire::VERSION) {
+            let room = self.strangers.len() < MAX_PEERS;
+            let new = room && self.strangers.insert(announcement.id.clone(), now).is_none();
+            return if new { Heard::Stranger { announcement: Box::new(announcement) } } else { Heard::Nothing };
+        }
+        let before = self.served();
+        let peer = self.peers.get(&id);
+        let known_busy = peer.map_or(announcement.busy_us, |peer| peer.announcement.busy_us);
+        self.busy += Duration::from_micros(announcement.busy_us.saturating_sub(known_busy));
+        if announcement.threads == 0 && !announcement.gateway {
+            self.peers.remove(&id);
+        } else if peer.is_some() || self.peers.len() < MAX_PEERS {
+            self.peers.insert(id, Peer { announcement, heard: now });
+        }
+        if self.served() == before { Heard::Nothing } else { Heard::Service }
+    }
+
+    /// Forgets those that were silent for too long. Returns whether other effects are served than before.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        let before = self.served();
+        self.peers.retain(|_, peer| now < peer.heard + GONE_AFTER);
+        self.strangers.retain(|_, heard| now < *heard + GONE_AFTER);
+        self.served() != before
+    }
+
+    /// Nobody could be heard until now: everybody is given time to speak again.
+    pub(super) fn on_listening_again(&mut self, now: Instant) {
+        self.peers.values_mut().for_each(|peer| peer.heard = now);
+    }
+
+    pub(super) fn serves(&self, effect: &EffectName) -> bool {
+        self.workers().any(|worker| worker.effects.contains(effect))
+    }
+
+    /// Threads that serve each effect.
+    pub(super) fn serving(&self) -> BTreeMap<EffectName, usize> {
+        let mut serving = BTreeMap::new();
+        for worker in self.workers() {
+            for effect in &worker.effects {
+                *serving.entry(effect.clone()).or_default() += worker.threads;
+            }
+        }
+        serving
+    }
+
+    /// Threads on each device.
+    pub(super) fn devices(&self) -> BTreeMap<String, usize> {
+        let mut devices = BTreeMap::new();
+        for worker in self.workers() {
+            *devices.entry(worker.device.clone()).or_default() += worker.threads;
+        }
+        devices
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.workers().map(|worker| worker.threads).sum()
+    }
+
+    /// Time that all workers that were heard have spent on jobs since they were.
+    pub(super) fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    /// Processes that speak another version of the wire format.
+    pub(super) fn strangers(&self) -> usize {
+        self.strangers.len()
+    }
+
+    fn workers(&self) -> impl Iterator<Item = &Announcement> {
+        self.peers.values().map(|peer| &peer.announcement).filter(|announcement| announcement.threads > 0)
+    }
+
+    fn served(&self) -> BTreeSet<EffectName> {
+        self.workers().flat_map(|worker| worker.effects.iter().cloned()).collect()
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<(PeerId, Announcement)> {
+    let announcement: Announcement = serde_json::from_slice(bytes).ok()?;
+    let id = (announcement.id.len() == 16).then(|| u64::from_str_radix(&announcement.id, 16).ok())??;
+    let sane = announcement.effects.len() <= MAX_EFFECTS && announcement.threads <= MAX_THREADS && announcement.device.len() <= MAX_DEVICE;
+    sane.then_some((PeerId(id), announcement))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::hex;
+    use super::*;
+
+    fn worker(id: u64, threads: usize, effects: &[&str]) -> Announcement {
+        Announcement {
+            id: hex(id),
+            wire: wire::VERSION.into(),
+            version: "0".into(),
+            host: "h".into(),
+            device: "cpu".into(),
+            gateway: false,
+            threads,
+            effects: effects.iter().map(|name| EffectName::new(*name)).collect(),
+            busy_us: 0,
+        }
+    }
+
+    fn said(announcement: &Announcement) -> Vec<u8> {
+        serde_json::to_vec(announcement).unwrap()
+    }
+
+    #[test]
+    fn service_changes_with_the_first_worker_and_the_last() {
+        let (mut roster, now) = (Roster::default(), Instant::now());
+        assert_eq!(roster.on_announcement(now, &said(&worker(1, 2, &["a"]))), Heard::Service);
+        assert_eq!(roster.on_announcement(now, &said(&worker(2, 1, &["a"]))), Heard::Nothing);
+        assert_eq!((roster.threads(), roster.serving()[&EffectName::new("a")], roster.devices()["cpu"]), (3, 3, 3));
+        assert_eq!(roster.on_announcement(now, &said(&worker(1, 0, &[]))), Heard::Nothing, "goodbye of one");
+        assert_eq!(roster.on_announcement(now, &said(&worker(2, 0, &[]))), Heard::Service, "goodbye of the last");
+        assert!(!roster.serves(&EffectName::new("a")));
+    }
+
+    #[test]
+    fn who_is_silent_is_gone() {
+        let (mut roster, start) = (Roster::default(), Instant::now());
+        roster.on_announcement(start, &said(&worker(1, 1, &["a"])));
+        assert!(!roster.expire(start + GONE_AFTER - Duration::from_millis(1)));
+        assert!(roster.expire(start + GONE_AFTER));
+        assert_eq!(roster.threads(), 0);
+    }
+
+    #[test]
+    fn after_an_outage_everybody_has_time_to_speak() {
+        let (mut roster, start) = (Roster::default(), Instant::now());
+        roster.on_announcement(start, &said(&worker(1, 1, &["a"])));
+        let later = start + Duration::from_secs(60);
+        roster.on_listening_again(later);
+        assert!(!roster.expire(later + BEAT));
+    }
+
+    #[test]
+    fn another_version_is_a_stranger_and_no_capacity() {
+        let (mut roster, now) = (Roster::default(), Instant::now());
+        let stranger = Announcement { wire: 99, ..worker(1, 4, &["a"]) };
+        assert!(matches!(roster.on_announcement(now, &said(&stranger)), Heard::Stranger { .. }));
+        assert_eq!(roster.on_announcement(now, &said(&stranger)), Heard::Nothing, "said once");
+        assert_eq!((roster.threads(), roster.strangers()), (0, 1));
+    }
+
+    #[test]
+    fn time_spent_adds_up_over_workers_that_come_and_go() {
+        let (mut roster, now) = (Roster::default(), Instant::now());
+        for busy_us in [500, 700, 1000] {
+            roster.on_announcement(now, &said(&Announcement { busy_us, ..worker(1, 1, &["a"]) }));
+        }
+        roster.on_announcement(now, &said(&worker(1, 0, &[])));
+        roster.on_announcement(now, &said(&Announcement { busy_us: 9000, ..worker(2, 1, &["a"]) }));
+        assert_eq!(roster.busy(), Duration::from_micros(500), "only what was spent since they were heard");
+    }
+
+    #[test]
+    fn noise_is_told_from_announcements() {
+        let (mut roster, now) = (Roster::default(), Instant::now());
+        let long_id = Announcement { id: "1".repeat(40), ..worker(1, 1, &[]) };
+        let boastful = worker(1, usize::MAX, &["a"]);
+        for bytes in [b"".to_vec(), b"{}".to_vec(), vec![0xff; 100], b"[1]".to_vec(), said(&long_id), said(&boastful)] {
+            assert_eq!(roster.on_announcement(now, &bytes), Heard::Noise);
+        }
+        assert_eq!(roster.threads(), 0);
+    }
+}

@@ -1,0 +1,284 @@
+//! The bytes of jobs and results on their way through Redis.
+//!
+//! `O B`, the version, `J` or `R`, then the fields in postcard's encoding. Whoever can write to Redis can write anything
+//! there, so nothing is believed: lengths are checked before memory is taken, sizes against contents, numbers for sense.
+
+use std::time::Duration;
+
+use ooblex_pipeline::{Analysis, EffectName, FrameSeq, Job, ModelInput, Outcome, Rgb, TrackId};
+use serde::{Deserialize, Serialize};
+
+/// Counts up whenever the fields of a job or a result change.
+pub(super) const VERSION: u8 = 1;
+/// Bytes of a job or a result at most: a 1920×1080 picture in RGB fits.
+const MAX_BYTES: usize = 8 << 20;
+/// Characters of what a worker says when it fails.
+const MAX_REASON: usize = 500;
+/// Characters of an effect's name.
+const MAX_NAME: usize = 100;
+/// Pixels on a side of a picture or a mask.
+const MAX_SIDE: u32 = 1 << 16;
+
+const MAGIC: &[u8; 2] = b"OB";
+
+/// Bytes that are no job, or no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WireError {
+    /// They do not begin as ours do.
+    #[error("bytes that Ooblex has not written")]
+    Foreign,
+    /// Another version has written them.
+    #[error("version {got} of the wire format, and this program speaks {VERSION}: run the same version of Ooblex everywhere")]
+    Version {
+        /// Theirs.
+        got: u8,
+    },
+    /// More bytes than anything has.
+    #[error("{got} bytes, more than the {MAX_BYTES} allowed")]
+    TooLong {
+        /// How many.
+        got: usize,
+    },
+    /// The fields can not be read, or make no sense.
+    #[error("damaged: {0}")]
+    Damaged(String),
+}
+
+/// What a worker needs of a job.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct WireJob {
+    pub(super) track: TrackId,
+    pub(super) seq: FrameSeq,
+    pub(super) effect: EffectName,
+    pub(super) input: ModelInput,
+}
+
+/// The same without taking it.
+#[derive(Serialize)]
+struct WireJobRef<'a> {
+    track: TrackId,
+    seq: FrameSeq,
+    effect: &'a EffectName,
+    input: &'a ModelInput,
+}
+
+/// What a gateway needs of a result.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct WireResult {
+    pub(super) track: TrackId,
+    pub(super) seq: FrameSeq,
+    /// How long the worker had it.
+    pub(super) analysing: Duration,
+    pub(super) result: Result<Analysis, String>,
+}
+
+/// The bytes of a job.
+pub(super) fn encode_job(job: &Job) -> Vec<u8> {
+    let size = job.input.picture.data.len() + 4 * job.input.arguments.len() + 256;
+    encode(b'J', size, &WireJobRef { track: job.track, seq: job.seq, effect: &job.effect, input: &job.input })
+}
+
+/// The job in these bytes.
+pub(super) fn decode_job(bytes: &[u8]) -> Result<WireJob, WireError> {
+    let job: WireJob = decode(b'J', bytes)?;
+    check(job.effect.as_str().len() <= MAX_NAME, "a long name of an effect")?;
+    check_rgb(&job.input.picture)?;
+    check(job.input.arguments.iter().all(|argument| argument.is_finite()), "an argument that is not finite")?;
+    Ok(job)
+}
+
+/// The bytes of a job's end, as a worker sees it.
+pub(super) fn encode_result(track: TrackId, seq: FrameSeq, outcome: Outcome, analysing: Duration) -> Vec<u8> {
+    let (size, result) = match outcome {
+        Outcome::Analysed { analysis, .. } => (size(&analysis), Ok(analysis)),
+        Outcome::Failed { reason } => (reason.len(), Err(reason.chars().take(MAX_REASON).collect())),
+        other => (0, Err(format!("{other:?}"))),
+    };
+    encode(b'R', size + 256, &WireResult { track, seq, analysing, result })
+}
+
+/// The result in these bytes.
+pub(super) fn decode_result(bytes: &[u8]) -> Result<WireResult, WireError> {
+    let result: WireResult = decode(b'R', bytes)?;
+    match &result.result {
+        Ok(Analysis::Mask(mask)) => {
+            let pixels = u64::from(mask.width) * u64::from(mask.height);
+            check(mask.width <= MAX_SIDE && mask.height <= MAX_SIDE, "a mask with a long side")?;
+            check(pixels == mask.probability.len() as u64, "a mask whose size is not that of its content")?;
+        }
+        Ok(Analysis::Picture(picture)) => check_rgb(picture)?,
+        Ok(Analysis::Faces(faces)) => {
+            let numbers = |face: &ooblex_pipeline::Face| {
+                face.score.is_finite() && face.rect.iter().chain(face.keypoints.iter().flatten()).all(|number| number.is_finite())
+            };
+            check(faces.iter().all(numbers), "a face with a number that is not finite")?;
+        }
+        Err(reason) => check(reason.len() <= 4 * MAX_REASON, "a long reason")?,
+    }
+    Ok(result)
+}
+
+fn encode<T: Serialize>(kind: u8, size: usize, fields: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size);
+    bytes.extend_from_slice(&[MAGIC[0], MAGIC[1], VERSION, kind]);
+    postcard::to_extend(fields, bytes).expect("memory takes all, and the fields are plain data")
+}
+
+fn decode<'a, T: Deserialize<'a>>(kind: u8, bytes: &'a [u8]) -> Result<T, WireError> {
+    if bytes.len() > MAX_BYTES {
+        return Err(WireError::TooLong { got: bytes.len() });
+    }
+    let fields = match bytes {
+        [m0, m1, VERSION, k, fields @ ..] if [*m0, *m1] == *MAGIC && *k == kind => fields,
+        [m0, m1, version, ..] if [*m0, *m1] == *MAGIC && *version != VERSION => return Err(WireError::Version { got: *version }),
+        _ => return Err(WireError::Foreign),
+    };
+    let (value, rest) = postcard::take_from_bytes(fields).map_err(|error| WireError::Damaged(error.to_string()))?;
+    check(rest.is_empty(), "more bytes than fields")?;
+    Ok(value)
+}
+
+fn check_rgb(picture: &Rgb) -> Result<(), WireError> {
+    let bytes = 3 * u64::from(picture.width) * u64::from(picture.height);
+    check(picture.width <= MAX_SIDE && picture.height <= MAX_SIDE, "a picture with a long side")?;
+    check(bytes == picture.data.len() as u64, "a picture whose size is not that of its content")
+}
+
+fn check(holds: bool, otherwise: &str) -> Result<(), WireError> {
+    if holds { Ok(()) } else { Err(WireError::Damaged(otherwise.into())) }
+}
+
+fn size(analysis: &Analysis) -> usize {
+    match analysis {
+        Analysis::Mask(mask) => mask.probability.len(),
+        Analysis::Picture(picture) => picture.data.len(),
+        Analysis::Faces(faces) => faces.len() * 80,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use ooblex_pipeline::{Face, Mask};
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn job(width: u32, height: u32) -> Job {
+        let data = (0..3 * width * height).map(|n| n as u8).collect();
+        let input = ModelInput { picture: Rgb { width, height, data }, content: [0, 0, width, height], arguments: vec![0.5, -1.0] };
+        let submitted = Instant::now();
+        Job { track: TrackId(7), seq: FrameSeq(9), effect: EffectName::new("style_transfer"), input, submitted, deadline: submitted }
+    }
+
+    fn results() -> Vec<Outcome> {
+        let face = Face { score: 0.5, rect: [0.1, 0.2, 0.3, 0.4], keypoints: [[0.5, 0.5]; 6] };
+        let analyses = [
+            Analysis::Mask(Mask { width: 16, height: 9, probability: vec![200; 144] }),
+            Analysis::Faces(vec![face.clone(), face]),
+            Analysis::Picture(Rgb { width: 4, height: 5, data: vec![3; 60] }),
+        ];
+        let analysed = |analysis| Outcome::Analysed { analysis, queued: Duration::ZERO, analysing: Duration::ZERO };
+        analyses.map(analysed).into_iter().chain([Outcome::Failed { reason: "NaN".into() }]).collect()
+    }
+
+    fn encoded_results() -> Vec<Vec<u8>> {
+        results().into_iter().map(|outcome| encode_result(TrackId(1), FrameSeq(2), outcome, Duration::from_millis(3))).collect()
+    }
+
+    #[test]
+    fn jobs_and_results_come_out_as_they_went_in() {
+        let sent = job(32, 18);
+        let got = decode_job(&encode_job(&sent)).unwrap();
+        assert_eq!((got.track, got.seq, got.effect, got.input), (sent.track, sent.seq, sent.effect, sent.input));
+        for (outcome, bytes) in results().into_iter().zip(encoded_results()) {
+            let got = decode_result(&bytes).unwrap();
+            assert_eq!((got.track, got.seq, got.analysing), (TrackId(1), FrameSeq(2), Duration::from_millis(3)));
+            match outcome {
+                Outcome::Analysed { analysis, .. } => assert_eq!(got.result, Ok(analysis)),
+                _ => assert_eq!(got.result, Err("NaN".into())),
+            }
+        }
+    }
+
+    /// A change of the fields without a new version would be taken for damage, or worse, be misread.
+    #[test]
+    fn version_1_is_these_bytes() {
+        let small = encode_job(&job(1, 1));
+        assert_eq!(
+            small,
+            b"OB\x01J\x07\x09\x0estyle_transfer\x01\x01\x03\x00\x01\x02\x00\x00\x01\x01\x02\x00\x00\x00\x3f\x00\x00\x80\xbf".to_vec()
+        );
+        let failed = encode_result(TrackId(1), FrameSeq(2), Outcome::Failed { reason: "no".into() }, Duration::from_nanos(300));
+        assert_eq!(failed, b"OB\x01R\x01\x02\x00\xac\x02\x01\x02no".to_vec());
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = encode_job(&job(2, 2));
+        bytes[2] = 9;
+        assert_eq!(decode_job(&bytes), Err(WireError::Version { got: 9 }));
+        assert!(decode_job(&bytes).unwrap_err().to_string().contains("run the same version"));
+    }
+
+    #[test]
+    fn a_result_is_no_job_and_foreign_bytes_are_neither() {
+        assert_eq!(decode_job(&encoded_results()[0]), Err(WireError::Foreign));
+        for bytes in [&b""[..], b"O", b"OB", b"OB\x01", b"hello, world", &[0; 64]] {
+            assert_eq!(decode_job(bytes), Err(WireError::Foreign));
+            assert_eq!(decode_result(bytes), Err(WireError::Foreign));
+        }
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_their_content_are_refused() {
+        let mut bad = job(4, 4);
+        bad.input.picture.width = 5;
+        assert!(matches!(decode_job(&encode_job(&bad)), Err(WireError::Damaged(_))));
+        let mask = Mask { width: u32::MAX, height: u32::MAX, probability: vec![1] };
+        let outcome = Outcome::Analysed { analysis: Analysis::Mask(mask), queued: Duration::ZERO, analysing: Duration::ZERO };
+        assert!(matches!(decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)), Err(WireError::Damaged(_))));
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_refused() {
+        let mut bad = job(1, 1);
+        bad.input.arguments[0] = f32::NAN;
+        assert!(decode_job(&encode_job(&bad)).is_err());
+        let face = Face { score: f32::INFINITY, rect: [0.0; 4], keypoints: [[0.0; 2]; 6] };
+        let outcome = Outcome::Analysed { analysis: Analysis::Faces(vec![face]), queued: Duration::ZERO, analysing: Duration::ZERO };
+        assert!(decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).is_err());
+    }
+
+    /// Cut, spliced and flipped bytes are refused or read, never a panic and never memory beyond what came.
+    #[test]
+    fn damaged_bytes_of_all_sorts_are_survived() {
+        let mut random = SmallRng::seed_from_u64(11);
+        let originals: Vec<_> = encoded_results().into_iter().chain([encode_job(&job(8, 8))]).collect();
+        let (mut refused, mut read) = (0, 0);
+        for _ in 0..200_000 {
+            let mut bytes = originals[random.random_range(0..originals.len())].clone();
+            for _ in 0..random.random_range(1..6) {
+                let at = random.random_range(0..bytes.len().max(1)).min(bytes.len().saturating_sub(1));
+                match random.random_range(0..5) {
+                    0 => bytes.truncate(at),
+                    1 if !bytes.is_empty() => bytes[at] ^= 1 << random.random_range(0..8),
+                    2 if !bytes.is_empty() => bytes[at] = 0xff,
+                    3 => bytes.insert(at, random.random()),
+                    _ => {
+                        let other = &originals[random.random_range(0..originals.len())];
+                        bytes.extend_from_slice(&other[random.random_range(0..other.len())..]);
+                    }
+                }
+            }
+            let outcomes = [decode_job(&bytes).is_ok(), decode_result(&bytes).is_ok()];
+            match outcomes.contains(&true) {
+                true => read += 1,
+                false => refused += 1,
+            }
+        }
+        assert!(refused > 0 && read > 0, "both branches were taken: {refused} refused, {read} read");
+    }
+}

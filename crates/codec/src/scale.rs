@@ -1,0 +1,56 @@
+//! Making pictures smaller before they are encoded. Knows nothing of why.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use ooblex_pipeline::I420;
+
+/// Makes pictures of one stream smaller, and keeps its tables for the next one.
+#[derive(Default)]
+pub struct Scaler(Resizer);
+
+impl Scaler {
+    /// One without tables.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The picture at `width × height`, every pixel the weighted mean of those that it stands for.
+    ///
+    /// # Panics
+    /// When a side is 0.
+    pub fn scale(&mut self, picture: &I420, width: u32, height: u32) -> I420 {
+        let mut scaled = I420::grey(width, height, 16);
+        let from = [(picture.width(), picture.height()), chroma(picture), chroma(picture)];
+        let to = [(width, height), chroma(&scaled), chroma(&scaled)];
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+        for (((source, target), from), to) in picture.planes().into_iter().zip(scaled.planes_mut()).zip(from).zip(to) {
+            let source = ImageRef::new(from.0, from.1, source, PixelType::U8).expect("a plane has the bytes of its size");
+            let mut target = Image::from_slice_u8(to.0, to.1, target, PixelType::U8).expect("a plane has the bytes of its size");
+            self.0.resize(&source, &mut target, &options).expect("both are of one byte a pixel");
+        }
+        scaled
+    }
+}
+
+fn chroma(picture: &I420) -> (u32, u32) {
+    (picture.chroma_width(), picture.chroma_height())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plane_keeps_its_levels_and_its_place() {
+        let mut picture = I420::grey(64, 48, 50);
+        let half = picture.planes()[0].len() / 2;
+        picture.planes_mut()[0][half..].fill(200);
+        picture.planes_mut()[1].fill(90);
+        picture.planes_mut()[2].fill(160);
+        let scaled = Scaler::new().scale(&picture, 33, 21);
+        let [luma, u, v] = scaled.planes();
+        assert_eq!((luma.len(), u.len()), (33 * 21, 17 * 11));
+        assert!(luma[..33 * 9].iter().all(|level| *level == 50) && luma[33 * 12..].iter().all(|level| *level == 200));
+        assert!(u.iter().all(|level| *level == 90) && v.iter().all(|level| *level == 160));
+    }
+}

@@ -1,0 +1,108 @@
+//! `ooblex bench`: real WebRTC sessions from one process against any gateway that takes `POST /offer`, and what came of them.
+//!
+//! Here is the way of a run. `options` makes a `plan` of what was asked for (`words`), `clip` makes what is sent (`number` draws and reads
+//! the numbers, `y4m` reads videos). `crew` has the sessions; a `session` has a `connection` with a `link` in each direction, and a
+//! `viewer` with the `tally` of what it measures, in slices (`slice`). `decoding` looks at pictures, `judge` judges them. `knee` and
+//! `churn` are the other two ways to measure. `figures` says what came of it, as `json`, as `table` and as a `report` with plots
+//! (`plot`). What each figure means, and what it can not tell, is in docs/bench.md.
+
+mod churn;
+mod clip;
+mod connection;
+mod crew;
+mod decoding;
+mod figures;
+mod json;
+mod judge;
+mod knee;
+mod link;
+mod number;
+mod options;
+mod plan;
+mod plot;
+mod process;
+mod progress;
+mod report;
+mod session;
+mod slice;
+mod table;
+mod tally;
+mod viewer;
+mod words;
+mod y4m;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+
+use self::clip::Clip;
+use self::crew::{Crew, Measured};
+use self::figures::Outcome;
+pub use self::options::Options;
+use self::plan::{Mode, Plan};
+use self::process::Processes;
+use self::progress::Progress;
+
+/// Runs a bench: progress goes to standard error, the table to standard output.
+///
+/// # Errors
+/// When what was asked for can not be done, the gateway can not be used, or a file can not be written. Sessions that fail later are
+/// counted.
+pub fn bench(options: &Options) -> anyhow::Result<()> {
+    let plan = options.plan()?;
+    if let Some(process) = Processes::new(plan.gateway_pids.clone()).missing() {
+        bail!("there is no process {process} here: --gateway-pid takes processes of this machine, on Linux");
+    }
+    let mut progress = Progress::new();
+    progress.say("The clip is being made.");
+    let clip = Arc::new(Clip::make(&plan.clip)?);
+    let mut crew = Crew::new(&plan, clip.clone(), progress).context("the threads of the sessions can not be started")?;
+    let outcome = run(&plan, &clip, &mut crew)?;
+    crew.end();
+    write_out(&outcome)
+}
+
+fn run<'a>(plan: &'a Plan, clip: &'a Clip, crew: &mut Crew<'_>) -> anyhow::Result<Outcome<'a>> {
+    crew.begin_first().map_err(anyhow::Error::msg)?;
+    let mut outcome = Outcome { plan, clip, measured: Measured::default(), churned: None, knee: None };
+    match plan.mode {
+        Mode::Steady => {
+            crew.set_sessions(plan.sessions);
+            crew.watch(plan.warm_up);
+            outcome.measured = crew.measure(plan.duration);
+        }
+        Mode::Churn { count } => {
+            crew.set_sessions(0);
+            outcome.churned = Some(churn::churn(crew, count, plan.sessions, plan.duration));
+        }
+        Mode::Knee(limits) => {
+            let (knee, measured) = knee::find(crew, plan, limits);
+            (outcome.knee, outcome.measured) = (Some(knee), measured);
+        }
+    }
+    Ok(outcome)
+}
+
+fn write_out(outcome: &Outcome<'_>) -> anyhow::Result<()> {
+    if let Some(path) = &outcome.plan.report {
+        write(path, &report::html(outcome))?;
+    }
+    let json = outcome.plan.json.as_ref().map(|path| (path, format!("{:#}\n", outcome.to_json())));
+    match json {
+        Some((path, json)) if path.as_os_str() == "-" => {
+            eprint!("{}", outcome.table());
+            print!("{json}");
+        }
+        Some((path, json)) => {
+            write(path, &json)?;
+            print!("{}", outcome.table());
+        }
+        None => print!("{}", outcome.table()),
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("{} can not be written", path.display()))
+}

@@ -1,0 +1,156 @@
+//! A connection of a bench: an endpoint, its socket, and between them the network that is asked for, one [`Link`] in each direction.
+//!
+//! It lets datagrams and time pass; what comes of that are events of the endpoint, which are its session's.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::UdpSocket;
+
+use super::link::{Fate, Link};
+use super::viewer::{Stage, Viewer};
+use crate::client::endpoint::{Endpoint, Offered, address_towards};
+use crate::client::{Client, ClientError, MAX_DATAGRAM, post};
+
+/// Datagrams that are read before timers get their turn.
+const BATCH: usize = 64;
+/// Goodbyes are given this long to leave through a slow network.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// An endpoint with its socket, and the network between the two.
+pub(super) struct Connection {
+    /// The endpoint; what it has to say goes out with the next [`Connection::flush`] or [`Connection::step`].
+    pub(super) endpoint: Endpoint,
+    socket: UdpSocket,
+    up: Link<(SocketAddr, Vec<u8>)>,
+    down: Link<(SocketAddr, Vec<u8>)>,
+    /// When the endpoint wants to be told the time.
+    wakeup: Instant,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Offers a session.
+    pub(super) async fn set_up(stage: &Arc<Stage>, viewer: &Viewer) -> Result<Self, ClientError> {
+        let (url, wish) = (stage.url.clone(), viewer.wish.clone());
+        let offer = move || {
+            let socket = std::net::UdpSocket::bind((address_towards(&url), 0))?;
+            let offered = Offered::new(&wish, socket.local_addr()?, Instant::now())?;
+            let (status, answer) = post(&format!("{url}/offer"), &offered.body)?;
+            let (endpoint, _) = offered.answered(status, answer)?;
+            socket.set_nonblocking(true)?;
+            Ok::<_, ClientError>((endpoint, socket))
+        };
+        let offered = tokio::task::spawn_blocking(offer).await;
+        let (endpoint, socket) = offered.unwrap_or_else(|error| Err(ClientError::Answer(error.to_string())))?;
+        let seed = stage.seed.wrapping_add(2 * viewer.index as u64);
+        let mut connection = Self {
+            endpoint,
+            socket: UdpSocket::from_std(socket)?,
+            up: Link::new(stage.up, seed),
+            down: Link::new(stage.down, seed.wrapping_add(1)),
+            wakeup: Instant::now(),
+            buffer: vec![0; MAX_DATAGRAM],
+        };
+        // Before the runtime has seen the socket once, it would take nothing.
+        connection.socket.writable().await?;
+        let codec = stage.clip.codec;
+        if !connection.endpoint.takes(codec) {
+            _ = connection.goodbye(viewer).await;
+            return Err(ClientError::Answer(format!("it takes no {}: choose another --codec", codec.label())));
+        }
+        Ok(connection)
+    }
+
+    /// Waits for the connection to stand.
+    pub(super) async fn connected(mut self, viewer: &Viewer) -> Result<Self, ClientError> {
+        let deadline = Instant::now() + Client::CONNECT_WITHIN;
+        while !self.endpoint.is_connected() {
+            if Instant::now() >= deadline || viewer.leaves().is_some() {
+                return Err(ClientError::Timeout(Client::CONNECT_WITHIN));
+            }
+            self.step(viewer, deadline).await?;
+        }
+        Ok(self)
+    }
+
+    /// Lets time pass until something came in, something was due, or `deadline`.
+    pub(super) async fn step(&mut self, viewer: &Viewer, deadline: Instant) -> Result<(), ClientError> {
+        self.flush(viewer)?;
+        let due = [Some(self.wakeup), self.up.next_due(), self.down.next_due(), Some(deadline)];
+        let until = due.into_iter().flatten().min().unwrap_or(deadline);
+        tokio::select! {
+            _ = self.socket.readable() => self.receive(viewer)?,
+            () = tokio::time::sleep_until(until.into()) => {}
+        }
+        let now = Instant::now();
+        while let Some((source, bytes)) = self.down.pop(now) {
+            self.endpoint.on_datagram(now, source, &bytes)?;
+            self.drain(viewer, now)?;
+        }
+        if now >= self.wakeup {
+            self.endpoint.on_timeout(now)?;
+        }
+        self.flush(viewer)
+    }
+
+    /// Nothing comes through during this time, in either direction.
+    pub(super) fn set_outage(&mut self, outage: Range<Instant>) {
+        self.up.set_outage(outage.clone());
+        self.down.set_outage(outage);
+    }
+
+    fn receive(&mut self, viewer: &Viewer) -> Result<(), ClientError> {
+        let now = Instant::now();
+        for _ in 0..BATCH {
+            let Ok((length, source)) = self.socket.try_recv_from(&mut self.buffer) else { break };
+            let fate = self.down.push(now, (source, self.buffer[..length].to_vec()), length);
+            let mut tally = viewer.tally();
+            let slice = tally.slice_mut();
+            slice.bytes_down += length as u64;
+            slice.lost_down += u64::from(fate != Fate::Queued);
+        }
+        Ok(())
+    }
+
+    /// What the endpoint has to say goes into the network, and what has come through the network into the socket.
+    pub(super) fn flush(&mut self, viewer: &Viewer) -> Result<(), ClientError> {
+        let now = Instant::now();
+        self.drain(viewer, now)?;
+        while let Some((destination, bytes)) = self.up.pop(now) {
+            // What the system does not take is lost, as on any network; candidates that lead nowhere are among it.
+            _ = self.socket.try_send_to(&bytes, destination);
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, viewer: &Viewer, now: Instant) -> Result<(), ClientError> {
+        let (mut bytes_up, mut lost_up) = (0, 0);
+        let up = &mut self.up;
+        self.wakeup = self.endpoint.drain(now, |destination, bytes| {
+            bytes_up += bytes.len() as u64;
+            lost_up += u64::from(up.push(now, (destination, bytes.to_vec()), bytes.len()) != Fate::Queued);
+        })?;
+        if bytes_up > 0 {
+            let mut tally = viewer.tally();
+            let slice = tally.slice_mut();
+            slice.bytes_up += bytes_up;
+            slice.lost_up += lost_up;
+        }
+        Ok(())
+    }
+
+    /// Says goodbye, and waits until that has left.
+    pub(super) async fn goodbye(&mut self, viewer: &Viewer) -> Result<(), ClientError> {
+        self.endpoint.close()?;
+        let deadline = Instant::now() + GOODBYE;
+        self.flush(viewer)?;
+        while let Some(due) = self.up.next_due().filter(|due| *due < deadline) {
+            tokio::time::sleep_until(due.into()).await;
+            self.flush(viewer)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! What processes use: CPU time and memory, by the account of Linux. Elsewhere nothing is known.
+
+use std::time::Instant;
+
+/// Ticks of CPU time in a second, on every Linux that Rust runs on.
+const TICKS: f64 = 100.0;
+
+/// A group of processes, such as a gateway and its workers.
+pub(super) struct Processes {
+    ids: Vec<u32>,
+    last: Option<(Instant, f64)>,
+}
+
+/// What a group of processes used lately.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Usage {
+    /// Cores kept busy since the last look; `None` at the first look, and where it is not known.
+    pub(super) cpu_cores: Option<f64>,
+    /// Resident memory.
+    pub(super) memory_mb: Option<f64>,
+}
+
+impl Processes {
+    /// These processes.
+    pub(super) fn new(ids: Vec<u32>) -> Self {
+        Self { ids, last: None }
+    }
+
+    /// This process.
+    pub(super) fn own() -> Self {
+        Self::new(vec![std::process::id()])
+    }
+
+    /// The first of them that is not there.
+    pub(super) fn missing(&self) -> Option<u32> {
+        self.ids.iter().copied().find(|id| cpu_seconds(*id).is_none())
+    }
+
+    /// Looks at what they used since the last call.
+    pub(super) fn look(&mut self, now: Instant) -> Usage {
+        if self.ids.is_empty() {
+            return Usage::default();
+        }
+        let seconds: Option<f64> = self.ids.iter().map(|id| cpu_seconds(*id)).sum();
+        let last = std::mem::replace(&mut self.last, seconds.map(|seconds| (now, seconds)));
+        let cpu_cores = seconds.zip(last).map(|(seconds, (at, before))| {
+            let elapsed = now.saturating_duration_since(at).as_secs_f64();
+            (seconds - before).max(0.0) / elapsed.max(1e-3)
+        });
+        Usage { cpu_cores, memory_mb: self.ids.iter().map(|id| memory_mb(*id)).sum() }
+    }
+}
+
+/// CPU time that a process has used so far, threads that have ended among it.
+fn cpu_seconds(process: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, in brackets, may hold spaces. After it, the 12th and 13th fields are ticks in user and kernel mode.
+    let mut fields = text.rsplit(')').next()?.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS)
+}
+
+fn memory_mb(process: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse::<f64>().ok()?;
+    Some(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn own_use_is_known_from_the_second_look_on() {
+        let mut own = Processes::own();
+        let now = Instant::now();
+        assert_eq!(own.missing(), None);
+        let first = own.look(now);
+        assert!(first.cpu_cores.is_none() && first.memory_mb.unwrap() > 1.0);
+        assert!(own.look(now + Duration::from_secs(1)).cpu_cores.is_some());
+    }
+
+    #[test]
+    fn of_a_process_that_is_not_there_nothing_is_known() {
+        let mut none = Processes::new(vec![u32::MAX]);
+        assert_eq!(none.missing(), Some(u32::MAX));
+        assert_eq!(none.look(Instant::now()), Usage::default());
+        assert_eq!(Processes::new(Vec::new()).missing(), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! One session of `ooblex bench`: it connects, sends the clip at the pace of a camera, and takes note of what comes back.
+//!
+//! A session is a task on a runtime that it shares with others: it never waits for anything but its socket and its timers. What it
+//! measures is in the tally of its [`Viewer`], which others read.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use ooblex_pipeline::{EncodedFrame, MediaTime};
+use serde_json::Value;
+
+use super::connection::Connection;
+use super::decoding::Work;
+use super::tally::Arrival;
+use super::viewer::{Leave, Stage, State, Viewer};
+use crate::client::{ClientError, ClientEvent};
+
+/// A keyframe is asked for at most this often.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+/// A camera that is further behind than this leaves frames out.
+const BEHIND: Duration = Duration::from_secs(1);
+
+/// The life of a session.
+pub(super) async fn live(stage: Arc<Stage>, viewer: Arc<Viewer>) {
+    let began = Instant::now();
+    let connected = match Connection::set_up(&stage, &viewer).await {
+        Ok(connection) => connection.connected(&viewer).await,
+        Err(error) => Err(error),
+    };
+    let connection = match connected {
+        Ok(connection) => connection,
+        Err(error) => return viewer.set_state(State::Failed(explain(&error, &stage.url))),
+    };
+    let after = began.elapsed();
+    viewer.tally().connected(Instant::now());
+    viewer.set_state(State::Up { after });
+    let ended = Playing::new(&stage, &viewer, connection).play().await;
+    stage.decoders.forget(viewer.index);
+    viewer.set_state(match ended {
+        Ok(()) => State::Left { after },
+        Err(error) => State::Lost { after, reason: error.to_string() },
+    });
+}
+
+/// Why a session ended that was not told to.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    /// The gateway said goodbye, or was not heard of for too long.
+    #[error("the gateway ended it, or was silent for too long")]
+    Ended,
+    /// The connection broke.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// A session whose connection stands.
+struct Playing<'a> {
+    stage: &'a Stage,
+    viewer: &'a Arc<Viewer>,
+    connection: Connection,
+    /// When the camera began.
+    began: Instant,
+    /// Frames since.
+    count: u64,
+    /// The RTP timestamp of the first one.
+    first_ticks: u32,
+    /// The next frame of the clip.
+    next: u16,
+    restart: bool,
+    last_asked: Option<Instant>,
+    /// The decoder has missed frames.
+    missed: bool,
+    outage: Option<(Instant, Instant)>,
+}
+
+impl<'a> Playing<'a> {
+    fn new(stage: &'a Stage, viewer: &'a Arc<Viewer>, connection: Connection) -> Self {
+        // Cameras do not all look at the same moment, and timestamps begin anywhere, so that none is right by chance.
+        let phase = 1.0 / f64::from(stage.clip.fps) * ((viewer.index as f64 * 0.618_034) % 1.0);
+        Self {
+            stage,
+            viewer,
+            connection,
+            began: Instant::now() + Duration::from_secs_f64(phase),
+            count: 0,
+            first_ticks: rand::random::<u32>() >> 1,
+            next: 0,
+            restart: false,
+            last_asked: None,
+            missed: false,
+            outage: None,
+        }
+    }
+
+    async fn play(mut self) -> Result<(), Broken> {
+        loop {
+            while let Some(event) = self.connection.endpoint.next_event() {
+                self.on_event(event)?;
+            }
+            if self.viewer.takes_keyframe_wish() {
+                self.ask_for_keyframe(Instant::now());
+            }
+            match self.viewer.leaves() {
+                Some(Leave::Silence) => return Ok(()),
+                Some(Leave::Goodbye) => return Ok(self.connection.goodbye(self.viewer).await?),
+                None => {}
+            }
+            let due = self.due();
+            if Instant::now() >= due {
+                self.send_frame(due)?;
+            } else {
+                self.connection.step(self.viewer, due).await?;
+            }
+        }
+    }
+
+    /// When the next frame is due. Frames that are long past are left out.
+    fn due(&mut self) -> Instant {
+        let fps = u64::from(self.stage.clip.fps);
+        let at = |count: u64| self.began + Duration::from_micros(count * 1_000_000 / fps);
+        let late = Instant::now().saturating_duration_since(at(self.count));
+        if late > BEHIND {
+            self.count += (late.as_secs_f64() * fps as f64) as u64;
+        }
+        at(self.count)
+    }
+
+    fn send_frame(&mut self, due: Instant) -> Result<(), Broken> {
+        let clip = &self.stage.clip;
+        self.follow_outage();
+        if std::mem::take(&mut self.restart) {
+            // The clip has one keyframe: its first.
+            self.next = 0;
+        }
+        let index = self.next;
+        let ticks = self.first_ticks.wrapping_add((self.count * 90_000 / u64::from(clip.fps)) as u32);
+        let frame = EncodedFrame { capture: MediaTime(ticks.into()), ..clip.frames[usize::from(index)].frame.clone() };
+        let now = Instant::now();
+        self.viewer.tally().on_sent(now, due, ticks, index);
+        self.connection.endpoint.write_frame(now, &frame, None)?;
+        self.connection.flush(self.viewer)?;
+        self.next = clip.after(index);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The outage is set for all sessions while they run.
+    fn follow_outage(&mut self) {
+        let outage = *self.stage.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((from, to)) = outage.filter(|_| outage != self.outage) {
+            self.connection.set_outage(from..to);
+            self.outage = outage;
+        }
+    }
+
+    fn on_event(&mut self, event: ClientEvent) -> Result<(), Broken> {
+        match event {
+            ClientEvent::Frame { frame, gap, arrived } => self.on_frame(frame, gap, arrived),
+            ClientEvent::KeyframeWanted => {
+                self.restart = true;
+                self.viewer.tally().slice_mut().keyframes_wanted += 1;
+            }
+            ClientEvent::Message(message) => self.on_message(&message),
+            ClientEvent::Ended => return Err(Broken::Ended),
+            ClientEvent::Audio { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn on_frame(&mut self, frame: EncodedFrame, gap: bool, arrived: Instant) {
+        let (arrival, decoded) = {
+            let mut tally = self.viewer.tally();
+            (tally.on_frame(arrived, frame.capture.0 as u32, frame.keyframe, gap), tally.decoded)
+        };
+        match arrival {
+            Arrival::AwaitsKeyframe => {
+                self.missed = true;
+                self.ask_for_keyframe(arrived);
+            }
+            Arrival::Shown { source } if decoded => {
+                let gap = std::mem::take(&mut self.missed) || gap;
+                let work = Work { viewer: self.viewer.clone(), frame, gap, arrived, source };
+                if !self.stage.decoders.decode(work) {
+                    self.missed = true;
+                    self.ask_for_keyframe(arrived);
+                }
+            }
+            Arrival::Shown { .. } => {}
+        }
+    }
+
+    fn on_message(&mut self, message: &Value) {
+        self.viewer.tally().on_message(message);
+    }
+
+    fn ask_for_keyframe(&mut self, now: Instant) {
+        if self.last_asked.is_none_or(|asked| now.saturating_duration_since(asked) >= ASK_EVERY) {
+            self.last_asked = Some(now);
+            self.connection.endpoint.ask_for_keyframe();
+            self.viewer.tally().slice_mut().keyframes_asked += 1;
+        }
+    }
+}
+
+/// What went wrong with a set-up, and what mends it.
+fn explain(error: &ClientError, url: &str) -> String {
+    match error {
+        ClientError::Http(error) => {
+            format!("{url} can not be reached ({error}): start the gateway there (`ooblex serve`), or name another address")
+        }
+        ClientError::Refused(status, problem) => {
+            let detail = problem["detail"].as_str().or(problem["title"].as_str());
+            match detail {
+                Some(detail) => format!("{url} refused the offer with status {status}: {detail}"),
+                None => {
+                    format!("{url} answered POST /offer with status {status}: it must be a gateway that takes {{sdp, type}} as JSON there")
+                }
+            }
+        }
+        ClientError::Answer(reason) => format!("the answer of {url} to the offer can not be used: {reason}"),
+        ClientError::Timeout(within) => format!(
+            "no connection within {} s, although {url} took the offer: open its UDP port, and see that it advertises an address that is \
+             reached from here (`ooblex serve --advertise`)",
+            within.as_secs()
+        ),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,207 @@
+//! Figures of a stretch of time, and how they add up: over seconds, over sessions, over both.
+//!
+//! [`super::tally`] fills them, [`super::crew`] adds them up. They know nothing of where they come from.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::Value;
+
+/// The figures of a stretch of time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slice {
+    /// Frames sent.
+    pub(super) sent: u64,
+    /// Frames sent some time after they were due, because this program was busy.
+    pub(super) sent_late: u64,
+    /// Frames that came whole and could be shown.
+    pub(super) shown: u64,
+    /// Of these, each frame that was sent counted once: those that went through the gateway's effect.
+    pub(super) processed: u64,
+    /// Of those shown, pictures that were there before: held ones, and placeholders.
+    pub(super) repeats: u64,
+    /// Frames that came after a newer one.
+    pub(super) order_errors: u64,
+    /// Times that frames were lost for good on their way back.
+    pub(super) gaps: u64,
+    /// Frames that could not be shown because of that.
+    pub(super) undecodable: u64,
+    /// Pictures that could be judged, and those of them that were unprocessed.
+    pub(super) judged: u64,
+    /// See `judged`.
+    pub(super) raw: u64,
+    /// Pictures whose number was read, and whose number was not.
+    pub(super) read: u64,
+    /// See `read`.
+    pub(super) unreadable: u64,
+    /// Pictures whose number is another one than their timestamp says.
+    pub(super) mismatched: u64,
+    /// Keyframes that the gateway asked for.
+    pub(super) keyframes_wanted: u64,
+    /// Keyframes that the gateway was asked for.
+    pub(super) keyframes_asked: u64,
+    /// UDP payload, there and back.
+    pub(super) bytes_up: u64,
+    /// See `bytes_up`.
+    pub(super) bytes_down: u64,
+    /// Datagrams that the simulated network lost, there and back.
+    pub(super) lost_up: u64,
+    /// See `lost_up`.
+    pub(super) lost_down: u64,
+    /// From sending a frame to having it back, µs.
+    pub(super) latencies_us: Vec<u32>,
+    /// The longest time without a new picture.
+    pub(super) longest_freeze: Duration,
+    /// What the gateway said of itself.
+    pub(super) gateway: GatewayWords,
+}
+
+/// Sums of what the gateway said in its `stats` messages.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GatewayWords {
+    /// Messages.
+    pub(super) reports: u64,
+    /// Sums over the messages.
+    pub(super) fps_in: f64,
+    /// See `fps_in`.
+    pub(super) fps_analysed: f64,
+    /// See `fps_in`.
+    pub(super) fps_out: f64,
+    /// See `fps_in`; 0..=1 each.
+    pub(super) utilisation: f64,
+    /// Milliseconds by stage, and how many messages had the stage.
+    pub(super) stages_ms: BTreeMap<String, (f64, u64)>,
+    /// Frames dropped, by reason.
+    pub(super) dropped: BTreeMap<String, u64>,
+}
+
+/// Figures added up over a long time, in bounded memory.
+#[derive(Debug, Clone)]
+pub(super) struct Totals {
+    /// All but latencies.
+    pub(super) sum: Slice,
+    /// Latencies, µs.
+    pub(super) latency: Histogram<u32>,
+}
+
+/// Slower than this is as slow as this.
+const LONGEST_LATENCY_US: u64 = 600_000_000;
+impl Slice {
+    /// Adds the figures of another stretch of time, or of another session.
+    pub(super) fn add(&mut self, other: &Slice) {
+        let Slice { sent, sent_late, shown, processed, repeats, order_errors, gaps, undecodable, judged, raw, read, unreadable, .. } =
+            other;
+        self.sent += sent;
+        self.sent_late += sent_late;
+        self.shown += shown;
+        self.processed += processed;
+        self.repeats += repeats;
+        self.order_errors += order_errors;
+        self.gaps += gaps;
+        self.undecodable += undecodable;
+        self.judged += judged;
+        self.raw += raw;
+        self.read += read;
+        self.unreadable += unreadable;
+        self.mismatched += other.mismatched;
+        self.keyframes_wanted += other.keyframes_wanted;
+        self.keyframes_asked += other.keyframes_asked;
+        self.bytes_up += other.bytes_up;
+        self.bytes_down += other.bytes_down;
+        self.lost_up += other.lost_up;
+        self.lost_down += other.lost_down;
+        self.latencies_us.extend(&other.latencies_us);
+        self.longest_freeze = self.longest_freeze.max(other.longest_freeze);
+        self.gateway.add(&other.gateway);
+    }
+}
+
+impl GatewayWords {
+    pub(super) fn add_report(&mut self, message: &Value) {
+        let number = |name: &str| message[name].as_f64().unwrap_or(0.0);
+        self.reports += 1;
+        self.fps_in += number("fps_in");
+        self.fps_analysed += number("fps_analysed");
+        self.fps_out += number("fps_out");
+        self.utilisation += number("worker_utilisation");
+        for (stage, ms) in message["stages_ms"].as_object().into_iter().flatten() {
+            let (sum, count) = self.stages_ms.entry(stage.clone()).or_default();
+            *sum += ms.as_f64().unwrap_or(0.0);
+            *count += 1;
+        }
+        for (reason, count) in message["dropped"].as_object().into_iter().flatten() {
+            *self.dropped.entry(reason.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.reports += other.reports;
+        self.fps_in += other.fps_in;
+        self.fps_analysed += other.fps_analysed;
+        self.fps_out += other.fps_out;
+        self.utilisation += other.utilisation;
+        for (stage, (sum, count)) in &other.stages_ms {
+            let mine = self.stages_ms.entry(stage.clone()).or_default();
+            *mine = (mine.0 + sum, mine.1 + count);
+        }
+        for (reason, count) in &other.dropped {
+            *self.dropped.entry(reason.clone()).or_default() += count;
+        }
+    }
+
+    /// The mean of a sum over the messages; `None` without any.
+    pub(super) fn mean(&self, sum: f64) -> Option<f64> {
+        (self.reports > 0).then(|| sum / self.reports as f64)
+    }
+
+    /// Mean milliseconds of a frame in each stage.
+    pub(super) fn stages(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.stages_ms.iter().map(|(stage, (sum, count))| (stage.as_str(), sum / (*count).max(1) as f64))
+    }
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        let latency = Histogram::new_with_bounds(1, LONGEST_LATENCY_US, 3).expect("the bounds are in order");
+        Self { sum: Slice::default(), latency }
+    }
+}
+
+impl Totals {
+    /// Adds the figures of a stretch of time.
+    pub(super) fn add_slice(&mut self, slice: &Slice) {
+        slice.latencies_us.iter().for_each(|us| self.latency.saturating_record(u64::from(*us)));
+        self.sum.add(slice);
+        self.sum.latencies_us.clear();
+    }
+
+    /// Adds those of another session.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.sum.add(&other.sum);
+        self.latency.add(&other.latency).expect("all have the same bounds");
+    }
+
+    /// A quantile of latency in milliseconds; `None` where no frame was recognised.
+    pub(super) fn latency_ms(&self, quantile: f64) -> Option<f64> {
+        (!self.latency.is_empty()).then(|| self.latency.value_at_quantile(quantile) as f64 / 1e3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn totals_are_those_of_their_slices() {
+        let mut totals = Totals::default();
+        let slice = Slice { processed: 2, latencies_us: vec![10_000, 20_000], longest_freeze: 50 * MS, ..Slice::default() };
+        totals.add_slice(&slice);
+        totals.add_slice(&Slice { longest_freeze: 40 * MS, ..slice });
+        assert_eq!((totals.sum.processed, totals.sum.longest_freeze), (4, 50 * MS));
+        assert!((totals.latency_ms(0.5).unwrap() - 10.0).abs() < 0.1 && (totals.latency_ms(1.0).unwrap() - 20.0).abs() < 0.1);
+        assert_eq!(Totals::default().latency_ms(0.5), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! How the values of flags are written: sizes, shares, pairs. Each is checked as it is read, and says how it should have been written.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::plan::Decode;
+
+/// A time in seconds, fractions allowed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Seconds(pub(super) Duration);
+
+/// Columns and rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Size(pub(super) u32, pub(super) u32);
+
+/// An effect with how many sessions have it, compared to the others.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Share {
+    /// Its name.
+    pub(super) effect: String,
+    /// 1..=1000.
+    pub(super) weight: usize,
+}
+
+/// A value for the way to the gateway, and one for the way back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Both {
+    /// To the gateway.
+    pub(super) up: f64,
+    /// And back.
+    pub(super) down: f64,
+}
+
+/// A time in which nothing comes through.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Outage {
+    /// After the count began.
+    pub(super) start: Duration,
+    /// How long it is.
+    pub(super) length: Duration,
+}
+
+/// A percentage of 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Percent(pub(super) f64);
+
+/// `strength=0.7` is a number, `style=ink` a word.
+pub(super) fn parse_parameter(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|number: &f64| number.is_finite() && *number >= 0.0)
+        .ok_or_else(|| format!("'{text}' is not a number of 0 or more"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    number(text).map(|seconds| Duration::from_secs_f64(seconds.min(1e7)))
+}
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        seconds(text).map(Self)
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.split_once('x').and_then(|(width, height)| Some(Self(width.parse().ok()?, height.parse().ok()?)));
+        size.ok_or_else(|| "write WIDTHxHEIGHT, such as 640x480".into())
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (effect, weight) = match text.split_once(':') {
+            None => (text, 1),
+            Some((effect, weight)) => (
+                effect,
+                weight.parse().ok().filter(|weight| (1..=1000).contains(weight)).ok_or("write NAME:WEIGHT, a weight of 1 to 1000")?,
+            ),
+        };
+        if effect.is_empty() { Err("write the name of an effect".into()) } else { Ok(Self { effect: effect.into(), weight }) }
+    }
+}
+
+impl FromStr for Both {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (up, down) = text.split_once('/').unwrap_or((text, text));
+        Ok(Self { up: number(up)?, down: number(down)? })
+    }
+}
+
+impl FromStr for Outage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (start, length) = text.split_once(',').ok_or("write START,LENGTH in seconds, such as 5,2")?;
+        Ok(Self { start: seconds(start)?, length: seconds(length)? })
+    }
+}
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        number(text).and_then(|percent| if percent <= 100.0 { Ok(Self(percent)) } else { Err("write a percentage of 0 to 100".into()) })
+    }
+}
+
+impl FromStr for Decode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::Some(0)),
+            number => number.parse().map(Self::Some).map_err(|_| "write a number, all, or none".into()),
+        }
+    }
+}

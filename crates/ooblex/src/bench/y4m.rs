@@ -1,0 +1,122 @@
+//! Uncompressed video out of a file in YUV4MPEG2, the format of which `ffmpeg -i in.mp4 -pix_fmt yuv420p out.y4m` makes one.
+//!
+//! It owns the format, 4:2:0 with eight bits alone, and nothing of what is done with the pictures.
+
+use std::io::{BufRead, Read};
+
+use ooblex_pipeline::I420;
+
+/// A longer line is none of this format.
+const MAX_LINE: u64 = 1024;
+
+/// A video that is read picture by picture.
+pub(super) struct Y4m<R> {
+    from: R,
+    width: u32,
+    height: u32,
+}
+
+/// A file that is not of the format.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Y4mError {
+    /// It can not be read, or ends within a picture.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// It does not begin as such a file does.
+    #[error("it is no YUV4MPEG2 file: make one with ffmpeg -i VIDEO -pix_fmt yuv420p CLIP.y4m")]
+    Header,
+    /// Its pixels are of another kind.
+    #[error("its pixels are '{0}', not 4:2:0 of 8 bits: make it with ffmpeg -i VIDEO -pix_fmt yuv420p CLIP.y4m")]
+    Pixels(String),
+    /// A picture does not begin as one does.
+    #[error("there is something between its pictures that does not belong there")]
+    Frame,
+    /// There is no picture in it.
+    #[error("there is no picture in it")]
+    Empty,
+}
+
+impl<R: BufRead> Y4m<R> {
+    /// Reads the header.
+    pub(super) fn new(mut from: R) -> Result<Self, Y4mError> {
+        let header = line(&mut from)?;
+        let mut words = header.split(' ');
+        if words.next() != Some("YUV4MPEG2") {
+            return Err(Y4mError::Header);
+        }
+        let (mut width, mut height) = (0, 0);
+        for word in words {
+            let mut letters = word.chars();
+            match (letters.next(), letters.as_str()) {
+                (Some('W'), value) => width = value.parse().map_err(|_| Y4mError::Header)?,
+                (Some('H'), value) => height = value.parse().map_err(|_| Y4mError::Header)?,
+                (Some('C'), "420" | "420jpeg" | "420mpeg2" | "420paldv") => {}
+                (Some('C'), other) => return Err(Y4mError::Pixels(other.into())),
+                _ => {}
+            }
+        }
+        let sides = 1..=I420::MAX_SIDE;
+        if sides.contains(&width) && sides.contains(&height) { Ok(Self { from, width, height }) } else { Err(Y4mError::Header) }
+    }
+
+    /// Columns and rows.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    /// The next picture; `None` at the end.
+    pub(super) fn next_picture(&mut self) -> Result<Option<I420>, Y4mError> {
+        if self.from.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        if line(&mut self.from)?.split(' ').next() != Some("FRAME") {
+            return Err(Y4mError::Frame);
+        }
+        let mut picture = I420::grey(self.width, self.height, 16);
+        for plane in picture.planes_mut() {
+            self.from.read_exact(plane)?;
+        }
+        Ok(Some(picture))
+    }
+}
+
+fn line(from: &mut impl BufRead) -> Result<String, Y4mError> {
+    let mut bytes = Vec::new();
+    from.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes)?;
+    match bytes.pop() {
+        Some(b'\n') => String::from_utf8(bytes).map_err(|_| Y4mError::Header),
+        _ => Err(Y4mError::Header),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_read_until_the_end() {
+        let mut file = b"YUV4MPEG2 W4 H2 F30:1 Ip C420jpeg\n".to_vec();
+        for luma in [20, 30] {
+            file.extend(b"FRAME\n");
+            file.extend([[luma; 8].as_slice(), &[128; 4]].concat());
+        }
+        let mut video = Y4m::new(file.as_slice()).unwrap();
+        assert_eq!(video.size(), (4, 2));
+        assert_eq!(video.next_picture().unwrap().unwrap().planes()[0], [20; 8]);
+        assert_eq!(video.next_picture().unwrap().unwrap().planes()[0], [30; 8]);
+        assert!(video.next_picture().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_of_the_format_is_told() {
+        let refused = |file: &[u8]| Y4m::new(file).err().unwrap();
+        assert!(matches!(refused(b"RIFF"), Y4mError::Header));
+        assert!(matches!(refused(b"YUV4MPEG2 W0 H2\n"), Y4mError::Header));
+        assert!(matches!(refused(b"YUV4MPEG2 W99999 H2\n"), Y4mError::Header));
+        assert!(matches!(refused(b"YUV4MPEG2 W4 H2 C444\n"), Y4mError::Pixels(_)));
+        let mut cut = Y4m::new(b"YUV4MPEG2 W4 H2\nFRAME\nabc".as_slice()).unwrap();
+        assert!(matches!(cut.next_picture(), Err(Y4mError::Io(_))));
+        let mut other = Y4m::new(b"YUV4MPEG2 W4 H2\nFRANK\nabc".as_slice()).unwrap();
+        assert!(matches!(other.next_picture(), Err(Y4mError::Frame)));
+    }
+}

@@ -1,0 +1,255 @@
+//! One WebRTC endpoint that offers: what goes into the offer, what is made of the answer, and the events of a session.
+//!
+//! It has no socket and no clock: datagrams and time go in, datagrams and events come out. [`super::Client`] drives it from one
+//! thread that waits, the sessions of `ooblex bench` from tasks that do not.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::{Duration, Instant};
+
+use ooblex_codec::Rotation;
+use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
+use serde_json::{Value, json};
+use str0m::bwe::Bitrate;
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::channel::ChannelId;
+use str0m::format::Codec;
+use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, Mid, Pt};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{Extension, ExtensionMap, VideoOrientation};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
+
+use super::{ClientError, ClientEvent, Wish};
+
+/// Packets that wait for one that is missing; a keyframe of 1080p has about 150.
+const REORDERING_PACKETS: usize = 300;
+/// A missing packet is waited for this long, like in a browser; then a keyframe is asked for.
+const REORDERING_TIMEOUT: Duration = Duration::from_secs(1);
+/// What is due within this time is due now, or the pacer would spread the packets of a frame over milliseconds.
+const SOON: Duration = Duration::from_micros(500);
+
+/// An endpoint whose offer has no answer yet.
+pub(crate) struct Offered {
+    endpoint: Endpoint,
+    pending: SdpPendingOffer,
+    /// What goes to `POST /offer`.
+    pub(crate) body: Value,
+}
+
+/// What the gateway said to the offer, beside what the endpoint keeps.
+pub(crate) struct Answer {
+    /// The session's id; empty where the gateway names none.
+    pub(crate) session: String,
+    /// The answer as it came.
+    pub(crate) sdp: String,
+}
+
+/// One side of a WebRTC connection.
+pub(crate) struct Endpoint {
+    rtc: Rtc,
+    local: SocketAddr,
+    video: Mid,
+    audio: Option<Mid>,
+    control: Option<ChannelId>,
+    connected: bool,
+    events: VecDeque<ClientEvent>,
+}
+
+impl Offered {
+    /// An offer of what is wished for, by an endpoint that is reached at `local`.
+    pub(crate) fn new(wish: &Wish, local: SocketAddr, now: Instant) -> Result<Self, ClientError> {
+        let mut rtc = config(wish).build(now);
+        let candidate = Candidate::host(local, "udp").map_err(|error| ClientError::Answer(error.to_string()))?;
+        rtc.add_local_candidate(candidate);
+        let mut api = rtc.sdp_api();
+        let audio = wish.audio.then(|| api.add_media(MediaKind::Audio, Direction::SendRecv, None, None, None));
+        let video = api.add_media(MediaKind::Video, Direction::SendRecv, None, None, None);
+        api.add_channel("control".into());
+        let Some((offer, pending)) = api.apply() else { return Err(ClientError::Answer("nothing was offered".into())) };
+        let body = json!({"sdp": offer.to_sdp_string(), "type": "offer", "effect": wish.effect, "params": wish.params});
+        let endpoint = Endpoint { rtc, local, video, audio, control: None, connected: false, events: VecDeque::new() };
+        Ok(Self { endpoint, pending, body })
+    }
+
+    /// Takes what the gateway answered: the status of HTTP, and the JSON.
+    pub(crate) fn answered(self, status: u16, answer: Value) -> Result<(Endpoint, Answer), ClientError> {
+        if status != 200 {
+            return Err(ClientError::Refused(status, answer));
+        }
+        let sdp = answer["sdp"].as_str().map(String::from).ok_or_else(|| ClientError::Answer("it has no 'sdp'".into()))?;
+        let session = answer["session"].as_str().unwrap_or_default().to_string();
+        let parsed = SdpAnswer::from_sdp_string(&sdp).map_err(|error| ClientError::Answer(error.to_string()))?;
+        let mut endpoint = self.endpoint;
+        endpoint.rtc.sdp_api().accept_answer(self.pending, parsed)?;
+        Ok((endpoint, Answer { session, sdp }))
+    }
+}
+
+impl Endpoint {
+    /// A datagram came in. One that is not of the protocol is left out.
+    pub(crate) fn on_datagram(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) -> Result<(), ClientError> {
+        if let Ok(contents) = bytes.try_into() {
+            let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
+            self.rtc.handle_input(Input::Receive(now, receive))?;
+        }
+        Ok(())
+    }
+
+    /// Time has passed.
+    pub(crate) fn on_timeout(&mut self, now: Instant) -> Result<(), ClientError> {
+        Ok(self.rtc.handle_input(Input::Timeout(now))?)
+    }
+
+    /// Hands out all datagrams that are due. Returns when it wants to be told the time at the latest.
+    pub(crate) fn drain(&mut self, now: Instant, mut send: impl FnMut(SocketAddr, &[u8])) -> Result<Instant, ClientError> {
+        let soon = now + SOON;
+        loop {
+            match self.rtc.poll_output()? {
+                Output::Transmit(transmit) => send(transmit.destination, &transmit.contents),
+                Output::Event(event) => self.on_event(now, event),
+                Output::Timeout(at) if at <= soon && self.rtc.is_alive() => self.rtc.handle_input(Input::Timeout(at.max(now)))?,
+                Output::Timeout(at) => return Ok(at),
+            }
+        }
+    }
+
+    /// The next event.
+    pub(crate) fn next_event(&mut self) -> Option<ClientEvent> {
+        self.events.pop_front()
+    }
+
+    /// Puts a compressed frame on its way. `false`: the gateway does not take this codec.
+    pub(crate) fn write_frame(&mut self, now: Instant, frame: &EncodedFrame, rotation: Option<Rotation>) -> Result<bool, ClientError> {
+        let Some((pt, writer)) = self.payload_type(frame.codec).zip(self.rtc.writer(self.video)) else { return Ok(false) };
+        let writer = match rotation {
+            Some(rotation) => writer.video_orientation(orientation(rotation)),
+            None => writer,
+        };
+        let time = str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ);
+        writer.write(pt, now, time, frame.data.clone())?;
+        Ok(true)
+    }
+
+    /// Puts a frame of audio on its way; `time` in ticks of 48 kHz.
+    pub(crate) fn write_audio(&mut self, now: Instant, time: u64, data: &[u8]) -> Result<(), ClientError> {
+        let Some(writer) = self.audio.and_then(|mid| self.rtc.writer(mid)) else { return Ok(()) };
+        let Some(pt) = writer.payload_params().next().map(|params| params.pt()) else { return Ok(()) };
+        Ok(writer.write(pt, now, str0m::media::MediaTime::new(time, Frequency::FORTY_EIGHT_KHZ), data.to_vec())?)
+    }
+
+    /// Says something on the data channel, if it is open.
+    pub(crate) fn say(&mut self, message: &Value) -> Result<(), ClientError> {
+        if let Some(mut channel) = self.control.and_then(|id| self.rtc.channel(id)) {
+            channel.write(false, message.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Asks the other side for a keyframe.
+    pub(crate) fn ask_for_keyframe(&mut self) {
+        if let Some(mut writer) = self.rtc.writer(self.video) {
+            // It fails before the first packet came in only.
+            _ = writer.request_keyframe(None, KeyframeRequestKind::Pli);
+        }
+    }
+
+    /// Begins to say goodbye; what is to be sent comes with the next [`Endpoint::drain`].
+    pub(crate) fn close(&mut self) -> Result<(), ClientError> {
+        Ok(self.rtc.close()?)
+    }
+
+    /// Whether the connection stands.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Whether the data channel is open.
+    pub(crate) fn has_control(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// Whether the gateway takes a codec.
+    pub(crate) fn takes(&self, codec: VideoCodec) -> bool {
+        self.payload_type(codec).is_some()
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) {
+        let event = match event {
+            Event::Connected => {
+                self.connected = true;
+                return;
+            }
+            Event::ChannelOpen(id, _) => {
+                self.control = Some(id);
+                return;
+            }
+            Event::ChannelData(data) => ClientEvent::Message(serde_json::from_slice(&data.data).unwrap_or(Value::Null)),
+            Event::MediaData(data) if data.mid == self.video => {
+                let codec = if data.params.spec().codec == Codec::H264 { VideoCodec::H264 } else { VideoCodec::Vp8 };
+                let (gap, keyframe, capture) = (!data.contiguous, data.is_keyframe(), MediaTime(data.time.numer()));
+                let frame = EncodedFrame { codec, keyframe, capture, data: data.data.to_vec() };
+                ClientEvent::Frame { frame, gap, arrived: now }
+            }
+            Event::MediaData(data) => ClientEvent::Audio { time: data.time.numer(), data: data.data.to_vec() },
+            Event::KeyframeRequest(_) => ClientEvent::KeyframeWanted,
+            Event::Closed | Event::IceConnectionStateChange(IceConnectionState::Disconnected) => ClientEvent::Ended,
+            _ => return,
+        };
+        self.events.push_back(event);
+    }
+
+    fn payload_type(&self, codec: VideoCodec) -> Option<Pt> {
+        let wanted = match codec {
+            VideoCodec::Vp8 => Codec::Vp8,
+            VideoCodec::H264 => Codec::H264,
+        };
+        let media = self.rtc.media(self.video)?;
+        let params = self.rtc.codec_config().params();
+        media.remote_pts().iter().copied().find(|pt| params.iter().any(|p| p.pt() == *pt && p.spec().codec == wanted))
+    }
+}
+
+/// The address of this machine from which the gateway at `url` is reached; loopback where that can not be told.
+pub(crate) fn address_towards(url: &str) -> IpAddr {
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let with_port =
+        if host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) { host.into() } else { format!("{host}:80") };
+    let Some(remote) = with_port.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()) else { return loopback };
+    let any: SocketAddr = if remote.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    // Nothing is sent: the system only chooses the way.
+    let chosen = UdpSocket::bind(any).and_then(|socket| socket.connect(remote).and_then(|()| socket.local_addr()));
+    chosen.map_or(loopback, |address| address.ip())
+}
+
+fn config(wish: &Wish) -> RtcConfig {
+    let mut config = RtcConfig::new()
+        .clear_codecs()
+        .enable_opus(wish.audio, false)
+        .set_reordering_size_video(REORDERING_PACKETS)
+        .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));
+    if !wish.feedback {
+        let mut extensions = ExtensionMap::empty();
+        extensions.set(4, Extension::RtpMid);
+        extensions.set(13, Extension::VideoOrientation);
+        config = config.set_extension_map(extensions);
+    } else if wish.paced {
+        config = config.enable_bwe(Some(Bitrate::mbps(4)));
+    }
+    for codec in &wish.codecs {
+        match codec {
+            VideoCodec::Vp8 => config = config.enable_vp8(true),
+            VideoCodec::H264 => config.codec_config().add_h264(108.into(), Some(109.into()), true, 0x42e01f),
+        }
+    }
+    config
+}
+
+fn orientation(rotation: Rotation) -> VideoOrientation {
+    match rotation {
+        Rotation::None => VideoOrientation::Deg0,
+        Rotation::By90 => VideoOrientation::Deg270,
+        Rotation::By180 => VideoOrientation::Deg180,
+        Rotation::By270 => VideoOrientation::Deg90,
+    }
+}

@@ -1,0 +1,97 @@
+//! The figures that the broker keeps itself, asked for when Prometheus asks.
+
+use std::fmt;
+
+use ooblex_broker::Broker;
+use ooblex_pipeline::EffectName;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// Reads one broker.
+pub(super) struct BrokerFigures {
+    broker: Broker,
+    /// The effects that are told of. Others may be served by strangers, and their names are not ours to repeat.
+    effects: Vec<EffectName>,
+}
+
+impl BrokerFigures {
+    pub(super) fn new(broker: &Broker, effects: &[EffectName]) -> Self {
+        Self { broker: broker.clone(), effects: effects.to_vec() }
+    }
+}
+
+impl Collector for BrokerFigures {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let (capacity, health) = (self.broker.capacity(), self.broker.health());
+        let mut gauge = |name: &str, help: &str, value: i64| {
+            ConstGauge::new(value).encode(to.encode_descriptor(name, help, None, MetricType::Gauge)?)
+        };
+        gauge("workers", "Worker threads that take frames, of all processes that share the broker", capacity.workers as i64)?;
+        gauge("broker_connected", "1 while frames and results can pass the broker, else 0", i64::from(health.connected))?;
+        gauge("broker_strangers", "Processes that share the broker and speak another version of its wire format", health.strangers as i64)?;
+        let mut counter = |name: &str, help: &str, value: u64| {
+            ConstCounter::new(value).encode(to.encode_descriptor(name, help, None, MetricType::Counter)?)
+        };
+        counter("broker_reconnects", "Connections to the broker that were made again after they had broken", health.reconnects)?;
+        counter("broker_results_late", "Results that came after their frame had been given up", health.late)?;
+        counter("broker_turns_requeued", "Turns of tracks that were lost with their worker and queued again", health.turns_requeued)?;
+
+        let help = "Time that all workers together have spent on frames";
+        let busy = to.encode_descriptor("workers_busy_seconds", help, None, MetricType::Gauge)?;
+        ConstGauge::new(capacity.busy.as_secs_f64()).encode(busy)?;
+        let help = "Worker threads that serve an effect, of all processes that share the broker";
+        let mut family = to.encode_descriptor("effect_workers", help, None, MetricType::Gauge)?;
+        for effect in &self.effects {
+            let workers = capacity.serving.get(effect).copied().unwrap_or(0);
+            ConstGauge::new(workers as i64).encode(family.encode_family(&[("effect", effect.as_str())])?)?;
+        }
+        let mut family =
+            to.encode_descriptor("broker_errors", "What the broker did not do, by kind of error", None, MetricType::Counter)?;
+        for (kind, count) in health.errors {
+            ConstCounter::new(count).encode(family.encode_family(&[("kind", kind)])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for BrokerFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerFigures").field("effects", &self.effects).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn effects_that_nobody_serves_and_errors_that_did_not_happen_are_told_as_zero() {
+        let broker = Broker::local();
+        let [blur, faces] = ["blur", "faces"].map(EffectName::new);
+        let _seat = broker.join(&[blur.clone(), EffectName::new("of_a_stranger")]);
+        let (mut registry, mut text) = (Registry::with_prefix("ooblex"), String::new());
+        registry.register_collector(Box::new(BrokerFigures::new(&broker, &[blur, faces])));
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "ooblex_workers 1",
+            "ooblex_effect_workers{effect=\"blur\"} 1",
+            "ooblex_effect_workers{effect=\"faces\"} 0",
+            "ooblex_broker_connected 1",
+            "ooblex_broker_reconnects_total 0",
+            "ooblex_broker_errors_total{kind=\"full\"} 0",
+            "ooblex_broker_results_late_total 0",
+            "ooblex_broker_turns_requeued_total 0",
+            "ooblex_broker_strangers 0",
+            "ooblex_workers_busy_seconds 0.0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert!(!text.contains("stranger\""));
+    }
+}

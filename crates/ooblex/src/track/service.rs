@@ -1,0 +1,107 @@
+//! What a track says of the workers of its effect: that none serves it, that the way to them is down, that they are back.
+//!
+//! Said at once and once, to the browser, over the data channel; the reports of [`super::report`] repeat the state. The picture
+//! is held meanwhile, which is `driver`'s part.
+
+use ooblex_broker::Service;
+use ooblex_pipeline::{DropReason, EffectName};
+use serde_json::Value;
+
+use super::driver::Driver;
+use crate::control;
+use crate::problem::{Problem, ProblemKind, start_a_worker};
+
+/// What the browser knows.
+#[derive(Default)]
+pub(super) struct Told {
+    /// It can be talked to.
+    open: bool,
+    /// The effect of which it was last told that it is not served, and why; `None`: as far as it knows all is well.
+    unserved: Option<(EffectName, Service)>,
+}
+
+impl Driver {
+    /// The browser can be talked to: it is told what it could not be told before.
+    pub(super) fn on_control_open(&mut self) {
+        self.told.open = true;
+        self.review_service();
+    }
+
+    /// Why frames of the effect in force would reach no worker now; `None` when they would.
+    pub(super) fn unserved(&self) -> Option<DropReason> {
+        match self.service() {
+            Service::Served => None,
+            Service::NoWorker => Some(DropReason::NoWorker),
+            Service::Disconnected => Some(DropReason::Undelivered),
+        }
+    }
+
+    /// Whether frames of the effect in force reach a worker now.
+    pub(super) fn service(&self) -> Service {
+        let effect = &self.settings.effect;
+        if effect.needs_worker() { self.context.broker.service(&effect.name()) } else { Service::Served }
+    }
+
+    /// Tells the browser when something else is true of the effect in force than it knows.
+    pub(super) fn review_service(&mut self) {
+        if !self.told.open {
+            return;
+        }
+        let (effect, service) = (self.settings.effect.name(), self.service());
+        let problem = match service {
+            Service::Served if self.told.unserved.take().is_none() => return,
+            Service::Served => None,
+            unserved => {
+                let now = Some((effect.clone(), unserved));
+                if self.told.unserved == now {
+                    return;
+                }
+                self.told.unserved = now;
+                Some(problem(&effect, unserved, self.context.config.broker.is_shared()))
+            }
+        };
+        if let Some(problem) = problem {
+            self.say(control::error(&Value::Null, &problem));
+        }
+        self.say(control::service(&effect, label(service)));
+    }
+}
+
+/// The word for browsers.
+pub(super) fn label(service: Service) -> &'static str {
+    match service {
+        Service::Served => "served",
+        Service::NoWorker => "no_worker",
+        Service::Disconnected => "broker_down",
+    }
+}
+
+/// What a viewer is told.
+fn problem(effect: &EffectName, service: Service, shared: bool) -> Problem {
+    if service == Service::Disconnected {
+        let detail = format!(
+            "the way to the workers of {effect} is down; the picture is held until it is back: see that Redis runs and is reached, the \
+             gateway's /readyz says what is wrong"
+        );
+        return Problem::new(ProblemKind::BrokerDown, detail);
+    }
+    let mend = start_a_worker(effect.as_str(), shared);
+    Problem::new(ProblemKind::NoWorker, format!("no worker serves {effect} now; the picture is held until one comes: {mend}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_name_the_effect_and_the_mend() {
+        let effect = EffectName::new("background_blur");
+        let none = problem(&effect, Service::NoWorker, true);
+        assert_eq!((none.r#type.as_str(), none.status), ("urn:ooblex:problem:no-worker", 503));
+        assert!(none.detail.contains("no worker serves background_blur now") && none.detail.contains("ooblex worker --broker"));
+        assert!(problem(&effect, Service::NoWorker, false).detail.contains("worker.effects"));
+        let down = problem(&effect, Service::Disconnected, true);
+        assert_eq!(down.r#type, "urn:ooblex:problem:broker-down");
+        assert!(down.detail.contains("background_blur") && down.detail.contains("Redis"));
+    }
+}

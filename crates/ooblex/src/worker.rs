@@ -1,0 +1,133 @@
+//! `ooblex worker`: runs models for the gateways that share its broker, and nothing else.
+//!
+//! It owns the process around the worker threads: its start, its end, and the small HTTP server that says how it is. What the
+//! threads do is in [`crate::workers`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ooblex_broker::Broker;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::http::{lines, metrics_text};
+use crate::metrics::{About, WorkerMetrics};
+use crate::settings::Catalogue;
+use crate::start::{self, Signals};
+use crate::workers::Ledger;
+
+/// What the handlers share.
+struct Worker {
+    broker: Broker,
+    ledger: Arc<Ledger>,
+    metrics: WorkerMetrics,
+    about: About,
+    effects: Vec<String>,
+    stopping: AtomicBool,
+}
+
+/// Runs the workers until SIGINT or SIGTERM. They finish what they have in hand; a second signal ends them in the middle of it.
+///
+/// # Errors
+/// When something that they need is not there: a broker, a port, a model, a device. The message says how to mend it.
+pub fn worker(config: &Config) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if !config.broker.is_shared() {
+        bail!(
+            "a worker needs a broker that other processes reach: --broker redis://HOST:PORT, or broker.url; 'ooblex serve' has \
+             workers of its own"
+        );
+    }
+    let catalogue = Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
+    let http = start::listen(config.worker.listen, "worker.listen", "OOBLEX_WORKER__LISTEN")?;
+    let broker = start::broker(config)?;
+    let workshop = start::workshop(config, &catalogue)?;
+    let threads = workshop.start(&broker, config.worker_threads())?;
+    let about = About::workers(&workshop.runtime);
+    let effects: Vec<_> = catalogue.served().iter().map(|effect| effect.name().to_string()).collect();
+    info!(
+        threads = threads.len(),
+        effects = effects.join(","),
+        broker = %config.broker.url,
+        backend = about.backend,
+        device = about.device,
+        library = workshop.runtime.origin().map(|path| path.display().to_string()),
+        "loaded in {:?}",
+        started.elapsed()
+    );
+    let metrics = WorkerMetrics::new(&about, &broker, &catalogue.analysed(), &workshop.ledger);
+    let ledger = workshop.ledger.clone();
+    let worker = Arc::new(Worker { broker: broker.clone(), ledger, metrics, about, effects, stopping: AtomicBool::new(false) });
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::catch()?;
+        let listener = TcpListener::from_std(http)?;
+        start::announce("Ooblex worker", listener.local_addr()?)?;
+        let mut serving = tokio::spawn(axum::serve(listener, router(worker.clone())).into_future());
+        tokio::select! {
+            served = &mut serving => served?.context("HTTP ended")?,
+            signal = signals.next() => info!("{signal} received: finishing what is in hand"),
+        }
+        worker.stopping.store(true, Ordering::Relaxed);
+        broker.close();
+        let finished = tokio::task::spawn_blocking(|| threads.into_iter().filter_map(|thread| thread.join().err()).count());
+        tokio::select! {
+            panicked = finished => match panicked {
+                Ok(0) => info!("all is finished"),
+                _ => warn!("a worker thread ended with a panic"),
+            },
+            () = signals.end_at_next() => {}
+        }
+        serving.abort();
+        anyhow::Ok(())
+    })
+}
+
+fn router(worker: Arc<Worker>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(async |State(worker): State<Arc<Worker>>| metrics_text(worker.metrics.encode())))
+        .fallback(async || (StatusCode::NOT_FOUND, "a worker has /healthz, /readyz and /metrics; the page is at the gateway\n"))
+        .with_state(worker)
+}
+
+/// Whether starting the process again would help.
+async fn healthy(State(worker): State<Arc<Worker>>) -> Response {
+    match worker.ledger.crew(Instant::now()).complaints() {
+        complaints if complaints.is_empty() => "alive\n".into_response(),
+        complaints => lines(&complaints),
+    }
+}
+
+/// Whether frames reach it.
+async fn ready(State(worker): State<Arc<Worker>>) -> Response {
+    let mut missing = Vec::new();
+    if worker.stopping.load(Ordering::Relaxed) {
+        missing.push("the worker is stopping: it takes no more frames".to_string());
+    }
+    let health = worker.broker.health();
+    if !health.connected {
+        missing.push(health.trouble.unwrap_or_else(|| "Redis is not connected yet".into()));
+    }
+    let crew = worker.ledger.crew(Instant::now());
+    if crew.running == 0 {
+        missing.push("no worker thread is left: start the process again, the log says why they ended".to_string());
+    }
+    if !missing.is_empty() {
+        return lines(&missing);
+    }
+    let About { backend, device } = &worker.about;
+    let body = json!({"ready": true, "threads": crew.running, "effects": worker.effects, "backend": backend, "device": device});
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

@@ -1,0 +1,218 @@
+//! The program as a process of its own: `serve` or `worker` on free ports, ended when it goes out of scope.
+
+use std::io::{BufRead, BufReader};
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{WITHIN, temporary_folder};
+
+/// A gateway in a process of its own.
+pub struct Gateway(Program);
+
+/// A worker in a process of its own.
+pub struct Worker(Program);
+
+/// What the two have in common: a process that says where its HTTP is.
+pub struct Program {
+    process: Child,
+    pub url: String,
+    said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
+    folder: PathBuf,
+}
+
+impl Gateway {
+    const COMMAND: &[&str] = &["serve", "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0"];
+
+    /// Starts a gateway on free ports, with `config` as its ooblex.toml.
+    pub fn start(config: &str, flags: &[&str]) -> Self {
+        Self(Program::start(Self::COMMAND, "Ooblex is ready: ", config, flags))
+    }
+
+    /// Runs a gateway that is expected to give up at once. Returns what it says.
+    pub fn refuse(flags: &[&str]) -> String {
+        Program::refuse(Self::COMMAND, "", flags)
+    }
+}
+
+impl Worker {
+    const COMMAND: &[&str] = &["worker", "--listen", "127.0.0.1:0"];
+
+    /// Starts a worker, with `config` as its ooblex.toml, and waits until its models are loaded.
+    pub fn start(config: &str, flags: &[&str]) -> Self {
+        Self(Program::start(Self::COMMAND, "Ooblex worker is ready: ", config, flags))
+    }
+
+    /// Runs a worker that is expected to give up at once. Returns what it says.
+    pub fn refuse(config: &str, flags: &[&str]) -> String {
+        Program::refuse(Self::COMMAND, config, flags)
+    }
+}
+
+impl Program {
+    fn start(command: &[&str], ready: &str, config: &str, flags: &[&str]) -> Self {
+        let folder = temporary_folder();
+        std::fs::write(folder.join("ooblex.toml"), config).unwrap();
+        let mut process =
+            ooblex().args(command).args(flags).current_dir(&folder).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (stderr, kept) = (process.stderr.take().unwrap(), said.clone());
+        let listener = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // Shown by the test runner when the test fails.
+                eprintln!("{line}");
+                *kept.lock().unwrap() += &format!("{line}\n");
+            }
+        });
+        let stdout = process.stdout.take().unwrap();
+        let mut program = Self { process, url: String::new(), said, listener: Some(listener), folder };
+        let (first, said_first) = channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            _ = BufReader::new(stdout).read_line(&mut line);
+            _ = first.send(line);
+        });
+        let line = said_first.recv_timeout(WITHIN).unwrap_or_default();
+        let url = line.trim().strip_prefix(ready).unwrap_or_else(|| panic!("{command:?} {flags:?} does not say where it is"));
+        program.url = url.trim_end_matches('/').to_string();
+        program
+    }
+
+    fn refuse(command: &[&str], config: &str, flags: &[&str]) -> String {
+        let folder = temporary_folder();
+        std::fs::write(folder.join("ooblex.toml"), config).unwrap();
+        let errors = std::fs::File::create(folder.join("errors")).unwrap();
+        let mut process = ooblex().args(command).args(flags).current_dir(&folder).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
+        let status = ended(&mut process);
+        let said = std::fs::read_to_string(folder.join("errors")).unwrap();
+        assert!(!status.success(), "{command:?} {flags:?} was accepted: {said}");
+        std::fs::remove_dir_all(folder).unwrap();
+        said
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// All that it has logged so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    pub fn json(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text(path)).unwrap()
+    }
+
+    pub fn text(&self, path: &str) -> String {
+        let (status, body) = self.answer(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// Status and body, whatever the status is.
+    pub fn answer(&self, path: &str) -> (u16, String) {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build();
+        let mut response = ureq::Agent::new_with_config(config).get(format!("{}{path}", self.url)).call().unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    /// The value of a metric, all labels added up.
+    pub fn metric(&self, name: &str) -> f64 {
+        self.metric_of(name, "")
+    }
+
+    /// The value of a metric with a label, such as `reason="lost"`, the others added up.
+    pub fn metric_of(&self, name: &str, label: &str) -> f64 {
+        let text = self.text("/metrics");
+        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        lines.filter(|line| line.contains(label)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until `condition` holds.
+    pub fn wait(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + WITHIN;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "waited in vain for: {what}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Waits until it has ended by itself, and has said its last word.
+    pub fn ended(&mut self) -> ExitStatus {
+        let status = ended(&mut self.process);
+        self.listener.take().unwrap().join().unwrap();
+        status
+    }
+}
+
+fn ooblex() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ooblex"))
+}
+
+fn ended(process: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() >= deadline {
+            _ = process.kill();
+            panic!("the process has not ended");
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+        _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Deref for Gateway {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.0
+    }
+}
+
+impl Deref for Worker {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Gateway {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.0
+    }
+}
+
+impl std::ops::DerefMut for Worker {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.0
+    }
+}

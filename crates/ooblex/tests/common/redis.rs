@@ -1,0 +1,186 @@
+//! A real Redis in a process of its own, ended when it goes out of scope.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::{Connection, Value};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{WITHIN, temporary_folder};
+
+/// Ports that Linux gives to nobody who does not ask for them, so that one that was free stays so while its Redis is away.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// The user by which tests look behind the scenes, whatever becomes of the others.
+const ADMIN: &str = "test-admin";
+const ADMIN_PASSWORD: &str = "only-the-tests-know";
+
+/// The name of its unix socket.
+const SOCKET: &str = "redis.sock";
+
+/// A redis-server that keeps nothing on disk.
+pub struct RedisServer {
+    process: Child,
+    place: Place,
+    options: Vec<String>,
+    folder: PathBuf,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Port(u16),
+    Tls(u16),
+    Socket,
+}
+
+impl RedisServer {
+    /// One that everybody on this machine may use.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One with options such as `["--requirepass", "secret"]`.
+    pub fn with(options: &[&str]) -> Self {
+        Self::on_a_free_port(Place::Port, options)
+    }
+
+    /// One that speaks TLS only, with `redis.crt` and `redis.key` of this folder.
+    pub fn with_tls(certificates: &Path) -> Self {
+        let [certificate, key] = ["redis.crt", "redis.key"].map(|name| certificates.join(name).to_str().unwrap().to_string());
+        let options =
+            ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"];
+        Self::on_a_free_port(Place::Tls, &options)
+    }
+
+    /// One on a unix socket, and nowhere else.
+    pub fn on_a_socket() -> Self {
+        Self::try_start(Place::Socket, &[]).expect("redis-server starts")
+    }
+
+    fn on_a_free_port(place: impl Fn(u16) -> Place, options: &[&str]) -> Self {
+        let options: Vec<_> = options.iter().map(|option| option.to_string()).collect();
+        let attempts = (0..20).map(|_| place(rand::random_range(PORTS)));
+        attempts.filter_map(|place| Self::try_start(place, &options)).next().expect("redis-server starts on one of twenty ports")
+    }
+
+    /// `None` when the port is taken.
+    fn try_start(place: Place, options: &[String]) -> Option<Self> {
+        let folder = temporary_folder();
+        let process = spawn(place, options, &folder);
+        let mut server = Self { process, place, options: options.to_vec(), folder };
+        server.answers().then_some(server)
+    }
+
+    /// Waits until it answers. `false` when it has ended instead.
+    fn answers(&mut self) -> bool {
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let id = i64::from(self.id());
+            if let Ok(mut connection) = self.connect() {
+                let info: String = redis::cmd("INFO").arg("server").query(&mut connection).unwrap_or_default();
+                // Not somebody else's, who has the port.
+                if info.contains(&format!("process_id:{id}\r\n")) {
+                    return true;
+                }
+            }
+            if self.process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Its address, without user and password.
+    pub fn url(&self) -> String {
+        match self.place {
+            Place::Port(port) => format!("redis://127.0.0.1:{port}"),
+            Place::Tls(port) => format!("rediss://127.0.0.1:{port}"),
+            Place::Socket => format!("redis+unix://{}", self.folder.join(SOCKET).display()),
+        }
+    }
+
+    /// Its address with a user and a password.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        match self.place {
+            Place::Port(port) => format!("redis://{user}:{password}@127.0.0.1:{port}"),
+            Place::Tls(port) => format!("rediss://{user}:{password}@127.0.0.1:{port}"),
+            Place::Socket => format!("{}?user={user}&pass={password}", self.url()),
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends it as a crash does: nothing of what it held is left.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it anew at the same address, empty.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.process = spawn(self.place, &self.options, &self.folder);
+        assert!(self.answers(), "redis-server starts again where it was");
+    }
+
+    /// From now on it takes connections and answers nothing, until [`RedisServer::thaw`].
+    pub fn freeze(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
+    }
+
+    pub fn thaw(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
+    }
+
+    /// Lets the tests' own user do something, for instance `["CONFIG", "SET", "maxmemory", "1"]`.
+    pub fn command(&self, words: &[&str]) -> Value {
+        let mut connection = self.connect().expect("Redis is there");
+        words[1..].iter().fold(&mut redis::cmd(words[0]), |command, word| command.arg(*word)).query(&mut connection).unwrap()
+    }
+
+    /// The names of all keys of a database that fit.
+    pub fn keys(&self, database: i64, pattern: &str) -> Vec<String> {
+        let mut connection = self.connect().expect("Redis is there");
+        let (): () = redis::cmd("SELECT").arg(database).query(&mut connection).unwrap();
+        redis::cmd("KEYS").arg(pattern).query(&mut connection).unwrap()
+    }
+
+    /// Bytes that it has in use.
+    pub fn memory(&self) -> u64 {
+        let mut connection = self.connect().expect("Redis is there");
+        let info: String = redis::cmd("INFO").arg("memory").query(&mut connection).unwrap();
+        info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok()).unwrap()
+    }
+
+    /// A connection of the tests' own user, by a socket of its own, whatever the others have to go through.
+    pub fn connect(&self) -> redis::RedisResult<Connection> {
+        let url = format!("redis+unix://{}?user={ADMIN}&pass={ADMIN_PASSWORD}", self.folder.join(SOCKET).display());
+        redis::Client::open(url)?.get_connection_with_timeout(Duration::from_secs(1))
+    }
+}
+
+fn spawn(place: Place, options: &[String], folder: &Path) -> Child {
+    let mut command = Command::new("redis-server");
+    match place {
+        Place::Port(port) => command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]),
+        Place::Tls(port) => command.args(["--bind", "127.0.0.1", "--port", "0", "--tls-port", &port.to_string()]),
+        Place::Socket => command.args(["--port", "0"]),
+    };
+    let admin = ["--user", ADMIN, "on", &format!(">{ADMIN_PASSWORD}"), "~*", "&*", "+@all"];
+    command.args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"]).arg(folder);
+    command.arg("--unixsocket").arg(folder.join(SOCKET)).args(admin).args(options);
+    let log = std::fs::File::create(folder.join("log")).unwrap();
+    let spawned = command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn();
+    spawned.unwrap_or_else(|error| panic!("redis-server can not be run ({error}): tools/install-packages.sh test"))
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+        _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
