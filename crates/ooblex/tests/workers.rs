@@ -340,13 +340,13 @@ fn a_session_that_begins_without_a_worker_has_a_placeholder_until_one_comes() {
 fn a_gateway_that_is_killed_leaves_nothing_behind_and_disturbs_nobody() {
     share_the_machine!();
     let redis = RedisServer::start();
-    let (mut doomed, gateway) = (Gateway::at(&redis.url()), Gateway::at(&redis.url()));
+    let mut doomed = Gateway::at(&redis.url());
+    doomed.wait("its announcement", |_| redis.keys(0, "ooblex:gateway:*").len() == 1);
+    let id = redis.keys(0, "ooblex:gateway:*")[0].rsplit(':').next().unwrap().to_string();
+    let gateway = Gateway::at(&redis.url());
     let _workers = [(); 2].map(|()| Worker::at(&redis.url()));
     [&doomed, &gateway].iter().for_each(|gateway| gateway.wait_for_workers(2));
     let doomed_player = delayed(&doomed, 100);
-    // A gateway announces itself while it has sessions.
-    doomed.wait("its announcement", |_| redis.keys(0, "ooblex:gateway:*").len() == 1);
-    let id = redis.keys(0, "ooblex:gateway:*")[0].rsplit(':').next().unwrap().to_string();
     let mut players = vec![delayed(&gateway, 100), doomed_player];
     play_all_until_processed(&mut players, 10, 300);
     doomed.kill();
