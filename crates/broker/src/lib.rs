@@ -12,6 +12,8 @@
 
 mod local;
 mod redis;
+mod round_trips;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use ooblex_pipeline::{Analysis, Completion, EffectName, Job, Outcome, TrackId};
 
 pub use local::Local;
 pub use redis::{Identity, Redis, RedisError, RedisOptions, RedisUrl, UrlError};
+pub use round_trips::RoundTrips;
 
 /// What a broker tells a track.
 #[derive(Debug)]
@@ -58,6 +61,10 @@ pub struct Capacity {
     pub busy: Duration,
     /// Tracks whose frame waits for a worker.
     pub waiting: usize,
+    /// Frames of this process's tracks that wait or are in a worker's hands.
+    pub in_flight: usize,
+    /// How long that of this process's tracks has waited for a result that has waited longest; zero when none waits.
+    pub longest_wait: Duration,
 }
 
 /// How a broker is, and what went wrong on it since it was made.
@@ -77,6 +84,8 @@ pub struct Health {
     pub turns_requeued: u64,
     /// Nodes that are there and speak another version of the wire format.
     pub strangers: usize,
+    /// Times from handing frames over to the answer; none within one process.
+    pub round_trips: RoundTrips,
 }
 
 /// The queue between tracks and workers. Clones share it.
@@ -180,7 +189,8 @@ impl Health {
     /// Within one process nothing can break.
     fn local() -> Self {
         let errors = redis::ErrorKind::ALL.map(|kind| (kind.label(), 0)).to_vec();
-        Self { connected: true, trouble: None, reconnects: 0, errors, late: 0, turns_requeued: 0, strangers: 0 }
+        let round_trips = RoundTrips::default();
+        Self { connected: true, trouble: None, reconnects: 0, errors, late: 0, turns_requeued: 0, strangers: 0, round_trips }
     }
 }
 

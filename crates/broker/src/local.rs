@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{Completion, EffectName, FairSlots, Job, Outcome, TrackId};
 
+use crate::waits::Waits;
 use crate::{Capacity, Notice, Service, Sink};
 
 /// See [`crate::Broker`] for the contract.
@@ -22,6 +23,9 @@ struct State {
     workers: usize,
     serving: BTreeMap<EffectName, usize>,
     busy: Duration,
+    waits: Waits,
+    /// Jobs in the hands of workers.
+    taken: usize,
     closed: bool,
 }
 
@@ -34,6 +38,7 @@ impl Local {
         let mut state = self.lock();
         state.sinks.remove(&track);
         state.slots.remove(track);
+        state.waits.on_ended(track);
     }
 
     pub(crate) fn submit(&self, job: Job) {
@@ -43,6 +48,7 @@ impl Local {
         }
         // All are woken, since not every worker serves every effect.
         self.work.notify_all();
+        state.waits.on_submitted(job.track, job.submitted);
         if let Some(older) = state.slots.put(job.track, job) {
             self.deliver(state, Completion { track: older.track, seq: older.seq, outcome: Outcome::Replaced });
         }
@@ -51,6 +57,8 @@ impl Local {
     pub(crate) fn complete(&self, completion: Completion, busy: Duration) {
         let mut state = self.lock();
         state.busy += busy;
+        state.taken -= 1;
+        state.waits.on_ended(completion.track);
         self.deliver(state, completion);
     }
 
@@ -60,8 +68,15 @@ impl Local {
 
     pub(crate) fn capacity(&self) -> Capacity {
         let state = self.lock();
-        let (workers, serving, busy) = (state.workers, state.serving.clone(), state.busy);
-        Capacity { workers, serving, devices: BTreeMap::new(), busy, waiting: state.slots.len() }
+        Capacity {
+            workers: state.workers,
+            serving: state.serving.clone(),
+            devices: BTreeMap::new(),
+            busy: state.busy,
+            waiting: state.slots.len(),
+            in_flight: state.slots.len() + state.taken,
+            longest_wait: state.waits.longest(Instant::now()),
+        }
     }
 
     pub(crate) fn close(&self) {
@@ -76,8 +91,12 @@ impl Local {
                 return None;
             }
             match state.slots.take_if(|job| effects.contains(&job.effect)) {
-                Some(job) if job.deadline > Instant::now() => return Some(job),
+                Some(job) if job.deadline > Instant::now() => {
+                    state.taken += 1;
+                    return Some(job);
+                }
                 Some(late) => {
+                    state.waits.on_ended(late.track);
                     self.deliver(state, Completion { track: late.track, seq: late.seq, outcome: Outcome::Expired });
                     state = self.lock();
                 }

@@ -152,9 +152,10 @@ impl Redis {
 
     pub(crate) fn capacity(&self) -> Capacity {
         let waiting = self.shared.desk.waiting();
+        let (in_flight, longest_wait) = self.shared.desk.load(Instant::now());
         let roster = self.shared.roster();
         let (workers, serving, devices) = (roster.threads(), roster.serving(), roster.devices());
-        Capacity { workers, serving, devices, busy: roster.busy(), waiting }
+        Capacity { workers, serving, devices, busy: roster.busy(), waiting, in_flight, longest_wait }
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -168,6 +169,7 @@ impl Redis {
             late: read(&monitor.late),
             turns_requeued: read(&monitor.turns_requeued),
             strangers: self.shared.roster().strangers(),
+            round_trips: monitor.round_trips(),
         }
     }
 

@@ -194,7 +194,7 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let context = &gateway.context;
-    metrics_text(context.metrics.encode(context.sessions.len()))
+    metrics_text(context.metrics.encode(&context.sessions.by_effect()))
 }
 
 /// For Prometheus.

@@ -1,8 +1,13 @@
 //! What the gateway tells Prometheus; `worker` is what `ooblex worker` tells. Labels are bounded; no session is named.
 
 mod broker;
+mod network;
+mod process;
+mod set_up;
+mod viewing;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ooblex_broker::Broker;
@@ -18,9 +23,15 @@ use prometheus_client::registry::Registry;
 
 use crate::figures::Stage;
 use crate::problem::ProblemKind;
-use crate::session::End;
+use crate::session::{End, SetUp};
 use crate::workers::Ledger;
 use broker::BrokerFigures;
+use network::Network;
+pub(crate) use network::{Direction, LineCounts};
+use process::Process;
+use set_up::SetUps;
+pub(crate) use viewing::Viewing;
+use viewing::Viewings;
 pub use worker::WorkerMetrics;
 
 /// Upper bounds in seconds, fit for what takes milliseconds.
@@ -46,10 +57,13 @@ impl About {
 pub struct Metrics {
     registry: Registry,
     offers: Family<ResultLabel, Counter>,
-    sessions: Gauge,
-    session_ends: Family<ReasonLabel, Counter>,
-    connected: Counter,
+    sessions_limit: Gauge,
+    set_ups: SetUps,
+    viewings: Viewings,
+    network: Network,
+    frames_received: Counter,
     frames_admitted: Counter,
+    frames_analysed: Counter,
     frames_shown: Family<EffectLabel, Counter>,
     frames_reused: Counter,
     frames_dropped: Family<ReasonLabel, Counter>,
@@ -81,6 +95,11 @@ pub(crate) struct EffectLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StageLabel {
     stage: &'static str,
 }
@@ -92,10 +111,13 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("ooblex"),
             offers: Family::default(),
-            sessions: Gauge::default(),
-            session_ends: Family::default(),
-            connected: Counter::default(),
+            sessions_limit: Gauge::default(),
+            set_ups: SetUps::new(),
+            viewings: Viewings::new(),
+            network: Network::new(),
+            frames_received: Counter::default(),
             frames_admitted: Counter::default(),
+            frames_analysed: Counter::default(),
             frames_shown: Family::default(),
             frames_reused: Counter::default(),
             frames_dropped: Family::default(),
@@ -112,6 +134,7 @@ impl Metrics {
         };
         register_about(&mut metrics.registry, about);
         metrics.register();
+        metrics.begin_at_zero();
         metrics.registry.register_collector(Box::new(BrokerFigures::new(broker, effects)));
         if let Some(ledger) = ledger {
             ledger.register(&mut metrics.registry);
@@ -122,10 +145,13 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("offers", "SDP offers by result: accepted, or the kind of problem", self.offers.clone());
-        r.register("sessions", "Sessions that are running", self.sessions.clone());
-        r.register("sessions_connected", "Sessions that came to a connection", self.connected.clone());
-        r.register("sessions_ended", "Sessions that ended, by reason", self.session_ends.clone());
+        self.set_ups.register(r);
+        r.register("sessions_limit", "Sessions that may run at a time, by limits.sessions", self.sessions_limit.clone());
+        self.viewings.register(r);
+        self.network.register(r);
+        r.register("frames_received", "Encoded frames that came in whole", self.frames_received.clone());
         r.register("frames_admitted", "Frames that were decoded", self.frames_admitted.clone());
+        r.register("frames_analysed", "Frames whose analysis came back", self.frames_analysed.clone());
         r.register("frames_shown", "Frames that were painted and sent, by effect", self.frames_shown.clone());
         r.register("frames_reused", "Frames of those shown that were painted with an earlier frame's analysis", self.frames_reused.clone());
         r.register("frames_dropped", "Admitted frames that were not shown, by reason", self.frames_dropped.clone());
@@ -139,35 +165,90 @@ impl Metrics {
         r.register("keyframes_asked", "Keyframes that browsers were asked for", self.keyframes_asked.clone());
         r.register("datagrams_stray", "Datagrams that belonged to no session", self.stray_datagrams.clone());
         r.register("datagrams_unsent", "Datagrams that the system did not take", self.unsent_datagrams.clone());
+    }
+
+    /// What did not happen yet is told as zero, so that the first time is seen as a change.
+    fn begin_at_zero(&self) {
         for reason in DropReason::ALL {
             drop(self.frames_dropped.get_or_create(&ReasonLabel { reason: reason.label() }));
         }
+        for stage in Stage::ALL {
+            drop(self.stages.get_or_create(&StageLabel { stage: stage.label() }));
+        }
+        for result in ProblemKind::OF_OFFERS.into_iter().map(ProblemKind::slug).chain([ACCEPTED]) {
+            drop(self.offers.get_or_create(&ResultLabel { result }));
+        }
     }
 
-    /// In the OpenMetrics text format.
-    pub fn encode(&self, sessions: usize) -> String {
-        self.sessions.set(sessions as i64);
+    /// All effects that can be asked for, and the limit of sessions.
+    pub fn know(&self, effects: impl Iterator<Item = EffectName>, sessions_limit: usize) {
+        self.sessions_limit.set(sessions_limit as i64);
+        for effect in effects {
+            let label = EffectLabel { effect: effect.to_string() };
+            drop(self.frames_shown.get_or_create(&label));
+            drop(self.set_ups.by_effect.get_or_create(&label));
+            self.viewings.know(effect.as_str());
+        }
+    }
+
+    /// In the OpenMetrics text format. `sessions`: how many ask for each effect.
+    pub fn encode(&self, sessions: &BTreeMap<EffectName, usize>) -> String {
+        self.set_ups.running.set(sessions.values().sum::<usize>() as i64);
+        for (effect, count) in sessions {
+            self.set_ups.by_effect.get_or_create(&EffectLabel { effect: effect.to_string() }).set(*count as i64);
+        }
         encoded(&self.registry)
     }
 
     /// An offer was answered, or refused with a problem.
     pub fn on_offer(&self, refused: Option<ProblemKind>) {
-        let result = refused.map_or("accepted", ProblemKind::slug);
+        let result = refused.map_or(ACCEPTED, ProblemKind::slug);
         self.offers.get_or_create(&ResultLabel { result }).inc();
     }
 
-    pub(crate) fn on_connected(&self) {
-        self.connected.inc();
+    pub(crate) fn on_connected(&self, after: Duration) {
+        self.set_ups.on_connected(after);
     }
 
-    pub(crate) fn on_session_end(&self, end: End) {
-        self.session_ends.get_or_create(&ReasonLabel { reason: end.label() }).inc();
+    pub(crate) fn on_first_picture(&self, after: Duration) {
+        self.set_ups.on_first_picture(after);
+    }
+
+    /// `lasted`: since it was connected, if it ever was.
+    pub(crate) fn on_session_end(&self, end: End, set_up: SetUp, lasted: Option<Duration>) {
+        self.set_ups.on_end(end, set_up, lasted);
+    }
+
+    pub(crate) fn on_second(&self, effect: &str, viewing: &Viewing) {
+        self.viewings.on_second(effect, viewing);
+    }
+
+    pub(crate) fn on_line(&self, direction: Direction, before: &LineCounts, now: &LineCounts) {
+        self.network.on_line(direction, before, now);
+    }
+
+    pub(crate) fn on_round_trip(&self, took: Duration) {
+        self.network.on_round_trip(took);
+    }
+
+    pub(crate) fn on_bitrates(&self, target_bps: Option<u32>, estimate_bps: Option<u32>) {
+        self.network.on_bitrates(target_bps, estimate_bps);
+    }
+
+    /// The picture of a track begins to go out smaller, or larger.
+    pub(crate) fn on_size_step(&self, down: bool) {
+        self.network.on_size_step(down);
+    }
+
+    pub(crate) fn on_received(&self) {
+        self.frames_received.inc();
     }
 
     /// Adds what has become of a track's frames since `before`.
     pub(crate) fn on_frames(&self, effect: &str, before: &FrameCounts, now: &FrameCounts) {
         self.frames_admitted.inc_by(now.admitted - before.admitted);
         self.frames_shown.get_or_create(&EffectLabel { effect: effect.into() }).inc_by(now.shown - before.shown);
+        self.frames_analysed.inc_by(now.analysed - before.analysed);
         self.frames_reused.inc_by(now.reused - before.reused);
         self.analyses_late.inc_by(now.late - before.late);
         for reason in DropReason::ALL {
@@ -215,10 +296,14 @@ impl Metrics {
     }
 }
 
+/// The result of an offer that was answered.
+const ACCEPTED: &str = "accepted";
+
 fn register_about(registry: &mut Registry, about: &About) {
     let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "none".into());
     let version = env!("CARGO_PKG_VERSION").to_string();
     let build = vec![("version", version), ("backend", word(&about.backend)), ("device", word(&about.device))];
+    registry.register_collector(Box::new(Process::new()));
     registry.register("build", "The program's version, and what runs the models of this process", Info::new(build));
 }
 

@@ -18,6 +18,9 @@ const REORDERING_PACKETS: usize = 300;
 /// A missing packet is waited for this long; then a keyframe is asked for.
 const REORDERING_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Between two looks at what the lines have counted.
+const STATS_EVERY: Duration = Duration::from_secs(1);
+
 /// One that the library's own extensions leave free; the browser's number takes its place if it has another.
 const PLAYOUT_DELAY_ID: u8 = 5;
 
@@ -82,6 +85,7 @@ fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
         .clear_codecs()
         .enable_opus(true, false)
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))
+        .set_stats_interval(Some(STATS_EVERY))
         .set_extension(PLAYOUT_DELAY_ID, Extension::PlayoutDelay)
         .set_reordering_size_video(REORDERING_PACKETS)
         .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));

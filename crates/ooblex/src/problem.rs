@@ -71,6 +71,19 @@ pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
 }
 
 impl ProblemKind {
+    /// What an offer can be refused with.
+    pub(crate) const OF_OFFERS: [ProblemKind; 9] = [
+        ProblemKind::BadRequest,
+        ProblemKind::TooLarge,
+        ProblemKind::BadSdp,
+        ProblemKind::NoVideo,
+        ProblemKind::NoCommonCodec,
+        ProblemKind::UnknownEffect,
+        ProblemKind::BadParameter,
+        ProblemKind::TooManySessions,
+        ProblemKind::Unavailable,
+    ];
+
     /// The last part of the type, the label in metrics.
     pub fn slug(self) -> &'static str {
         self.describe().0

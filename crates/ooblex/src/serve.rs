@@ -36,6 +36,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     str0m::crypto::from_feature_flags().install_process_default();
     let ledger = workshop.as_ref().map(|workshop| workshop.ledger.as_ref());
     let metrics = Arc::new(Metrics::new(&about, &broker, &catalogue.analysed(), ledger));
+    metrics.know(catalogue.effects().iter().map(|effect| effect.name()), config.limits.sessions);
     let sessions = Arc::new(Sessions::default());
     let endpoint = Endpoint { candidates: transport.candidates().to_vec(), start_bitrate_bps: config.video.start_bitrate_kbps * 1000 };
     info!(

@@ -19,6 +19,7 @@ use str0m::rtp::VideoOrientation;
 use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
 use tracing::{debug, info};
 
+use crate::metrics::{Direction, LineCounts};
 use crate::track::{TrackHandle, TrackInput, TrackOutput};
 
 /// Identity of a session: 16 hexadecimal digits that can not be guessed.
@@ -70,6 +71,9 @@ pub enum End {
 }
 
 impl End {
+    /// All reasons.
+    pub const ALL: [End; 5] = [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Failed];
+
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
@@ -82,13 +86,60 @@ impl End {
     }
 }
 
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SetUp {
+    /// The offer was answered, and no packet of the browser came: they do not reach the media port.
+    Answered,
+    /// Packets of the browser came; it did not settle on a way: ours do not reach it.
+    Heard,
+    /// The browser has settled on a way; the keys were not agreed on.
+    Reached,
+    /// Media can flow.
+    Connected,
+}
+
+impl SetUp {
+    /// All steps, in their order.
+    pub const ALL: [SetUp; 4] = [SetUp::Answered, SetUp::Heard, SetUp::Reached, SetUp::Connected];
+
+    /// The label in metrics of a session that came so far and no further.
+    pub fn failure(self) -> Option<&'static str> {
+        match self {
+            SetUp::Answered => Some("no_packets"),
+            SetUp::Heard => Some("no_way_back"),
+            SetUp::Reached => Some("no_keys"),
+            SetUp::Connected => None,
+        }
+    }
+
+    /// What that means, and the mend.
+    pub fn explain(self) -> &'static str {
+        match self {
+            SetUp::Answered => {
+                "no packet of the browser has come to the media port: it is closed by a firewall, not published by the container, or                  media.advertise does not name an address by which browsers reach this machine"
+            }
+            SetUp::Heard => {
+                "packets of the browser come, and our answers do not reach it: look for a firewall that lets UDP in and not out, or an                  address in media.advertise that is another machine's"
+            }
+            SetUp::Reached => {
+                "the browser is reached, and no keys were agreed on (DTLS): the network may drop large UDP packets, see its MTU"
+            }
+            SetUp::Connected => "it was connected",
+        }
+    }
+}
+
 /// One WebRTC connection.
 pub struct Session {
     id: SessionId,
     rtc: Rtc,
     track: TrackHandle,
     created: Instant,
-    connected: bool,
+    connected: Option<Instant>,
+    set_up: SetUp,
+    /// What the video line had counted when it was looked at last, from the browser and to it.
+    counted: [LineCounts; 2],
     video: Option<Video>,
     control: Option<ChannelId>,
     /// Audio that came in while the endpoint was being drained; it goes back before the next packet is read.
@@ -120,12 +171,34 @@ impl Session {
 
     /// A session whose offer was answered.
     pub fn new(id: SessionId, rtc: Rtc, track: TrackHandle, now: Instant) -> Self {
-        Self { id, rtc, track, created: now, connected: false, video: None, control: None, audio_back: VecDeque::new(), gap: false }
+        Self {
+            id,
+            rtc,
+            track,
+            created: now,
+            connected: None,
+            set_up: SetUp::Answered,
+            counted: [LineCounts::default(); 2],
+            video: None,
+            control: None,
+            audio_back: VecDeque::new(),
+            gap: false,
+        }
     }
 
     /// Its identity.
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// How far it has come.
+    pub fn set_up(&self) -> SetUp {
+        self.set_up
+    }
+
+    /// When the connection stood.
+    pub fn connected_at(&self) -> Option<Instant> {
+        self.connected
     }
 
     /// The user fragment of its ICE credentials, by which a browser's first datagrams name it.
@@ -143,6 +216,7 @@ impl Session {
     /// # Errors
     /// When the session is over.
     pub fn on_datagram(&mut self, now: Instant, datagram: Receive<'_>, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+        self.set_up = self.set_up.max(SetUp::Heard);
         self.rtc.handle_input(Input::Receive(now, datagram)).map_err(|error| self.failed(&error))?;
         self.drain(now, send)
     }
@@ -152,7 +226,7 @@ impl Session {
     /// # Errors
     /// When the session is over.
     pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
-        if !self.connected && now.duration_since(self.created) > Self::CONNECT_WITHIN {
+        if self.connected.is_none() && now.duration_since(self.created) > Self::CONNECT_WITHIN {
             return Err(End::NeverConnected);
         }
         self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
@@ -238,12 +312,36 @@ impl Session {
     fn on_event(&mut self, now: Instant, event: Event) -> Result<(), End> {
         match event {
             Event::Connected => {
-                self.connected = true;
-                info!(session = %self.id, after = ?now.duration_since(self.created), "connected");
+                let after = now.duration_since(self.created);
+                self.connected = Some(now);
+                self.set_up = SetUp::Connected;
+                info!(session = %self.id, ?after, "connected");
+                self.track.metrics().on_connected(after);
                 self.track.send(TrackInput::Connected);
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                return Err(if self.connected { End::Vanished } else { End::NeverConnected });
+                return Err(if self.connected.is_some() { End::Vanished } else { End::NeverConnected });
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed) => {
+                self.set_up = self.set_up.max(SetUp::Reached);
+            }
+            Event::PeerStats(stats) => {
+                if let Some(took) = stats.rtt {
+                    self.track.metrics().on_round_trip(took);
+                }
+            }
+            Event::MediaEgressStats(stats) if self.is_video(stats.mid) => {
+                let lost = stats.remote.map_or(0, |remote| remote.packets_lost);
+                let now = LineCounts { packets: stats.packets, bytes: stats.bytes, lost, nacks: stats.nacks, plis: stats.plis };
+                self.on_counts(Direction::Out, now);
+            }
+            Event::MediaIngressStats(stats) if self.is_video(stats.mid) => {
+                // The library tells the share of the last second only.
+                let share = f64::from(stats.loss.unwrap_or(0.0)).clamp(0.0, 0.99);
+                let came = stats.packets.saturating_sub(self.counted[0].packets) as f64;
+                let lost = self.counted[0].lost + (came * share / (1.0 - share)).round() as u64;
+                let now = LineCounts { packets: stats.packets, bytes: stats.bytes, lost, nacks: stats.nacks, plis: stats.plis };
+                self.on_counts(Direction::In, now);
             }
             Event::Closed => return Err(End::ByPeer),
             Event::MediaAdded(added) => self.on_media_added(added),
@@ -287,6 +385,16 @@ impl Session {
             self.video = Some(Video { mid: added.mid, pt, rid: None });
             self.track.send(TrackInput::Codec(codec));
         }
+    }
+
+    fn is_video(&self, mid: Mid) -> bool {
+        self.video.is_some_and(|video| video.mid == mid)
+    }
+
+    /// Notes what has passed on the video line since it was looked at before.
+    fn on_counts(&mut self, direction: Direction, now: LineCounts) {
+        let before = std::mem::replace(&mut self.counted[direction as usize], now);
+        self.track.metrics().on_line(direction, &before, &now);
     }
 
     fn is_camera(&mut self, data: &MediaData) -> bool {

@@ -1,9 +1,10 @@
 //! The sessions that are running, for those who ask: the API, and the limit on their number.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use ooblex_pipeline::EffectName;
 use serde_json::{Value, json};
 
 use crate::session::SessionId;
@@ -33,6 +34,15 @@ impl Sessions {
         if let Some(session) = self.lock().remove(&id) {
             session.track.end();
         }
+    }
+
+    /// How many are running, by the effect that they ask for.
+    pub fn by_effect(&self) -> BTreeMap<EffectName, usize> {
+        let mut counts = BTreeMap::new();
+        for session in self.lock().values() {
+            *counts.entry(session.settings.effect.name()).or_default() += 1;
+        }
+        counts
     }
 
     /// How many are running.

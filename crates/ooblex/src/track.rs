@@ -9,6 +9,7 @@ mod egress;
 mod report;
 mod resolution;
 mod service;
+mod viewing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -111,6 +112,11 @@ impl TrackHandle {
             }
             Err(TrySendError::Disconnected(_)) => false,
         }
+    }
+
+    /// Where its session notes what Prometheus is told.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The track is over.

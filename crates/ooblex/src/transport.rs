@@ -15,7 +15,7 @@ use str0m::Input;
 use str0m::net::{DatagramRecv, Protocol, Receive, Transmit};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::config;
 use crate::metrics::Metrics;
@@ -130,11 +130,12 @@ impl Transport {
     pub fn run(self, sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> io::Result<(TransportHandle, JoinHandle<()>)> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let local = *self.candidates.first().ok_or_else(|| io::Error::other("no address to advertise"))?;
+        let candidates = self.candidates;
+        let local = *candidates.first().ok_or_else(|| io::Error::other("no address to advertise"))?;
         let thread = std::thread::Builder::new().name("media".into()).spawn(move || {
             runtime.block_on(async {
                 match UdpSocket::from_std(self.socket) {
-                    Ok(socket) => MediaLoop::new(socket, local, sessions, metrics).run(receiver).await,
+                    Ok(socket) => MediaLoop::new(socket, local, candidates, sessions, metrics).run(receiver).await,
                     Err(error) => error!(%error, "the media socket can not be used"),
                 }
             });
@@ -179,6 +180,8 @@ struct MediaLoop {
     is_v6: bool,
     /// The local address that the endpoints know. Whatever address a datagram was sent to, it came to this socket.
     local: SocketAddr,
+    /// The addresses that browsers are told.
+    candidates: Vec<SocketAddr>,
     sessions: HashMap<SessionId, Entry>,
     by_address: HashMap<SocketAddr, SessionId>,
     /// For datagrams from addresses that are not known yet.
@@ -196,12 +199,13 @@ struct Entry {
 }
 
 impl MediaLoop {
-    fn new(socket: UdpSocket, local: SocketAddr, registry: Arc<Sessions>, metrics: Arc<Metrics>) -> Self {
+    fn new(socket: UdpSocket, local: SocketAddr, candidates: Vec<SocketAddr>, registry: Arc<Sessions>, metrics: Arc<Metrics>) -> Self {
         let is_v6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
         Self {
             socket,
             is_v6,
             local,
+            candidates,
             sessions: HashMap::new(),
             by_address: HashMap::new(),
             by_ice_user: HashMap::new(),
@@ -327,8 +331,13 @@ impl MediaLoop {
         }
         self.timers.remove(&(entry.timer, id));
         self.registry.remove(id);
-        self.metrics.on_session_end(end);
-        info!(session = %id, reason = end.label(), "session ended");
+        let (set_up, now) = (entry.session.set_up(), Instant::now());
+        self.metrics.on_session_end(end, set_up, entry.session.connected_at().map(|at| now.duration_since(at)));
+        if end == End::NeverConnected {
+            warn!(session = %id, reason = end.label(), candidates = ?self.candidates, "session never connected: {}", set_up.explain());
+        } else {
+            info!(session = %id, reason = end.label(), "session ended");
+        }
     }
 
     fn stop(&mut self) {

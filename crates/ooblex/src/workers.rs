@@ -10,6 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::metrics::About;
 use ooblex_broker::{Broker, TakenJob, WorkerSeat};
 use ooblex_effects::{Effect, LoadError, ModelStore, Models, Runtime};
 use ooblex_pipeline::{Analysis, EffectName};
@@ -51,7 +52,7 @@ pub enum WorkerError {
 impl Workshop {
     /// All that workers for these effects need.
     pub fn new(runtime: Runtime, store: ModelStore, effects: &[Arc<dyn Effect>]) -> Self {
-        let ledger = Ledger::new(&names(effects));
+        let ledger = Ledger::new(&names(effects), About::workers(&runtime));
         Self { runtime: Arc::new(runtime), store: Arc::new(store), effects: effects.to_vec(), ledger: Arc::new(ledger) }
     }
 

@@ -16,6 +16,7 @@ use super::error::{ErrorKind, Fault};
 use super::keys::turn;
 use super::monitor::Link;
 use super::{Shared, service_changed, wire};
+use crate::waits::Waits;
 use crate::{Notice, Sink};
 
 const SUBMIT: &str = include_str!("submit.lua");
@@ -46,6 +47,7 @@ struct State {
     /// Effects whose queues have been used.
     effects: BTreeSet<EffectName>,
     waiting: usize,
+    waits: Waits,
     /// Frames can be sent.
     connected: bool,
     ended: bool,
@@ -83,6 +85,7 @@ impl Desk {
         let mut state = self.lock();
         let Some(closed) = state.tracks.remove(&track) else { return };
         state.unsent.remove(track);
+        state.waits.on_ended(track);
         let under_way: Vec<_> = state.under_way.range((track, FrameSeq(0))..=(track, FrameSeq(u64::MAX))).map(|(key, _)| *key).collect();
         under_way.into_iter().for_each(|(track, seq)| _ = state.finish(track, seq));
         if let Some((_, effect)) = closed.laid
@@ -101,6 +104,7 @@ impl Desk {
         let mut due = Due::new();
         let (track, seq) = (job.track, job.seq);
         let (submitted, deadline) = (job.submitted, job.deadline);
+        state.waits.on_submitted(track, submitted);
         state.under_way.insert((track, seq), UnderWay { submitted, deadline, taken: false });
         state.deadlines.insert((deadline, track, seq));
         if !state.connected {
@@ -140,6 +144,12 @@ impl Desk {
 
     pub(super) fn waiting(&self) -> usize {
         self.lock().waiting
+    }
+
+    /// Jobs that have not ended, and how long the track that has waited longest for a result has waited.
+    pub(super) fn load(&self, now: Instant) -> (usize, Duration) {
+        let state = self.lock();
+        (state.under_way.len(), state.waits.longest(now))
     }
 
     /// The threads are to end.
@@ -262,7 +272,11 @@ impl State {
 
     /// Ends a job, unless it has ended before.
     fn end(&mut self, due: &mut Due, track: TrackId, seq: FrameSeq, outcome: Outcome) {
-        if self.finish(track, seq).is_some()
+        let ended = self.finish(track, seq);
+        if ended.is_some() && !matches!(outcome, Outcome::Replaced) {
+            self.waits.on_ended(track);
+        }
+        if ended.is_some()
             && let Some(owner) = self.tracks.get(&track)
         {
             due.push((owner.sink.clone(), Completion { track, seq, outcome }));
@@ -336,7 +350,9 @@ fn carry_out(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
         if pipeline.is_empty() {
             pipeline.cmd("PING");
         }
+        let asked = Instant::now();
         let mut answers = line.ask(&pipeline)?.into_iter();
+        shared.monitor.on_answer(asked.elapsed());
         for (track, _) in batch.clear {
             let (emptied, _) = (answers.next(), answers.next());
             if matches!(emptied, Some(Ok(Value::Int(1)))) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use super::error::{ErrorKind, Fault};
+use crate::RoundTrips;
 
 /// A connection, by what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,7 @@ pub(super) struct Monitor {
     reconnects: AtomicU64,
     errors: [AtomicU64; ErrorKind::ALL.len()],
     last_complaint: Mutex<Option<(Instant, String)>>,
+    round_trips: Mutex<RoundTrips>,
     pub(super) late: AtomicU64,
     pub(super) turns_requeued: AtomicU64,
 }
@@ -115,6 +117,15 @@ impl Monitor {
         let mut states = links.by_purpose.values();
         let down = states.find_map(|state| if let State::Down(sentence) = state { Some(sentence.clone()) } else { None });
         down.or_else(|| (!links.all_up()).then(|| "the connection to Redis is being made".into()))
+    }
+
+    /// Redis answered what it could answer at once.
+    pub(super) fn on_answer(&self, took: Duration) {
+        self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).on_answer(took);
+    }
+
+    pub(super) fn round_trips(&self) -> RoundTrips {
+        self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn reconnects(&self) -> u64 {

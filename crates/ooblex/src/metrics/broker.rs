@@ -5,7 +5,7 @@ use std::fmt;
 use ooblex_broker::Broker;
 use ooblex_pipeline::EffectName;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -30,6 +30,12 @@ impl Collector for BrokerFigures {
             ConstGauge::new(value).encode(to.encode_descriptor(name, help, None, MetricType::Gauge)?)
         };
         gauge("workers", "Worker threads that take frames, of all processes that share the broker", capacity.workers as i64)?;
+        gauge(
+            "queue_tracks",
+            "Tracks whose newest frame waits for a worker, of all processes that share the broker",
+            capacity.waiting as i64,
+        )?;
+        gauge("queue_in_flight", "Frames of this process's tracks that wait or are in a worker's hands", capacity.in_flight as i64)?;
         gauge("broker_connected", "1 while frames and results can pass the broker, else 0", i64::from(health.connected))?;
         gauge("broker_strangers", "Processes that share the broker and speak another version of its wire format", health.strangers as i64)?;
         let mut counter = |name: &str, help: &str, value: u64| {
@@ -39,6 +45,13 @@ impl Collector for BrokerFigures {
         counter("broker_results_late", "Results that came after their frame had been given up", health.late)?;
         counter("broker_turns_requeued", "Turns of tracks that were lost with their worker and queued again", health.turns_requeued)?;
 
+        let help = "How long that of this process's tracks has waited for a result that has waited longest";
+        let longest = to.encode_descriptor("queue_longest_wait_seconds", help, None, MetricType::Gauge)?;
+        ConstGauge::new(capacity.longest_wait.as_secs_f64()).encode(longest)?;
+        let help = "Time that Redis took to take frames, with the way there and back; none with the local broker";
+        let mut trips = to.encode_descriptor("broker_round_trip_seconds", help, None, MetricType::Histogram)?;
+        let taken = &health.round_trips;
+        trips.encode_histogram::<NoLabelSet>(taken.sum().as_secs_f64(), taken.count(), &taken.buckets(), None)?;
         let help = "Time that all workers together have spent on frames";
         let busy = to.encode_descriptor("workers_busy_seconds", help, None, MetricType::Gauge)?;
         ConstGauge::new(capacity.busy.as_secs_f64()).encode(busy)?;
@@ -88,6 +101,9 @@ mod tests {
             "ooblex_broker_results_late_total 0",
             "ooblex_broker_turns_requeued_total 0",
             "ooblex_broker_strangers 0",
+            "ooblex_queue_in_flight 0",
+            "ooblex_queue_longest_wait_seconds 0.0",
+            "ooblex_broker_round_trip_seconds_count 0",
             "ooblex_workers_busy_seconds 0.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::egress::Egress;
 use super::report::Report;
 use super::service::Told;
+use super::viewing::Watch;
 use super::{Context, INBOX, TrackInput, TrackOutput};
 use crate::control::{self, Request};
 use crate::figures::{Stage, TrackFigures};
@@ -77,6 +78,9 @@ pub(super) struct Driver {
     last_asked: Option<Instant>,
     too_large: Option<(u32, u32)>,
     pub(super) report: Report,
+    pub(super) watch: Watch,
+    /// When the connection stood.
+    connected: Instant,
 }
 
 struct Shown {
@@ -112,6 +116,8 @@ impl Driver {
             last_asked: None,
             too_large: None,
             report,
+            watch: Watch::default(),
+            connected: Instant::now(),
         }
     }
 
@@ -155,7 +161,7 @@ impl Driver {
             TrackInput::ControlOpen => self.on_control_open(),
             TrackInput::ServiceChanged => self.review_service(),
             TrackInput::Wake => {}
-            TrackInput::Connected => self.context.metrics.on_connected(),
+            TrackInput::Connected => self.connected = Instant::now(),
             TrackInput::KeyframeWanted => {
                 self.context.metrics.on_keyframe_wanted();
                 self.egress.want_keyframe();
@@ -213,6 +219,7 @@ impl Driver {
         if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
             self.decoder = Decoder::new(frame.codec).inspect_err(|error| warn!(session = %self.id, %error, "no decoder")).ok();
         }
+        self.context.metrics.on_received();
         let decoder = self.decoder.as_mut()?;
         if gap {
             decoder.frames_lost();
@@ -265,6 +272,7 @@ impl Driver {
 
     fn admit(&mut self, mut pending: Pending) {
         let now = Instant::now();
+        self.watch.on_frame(now);
         pending.settings = self.settings.clone();
         if let Some(bps) = self.egress.on_size((pending.picture.width(), pending.picture.height())) {
             self.send(TrackOutput::DesiredBitrate(bps));
@@ -377,6 +385,10 @@ impl Driver {
         if let Some(Analysis::Faces(faces)) = analysis {
             let text = control::detections(seq, timestamp, picture.width(), picture.height(), faces);
             self.send(TrackOutput::Message { text, may_be_missed: true });
+        }
+        let sent = Instant::now();
+        if self.watch.on_shown(sent, arrived) {
+            self.context.metrics.on_first_picture(sent.saturating_duration_since(self.connected));
         }
         self.starved_at = None;
         self.placeholder = false;

@@ -22,6 +22,9 @@ pub(super) struct Report {
     pub(super) bytes: u64,
     /// Frames handed to the broker since.
     pub(super) offered: u32,
+    /// Of the pictures that came, and of those that went out.
+    pub(super) size: (u32, u32),
+    pub(super) sent_size: (u32, u32),
     /// Time in models since, and frames that it went to.
     pub(super) analysing: (Duration, u32),
 }
@@ -29,7 +32,7 @@ pub(super) struct Report {
 impl Report {
     /// Nothing has happened since.
     pub(super) fn new(at: Instant, counts: FrameCounts, busy: Duration) -> Self {
-        Self { at, counts, busy, bytes: 0, offered: 0, analysing: (Duration::ZERO, 0) }
+        Self { at, counts, busy, bytes: 0, offered: 0, size: (0, 0), sent_size: (0, 0), analysing: (Duration::ZERO, 0) }
     }
 }
 
@@ -54,11 +57,25 @@ impl Driver {
             painter.on_load(&load);
         }
         let stats = self.stats(elapsed, &counts, &before, utilisation);
+        self.tell_metrics(now, (counts.shown - before.shown) as f64 / elapsed);
         self.figures.set_latest(stats.clone());
         self.send(TrackOutput::Message { text: stats.to_string(), may_be_missed: true });
         self.flush_counts();
-        let busy = capacity.busy;
-        self.report = Report::new(now, counts, busy);
+        let (busy, size, sent_size) = (capacity.busy, self.report.size, self.report.sent_size);
+        self.report = Report { size, sent_size, ..Report::new(now, counts, busy) };
+    }
+
+    fn tell_metrics(&mut self, now: Instant, rate: f64) {
+        let viewing = self.watch.take(now, rate);
+        let metrics = &self.context.metrics;
+        metrics.on_second(self.settings.effect.name().as_str(), &viewing);
+        metrics.on_bitrates(self.egress.config().map(|config| config.bitrate_bps), self.egress.estimate_bps());
+        let (sent, of) = (self.egress.sent_size(), self.egress.size());
+        // A camera that turns or changes its size is no step.
+        if of == self.report.size && sent != self.report.sent_size && self.report.sent_size != (0, 0) {
+            metrics.on_size_step(sent.0 < self.report.sent_size.0);
+        }
+        (self.report.size, self.report.sent_size) = (of, sent);
     }
 
     fn stats(&self, elapsed: f64, counts: &FrameCounts, before: &FrameCounts, utilisation: f64) -> Value {

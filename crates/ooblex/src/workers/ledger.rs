@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::metrics::{BUCKETS, EffectLabel};
+use crate::metrics::{About, BUCKETS};
 
 /// A thread that has had one frame for longer than this hangs: no model that is of use on video takes so long.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -26,7 +26,8 @@ pub struct Ledger {
     threads: Mutex<Vec<State>>,
     running: Gauge,
     frames: Family<FrameLabels, Counter>,
-    analysing: Family<EffectLabel, Histogram, fn() -> Histogram>,
+    about: About,
+    analysing: Family<ModelLabels, Histogram, fn() -> Histogram>,
     busy: Gauge<f64, AtomicU64>,
 }
 
@@ -68,14 +69,21 @@ pub struct Crew {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    effect: String,
+    backend: String,
+    device: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FrameLabels {
     effect: String,
     result: &'static str,
 }
 
 impl Ledger {
-    /// An empty one for workers that serve `effects`.
-    pub fn new(effects: &[EffectName]) -> Self {
+    /// An empty one for workers that serve `effects` on what `about` says.
+    pub fn new(effects: &[EffectName], about: About) -> Self {
         let analysing: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let frames = Family::default();
         for effect in effects {
@@ -84,7 +92,9 @@ impl Ledger {
             }
         }
         let (threads, running, busy) = (Mutex::default(), Gauge::default(), Gauge::default());
-        Self { effects: effects.to_vec(), threads, running, frames, analysing, busy }
+        let ledger = Self { effects: effects.to_vec(), threads, running, frames, about, analysing, busy };
+        effects.iter().for_each(|effect| drop(ledger.analysing.get_or_create(&ledger.on_models(effect.as_str()))));
+        ledger
     }
 
     /// Lets Prometheus see it.
@@ -93,7 +103,7 @@ impl Ledger {
         registry.register("worker_frames", "Frames that the workers of this process took, by effect and result", self.frames.clone());
         registry.register(
             "worker_analyse_duration_seconds",
-            "Time that a frame was in a worker's hands, by effect",
+            "Time that a frame was in a worker's hands, by effect and by what its models run on",
             self.analysing.clone(),
         );
         registry.register("worker_busy_seconds", "Time that all workers of this process have spent on frames", self.busy.clone());
@@ -105,6 +115,11 @@ impl Ledger {
         threads.push(State::Free);
         self.running.inc();
         Hand { ledger: self.clone(), number: threads.len() - 1 }
+    }
+
+    fn on_models(&self, effect: &str) -> ModelLabels {
+        let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "none".into());
+        ModelLabels { effect: effect.into(), backend: word(&self.about.backend), device: word(&self.about.device) }
     }
 
     /// How the threads are at this moment.
@@ -150,7 +165,7 @@ impl Hand {
         ledger.busy.inc_by(took.as_secs_f64());
         ledger.frames.get_or_create(&FrameLabels { effect: effect.clone(), result: done.label() }).inc();
         if done == Done::Analysed {
-            ledger.analysing.get_or_create(&EffectLabel { effect }).observe(took.as_secs_f64());
+            ledger.analysing.get_or_create(&ledger.on_models(&effect)).observe(took.as_secs_f64());
         }
     }
 
@@ -218,7 +233,7 @@ mod tests {
     use super::*;
 
     fn ledger() -> Arc<Ledger> {
-        Arc::new(Ledger::new(&[EffectName::new("blur")]))
+        Arc::new(Ledger::new(&[EffectName::new("blur")], About::default()))
     }
 
     fn text(ledger: &Ledger) -> String {
@@ -264,7 +279,7 @@ mod tests {
             "ooblex_worker_frames_total{effect=\"blur\",result=\"analysed\"} 1",
             "ooblex_worker_frames_total{effect=\"blur\",result=\"panicked\"} 0",
             "ooblex_worker_frames_total{effect=\"unknown\",result=\"failed\"} 2",
-            "ooblex_worker_analyse_duration_seconds_count{effect=\"blur\"} 1",
+            "ooblex_worker_analyse_duration_seconds_count{effect=\"blur\",backend=\"none\",device=\"none\"} 1",
             "ooblex_worker_busy_seconds 0.5",
         ] {
             assert!(text.contains(line), "{line} in {text}");

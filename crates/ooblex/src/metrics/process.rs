@@ -1,0 +1,61 @@
+//! What the system knows of this process, read from `/proc` when Prometheus asks.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// This process.
+#[derive(Debug)]
+pub(super) struct Process {
+    started: SystemTime,
+}
+
+impl Process {
+    /// Started about now.
+    pub(super) fn new() -> Self {
+        Self { started: SystemTime::now() }
+    }
+}
+
+impl Collector for Process {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
+        let help = "When this process began, seconds since 1970";
+        ConstGauge::new(started).encode(to.encode_descriptor("process_start_time_seconds", help, None, MetricType::Gauge)?)?;
+        let help = "Time that cores have spent on this process";
+        let cpu = ConstCounter::new(cpu_time().as_secs_f64());
+        cpu.encode(to.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?)?;
+        let help = "Memory of this process that lies in RAM";
+        let memory = ConstGauge::new(resident_bytes() as i64);
+        memory.encode(to.encode_descriptor("process_resident_memory_bytes", help, None, MetricType::Gauge)?)
+    }
+}
+
+/// User and system time of all threads, those that have ended among them.
+fn cpu_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec.try_into().unwrap_or(0), used.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// Zero where there is no `/proc`.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_time_and_memory() {
+        assert!(cpu_time() > Duration::ZERO);
+        assert!(resident_bytes() > 1 << 20);
+    }
+}

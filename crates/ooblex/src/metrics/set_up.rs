@@ -1,0 +1,84 @@
+//! How sessions begin and end: how long each step of the way takes, and at which one those stop that never get there.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::{CauseLabel, EffectLabel, ReasonLabel};
+use crate::session::{End, SetUp};
+
+/// Seconds until something stands.
+const WAITING: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+/// Seconds that sessions last.
+const LASTING: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4.0 * 3600.0, 24.0 * 3600.0];
+
+/// The book of all sessions.
+pub(super) struct SetUps {
+    pub(super) running: Gauge,
+    pub(super) by_effect: Family<EffectLabel, Gauge>,
+    connected: Counter,
+    ended: Family<ReasonLabel, Counter>,
+    failures: Family<CauseLabel, Counter>,
+    connecting: Histogram,
+    first_picture: Histogram,
+    lasting: Histogram,
+}
+
+impl SetUps {
+    pub(super) fn new() -> Self {
+        let (ended, failures) = (Family::default(), Family::default());
+        for end in End::ALL {
+            drop(ended.get_or_create(&ReasonLabel { reason: end.label() }));
+        }
+        for cause in SetUp::ALL.into_iter().filter_map(SetUp::failure) {
+            drop(failures.get_or_create(&CauseLabel { cause }));
+        }
+        Self {
+            running: Gauge::default(),
+            by_effect: Family::default(),
+            connected: Counter::default(),
+            ended,
+            failures,
+            connecting: Histogram::new(WAITING),
+            first_picture: Histogram::new(WAITING),
+            lasting: Histogram::new(LASTING),
+        }
+    }
+
+    pub(super) fn register(&self, r: &mut Registry) {
+        r.register("sessions", "Sessions that are running", self.running.clone());
+        r.register("effect_sessions", "Sessions that are running, by the effect that they ask for", self.by_effect.clone());
+        r.register("sessions_connected", "Sessions that came to a connection", self.connected.clone());
+        r.register("sessions_ended", "Sessions that ended, by reason", self.ended.clone());
+        r.register("session_setup_failures", "Sessions that never came to a connection, by how far they came", self.failures.clone());
+        r.register("session_connect_seconds", "From the answer to an offer to the connection", self.connecting.clone());
+        r.register("session_first_picture_seconds", "From the connection to the first processed picture", self.first_picture.clone());
+        r.register("session_duration_seconds", "From the connection of a session to its end", self.lasting.clone());
+    }
+
+    pub(super) fn on_connected(&self, after: Duration) {
+        self.connected.inc();
+        self.connecting.observe(after.as_secs_f64());
+    }
+
+    pub(super) fn on_first_picture(&self, after: Duration) {
+        self.first_picture.observe(after.as_secs_f64());
+    }
+
+    /// `lasted`: since it was connected, if it ever was.
+    pub(super) fn on_end(&self, end: End, set_up: SetUp, lasted: Option<Duration>) {
+        self.ended.get_or_create(&ReasonLabel { reason: end.label() }).inc();
+        if let Some(lasted) = lasted {
+            self.lasting.observe(lasted.as_secs_f64());
+        }
+        if end == End::NeverConnected
+            && let Some(cause) = set_up.failure()
+        {
+            self.failures.get_or_create(&CauseLabel { cause }).inc();
+        }
+    }
+}

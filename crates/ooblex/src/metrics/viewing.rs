@@ -1,0 +1,84 @@
+//! What viewers see: how often a new picture comes, how old the one is that they look at, and whether it stands still.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+
+use super::EffectLabel;
+
+/// Frames a second.
+const RATES: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 24.0, 28.0, 32.0, 61.0];
+/// Seconds: fit for latency at the lower end, for outages at the upper one.
+const AGES: [f64; 12] = [0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 30.0];
+
+type Histograms = Family<EffectLabel, Histogram, fn() -> Histogram>;
+
+/// What was seen of all sessions.
+pub(super) struct Viewings {
+    rates: Histograms,
+    ages: Histograms,
+    freezes: Family<EffectLabel, Counter>,
+    frozen: Family<EffectLabel, Counter<f64, AtomicU64>>,
+}
+
+/// One second of one session.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Viewing {
+    /// Processed frames a second; `None` while the camera sends nothing.
+    pub(crate) rate: Option<f64>,
+    /// How long ago the picture that is seen came in; `None` before the first.
+    pub(crate) age: Option<Duration>,
+    /// Times that the picture stood still, which began in this second.
+    pub(crate) freezes: u64,
+    /// How long it stood still in this second.
+    pub(crate) frozen: Duration,
+}
+
+impl Viewings {
+    pub(super) fn new() -> Self {
+        Self {
+            rates: Family::new_with_constructor(|| Histogram::new(RATES)),
+            ages: Family::new_with_constructor(|| Histogram::new(AGES)),
+            freezes: Family::default(),
+            frozen: Family::default(),
+        }
+    }
+
+    /// From now on the effect is told of, as zero.
+    pub(super) fn know(&self, effect: &str) {
+        let label = EffectLabel { effect: effect.into() };
+        drop((self.rates.get_or_create(&label), self.ages.get_or_create(&label)));
+        drop((self.freezes.get_or_create(&label), self.frozen.get_or_create(&label)));
+    }
+
+    pub(super) fn register(&self, r: &mut Registry) {
+        r.register(
+            "processed_fps",
+            "Processed frames a second of a session whose camera sends, looked at once a second",
+            self.rates.clone(),
+        );
+        r.register("picture_age_seconds", "Age of the picture that a viewer sees, looked at once a second", self.ages.clone());
+        r.register("freezes", "Times that no processed frame came for half a second while the camera sent", self.freezes.clone());
+        r.register("frozen_seconds", "Time that pictures stood still in such a freeze", self.frozen.clone());
+    }
+
+    pub(super) fn on_second(&self, effect: &str, viewing: &Viewing) {
+        let label = EffectLabel { effect: effect.into() };
+        if let Some(rate) = viewing.rate {
+            self.rates.get_or_create(&label).observe(rate);
+        }
+        if let Some(age) = viewing.age {
+            self.ages.get_or_create(&label).observe(age.as_secs_f64());
+        }
+        if viewing.freezes > 0 {
+            self.freezes.get_or_create(&label).inc_by(viewing.freezes);
+        }
+        if !viewing.frozen.is_zero() {
+            self.frozen.get_or_create(&label).inc_by(viewing.frozen.as_secs_f64());
+        }
+    }
+}
