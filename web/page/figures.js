@@ -6,6 +6,7 @@
 import { element, readable } from './parameters.js';
 
 const STAGES = {
+  inbox: 'waiting',
   decode: 'codec',
   prepare: 'pixels',
   queue: 'waiting',

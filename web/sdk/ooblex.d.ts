@@ -163,7 +163,7 @@ export interface Detections {
   faces: Face[];
 }
 
-export type Stage = 'decode' | 'prepare' | 'queue' | 'analyse' | 'playout' | 'compose' | 'encode';
+export type Stage = 'inbox' | 'decode' | 'prepare' | 'queue' | 'analyse' | 'playout' | 'compose' | 'encode';
 
 /** The gateway's figures of the last second. */
 export interface Stats {
@@ -184,6 +184,10 @@ export interface Stats {
   stages_ms: Partial<Record<Stage, number>>;
   /** Frames that were dropped, by reason. */
   dropped: Record<string, number>;
+  /** `hurried`: the machine is short of CPU, and the encoder takes less of it for a coarser picture. */
+  encoder_speed: 'normal' | 'hurried';
+  /** What the model gets of a frame; null where there is none. Smaller than usual: the machine is short of CPU. */
+  model_input: { width: number; height: number } | null;
   /** Whether a stand-in is shown because no result has come yet. */
   placeholder: boolean;
   /** `waiting`: no results come at the moment. */

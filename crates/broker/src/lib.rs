@@ -112,6 +112,11 @@ impl Broker {
         Redis::new(options).map(Arc::new).map(Broker::Redis)
     }
 
+    /// Whether all workers are of this process, and so share its machine.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Broker::Local(_))
+    }
+
     /// This process is going to have tracks. Said at its start, the connections for their frames stand when the first one comes.
     pub fn open_gateway(&self) {
         match self {

@@ -154,7 +154,21 @@ impl Encoder {
         self.config.bitrate_bps = bps.clamp(MIN_BITRATE_BPS, MAX_BITRATE_BPS);
     }
 
-    /// What it was made from, with the bitrate that is in force.
+    /// Takes another time for each picture from the next one on. VP8 goes on where it was; H.264 starts anew, with a keyframe.
+    pub fn set_speed(&mut self, speed: Speed) {
+        if std::mem::replace(&mut self.config.speed, speed) == speed {
+            return;
+        }
+        let goes_on = match self.stream.as_mut().map(|stream| &mut stream.backend) {
+            Some(Backend::Vp8(encoder)) => encoder.set_speed(speed),
+            Some(Backend::H264(_)) | None => false,
+        };
+        if !goes_on {
+            self.stream = None;
+        }
+    }
+
+    /// What it was made from, with the bitrate and the speed that are in force.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
     }

@@ -369,3 +369,21 @@ fn codecs_move_between_threads() {
     is_send::<Decoder>();
     is_send::<Encoder>();
 }
+
+#[test]
+fn another_speed_is_taken_on_in_mid_stream() {
+    for codec in BOTH {
+        let (mut encoder, mut decoder) = (encoder(codec, 1_000_000), Decoder::new(codec).unwrap());
+        let keyframes: Vec<_> = (0..12)
+            .filter(|number| {
+                encoder.set_speed(if (4..8).contains(number) { Speed::Fast } else { Speed::Balanced });
+                let frame = encode(&mut encoder, &scene(320, 240, *number), *number, false);
+                let picture = decoder.decode(&frame.data).unwrap().expect("each frame is a picture");
+                assert!(psnr(&picture, &scene(320, 240, *number)) > 28.0, "{codec:?}");
+                frame.keyframe
+            })
+            .collect();
+        let expected: &[u64] = if codec == VideoCodec::Vp8 { &[0] } else { &[0, 4, 8] };
+        assert_eq!(keyframes, expected, "{codec:?}");
+    }
+}

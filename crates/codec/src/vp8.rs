@@ -117,13 +117,8 @@ impl Encoder {
         let mut encoder = Self { context, width, height, bitrate_kbps: config.rc_target_bitrate };
         // As WebRTC has it: a keyframe may take half of the optimal buffer, in percent of what a picture takes on average.
         let max_intra_percent = (config.rc_buf_optimal_sz as f32 * 0.5 * frame_rate / 10.0).max(300.0) as c_int;
-        // There is no way to ask for -16: it loses 4 to 5 dB.
-        let cpu_used = match speed {
-            Speed::Balanced => -8,
-            Speed::Fast => -12,
-        };
         for (id, value) in [
-            (control::VP8E_SET_CPUUSED, cpu_used),
+            (control::VP8E_SET_CPUUSED, cpu_used(speed)),
             (control::VP8E_SET_STATIC_THRESHOLD, 1),
             (control::VP8E_SET_NOISE_SENSITIVITY, 0),
             (control::VP8E_SET_TOKEN_PARTITIONS, 0),
@@ -161,6 +156,13 @@ impl Encoder {
         Ok(self.take_output())
     }
 
+    /// From the next picture on. `false`: libvpx does not take it.
+    pub(crate) fn set_speed(&mut self, speed: Speed) -> bool {
+        // SAFETY: the context is alive, and this control takes one int.
+        let result = unsafe { vpx_sys::vpx_codec_control_(self.context.pointer(), control::VP8E_SET_CPUUSED as c_int, cpu_used(speed)) };
+        result == VPX_CODEC_OK
+    }
+
     fn apply_bitrate(&mut self, bitrate_bps: u32) -> Result<(), EncodeError> {
         if bitrate_bps / 1000 == self.bitrate_kbps {
             return Ok(());
@@ -196,6 +198,14 @@ impl Encoder {
 
     fn failed(&mut self) -> EncodeError {
         EncodeError::Failed { library: LIBRARY, reason: self.context.last_error() }
+    }
+}
+
+/// libvpx's word for it. There is no way to ask for -16: it loses 4 to 5 dB.
+fn cpu_used(speed: Speed) -> c_int {
+    match speed {
+        Speed::Balanced => -8,
+        Speed::Fast => -12,
     }
 }
 

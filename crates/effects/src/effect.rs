@@ -73,21 +73,17 @@ pub trait Painter: Send {
     /// nothing of the source may be recognised that the effect is there to hide.
     fn placeholder(&mut self, picture: &mut I420, parameters: &Parameters);
 
-    /// Told about once a second how the models kept up. Effects that can trade quality for speed do so here.
-    fn on_load(&mut self, _load: &Load) {}
-}
+    /// The models can not keep up: makes the next inputs a step smaller, where that is this effect's to choose. `false`: it is not,
+    /// or there is no smaller step.
+    fn shrink_input(&mut self) -> bool {
+        false
+    }
 
-/// How the models kept up with one track since the last report.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Load {
-    /// Frames that wanted an analysis.
-    pub offered: u32,
-    /// Frames of those that were replaced by a newer one before a worker was free.
-    pub replaced: u32,
-    /// Mean time that the model took for a frame of this track; zero when none came back.
-    pub model_time: Duration,
-    /// Share of all workers' time that was busy, with the frames of all tracks: 0..=1.
-    pub utilisation: f32,
+    /// The models kept up for a while: makes the next inputs a step larger, where that is this effect's to choose. `utilisation` is
+    /// the share of all workers' time, 0..=1, that is in use now. `false`: there is no larger step, or no room for it.
+    fn grow_input(&mut self, _utilisation: f32) -> bool {
+        false
+    }
 }
 
 /// A result that can not be painted.

@@ -17,7 +17,7 @@ mod parameters;
 mod pixels;
 mod style_transfer;
 
-pub use effect::{ComposeError, Effect, Load, Painter, WhenSlow};
+pub use effect::{ComposeError, Effect, Painter, WhenSlow};
 pub use list::{diagnostics, effects, find};
 pub use model::{
     Backend, Device, DeviceError, Extent, Input, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime, RuntimeError,

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use self::ladder::{Ladder, STEPS};
-use crate::effect::{ComposeError, Effect, Load, Painter, WhenSlow};
+use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::model::Extent::{Fixed, Free};
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
 use crate::parameters::{Kind, Parameter, Parameters};
@@ -236,10 +236,12 @@ impl Painter for StylePainter {
         *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);
     }
 
-    fn on_load(&mut self, load: &Load) {
-        if self.auto {
-            self.ladder.on_load(load);
-        }
+    fn shrink_input(&mut self) -> bool {
+        self.auto && self.ladder.down()
+    }
+
+    fn grow_input(&mut self, utilisation: f32) -> bool {
+        self.auto && self.ladder.up(utilisation)
     }
 }
 
@@ -331,16 +333,16 @@ mod tests {
     fn a_fixed_resolution_holds_and_auto_follows_the_load() {
         let mut painter = StyleTransfer.painter();
         let frame = I420::grey(1280, 720, 100);
-        let mut width = |given, load: Option<Load>| {
-            load.iter().for_each(|load| painter.on_load(load));
-            painter.prepare(&frame, &parameters(given)).picture.width
-        };
-        let slow = Load { offered: 30, replaced: 15, model_time: std::time::Duration::from_millis(80), utilisation: 1.0 };
-        assert_eq!(width(json!({}), None), 392);
-        assert_eq!(width(json!({"resolution": "360p"}), None), 648);
-        assert_eq!(width(json!({"resolution": "360p"}), Some(slow)), 648);
-        assert_eq!(width(json!({}), None), 392);
-        assert_eq!(width(json!({}), Some(slow)), 328);
+        let width = |painter: &mut dyn Painter, given| painter.prepare(&frame, &parameters(given)).picture.width;
+        assert_eq!(width(&mut *painter, json!({})), 392);
+        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 648);
+        assert!(!painter.shrink_input() && !painter.grow_input(0.0));
+        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 648);
+        assert_eq!(width(&mut *painter, json!({})), 392);
+        assert!(painter.shrink_input() && !painter.shrink_input());
+        assert_eq!(width(&mut *painter, json!({})), 328);
+        assert!(painter.grow_input(0.2));
+        assert_eq!(width(&mut *painter, json!({})), 392);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use shared::{machine, process_cpu};
 
 const FPS: u64 = 30;
 const WARM_UP: Duration = Duration::from_secs(3);
-const STAGES: [&str; 7] = ["decode", "prepare", "queue", "analyse", "playout", "compose", "encode"];
+const STAGES: [&str; 8] = ["inbox", "decode", "prepare", "queue", "analyse", "playout", "compose", "encode"];
 
 struct Options {
     seconds: u64,

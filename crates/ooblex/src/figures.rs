@@ -13,6 +13,8 @@ use crate::metrics::Metrics;
 /// A part of a frame's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
+    /// It waits, whole and compressed, for its track's thread.
+    Inbox,
     /// From bits to pixels.
     Decode,
     /// The model's input is made.
@@ -31,12 +33,13 @@ pub enum Stage {
 
 impl Stage {
     /// All, in the order in which a frame passes them.
-    pub const ALL: [Stage; 7] =
-        [Stage::Decode, Stage::Prepare, Stage::Queue, Stage::Analyse, Stage::Playout, Stage::Compose, Stage::Encode];
+    pub const ALL: [Stage; 8] =
+        [Stage::Inbox, Stage::Decode, Stage::Prepare, Stage::Queue, Stage::Analyse, Stage::Playout, Stage::Compose, Stage::Encode];
 
     /// The label in metrics and the API.
     pub fn label(self) -> &'static str {
         match self {
+            Stage::Inbox => "inbox",
             Stage::Decode => "decode",
             Stage::Prepare => "prepare",
             Stage::Queue => "queue",

@@ -24,6 +24,7 @@ use prometheus_client::registry::Registry;
 use crate::figures::Stage;
 use crate::problem::ProblemKind;
 use crate::session::{End, SetUp};
+use crate::track::CONCESSIONS;
 use crate::workers::Ledger;
 use broker::BrokerFigures;
 use network::Network;
@@ -77,6 +78,13 @@ pub struct Metrics {
     keyframes_asked: Counter,
     stray_datagrams: Counter,
     unsent_datagrams: Counter,
+    adaptations: Family<AdaptationLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AdaptationLabel {
+    step: &'static str,
+    direction: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,6 +139,7 @@ impl Metrics {
             keyframes_asked: Counter::default(),
             stray_datagrams: Counter::default(),
             unsent_datagrams: Counter::default(),
+            adaptations: Family::default(),
         };
         register_about(&mut metrics.registry, about);
         metrics.register();
@@ -165,10 +174,14 @@ impl Metrics {
         r.register("keyframes_asked", "Keyframes that browsers were asked for", self.keyframes_asked.clone());
         r.register("datagrams_stray", "Datagrams that belonged to no session", self.stray_datagrams.clone());
         r.register("datagrams_unsent", "Datagrams that the system did not take", self.unsent_datagrams.clone());
+        r.register("adaptations", "Things that tracks gave up for want of CPU (down) or took back (up)", self.adaptations.clone());
     }
 
     /// What did not happen yet is told as zero, so that the first time is seen as a change.
     fn begin_at_zero(&self) {
+        for (step, direction) in CONCESSIONS.into_iter().flat_map(|step| [(step, "down"), (step, "up")]) {
+            drop(self.adaptations.get_or_create(&AdaptationLabel { step, direction }));
+        }
         for reason in DropReason::ALL {
             drop(self.frames_dropped.get_or_create(&ReasonLabel { reason: reason.label() }));
         }
@@ -289,6 +302,10 @@ impl Metrics {
 
     pub(crate) fn on_stray_datagram(&self) {
         self.stray_datagrams.inc();
+    }
+
+    pub(crate) fn on_adaptation(&self, step: &'static str, direction: &'static str) {
+        self.adaptations.get_or_create(&AdaptationLabel { step, direction }).inc();
     }
 
     pub(crate) fn on_unsent_datagram(&self) {

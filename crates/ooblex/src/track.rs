@@ -2,8 +2,10 @@
 //!
 //! It alone owns the track's state. The media thread feeds it with frames, the workers with completions; it gives compressed
 //! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `driver` is its loop, `egress`
-//! the encoder with its bitrate, `report` what it says of itself, `service` what it says of its workers.
+//! the encoder with its bitrate, `report` what it says of itself, `adaptation` when it does with less CPU, `service` what it says
+//! of its workers.
 
+mod adaptation;
 mod driver;
 mod egress;
 mod report;
@@ -29,6 +31,7 @@ use crate::session::SessionId;
 use crate::sessions::Sessions;
 use crate::settings::{Catalogue, Settings};
 use crate::transport::TransportHandle;
+pub(crate) use adaptation::CONCESSIONS;
 use driver::Driver;
 
 /// What comes in to a track.

@@ -17,6 +17,7 @@ use ooblex_pipeline::{
 use serde_json::Value;
 use tracing::{debug, warn};
 
+use super::adaptation::Adaptation;
 use super::egress::Egress;
 use super::report::Report;
 use super::service::Told;
@@ -81,6 +82,9 @@ pub(super) struct Driver {
     pub(super) watch: Watch,
     /// When the connection stood.
     connected: Instant,
+    pub(super) adaptation: Adaptation,
+    /// Columns and rows of what the models got last.
+    pub(super) model_input: Option<(u32, u32)>,
 }
 
 struct Shown {
@@ -118,6 +122,8 @@ impl Driver {
             report,
             watch: Watch::default(),
             connected: Instant::now(),
+            adaptation: Adaptation::new(),
+            model_input: None,
         }
     }
 
@@ -225,6 +231,10 @@ impl Driver {
             decoder.frames_lost();
         }
         let started = Instant::now();
+        let waited = started.saturating_duration_since(arrived);
+        self.figures.on_stage(Stage::Inbox, waited);
+        self.report.waited.0 += waited;
+        self.report.waited.1 += 1;
         match decoder.decode(&frame.data) {
             Ok(Some(picture)) => {
                 let picture = rotate(picture, self.rotation);
@@ -287,7 +297,6 @@ impl Driver {
             self.track.on_lost(seq, reason);
             return self.review_service();
         }
-        self.report.offered += 1;
         let settings = self.settings.clone();
         let painter = self.painters.entry(settings.effect.name()).or_insert_with(|| settings.effect.painter());
         let Some(pending) = self.track.last_admitted() else { return };
@@ -296,6 +305,7 @@ impl Driver {
         self.figures.on_stage(Stage::Prepare, submitted - now);
         match prepared {
             Ok(input) => {
+                self.model_input = Some((input.picture.width, input.picture.height));
                 let job = Job { track: self.id.track(), seq, effect: settings.effect.name(), input, submitted, deadline };
                 self.context.broker.submit(job);
             }
@@ -313,8 +323,6 @@ impl Driver {
                 let returned = Instant::now();
                 self.figures.on_stage(Stage::Queue, queued);
                 self.figures.on_stage(Stage::Analyse, analysing);
-                self.report.analysing.0 += analysing;
-                self.report.analysing.1 += 1;
                 self.track.on_analysis(returned, seq, Analysed { analysis, returned });
             }
             Outcome::Replaced => self.track.on_lost(seq, DropReason::Replaced),
@@ -465,6 +473,10 @@ impl Driver {
             Ok(()) => picture,
             Err(_) => I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA),
         }
+    }
+
+    pub(super) fn id(&self) -> SessionId {
+        self.id
     }
 
     pub(super) fn say(&self, text: String) {

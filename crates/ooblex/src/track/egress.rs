@@ -54,16 +54,31 @@ impl Egress {
 
     /// The codec that the browser wants.
     pub(super) fn start(&mut self, codec: VideoCodec) {
-        let speed = match self.video.vp8_speed {
-            Vp8Speed::Balanced => Speed::Balanced,
-            Vp8Speed::Fast => Speed::Fast,
-        };
+        let speed = self.normal_speed();
         let bitrate_bps = self.video.start_bitrate_kbps * 1000;
         match Encoder::new(EncoderConfig { codec, bitrate_bps, frame_rate: NOMINAL_FPS as f32, speed }) {
             Ok(encoder) => self.encoder = Some(encoder),
             Err(error) => warn!(%error, "no encoder"),
         }
         self.set_bitrate();
+    }
+
+    /// Whether the encoder takes less time than the operator set, at the cost of a coarser picture. Returns whether that changed.
+    pub(super) fn set_hurried(&mut self, hurried: bool) -> bool {
+        let normal = self.normal_speed();
+        let speed = if hurried { Speed::Fast } else { normal };
+        match &mut self.encoder {
+            Some(encoder) if encoder.config().speed != speed => {
+                encoder.set_speed(speed);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the encoder takes less time than the operator set.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.config().is_some_and(|config| config.speed != self.normal_speed())
     }
 
     /// Pictures of this size come next. When it changes, returns the bits a second that would be of use.
@@ -136,6 +151,13 @@ impl Egress {
     /// What the encoder was made from, with the bitrate in force.
     pub(super) fn config(&self) -> Option<&EncoderConfig> {
         self.encoder.as_ref().map(Encoder::config)
+    }
+
+    fn normal_speed(&self) -> Speed {
+        match self.video.vp8_speed {
+            Vp8Speed::Balanced => Speed::Balanced,
+            Vp8Speed::Fast => Speed::Fast,
+        }
     }
 
     /// As much as is of use and the network is thought to carry, less what goes beside the picture.

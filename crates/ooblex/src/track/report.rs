@@ -1,15 +1,20 @@
-//! What a track says of itself once a second: to the browser, to the API, to Prometheus, and to the effect, which may trade
-//! quality for speed.
+//! What a track says of itself once a second: to the browser, to the API, to Prometheus. What it finds then also decides whether
+//! something is given up for want of CPU, or taken back.
 
 use std::time::{Duration, Instant};
 
-use ooblex_effects::Load;
+use ooblex_effects::Painter;
 use ooblex_pipeline::{DropReason, FrameCounts};
 use serde_json::{Value, json};
+use tracing::debug;
 
+use super::adaptation::{Advice, CONCESSIONS, Signs};
 use super::driver::Driver;
 use super::{TrackOutput, service};
 use crate::figures::round;
+
+/// Share of the workers' time in use above which the encoder stays hurried.
+const ROOM_WANTED: f64 = 0.8;
 
 /// What the figures were at the last report.
 pub(super) struct Report {
@@ -20,19 +25,17 @@ pub(super) struct Report {
     pub(super) busy: Duration,
     /// Sent since.
     pub(super) bytes: u64,
-    /// Frames handed to the broker since.
-    pub(super) offered: u32,
     /// Of the pictures that came, and of those that went out.
     pub(super) size: (u32, u32),
     pub(super) sent_size: (u32, u32),
-    /// Time in models since, and frames that it went to.
-    pub(super) analysing: (Duration, u32),
+    /// Time that compressed frames have waited for the track's thread since, and how many did.
+    pub(super) waited: (Duration, u32),
 }
 
 impl Report {
     /// Nothing has happened since.
     pub(super) fn new(at: Instant, counts: FrameCounts, busy: Duration) -> Self {
-        Self { at, counts, busy, bytes: 0, offered: 0, size: (0, 0), sent_size: (0, 0), analysing: (Duration::ZERO, 0) }
+        Self { at, counts, busy, bytes: 0, size: (0, 0), sent_size: (0, 0), waited: (Duration::ZERO, 0) }
     }
 }
 
@@ -45,17 +48,7 @@ impl Driver {
         let capacity = self.context.broker.capacity();
         let available = elapsed * capacity.workers.max(1) as f64;
         let utilisation = (capacity.busy.saturating_sub(self.report.busy).as_secs_f64() / available).min(1.0);
-        let replaced = counts.dropped(DropReason::Replaced) - before.dropped(DropReason::Replaced);
-        let (analysing, analysed) = self.report.analysing;
-        let load = Load {
-            offered: self.report.offered,
-            replaced: replaced as u32,
-            model_time: if analysed > 0 { analysing / analysed } else { Duration::ZERO },
-            utilisation: utilisation as f32,
-        };
-        if let Some(painter) = self.painters.get_mut(&self.settings.effect.name()) {
-            painter.on_load(&load);
-        }
+        self.adapt(&counts, utilisation);
         let stats = self.stats(elapsed, &counts, &before, utilisation);
         self.tell_metrics(now, (counts.shown - before.shown) as f64 / elapsed);
         self.figures.set_latest(stats.clone());
@@ -76,6 +69,36 @@ impl Driver {
             metrics.on_size_step(sent.0 < self.report.sent_size.0);
         }
         (self.report.size, self.report.sent_size) = (of, sent);
+    }
+
+    /// Gives something up if this second's frames found too little CPU, or takes something back if there was enough for a while.
+    fn adapt(&mut self, counts: &FrameCounts, utilisation: f64) {
+        let since = |reason| counts.dropped(reason) - self.report.counts.dropped(reason);
+        let (waited, frames) = self.report.waited;
+        let (behind, replaced) = (since(DropReason::Behind), since(DropReason::Replaced));
+        let (replaced_here, missed_elsewhere) = if self.context.broker.is_local() { (replaced, 0) } else { (0, replaced) };
+        let signs = Signs {
+            admitted: counts.admitted - self.report.counts.admitted,
+            missed_here: behind + replaced_here,
+            missed_elsewhere,
+            waited: waited.checked_div(frames).unwrap_or_default(),
+        };
+        let [encoder_speed, model_resolution] = CONCESSIONS;
+        let mut painter = self.painters.get_mut(&self.settings.effect.name());
+        let mut resize = |resize: &dyn Fn(&mut dyn Painter) -> bool| painter.as_mut().is_some_and(|painter| resize(painter.as_mut()));
+        let (step, direction) = match self.adaptation.on_report(&signs) {
+            Advice::Stay => return,
+            Advice::GiveUp if signs.is_short_here() && self.egress.set_hurried(true) => (encoder_speed, "down"),
+            Advice::GiveUp if resize(&|painter| painter.shrink_input()) => (model_resolution, "down"),
+            Advice::TakeBack if resize(&|painter| painter.grow_input(utilisation as f32)) => (model_resolution, "up"),
+            Advice::TakeBack if utilisation < ROOM_WANTED && self.egress.set_hurried(false) => (encoder_speed, "up"),
+            Advice::GiveUp | Advice::TakeBack => return,
+        };
+        if direction == "up" {
+            self.adaptation.taken_back();
+        }
+        self.context.metrics.on_adaptation(step, direction);
+        debug!(session = %self.id(), step, direction, ?signs, "adapts to the machine");
     }
 
     fn stats(&self, elapsed: f64, counts: &FrameCounts, before: &FrameCounts, utilisation: f64) -> Value {
@@ -105,6 +128,8 @@ impl Driver {
             "stages_ms": stages,
             "dropped": dropped,
             "worker_utilisation": round(utilisation),
+            "encoder_speed": if self.egress.is_hurried() { "hurried" } else { "normal" },
+            "model_input": self.model_input.map(|(width, height)| json!({"width": width, "height": height})),
             "placeholder": self.placeholder,
             "service": service::label(self.service()),
             "state": if shown > 0 { "live" } else { "waiting" },

@@ -1,0 +1,72 @@
+//! A machine that is short of CPU: what is given up, in which order, and that it comes back.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Gateway, PLENTY, Player, RedisServer, SMALL, Worker, delayed, play_together};
+use ooblex::client::Wish;
+use ooblex_pipeline::VideoCodec;
+use serde_json::json;
+
+/// The last word of the gateway on a session: what the encoder does, and the pixels of the model's input.
+fn state(player: &Player) -> Option<(String, u64)> {
+    let stats = player.heard(0, "stats").into_iter().next_back()?;
+    let side = |name: &str| stats["model_input"][name].as_u64().unwrap_or(0);
+    Some((stats["encoder_speed"].as_str()?.to_string(), side("width") * side("height")))
+}
+
+fn is_hurried(player: &Player) -> bool {
+    state(player).is_some_and(|(speed, _)| speed == "hurried")
+}
+
+fn steps(gateway: &Gateway, step: &str, direction: &str) -> f64 {
+    gateway.metric_of("ooblex_adaptations_total", &format!("step=\"{step}\",direction=\"{direction}\""))
+}
+
+#[test]
+fn an_encoder_hurries_while_frames_are_missed_and_takes_its_time_again() {
+    let gateway = Gateway::start("[diagnostics]\neffects = true\n", &["--workers", "1"]);
+    for codec in [VideoCodec::Vp8, VideoCodec::H264] {
+        let wish = Wish { codecs: vec![codec], effect: Some("delay".into()), params: json!({"ms": 100}), ..Wish::default() };
+        let mut player = Player::new(&gateway, &wish);
+        player.play_until_told(PLENTY, "the encoder to hurry", is_hurried);
+        let change = json!({"type": "set_effect", "params": {"ms": 0}, "id": 1});
+        player.change(SMALL.0, SMALL.1, &change);
+        player.play_until_told(PLENTY, "the encoder to take its time", |player| !is_hurried(player));
+        player.assert_sound();
+        assert!(steps(&gateway, "encoder_speed", "down") >= 1.0 && steps(&gateway, "encoder_speed", "up") >= 1.0);
+    }
+}
+
+#[test]
+fn models_get_smaller_pictures_after_the_encoder_hurries() {
+    let config = "[inference]\nthreads_per_frame = 1\n";
+    let gateway = Gateway::start(config, &["--workers", "1"]);
+    let wish = Wish { effect: Some("style_transfer".into()), ..Wish::default() };
+    let mut players: Vec<_> = (0..3).map(|_| Player::new(&gateway, &wish)).collect();
+    let mut first = None;
+    play_together(&mut players, (320, 240), PLENTY, "smaller inputs for all", |players| {
+        for player in players {
+            first = first.or(state(player).filter(|(_, pixels)| *pixels > 0).map(|(_, pixels)| pixels));
+            if let (Some((speed, pixels)), Some(first)) = (state(player), first)
+                && pixels < first
+            {
+                assert_eq!(speed, "hurried", "the encoder comes first");
+            }
+        }
+        first.is_some_and(|first| players.iter().all(|player| state(player).is_some_and(|(_, pixels)| 0 < pixels && pixels < first)))
+    });
+    assert!(steps(&gateway, "model_resolution", "down") >= 3.0);
+}
+
+#[test]
+fn busy_workers_elsewhere_do_not_hurry_the_encoder_here() {
+    let redis = RedisServer::start();
+    let gateway = Gateway::at(&redis.url());
+    let _worker = Worker::at(&redis.url());
+    gateway.wait_for_workers(1);
+    let mut player = delayed(&gateway, 200);
+    player.play_until_told(PLENTY, "four seconds of missed frames", |player| player.heard(0, "stats").len() >= 4);
+    assert!(gateway.dropped("replaced") > 20.0);
+    assert_eq!(player.heard(0, "stats").iter().filter(|stats| stats["encoder_speed"] == "hurried").count(), 0);
+}
