@@ -67,6 +67,28 @@ export function outlineOf({ width, height, planes: [, u, v] }, layout, [left, to
   return met / rays;
 }
 
+/**
+ * `[left, top, right, bottom]` of the one box that is drawn in green, in pixels of the picture; null where there is none. Its sides are where
+ * green takes up most of a column or row of chroma, and its edges are placed between them by how green the outermost one is.
+ */
+export function boxOf({ width, height, planes: [, u, v] }) {
+  const [wide, high] = [Math.ceil(width / 2), Math.ceil(height / 2)];
+  const green = (x, y) => Math.min(1, Math.max(0, (128 - u.data[y * u.stride + x * u.step]) / 42)) * Math.min(1, Math.max(0, (128 - v.data[y * v.stride + x * v.step]) / 81));
+  const sums = (count, across, at) => Array.from({ length: count }, (_, i) => Array.from({ length: across }, (_, j) => at(i, j)).reduce((sum, value) => sum + value * value, 0));
+  const [columns, rows] = [sums(wide, high, green), sums(high, wide, (y, x) => green(x, y))];
+  const edges = (lines) => {
+    const most = Math.max(...lines);
+    if (most < 10) return null;
+    const first = lines.findIndex((line) => line > most / 2);
+    const last = lines.findLastIndex((line) => line > most / 2);
+    // What a line lacks of a full one is how much of it lies outside the box; what spills over is how far the box reaches into the next.
+    const share = (index) => Math.min(1, (lines[index] ?? 0) / most);
+    return [2 * (first + 1 - share(first) - share(first - 1)), 2 * (last + share(last) + share(last + 1))];
+  };
+  const [across, down] = [edges(columns), edges(rows)];
+  return across && down ? [across[0], down[0], across[1], down[1]] : null;
+}
+
 /** Means of 32x24 blocks of Y, then U, then V. */
 export function thumbOf({ width, height, planes }) {
   const [columns, rows] = THUMB;

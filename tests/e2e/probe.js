@@ -11,7 +11,7 @@ window.probe = {
   kept: {},
   notes: [],
 
-  /** Measures each frame of `track` from now on; `only` is 'number' where speed counts. */
+  /** Measures each frame of `track` from now on; `only` is 'number' where speed counts, 'box' where a drawn box is looked for. */
   watch(name, track, only = 'all') {
     const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 8 }).readable.getReader();
     const records = (this.seen[name] = []);
@@ -24,7 +24,7 @@ window.probe = {
         const picture = await pictureOf(frame);
         const shown = `${frame.displayWidth}x${frame.displayHeight}`;
         frame.close();
-        const found = only === 'number' ? { number: numberOf(picture, this.layout) } : measure(picture, this.layout);
+        const found = only === 'number' ? { number: numberOf(picture, this.layout) } : only === 'box' ? { box: boxOf(picture) } : measure(picture, this.layout);
         if (found.thumb) found.thumb = base64(found.thumb);
         records.push({ t, rtp, shown, width: picture.width, height: picture.height, ...found });
       }

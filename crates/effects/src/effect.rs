@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};
 
+use crate::found::Found;
 use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Parameter, Parameters};
 
@@ -68,6 +69,12 @@ pub trait Painter: Send {
     /// # Errors
     /// When the analysis is not of this effect's kind, or its sizes are not those of its data. The picture must then not be shown.
     fn compose(&mut self, picture: &mut I420, analysis: Option<&Analysis>, parameters: &Parameters) -> Result<(), ComposeError>;
+
+    /// What was found in the frame that was composed last, exactly where it was painted, for those who want it as data. `None` for
+    /// effects that look for nothing.
+    fn found(&self) -> Option<Vec<Found>> {
+        None
+    }
 
     /// Turns `picture`, which holds the source, into one that is safe to show while there is no analysis:
     /// nothing of the source may be recognised that the effect is there to hide.

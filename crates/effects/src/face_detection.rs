@@ -16,6 +16,7 @@ use ooblex_pipeline::{Analysis, EffectName, Face, I420, ModelInput, Rgb};
 
 use crate::drawing::{Canvas, Colour};
 use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
+use crate::found::Found;
 use crate::model::Extent::Fixed;
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
 use crate::parameters::{Kind, Parameter, Parameters};
@@ -231,6 +232,10 @@ impl Painter for FacePainter {
         Ok(())
     }
 
+    fn found(&self) -> Option<Vec<Found>> {
+        Some(self.faces.iter().map(|face| Found::face(None, face)).collect())
+    }
+
     /// An even grey: of a frame that was not looked at nothing is shown.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);
@@ -332,6 +337,21 @@ mod tests {
         assert!((steadied(&moved, &last).rect[0] - 0.43).abs() < 1e-6);
         let elsewhere = face(0.9, 0.8, 0.1, 0.2);
         assert_eq!(steadied(&elsewhere, &last), elsewhere);
+    }
+
+    #[test]
+    fn what_is_told_is_what_was_painted() {
+        let parameters = Parameters::defaults(&*PARAMETERS);
+        let mut painter = FaceDetection.painter();
+        for left in [0.40, 0.402] {
+            let faces = vec![face(0.9, left, 0.4, 0.2), face(0.5, 0.1, 0.1, 0.2)];
+            painter.compose(&mut I420::grey(640, 480, 100), Some(&Analysis::Faces(faces)), &parameters).unwrap();
+        }
+        let found = painter.found().unwrap();
+        assert_eq!(found.len(), 1, "a face below the threshold is not painted");
+        let [left, ..] = found[0].rect.unwrap();
+        assert!(left > 0.4 && left < 0.4015, "{left}: held back, as in the picture");
+        assert_eq!((found[0].label.as_ref(), found[0].names.len(), found[0].points.len()), ("face", 6, 6));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod delay;
 mod drawing;
 mod effect;
 mod face_detection;
+mod found;
 mod list;
 mod model;
 mod none;
@@ -18,6 +19,7 @@ mod pixels;
 mod style_transfer;
 
 pub use effect::{ComposeError, Effect, Painter, WhenSlow};
+pub use found::Found;
 pub use list::{diagnostics, effects, find};
 pub use model::{
     Backend, Device, DeviceError, Extent, Input, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime, RuntimeError,

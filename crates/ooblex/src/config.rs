@@ -165,6 +165,8 @@ pub struct Limits {
     pub body_kib: usize,
     /// Pixels of a frame, in thousands.
     pub frame_kilopixels: u32,
+    /// Readers of the events of one session.
+    pub event_readers: usize,
 }
 
 /// `[effects.NAME]`
@@ -253,7 +255,7 @@ impl Default for Inference {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 256, body_kib: 256, frame_kilopixels: 2100 }
+        Self { sessions: 256, body_kib: 256, frame_kilopixels: 2100, event_readers: 8 }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The words of the data channel `control`: JSON, one object a message.
 
-use ooblex_pipeline::{EffectName, Face, FrameSeq, MediaTime};
+use ooblex_effects::Found;
+use ooblex_pipeline::{EffectName, FrameSeq, MediaTime};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::figures::round;
 use crate::problem::{Problem, ProblemKind};
@@ -50,29 +51,60 @@ pub(crate) fn error(id: &Value, problem: &Problem) -> String {
     json!({"type": "error", "id": id, "problem": problem}).to_string()
 }
 
+/// Why a gateway ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goodbye {
+    /// Somebody asked for it through the API: the browser is not to come back by itself.
+    Ended,
+    /// The gateway stops, perhaps to start again.
+    Stopping,
+    /// The track broke.
+    Broken,
+}
+
+/// The last message of a session that the gateway ends.
+pub(crate) fn bye(why: Goodbye) -> String {
+    let reason = match why {
+        Goodbye::Ended => "ended",
+        Goodbye::Stopping => "stopping",
+        Goodbye::Broken => "broken",
+    };
+    json!({"type": "bye", "reason": reason}).to_string()
+}
+
 /// Whether frames of the effect reach a worker, when that has changed.
 pub(crate) fn service(effect: &EffectName, state: &str) -> String {
     json!({"type": "service", "effect": effect, "state": state}).to_string()
 }
 
-/// The faces in a shown frame of `width × height` pixels, boxes and keypoints in its pixels.
-pub(crate) fn detections(seq: FrameSeq, timestamp: MediaTime, width: u32, height: u32, faces: &[Face]) -> String {
-    let x = |v: f32| round(f64::from(v) * f64::from(width));
-    let y = |v: f32| round(f64::from(v) * f64::from(height));
-    let faces: Vec<_> = faces
-        .iter()
-        .map(|face| {
-            let [left, top, right, bottom] = face.rect;
-            let names = ["right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear"];
-            let keypoints: serde_json::Map<String, Value> =
-                names.iter().zip(face.keypoints).map(|(name, [kx, ky])| (name.to_string(), json!([x(kx), y(ky)]))).collect();
-            json!({"score": round(face.score.into()), "box": [x(left), y(top), x(right), y(bottom)], "keypoints": keypoints})
-        })
-        .collect();
-    json!({
+/// What was found in a shown frame of `width × height` pixels, boxes and points in its pixels.
+pub(crate) fn detections(seq: FrameSeq, timestamp: MediaTime, (width, height): (u32, u32), found: &[Found]) -> String {
+    let place = |[x, y]: [f32; 2]| [round(f64::from(x) * f64::from(width)), round(f64::from(y) * f64::from(height))];
+    let told = |thing: &Found| {
+        let mut told = json!({"label": thing.label, "score": round(thing.score.into())});
+        if let Some(id) = thing.id {
+            told["id"] = json!(id);
+        }
+        if let Some([left, top, right, bottom]) = thing.rect {
+            told["box"] = json!([place([left, top]), place([right, bottom])].concat());
+        }
+        let points = thing.points.iter().map(|point| json!(place(*point)));
+        if thing.names.len() == thing.points.len() && !thing.points.is_empty() {
+            told["keypoints"] = thing.names.iter().map(ToString::to_string).zip(points).collect::<Map<_, _>>().into();
+        } else if !thing.points.is_empty() {
+            told["points"] = points.collect();
+        }
+        told
+    };
+    let (faces, objects): (Vec<_>, Vec<_>) = found.iter().partition(|thing| thing.label == Found::FACE);
+    let [faces, objects] = [faces, objects].map(|things| things.into_iter().map(told).collect::<Vec<_>>());
+    let mut message = json!({
         "type": "detections", "sequence": seq, "timestamp": rtp(timestamp), "width": width, "height": height, "faces": faces,
-    })
-    .to_string()
+    });
+    if !objects.is_empty() {
+        message["objects"] = json!(objects);
+    }
+    message.to_string()
 }
 
 /// The timestamp as it stands in RTP packets: 32 bits.
@@ -95,10 +127,24 @@ mod tests {
 
     #[test]
     fn detections_are_in_pixels_of_the_frame() {
-        let face = Face { score: 0.5, rect: [0.25, 0.5, 0.5, 1.0], keypoints: [[0.5, 0.5]; 6] };
-        let text: Value = serde_json::from_str(&detections(FrameSeq(3), MediaTime((1 << 32) + 7), 640, 480, &[face])).unwrap();
-        assert_eq!(text["faces"][0]["box"], json!([160.0, 240.0, 320.0, 480.0]));
-        assert_eq!(text["faces"][0]["keypoints"]["nose"], json!([320.0, 240.0]));
-        assert_eq!(text["timestamp"], 7);
+        let named = Found {
+            id: Some(7),
+            label: Found::FACE.into(),
+            score: 0.5,
+            rect: Some([0.25, 0.5, 0.5, 1.0]),
+            points: vec![[0.5, 0.5]; 6],
+            names: &Found::KEYPOINTS,
+        };
+        let thing = Found { id: None, label: "cup".into(), rect: None, names: &[], ..named.clone() };
+        let text = detections(FrameSeq(3), MediaTime((1 << 32) + 7), (640, 480), &[named, thing]);
+        let told: Value = serde_json::from_str(&text).unwrap();
+        let points = |count| vec![json!([320.0, 240.0]); count];
+        let keypoints: Map<_, _> = Found::KEYPOINTS.map(String::from).into_iter().zip(points(6)).collect();
+        assert_eq!(
+            told["faces"],
+            json!([{"label": "face", "score": 0.5, "id": 7, "box": [160.0, 240.0, 320.0, 480.0], "keypoints": keypoints}])
+        );
+        assert_eq!(told["objects"], json!([{"label": "cup", "score": 0.5, "points": points(6)}]));
+        assert_eq!((&told["timestamp"], &told["sequence"]), (&json!(7), &json!(3)));
     }
 }

@@ -1,5 +1,7 @@
 //! The HTTP side of the gateway: the page, the offer, the API, health and metrics.
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,6 +44,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/effects", get(effects))
         .route("/api/sessions", get(sessions))
         .route("/api/sessions/{id}", get(session).patch(change_session).delete(end_session))
+        .route("/api/sessions/{id}/events", get(events::events))
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

@@ -11,6 +11,7 @@ pub mod check;
 pub mod client;
 pub mod config;
 mod control;
+pub mod events;
 pub mod figures;
 pub mod http;
 pub mod metrics;

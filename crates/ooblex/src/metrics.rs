@@ -79,6 +79,8 @@ pub struct Metrics {
     stray_datagrams: Counter,
     unsent_datagrams: Counter,
     adaptations: Family<AdaptationLabel, Counter>,
+    event_readers: Gauge,
+    events_lost: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -140,6 +142,8 @@ impl Metrics {
             stray_datagrams: Counter::default(),
             unsent_datagrams: Counter::default(),
             adaptations: Family::default(),
+            event_readers: Gauge::default(),
+            events_lost: Counter::default(),
         };
         register_about(&mut metrics.registry, about);
         metrics.register();
@@ -175,6 +179,8 @@ impl Metrics {
         r.register("datagrams_stray", "Datagrams that belonged to no session", self.stray_datagrams.clone());
         r.register("datagrams_unsent", "Datagrams that the system did not take", self.unsent_datagrams.clone());
         r.register("adaptations", "Things that tracks gave up for want of CPU (down) or took back (up)", self.adaptations.clone());
+        r.register("event_readers", "Readers of sessions' events over HTTP", self.event_readers.clone());
+        r.register("events_lost", "Events that a reader was too slow for", self.events_lost.clone());
     }
 
     /// What did not happen yet is told as zero, so that the first time is seen as a change.
@@ -310,6 +316,15 @@ impl Metrics {
 
     pub(crate) fn on_unsent_datagram(&self) {
         self.unsent_datagrams.inc();
+    }
+
+    /// A reader of events came, or went.
+    pub(crate) fn on_reader(&self, came: bool) {
+        self.event_readers.inc_by(if came { 1 } else { -1 });
+    }
+
+    pub(crate) fn on_lost_events(&self, lost: u64) {
+        self.events_lost.inc_by(lost);
     }
 }
 

@@ -45,6 +45,8 @@ pub enum ProblemKind {
     MethodNotAllowed,
     /// As many sessions as allowed are running.
     TooManySessions,
+    /// As many readers of a session's events as allowed are there.
+    TooManyReaders,
     /// No worker serves the effect now.
     NoWorker,
     /// The way to the workers is down.
@@ -102,6 +104,7 @@ impl ProblemKind {
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::TooManyReaders => ("too-many-readers", "The session has enough readers", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::BrokerDown => ("broker-down", "The workers can not be reached now", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::Unavailable => ("unavailable", "The gateway can not do this now", StatusCode::SERVICE_UNAVAILABLE),

@@ -19,6 +19,7 @@ use str0m::rtp::VideoOrientation;
 use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
 use tracing::{debug, info};
 
+use crate::control::{self, Goodbye};
 use crate::metrics::{Direction, LineCounts};
 use crate::track::{TrackHandle, TrackInput, TrackOutput};
 
@@ -272,8 +273,9 @@ impl Session {
     }
 
     /// Says goodbye to the browser. The session is over.
-    pub fn close(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) {
-        if self.rtc.close().is_ok() {
+    pub(crate) fn close(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) {
+        let said = TrackOutput::Message { text: control::bye(goodbye), may_be_missed: false };
+        if self.on_track(now, said, send).is_ok() && self.rtc.close().is_ok() {
             _ = self.drain(now, send);
         }
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use ooblex_pipeline::EffectName;
 use serde_json::{Value, json};
 
+use crate::events::Reader;
 use crate::session::SessionId;
 use crate::settings::Settings;
 use crate::track::{TrackHandle, TrackInput};
@@ -22,6 +23,10 @@ struct Running {
     settings: Settings,
     started: Instant,
 }
+
+/// A session has as many readers of its events as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyReaders;
 
 impl Sessions {
     /// Notes a new session.
@@ -76,6 +81,13 @@ impl Sessions {
         if let Some(session) = self.lock().get_mut(&id) {
             session.settings = settings;
         }
+    }
+
+    /// A reader of the events of a session, of which it may have `limit` at a time; `None` when it is not running.
+    pub fn read_events(&self, id: SessionId, limit: usize) -> Option<Result<Reader, TooManyReaders>> {
+        let running = self.lock();
+        let session = running.get(&id)?;
+        Some(session.track.events.read(limit).ok_or(TooManyReaders))
     }
 
     /// One session with its live figures.

@@ -25,6 +25,7 @@ use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
 use tracing::error;
 
 use crate::config::Config;
+use crate::events::Events;
 use crate::figures::TrackFigures;
 use crate::metrics::Metrics;
 use crate::session::SessionId;
@@ -100,6 +101,8 @@ pub struct TrackHandle {
     metrics: Arc<Metrics>,
     /// Its live figures.
     pub figures: Arc<TrackFigures>,
+    /// What it finds and says.
+    pub events: Events,
 }
 
 impl TrackHandle {
@@ -152,7 +155,8 @@ pub struct Context {
 pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::io::Result<TrackHandle> {
     let (inbox, receiver) = bounded(INBOX);
     let figures = Arc::new(TrackFigures::new(context.metrics.clone()));
-    let handle = TrackHandle { inbox, ended: Arc::default(), metrics: context.metrics.clone(), figures };
+    let events = Events::new(context.metrics.clone());
+    let handle = TrackHandle { inbox, ended: Arc::default(), metrics: context.metrics.clone(), figures, events };
     let sink = handle.inbox.clone();
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
     // it full is seen with the next report.
@@ -161,9 +165,9 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
         Notice::ServiceChanged => _ = sink.try_send(TrackInput::ServiceChanged),
     };
     context.broker.open_track(id.track(), Box::new(told));
-    let (ended, figures) = (handle.ended.clone(), handle.figures.clone());
+    let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
     let run = move || {
-        let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, figures).run(&receiver, &ended));
+        let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, figures, events).run(&receiver, &ended));
         if catch_unwind(driven).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");
             context.broker.close_track(id.track());

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use crate::config;
+use crate::control::Goodbye;
 use crate::metrics::Metrics;
 use crate::session::{End, Session, SessionId};
 use crate::sessions::Sessions;
@@ -55,7 +56,7 @@ pub enum TransportError {
 enum Command {
     Add(Box<Session>),
     Track(SessionId, TrackOutput),
-    End(SessionId),
+    End(SessionId, Goodbye),
     Stop(oneshot::Sender<()>),
 }
 
@@ -78,12 +79,12 @@ impl TransportHandle {
 
     /// The session is to end.
     pub async fn end(&self, session: SessionId) {
-        _ = self.commands.send(Command::End(session)).await;
+        _ = self.commands.send(Command::End(session, Goodbye::Ended)).await;
     }
 
     /// The session can not go on: it ends as soon as the media thread comes to it, or by the browser's patience.
     pub fn abandon(&self, session: SessionId) {
-        _ = self.commands.try_send(Command::End(session));
+        _ = self.commands.try_send(Command::End(session, Goodbye::Broken));
     }
 
     /// Ends all sessions with a goodbye, then the thread.
@@ -252,8 +253,8 @@ impl MediaLoop {
                 self.with_session(id, Session::on_timeout);
             }
             Command::Track(id, output) => self.with_session(id, |session, now, send| session.on_track(now, output, send)),
-            Command::End(id) => self.with_session(id, |session, now, send| {
-                session.close(now, send);
+            Command::End(id, goodbye) => self.with_session(id, |session, now, send| {
+                session.close(now, goodbye, send);
                 Err(End::Requested)
             }),
             Command::Stop(_) => {}
@@ -342,7 +343,7 @@ impl MediaLoop {
 
     fn stop(&mut self) {
         let ids: Vec<_> = self.sessions.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.on_command(Command::End(id)));
+        ids.into_iter().for_each(|id| self.on_command(Command::End(id, Goodbye::Stopping)));
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use ooblex_codec::{DecodeError, Decoder, Rotation, Undecodable, rotate};
-use ooblex_effects::Painter;
+use ooblex_effects::{ComposeError, Painter};
 use ooblex_pipeline::{
     Admission, Analysis, Completion, DropReason, EffectName, EncodedFrame, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime,
     Outcome, Release, Track,
@@ -24,6 +24,7 @@ use super::service::Told;
 use super::viewing::Watch;
 use super::{Context, INBOX, TrackInput, TrackOutput};
 use crate::control::{self, Request};
+use crate::events::{Events, Kind};
 use crate::figures::{Stage, TrackFigures};
 use crate::problem::{Problem, ProblemKind};
 use crate::session::SessionId;
@@ -60,6 +61,7 @@ pub(super) struct Driver {
     pub(super) context: Arc<Context>,
     id: SessionId,
     pub(super) figures: Arc<TrackFigures>,
+    events: Events,
     pub(super) track: Track<Pending, Analysed>,
     next_seq: FrameSeq,
     pub(super) settings: Rc<Settings>,
@@ -95,7 +97,7 @@ struct Shown {
 }
 
 impl Driver {
-    pub(super) fn new(context: Arc<Context>, id: SessionId, settings: Settings, figures: Arc<TrackFigures>) -> Self {
+    pub(super) fn new(context: Arc<Context>, id: SessionId, settings: Settings, figures: Arc<TrackFigures>, events: Events) -> Self {
         let frames = &context.config.frames;
         let track = Track::new(settings.mode, frames.sampling(), frames.patience());
         let report = Report::new(Instant::now(), FrameCounts::default(), context.broker.capacity().busy);
@@ -104,6 +106,7 @@ impl Driver {
             context,
             id,
             figures,
+            events,
             track,
             next_seq: FrameSeq(0),
             settings: Rc::new(settings),
@@ -374,10 +377,14 @@ impl Driver {
         }
         let analysis = analysed.map(|analysed| &analysed.analysis);
         let painter = self.painter(&settings);
-        let composed = catch_unwind(AssertUnwindSafe(|| painter.compose(&mut picture, analysis, &settings.parameters)));
-        match composed {
-            Ok(Ok(())) => {}
+        let composed = catch_unwind(AssertUnwindSafe(|| {
+            painter.compose(&mut picture, analysis, &settings.parameters)?;
+            Ok(painter.found())
+        }));
+        let found = match composed {
+            Ok(Ok(found)) => found,
             Ok(Err(error)) => {
+                let error: ComposeError = error;
                 debug!(session = %self.id, %error, "compose failed");
                 return Err(DropReason::ComposeFailed);
             }
@@ -385,14 +392,14 @@ impl Driver {
                 self.painters.remove(&settings.effect.name());
                 return Err(DropReason::ComposeFailed);
             }
-        }
+        };
         let composed = Instant::now();
         self.figures.on_stage(Stage::Compose, composed - started);
         let timestamp = self.encode_and_send(&picture, capture, arrived).ok_or(DropReason::EncodeFailed)?;
         self.figures.on_stage(Stage::Encode, composed.elapsed());
-        if let Some(Analysis::Faces(faces)) = analysis {
-            let text = control::detections(seq, timestamp, picture.width(), picture.height(), faces);
-            self.send(TrackOutput::Message { text, may_be_missed: true });
+        if let Some(found) = found {
+            let text = control::detections(seq, timestamp, (picture.width(), picture.height()), &found);
+            self.tell(Kind::Detections, Some(seq), text);
         }
         let sent = Instant::now();
         if self.watch.on_shown(sent, arrived) {
@@ -477,6 +484,12 @@ impl Driver {
 
     pub(super) fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// Tells the browser something that it may miss, and whoever reads the session's events.
+    pub(super) fn tell(&self, kind: Kind, frame: Option<FrameSeq>, text: String) {
+        self.events.tell(kind, frame, &text);
+        self.send(TrackOutput::Message { text, may_be_missed: kind != Kind::Service });
     }
 
     pub(super) fn say(&self, text: String) {

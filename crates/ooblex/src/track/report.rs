@@ -10,7 +10,8 @@ use tracing::debug;
 
 use super::adaptation::{Advice, CONCESSIONS, Signs};
 use super::driver::Driver;
-use super::{TrackOutput, service};
+use super::service;
+use crate::events::Kind;
 use crate::figures::round;
 
 /// Share of the workers' time in use above which the encoder stays hurried.
@@ -52,7 +53,7 @@ impl Driver {
         let stats = self.stats(elapsed, &counts, &before, utilisation);
         self.tell_metrics(now, (counts.shown - before.shown) as f64 / elapsed);
         self.figures.set_latest(stats.clone());
-        self.send(TrackOutput::Message { text: stats.to_string(), may_be_missed: true });
+        self.tell(Kind::Stats, None, stats.to_string());
         self.flush_counts();
         let (busy, size, sent_size) = (capacity.busy, self.report.size, self.report.sent_size);
         self.report = Report { size, sent_size, ..Report::new(now, counts, busy) };

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::driver::Driver;
 use crate::control;
+use crate::events::Kind;
 use crate::problem::{Problem, ProblemKind, start_a_worker};
 
 /// What the browser knows.
@@ -63,7 +64,7 @@ impl Driver {
         if let Some(problem) = problem {
             self.say(control::error(&Value::Null, &problem));
         }
-        self.say(control::service(&effect, label(service)));
+        self.tell(Kind::Service, None, control::service(&effect, label(service)));
     }
 }
 

@@ -1,0 +1,177 @@
+//! What a track finds and says, for readers over HTTP: a ring of the newest events that any number of them read at their own pace.
+//!
+//! The track writes and never waits. A reader who is slower than the events come loses the oldest of those that it has not read, and
+//! is told how many. It knows nothing of HTTP, and what an event says was made elsewhere.
+
+use std::sync::Arc;
+
+use ooblex_pipeline::FrameSeq;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::metrics::Metrics;
+
+/// Events that a reader may be behind: two seconds of detections.
+const RING: usize = 64;
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What was found in a frame that was shown.
+    Detections,
+    /// The figures of the last second.
+    Stats,
+    /// Workers of the effect have come or gone.
+    Service,
+}
+
+impl Kind {
+    /// The name of the event, which is the type of its message.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Detections => "detections",
+            Kind::Stats => "stats",
+            Kind::Service => "service",
+        }
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// What it is about.
+    pub kind: Kind,
+    /// The frame that it belongs to, if it belongs to one.
+    pub frame: Option<FrameSeq>,
+    /// JSON, the same as on the data channel.
+    pub text: Arc<str>,
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub enum Told {
+    /// The next event.
+    Event(Event),
+    /// So many events came and went while the reader was busy.
+    Lost(u64),
+    /// The session is over; nothing comes any more.
+    End,
+}
+
+/// The writing end, which belongs to a session. Clones write to the same ring; when the last is gone, the readers' streams end.
+#[derive(Clone)]
+pub struct Events {
+    ring: broadcast::Sender<Event>,
+    metrics: Arc<Metrics>,
+}
+
+impl Events {
+    /// Without readers.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { ring: broadcast::Sender::new(RING), metrics }
+    }
+
+    /// Tells all readers. Costs next to nothing while there are none.
+    pub fn tell(&self, kind: Kind, frame: Option<FrameSeq>, text: &str) {
+        if self.ring.receiver_count() > 0 {
+            // It fails when the last reader has just gone.
+            _ = self.ring.send(Event { kind, frame, text: text.into() });
+        }
+    }
+
+    /// One more reader, from the next event on. `None` when `limit` are there already.
+    pub fn read(&self, limit: usize) -> Option<Reader> {
+        if self.ring.receiver_count() >= limit {
+            return None;
+        }
+        self.metrics.on_reader(true);
+        Some(Reader { ring: self.ring.subscribe(), metrics: self.metrics.clone() })
+    }
+}
+
+/// The reading end.
+pub struct Reader {
+    ring: broadcast::Receiver<Event>,
+    metrics: Arc<Metrics>,
+}
+
+impl Reader {
+    /// Waits for what is next.
+    pub async fn next(&mut self) -> Told {
+        match self.ring.recv().await {
+            Ok(event) => Told::Event(event),
+            Err(RecvError::Lagged(lost)) => {
+                self.metrics.on_lost_events(lost);
+                Told::Lost(lost)
+            }
+            Err(RecvError::Closed) => Told::End,
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.metrics.on_reader(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ooblex_broker::Broker;
+
+    use super::*;
+    use crate::metrics::About;
+
+    fn events() -> (Events, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None));
+        (Events::new(metrics.clone()), metrics)
+    }
+
+    fn tell(events: &Events, seqs: std::ops::Range<u64>) {
+        seqs.for_each(|seq| events.tell(Kind::Detections, Some(FrameSeq(seq)), "{}"));
+    }
+
+    async fn seqs(reader: &mut Reader) -> (Vec<u64>, u64) {
+        let (mut seqs, mut lost) = (Vec::new(), 0);
+        loop {
+            match reader.next().await {
+                Told::Event(event) => seqs.push(event.frame.unwrap().0),
+                Told::Lost(count) => lost += count,
+                Told::End => return (seqs, lost),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_the_oldest_events_is_told_how_many_and_others_lose_none() {
+        let (events, metrics) = events();
+        let (mut slow, mut quick) = (events.read(9).unwrap(), events.read(9).unwrap());
+        let mut read = Vec::new();
+        for seq in 0..200 {
+            tell(&events, seq..seq + 1);
+            let Told::Event(event) = quick.next().await else { panic!("an event was lost") };
+            read.push(event.frame.unwrap().0);
+        }
+        assert_eq!(read, (0..200).collect::<Vec<_>>());
+        drop(events);
+        assert_eq!(seqs(&mut slow).await, ((136..200).collect(), 136));
+        assert!(metrics.encode(&BTreeMap::new()).contains("ooblex_events_lost_total 136"), "{}", metrics.encode(&BTreeMap::new()));
+    }
+
+    #[tokio::test]
+    async fn readers_are_limited_and_one_who_leaves_makes_room() {
+        let (events, metrics) = events();
+        tell(&events, 0..3);
+        let (first, second) = (events.read(2).unwrap(), events.read(2).unwrap());
+        assert!(events.read(2).is_none());
+        drop(first);
+        let mut third = events.read(2).unwrap();
+        assert!(metrics.encode(&BTreeMap::new()).contains("ooblex_event_readers 2"));
+        drop(second);
+        tell(&events, 3..5);
+        drop(events);
+        assert_eq!(seqs(&mut third).await, (vec![3, 4], 0), "from where it began to read until the end");
+    }
+}

@@ -1,0 +1,52 @@
+//! `GET /api/sessions/{id}/events`: what a session finds and says, as server-sent events.
+//!
+//! Each event has the name and the JSON of the message on the data channel; those that belong to a frame have its sequence as their
+//! id. A reader who is too slow is told by an event `lost` how many it did not get. The stream ends with an event `end`, as the
+//! session does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::HeaderName;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde_json::json;
+
+use super::{Gateway, unknown_session};
+use crate::events::{Reader, Told};
+use crate::problem::{Problem, ProblemKind};
+use crate::session::SessionId;
+use crate::sessions::TooManyReaders;
+
+/// Something is sent at least this often, so that proxies keep the connection and a dead one is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Tells nginx to pass each event on at once.
+const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
+
+pub(super) async fn events(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let context = &gateway.context;
+    let limit = context.config.limits.event_readers;
+    let reader = SessionId::parse(&id).and_then(|id| context.sessions.read_events(id, limit)).ok_or_else(|| unknown_session(&id))?;
+    let reader = reader.map_err(|TooManyReaders| {
+        let detail = format!("session {id} has {limit} readers, as many as limits.event_readers allows: end one of them, or raise it");
+        Problem::new(ProblemKind::TooManyReaders, detail)
+    })?;
+    let events = stream::unfold(Some(reader), async |reader| Some(next(reader?).await));
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok(([UNBUFFERED], events).into_response())
+}
+
+/// The next event of a reader, and the reader if more may come.
+async fn next(mut reader: Reader) -> (Result<Event, std::convert::Infallible>, Option<Reader>) {
+    let named = |name: &str| Event::default().event(name);
+    match reader.next().await {
+        Told::Event(told) => {
+            let event = named(told.kind.label()).data(told.text);
+            (Ok(told.frame.into_iter().fold(event, |event, seq| event.id(seq.to_string()))), Some(reader))
+        }
+        Told::Lost(count) => (Ok(named("lost").data(json!({"type": "lost", "events": count}).to_string())), Some(reader)),
+        Told::End => (Ok(named("end").data(r#"{"type":"end"}"#)), None),
+    }
+}
