@@ -1,6 +1,7 @@
 //! `ooblex check`: what would keep the gateway from serving, found before it is started, each with its mend.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,18 +11,21 @@ use ooblex_effects::Device;
 use crate::config::Config;
 use crate::settings::Catalogue;
 use crate::start;
+use crate::tls::Certificate;
 use crate::transport::Transport;
 
 /// Redis has this long to be reached.
 const REACHED_WITHIN: Duration = Duration::from_secs(5);
 /// Workers have this long to be heard.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// A certificate that ends within so many days is told of.
+const SOON_DAYS: i32 = 14;
 
 /// What was found.
 enum Finding {
     /// As it should be.
     Fine(String),
-    /// The gateway serves, and not all that it could.
+    /// The gateway serves, and not all that it could, or not all whom it could.
     Poor(String),
     /// The gateway would not serve.
     Wrong(String),
@@ -33,9 +37,9 @@ pub fn check(config: &Config) -> bool {
         ("effects", fine_or_wrong(effects(config))),
         ("codecs", fine_or_wrong(codecs())),
         ("broker", broker(config)),
-        ("models", fine_or_wrong(models(config))),
-        ("http", fine_or_wrong(http(config))),
-        ("media", fine_or_wrong(media(config))),
+        ("models", models(config).unwrap_or_else(Finding::Wrong)),
+        ("http", http(config).unwrap_or_else(Finding::Wrong)),
+        ("media", media(config, is_container()).unwrap_or_else(Finding::Wrong)),
     ];
     for (what, finding) in &checks {
         match finding {
@@ -106,26 +110,28 @@ fn broker(config: &Config) -> Finding {
     ))
 }
 
-fn models(config: &Config) -> Result<String, String> {
+fn models(config: &Config) -> Result<Finding, String> {
     if config.serve_threads() == 0 {
         // It is told all the same, since `ooblex worker` reads the same configuration.
         let device = match config.inference.device {
             device if device == Device::default() => String::new(),
             device => format!("; the device {device} is tried where they run"),
         };
-        return Ok(format!("run in other processes, so none are loaded here{device}"));
+        return Ok(Finding::Fine(format!("run in other processes, so none are loaded here{device}")));
     }
     let catalogue = Catalogue::new(config).map_err(|problem| problem.detail)?;
     let workshop = start::workshop(config, &catalogue).map_err(|error| format!("{error:#}"))?;
     let runtime = &workshop.runtime;
-    let slow = runtime.warning().map(|warning| format!("; {warning}")).unwrap_or_default();
     let origin = runtime.origin().map(|path| format!(" ({})", path.display())).unwrap_or_default();
     let described = format!("{}{origin}, device {}", runtime.describe(), runtime.device());
     let broker = Broker::local();
     let workers = workshop.start(&broker, 1).map_err(|error| error.to_string())?;
     broker.close();
     workers.into_iter().for_each(|worker| _ = worker.join());
-    Ok(format!("all run on {described}{slow}"))
+    Ok(match runtime.warning() {
+        Some(slow) => Finding::Poor(format!("all run on {described}; {slow}")),
+        None => Finding::Fine(format!("all run on {described}")),
+    })
 }
 
 /// Waits until something holds, or for as long as it may take.
@@ -136,17 +142,82 @@ fn wait(most: Duration, holds: impl Fn() -> bool) {
     }
 }
 
-fn http(config: &Config) -> Result<String, String> {
+fn http(config: &Config) -> Result<Finding, String> {
     let listen = config.serve.listen;
-    TcpListener::bind(listen)
-        .map(|_| format!("TCP {listen} is free"))
-        .map_err(|error| format!("serve.listen: TCP {listen} can not be opened ({error}): choose another port with --listen"))
+    TcpListener::bind(listen).map_err(|error| {
+        format!(
+            "serve.listen: TCP {listen} can not be opened ({error}): choose another port with --listen; if it is Ooblex that runs there, \
+             ask it: ooblex check --health http://{listen}/readyz"
+        )
+    })?;
+    let Some(files) = config.tls() else {
+        return Ok(if listen.ip().is_loopback() {
+            Finding::Fine(format!("TCP {listen} is free; it is reached from this machine only, such as by a proxy with HTTPS"))
+        } else {
+            Finding::Poor(format!(
+                "TCP {listen} is free, without HTTPS: browsers on other machines give the page no camera. Put a proxy with HTTPS before \
+                 it (deploy/nginx), or set serve.tls_certificate and serve.tls_key"
+            ))
+        });
+    };
+    let about = Certificate::load(files).map_err(|error| error.to_string())?.about();
+    let (days, names) = (about.days_left, about.names.join(", "));
+    if days < 0 {
+        return Err(format!("serve.tls_certificate for {names} has ended: browsers refuse it. Have it issued anew"));
+    }
+    let found = format!("TCP {listen} is free; HTTPS for {names}, for another {days} days");
+    Ok(if days < SOON_DAYS { Finding::Poor(format!("{found}: have it issued anew")) } else { Finding::Fine(found) })
 }
 
-fn media(config: &Config) -> Result<String, String> {
+fn media(config: &Config, is_container: bool) -> Result<Finding, String> {
     let transport = Transport::bind(&config.media).map_err(|error| error.to_string())?;
     let addresses: Vec<_> = transport.candidates().iter().map(ToString::to_string).collect();
-    let private = transport.candidates().iter().all(|address| address.ip().is_loopback());
-    let reach = if private { "; only this machine reaches it: set media.advertise" } else { "" };
-    Ok(format!("UDP {} is free; browsers are told {}{reach}", config.media.listen, addresses.join(", ")))
+    let found = format!("UDP {} is free; browsers are told {}", config.media.listen, addresses.join(", "));
+    let ips: Vec<_> = transport.candidates().iter().map(|address| address.ip()).collect();
+    let complaint = unreachable(&ips, !config.media.advertise.is_empty(), is_container);
+    Ok(complaint.map_or_else(|| Finding::Fine(found.clone()), |complaint| Finding::Poor(format!("{found}; {complaint}"))))
+}
+
+/// Who would not reach these addresses, and the mend. `advertised`: the operator has named them.
+fn unreachable(addresses: &[IpAddr], advertised: bool, is_container: bool) -> Option<&'static str> {
+    if addresses.iter().all(IpAddr::is_loopback) {
+        return Some("only this machine reaches it: set media.advertise to the address by which browsers reach this machine");
+    }
+    if is_container && !advertised {
+        return Some(
+            "this is a container, and its own addresses are seldom reached from without: set media.advertise to the address of its host, \
+             and publish the UDP port under the same number",
+        );
+    }
+    let is_local = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local(),
+    };
+    (!advertised && addresses.iter().all(is_local)).then_some(
+        "all of them are private: browsers of the same network reach it. For others, set media.advertise to the public address, whose UDP \
+         port is forwarded to here",
+    )
+}
+
+/// Whether this process seems to run in a container.
+fn is_container() -> bool {
+    let marks = ["/.dockerenv", "/run/.containerenv"];
+    marks.iter().any(|mark| Path::new(mark).exists()) || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_others_do_not_reach_are_told_with_their_mend() {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let says = |texts: &[&str], advertised, is_container| unreachable(&ips(texts), advertised, is_container).unwrap_or_default();
+        assert!(says(&["127.0.0.1"], true, false).contains("only this machine"));
+        assert!(says(&["172.17.0.2", "127.0.0.1"], false, true).contains("container"));
+        assert!(says(&["192.168.1.5", "127.0.0.1"], false, false).contains("private"));
+        assert_eq!(says(&["192.168.1.5"], true, true), "", "whoever names an address knows its network");
+        assert_eq!(says(&["203.0.113.7", "10.0.0.4"], false, false), "");
+        assert!(says(&["fd00::1"], false, false).contains("private"));
+    }
 }

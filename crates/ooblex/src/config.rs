@@ -16,6 +16,7 @@ use ooblex_effects::Device;
 use ooblex_pipeline::{Patience, Sampling};
 use serde::{Deserialize, Serialize};
 
+use crate::tls::Files;
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
 pub use words::AutoOr;
 use words::{names, optional_word, parsed, shown, word};
@@ -60,6 +61,10 @@ pub struct Serve {
     pub default_effect: String,
     /// Origins of other hosts' pages that may use the API; `*` stands for all.
     pub allow_origins: Vec<String>,
+    /// PEM file of the certificate for HTTPS; none: plain HTTP.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// `[worker]`
@@ -204,6 +209,19 @@ pub struct Diagnostics {
 pub struct Log {
     /// A filter such as `info` or `ooblex=debug,str0m=warn`.
     pub filter: String,
+    /// How a line is written.
+    #[serde(deserialize_with = "word")]
+    pub format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line, for machines.
+    Json,
 }
 
 impl Default for Serve {
@@ -213,6 +231,8 @@ impl Default for Serve {
             workers: AutoOr::Auto,
             default_effect: "background_blur".into(),
             allow_origins: Vec::new(),
+            tls_certificate: None,
+            tls_key: None,
         }
     }
 }
@@ -261,7 +281,7 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info,str0m=error,ort=warn".into() }
+        Self { filter: "info,str0m=error,ort=warn".into(), format: LogFormat::Text }
     }
 }
 
@@ -325,6 +345,12 @@ impl Config {
         self.worker.threads.number_or(cores) as usize
     }
 
+    /// The files for HTTPS, if that is wanted.
+    pub fn tls(&self) -> Option<Files> {
+        let (certificate, key) = (self.serve.tls_certificate.clone()?, self.serve.tls_key.clone()?);
+        Some(Files { certificate, key })
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let senseless = |what: &str| Err(ConfigError::Senseless(what.into()));
         let video = &self.video;
@@ -351,6 +377,11 @@ impl Config {
         }
         if self.limits.frame_kilopixels == 0 || self.limits.sessions == 0 || self.limits.body_kib == 0 {
             return senseless("limits must be above 0");
+        }
+        if self.serve.tls_certificate.is_some() != self.serve.tls_key.is_some() {
+            return senseless(
+                "serve.tls_certificate and serve.tls_key belong together: name both PEM files for HTTPS, or none for plain HTTP",
+            );
         }
         self.broker.check()
     }

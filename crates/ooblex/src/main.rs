@@ -1,12 +1,11 @@
 //! The command line.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use ooblex::config::Config;
+use ooblex::reload::Reload;
 use ooblex::settings::Catalogue;
 use serde_json::{Map, Value};
 
@@ -57,6 +56,9 @@ enum Command {
         /// Only print the configuration that is in force.
         #[arg(long)]
         print: bool,
+        /// Only ask a gateway or worker that runs, such as http://127.0.0.1:8000/healthz, whether it is well.
+        #[arg(long, value_name = "URL", conflicts_with = "print")]
+        health: Option<String>,
         #[command(flatten)]
         serve: ServeFlags,
     },
@@ -152,10 +154,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(_) => Vec::new(),
     };
     let config = Config::load(cli.config.as_deref(), &flags)?;
-    start_logging(&config.log.filter)?;
+    let logs = ooblex::logs::start(&config.log)?;
+    let file = cli.config.clone();
+    let reload = Reload::new(logs, move || Config::load(file.as_deref(), &flags));
     match cli.command {
-        Command::Serve(_) => ooblex::serve::serve(config)?,
-        Command::Worker(_) => ooblex::worker::worker(&config)?,
+        Command::Serve(_) => ooblex::serve::serve(config, &reload)?,
+        Command::Worker(_) => ooblex::worker::worker(&config, &reload)?,
         Command::Apply { effect, parameters, input, output, .. } => {
             let parameters = Value::Object(Map::from_iter(parameters));
             ooblex::apply::apply(&config, &effect, &parameters, &input, &output)?;
@@ -163,6 +167,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(options) => ooblex::bench::bench(&options)?,
         Command::Effects { json, .. } => list_effects(&config, json)?,
         Command::Check { print: true, .. } => println!("{}", serde_json::to_string_pretty(&config)?),
+        Command::Check { health: Some(url), .. } => match ooblex::health::health(&url) {
+            Ok(answer) => println!("{answer}"),
+            Err(error) => anyhow::bail!(error),
+        },
         Command::Check { .. } => {
             if !ooblex::check::check(&config) {
                 return Ok(ExitCode::FAILURE);
@@ -170,16 +178,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Logs go to standard error; standard output is for results.
-fn start_logging(filter: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(filter)
-        .with_context(|| format!("log.filter '{filter}' is not understood: write 'info' or 'ooblex=debug,str0m=warn'"))?;
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false).init();
-    Ok(())
 }
 
 fn list_effects(config: &Config, json: bool) -> anyhow::Result<()> {

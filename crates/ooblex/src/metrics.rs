@@ -8,6 +8,8 @@ mod viewing;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ooblex_broker::Broker;
@@ -24,6 +26,7 @@ use prometheus_client::registry::Registry;
 use crate::figures::Stage;
 use crate::problem::ProblemKind;
 use crate::session::{End, SetUp};
+use crate::tls::Certificate;
 use crate::track::CONCESSIONS;
 use crate::workers::Ledger;
 use broker::BrokerFigures;
@@ -58,6 +61,8 @@ impl About {
 pub struct Metrics {
     registry: Registry,
     offers: Family<ResultLabel, Counter>,
+    certificate: OnceLock<Arc<Certificate>>,
+    certificate_days_left: Gauge<f64, AtomicU64>,
     sessions_limit: Gauge,
     set_ups: SetUps,
     viewings: Viewings,
@@ -121,6 +126,8 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("ooblex"),
             offers: Family::default(),
+            certificate: OnceLock::new(),
+            certificate_days_left: Gauge::default(),
             sessions_limit: Gauge::default(),
             set_ups: SetUps::new(),
             viewings: Viewings::new(),
@@ -160,6 +167,8 @@ impl Metrics {
         r.register("offers", "SDP offers by result: accepted, or the kind of problem", self.offers.clone());
         self.set_ups.register(r);
         r.register("sessions_limit", "Sessions that may run at a time, by limits.sessions", self.sessions_limit.clone());
+        let help = "Days until the certificate of serve.tls_certificate ends; infinite where a proxy has it";
+        r.register("certificate_days_left", help, self.certificate_days_left.clone());
         self.viewings.register(r);
         self.network.register(r);
         r.register("frames_received", "Encoded frames that came in whole", self.frames_received.clone());
@@ -210,8 +219,14 @@ impl Metrics {
         }
     }
 
+    /// The certificate of this process's HTTPS.
+    pub(crate) fn watch_certificate(&self, certificate: Arc<Certificate>) {
+        _ = self.certificate.set(certificate);
+    }
+
     /// In the OpenMetrics text format. `sessions`: how many ask for each effect.
     pub fn encode(&self, sessions: &BTreeMap<EffectName, usize>) -> String {
+        self.certificate_days_left.set(self.certificate.get().map_or(f64::INFINITY, |one| one.about().days_left.into()));
         self.set_ups.running.set(sessions.values().sum::<usize>() as i64);
         for (effect, count) in sessions {
             self.set_ups.by_effect.get_or_create(&EffectLabel { effect: effect.to_string() }).set(*count as i64);

@@ -1,5 +1,6 @@
 //! `ooblex serve`: the gateway, with workers of its own or with those that share its broker.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,20 +12,26 @@ use crate::config::Config;
 use crate::http::{Gateway, router};
 use crate::metrics::{About, Metrics};
 use crate::negotiate::Endpoint;
+use crate::reload::Reload;
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
 use crate::start::{self, Signals};
+use crate::tls::{Certificate, TlsListener};
 use crate::track::Context;
 use crate::transport::Transport;
+
+/// What serves HTTP or HTTPS.
+type BoxFuture = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
 
 /// Runs the gateway until SIGINT or SIGTERM; a second one ends it at once.
 ///
 /// # Errors
 /// When something that it needs is not there: a port, a model, a library, a broker. The message says how to mend it.
-pub fn serve(config: Config) -> anyhow::Result<()> {
+pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let started = Instant::now();
     let catalogue = Catalogue::new(&config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
     let http = start::listen(config.serve.listen, "serve.listen", "OOBLEX_SERVE__LISTEN")?;
+    let certificate = config.tls().map(Certificate::load).transpose()?.map(Arc::new);
     let transport = Transport::bind(&config.media)?;
     let broker = start::broker(&config)?;
     broker.open_gateway();
@@ -36,6 +43,9 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     str0m::crypto::from_feature_flags().install_process_default();
     let ledger = workshop.as_ref().map(|workshop| workshop.ledger.as_ref());
     let metrics = Arc::new(Metrics::new(&about, &broker, &catalogue.analysed(), ledger));
+    if let Some(certificate) = &certificate {
+        metrics.watch_certificate(certificate.clone());
+    }
     metrics.know(catalogue.effects().iter().map(|effect| effect.name()), config.limits.sessions);
     let sessions = Arc::new(Sessions::default());
     let endpoint = Endpoint { candidates: transport.candidates().to_vec(), start_bitrate_bps: config.video.start_bitrate_kbps * 1000 };
@@ -58,10 +68,21 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     threads.block_on(async {
         let mut signals = Signals::catch()?;
         let listener = TcpListener::from_std(http)?;
-        start::announce("Ooblex", listener.local_addr()?)?;
+        let address = listener.local_addr()?;
+        let config = &gateway.context.config;
+        let again = || reload.reload(config, certificate.as_deref());
+        let serving: BoxFuture = match &certificate {
+            None => Box::pin(axum::serve(listener, router(gateway.clone())).into_future()),
+            Some(certificate) => {
+                let watched = certificate.clone();
+                tokio::spawn(async move { watched.watch().await });
+                Box::pin(axum::serve(TlsListener::new(listener, certificate.clone())?, router(gateway.clone())).into_future())
+            }
+        };
+        start::announce("Ooblex", if certificate.is_some() { "https" } else { "http" }, address)?;
         tokio::select! {
-            served = axum::serve(listener, router(gateway)) => served.context("HTTP ended")?,
-            signal = signals.next() => info!("{signal} received: saying goodbye to all sessions"),
+            served = serving => served.context("HTTP ended")?,
+            signal = signals.next(again) => info!("{signal} received: saying goodbye to all sessions"),
         }
         tokio::spawn(async move { signals.end_at_next().await });
         transport.stop().await;

@@ -68,16 +68,17 @@ pub(crate) fn listen(address: SocketAddr, option: &str, variable: &str) -> anyho
 }
 
 /// Says on standard output, for people and for programs that start this one, that `what` serves at an address.
-pub(crate) fn announce(what: &str, address: SocketAddr) -> std::io::Result<()> {
+pub(crate) fn announce(what: &str, scheme: &str, address: SocketAddr) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{what} is ready: http://{address}/")?;
+    writeln!(out, "{what} is ready: {scheme}://{address}/")?;
     out.flush()
 }
 
-/// The signals that ask the process to end.
+/// The signals that ask the process to end, or to read its configuration again.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -86,20 +87,27 @@ impl Signals {
     /// # Errors
     /// When the system does not let us.
     pub(crate) fn catch() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// Waits for the next one. Returns its name.
-    pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+    /// Waits for the next one that asks the process to end. Returns its name. At each SIGHUP before, `reload` is called.
+    pub(crate) async fn next(&mut self, reload: impl Fn()) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.hang_up.recv() => reload(),
+            }
         }
     }
 
     /// Ends the process when another one comes: whoever asks twice does not want to wait.
     pub(crate) async fn end_at_next(&mut self) {
-        let signal = self.next().await;
+        let signal = self.next(|| {}).await;
         warn!("{signal} received again: ending at once");
         std::process::exit(130);
     }

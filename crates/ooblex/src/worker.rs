@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::http::{lines, metrics_text};
 use crate::metrics::{About, WorkerMetrics};
+use crate::reload::Reload;
 use crate::settings::Catalogue;
 use crate::start::{self, Signals};
 use crate::workers::Ledger;
@@ -39,7 +40,7 @@ struct Worker {
 ///
 /// # Errors
 /// When something that they need is not there: a broker, a port, a model, a device. The message says how to mend it.
-pub fn worker(config: &Config) -> anyhow::Result<()> {
+pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
     let started = Instant::now();
     if !config.broker.is_shared() {
         bail!(
@@ -72,11 +73,11 @@ pub fn worker(config: &Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut signals = Signals::catch()?;
         let listener = TcpListener::from_std(http)?;
-        start::announce("Ooblex worker", listener.local_addr()?)?;
+        start::announce("Ooblex worker", "http", listener.local_addr()?)?;
         let mut serving = tokio::spawn(axum::serve(listener, router(worker.clone())).into_future());
         tokio::select! {
             served = &mut serving => served?.context("HTTP ended")?,
-            signal = signals.next() => info!("{signal} received: finishing what is in hand"),
+            signal = signals.next(|| reload.reload(config, None)) => info!("{signal} received: finishing what is in hand"),
         }
         worker.stopping.store(true, Ordering::Relaxed);
         broker.close();

@@ -92,7 +92,10 @@ fn every_flag_reaches_its_option() {
     let flags = "--listen 127.0.0.1:1 --media 127.0.0.1:2 --advertise 10.0.0.1 --advertise 10.0.0.2 --workers 5 --effect none --backend rten \
                  --models here --device cuda:1 --broker redis+unix:///run/redis.sock --effects delay,style_transfer --diagnostics";
     let printed = in_force(&flags.split(' ').collect::<Vec<_>>(), &[]);
-    assert_eq!(printed["serve"], serde_json::json!({"listen": "127.0.0.1:1", "workers": 5, "default_effect": "none", "allow_origins": []}));
+    assert_eq!(
+        printed["serve"],
+        serde_json::json!({"listen": "127.0.0.1:1", "workers": 5, "default_effect": "none", "allow_origins": [], "tls_certificate": null, "tls_key": null})
+    );
     assert_eq!(printed["media"], serde_json::json!({"listen": "127.0.0.1:2", "advertise": ["10.0.0.1", "10.0.0.2"]}));
     let inference = &printed["inference"];
     assert_eq!((&inference["backend"], &inference["models"], &inference["device"]), (&"rten".into(), &"here".into(), &"cuda:1".into()));
@@ -136,6 +139,8 @@ fn what_is_not_understood_is_refused_with_the_option_and_what_it_may_be() {
         ("frames.deadline_ms = 0", &["frames.deadline_ms", "above 0"]),
         ("serve.workers = 100000", &["serve.workers", "at most 1024"]),
         ("limits.sessions = 0", &["limits", "above 0"]),
+        ("log.format = 'xml'", &["log.format", "xml", "text", "json"]),
+        ("serve.tls_key = 'key.pem'", &["serve.tls_certificate", "serve.tls_key", "together"]),
         ("log.filter = 'a==b'", &["log.filter", "a==b", "write 'info'"]),
     ] {
         let path = scratch("refused.toml", file);

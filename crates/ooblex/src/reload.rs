@@ -1,0 +1,80 @@
+//! What SIGHUP does: the configuration is read again, and what can change while sessions run does.
+
+use serde_json::Value;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, ConfigError};
+use crate::logs::Logs;
+use crate::tls::Certificate;
+
+/// Options that change while the program runs.
+const CHANGEABLE: [&str; 1] = ["log.filter"];
+
+/// The way back to where the configuration came from.
+pub struct Reload {
+    load: Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+    logs: Logs,
+}
+
+impl Reload {
+    /// `load` reads the configuration as at the start.
+    pub fn new(logs: Logs, load: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static) -> Self {
+        Self { load: Box::new(load), logs }
+    }
+
+    /// Reads the configuration and the certificate again. What is wrong with them is logged, and what was in force before stays so.
+    pub fn reload(&self, current: &Config, certificate: Option<&Certificate>) {
+        if let Some(Err(error)) = certificate.map(Certificate::reload) {
+            error!("{error}; the certificate before stays in use");
+        }
+        let config = match (self.load)() {
+            Ok(config) => config,
+            Err(error) => return error!("{error}; what was in force stays so"),
+        };
+        match self.logs.set_filter(&config.log.filter) {
+            Ok(()) => info!(filter = config.log.filter, "the configuration was read again"),
+            Err(error) => error!("{error:#}; the filter before stays in force"),
+        }
+        let waiting: Vec<_> = differences(current, &config).into_iter().filter(|name| !CHANGEABLE.contains(&name.as_str())).collect();
+        if !waiting.is_empty() {
+            warn!("these options have changed and are in force from the next start on: {}", waiting.join(", "));
+        }
+    }
+}
+
+/// The names of the options that are not the same.
+fn differences(before: &Config, now: &Config) -> Vec<String> {
+    let as_json = |config| serde_json::to_value(config).unwrap_or_default();
+    let mut names = Vec::new();
+    differ("", &as_json(before), &as_json(now), &mut names);
+    names
+}
+
+fn differ(path: &str, before: &Value, now: &Value, names: &mut Vec<String>) {
+    match (before, now) {
+        (Value::Object(before), Value::Object(now)) => {
+            let added = now.keys().filter(|name| !before.contains_key(*name));
+            for name in before.keys().chain(added) {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                differ(&path, before.get(name).unwrap_or(&Value::Null), now.get(name).unwrap_or(&Value::Null), names);
+            }
+        }
+        _ if before != now => names.push(path.into()),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_named() {
+        let (before, mut now) = (Config::default(), Config::default());
+        assert!(differences(&before, &now).is_empty());
+        now.limits.sessions = 1;
+        now.log.filter = "debug".into();
+        now.serve.allow_origins = vec!["*".into()];
+        assert_eq!(differences(&before, &now), ["serve.allow_origins", "limits.sessions", "log.filter"]);
+    }
+}

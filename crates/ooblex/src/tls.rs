@@ -1,0 +1,325 @@
+//! HTTPS of `ooblex serve` itself, for those without a proxy before it: the certificate, and the listener that speaks TLS.
+//!
+//! A certificate is read again when its file changes or the process is told to reload; connections that stand are left alone. Whoever speaks
+//! plain HTTP to the port is sent to https.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use openssl::asn1::Asn1Time;
+use openssl::x509::X509;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, error, info, warn};
+
+/// A handshake may take this long.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Handshakes at a time; others wait to be accepted.
+const HANDSHAKES: usize = 256;
+/// Between two looks whether the files have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The first byte of a TLS connection: a record of its handshake.
+const HANDSHAKE_RECORD: u8 = 22;
+/// Longest head of a plain request that is read to find where it wanted to go, bytes.
+const MAX_HEAD: usize = 4096;
+
+/// A certificate that can not be used. The message names the file and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is missing or not readable, or is no PEM.
+    #[error("{option} {path} can not be used ({reason}): name a PEM file that this user may read")]
+    File {
+        /// What names it.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The key is not that of the certificate, or of a kind that is not known.
+    #[error(
+        "serve.tls_key {key} does not belong to the certificate in serve.tls_certificate {certificate} ({reason}): name the two that were issued together"
+    )]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What the library says.
+        reason: String,
+    },
+}
+
+/// Where certificate and key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// PEM: the certificate, and those that lead from it to an authority.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// What a certificate says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct About {
+    /// The names and addresses that it is for.
+    pub names: Vec<String>,
+    /// How many days it is still valid; negative when it has ended.
+    pub days_left: i32,
+}
+
+/// The certificate in use.
+pub struct Certificate {
+    files: Files,
+    current: RwLock<Current>,
+}
+
+struct Current {
+    key: Arc<CertifiedKey>,
+    about: About,
+    changed: Option<SystemTime>,
+}
+
+impl Certificate {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When they can not be used, which is said with the mend.
+    pub fn load(files: Files) -> Result<Self, TlsError> {
+        let current = RwLock::new(files.read()?);
+        Ok(Self { files, current })
+    }
+
+    /// Reads the files again. Connections from now on get what they hold.
+    ///
+    /// # Errors
+    /// When they can not be used; the certificate before stays in use.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let read = self.files.read()?;
+        info!(names = read.about.names.join(","), days_left = read.about.days_left, "the certificate was read again");
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = read;
+        Ok(())
+    }
+
+    /// What it says of itself.
+    pub fn about(&self) -> About {
+        self.read().about.clone()
+    }
+
+    /// Looks from time to time whether the files have changed, and reads them then.
+    pub async fn watch(&self) {
+        let mut refused = None;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let changed = self.files.changed();
+            if changed == self.read().changed || changed == refused {
+                continue;
+            }
+            if let Err(error) = self.reload() {
+                // Half-written files are whole the next time.
+                warn!("{error}; the certificate before stays in use");
+                refused = changed;
+            }
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.read().key.clone())
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Current, TlsError> {
+        let unusable = |option, path: &PathBuf, reason: String| TlsError::File { option, path: path.clone(), reason };
+        let certificate = |reason| unusable("serve.tls_certificate", &self.certificate, reason);
+        let changed = self.changed();
+        let pem = std::fs::read(&self.certificate).map_err(|error| certificate(error.to_string()))?;
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| certificate(error.to_string()))?;
+        if chain.is_empty() {
+            return Err(certificate("it holds no certificate".into()));
+        }
+        let about = about(&pem).map_err(|error| certificate(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unusable("serve.tls_key", &self.key, error.to_string()))?;
+        let provider = rustls::crypto::ring::default_provider();
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|error| TlsError::Mismatch {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Current { key: Arc::new(key), about, changed })
+    }
+
+    /// When one of them was written last.
+    fn changed(&self) -> Option<SystemTime> {
+        let written = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+        written(&self.certificate).max(written(&self.key))
+    }
+}
+
+fn about(pem: &[u8]) -> Result<About, openssl::error::ErrorStack> {
+    let certificate = X509::from_pem(pem)?;
+    let left = Asn1Time::days_from_now(0)?.diff(certificate.not_after())?;
+    // A certificate that ended a minute ago has no day left, and is over.
+    let over = left.days < 0 || left.secs < 0;
+    let days_left = if over { left.days.min(-1) } else { left.days };
+    let named = certificate.subject_alt_names();
+    let names = named.iter().flatten().filter_map(|name| match (name.dnsname(), name.ipaddress()) {
+        (Some(name), _) => Some(name.to_string()),
+        (_, Some([a, b, c, d])) => Some(std::net::Ipv4Addr::new(*a, *b, *c, *d).to_string()),
+        (_, Some(bytes)) => Some(std::net::Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string()),
+        _ => None,
+    });
+    Ok(About { names: names.collect(), days_left })
+}
+
+/// Takes connections and hands on those whose handshake went well.
+pub struct TlsListener {
+    address: SocketAddr,
+    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+}
+
+impl TlsListener {
+    /// Begins to take connections on a runtime of tokio.
+    ///
+    /// # Errors
+    /// When the listener has no address.
+    pub fn new(listener: TcpListener, certificate: Arc<Certificate>) -> io::Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let mut config = config.with_no_client_auth().with_cert_resolver(certificate);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let address = listener.local_addr()?;
+        let (sender, ready) = mpsc::channel(HANDSHAKES);
+        tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), sender));
+        Ok(Self { address, ready })
+    }
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        match self.ready.recv().await {
+            Some(connection) => connection,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file handles, most likely: others may end soon.
+                error!(%error, "no connection could be taken");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(HANDSHAKE_WITHIN, shake_hands(stream, &acceptor)).await {
+                Ok(Ok(Some(stream))) => _ = ready.send((stream, from)).await,
+                Ok(Ok(None)) => debug!(%from, "plain HTTP on the port of HTTPS"),
+                Ok(Err(error)) => debug!(%from, %error, "no TLS handshake"),
+                Err(_) => debug!(%from, "no TLS handshake within {HANDSHAKE_WITHIN:?}"),
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// `None`: it was no TLS, and was told so.
+async fn shake_hands(mut stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Option<TlsStream<TcpStream>>> {
+    stream.set_nodelay(true)?;
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
+        send_to_https(&mut stream).await?;
+        return Ok(None);
+    }
+    acceptor.accept(stream).await.map(Some)
+}
+
+async fn send_to_https(stream: &mut TcpStream) -> io::Result<()> {
+    let mut head = Vec::with_capacity(MAX_HEAD);
+    while head.len() < MAX_HEAD && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await? == 0 {
+            break;
+        }
+    }
+    let (status, location) = match wanted(&head) {
+        Some(url) => ("308 Permanent Redirect", format!("location: {url}\r\n")),
+        None => ("400 Bad Request", String::new()),
+    };
+    let body = "this port speaks HTTPS: write https:// in place of http://\n";
+    let length = body.len();
+    let answer =
+        format!("HTTP/1.1 {status}\r\n{location}content-type: text/plain\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// The address with https of what a plain request asks for.
+fn wanted(head: &[u8]) -> Option<String> {
+    let head = std::str::from_utf8(head).ok()?;
+    let mut lines = head.lines();
+    let path = lines.next()?.split(' ').nth(1).filter(|path| path.starts_with('/'))?;
+    let host = lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("host"))?.1.trim();
+    let is_fit = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    (!host.is_empty() && is_fit(host) && is_fit(path) && !host.contains('/')).then(|| format!("https://{host}{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_requests_are_sent_to_the_same_place_by_https() {
+        let request = "GET /a?b=c HTTP/1.1\r\nAccept: */*\r\nHOST: video.example:8443\r\n\r\n";
+        assert_eq!(wanted(request.as_bytes()).as_deref(), Some("https://video.example:8443/a?b=c"));
+        for strange in [
+            "",
+            "GET",
+            "GET http://h/ HTTP/1.1\r\nhost: h\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a b\r\n\r\n",
+            "\u{16}\u{3}",
+        ] {
+            assert_eq!(wanted(strange.as_bytes()), None, "{strange:?}");
+        }
+        assert_eq!(wanted(b"\xff\xfe"), None);
+    }
+}
