@@ -2,10 +2,11 @@
 # Sees to the system's packages: says nothing when all are there, installs with apt what is missing where that is allowed, and
 # otherwise prints the command that a person has to run.
 #
-# usage: install-packages.sh build|test|browser
+# usage: install-packages.sh build|test|browser|deploy
 #   build    what `cargo build` and fetching ONNX Runtime need
 #   test     a Redis and openssl for the tests; they start their own, on free ports, and leave the system's alone
 #   browser  a Chromium for the end-to-end tests
+#   deploy   nginx and Prometheus for the tests of deploy/, which start their own as well
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,8 +30,12 @@ missing() {
     browser)
         tools/find-chromium.sh >/dev/null || echo chromium
         ;;
+    deploy)
+        [ -x /usr/sbin/nginx ] || tool nginx nginx-light
+        tool promtool prometheus
+        ;;
     *)
-        echo "usage: install-packages.sh build|test|browser" >&2
+        echo "usage: install-packages.sh build|test|browser|deploy" >&2
         exit 2
         ;;
     esac

@@ -2,7 +2,7 @@
 # Runs the test suites one after the other, all of them even when one fails, and closes with their sum, "N passed, M failed",
 # read from what the runners printed.
 #
-# usage: test.sh [rust] [sdk] [e2e]
+# usage: test.sh [rust] [sdk] [e2e] [deploy]
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export NO_COLOR=1 CARGO_TERM_COLOR=never
@@ -54,11 +54,23 @@ e2e() {
     (cd tests/e2e && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
 }
 
-for name in "${@:-rust sdk e2e}"; do
+deploy() {
+    local chromium
+    tools/install-packages.sh deploy || return
+    tools/install-packages.sh test || return
+    tools/install-packages.sh browser || return
+    chromium=$(tools/find-chromium.sh) || return
+    # shellcheck disable=SC2046
+    cargo build --release --locked $(tools/cargo-features.sh) || return
+    (cd tests/e2e && npm ci --no-audit --no-fund) || return
+    (cd tests/deploy && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
+}
+
+for name in "${@:-rust sdk e2e deploy}"; do
     for one in $name; do
         case $one in
-        rust | sdk | e2e) ;;
-        *) echo "test.sh: there is no suite '$one': rust, sdk, e2e" >&2; exit 2 ;;
+        rust | sdk | e2e | deploy) ;;
+        *) echo "test.sh: there is no suite '$one': rust, sdk, e2e, deploy" >&2; exit 2 ;;
         esac
         if [ "$one" != rust ]; then
             node=$(tools/fetch-node.sh) || { failed=$((failed + 1)); continue; }

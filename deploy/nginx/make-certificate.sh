@@ -1,0 +1,23 @@
+#!/bin/sh
+# Makes a self-signed certificate when none is given, so that HTTPS works from the first start on: browsers warn of it once, and then
+# give the page the camera. Whoever puts fullchain.pem and privkey.pem there is left alone.
+set -eu
+folder=${TLS_FOLDER:-/etc/nginx/tls}
+certificate=$folder/fullchain.pem key=$folder/privkey.pem mark=$folder/self-signed
+
+if [ -s "$certificate" ] && [ -s "$key" ]; then
+    if [ ! -e "$mark" ] || openssl x509 -in "$certificate" -noout -checkend 2592000 >/dev/null; then exit 0; fi
+    echo "make-certificate: the self-signed certificate ends within 30 days; it is made anew"
+elif [ -e "$certificate" ] || [ -e "$key" ]; then
+    echo "make-certificate: $folder must hold both fullchain.pem and privkey.pem, and one of them is missing or empty" >&2
+    exit 1
+fi
+
+names=DNS:localhost
+for address in $(echo "${OOBLEX_ADVERTISE:-}" | tr ',' ' '); do names="$names,IP:$address"; done
+if [ -n "${OOBLEX_DOMAIN:-}" ]; then names="$names,DNS:$OOBLEX_DOMAIN"; fi
+umask 077
+touch "$mark"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj "/CN=${OOBLEX_DOMAIN:-ooblex}" \
+    -addext "subjectAltName=$names" -keyout "$key" -out "$certificate" 2>/dev/null
+echo "make-certificate: made a self-signed certificate for $names"
