@@ -9,7 +9,7 @@ SUITES ?= rust sdk e2e deploy
 FEATURES = $$(tools/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench bench-scaling deny packages onnxruntime cargo-deny clean
+.PHONY: help run build test check bench bench-scaling quality deny packages onnxruntime cargo-deny clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: build ## What a frame costs, by stage and on its way to workers; and the 
 	@tools/install-packages.sh browser
 	@export PATH="$$(tools/fetch-node.sh):$$PATH" CHROMIUM="$$(tools/find-chromium.sh)"; \
 		cd tests/e2e && npm ci --no-audit --no-fund && node latency.js
+
+quality: packages onnxruntime ## How steady and how right the effects are, before and after smoothing; of a clip with CLIP=file.y4m
+	cargo run --release --locked --quiet --package ooblex-effects --example quality -- $(CLIP)
 
 bench-scaling: build ## How 1 to 32 workers share frames, under overload as well, and what one Redis carries: ten minutes
 	@tools/install-packages.sh test

@@ -122,8 +122,7 @@ impl Painter for DelayPainter {
         match analysis {
             Some(Analysis::Picture(got)) if *got == pixel() => {}
             Some(Analysis::Picture(_)) => return refused("a picture other than one black pixel"),
-            Some(Analysis::Mask(_)) => return refused("a mask instead of a picture"),
-            Some(Analysis::Faces(_)) => return refused("faces instead of a picture"),
+            Some(other) => return refused(other.kind()),
             None => return refused("a frame that no worker has seen"),
         }
         let [luma, ..] = picture.planes_mut();

@@ -7,7 +7,9 @@
 //! **Result.** Candidates with `sigmoid(score) >= threshold`, best first; those that overlap the best by an IoU above 0.3 become
 //! one with it, by the mean weighted with the scores (MediaPipe's weighted non-maximum suppression).
 //!
-//! **Painting.** Boxes move a little less than the detections where these only tremble.
+//! **Painting.** [`crate::faces`] knows which face is which from frame to frame, holds still those that only tremble, and keeps those that
+//! are missed for a moment. A face that was there before needs less certainty than a new one, so the model is asked for a little
+//! more than the threshold says.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use ooblex_pipeline::{Analysis, EffectName, Face, I420, ModelInput, Rgb};
 
 use crate::drawing::{Canvas, Colour};
 use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
+use crate::faces::{LOYALTY, Seen, Tracker, faces_of, overlap};
 use crate::found::Found;
 use crate::model::Extent::Fixed;
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
@@ -35,6 +38,8 @@ const NUMBERS: usize = 16;
 const SAME_FACE: f32 = 0.3;
 /// Oldest detection that is painted on a newer frame.
 const MAX_AGE: Duration = Duration::from_millis(200);
+/// Frames for which a face that is missed is still painted.
+const KEPT: u32 = 8;
 /// Grey of the placeholder.
 const PLACEHOLDER_LUMA: u8 = 96;
 
@@ -164,15 +169,6 @@ fn merge(mut candidates: Vec<Face>) -> Vec<Face> {
     faces
 }
 
-/// Intersection over union; 0 for boxes without area.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let side = |axis: usize| (a[axis + 2].min(b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
-    let area = |rect: &[f32; 4]| (rect[2] - rect[0]).max(0.0) * (rect[3] - rect[1]).max(0.0);
-    let common = side(0) * side(1);
-    let all = area(a) + area(b) - common;
-    if all > 0.0 { common / all } else { 0.0 }
-}
-
 /// From pixels of the input to coordinates of the frame, which lies at `content` in it.
 fn in_frame(face: Face, content: [u32; 4]) -> Face {
     let [left, top, width, height] = content.map(|side| side as f32);
@@ -184,8 +180,7 @@ fn in_frame(face: Face, content: [u32; 4]) -> Face {
 #[derive(Default)]
 struct FacePainter {
     shrinker: Shrinker,
-    /// What was painted last.
-    faces: Vec<Face>,
+    tracker: Tracker,
 }
 
 impl Painter for FacePainter {
@@ -198,18 +193,17 @@ impl Painter for FacePainter {
         for (row, line) in rows.zip(frame.data.chunks_exact(3 * width as usize)) {
             row[3 * left as usize..][..line.len()].copy_from_slice(line);
         }
-        let arguments = vec![parameters.number("threshold") as f32];
+        let arguments = vec![parameters.number("threshold") as f32 * LOYALTY];
         ModelInput { picture: Rgb { width: WIDTH, height: HEIGHT, data }, content, arguments }
     }
 
     fn compose(&mut self, picture: &mut I420, analysis: Option<&Analysis>, parameters: &Parameters) -> Result<(), ComposeError> {
         let threshold = parameters.number("threshold") as f32;
-        let found = faces_of(analysis)?.iter().filter(|face| face.score >= threshold);
-        self.faces = found.map(|face| steadied(face, &self.faces)).collect();
+        self.tracker.update(faces_of(NAME, analysis)?.iter().map(|face| (face, &[][..])), threshold, KEPT);
         let [width, height] = [picture.width(), picture.height()];
         let pixel = |[x, y]: [f32; 2]| [(x, width), (y, height)].map(|(share, side)| (share.clamp(-1.0, 2.0) * side as f32).round() as i32);
         let mut canvas = Canvas::new(picture);
-        for face in &self.faces {
+        for Seen { face, .. } in self.tracker.found() {
             let [left, top] = pixel([face.rect[0], face.rect[1]]);
             let [right, bottom] = pixel([face.rect[2], face.rect[3]]);
             canvas.outline([left, top, right, bottom], Colour::GREEN);
@@ -221,7 +215,7 @@ impl Painter for FacePainter {
             }
         }
         if parameters.flag("labels") {
-            let count = match self.faces.len() {
+            let count = match self.tracker.found().len() {
                 0 => "no face".into(),
                 1 => "1 face".into(),
                 count => format!("{count} faces"),
@@ -233,7 +227,7 @@ impl Painter for FacePainter {
     }
 
     fn found(&self) -> Option<Vec<Found>> {
-        Some(self.faces.iter().map(|face| Found::face(None, face)).collect())
+        Some(self.tracker.told())
     }
 
     /// An even grey: of a frame that was not looked at nothing is shown.
@@ -248,37 +242,6 @@ fn letterbox(width: u32, height: u32) -> [u32; 4] {
     let inner_width = ((f64::from(width) * scale).round() as u32).clamp(1, WIDTH);
     let inner_height = ((f64::from(height) * scale).round() as u32).clamp(1, HEIGHT);
     [(WIDTH - inner_width) / 2, (HEIGHT - inner_height) / 2, inner_width, inner_height]
-}
-
-/// The faces, if that is what the analysis holds. It may come from another machine: what can not be painted is refused.
-fn faces_of(analysis: Option<&Analysis>) -> Result<&[Face], ComposeError> {
-    let refused = |got| Err(ComposeError { effect: EffectName::new(NAME), got });
-    match analysis {
-        Some(Analysis::Faces(faces)) if faces.len() > ANCHORS => refused("more faces than the model has candidates"),
-        Some(Analysis::Faces(faces)) if !faces.iter().all(is_possible) => refused("a face with a score or a place that can not be"),
-        Some(Analysis::Faces(faces)) => Ok(faces),
-        Some(Analysis::Mask(_)) => refused("a mask instead of faces"),
-        Some(Analysis::Picture(_)) => refused("a picture instead of faces"),
-        None => refused("a frame without its faces"),
-    }
-}
-
-/// Whether the score is a share and every place is finite; places may lie outside of the frame.
-fn is_possible(face: &Face) -> bool {
-    (0.0..=1.0).contains(&face.score) && face.rect.iter().chain(face.keypoints.as_flattened()).all(|value| value.is_finite())
-}
-
-/// The face, held back where it differs little from the same one in the last frame. A move of 8 % of its size is followed at once.
-fn steadied(face: &Face, last: &[Face]) -> Face {
-    let same = last.iter().map(|other| (overlap(&face.rect, &other.rect), other)).filter(|(overlap, _)| *overlap > 0.4);
-    let Some((_, other)) = same.max_by(|(a, _), (b, _)| a.total_cmp(b)) else { return face.clone() };
-    let size = [face.rect[2] - face.rect[0], face.rect[3] - face.rect[1]];
-    let moves = (0..4).map(|side| (face.rect[side] - other.rect[side]).abs() / size[side % 2].max(f32::EPSILON));
-    let pace = (0.35 + 8.0 * moves.fold(0.0, f32::max)).min(1.0);
-    let mix = |new: f32, old: f32| old + (new - old) * pace;
-    let rect = std::array::from_fn(|side| mix(face.rect[side], other.rect[side]));
-    let keypoints = std::array::from_fn(|k| [0, 1].map(|axis| mix(face.keypoints[k][axis], other.keypoints[k][axis])));
-    Face { score: face.score, rect, keypoints }
 }
 
 #[cfg(test)]
@@ -329,17 +292,6 @@ mod tests {
     }
 
     #[test]
-    fn a_trembling_box_is_steadied_and_a_moving_one_followed() {
-        let last = [face(0.9, 0.40, 0.40, 0.2)];
-        let trembled = steadied(&face(0.9, 0.402, 0.40, 0.2), &last);
-        assert!(trembled.rect[0] > 0.4 && trembled.rect[0] < 0.4015, "{:?}", trembled.rect);
-        let moved = face(0.9, 0.43, 0.40, 0.2);
-        assert!((steadied(&moved, &last).rect[0] - 0.43).abs() < 1e-6);
-        let elsewhere = face(0.9, 0.8, 0.1, 0.2);
-        assert_eq!(steadied(&elsewhere, &last), elsewhere);
-    }
-
-    #[test]
     fn what_is_told_is_what_was_painted() {
         let parameters = Parameters::defaults(&*PARAMETERS);
         let mut painter = FaceDetection.painter();
@@ -351,7 +303,7 @@ mod tests {
         assert_eq!(found.len(), 1, "a face below the threshold is not painted");
         let [left, ..] = found[0].rect.unwrap();
         assert!(left > 0.4 && left < 0.4015, "{left}: held back, as in the picture");
-        assert_eq!((found[0].label.as_ref(), found[0].names.len(), found[0].points.len()), ("face", 6, 6));
+        assert_eq!((found[0].id, found[0].label.as_ref(), found[0].names.len(), found[0].points.len()), (Some(1), "face", 6, 6));
     }
 
     #[test]

@@ -5,17 +5,23 @@
 #![warn(missing_docs)]
 
 mod background_blur;
+mod background_replace;
 mod blur;
 mod delay;
 mod drawing;
 mod effect;
 mod face_detection;
+mod faces;
 mod found;
+mod guided;
 mod list;
+mod matte;
 mod model;
 mod none;
 mod parameters;
+mod person;
 mod pixels;
+mod stillness;
 mod style_transfer;
 
 pub use effect::{ComposeError, Effect, Painter, WhenSlow};

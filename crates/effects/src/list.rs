@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ooblex_pipeline::EffectName;
 
 use crate::background_blur::BackgroundBlur;
+use crate::background_replace::BackgroundReplace;
 use crate::delay::Delay;
 use crate::effect::Effect;
 use crate::face_detection::FaceDetection;
@@ -13,7 +14,7 @@ use crate::style_transfer::StyleTransfer;
 
 /// All effects, in the order in which people are offered them.
 pub fn effects() -> Vec<Arc<dyn Effect>> {
-    vec![Arc::new(BackgroundBlur), Arc::new(FaceDetection), Arc::new(StyleTransfer), Arc::new(NoEffect)]
+    vec![Arc::new(BackgroundBlur), Arc::new(BackgroundReplace), Arc::new(FaceDetection), Arc::new(StyleTransfer), Arc::new(NoEffect)]
 }
 
 /// Effects that only tests, benchmarks and diagnostics are served with: nobody is offered them.

@@ -131,6 +131,16 @@ impl Shrinker {
         self.planes.each_ref().map(|plane| &plane[..])
     }
 
+    /// The luma of the frame in this size.
+    pub(crate) fn luma(&mut self, source: &I420, width: u32, height: u32) -> &[u8] {
+        let [plane, ..] = source.planes();
+        let target = &mut self.planes[0];
+        target.resize(width as usize * height as usize, 0);
+        let size = [source.width(), source.height()];
+        resize(&mut self.resizer, plane, size, size.map(f64::from), target, [width, height]);
+        target
+    }
+
     /// One plane, resized into `target`.
     pub(crate) fn plane(&mut self, plane: &[u8], size: [u32; 2], target: &mut Vec<u8>, target_size: [u32; 2]) {
         target.resize(target_size[0] as usize * target_size[1] as usize, 0);
@@ -237,14 +247,13 @@ impl Between<'_> {
             *out = lerp(*out, lerp(*upper, *lower, self.weight), opacity);
         }
     }
+}
 
-    /// Writes the row over `target` where `keep`, a row of the same length, is low: 255 keeps the target, 0 replaces it.
-    pub(crate) fn blend_behind(&self, target: &mut [u8], keep: &Between<'_>) {
-        let rows = self.upper.iter().zip(self.lower).zip(keep.upper.iter().zip(keep.lower));
-        for (out, ((upper, lower), (keep_upper, keep_lower))) in target.iter_mut().zip(rows) {
-            let kept = u16::from(lerp(*keep_upper, *keep_lower, keep.weight));
-            *out = lerp(lerp(*upper, *lower, self.weight), *out, kept + (kept >> 7));
-        }
+/// Writes `row` over `target` with one opacity, 0..=256.
+pub(crate) fn mix(target: &mut [u8], row: &[u8], opacity: u16) {
+    match opacity {
+        256 => target.copy_from_slice(row),
+        opacity => target.iter_mut().zip(row).for_each(|(out, value)| *out = lerp(*out, *value, opacity)),
     }
 }
 
@@ -316,17 +325,5 @@ mod tests {
         stretched.set(&[10, 250], [1, 2], [3, 2], [3.0, 2.0]);
         stretched.row(1).copy_to(&mut row[..3]);
         assert_eq!(row[..3], [250; 3]);
-    }
-
-    #[test]
-    fn what_is_kept_whole_is_untouched_and_what_is_not_is_gone() {
-        let (mut behind, mut keep) = (Stretched::default(), Stretched::default());
-        behind.set(&[77], [1, 1], [256, 1], [256.0, 1.0]);
-        for (mask, expected) in [(255, 13), (0, 77)] {
-            keep.set(&[mask], [1, 1], [256, 1], [256.0, 1.0]);
-            let mut row = [13; 256];
-            behind.row(0).blend_behind(&mut row, &keep.row(0));
-            assert_eq!(row, [expected; 256]);
-        }
     }
 }

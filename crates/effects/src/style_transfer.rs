@@ -5,19 +5,27 @@
 //!
 //! **Prepare.** The frame at the chosen number of pixels, its aspect kept as far as multiples of 4 allow, with its outermost
 //! pixels repeated for 4 px on every side; these are cut off from the result, which so shows the whole frame.
+//!
+//! **Painting.** The network answers to a camera's noise with strokes that boil. Where the picture stands still ([`crate::stillness`]), the
+//! painting is blended with those before it; where it moves, the newest one is taken as it is, so that nothing smears. It is
+//! stretched over the frame along the frame's edges ([`crate::guided`]).
 
 mod ladder;
+mod steady;
 
 use std::sync::LazyLock;
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use self::ladder::{Ladder, STEPS};
+use self::steady::Steady;
 use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
+use crate::guided::Guided;
 use crate::model::Extent::{Fixed, Free};
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::{self, Shrinker, Stretched, nchw, plane_size, planes_from_rgb, rows_mut};
+use crate::stillness::Stillness;
 
 /// See the top of this file.
 pub(crate) struct StyleTransfer;
@@ -28,6 +36,9 @@ const STYLES: usize = 26;
 const BORDER: u32 = 4;
 /// Most pixels of a model's input, borders included: what is larger was not prepared here.
 const MOST_PIXELS: u32 = 500_000;
+/// How far a stroke reaches beyond what moved, and the window in which edges are looked for, in pixels of the painting to each side.
+const STROKE: usize = 4;
+const EDGE: usize = 2;
 /// Grey of the placeholder.
 const PLACEHOLDER_LUMA: u8 = 96;
 /// The word for a resolution that follows what the machine manages.
@@ -195,12 +206,27 @@ struct StylePainter {
     /// Whether the resolution is left to the ladder.
     auto: bool,
     planes: [Vec<u8>; 3],
-    stretched: [Stretched; 3],
+    stillness: Stillness,
+    steady: Steady,
+    guided: Guided,
+    chroma: [Stretched; 2],
+    /// A row of luma that is being worked on.
+    row: Vec<u8>,
 }
 
 impl StylePainter {
     fn new() -> Self {
-        Self { shrinker: Shrinker::default(), ladder: Ladder::new(), auto: true, planes: Default::default(), stretched: Default::default() }
+        Self {
+            shrinker: Shrinker::default(),
+            ladder: Ladder::new(),
+            auto: true,
+            planes: Default::default(),
+            stillness: Stillness::default(),
+            steady: Steady::default(),
+            guided: Guided::default(),
+            chroma: Default::default(),
+            row: Vec::new(),
+        }
     }
 }
 
@@ -217,16 +243,24 @@ impl Painter for StylePainter {
     fn compose(&mut self, picture: &mut I420, analysis: Option<&Analysis>, parameters: &Parameters) -> Result<(), ComposeError> {
         let styled = picture_of(analysis)?;
         planes_from_rgb(styled, &mut self.planes);
-        let opacity = (parameters.number("strength") * 256.0).round() as u16;
-        for (index, (stretched, plane)) in self.stretched.iter_mut().zip(&self.planes).enumerate() {
-            let (to, shown) = plane_size(picture, index);
-            stretched.set(plane, [styled.width, styled.height], to, shown);
+        let (size, frame) = ([styled.width, styled.height], [picture.width(), picture.height()]);
+        let luma = self.shrinker.luma(picture, size[0], size[1]);
+        let moved = self.stillness.update(luma, size, STROKE);
+        self.steady.blend(&mut self.planes, moved, parameters.choice("style"), parameters.weights("blend"));
+        self.guided.sharpen(luma, &self.planes[0], size, EDGE, frame);
+        for (index, stretched) in self.chroma.iter_mut().enumerate() {
+            let (to, shown) = plane_size(picture, index + 1);
+            stretched.set(&self.planes[index + 1], size, to, shown);
         }
-        for (rows, stretched) in rows_mut(picture).into_iter().zip(&self.stretched) {
-            rows.enumerate().for_each(|(y, row)| match opacity {
-                256 => stretched.row(y).copy_to(row),
-                opacity => stretched.row(y).blend_onto(row, opacity),
-            });
+        let opacity = (parameters.number("strength") * 256.0).round() as u16;
+        let [luma, u, v] = rows_mut(picture);
+        self.row.resize(frame[0] as usize, 0);
+        for (y, row) in luma.enumerate() {
+            self.guided.row(y, row, &mut self.row);
+            pixels::mix(row, &self.row, opacity);
+        }
+        for (rows, stretched) in [u, v].into_iter().zip(&self.chroma) {
+            rows.enumerate().for_each(|(y, row)| stretched.row(y).blend_onto(row, opacity));
         }
         Ok(())
     }
@@ -283,8 +317,7 @@ fn picture_of(analysis: Option<&Analysis>) -> Result<&Rgb, ComposeError> {
     match analysis {
         Some(Analysis::Picture(picture)) if pixels::check(picture).is_ok() => Ok(picture),
         Some(Analysis::Picture(_)) => refused("a picture whose bytes do not match its size"),
-        Some(Analysis::Mask(_)) => refused("a mask instead of a picture"),
-        Some(Analysis::Faces(_)) => refused("faces instead of a picture"),
+        Some(other) => refused(other.kind()),
         None => refused("a frame without its picture"),
     }
 }

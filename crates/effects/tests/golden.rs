@@ -22,6 +22,9 @@ fn cases() -> Vec<(&'static str, &'static str, Value)> {
         ("background_blur", "default", json!({})),
         ("background_blur", "weakest", json!({"strength": 0.0, "edge_softness": 0.0})),
         ("background_blur", "strongest", json!({"strength": 1.0, "edge_softness": 1.0})),
+        ("background_replace", "default", json!({})),
+        ("background_replace", "sunset", json!({"background": "sunset"})),
+        ("background_replace", "green", json!({"background": "green", "edge_softness": 0.0})),
         ("face_detection", "default", json!({})),
         ("style_transfer", "default", json!({})),
         (

@@ -34,6 +34,20 @@ pub enum Analysis {
     Faces(Vec<Face>),
     /// A picture to paint in place of the frame; it shows the whole frame, whatever its size.
     Picture(Rgb),
+    /// The faces that were found with the meshes that lie on them, best first.
+    Meshes(Vec<FaceMesh>),
+}
+
+impl Analysis {
+    /// What it is, in words.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Analysis::Mask(_) => "a mask",
+            Analysis::Faces(_) => "faces",
+            Analysis::Picture(_) => "a picture",
+            Analysis::Meshes(_) => "meshes",
+        }
+    }
 }
 
 /// A probability per pixel; it covers the whole frame, whatever its size.
@@ -57,4 +71,19 @@ pub struct Face {
     pub rect: [f32; 4],
     /// Right eye, left eye, nose, mouth, right ear, left ear (the person's right and left), each x, y.
     pub keypoints: [[f32; 2]; 6],
+}
+
+/// A face with the mesh that lies on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FaceMesh {
+    /// Where the detector found it.
+    pub face: Face,
+    /// [`FaceMesh::POINTS`] points in MediaPipe's order: x and y in coordinates of the frame, z on the scale of x; the smaller, the nearer.
+    /// Empty where the model for meshes saw no face.
+    pub points: Vec<[f32; 3]>,
+}
+
+impl FaceMesh {
+    /// Points of a mesh.
+    pub const POINTS: usize = 468;
 }

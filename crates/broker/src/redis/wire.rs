@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use ooblex_pipeline::{Analysis, EffectName, FrameSeq, Job, ModelInput, Outcome, Rgb, TrackId};
+use ooblex_pipeline::{Analysis, EffectName, Face, FaceMesh, FrameSeq, Job, ModelInput, Outcome, Rgb, TrackId};
 use serde::{Deserialize, Serialize};
 
 /// Counts up whenever the fields of a job or a result change.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// Bytes of a job or a result at most: a 1920×1080 picture in RGB fits.
 const MAX_BYTES: usize = 8 << 20;
 /// Characters of what a worker says when it fails.
@@ -108,10 +108,13 @@ pub(super) fn decode_result(bytes: &[u8]) -> Result<WireResult, WireError> {
         }
         Ok(Analysis::Picture(picture)) => check_rgb(picture)?,
         Ok(Analysis::Faces(faces)) => {
-            let numbers = |face: &ooblex_pipeline::Face| {
-                face.score.is_finite() && face.rect.iter().chain(face.keypoints.iter().flatten()).all(|number| number.is_finite())
-            };
-            check(faces.iter().all(numbers), "a face with a number that is not finite")?;
+            check(faces.iter().all(is_finite), "a face with a number that is not finite")?;
+        }
+        Ok(Analysis::Meshes(meshes)) => {
+            let whole = |mesh: &FaceMesh| mesh.points.is_empty() || mesh.points.len() == FaceMesh::POINTS;
+            check(meshes.iter().all(whole), "a mesh with another number of points than it has")?;
+            let finite = |mesh: &FaceMesh| is_finite(&mesh.face) && mesh.points.iter().flatten().all(|number| number.is_finite());
+            check(meshes.iter().all(finite), "a mesh with a number that is not finite")?;
         }
         Err(reason) => check(reason.len() <= 4 * MAX_REASON, "a long reason")?,
     }
@@ -138,6 +141,10 @@ fn decode<'a, T: Deserialize<'a>>(kind: u8, bytes: &'a [u8]) -> Result<T, WireEr
     Ok(value)
 }
 
+fn is_finite(face: &Face) -> bool {
+    face.score.is_finite() && face.rect.iter().chain(face.keypoints.iter().flatten()).all(|number| number.is_finite())
+}
+
 fn check_rgb(picture: &Rgb) -> Result<(), WireError> {
     let bytes = 3 * u64::from(picture.width) * u64::from(picture.height);
     check(picture.width <= MAX_SIDE && picture.height <= MAX_SIDE, "a picture with a long side")?;
@@ -153,6 +160,7 @@ fn size(analysis: &Analysis) -> usize {
         Analysis::Mask(mask) => mask.probability.len(),
         Analysis::Picture(picture) => picture.data.len(),
         Analysis::Faces(faces) => faces.len() * 80,
+        Analysis::Meshes(meshes) => meshes.len() * (80 + 12 * FaceMesh::POINTS),
     }
 }
 
@@ -160,7 +168,7 @@ fn size(analysis: &Analysis) -> usize {
 mod tests {
     use std::time::Instant;
 
-    use ooblex_pipeline::{Face, Mask};
+    use ooblex_pipeline::Mask;
     use rand::rngs::SmallRng;
     use rand::{Rng, SeedableRng};
 
@@ -177,8 +185,9 @@ mod tests {
         let face = Face { score: 0.5, rect: [0.1, 0.2, 0.3, 0.4], keypoints: [[0.5, 0.5]; 6] };
         let analyses = [
             Analysis::Mask(Mask { width: 16, height: 9, probability: vec![200; 144] }),
-            Analysis::Faces(vec![face.clone(), face]),
+            Analysis::Faces(vec![face.clone(), face.clone()]),
             Analysis::Picture(Rgb { width: 4, height: 5, data: vec![3; 60] }),
+            Analysis::Meshes(vec![FaceMesh { face: face.clone(), points: vec![[0.1, 0.2, -0.3]; 468] }, FaceMesh { face, points: vec![] }]),
         ];
         let analysed = |analysis| Outcome::Analysed { analysis, queued: Duration::ZERO, analysing: Duration::ZERO };
         analyses.map(analysed).into_iter().chain([Outcome::Failed { reason: "NaN".into() }]).collect()
@@ -205,14 +214,14 @@ mod tests {
 
     /// A change of the fields without a new version would be taken for damage, or worse, be misread.
     #[test]
-    fn version_1_is_these_bytes() {
+    fn version_2_is_these_bytes() {
         let small = encode_job(&job(1, 1));
         assert_eq!(
             small,
-            b"OB\x01J\x07\x09\x0estyle_transfer\x01\x01\x03\x00\x01\x02\x00\x00\x01\x01\x02\x00\x00\x00\x3f\x00\x00\x80\xbf".to_vec()
+            b"OB\x02J\x07\x09\x0estyle_transfer\x01\x01\x03\x00\x01\x02\x00\x00\x01\x01\x02\x00\x00\x00\x3f\x00\x00\x80\xbf".to_vec()
         );
         let failed = encode_result(TrackId(1), FrameSeq(2), Outcome::Failed { reason: "no".into() }, Duration::from_nanos(300));
-        assert_eq!(failed, b"OB\x01R\x01\x02\x00\xac\x02\x01\x02no".to_vec());
+        assert_eq!(failed, b"OB\x02R\x01\x02\x00\xac\x02\x01\x02no".to_vec());
     }
 
     #[test]
@@ -250,6 +259,13 @@ mod tests {
         let face = Face { score: f32::INFINITY, rect: [0.0; 4], keypoints: [[0.0; 2]; 6] };
         let outcome = Outcome::Analysed { analysis: Analysis::Faces(vec![face]), queued: Duration::ZERO, analysing: Duration::ZERO };
         assert!(decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).is_err());
+        let face = Face { score: 0.5, rect: [0.0; 4], keypoints: [[0.0; 2]; 6] };
+        for points in [vec![[0.0; 3]; 467], vec![[0.0, f32::NAN, 0.0]; 468]] {
+            let analysis = Analysis::Meshes(vec![FaceMesh { face: face.clone(), points }]);
+            let outcome = Outcome::Analysed { analysis, queued: Duration::ZERO, analysing: Duration::ZERO };
+            let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).unwrap_err();
+            assert!(refused.to_string().contains("a mesh with"), "{refused}");
+        }
     }
 
     /// Cut, spliced and flipped bytes are refused or read, never a panic and never memory beyond what came.

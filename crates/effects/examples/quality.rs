@@ -1,0 +1,43 @@
+//! Prints how steady and how right the effects are, before and after what painters do over time and along edges: `make quality`.
+//!
+//! `cargo run --release -p ooblex-effects --example quality [CLIP.y4m …]`: of clips it prints what can be said without knowing the truth.
+
+#![allow(clippy::unwrap_used, reason = "what is shared with the tests may fail by panicking")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[path = "../tests/quality/figures.rs"]
+mod figures;
+#[path = "../tests/quality/scenes.rs"]
+mod scenes;
+
+use std::error::Error;
+use std::path::Path;
+
+use ooblex_effects::{ModelStore, Models, Runtime, effects};
+
+/// Frames of a clip that are looked at.
+const MOST_FRAMES: usize = 150;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let runtime = Runtime::load(None, None)?;
+    println!("{}", runtime.describe());
+    let mut models = Models::load(&runtime, &ModelStore::embedded(), &effects())?;
+    let clips: Vec<_> = std::env::args().skip(1).collect();
+    if clips.is_empty() {
+        print("pictures of the tests, moved", &figures::all(&mut models));
+    }
+    for clip in clips {
+        let frames = scenes::clip(Path::new(&clip), MOST_FRAMES)?;
+        print(&format!("{clip}, {} frames", frames.len()), &figures::of_clip(&mut models, &frames));
+    }
+    Ok(())
+}
+
+fn print(title: &str, figures: &[figures::Figure]) {
+    println!("\n{title}\n{:16} {:>9} {:>9}", "", "before", "after");
+    for figure in figures {
+        let better = if figure.rises { "more is better" } else { "less is better" };
+        println!("{:16} {:9.4} {:9.4}  {}; {better}", figure.name, figure.before, figure.after, figure.meaning);
+    }
+}

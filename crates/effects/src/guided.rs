@@ -1,0 +1,184 @@
+//! A small plane brought to the size of a frame along the frame's own edges: a guided filter (He, Sun, *Fast Guided Filter*, 2015).
+//!
+//! Around each pixel of the small plane its value is taken for a line over luma, `slope · luma + offset`, fitted over a window. The line is
+//! what is stretched over the frame, so that the result turns where the frame's luma turns, at the frame's own resolution. Where
+//! luma is even, the slope is 0 and the result is the small plane, smoothed. It knows planes, not what they stand for.
+
+use crate::pixels::Stretched;
+
+/// Units of a slope of 1, as it is stored in a byte, around [`LEVEL`]: slopes reach from -2 to 2.
+const SLOPE_UNIT: f32 = 64.0;
+const LEVEL: u8 = 128;
+/// Variance of luma that is taken for noise: (8 levels)².
+const NOISE: f32 = 64.0;
+
+/// Luma, the plane, luma², luma · plane; or sums of them. Later: slope, offset, luma.
+type Moments = [f32; 4];
+
+/// The fitted lines, ready to be stretched; buffers are kept for the next frame.
+#[derive(Default)]
+pub(crate) struct Guided {
+    moments: Vec<Moments>,
+    spare: Vec<Moments>,
+    /// What the result is where luma is `mean`, luma, and how the result turns with luma.
+    small: [Vec<u8>; 3],
+    stretched: [Stretched; 3],
+    /// The current row of each.
+    rows: [Vec<u8>; 3],
+}
+
+impl Guided {
+    /// Fits lines to `plane` over `luma`, both of `size` columns and rows, in windows of `radius` pixels to each side, and stretches
+    /// them over a plane of `to` columns and rows.
+    pub(crate) fn smooth(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
+        self.fit(luma, plane, size, radius);
+        let [base, mean, slope] = &mut self.small;
+        [&mut *base, &mut *mean, &mut *slope].into_iter().for_each(|plane| plane.resize(luma.len(), 0));
+        for (line, ((base, mean), slope)) in self.moments.iter().zip(base.iter_mut().zip(mean).zip(slope)) {
+            *base = (line[0] * line[2] + line[1] + 0.5).clamp(0.0, 255.0) as u8;
+            *mean = (line[2] + 0.5) as u8;
+            *slope = coded(line[0]);
+        }
+        self.stretch(size, to);
+    }
+
+    /// The same, but the small plane keeps all of its own detail, and the frame only adds what it has between its pixels.
+    pub(crate) fn sharpen(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
+        self.fit(luma, plane, size, radius);
+        for (small, source) in self.small.iter_mut().zip([plane, luma]) {
+            small.clear();
+            small.extend_from_slice(source);
+        }
+        self.small[2].clear();
+        self.small[2].extend(self.moments.iter().map(|line| coded(line[0])));
+        self.stretch(size, to);
+    }
+
+    /// Writes row `y` of the result, given that row of the frame's luma.
+    pub(crate) fn row(&mut self, y: usize, luma: &[u8], target: &mut [u8]) {
+        for (row, stretched) in self.rows.iter_mut().zip(&self.stretched) {
+            row.resize(luma.len(), 0);
+            stretched.row(y).copy_to(row);
+        }
+        let [base, mean, slope] = &self.rows;
+        for ((((out, luma), base), mean), slope) in target.iter_mut().zip(luma).zip(base).zip(mean).zip(slope) {
+            let away = i16::from(*luma) - i16::from(*mean);
+            let turn = (i16::from(*slope) - i16::from(LEVEL)) * away;
+            *out = (i16::from(*base) + ((turn + 32) >> 6)).clamp(0, 255) as u8;
+        }
+    }
+
+    /// Leaves slope, offset and luma, each a mean over the windows that a pixel is in, in `moments`.
+    fn fit(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize) {
+        let width = size[0] as usize;
+        self.moments.clear();
+        self.moments.extend(luma.iter().zip(plane).map(|(luma, plane)| {
+            let (i, p) = (f32::from(*luma), f32::from(*plane));
+            [i, p, i * i, i * p]
+        }));
+        self.spare.resize(luma.len(), [0.0; 4]);
+        means(&mut self.moments, &mut self.spare, width, radius);
+        for moment in &mut self.moments {
+            let [i, p, ii, ip] = *moment;
+            let slope = (ip - i * p) / ((ii - i * i).max(0.0) + NOISE);
+            *moment = [slope, p - slope * i, i, 0.0];
+        }
+        means(&mut self.moments, &mut self.spare, width, radius);
+    }
+
+    fn stretch(&mut self, size: [u32; 2], to: [u32; 2]) {
+        for (stretched, small) in self.stretched.iter_mut().zip(&self.small) {
+            stretched.set(small, size, to, to.map(f64::from));
+        }
+    }
+}
+
+fn coded(slope: f32) -> u8 {
+    (slope * SLOPE_UNIT + f32::from(LEVEL) + 0.5).clamp(0.0, 255.0) as u8
+}
+
+/// Replaces each value by the mean of those at most `radius` columns and rows away, of those that there are.
+fn means(values: &mut [Moments], spare: &mut [Moments], width: usize, radius: usize) {
+    let height = values.len() / width;
+    let counts = |side: usize| move |at: usize| 1.0 / ((at + radius).min(side - 1) + 1 - at.saturating_sub(radius)) as f32;
+    let across: Vec<f32> = (0..width).map(counts(width)).collect();
+    for (row, out) in values.chunks_exact(width).zip(spare.chunks_exact_mut(width)) {
+        let mut sum = [0.0; 4];
+        row.iter().take(radius).for_each(|value| add(&mut sum, value, 1.0));
+        for x in 0..width {
+            if let Some(value) = row.get(x + radius) {
+                add(&mut sum, value, 1.0);
+            }
+            out[x] = sum.map(|sum| sum * across[x]);
+            if x >= radius {
+                add(&mut sum, &row[x - radius], -1.0);
+            }
+        }
+    }
+    let rows = |y: usize| &spare.as_flattened()[4 * width * y..][..4 * width];
+    let mut sums = vec![0.0; 4 * width];
+    let add_row = |sums: &mut [f32], y: usize, factor: f32| sums.iter_mut().zip(rows(y)).for_each(|(sum, value)| *sum += value * factor);
+    (0..radius.min(height)).for_each(|y| add_row(&mut sums, y, 1.0));
+    let count = counts(height);
+    for (y, out) in values.as_flattened_mut().chunks_exact_mut(4 * width).enumerate() {
+        if y + radius < height {
+            add_row(&mut sums, y + radius, 1.0);
+        }
+        let factor = count(y);
+        out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = sum * factor);
+        if y >= radius {
+            add_row(&mut sums, y - radius, -1.0);
+        }
+    }
+}
+
+fn add(sum: &mut Moments, value: &Moments, factor: f32) {
+    for (sum, value) in sum.iter_mut().zip(value) {
+        *sum += value * factor;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coarse_step_becomes_as_sharp_as_the_picture_and_stands_where_the_picture_has_it() {
+        // The picture turns at column 70 of 160; the plane of 16 columns knows only that it is between 60 and 80, and is unsure.
+        let frame: Vec<u8> = (0..160).map(|x| if x < 70 { 40 } else { 180 }).collect();
+        let luma: Vec<u8> = (0..16).flat_map(|_| (0..16).map(|x| if x < 7 { 40 } else { 180 })).collect();
+        let plane: Vec<u8> = (0..16).flat_map(|_| (0..16).map(|x: i32| ((x - 5) * 85).clamp(0, 255) as u8)).collect();
+        let mut guided = Guided::default();
+        guided.smooth(&luma, &plane, [16, 16], 2, [160, 160]);
+        let mut row = vec![0; 160];
+        guided.row(80, &frame, &mut row);
+        let turn = i32::from(row[70]) - i32::from(row[69]);
+        assert!(turn > 120, "{:?}", &row[60..80]);
+        assert!(row[..30].iter().all(|value| *value < 10) && row[110..].iter().all(|value| *value > 245));
+    }
+
+    #[test]
+    fn over_an_even_picture_the_plane_is_only_stretched_and_smoothed() {
+        let mut guided = Guided::default();
+        for (size, to) in [([16, 9], [160, 90]), ([1, 1], [3, 2]), ([2, 40], [2, 40])] {
+            let pixels = (size[0] * size[1]) as usize;
+            guided.smooth(&vec![90; pixels], &vec![77; pixels], size, 3, to);
+            let mut row = vec![0; to[0] as usize];
+            guided.row(to[1] as usize - 1, &vec![90; to[0] as usize], &mut row);
+            assert!(row.iter().all(|value| *value == 77), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn sharpening_adds_what_lies_between_the_pixels_and_nothing_to_what_is_even() {
+        let luma: Vec<u8> = (0..16).flat_map(|_| (0..16).map(|x| if x < 7 { 40 } else { 180 })).collect();
+        let plane: Vec<u8> = luma.iter().map(|luma| 220 - luma).collect();
+        let mut guided = Guided::default();
+        guided.sharpen(&luma, &plane, [16, 16], 2, [160, 160]);
+        let frame: Vec<u8> = (0..160).map(|x| if x < 70 { 40 } else { 180 }).collect();
+        let mut row = vec![0; 160];
+        guided.row(80, &frame, &mut row);
+        assert!(i32::from(row[69]) - i32::from(row[70]) > 110, "{:?}", &row[60..80]);
+        assert!(row[..40].iter().all(|value| *value == 180) && row[110..].iter().all(|value| *value == 40));
+    }
+}

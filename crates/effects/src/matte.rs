@@ -1,0 +1,208 @@
+//! How much of each pixel of a frame is the person: a small mask made steady in time and true to the picture's edges, and what is
+//! put behind the person.
+//!
+//! **In time.** A probability that changes a little where the picture stands still is the model's flicker, and is followed slowly; one
+//! that changes much, or where the picture moves, is followed at once. So nothing comes late, and what the person leaves is covered
+//! in the very next frame.
+//!
+//! **In space.** The steady mask is stretched along the frame's edges ([`Guided`]), so that hair and shoulders end where the picture has
+//! their edge and not somewhere within a pixel of the mask, which is five of the frame's.
+//!
+//! **The ramp.** The probability `p` becomes the opacity `clamp((p - 0.3) / width)`, where the width (0.3 to 0.7) is the softness of the edge.
+
+use ooblex_pipeline::{Analysis, EffectName, I420, Mask};
+
+use crate::effect::ComposeError;
+use crate::guided::Guided;
+use crate::pixels::{Shrinker, rows_mut};
+use crate::stillness::Stillness;
+
+/// Probability (of 255) up to which a pixel is all background.
+const LEAST_PROBABILITY: i16 = 76;
+/// Window of the guided filter, in pixels of the mask to each side.
+const WINDOW: usize = 2;
+/// Neighbourhood in which something moves, in pixels of the mask to each side.
+const NEIGHBOURHOOD: usize = 2;
+
+/// What stands behind the person.
+pub(crate) trait Backdrop {
+    /// Writes row `y` of plane `index` (0 luma, 1 and 2 chroma).
+    fn row(&self, index: usize, y: usize, target: &mut [u8]);
+}
+
+/// The matte of one track.
+#[derive(Default)]
+pub(crate) struct Matte {
+    shrinker: Shrinker,
+    stillness: Stillness,
+    size: [u32; 2],
+    /// Probabilities in 1/128, smoothed in time.
+    steady: Vec<i16>,
+    probability: Vec<u8>,
+    guided: Guided,
+    rows: Rows,
+}
+
+/// Rows that are being worked on.
+#[derive(Default)]
+struct Rows {
+    /// Opacity of two rows of luma, and of the row of chroma that lies under them.
+    opacity: [Vec<u8>; 3],
+    behind: Vec<u8>,
+}
+
+impl Matte {
+    /// Takes the mask of the next frame, `source`.
+    pub(crate) fn update(&mut self, source: &I420, mask: &Mask) {
+        let size = [mask.width, mask.height];
+        let luma = self.shrinker.luma(source, size[0], size[1]);
+        let moved = self.stillness.update(luma, size, NEIGHBOURHOOD);
+        if self.size == size {
+            for ((steady, target), moved) in self.steady.iter_mut().zip(&mask.probability).zip(moved) {
+                *steady = follow(*steady, *target, *moved);
+            }
+        } else {
+            self.size = size;
+            self.steady = mask.probability.iter().map(|p| i16::from(*p) << 7).collect();
+        }
+        self.probability.clear();
+        self.probability.extend(self.steady.iter().map(|p| ((p + 64) >> 7).clamp(0, 255) as u8));
+        self.guided.smooth(luma, &self.probability, size, WINDOW, [source.width(), source.height()]);
+    }
+
+    /// Puts `behind` where the person is not. `picture` is the frame of the last [`Matte::update`]; `softness` is 0..=1.
+    pub(crate) fn put_behind(&mut self, picture: &mut I420, behind: &impl Backdrop, softness: f32) {
+        let ramp = Ramp::new(softness);
+        let Self { guided, rows: Rows { opacity: [even, odd, chroma], behind: scratch }, .. } = self;
+        let (width, half) = (picture.width() as usize, picture.chroma_width() as usize);
+        even.resize(width, 0);
+        odd.resize(width, 0);
+        chroma.resize(half, 0);
+        let [mut luma, mut u, mut v] = rows_mut(picture);
+        for y in 0.. {
+            let Some(upper) = luma.next() else { break };
+            guided.row(2 * y, upper, even);
+            ramp.apply(even);
+            blend(upper, behind, even, scratch, (0, 2 * y));
+            match luma.next() {
+                Some(lower) => {
+                    guided.row(2 * y + 1, lower, odd);
+                    ramp.apply(odd);
+                    blend(lower, behind, odd, scratch, (0, 2 * y + 1));
+                }
+                None => odd.copy_from_slice(even),
+            }
+            halve(even, odd, chroma);
+            for (index, plane) in [(1, &mut u), (2, &mut v)] {
+                let Some(row) = plane.next() else { continue };
+                blend(row, behind, chroma, scratch, (index, y));
+            }
+        }
+    }
+}
+
+/// The mask, if that is what the analysis holds. It may come from another machine: its size is checked.
+pub(crate) fn mask_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>) -> Result<&'a Mask, ComposeError> {
+    let refused = |got| ComposeError { effect: EffectName::new(effect), got };
+    let mask = match analysis {
+        Some(Analysis::Mask(mask)) => mask,
+        Some(other) => return Err(refused(other.kind())),
+        None => return Err(refused("a frame without its mask")),
+    };
+    let sides = 1..=I420::MAX_SIDE;
+    let fits =
+        sides.contains(&mask.width) && sides.contains(&mask.height) && mask.probability.len() == mask.width as usize * mask.height as usize;
+    if fits { Ok(mask) } else { Err(refused("a mask whose bytes do not match its size")) }
+}
+
+/// From a probability to an opacity, in bytes.
+struct Ramp {
+    width: i16,
+    factor: i16,
+}
+
+impl Ramp {
+    fn new(softness: f32) -> Self {
+        let width = 255.0 * (0.3 + 0.4 * softness.clamp(0.0, 1.0));
+        Self { width: width as i16, factor: (255.0 * 128.0 / width.floor()) as i16 }
+    }
+
+    fn apply(&self, row: &mut [u8]) {
+        for value in row {
+            let above = (i16::from(*value) - LEAST_PROBABILITY).clamp(0, self.width);
+            *value = ((above * self.factor + 127) >> 7).min(255) as u8;
+        }
+    }
+}
+
+/// One step towards `target`, in 1/128. A rise of 64 is followed at once, a fall of 35 as well; small changes slowly, unless
+/// something has moved there.
+fn follow(steady: i16, target: u8, moved: u8) -> i16 {
+    let change = (i32::from(target) << 7) - i32::from(steady);
+    let levels = change.abs() >> 7;
+    let by_change = if change < 0 { 14 + levels * levels / 5 } else { 12 + levels * levels / 17 };
+    let pace = (by_change + i32::from(moved)).min(256);
+    (i32::from(steady) + ((change * pace) >> 8)) as i16
+}
+
+/// The row over what stands behind it.
+fn blend(row: &mut [u8], behind: &impl Backdrop, opacity: &[u8], scratch: &mut Vec<u8>, (index, y): (usize, usize)) {
+    if opacity.iter().all(|opacity| *opacity == 255) {
+        return;
+    }
+    scratch.resize(row.len(), 0);
+    behind.row(index, y, scratch);
+    for ((out, behind), opacity) in row.iter_mut().zip(&*scratch).zip(opacity) {
+        let kept = u16::from(*opacity) + u16::from(*opacity >> 7);
+        *out = ((u16::from(*behind) * (256 - kept) + u16::from(*out) * kept + 128) >> 8) as u8;
+    }
+}
+
+/// The opacity of chroma: the mean of the four pixels of luma that share it.
+fn halve(even: &[u8], odd: &[u8], chroma: &mut [u8]) {
+    let (pairs, rests) = (even.as_chunks::<2>(), odd.as_chunks::<2>());
+    for ((out, a), b) in chroma.iter_mut().zip(pairs.0).zip(rests.0) {
+        *out = ((u16::from(a[0]) + u16::from(a[1]) + u16::from(b[0]) + u16::from(b[1]) + 2) >> 2) as u8;
+    }
+    if let ([a], [b], Some(out)) = (pairs.1, rests.1, chroma.last_mut()) {
+        *out = ((u16::from(*a) + u16::from(*b) + 1) >> 1) as u8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flicker_is_damped_and_arrives_in_the_end() {
+        let at = |level: u8| i16::from(level) << 7;
+        assert!(follow(at(100), 110, 0) - at(100) <= at(1));
+        assert_eq!(follow(at(100), 110, 255), at(110), "but not where something moves");
+        assert_eq!(follow(at(100), 60, 0), at(60));
+        assert_eq!(follow(at(0), 255, 0), at(255));
+        for target in 0..=255 {
+            for start in [0, 255] {
+                let settled = (0..400).fold(at(start), |value, _| follow(value, target, 0)) >> 7;
+                assert!((settled - i16::from(target)).abs() <= 1, "{settled} instead of {target} from {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_ramp_reaches_both_ends_at_every_softness() {
+        for softness in [0.0, 0.3, 0.5, 1.0] {
+            let mut row: Vec<u8> = (0..=255).collect();
+            Ramp::new(softness).apply(&mut row);
+            assert!(row[..=76].iter().all(|opacity| *opacity == 0), "softness {softness}");
+            assert_eq!(row[255], 255, "softness {softness}");
+            assert!(row.is_sorted());
+        }
+    }
+
+    #[test]
+    fn chroma_has_the_mean_of_its_four_pixels() {
+        let mut chroma = [0; 2];
+        halve(&[0, 100, 7], &[200, 100, 9], &mut chroma);
+        assert_eq!(chroma, [100, 8]);
+    }
+}

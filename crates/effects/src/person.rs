@@ -1,0 +1,45 @@
+//! The model that tells the person from the background, and the half of an effect that runs it.
+//!
+//! **Model.** `selfie_landscape_144x256` (MediaPipe). In: RGB `/255`, the whole frame stretched to 256×144, its aspect not kept.
+//! Out: the probability of each pixel to belong to a person, 0..=1.
+
+use ooblex_pipeline::{Analysis, I420, Mask, ModelInput};
+
+use crate::model::Extent::Fixed;
+use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
+use crate::pixels::{Shrinker, nchw};
+
+const WIDTH: u32 = 256;
+const HEIGHT: u32 = 144;
+
+/// The models of effects that need the person.
+pub(crate) static MODELS: [&ModelSpec; 1] = [&MODEL];
+
+static MODEL: ModelSpec = ModelSpec {
+    name: "selfie_landscape_144x256",
+    file: "selfie_landscape_144x256.onnx",
+    sha256: "d4bca3a85b81e3659ebbe1c25a5e1a5f967453f5fec1db8245409395106ff5a6",
+    embedded: include_bytes!("../../../models/selfie_landscape_144x256.onnx"),
+    inputs: &[TensorSpec { name: "input", shape: &[Fixed(1), Fixed(3), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
+    outputs: &[TensorSpec { name: "mask", shape: &[Fixed(1), Fixed(1), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
+    threads: 1,
+    warm_up: &[],
+};
+
+/// What the model looks at.
+pub(crate) fn prepare(shrinker: &mut Shrinker, source: &I420) -> ModelInput {
+    let picture = shrinker.rgb(source, WIDTH, HEIGHT);
+    ModelInput { picture, content: [0, 0, WIDTH, HEIGHT], arguments: Vec::new() }
+}
+
+/// The mask of a prepared frame.
+///
+/// # Errors
+/// When the input is not one of [`prepare`], or the model fails.
+pub(crate) fn analyse(models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
+    let picture = MODEL.picture_of(input, WIDTH, HEIGHT)?;
+    let data = nchw(&picture.data, 255.0, 0.0);
+    let outputs = models.run(&MODEL, &[Input { shape: &[1, 3, HEIGHT as usize, WIDTH as usize], data: &data }])?;
+    let probability = outputs[0].data.iter().map(|p| (p.clamp(0.0, 1.0) * 255.0 + 0.5) as u8).collect();
+    Ok(Analysis::Mask(Mask { width: WIDTH, height: HEIGHT, probability }))
+}

@@ -1,0 +1,65 @@
+//! A painting that holds still where its source does: each is blended with those before it.
+
+/// Share (of 256) of a new painting where the source stands still.
+const STILL: i32 = 44;
+
+/// The painting of one track as it was shown.
+#[derive(Debug, Default)]
+pub(super) struct Steady {
+    /// Y, U and V in 1/64.
+    planes: [Vec<i16>; 3],
+    /// The style and what was blended into it.
+    style: (&'static str, Vec<(&'static str, f64)>),
+}
+
+impl Steady {
+    /// Replaces a new painting by its blend with those before it. `moved` says for each pixel how much the source moved there, 0..=255.
+    /// A painting in another style or size is the first of its kind, and stays as it is.
+    pub(super) fn blend(&mut self, planes: &mut [Vec<u8>; 3], moved: &[u8], style: &'static str, blend: &[(&'static str, f64)]) {
+        let is_same = self.style.0 == style && self.style.1 == blend && self.planes[0].len() == planes[0].len();
+        if !is_same {
+            self.style = (style, blend.to_vec());
+            for (steady, plane) in self.planes.iter_mut().zip(planes) {
+                steady.clear();
+                steady.extend(plane.iter().map(|value| i16::from(*value) << 6));
+            }
+            return;
+        }
+        for (steady, plane) in self.planes.iter_mut().zip(planes) {
+            for ((steady, value), moved) in steady.iter_mut().zip(plane.iter_mut()).zip(moved) {
+                let pace = STILL.max(i32::from(*moved) + 1);
+                let away = (i32::from(*value) << 6) - i32::from(*steady);
+                *steady += ((away * pace) >> 8) as i16;
+                *value = ((*steady + 32) >> 6).clamp(0, 255) as u8;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blended(steady: &mut Steady, value: u8, moved: u8, style: &'static str) -> u8 {
+        let mut planes = [const { Vec::new() }; 3].map(|_: Vec<u8>| vec![value; 4]);
+        steady.blend(&mut planes, &[moved; 4], style, &[]);
+        planes[2][3]
+    }
+
+    #[test]
+    fn a_painting_that_boils_is_calmed_where_its_source_is_still() {
+        let mut steady = Steady::default();
+        let shown: Vec<u8> = (0..40).map(|n| blended(&mut steady, if n % 2 == 0 { 100 } else { 140 }, 0, "comic_ink")).collect();
+        assert!(shown[20..].windows(2).all(|pair| pair[0].abs_diff(pair[1]) <= 8), "{shown:?}");
+        let settled = (0..60).map(|_| blended(&mut steady, 200, 0, "comic_ink")).last();
+        assert!(settled >= Some(199), "{settled:?}");
+    }
+
+    #[test]
+    fn where_the_source_moves_and_in_another_style_the_new_painting_is_taken_as_it_is() {
+        let mut steady = Steady::default();
+        assert_eq!(blended(&mut steady, 100, 0, "comic_ink"), 100);
+        assert_eq!(blended(&mut steady, 30, 255, "comic_ink"), 30);
+        assert_eq!(blended(&mut steady, 220, 0, "yellow_ink"), 220);
+    }
+}
