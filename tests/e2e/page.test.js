@@ -10,7 +10,10 @@ import { clip } from './clip.js';
 import { PATIENCE_MS, startBrowser, startGateway } from './harness.js';
 import { measure } from './measure.js';
 
-const EFFECTS = ['background_blur', 'background_replace', 'face_detection', 'style_transfer', 'none'];
+const EFFECTS = [
+  'background_blur', 'background_replace', 'face_detection', 'style_transfer', 'cartoon', 'edges', 'grayscale', 'sepia', 'invert', 'mirror',
+  'vignette', 'sharpen', 'denoise', 'none',
+];
 const DESK = { viewport: { width: 1280, height: 800 } };
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 const patience = { timeout: PATIENCE_MS };

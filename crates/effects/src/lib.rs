@@ -21,6 +21,7 @@ mod none;
 mod parameters;
 mod person;
 mod pixels;
+mod simple;
 mod stillness;
 mod style_transfer;
 

@@ -10,11 +10,15 @@ use crate::delay::Delay;
 use crate::effect::Effect;
 use crate::face_detection::FaceDetection;
 use crate::none::NoEffect;
+use crate::simple::SIMPLE;
 use crate::style_transfer::StyleTransfer;
 
 /// All effects, in the order in which people are offered them.
 pub fn effects() -> Vec<Arc<dyn Effect>> {
-    vec![Arc::new(BackgroundBlur), Arc::new(BackgroundReplace), Arc::new(FaceDetection), Arc::new(StyleTransfer), Arc::new(NoEffect)]
+    let with_models: [Arc<dyn Effect>; 4] =
+        [Arc::new(BackgroundBlur), Arc::new(BackgroundReplace), Arc::new(FaceDetection), Arc::new(StyleTransfer)];
+    let simple = SIMPLE.into_iter().map(|facts| Arc::new(facts) as Arc<dyn Effect>);
+    with_models.into_iter().chain(simple).chain([Arc::new(NoEffect) as Arc<dyn Effect>]).collect()
 }
 
 /// Effects that only tests, benchmarks and diagnostics are served with: nobody is offered them.
@@ -54,7 +58,7 @@ mod tests {
     #[test]
     fn effects_with_models_need_a_worker_and_so_do_diagnostics() {
         for effect in effects() {
-            assert_eq!(effect.needs_worker(), effect.name().as_str() != "none", "{}", effect.name());
+            assert_eq!(effect.needs_worker(), !effect.models().is_empty(), "{}", effect.name());
         }
         assert!(diagnostics().iter().all(|effect| effect.needs_worker()));
     }

@@ -257,6 +257,11 @@ pub(crate) fn mix(target: &mut [u8], row: &[u8], opacity: u16) {
     }
 }
 
+/// Mixes one value into all of `target` with one opacity, 0..=256.
+pub(crate) fn mix_with(target: &mut [u8], value: u8, opacity: u16) {
+    target.iter_mut().for_each(|out| *out = lerp(*out, value, opacity));
+}
+
 /// Between `a` (weight 0) and `b` (weight 256).
 fn lerp(a: u8, b: u8, weight: u16) -> u8 {
     ((u16::from(a) * (256 - weight) + u16::from(b) * weight + 128) >> 8) as u8

@@ -27,6 +27,17 @@ fn cases() -> Vec<(&'static str, &'static str, Value)> {
         ("background_replace", "green", json!({"background": "green", "edge_softness": 0.0})),
         ("face_detection", "default", json!({})),
         ("style_transfer", "default", json!({})),
+        ("cartoon", "default", json!({})),
+        ("edges", "default", json!({})),
+        ("edges", "neon", json!({"look": "neon", "strength": 0.7})),
+        ("grayscale", "default", json!({})),
+        ("sepia", "default", json!({})),
+        ("invert", "default", json!({})),
+        ("mirror", "default", json!({})),
+        ("mirror", "symmetric", json!({"way": "symmetric"})),
+        ("vignette", "default", json!({})),
+        ("sharpen", "default", json!({})),
+        ("denoise", "default", json!({})),
         (
             "style_transfer",
             "blend",
@@ -45,7 +56,9 @@ fn each_effect_paints_what_it_painted_before() {
     for backend in BACKENDS {
         let mut models = models(backend, &effects());
         for (name, variant, given) in cases() {
-            for (kind, frame) in pictures() {
+            let is_simple = effect(name).models().is_empty();
+            // Effects without a model have one golden picture, and the backend makes no difference to them.
+            for (kind, frame) in pictures().into_iter().filter(|(kind, _)| !is_simple || *kind == "small") {
                 let (_, _, picture) = through(&*effect(name), &mut models, &frame, &given);
                 let painted = rgb_from_i420(&picture);
                 let file = format!("golden_{name}_{variant}_{kind}.png");

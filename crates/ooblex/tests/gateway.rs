@@ -345,7 +345,25 @@ fn the_api_tells_effects_sessions_and_changes() {
     let gateway = Gateway::start("", &["--workers", "1"]);
     let effects = gateway.json("/api/effects");
     let names: Vec<_> = effects["effects"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["background_blur", "background_replace", "face_detection", "style_transfer", "none"]);
+    assert_eq!(
+        names,
+        [
+            "background_blur",
+            "background_replace",
+            "face_detection",
+            "style_transfer",
+            "cartoon",
+            "edges",
+            "grayscale",
+            "sepia",
+            "invert",
+            "mirror",
+            "vignette",
+            "sharpen",
+            "denoise",
+            "none"
+        ]
+    );
     assert_eq!(effects["effects"][2]["parameters"]["properties"]["style"]["enum"].as_array().unwrap().len(), 26);
     assert!(effects["effects"].as_array().unwrap().iter().all(|effect| effect["available"] == true));
     assert_eq!(effects["broker"], json!({"kind": "local", "connected": true, "trouble": null}));

@@ -1,0 +1,108 @@
+//! The effect `cartoon`: even areas in a few tones, with dark lines around them.
+//!
+//! The picture is evened out by a guided filter that has the picture itself for its guide: what varies little becomes flat, edges stay.
+//! Then its light is brought to a few tones, with steps that are soft enough not to flicker.
+
+use ooblex_pipeline::I420;
+
+use super::{Bordered, Paint, Simple, of_256, share, turns};
+use crate::guided::Guided;
+use crate::parameters::{Kind, Parameter, Parameters};
+use crate::pixels::Shrinker;
+
+static PARAMETERS: [Parameter; 3] = [
+    Parameter {
+        name: "tones",
+        title: "Tones",
+        description: "How many tones there are from dark to bright, about.",
+        kind: Kind::Number { min: 3.0, max: 12.0, default: 6.0 },
+    },
+    share("lines", "Lines", "How strong the lines are.", 0.6),
+    share("colour", "Colour", "How much stronger the colours become.", 0.5),
+];
+
+pub(super) static FACTS: Simple = Simple {
+    name: "cartoon",
+    title: "Cartoon",
+    description: "Your picture as a cartoon: a few tones, strong colours, dark lines.",
+    parameters: &PARAMETERS,
+    paint: || Box::<Cartoon>::default(),
+};
+
+/// Pixels of the small copy that areas are evened out on, and the window there.
+const SMALL_PIXELS: f64 = 14_400.0;
+const WINDOW: usize = 1;
+/// Turns of luma that are no line.
+const FAINT: i16 = 14;
+
+#[derive(Default)]
+struct Cartoon {
+    shrinker: Shrinker,
+    guided: Guided,
+    source: Bordered,
+    even: Vec<u8>,
+}
+
+impl Paint for Cartoon {
+    fn paint(&mut self, picture: &mut I420, parameters: &Parameters) {
+        let (width, height) = (picture.width(), picture.height());
+        let scale = (SMALL_PIXELS / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
+        let small = [width, height].map(|side| (f64::from(side) * scale).ceil().max(1.0) as u32);
+        let luma = self.shrinker.luma(picture, small[0], small[1]);
+        self.guided.smooth(luma, luma, small, WINDOW, [width, height]);
+        let step = (220.0 / parameters.number("tones")).round() as i16;
+        let (lines, colour) = (of_256(parameters.number("lines")) >> 1, 64 + (of_256(parameters.number("colour")) >> 2));
+        let [luma, u, v] = picture.planes_mut();
+        self.source.set(luma, width as usize);
+        self.even.resize(width as usize, 0);
+        let tones = tones(step);
+        for (y, row) in luma.chunks_exact_mut(width as usize).enumerate() {
+            self.guided.row(y, row, &mut self.even);
+            turns(self.source.around(y), row);
+            for (value, even) in row.iter_mut().zip(&self.even) {
+                let line = ((i16::from(*value) - FAINT).max(0).min(100) * lines) >> 5;
+                *value = (i16::from(tones[usize::from(*even)]) - line).max(16) as u8;
+            }
+        }
+        for chroma in u.iter_mut().chain(v) {
+            *chroma = (128 + (((i16::from(*chroma) - 128) * colour) >> 6)).clamp(16, 240) as u8;
+        }
+    }
+}
+
+/// The tone of each luma: flat for most of a step, then a slope of three up to the next one.
+fn tones(step: i16) -> [u8; 256] {
+    std::array::from_fn(|luma| {
+        let luma = luma as i16;
+        let (base, within) = (luma / step * step, luma % step);
+        (base + (3 * (within - step / 3)).clamp(0, step)).clamp(0, 255) as u8
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::super::tests::{painted, ramp};
+    use super::*;
+
+    #[test]
+    fn an_even_run_becomes_a_few_tones() {
+        let picture = painted(&FACTS, &ramp(640, 48), json!({"lines": 0, "tones": 4}), 0);
+        let row = &picture.planes()[0][24 * 640..][..640];
+        let flat = row.windows(8).filter(|run| run.iter().all(|luma| *luma == run[0])).count();
+        assert!(flat > 250, "{flat} of 640 are flat");
+        let tones: BTreeSet<_> = row.windows(16).filter(|run| run.iter().all(|luma| *luma == run[0])).map(|run| run[0]).collect();
+        assert!((3..=6).contains(&tones.len()), "{tones:?}");
+    }
+
+    #[test]
+    fn what_turns_gets_a_dark_line() {
+        let mut frame = I420::grey(64, 48, 90);
+        frame.planes_mut()[0].chunks_exact_mut(64).for_each(|row| row[32..].fill(200));
+        let row = painted(&FACTS, &frame, json!({"lines": 1}), 0).planes()[0][20 * 64..][..64].to_vec();
+        assert!(row[31] <= 20 && row[8] > 60, "{row:?}");
+    }
+}
