@@ -55,28 +55,37 @@ impl Paint for Cartoon {
         let [luma, u, v] = picture.planes_mut();
         self.source.set(luma, width as usize);
         self.even.resize(width as usize, 0);
-        let tones = tones(step);
+        let tones = Tones::new(step);
         for (y, row) in luma.chunks_exact_mut(width as usize).enumerate() {
             self.guided.row(y, row, &mut self.even);
             turns(self.source.around(y), row);
             for (value, even) in row.iter_mut().zip(&self.even) {
-                let line = ((i16::from(*value) - FAINT).max(0).min(100) * lines) >> 5;
-                *value = (i16::from(tones[usize::from(*even)]) - line).max(16) as u8;
+                let line = ((i16::from(*value) - FAINT).clamp(0, 100) * lines) >> 5;
+                *value = (tones.of(*even) - line).max(16) as u8;
             }
         }
-        for chroma in u.iter_mut().chain(v) {
-            *chroma = (128 + (((i16::from(*chroma) - 128) * colour) >> 6)).clamp(16, 240) as u8;
-        }
+        let stronger = |chroma: &mut u8| *chroma = (128 + (((i16::from(*chroma) - 128) * colour) >> 6)).clamp(16, 240) as u8;
+        u.iter_mut().chain(v).for_each(stronger);
     }
 }
 
-/// The tone of each luma: flat for most of a step, then a slope of three up to the next one.
-fn tones(step: i16) -> [u8; 256] {
-    std::array::from_fn(|luma| {
-        let luma = luma as i16;
-        let (base, within) = (luma / step * step, luma % step);
-        (base + (3 * (within - step / 3)).clamp(0, step)).clamp(0, 255) as u8
-    })
+/// The tone of each luma: flat for two thirds of a step, then a slope of three up to the next one.
+struct Tones {
+    step: i16,
+    /// 256 / step, for want of a division.
+    inverse: i16,
+}
+
+impl Tones {
+    fn new(step: i16) -> Self {
+        Self { step, inverse: (256 + step / 2) / step }
+    }
+
+    fn of(&self, luma: u8) -> i16 {
+        let luma = i16::from(luma);
+        let base = ((luma * self.inverse) >> 8) * self.step;
+        (base + (3 * (luma - base - self.step / 3)).clamp(0, self.step)).min(255)
+    }
 }
 
 #[cfg(test)]

@@ -44,12 +44,14 @@ impl Paint for Edges {
             turns(self.source.around(y), row);
             for value in &mut *row {
                 let line = (((i16::from(*value) - NOISE).max(0) * gain) >> 4).min(255);
-                *value = if is_neon { 16 + ((line * 110) >> 7) } else { (PAPER - line).max(24) } as u8;
+                let (neon, pencil) = (16 + ((line * 110) >> 7), (PAPER - line).max(24));
+                *value = if is_neon { neon } else { pencil } as u8;
             }
         }
-        for chroma in u.iter_mut().chain(v) {
-            // Neon has the colour twice over, paper has none.
-            *chroma = if is_neon { (2 * i16::from(*chroma) - 128).clamp(16, 240) as u8 } else { 128 };
+        // Neon has the colour twice over, paper has none.
+        match is_neon {
+            true => u.iter_mut().chain(v).for_each(|chroma| *chroma = (2 * i16::from(*chroma) - 128).clamp(16, 240) as u8),
+            false => u.iter_mut().chain(v).for_each(|chroma| *chroma = 128),
         }
     }
 }

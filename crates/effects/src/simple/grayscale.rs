@@ -18,10 +18,9 @@ pub(super) static FACTS: Simple = Simple {
 fn paint(picture: &mut I420, parameters: &Parameters) {
     let kept = 256 - of_256(parameters.number("strength"));
     let [_, u, v] = picture.planes_mut();
-    for chroma in u.iter_mut().chain(v) {
-        // At most 128 · 256, which is one more than 16 bits hold: hence the halves.
-        *chroma = (128 + (((i16::from(*chroma) - 128) * (kept / 2)) >> 7)).clamp(0, 255) as u8;
-    }
+    // At most 128 · 256, which is one more than 16 bits hold: hence the halves.
+    let less = |chroma: &mut u8| *chroma = (128 + (((i16::from(*chroma) - 128) * (kept / 2)) >> 7)).clamp(0, 255) as u8;
+    u.iter_mut().chain(v).for_each(less);
 }
 
 #[cfg(test)]
