@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_result_is_no_job_and_foreign_bytes_are_neither() {
         assert_eq!(decode_job(&encoded_results()[0]), Err(WireError::Foreign));
-        for bytes in [&b""[..], b"O", b"OB", b"OB\x01", b"hello, world", &[0; 64]] {
+        for bytes in [&b""[..], b"O", b"OB", b"OB\x02", b"hello, world", &[0; 64]] {
             assert_eq!(decode_job(bytes), Err(WireError::Foreign));
             assert_eq!(decode_result(bytes), Err(WireError::Foreign));
         }
