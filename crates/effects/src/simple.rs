@@ -155,11 +155,11 @@ impl Bordered {
 fn turns([above, row, below]: [&[u8]; 3], out: &mut [u8]) {
     let width = out.len();
     let (above, row, below) = (&above[..width + 2], &row[..width + 2], &below[..width + 2]);
-    for x in 0..width {
+    for (x, out) in out.iter_mut().enumerate() {
         let at = |row: &[u8], x: usize| i16::from(row[x]);
         let across = at(above, x + 2) + 2 * at(row, x + 2) + at(below, x + 2) - at(above, x) - 2 * at(row, x) - at(below, x);
         let down = at(below, x) + 2 * at(below, x + 1) + at(below, x + 2) - at(above, x) - 2 * at(above, x + 1) - at(above, x + 2);
-        out[x] = ((across.abs() + down.abs()) >> 2).min(255) as u8;
+        *out = ((across.abs() + down.abs()) >> 2).min(255) as u8;
     }
 }
 

@@ -344,31 +344,14 @@ fn every_third_frame_is_analysed_and_the_rest_is_as_the_operator_says() {
 fn the_api_tells_effects_sessions_and_changes() {
     let gateway = Gateway::start("", &["--workers", "1"]);
     let effects = gateway.json("/api/effects");
-    let names: Vec<_> = effects["effects"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
-    assert_eq!(
-        names,
-        [
-            "background_blur",
-            "background_replace",
-            "face_detection",
-            "style_transfer",
-            "cartoon",
-            "edges",
-            "grayscale",
-            "sepia",
-            "invert",
-            "mirror",
-            "vignette",
-            "sharpen",
-            "denoise",
-            "none"
-        ]
-    );
-    assert_eq!(effects["effects"][2]["parameters"]["properties"]["style"]["enum"].as_array().unwrap().len(), 26);
+    let names: Vec<_> = effects["effects"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap().to_string()).collect();
+    assert_eq!(names, ooblex_effects::effects().iter().map(|effect| effect.name().to_string()).collect::<Vec<_>>());
+    let of = |name: &str| &effects["effects"][names.iter().position(|known| known == name).unwrap()];
+    assert_eq!(of("style_transfer")["parameters"]["properties"]["style"]["enum"].as_array().unwrap().len(), 26);
     assert!(effects["effects"].as_array().unwrap().iter().all(|effect| effect["available"] == true));
     assert_eq!(effects["broker"], json!({"kind": "local", "connected": true, "trouble": null}));
-    assert_eq!((&effects["effects"][0]["workers"], &effects["device"]), (&effects["workers"], &json!("cpu")));
-    assert_eq!(effects["effects"][3]["workers"], 0, "none needs no worker");
+    assert_eq!((&of("background_blur")["workers"], &effects["device"]), (&effects["workers"], &json!("cpu")));
+    assert_eq!(of("none")["workers"], 0, "none needs no worker");
     let mut player = Player::new(&gateway, &Wish::default());
     player.play_until(640, 480, "figures", |player| {
         player.messages.iter().any(|m| m["type"] == "stats" && m["fps_out"].as_f64() > Some(5.0))
@@ -405,8 +388,9 @@ fn pages_of_other_hosts_use_the_api_only_where_the_operator_allows_it() {
 #[test]
 fn an_effect_that_the_workers_do_not_serve_is_told_and_never_raw() {
     let gateway = Gateway::start("", &["--workers", "1", "--effects", "face_detection,background_blur"]);
-    assert_eq!(gateway.json("/readyz")["unserved"], json!(["style_transfer"]));
-    assert_eq!(gateway.json("/api/effects")["effects"][2]["available"], false);
+    assert!(gateway.json("/readyz")["unserved"].as_array().unwrap().contains(&json!("style_transfer")));
+    let effects = gateway.json("/api/effects")["effects"].as_array().unwrap().clone();
+    assert!(effects.iter().any(|effect| effect["name"] == "style_transfer" && effect["available"] == false));
     let mut player = Player::new(&gateway, &wish(VideoCodec::Vp8, "style_transfer"));
     let service = |player: &Player| -> Vec<Value> {
         player.messages.iter().filter(|m| m["type"] == "service").map(|m| json!([m["effect"], m["state"]])).collect()

@@ -31,14 +31,14 @@ impl Paint for Sharpen {
         self.source.set(luma, width);
         for (y, out) in luma.chunks_exact_mut(width).enumerate() {
             let [above, row, below] = self.source.around(y).map(|row| &row[..width + 2]);
-            for x in 0..width {
+            for (x, out) in out.iter_mut().enumerate() {
                 let at = |row: &[u8], x: usize| i16::from(row[x]);
                 let corners = at(above, x) + at(above, x + 2) + at(below, x) + at(below, x + 2);
                 let sides = at(above, x + 1) + at(below, x + 1) + at(row, x) + at(row, x + 2);
                 let own = at(row, x + 1);
                 let detail = own - ((corners + 2 * sides + 4 * own + 8) >> 4);
                 let clear = detail - detail.clamp(-NOISE, NOISE);
-                out[x] = (own + ((clear * gain) >> 4)).clamp(0, 255) as u8;
+                *out = (own + ((clear * gain) >> 4)).clamp(0, 255) as u8;
             }
         }
     }
