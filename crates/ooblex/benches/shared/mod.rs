@@ -31,6 +31,9 @@ impl Payload {
             Analysis::Mask(mask) => mask.probability.len(),
             Analysis::Picture(picture) => picture.data.len(),
             Analysis::Faces(faces) => faces.len() * std::mem::size_of::<ooblex_pipeline::Face>(),
+            Analysis::Meshes(meshes) => {
+                meshes.len() * (std::mem::size_of::<ooblex_pipeline::Face>() + 12 * ooblex_pipeline::FaceMesh::POINTS)
+            }
         };
         (self.input.picture.data.len() + 4 * self.input.arguments.len(), back)
     }
