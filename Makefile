@@ -9,7 +9,7 @@ SUITES ?= rust sdk e2e deploy
 FEATURES = $$(tools/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench bench-scaling quality deny packages onnxruntime cargo-deny clean
+.PHONY: help run build test check bench bench-capacity bench-scaling quality deny packages onnxruntime cargo-deny clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ quality: packages onnxruntime ## How steady and how right the effects are, befor
 bench-scaling: build ## How 1 to 32 workers share frames, under overload as well, and what one Redis carries: ten minutes
 	@tools/install-packages.sh test
 	@for what in linear single overload capacity; do cargo bench --locked --package ooblex $(FEATURES) --bench scaling -- $$what || exit; done
+
+bench-capacity: build ## How many sessions of each effect one gateway carries, at what cost, and what is beyond: fifteen minutes
+	@for what in sessions knee overload; do cargo bench --locked --package ooblex $(FEATURES) --bench capacity -- $$what || exit; done
 
 deny: cargo-deny ## Licences, origins and known weaknesses of the dependencies (fetches the advisories)
 	cargo deny --locked check

@@ -15,15 +15,13 @@ mod shared;
 
 use std::time::{Duration, Instant};
 
-use common::{Gateway, scene};
+use common::Gateway;
 use ooblex::client::{Client, ClientEvent, Wish};
-use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed};
-use ooblex_effects::{ModelStore, Models, Parameters, Runtime, effects};
 use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 use serde_json::{Value, json};
+use shared::alone::{FPS, alone, clip, load_models};
 use shared::{machine, process_cpu};
 
-const FPS: u64 = 30;
 const WARM_UP: Duration = Duration::from_secs(3);
 const STAGES: [&str; 8] = ["inbox", "decode", "prepare", "queue", "analyse", "playout", "compose", "encode"];
 
@@ -63,7 +61,7 @@ fn main() {
             let clip = clip(width, height, codec);
             for effect in &options.effects {
                 let live = live(&gateway, &clip, effect, options.seconds);
-                let (stages, alone) = alone(&mut models, &clip, effect, live.bitrate_bps);
+                let (stages, alone) = alone(&mut models, &clip, effect, &parameters(effect), live.bitrate_bps, 1);
                 let at = |quantile: &str| live.residence[quantile].as_f64().unwrap_or(f64::NAN);
                 println!(
                     "{:<9} {:<4} {:<16} {:>5.1} | {:>7.1} {:>7.1} {:>7.1} | {:>7.2} ms {:>6.2} {:>7.2} | {}",
@@ -95,20 +93,8 @@ fn main() {
     }
 }
 
-/// Eight pictures, panned to and fro for half a minute, compressed once. It begins with a keyframe, so it can be repeated.
-fn clip(width: u32, height: u32, codec: VideoCodec) -> Vec<EncodedFrame> {
-    let config = EncoderConfig { codec, bitrate_bps: 2_500_000, frame_rate: FPS as f32, speed: Speed::Balanced };
-    let mut encoder = Encoder::new(config).expect("the codec starts");
-    let scenes: Vec<_> = (0..8).map(|step| scene(width, height, step)).collect();
-    let steps = (0..8).chain((1..7).rev()).cycle();
-    let mut encode = |(n, step): (u64, usize)| encoder.encode(&scenes[step], MediaTime(n * 90_000 / FPS), false);
-    let frames = (0..30 * FPS).zip(steps).map(|frame| encode(frame).expect("a picture is encoded").expect("none is left out"));
-    frames.collect()
-}
-
 fn live(gateway: &Gateway, clip: &[EncodedFrame], effect: &str, seconds: u64) -> Live {
-    let params = if effect == "style_transfer" { json!({"resolution": "216p"}) } else { json!({}) };
-    let wish = Wish { codecs: vec![clip[0].codec], effect: Some(effect.into()), params, ..Wish::default() };
+    let wish = Wish { codecs: vec![clip[0].codec], effect: Some(effect.into()), params: parameters(effect), ..Wish::default() };
     let mut client = Client::connect(&gateway.url, &wish).expect("the gateway answers");
     let started = Instant::now();
     let (mut from, mut to) = (None, None);
@@ -156,56 +142,8 @@ fn live(gateway: &Gateway, clip: &[EncodedFrame], effect: &str, seconds: u64) ->
     }
 }
 
-/// Decode, prepare, model, compose and encode with nothing around them: milliseconds of each a frame, and CPU milliseconds of all.
-fn alone(models: &mut Models, clip: &[EncodedFrame], effect: &str, bitrate_bps: u32) -> (Vec<f64>, f64) {
-    const WARM_UP_FRAMES: usize = 30;
-    const FRAMES: usize = 120;
-    let effect = effects().into_iter().find(|known| known.name().as_str() == effect).expect("the effect exists");
-    let params = if effect.name().as_str() == "style_transfer" { json!({"resolution": "216p"}) } else { json!({}) };
-    let parameters = Parameters::parse(effect.parameters(), &params).expect("the parameters are right");
-    let codec = clip[0].codec;
-    let mut decoder = Decoder::new(codec).expect("the codec starts");
-    let config = EncoderConfig { codec, bitrate_bps, frame_rate: FPS as f32, speed: Speed::Balanced };
-    let mut encoder = Encoder::new(config).expect("the codec starts");
-    let mut painter = effect.painter();
-    let mut stages = [Duration::ZERO; 5];
-    let mut cpu_before = 0.0;
-    let started = Instant::now();
-    for (n, frame) in clip.iter().take(WARM_UP_FRAMES + FRAMES).enumerate() {
-        if n == WARM_UP_FRAMES {
-            cpu_before = thread_cpu();
-        }
-        let mut times = vec![Instant::now()];
-        let mut picture = decoder.decode(&frame.data).expect("the clip is sound").expect("every frame has a picture");
-        times.push(Instant::now());
-        let input = (!effect.models().is_empty()).then(|| painter.prepare(&picture, &parameters));
-        times.push(Instant::now());
-        let analysis = input.map(|input| effect.analyse(models, &input).expect("the model runs"));
-        times.push(Instant::now());
-        painter.compose(&mut picture, analysis.as_ref(), &parameters).expect("the analysis fits");
-        times.push(Instant::now());
-        encoder.encode(&picture, frame.capture, false).expect("the picture is encoded");
-        times.push(Instant::now());
-        if n >= WARM_UP_FRAMES {
-            stages.iter_mut().zip(times.windows(2)).for_each(|(sum, time)| *sum += time[1] - time[0]);
-        }
-        // The same pace as the camera's, so that caches and clocks are as cold as in the gateway.
-        let next = started + Duration::from_micros(1_000_000 * (n as u64 + 1) / FPS);
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
-    }
-    let cpu = thread_cpu() - cpu_before;
-    (stages.iter().map(|sum| sum.as_secs_f64() * 1e3 / FRAMES as f64).collect(), cpu * 1e3 / FRAMES as f64)
-}
-
-fn load_models() -> Models {
-    let runtime = Runtime::load(None, None).expect("a backend is there");
-    Models::load(&runtime, &ModelStore::embedded(), &effects()).expect("the models load")
-}
-
-/// Seconds of CPU that this thread has used; Linux adds up when the thread has slept, not at every moment.
-fn thread_cpu() -> f64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
-    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds come first") / 1e9
+fn parameters(effect: &str) -> Value {
+    if effect == "style_transfer" { json!({"resolution": "216p"}) } else { json!({}) }
 }
 
 /// A figure of `/proc/<process>/status`, in its unit.

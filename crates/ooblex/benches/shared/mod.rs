@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each benchmark uses a part of it, and fails by panicking")]
 
+pub mod alone;
+
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::mpsc::channel;

@@ -1,0 +1,186 @@
+//! How many sessions one gateway carries with workers of its own, what a frame costs then, and what happens beyond: `ooblex bench`
+//! against `ooblex serve`, both on this machine, their CPU accounted apart.
+//!
+//! `cargo bench -p ooblex --bench capacity -- sessions|knee|overload [options]`, or `make bench-capacity`
+//!
+//! * `sessions [--seconds 10]`: 1, 4, 8 and 16 sessions of each effect;
+//! * `knee [--seconds 8]`: the most sessions of each effect that all get 95 % of their frames processed; CPU a frame there, and how much
+//!   of it is not decode, prepare, model, compose and encode of the same frames alone (`overhead`);
+//! * `overload [--seconds 300 --sessions 0]`: three times as many sessions as the knee (or as `--sessions` says): how old frames are at
+//!   the beginning and at the end, how evenly frames are shared out, and how soon one session has all of its frames after the load has left.
+//!
+//! All take `--effects background_blur,face_detection`, `--codec h264` and `--json FILE`. Pictures are of 640×480 at 30 frames a second;
+//! style transfer is at 180p.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+mod shared;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::{Gateway, temporary_folder};
+use ooblex_pipeline::VideoCodec;
+use serde_json::{Value, json};
+use shared::alone::{FPS, alone, clip, load_models, pictures};
+use shared::{Options, machine};
+
+const SIZE: (u32, u32) = (640, 480);
+/// Share of a camera's frames that must be processed.
+const ENOUGH: f64 = 0.95;
+const QUIET: &str = "[log]\nfilter = \"error\"\n";
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let Some(what) = arguments.next() else {
+        return println!("capacity: nothing was chosen; -- sessions, knee or overload, or make bench-capacity");
+    };
+    let options = Options::parse(arguments, &["--seconds", "--effects", "--codec", "--sessions", "--json"]);
+    let bench = Bench::new(&options);
+    println!("{what}: {}", machine());
+    let rows: Vec<Value> = match what.as_str() {
+        "sessions" => bench.effects.iter().flat_map(|effect| bench.sessions(effect, options.number("--seconds", 10))).collect(),
+        "knee" => bench.effects.iter().map(|effect| bench.knee(effect, options.number("--seconds", 8))).collect(),
+        "overload" => {
+            let seconds = options.number("--seconds", 300);
+            bench.effects.iter().take(1).map(|effect| bench.overload(effect, seconds, options.number("--sessions", 0))).collect()
+        }
+        other => panic!("{other} is not known: sessions, knee or overload"),
+    };
+    if let Some(path) = options.text("--json") {
+        let report = json!({"machine": machine(), "what": what, "rows": rows});
+        std::fs::write(path, format!("{report:#}")).expect("the report can be written");
+    }
+}
+
+struct Bench {
+    effects: Vec<String>,
+    codec: VideoCodec,
+    folder: PathBuf,
+}
+
+impl Bench {
+    fn new(options: &Options) -> Self {
+        let effects = options.text("--effects").unwrap_or("background_blur,face_detection,style_transfer");
+        let codec = match options.text("--codec").unwrap_or("h264") {
+            "vp8" => VideoCodec::Vp8,
+            "h264" => VideoCodec::H264,
+            other => panic!("{other} is no codec: vp8 or h264"),
+        };
+        let folder = temporary_folder();
+        write_y4m(&folder.join("clip.y4m"));
+        Self { effects: effects.split(',').map(String::from).collect(), codec, folder }
+    }
+
+    /// Runs `ooblex bench` against a gateway and returns its figures.
+    fn run(&self, gateway: &Gateway, effect: &str, seconds: u64, flags: &[&str]) -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ooblex"));
+        command.arg("bench").arg(&gateway.url).args(["--effect", effect, "--codec", self.codec.label(), "--json", "-"]);
+        command.arg("--clip").arg(self.folder.join("clip.y4m")).args(["--duration", &seconds.to_string()]);
+        command.args(["--gateway-pid", &gateway.id().to_string()]).args(flags);
+        if effect == "style_transfer" {
+            command.args(["--set", "style_transfer.resolution=180p"]);
+        }
+        let output = command.current_dir(&self.folder).stderr(Stdio::null()).output().expect("the bench runs");
+        serde_json::from_slice(&output.stdout).expect("the bench tells its figures")
+    }
+
+    fn sessions(&self, effect: &str, seconds: u64) -> Vec<Value> {
+        println!(
+            "{:<17} {:>8} {:>8} {:>8} {:>13} {:>6} {:>10} {:>7}",
+            "effect", "sessions", "fps min", "fps all", "p50 / p95 ms", "cores", "CPU/frame", "memory"
+        );
+        let row = |sessions: u64| {
+            let figures = self.run(&Gateway::start(QUIET, &[]), effect, seconds, &["--sessions", &sessions.to_string()]);
+            let number = |name: &str| number(&figures[name]);
+            let [p50, p95] = ["p50", "p95"].map(|quantile| self::number(&figures["latency_ms"][quantile]));
+            println!(
+                "{effect:<17} {sessions:>8} {:>8.1} {:>8.1} {:>13} {:>6.2} {:>7.2} ms {:>4.0} MB",
+                number("fps_processed_min"),
+                number("fps_processed_total"),
+                format!("{p50:.1} / {p95:.1}"),
+                number("gateway_cpu_cores"),
+                1e3 * number("gateway_cpu_cores") / number("fps_processed_total"),
+                number("gateway_memory_mb"),
+            );
+            json!({"effect": effect, "sessions": sessions, "figures": figures})
+        };
+        [1, 4, 8, 16].map(row).to_vec()
+    }
+
+    fn knee(&self, effect: &str, seconds: u64) -> Value {
+        let least = format!("{:.1}", ENOUGH * FPS as f64);
+        let gateway = Gateway::start(QUIET, &[]);
+        let figures = self.run(&gateway, effect, seconds, &["--find-knee", "--sessions", "4", "--min-fps", &least]);
+        drop(gateway);
+        let sessions = figures["knee"]["sessions"].as_u64().unwrap_or(0);
+        let (cores, fps) = (number(&figures["gateway_cpu_cores"]), number(&figures["fps_processed_total"]));
+        let cost = 1e3 * cores / fps;
+        let params = if effect == "style_transfer" { json!({"resolution": "180p"}) } else { json!({}) };
+        let bitrate = 1e3 * number(&figures["bitrate_kbps"]["down"]) / sessions.max(1) as f64;
+        let clip = clip(SIZE.0, SIZE.1, self.codec);
+        let (stages, alone) = alone(&mut load_models(), &clip, effect, &params, bitrate as u32, sessions.clamp(1, 4));
+        let per_core = sessions as f64 / cores;
+        println!(
+            "{effect}: {sessions} sessions on {cores:.2} cores, {per_core:.1} a core; p95 {:.1} ms; CPU a frame {cost:.2} ms, alone {alone:.2} ms, overhead {:.2}; bench {:.2} cores; breaks: {}",
+            number(&figures["latency_ms"]["p95"]),
+            cost / alone,
+            number(&figures["bench_cpu_cores"]),
+            figures["knee"]["reason"],
+        );
+        json!({"effect": effect, "sessions": sessions, "cores": cores, "sessions_per_core": per_core, "cpu_ms_per_frame": cost,
+            "alone_ms_per_frame": alone, "alone_stages_ms": stages, "overhead_ratio": cost / alone, "figures": figures})
+    }
+
+    fn overload(&self, effect: &str, seconds: u64, sessions: u64) -> Value {
+        let knee = if sessions == 0 { self.knee(effect, 5) } else { json!(null) };
+        let sessions = if sessions == 0 { 3 * knee["sessions"].as_u64().unwrap_or(1) } else { sessions };
+        let gateway = Gateway::start(QUIET, &[]);
+        let loaded = self.run(&gateway, effect, seconds, &["--sessions", &sessions.to_string(), "--warm-up", "5"]);
+        let after = self.run(&gateway, effect, 10, &["--sessions", "1", "--warm-up", "0"]);
+        let series: Vec<_> = loaded["series"].as_array().into_iter().flatten().filter(|second| second["counted"] == true).collect();
+        let p95 = |seconds: &[&Value]| {
+            let mut each: Vec<_> = seconds.iter().map(|second| number(&second["latency_ms"]["p95"])).filter(|ms| ms.is_finite()).collect();
+            each.sort_by(f64::total_cmp);
+            each.get(each.len() / 2).copied().unwrap_or(f64::NAN)
+        };
+        let part = (series.len() / 5).max(1);
+        let (first, last) = (p95(&series[..part.min(series.len())]), p95(&series[series.len().saturating_sub(part)..]));
+        let fps: Vec<_> = loaded["per_session"].as_array().into_iter().flatten().map(|session| number(&session["fps_processed"])).collect();
+        let (least, most) = (fps.iter().copied().fold(f64::INFINITY, f64::min), fps.iter().copied().fold(0.0, f64::max));
+        let back =
+            after["series"].as_array().into_iter().flatten().position(|second| number(&second["fps_processed"]) >= ENOUGH * FPS as f64);
+        println!(
+            "{effect}: {sessions} sessions for {seconds} s: p95 of a second {first:.1} ms in the first fifth, {last:.1} ms in the last, {:.1} ms of all (at the knee {:.1} ms); {least:.1} to {most:.1} frames a second each; order errors {}, raw {}; all frames again {} s after",
+            number(&loaded["latency_ms"]["p95"]),
+            number(&knee["figures"]["latency_ms"]["p95"]),
+            loaded["order_errors"],
+            loaded["raw_leaks"],
+            back.map_or("more than 10".into(), |seconds| (seconds + 1).to_string()),
+        );
+        json!({"effect": effect, "sessions": sessions, "p95_first_ms": first, "p95_last_ms": last, "fps_least": least, "fps_most": most,
+            "back_after_s": back.map(|seconds| seconds + 1), "knee": knee, "loaded": loaded, "after": after})
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A figure, or NaN where there is none.
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(f64::NAN)
+}
+
+/// Writes the pictures that [`clip`] is made of, so that `ooblex bench` sends the same.
+fn write_y4m(path: &Path) {
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("there is room for the clip"));
+    writeln!(file, "YUV4MPEG2 W{} H{} F{FPS}:1 Ip C420jpeg", SIZE.0, SIZE.1).expect("there is room for the clip");
+    for picture in pictures(SIZE.0, SIZE.1) {
+        file.write_all(b"FRAME\n").expect("there is room for the clip");
+        picture.planes().iter().for_each(|plane| file.write_all(plane).expect("there is room for the clip"));
+    }
+}
