@@ -39,7 +39,7 @@ rust() {
     cargo test --release --workspace --locked --no-fail-fast $(tools/cargo-features.sh)
 }
 
-sdk() { (cd web/sdk && node --test); }
+sdk() { (cd web && node --test sdk/test/*.test.js page/test/*.test.js); }
 
 e2e() {
     local chromium

@@ -22,6 +22,8 @@ const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 const BINARY = process.env.OOBLEX ?? here('../../target/release/ooblex');
 const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const READY_MS = 60_000;
+/** A host name that leads to this machine in the browser that `startBrowser` starts. */
+export const ELSEWHERE = 'elsewhere.example';
 /** How long a condition may take at most on a busy machine; nothing is judged by it. */
 export const PATIENCE_MS = 60_000;
 
@@ -94,6 +96,8 @@ export async function startBrowser(played) {
       `--use-file-for-fake-video-capture=${played.file}`,
       '--autoplay-policy=no-user-gesture-required',
       '--disable-features=WebRtcHideLocalIpsWithMdns',
+      // A name that is this machine, and not localhost: browsers give such a page no camera over plain http.
+      `--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`,
     ],
   });
   return {

@@ -1,13 +1,13 @@
 /** The demo page as a visitor uses it, at the sizes of a desk and of a phone. */
 
 import assert from 'node:assert/strict';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { clip } from './clip.js';
-import { PATIENCE_MS, startBrowser, startGateway } from './harness.js';
+import { ELSEWHERE, PATIENCE_MS, startBrowser, startGateway } from './harness.js';
 import { measure } from './measure.js';
 
 const EFFECTS = [
@@ -45,22 +45,33 @@ async function advances(page, count = 10) {
 
 const live = (page) => page.waitForSelector('#status[data-state=live]', patience);
 
+/** Ends a session that a test has no use for any more. */
+const leave = (page) => page.context().close();
+
+/** Opens the page with a session that is live and shows pictures. */
+async function openLive(options = DESK, query = '?autostart', url = gateway.url) {
+  const opened = await browser.page(new URL(query, url).href, options);
+  await live(opened.page);
+  await advances(opened.page);
+  return opened;
+}
+
 for (const [name, options] of Object.entries({ desk: DESK, phone: PHONE })) {
   test(`every effect can be chosen and is seen (${name})`, async (t) => {
-    const { page, errors, requests } = await browser.page(new URL('?autostart', gateway.url).href, options);
-    await live(page);
-    await advances(page);
+    const { page, errors, requests } = await openLive(options);
     const id = await page.evaluate(() => window.ooblex.session.id);
-    for (const effect of EFFECTS) {
-      await page.locator(`input[name=effect][value=${effect}]`).locator('..').click();
+    const { effects } = await (await fetch(new URL('api/effects', gateway.url))).json();
+    const chosen = effects.filter((effect) => EFFECTS.includes(effect.name));
+    assert.equal(chosen.length, EFFECTS.length);
+    assert.equal(await page.getByRole('radio').count(), effects.length, 'a tile for each effect');
+    for (const { name: effect, title } of chosen) {
+      await page.getByRole('radio', { name: title, exact: true }).locator('..').click();
       await page.waitForFunction((effect) => window.ooblex.session.effect === effect, effect, patience);
       await advances(page);
       assert.equal(await page.locator('#status').getAttribute('data-state'), 'live');
       assert.equal(await page.locator('#notice').isVisible(), false, await page.locator('#notice').textContent());
       const shape = await page.evaluate(() => ['source', 'output'].map((id) => document.getElementById(id)).map(({ videoWidth, videoHeight }) => `${videoWidth}x${videoHeight}`));
       assert.deepEqual(shape, ['640x480', '640x480']);
-      // The figures of the new effect, which come once a second.
-      await page.waitForFunction(() => document.querySelectorAll('#figures dd').length > 0, null, patience);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok(wide <= 0, `the page is ${wide} px too wide`);
       await page.screenshot({ path: join(folder, `${name}-${effect}.png`), fullPage: name === 'phone' });
@@ -68,21 +79,146 @@ for (const [name, options] of Object.entries({ desk: DESK, phone: PHONE })) {
     assert.equal(await page.evaluate(() => window.ooblex.session.id), id, 'no reconnect');
     const ack = await page.evaluate(() => window.changeEffect('background_blur', { strength: 0.9 }));
     assert.equal(ack.params.strength, 0.9);
-    await page.locator('#stop').click();
+    await page.getByRole('button', { name: 'Stop' }).click();
     await page.waitForSelector('#status[data-state=idle]', patience);
     assert.deepEqual(requests.filter((url) => new URL(url).origin !== new URL(gateway.url).origin && !url.startsWith('blob:')), [], 'requests to other hosts');
     assert.deepEqual(errors, [], 'the console stays empty');
     t.diagnostic(`pictures of the page: ${folder}`);
-    await page.context().close();
+    await leave(page);
   });
 }
+
+test('it can be used with the keyboard alone: effect, settings, before and after', async () => {
+  const { page, errors } = await openLive(DESK, '?autostart&effect=background_blur');
+  await page.getByRole('radio', { name: 'Background blur', exact: true }).focus();
+  const first = await page.evaluate(() => document.activeElement.value);
+  await page.keyboard.press('ArrowRight');
+  await page.waitForFunction((first) => window.ooblex.session.effect !== first && window.ooblex.session.effect === document.activeElement.value, first, patience);
+  await page.keyboard.press('ArrowLeft');
+  await page.waitForFunction((first) => window.ooblex.session.effect === first, first, patience);
+
+  const strength = page.getByRole('slider', { name: 'Strength' });
+  await strength.focus();
+  await page.keyboard.press('End');
+  await page.waitForFunction(() => window.ooblex.session.params.strength === 1, null, patience);
+  await page.keyboard.press('Home');
+  await page.waitForFunction(() => window.ooblex.session.params.strength === 0, null, patience);
+
+  const divider = page.getByRole('slider', { name: /Before and after/ });
+  await divider.focus();
+  await page.keyboard.press('Home');
+  assert.equal(await divider.getAttribute('aria-valuetext'), '0 % before, 100 % with the effect');
+  await page.keyboard.press('End');
+  const covered = await page.evaluate(() => [document.querySelector('#before'), document.querySelector('#screen')].map((part) => getComputedStyle(part)).map((style) => [style.clipPath, style.getPropertyValue('--split')]));
+  assert.deepEqual([covered[0][0], covered[1][1]], ['inset(0px 0% 0px 0px)', '100%']);
+  const compare = page.getByRole('button', { name: 'Before and after' });
+  await compare.focus();
+  await page.keyboard.press('Enter');
+  assert.equal(await compare.getAttribute('aria-pressed'), 'false');
+  assert.equal(await divider.isVisible(), false);
+
+  const nameless = await page.evaluate(() =>
+    [...document.querySelectorAll('button, input, select, video, canvas')]
+      .filter((part) => part.checkVisibility() && part.closest('[aria-hidden=true]') === null)
+      .filter((part) => !(part.ariaLabel || part.textContent.trim() || part.labels?.length || part.getAttribute('aria-labelledby')))
+      .map((part) => part.outerHTML),
+  );
+  assert.deepEqual(nameless, [], 'everything has a name');
+  assert.deepEqual(errors, []);
+  await leave(page);
+});
+
+test('a picture and a film can be saved', async () => {
+  const { page, errors } = await openLive();
+  const saved = async (button) => {
+    const [download] = await Promise.all([page.waitForEvent('download', patience), button.click()]);
+    return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
+  };
+  const picture = await saved(page.getByRole('button', { name: 'Save a picture' }));
+  assert.match(picture.name, /^ooblex-.*\.png$/);
+  assert.deepEqual([picture.bytes.readUInt32BE(16), picture.bytes.readUInt32BE(20)], [640, 480], 'of the size of the video');
+  const record = page.getByRole('button', { name: 'Record to a file' });
+  await record.click();
+  assert.equal(await record.getAttribute('aria-pressed'), 'true');
+  await advances(page, 40);
+  const film = await saved(record);
+  assert.match(film.name, /\.(mp4|webm)$/);
+  assert.ok(film.bytes.length > 10_000, `${film.bytes.length} bytes`);
+  const length = await page.evaluate(async (data) => {
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    const video = Object.assign(document.createElement('video'), { src: URL.createObjectURL(new Blob([bytes])), muted: true });
+    await video.play();
+    return [video.videoWidth, video.videoHeight];
+  }, film.bytes.toString('base64'));
+  assert.deepEqual(length, [640, 480], 'the browser plays it');
+  assert.deepEqual(errors, []);
+  await leave(page);
+});
+
+test('another resolution, and a file, are sent in the same connection', async () => {
+  const { page, errors } = await openLive(DESK, '?autostart&effect=none');
+  const id = await page.evaluate(() => window.ooblex.session.id);
+  const size = (width, height) => page.waitForFunction(([width, height]) => ['source', 'output'].every((id) => document.getElementById(id).videoWidth === width && document.getElementById(id).videoHeight === height), [width, height], patience);
+  await page.getByLabel('Resolution', { exact: true }).selectOption('360p');
+  await size(640, 360);
+  // The page's own film is the file.
+  await page.getByRole('button', { name: 'Record to a file' }).click();
+  await advances(page, 20);
+  const [download] = await Promise.all([page.waitForEvent('download', patience), page.getByRole('button', { name: 'Record to a file' }).click()]);
+  await page.getByLabel('Resolution', { exact: true }).selectOption('480p');
+  await size(640, 480);
+  await page.locator('#file').setInputFiles({ name: download.suggestedFilename(), mimeType: 'video/webm', buffer: readFileSync(await download.path()) });
+  await size(640, 360);
+  assert.equal(await page.getByRole('button', { name: 'File', exact: true }).getAttribute('aria-pressed'), 'true');
+  await page.getByRole('button', { name: 'Camera', exact: true }).click();
+  await size(640, 480);
+  await page.locator('#file').setInputFiles({ name: 'letter.txt', mimeType: 'text/plain', buffer: Buffer.from('no film') });
+  await page.waitForFunction(() => /letter\.txt/.test(document.querySelector('#notice').innerText), null, patience);
+  assert.equal(await page.evaluate(() => window.ooblex.session.id), id);
+  await advances(page);
+  assert.deepEqual(errors, []);
+  await leave(page);
+});
+
+test('it says how it goes, in words and figures, and in the colours of the visitor', async () => {
+  const { page } = await openLive({ ...DESK, colorScheme: 'light' });
+  await page.waitForFunction(() => document.querySelector('#verdict').dataset.part !== 'none', null, patience);
+  assert.ok((await page.locator('#verdict').innerText()).length > 20);
+  await page.waitForFunction(() => ['fps', 'latency'].every((name) => /\d/.test(document.querySelector(`#plot-${name}`).ariaLabel)), null, patience);
+  // Two seconds make a line.
+  const inked = () => ['fps', 'latency'].map((name) => document.querySelector(`#plot-${name}`)).every((canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((value, index) => index % 4 === 3 && value > 200));
+  await page.waitForFunction(inked, null, patience);
+  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const light = await ground();
+  const dark = page.getByRole('button', { name: 'Dark colours' });
+  assert.equal(await dark.getAttribute('aria-pressed'), 'false');
+  await dark.click();
+  assert.equal(await dark.getAttribute('aria-pressed'), 'true');
+  assert.notEqual(await ground(), light);
+  await page.reload();
+  assert.notEqual(await ground(), light, 'it is remembered');
+  await leave(page);
+});
+
+test('a page that is not secure says exactly that, and offers no camera', async () => {
+  const address = new URL(gateway.url);
+  address.hostname = ELSEWHERE;
+  const { page } = await browser.page(address.href, DESK);
+  await page.waitForSelector('#notice:not([hidden])', patience);
+  const said = await page.getByRole('alert').innerText();
+  assert.match(said, /cannot use the camera/);
+  assert.ok(said.includes(ELSEWHERE) && said.includes('https') && said.includes(`http://localhost:${address.port}/`), said);
+  assert.equal(await page.getByRole('button', { name: 'Start camera' }).isDisabled(), true);
+  assert.ok((await page.getByRole('radio').count()) > 0, 'the effects are shown all the same');
+  await leave(page);
+});
 
 test('the codec in the address is the codec in the call', async () => {
   const { page } = await browser.page(new URL('?autostart&codec=h264&effect=face_detection', gateway.url).href, DESK);
   await live(page);
   await advances(page);
   // The figures of a session come once a second.
-  await page.waitForFunction(() => /H\.?264/i.test(document.querySelector('#figures').innerText), null, patience);
+  await page.waitForFunction(() => /H\.?264/i.test(document.querySelector('#figures').textContent), null, patience);
   const { sessions } = await (await fetch(new URL('api/sessions', gateway.url))).json();
   const about = sessions.find(({ effect }) => effect === 'face_detection');
   assert.equal(about?.stats?.codec, 'h264', JSON.stringify(sessions));
@@ -103,37 +239,38 @@ test('a visitor who leaves the page leaves no session behind', async () => {
   await page.context().close();
 });
 
-test('a gateway that stops in mid-call is told in words, and the page comes back when it does', async () => {
-  const own = await startGateway();
-  const { page } = await browser.page(new URL('?autostart', own.url).href, DESK);
+test('a gateway that is killed and started again in mid-call is waited for, and the picture comes back', async () => {
+  let own = await startGateway();
+  const { port } = new URL(own.url);
+  const { page } = await openLive(DESK, '?autostart', own.url);
   try {
+    await own.stop('SIGKILL');
+    await page.waitForSelector('#status[data-state=reconnecting]', patience);
+    assert.match(await page.locator('#hint').innerText(), /connection was lost.*last picture is held/i);
+    await page.screenshot({ path: join(folder, 'gateway-killed.png') });
+    own = await startGateway(['--listen', `127.0.0.1:${port}`]);
     await live(page);
     await advances(page);
-    await own.stop();
-    await page.waitForSelector('#notice:not([hidden])', patience);
-    const text = await page.locator('#notice').innerText();
-    assert.match(text, /session has ended|gateway|No media/i);
-    assert.equal(await page.locator('#status').getAttribute('data-state'), 'failed');
-    await page.locator('#start').click();
-    await page.waitForFunction(() => /does not answer/i.test(document.querySelector('#notice').innerText), null, patience);
-    await page.screenshot({ path: join(folder, 'gateway-stopped.png') });
+    assert.equal(await page.locator('#notice').isVisible(), false);
   } finally {
+    await leave(page);
     await own.stop();
-    await page.context().close();
   }
 });
 
-test('a gateway that is killed in mid-call is told in words as well', async () => {
+test('a session that is ended from outside, and a gateway that is gone, are told in words', async () => {
   const own = await startGateway();
-  const { page } = await browser.page(new URL('?autostart', own.url).href, DESK);
+  const { page } = await openLive(DESK, '?autostart', own.url);
   try {
-    await live(page);
-    await advances(page);
-    await own.stop('SIGKILL');
-    await page.waitForSelector('#notice:not([hidden])', patience);
-    assert.ok((await page.locator('#notice-text').innerText()).length > 20);
+    const id = await page.evaluate(() => window.ooblex.session.id);
+    await fetch(new URL(`api/sessions/${id}`, own.url), { method: 'DELETE' });
+    await page.waitForFunction(() => /ended the session/.test(document.querySelector('#notice').innerText), null, patience);
     assert.equal(await page.locator('#status').getAttribute('data-state'), 'failed');
+    await own.stop();
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await page.waitForFunction(() => /does not answer/i.test(document.querySelector('#notice').innerText), null, patience);
   } finally {
-    await page.context().close();
+    await own.stop();
+    await leave(page);
   }
 });

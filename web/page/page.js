@@ -1,42 +1,35 @@
 /**
- * The demo page: camera on, effect chosen, both pictures side by side, true figures.
+ * The demo page: a source, an effect, the picture before and after, and how it goes.
  *
  * Owns what the visitor sees and the order of events: list of effects, camera, session. Everything about the gateway goes through
- * the SDK, as on anybody's page. In the URL: `?effect=…`, `?codec=vp8|h264`, `?autostart`. For the console and for tests:
+ * the SDK, as on anybody's page. In the URL: `?effect=…`, `?codec=vp8|h264`, `?size=720p`, `?autostart`. For the console and for tests:
  * `window.changeEffect(name, params)` and `window.ooblex.session`.
  */
 
-import { OoblexError, connect, defaults, effects, openCamera } from '../sdk/ooblex.js';
+import { OoblexError, connect, defaults, effects } from '../sdk/ooblex.js';
 import { Figures } from './figures.js';
-import { element, showParameters } from './parameters.js';
+import { showEffects } from './gallery.js';
+import { latest } from './latest.js';
+import { showParameters } from './parameters.js';
+import { Source } from './source.js';
+import { Stage } from './stage.js';
+import { Tools } from './tools.js';
+import { COVER, ERROR_TITLES, STATUS, insecureText, waitingText } from './words.js';
 
-const SEND_EVERY_MS = 60;
 const LIST_EVERY_MS = 5_000;
 const WORKER_PATIENCE_MS = 3_000;
+const TOLD_FOR_MS = 4_000;
 const GATEWAY = new URL('.', document.baseURI);
 const ASKED = new URLSearchParams(location.search);
-
-const ERROR_TITLES = {
-  'insecure-context': 'This page cannot use the camera',
-  'no-camera': 'No camera',
-  'permission-denied': 'No permission',
-  'camera-busy': 'The camera is busy',
-  'gateway-unreachable': 'The gateway does not answer',
-  'offer-rejected': 'The gateway refused to connect',
-  'connection-failed': 'No media comes through',
-  'effect-rejected': 'The effect was not changed',
-  'gateway-error': 'The gateway reported a problem',
-  closed: 'The session has ended',
-  timeout: 'The change was not confirmed',
-};
-
 /** Problems that the hint on the picture tells of, for as long as they last. */
 const ABOUT_WORKERS = /:(no-worker|broker-down)$/;
 
-const STATUS = { idle: 'Ready', camera: 'Asking for the camera', connecting: 'Connecting', live: 'Live', interrupted: 'Interrupted', failed: 'Not connected' };
-
 const at = Object.fromEntries([...document.querySelectorAll('[id]')].map((found) => [found.id, found]));
 const figures = new Figures();
+const stage = new Stage(() => session && (at.cover.hidden = true));
+const tools = new Tools(stage, tellShortly);
+const source = new Source(switchSource);
+const later = latest(sendNow);
 
 /** All effects by name, as the gateway last listed them. */
 let known = new Map();
@@ -44,13 +37,13 @@ let known = new Map();
 let chosen = null;
 /** The values that the visitor set, for each effect. */
 const settings = new Map();
-let camera = null;
 let session = null;
 let starting = null;
 let waitingSince = null;
 let placeholder = false;
-let facesSeen = null;
-const shown = { frames: 0, since: performance.now() };
+let found = null;
+/** What the hint says for a moment, whatever else there is to say. */
+let told = '';
 
 window.ooblex = { get session() { return session; } };
 window.changeEffect = changeEffect;
@@ -65,10 +58,17 @@ async function main() {
   at.reset.addEventListener('click', () => {
     settings.delete(chosen);
     drawParameters();
-    sendSettings();
+    later.send();
   });
-  at.source.addEventListener('resize', () => fitShape());
-  countShown();
+  at.compare.addEventListener('click', () => {
+    at.compare.ariaPressed = String(at.compare.ariaPressed !== 'true');
+    stage.compare(at.compare.ariaPressed === 'true');
+  });
+  at.mute.addEventListener('click', () => {
+    session.mute('video', !session.muted.video);
+    at.mute.ariaPressed = String(session.muted.video);
+  });
+  at.microphone.addEventListener('click', switchMicrophone);
   become('idle');
   if (!window.isSecureContext) tellInsecure();
   const ready = await loadEffects();
@@ -76,7 +76,9 @@ async function main() {
   if (ASKED.has('autostart') && ready && window.isSecureContext) await start();
 }
 
-/** Starts the camera, then the session. Another click, or Stop, gives up. */
+// The session
+
+/** Opens the source, then the session. Stop gives up. */
 async function start(click) {
   if (starting || session) return;
   starting = new AbortController();
@@ -84,21 +86,21 @@ async function start(click) {
   at.notice.hidden = true;
   try {
     if (!chosen && !(await loadEffects())) return;
-    if (!camera) {
+    if (!source.stream) {
       become('camera');
-      camera = await openCamera(undefined, { signal });
-      showCamera();
+      await source.open({ signal });
     }
+    stage.show({ input: source.stream });
     become('connecting');
     const [effect, params] = [chosen, settings.get(chosen)];
     const codec = ASKED.get('codec') ?? undefined;
-    session = await connect({ url: GATEWAY, effect, params, source: camera, codec, signal });
+    session = await connect({ url: GATEWAY, effect, params, source: source.stream, codec, signal });
     attach(session);
     if (click) at.stop.focus({ preventScroll: true });
-    if (chosen !== effect || settings.get(chosen) !== params) sendSettings();
+    if (chosen !== effect || settings.get(chosen) !== params) later.send();
   } catch (error) {
     if (signal.aborted) return;
-    if (error.code === 'no-camera') dropCamera();
+    if (!session) letGo();
     become('failed');
     if (error.code === 'insecure-context') tellInsecure();
     else tell(error);
@@ -109,22 +111,22 @@ async function start(click) {
 }
 
 function attach(made) {
-  at.output.srcObject = made.output;
-  waitingSince = null;
-  placeholder = false;
-  facesSeen = null;
+  stage.show({ input: made.input, output: made.output });
+  [waitingSince, placeholder, found] = [null, false, null];
   become(made.state);
   made.on('state', (state) => state !== 'closed' && become(state));
+  made.on('source', ({ input }) => stage.show({ input }));
   made.on('error', (error) => ABOUT_WORKERS.test(error.problem?.type) || tell(error));
-  made.on('service', () => drawWaiting());
-  made.on('detections', ({ faces }) => (facesSeen = faces.length));
+  made.on('service', () => drawHint());
+  made.on('detections', ({ faces, objects = [] }) => (found = { faces: faces.length, objects: objects.length }));
   made.on('stats', (stats) => drawStats(made, stats));
+  // A recorder does not outlive the tracks that it records.
+  made.on('reconnecting', () => tools.stopRecording());
+  made.on('reconnected', () => tellShortly('The connection is back.'));
   made.on('close', ({ error }) => {
     session = null;
-    at.output.srcObject = null;
-    dropCamera();
+    letGo();
     figures.clear();
-    at['output-note'].textContent = at.hint.textContent = '';
     become(error ? 'failed' : 'idle');
     if (error) tell(error);
   });
@@ -133,10 +135,49 @@ function attach(made) {
 async function stop() {
   starting?.abort();
   await session?.close();
-  dropCamera();
+  letGo();
   become('idle');
   at.start.focus({ preventScroll: true });
 }
+
+/** Nothing is shown and nothing is open any more. */
+function letGo() {
+  source.close();
+  stage.show({ input: null, output: null });
+  at['chip-fps'].textContent = at['chip-latency'].textContent = at['chip-found'].textContent = '';
+  at.microphone.ariaPressed = at.mute.ariaPressed = 'false';
+}
+
+/** The visitor wants another camera, size, the screen, or a file. */
+async function switchSource(kind, open) {
+  if (starting) return;
+  at.notice.hidden = true;
+  try {
+    // Without a session, another camera or size is what the next one begins with.
+    if (!session && kind === 'camera' && !source.stream) return;
+    const { stream, release } = await open();
+    if (session) await session.replaceSource(stream);
+    release();
+    if (session) at.mute.ariaPressed = String(session.muted.video);
+    else await start();
+  } catch (error) {
+    // Who closes the picker of screens wanted nothing.
+    if (kind !== 'screen' || error.code !== 'permission-denied') tell(error);
+  }
+}
+
+async function switchMicrophone() {
+  const on = at.microphone.ariaPressed !== 'true';
+  try {
+    await session.useMicrophone(on);
+    at.microphone.ariaPressed = String(on);
+    tellShortly(on ? 'Sound is sent, and comes back into recordings.' : 'No sound is sent.');
+  } catch (error) {
+    tell(error);
+  }
+}
+
+// The effect
 
 /** Changes the effect of the session; resolves with the gateway's ack. */
 async function changeEffect(name, params = {}) {
@@ -165,7 +206,7 @@ function choose(name, params = {}) {
   if (!known.has(name)) return;
   chosen = name;
   settings.set(name, { ...defaults(known.get(name).parameters), ...params });
-  facesSeen = null;
+  found = null;
   drawEffects();
   drawParameters();
 }
@@ -177,39 +218,14 @@ function keep(name, confirmed, sent) {
   if (!moved) settings.set(name, { ...now, ...confirmed });
 }
 
-/** Sends the newest settings, at most every 60 ms, and never while an earlier change waits for its ack: the latest wins. */
-const later = (() => {
-  let timer = null;
-  let sending = false;
-  let again = false;
-  const send = async () => {
-    timer = null;
-    if (!session) return;
-    sending = true;
-    try {
-      await session.changeEffect(chosen, settings.get(chosen));
-      at.notice.hidden = true;
-    } catch (error) {
-      if (session) tell(error);
-    } finally {
-      sending = false;
-      if (again) arm();
-    }
-  };
-  const arm = () => {
-    again = sending;
-    if (!sending) timer ??= setTimeout(send, SEND_EVERY_MS);
-  };
-  const cancel = () => {
-    clearTimeout(timer);
-    timer = null;
-    again = false;
-  };
-  return { arm, cancel };
-})();
-
-function sendSettings() {
-  if (session) later.arm();
+async function sendNow() {
+  if (!session) return;
+  try {
+    await session.changeEffect(chosen, settings.get(chosen));
+    at.notice.hidden = true;
+  } catch (error) {
+    if (session) tell(error);
+  }
 }
 
 /** Takes the gateway's list of effects; gives back whether there is an effect to start with. */
@@ -243,7 +259,7 @@ async function loadEffects({ quiet = false } = {}) {
 
 /** Asks again now and then: the gateway may have come, workers come and go. */
 async function refreshEffects() {
-  if (document.hidden || starting) return;
+  if (document.hidden || starting || session?.state === 'reconnecting') return;
   const missing = !known.size;
   const ready = await loadEffects({ quiet: true });
   if (missing && ready && !session) {
@@ -252,28 +268,11 @@ async function refreshEffects() {
   }
 }
 
-function drawEffects() {
-  const focused = at.effects.contains(document.activeElement);
-  const cards = [...known.values()].map((effect) => {
-    const { name, title, description, available, unavailable_reason: reason } = effect;
-    const input = element('input', { type: 'radio', name: 'effect', value: name, checked: name === chosen, disabled: !available && name !== chosen });
-    const about = available ? description : (reason ?? 'Not available now.');
-    const text = element('span', { className: 'card-text' }, element('strong', { textContent: title }), element('small', { textContent: about }));
-    return element('label', { className: available ? 'card' : 'card unavailable' }, input, glyph(name), text);
-  });
-  at.effects.replaceChildren(...cards);
-  if (focused) at.effects.querySelector(':checked')?.focus();
-  at['output-title'].textContent = known.get(chosen)?.title ?? 'Effect';
-}
+// What is shown
 
-function glyph(name) {
-  const id = document.getElementById(`glyph-${name}`) ? `glyph-${name}` : 'glyph-other';
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
-  use.setAttribute('href', `#${id}`);
-  svg.setAttribute('aria-hidden', 'true');
-  svg.append(use);
-  return svg;
+function drawEffects() {
+  showEffects(at.effects, [...known.values()], chosen);
+  at['tag-after'].textContent = known.get(chosen)?.title ?? 'After';
 }
 
 function drawParameters() {
@@ -283,89 +282,52 @@ function drawParameters() {
   at.reset.hidden = !Object.keys(schema?.properties ?? {}).length;
   showParameters(at.parameters, schema, settings.get(name), (values) => {
     settings.set(name, values);
-    sendSettings();
+    later.send();
   });
 }
 
 async function drawStats(made, stats) {
   const measures = await made.measure();
   if (made !== session) return;
-  const now = performance.now();
-  const fps = shown.supported ? (shown.frames * 1000) / (now - shown.since) : null;
-  Object.assign(shown, { frames: 0, since: now });
-  figures.draw(stats, measures, fps);
-  at['output-note'].textContent = facesSeen === null ? '' : `${facesSeen} ${facesSeen === 1 ? 'face' : 'faces'}`;
-  facesSeen = null;
-  drawWaiting(stats);
+  const { fps, behindMs } = figures.draw(stats, measures, stage.shownFps(), source.askedFps);
+  at['chip-fps'].textContent = Number.isFinite(fps) ? `${Math.round(fps)} fps` : '';
+  at['chip-latency'].textContent = stats.fps_out > 0 ? `${Math.round(behindMs)} ms` : '';
+  at['chip-found'].textContent = found === null ? '' : counted(found.faces, 'face') + (found.objects ? `, ${counted(found.objects, 'thing')}` : '');
+  found = null;
+  placeholder = stats.placeholder;
+  waitingSince = stats.state === 'waiting' || placeholder ? (waitingSince ?? performance.now()) : null;
+  drawHint();
 }
 
-/** Says why the picture stands still or is a stand-in: a moment is normal, and longer has a reason. */
-function drawWaiting(stats) {
-  if (stats) {
-    placeholder = stats.placeholder;
-    waitingSince = stats.state === 'waiting' || placeholder ? (waitingSince ?? performance.now()) : null;
-  }
+/** Says over the picture what the visitor has to know of it now. */
+function drawHint() {
   const { effect, state } = session?.service ?? {};
-  const title = known.get(effect)?.title ?? effect;
-  const why = { no_worker: `No worker serves ${title} now. `, broker_down: 'The gateway has lost the way to its workers. ' }[state] ?? '';
-  const what = placeholder ? 'A stand-in is shown' : 'The last picture is held';
-  const slow = waitingSince !== null && performance.now() - waitingSince >= WORKER_PATIENCE_MS;
-  const text = why ? `${why}${what}; it goes on by itself.` : waitingSince === null ? '' : `${what} until a result comes.${slow ? ' The workers may be busy or stuck.' : ''}`;
+  const waiting = waitingText({
+    service: state,
+    title: known.get(effect)?.title ?? effect,
+    placeholder,
+    waiting: waitingSince !== null,
+    long: waitingSince !== null && performance.now() - waitingSince >= WORKER_PATIENCE_MS,
+  });
+  const connection = { interrupted: 'No media comes through at the moment.', reconnecting: 'The connection was lost. The last picture is held; trying again…' }[session?.state];
+  const text = connection ?? (told || (session ? waiting : ''));
   if (at.hint.textContent !== text) at.hint.textContent = text;
-}
-
-function showCamera() {
-  at.source.srcObject = camera;
-  const { width, height } = camera.getVideoTracks()[0].getSettings();
-  if (width && height) fitShape(width, height);
-}
-
-/** Gives both pictures the camera's shape. */
-function fitShape(width = at.source.videoWidth, height = at.source.videoHeight) {
-  if (!width || !height) return;
-  at.stage.style.setProperty('--shape', width / height);
-  at['source-note'].textContent = `${width}×${height}`;
-}
-
-function dropCamera() {
-  for (const track of camera?.getTracks() ?? []) track.stop();
-  camera = null;
-  at.source.srcObject = null;
-  at['source-note'].textContent = '';
-}
-
-function countShown() {
-  shown.supported = 'requestVideoFrameCallback' in at.output;
-  if (!shown.supported) return;
-  let last = 0;
-  const count = (_, { presentedFrames }) => {
-    shown.frames += Math.max(0, presentedFrames - last);
-    last = presentedFrames;
-    if (session) at.cover.hidden = true;
-    at.output.requestVideoFrameCallback(count);
-  };
-  at.output.requestVideoFrameCallback(count);
 }
 
 function become(state) {
   at.status.dataset.state = state;
   at.status.textContent = STATUS[state];
-  const on = state === 'live' || state === 'interrupted';
+  const on = ['live', 'interrupted', 'reconnecting'].includes(state);
   const busy = state === 'camera' || state === 'connecting';
-  at.stop.hidden = !on && !busy && !camera;
+  at.stop.hidden = !on && !busy;
   at.start.hidden = on || busy;
   at.start.disabled = !window.isSecureContext;
   at.start.textContent = state === 'failed' ? 'Try again' : 'Start camera';
-  at.cover.hidden = on && at.output.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && Boolean(at.output.srcObject);
-  at['cover-text'].textContent = {
-    camera: 'Allow the camera when the browser asks.',
-    connecting: 'Connecting…',
-    live: 'Waiting for the first picture…',
-    interrupted: 'Waiting for the connection to come back…',
-    failed: '',
-  }[state] ?? 'The picture goes to this gateway and nowhere else.';
-  if (state === 'interrupted') at.hint.textContent = 'No media comes through at the moment.';
-  else if (!waitingSince) at.hint.textContent = '';
+  at.cover.hidden = on && stage.hasPicture;
+  at['cover-text'].textContent = COVER[state];
+  at.mute.disabled = at.microphone.disabled = state !== 'live';
+  tools.enable(on);
+  drawHint();
 }
 
 function tell(error) {
@@ -375,17 +337,25 @@ function tell(error) {
 }
 
 function tellInsecure() {
-  const port = location.port || '80';
-  notify(
-    ERROR_TITLES['insecure-context'],
-    `It was opened over plain http from ${location.hostname}; browsers give the camera to https pages and to localhost only. ` +
-      `On the gateway's own machine open http://localhost:${port}/. From this machine either put https in front of the gateway, or ` +
-      `run “ssh -L ${port}:localhost:${port} ${location.hostname}” and open http://localhost:${port}/ here.`,
-  );
+  notify(ERROR_TITLES['insecure-context'], insecureText(location));
 }
 
 function notify(title, text) {
   at['notice-title'].textContent = title;
   at['notice-text'].textContent = text;
   at.notice.hidden = false;
+}
+
+/** Says something over the picture for a moment. */
+function tellShortly(text) {
+  told = text;
+  drawHint();
+  setTimeout(() => {
+    if (told === text) told = '';
+    drawHint();
+  }, TOLD_FOR_MS);
+}
+
+function counted(count, word) {
+  return `${count} ${word}${count === 1 ? '' : 's'}`;
 }

@@ -4,12 +4,16 @@
 export type OoblexErrorCode =
   /** The page is neither https nor localhost, so the browser gives no camera. */
   | 'insecure-context'
+  /** This browser cannot do it, such as sharing a screen on a phone. */
+  | 'not-supported'
   /** There is no camera, none that can do what was asked, or it stopped. */
   | 'no-camera'
   /** The user or the system said no to the camera. */
   | 'permission-denied'
   /** Another program uses the camera. */
   | 'camera-busy'
+  /** The file is no video that this browser plays. */
+  | 'file-unreadable'
   /** Nothing answers at the address, or something that is no Ooblex gateway. */
   | 'gateway-unreachable'
   /** The gateway, or the browser, refused to connect: an unknown effect, a bad parameter, no common codec. See `problem`. */
@@ -20,6 +24,10 @@ export type OoblexErrorCode =
   | 'effect-rejected'
   /** The gateway reported a problem that answers no request. See `problem`. */
   | 'gateway-error'
+  /** The connection was lost while a change was under way. It is asked for again by itself, unless a newer change was made. */
+  | 'interrupted'
+  /** The connection was lost and did not come back within `reconnect.giveUpAfterMs`. */
+  | 'gave-up'
   /** The session has ended. */
   | 'closed'
   /** The gateway did not confirm a change in time. */
@@ -42,6 +50,10 @@ export class OoblexError extends Error {
   readonly code: OoblexErrorCode;
   /** A sentence for people that says how to mend it; the same as `message`. */
   readonly detail: string;
+  /** A URN: the problem's where the gateway said it (`urn:ooblex:problem:…`), otherwise `urn:ooblex:sdk:` and the code. */
+  readonly type: string;
+  /** What to do about it. */
+  readonly mend: string;
   /** What the gateway said, when it was the gateway. */
   readonly problem: Problem | null;
 }
@@ -89,6 +101,8 @@ export interface Effect {
   /** Worker threads that serve it; 0 for an effect that needs none. */
   workers: number;
   unavailable_reason?: string;
+  /** Address of a picture of it, below the gateway's. */
+  thumbnail?: string;
 }
 
 export interface EffectList {
@@ -126,6 +140,15 @@ export interface ConnectOptions {
   signal?: AbortSignal;
   /** Longest time for connecting, from the open camera on; 10 000 by default. */
   timeoutMs?: number;
+  /** Whether and how the session comes back when its connection is lost; it does by default. */
+  reconnect?: boolean | ReconnectOptions;
+}
+
+export interface ReconnectOptions {
+  /** Longest time between two tries; 8000 by default. The first comes at once, each further one after about twice as long. */
+  maxDelayMs?: number;
+  /** After this time without a connection the session ends; 300 000 by default. */
+  giveUpAfterMs?: number;
 }
 
 /** The gateway's word that a change is in force. */
@@ -143,6 +166,9 @@ export interface Ack {
 export type Point = [x: number, y: number];
 
 export interface Face {
+  label: 'face';
+  /** The same face has the same number from frame to frame, where the effect follows faces. */
+  id?: number;
   /** 0 to 1. */
   score: number;
   /** Left, top, right, bottom; parts may lie outside the picture. */
@@ -161,6 +187,20 @@ export interface Detections {
   width: number;
   height: number;
   faces: Face[];
+  /** What else was found, if anything was. */
+  objects?: Thing[];
+}
+
+/** Something that is no face. Without a box it is about the whole picture. */
+export interface Thing {
+  label: string;
+  id?: number;
+  score: number;
+  box?: [x0: number, y0: number, x1: number, y1: number];
+  /** Points without names. */
+  points?: Point[];
+  /** Points with names. */
+  keypoints?: Record<string, Point>;
 }
 
 export type Stage = 'inbox' | 'decode' | 'prepare' | 'queue' | 'analyse' | 'playout' | 'compose' | 'encode';
@@ -209,7 +249,17 @@ export interface Measures {
   /** Network only: from the browser to the gateway and back. */
   roundTripMs: number | null;
   camera: { fps: number | null; width: number | null; height: number | null };
-  sent: { fps: number | null; bitrateBps: number | null };
+  sent: {
+    fps: number | null;
+    bitrateBps: number | null;
+    width: number | null;
+    height: number | null;
+    encodeMs: number | null;
+    /** What keeps the browser from sending more. */
+    limitedBy: 'cpu' | 'bandwidth' | null;
+    /** Share of the packets that the gateway missed. */
+    lostShare: number | null;
+  };
   received: {
     fps: number | null;
     bitrateBps: number | null;
@@ -219,11 +269,14 @@ export interface Measures {
     /** Mean wait of a frame in the browser before it is decoded and shown. */
     jitterBufferMs: number | null;
     decodeMs: number | null;
+    /** Frames that the browser threw away. */
+    droppedFps: number | null;
+    lostShare: number | null;
   };
 }
 
-/** `interrupted`: no media at the moment; it may come back by itself. */
-export type SessionState = 'live' | 'interrupted' | 'closed';
+/** `interrupted`: no media at the moment; it may come back by itself. `reconnecting`: the connection is lost, another one is being made. */
+export type SessionState = 'live' | 'interrupted' | 'reconnecting' | 'closed';
 
 export interface SessionEvents {
   /** Once a second. */
@@ -233,6 +286,12 @@ export interface SessionEvents {
   /** Something is wrong and the session goes on. */
   error: OoblexError;
   state: SessionState;
+  /** Another connection is tried after `delayMs`; `error` says why the last one, or the last try, failed. */
+  reconnecting: { attempt: number; delayMs: number; error: Error };
+  /** Another connection stands, with the same effect and parameters, under another id. */
+  reconnected: { id: string; attempts: number; downMs: number };
+  /** Something else is sent. */
+  source: { input: MediaStream };
   /** The end, once; `error` says why unless `close` was called. */
   close: { error: OoblexError | null };
 }
@@ -242,9 +301,12 @@ export class Session extends EventTarget {
   private constructor();
   /** As in `/api/sessions/{id}`. */
   readonly id: string;
-  /** What the camera sees. */
+  /** What is sent. The same stream for the whole session; its tracks change with the source. */
   readonly input: MediaStream;
-  /** The picture with the effect (and the sound, if sound was sent); give it to `video.srcObject`. */
+  /**
+   * The picture with the effect (and the sound, while sound is sent); give it to `video.srcObject`. The same stream for the whole session: it keeps
+   * its last picture while the session comes back.
+   */
   readonly output: MediaStream;
   readonly state: SessionState;
   /** The effect and its parameters, as the gateway last confirmed them. */
@@ -268,11 +330,29 @@ export class Session extends EventTarget {
 
   effects(): Promise<EffectList>;
 
+  /** What is muted. */
+  readonly muted: { video: boolean; audio: boolean };
+
   /**
-   * Sends another stream from its next frame on, without a reconnect. Sound can be replaced when the session began with sound.
+   * Sends another stream from its next frame on, without a reconnect. Sound stays as it is when the stream has none.
    * @throws OoblexError as `openCamera`, or `closed`
    */
   replaceSource(source: MediaStream | MediaStreamConstraints): Promise<void>;
+
+  /** Sends a camera: any, the one with this `deviceId`, or one by constraints such as `{facingMode: 'environment'}`. Sound stays as it is. */
+  useCamera(wanted?: string | MediaTrackConstraints): Promise<void>;
+
+  /** Asks the visitor for a screen, a window or a tab, and sends that. @throws OoblexError `permission-denied`, `not-supported` */
+  useScreen(constraints?: DisplayMediaStreamOptions): Promise<void>;
+
+  /** Plays a video file in a loop and sends its picture. @throws OoblexError `file-unreadable` */
+  useFile(file: Blob): Promise<void>;
+
+  /** Sends a microphone: any, the one with this `deviceId`, or none (`false`). */
+  useMicrophone(wanted?: boolean | string | MediaTrackConstraints): Promise<void>;
+
+  /** Sends black or silence, or no longer. The camera stays on. */
+  mute(kind: 'video' | 'audio', muted?: boolean): void;
 
   /** The browser's own figures. */
   measure(): Promise<Measures>;
@@ -293,6 +373,18 @@ export function effects(url?: string | URL, options?: { signal?: AbortSignal }):
 /** Opens the camera as `connect` does. @throws OoblexError `insecure-context`, `no-camera`, `permission-denied`, `camera-busy` */
 export function openCamera(constraints?: MediaStreamConstraints, options?: { signal?: AbortSignal }): Promise<MediaStream>;
 
+/** Opens a microphone as `useMicrophone` does. */
+export function openMicrophone(wanted?: true | string | MediaTrackConstraints, options?: { signal?: AbortSignal }): Promise<MediaStream>;
+
+/** Asks for a screen as `useScreen` does. */
+export function openScreen(constraints?: DisplayMediaStreamOptions, options?: { signal?: AbortSignal }): Promise<MediaStream>;
+
+/** Plays a file as `useFile` does; `stopStream` ends it. */
+export function openFile(file: Blob, options?: { signal?: AbortSignal }): Promise<MediaStream>;
+
+/** Stops a stream that one of these functions opened. */
+export function stopStream(stream: MediaStream): void;
+
 /** The default of every parameter. */
 export function defaults(schema: ParametersSchema): Parameters;
 
@@ -300,5 +392,8 @@ export const Ooblex: {
   connect: typeof connect;
   effects: typeof effects;
   openCamera: typeof openCamera;
+  openFile: typeof openFile;
+  openMicrophone: typeof openMicrophone;
+  openScreen: typeof openScreen;
   defaults: typeof defaults;
 };

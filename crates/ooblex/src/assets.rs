@@ -9,27 +9,98 @@ use axum::routing::get;
 
 use crate::http::Gateway;
 
-/// Path, content type and content of all that is served as it is.
-const FILES: [(&str, &str, &str); 8] = [
-    ("/", "text/html; charset=utf-8", include_str!("../../../web/page/index.html")),
-    ("/page/page.js", JAVASCRIPT, include_str!("../../../web/page/page.js")),
-    ("/page/parameters.js", JAVASCRIPT, include_str!("../../../web/page/parameters.js")),
-    ("/page/figures.js", JAVASCRIPT, include_str!("../../../web/page/figures.js")),
-    ("/page/page.css", "text/css; charset=utf-8", include_str!("../../../web/page/page.css")),
-    ("/page/icon.svg", "image/svg+xml", include_str!("../../../web/page/icon.svg")),
-    ("/favicon.ico", "image/svg+xml", include_str!("../../../web/page/icon.svg")),
-    ("/sdk/ooblex.js", JAVASCRIPT, include_str!("../../../web/sdk/ooblex.js")),
+/// Paths below `web/`, which are those that it is served at, with their contents.
+macro_rules! files {
+    ($($path:literal),+ $(,)?) => { [$(($path, include_str!(concat!("../../../web", $path)))),+] };
+}
+
+/// All that is served as it is.
+const FILES: [(&str, &str); 27] = files![
+    "/page/diagnosis.js",
+    "/page/figures.js",
+    "/page/gallery.js",
+    "/page/icon.svg",
+    "/page/index.html",
+    "/page/latest.js",
+    "/page/page.css",
+    "/page/page.js",
+    "/page/panels.css",
+    "/page/parameters.js",
+    "/page/plots.js",
+    "/page/source.js",
+    "/page/stage.css",
+    "/page/stage.js",
+    "/page/theme.js",
+    "/page/tools.js",
+    "/page/words.js",
+    "/sdk/control.js",
+    "/sdk/errors.js",
+    "/sdk/http.js",
+    "/sdk/inputs.js",
+    "/sdk/link.js",
+    "/sdk/measure.js",
+    "/sdk/ooblex.js",
+    "/sdk/patience.js",
+    "/sdk/session.js",
+    "/sdk/sources.js",
 ];
 
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+/// Other addresses of some of them.
+const ALIASES: [(&str, &str); 2] = [("/", "/page/index.html"), ("/favicon.ico", "/page/icon.svg")];
 
 /// A route for each file.
 pub(crate) fn router() -> Router<Arc<Gateway>> {
-    FILES
-        .into_iter()
-        .fold(Router::new(), |router, (path, content_type, content)| router.route(path, get(async move || file(content_type, content))))
+    let content = |wanted: &str| FILES.into_iter().find(|(path, _)| *path == wanted);
+    let aliases = ALIASES.into_iter().filter_map(|(alias, path)| Some((alias, content(path)?)));
+    let all = FILES.into_iter().map(|file| (file.0, file)).chain(aliases);
+    all.fold(Router::new(), |router, (path, (name, content))| router.route(path, get(async move || file(content_type(name), content))))
+}
+
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit('.').next() {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        _ => "image/svg+xml",
+    }
 }
 
 fn file(content_type: &'static str, content: &'static str) -> Response {
     ([(header::CONTENT_TYPE, content_type)], content).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_page_and_the_sdk_is_served() {
+        let web = concat!(env!("CARGO_MANIFEST_DIR"), "/../../web");
+        let served = |name: &str| ["html", "js", "css", "svg"].iter().any(|ending| name.ends_with(&format!(".{ending}")));
+        let there: BTreeSet<_> = ["page", "sdk"]
+            .into_iter()
+            .flat_map(|folder| fs::read_dir(format!("{web}/{folder}")).unwrap().map(move |entry| (folder, entry.unwrap())))
+            .map(|(folder, entry)| format!("/{folder}/{}", entry.file_name().to_string_lossy()))
+            .filter(|name| served(name))
+            .collect();
+        assert_eq!(FILES.map(|(path, _)| path.to_string()).into_iter().collect::<BTreeSet<_>>(), there);
+        assert!(ALIASES.iter().all(|(_, path)| there.contains(*path)));
+    }
+
+    #[test]
+    fn nothing_in_them_names_another_host() {
+        for (path, content) in FILES {
+            let hosts = content.split("http").skip(1).filter(|rest| rest.starts_with("://") || rest.starts_with("s://"));
+            let others: Vec<_> =
+                hosts.filter(|rest| !["://www.w3.org/2000/svg", "://localhost"].iter().any(|known| rest.starts_with(known))).collect();
+            assert!(
+                others.is_empty(),
+                "{path}: {:?}",
+                others.iter().map(|rest| rest.chars().take(40).collect::<String>()).collect::<Vec<_>>()
+            );
+        }
+    }
 }

@@ -4,23 +4,13 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { test } from 'node:test';
 
-import { Control, OoblexError, Session, call, cameraError, candidateAddresses, connect, defaults, effects, figuresBetween, problemOf } from '../ooblex.js';
-
-/** The part of RTCDataChannel that Control uses, with the gateway's end in hand. */
-class FakeChannel {
-  sent = [];
-  closed = false;
-  send(text) {
-    if (this.closed) throw new DOMException('not open', 'InvalidStateError');
-    this.sent.push(JSON.parse(text));
-  }
-  close() {
-    this.closed = true;
-  }
-  say(message) {
-    this.onmessage({ data: typeof message === 'string' ? message : JSON.stringify(message) });
-  }
-}
+import { FakeChannel } from './fakes.js';
+import { Control } from '../control.js';
+import { cameraError, problemOf } from '../errors.js';
+import { call } from '../http.js';
+import { candidateAddresses } from '../link.js';
+import { figuresBetween } from '../measure.js';
+import { OoblexError, connect, defaults, effects } from '../ooblex.js';
 
 async function serving(status, type, body, use) {
   const paths = [];
@@ -82,26 +72,6 @@ test('news of workers are routed', () => {
   assert.deepEqual(heard, [['background_blur', 'no_worker'], ['background_blur', 'served']]);
 });
 
-test('a session tells each change of service once, from whichever message it learns it', () => {
-  const track = { addEventListener() {}, removeEventListener() {} };
-  const link = { answer: { session: 'x' }, listen: (listeners) => (link.listeners = listeners) };
-  const session = new Session(link, { input: { getVideoTracks: () => [track] }, effect: 'background_blur' });
-  const heard = [];
-  session.on('service', ({ effect, state }) => heard.push(`${effect} ${state}`));
-  const { stats, service } = link.listeners;
-  stats({ effect: 'background_blur', service: 'served' });
-  stats({ effect: 'background_blur' });
-  service({ effect: 'background_blur', state: 'no_worker' });
-  stats({ effect: 'background_blur', service: 'no_worker' });
-  assert.deepEqual(session.service, { effect: 'background_blur', state: 'no_worker' });
-  service({ effect: 'style_transfer', state: 'no_worker' });
-  stats({ effect: 'style_transfer', service: 'broker_down' });
-  service({ effect: 'style_transfer', state: 'served' });
-  stats({ effect: 'style_transfer', service: 'served' });
-  assert.deepEqual(heard, ['background_blur no_worker', 'style_transfer no_worker', 'style_transfer broker_down', 'style_transfer served']);
-  assert.equal(session.service.state, 'served');
-});
-
 test('a change without an ack times out', async () => {
   const control = new Control(new FakeChannel(), { timeoutMs: 5 });
   await assert.rejects(control.request({ type: 'set_effect' }), code('timeout'));
@@ -137,6 +107,16 @@ test('every camera failure has its code', () => {
   }
   const mistake = new TypeError('bad constraints');
   assert.equal(cameraError(mistake), mistake);
+});
+
+test('every error has a type and says how to mend it', () => {
+  const error = new OoblexError('permission-denied');
+  assert.equal(error.type, 'urn:ooblex:sdk:permission-denied');
+  assert.ok(error.message.includes(error.mend) && error.mend.length > 10);
+  const problem = { type: 'urn:ooblex:problem:no-worker', title: 'No worker', status: 503, detail: 'Start one.' };
+  const told = new OoblexError('gateway-error', { problem });
+  assert.deepEqual([told.type, told.mend, told.message], [problem.type, 'Start one.', 'Start one.']);
+  assert.match(cameraError(Object.assign(new Error('x'), { name: 'NotAllowedError' }), 'screen').message, /screen was not allowed/);
 });
 
 test('without a camera interface connect says that the page is not secure', async () => {

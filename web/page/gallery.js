@@ -1,0 +1,64 @@
+/** The gallery of effects: a tile each, with its picture. Owns the tiles; refuses to know sessions. */
+
+import { element } from './parameters.js';
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+/**
+ * Fills `place` with a tile for each effect.
+ *
+ * @param {HTMLElement} place a radio group
+ * @param {object[]} effects as the gateway lists them
+ * @param {string | null} chosen the name of the effect that is on
+ */
+export function showEffects(place, effects, chosen) {
+  const focused = place.contains(document.activeElement);
+  const { scrollLeft, scrollTop } = place;
+  place.replaceChildren(...effects.map((effect) => tile(effect, effect.name === chosen)));
+  Object.assign(place, { scrollLeft, scrollTop });
+  if (focused) place.querySelector(':checked')?.focus();
+}
+
+function tile({ name, title, description, available, unavailable_reason: reason, thumbnail }, checked) {
+  const id = `effect-${name.replaceAll(/\W/g, '-')}`;
+  const input = element('input', { type: 'radio', name: 'effect', value: name, checked, disabled: !available && !checked });
+  input.setAttribute('aria-labelledby', `${id}-title`);
+  input.setAttribute('aria-describedby', `${id}-about`);
+  const about = available ? description : (reason ?? 'Not available now.');
+  const text = element('span', { className: 'tile-text' }, element('strong', { id: `${id}-title`, textContent: title }), element('small', { id: `${id}-about`, textContent: about }));
+  const made = element('label', { className: available ? 'tile' : 'tile unavailable', title: about }, input, thumbnail ? picture(thumbnail, name) : drawn(name), tick(), text);
+  return made;
+}
+
+function picture(source, name) {
+  const img = element('img', { src: source, alt: '', loading: 'lazy', decoding: 'async' });
+  img.addEventListener('error', () => img.replaceWith(drawn(name)), { once: true });
+  return img;
+}
+
+/** A stand-in for an effect without a picture, of a colour of its own. */
+function drawn(name) {
+  const made = element('span', { className: 'drawn' }, use('glyph-effect'));
+  const hue = [...name].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
+  made.style.background = `linear-gradient(140deg, hsl(${hue} 62% 46%), hsl(${(hue + 55) % 360} 66% 26%))`;
+  return made;
+}
+
+function tick() {
+  const made = document.createElementNS(SVG, 'svg');
+  made.setAttribute('viewBox', '0 0 24 24');
+  made.setAttribute('class', 'tick');
+  made.setAttribute('aria-hidden', 'true');
+  made.append(Object.assign(document.createElementNS(SVG, 'path')));
+  made.firstChild.setAttribute('d', 'm4 12.500 5 5L20 6.500');
+  return made;
+}
+
+function use(id) {
+  const made = document.createElementNS(SVG, 'svg');
+  const reference = document.createElementNS(SVG, 'use');
+  reference.setAttribute('href', `#${id}`);
+  made.setAttribute('aria-hidden', 'true');
+  made.append(reference);
+  return made;
+}

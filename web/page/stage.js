@@ -1,0 +1,93 @@
+/**
+ * The picture on the page: with the effect, before it beside that, and the light that both throw around them. Owns the two videos and the divider;
+ * refuses to know where the pictures come from.
+ */
+
+const GLOW_EVERY_MS = 120;
+
+export class Stage {
+  #stage = document.querySelector('#stage');
+  #screen = document.querySelector('#screen');
+  #divider = document.querySelector('#divider');
+  #glow = document.querySelector('#glow').getContext('2d');
+  #shown = { frames: 0, since: performance.now(), supported: false };
+  output = document.querySelector('#output');
+  source = document.querySelector('#source');
+
+  /** `first` is called with each picture that is shown. */
+  constructor(first) {
+    this.#divider.addEventListener('input', () => this.#split());
+    this.source.addEventListener('resize', () => this.#fit(this.source));
+    this.output.addEventListener('resize', () => this.#fit(this.output));
+    this.#split();
+    this.#count(first);
+    const still = matchMedia('(prefers-reduced-motion: reduce)');
+    setInterval(() => still.matches || document.hidden || this.#light(), GLOW_EVERY_MS);
+    this.compare(true);
+  }
+
+  /** Shows these streams, `null` for nothing. */
+  show({ input, output }) {
+    if (input !== undefined) this.source.srcObject = input;
+    if (output !== undefined) this.output.srcObject = output;
+    if (output === null) this.#stage.classList.remove('lit');
+    const { width, height } = input?.getVideoTracks()[0]?.getSettings() ?? {};
+    if (width && height) this.#shape(width, height);
+  }
+
+  /** Whether the picture before the effect is shown beside. */
+  compare(on) {
+    this.#screen.classList.toggle('comparing', on);
+  }
+
+  /** A flash, as a camera's. */
+  flash() {
+    this.#screen.classList.remove('flash');
+    void this.#screen.offsetWidth;
+    this.#screen.classList.add('flash');
+  }
+
+  /** Frames a second that were shown since the last call, if this browser can tell. */
+  shownFps() {
+    const { frames, since, supported } = this.#shown;
+    const now = performance.now();
+    Object.assign(this.#shown, { frames: 0, since: now });
+    return supported ? (frames * 1000) / (now - since) : null;
+  }
+
+  get hasPicture() {
+    return this.output.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && Boolean(this.output.srcObject);
+  }
+
+  #split() {
+    this.#screen.style.setProperty('--split', `${this.#divider.value}%`);
+    this.#divider.setAttribute('aria-valuetext', `${this.#divider.value} % before, ${100 - this.#divider.value} % with the effect`);
+  }
+
+  #fit(video) {
+    if (video.videoWidth && video.videoHeight) this.#shape(video.videoWidth, video.videoHeight);
+  }
+
+  #shape(width, height) {
+    this.#screen.style.setProperty('--shape', width / height);
+  }
+
+  #light() {
+    if (!this.hasPicture) return;
+    this.#glow.drawImage(this.output, 0, 0, 24, 14);
+    this.#stage.classList.add('lit');
+  }
+
+  #count(first) {
+    this.#shown.supported = 'requestVideoFrameCallback' in this.output;
+    if (!this.#shown.supported) return this.output.addEventListener('playing', first);
+    let last = 0;
+    const count = (_, { presentedFrames }) => {
+      this.#shown.frames += Math.max(0, presentedFrames - last);
+      last = presentedFrames;
+      first();
+      this.output.requestVideoFrameCallback(count);
+    };
+    this.output.requestVideoFrameCallback(count);
+  }
+}

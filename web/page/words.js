@@ -1,0 +1,56 @@
+/** The page's words for what happens to a session. */
+
+export const ERROR_TITLES = {
+  'insecure-context': 'This page cannot use the camera',
+  'not-supported': 'This browser cannot do that',
+  'no-camera': 'No camera',
+  'permission-denied': 'No permission',
+  'camera-busy': 'The camera is busy',
+  'file-unreadable': 'This file cannot be played',
+  'gateway-unreachable': 'The gateway does not answer',
+  'offer-rejected': 'The gateway refused to connect',
+  'connection-failed': 'No media comes through',
+  'effect-rejected': 'The effect was not changed',
+  'gateway-error': 'The gateway reported a problem',
+  'gave-up': 'The connection did not come back',
+  closed: 'The session has ended',
+  timeout: 'The change was not confirmed',
+};
+
+export const STATUS = {
+  idle: 'Ready',
+  camera: 'Asking for the camera',
+  connecting: 'Connecting',
+  live: 'Live',
+  interrupted: 'Interrupted',
+  reconnecting: 'Reconnecting',
+  failed: 'Not connected',
+};
+
+export const COVER = {
+  idle: 'Choose an effect and press start. The picture goes to this gateway and nowhere else.',
+  camera: 'Allow the camera when the browser asks.',
+  connecting: 'Connecting…',
+  live: 'Waiting for the first picture…',
+  interrupted: 'Waiting for the connection to come back…',
+  reconnecting: 'Waiting for the connection to come back…',
+  failed: '',
+};
+
+/** Why there is no camera on this page, and the two ways out. */
+export function insecureText({ hostname, port }) {
+  const at = port || '80';
+  return (
+    `It was opened over plain http from ${hostname}; browsers give the camera to https pages and to localhost only. ` +
+    `On the gateway's own machine open http://localhost:${at}/. From this machine either put https in front of the gateway, or ` +
+    `run “ssh -L ${at}:localhost:${at} ${hostname}” and open http://localhost:${at}/ here.`
+  );
+}
+
+/** Why the picture stands still or is a stand-in; empty while it does neither. */
+export function waitingText({ service, title, placeholder, waiting, long }) {
+  const why = { no_worker: `No worker serves ${title} now. `, broker_down: 'The gateway has lost the way to its workers. ' }[service] ?? '';
+  const what = placeholder ? 'A stand-in is shown' : 'The last picture is held';
+  if (why) return `${why}${what}; it goes on by itself.`;
+  return waiting ? `${what} until a result comes.${long ? ' The workers may be busy or stuck.' : ''}` : '';
+}

@@ -1,0 +1,170 @@
+/**
+ * One WebRTC connection with its control channel, from offer to end.
+ *
+ * A link that broke is thrown away and another one made; that, and what it is for, is the session's business. The offer always has a line
+ * for sound, so that a microphone can be added later without another offer.
+ */
+
+import { Control } from './control.js';
+import { OoblexError } from './errors.js';
+import { call, sessionUrl } from './http.js';
+
+/** Between two looks whether the first picture has come. */
+const LOOK_EVERY_MS = 40;
+
+export class Link {
+  #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+  #base;
+  #video;
+  #audio;
+  #opened;
+
+  constructor(base, { video, audio }, codec) {
+    this.#base = base;
+    this.#video = this.#pc.addTransceiver(forMotion(video), { direction: 'sendrecv' });
+    if (codec) preferCodec(this.#video, codec);
+    this.#audio = this.#pc.addTransceiver(audio ?? 'audio', { direction: 'sendrecv' });
+    playAtOnce(this.#video.receiver);
+    /** What comes back; the sound is silence while none is sent. */
+    this.output = { video: this.#video.receiver.track, audio: this.#audio.receiver.track };
+    this.answer = null;
+    const channel = this.#pc.createDataChannel('control', { ordered: true });
+    this.control = new Control(channel);
+    this.#opened = new Promise((resolve) => channel.addEventListener('open', resolve, { once: true }));
+  }
+
+  /** Resolves when media can flow and the control channel is open. `input` is `{video, audio}`, tracks. */
+  static async open({ base, input, effect, params, codec, signal, timeoutMs }) {
+    signal?.throwIfAborted();
+    let link = null;
+    const late = () => (link?.answer ? link.unreached() : new OoblexError('gateway-unreachable', { detail: `${base.origin} did not answer within ${timeoutMs / 1000} s: check that the gateway runs and that its address is right.` }));
+    try {
+      link = new Link(base, input, codec);
+      await within(timeoutMs, signal, late, (cut) => link.#negotiate(effect, params, cut));
+      return link;
+    } catch (error) {
+      void link?.close();
+      throw error;
+    }
+  }
+
+  /** Tells these functions what happens from now on: those of `Control`, and `connection` with each state of the connection. */
+  listen(listeners) {
+    this.control.listeners = listeners;
+    this.#pc.onconnectionstatechange = () => listeners.connection(this.#pc.connectionState);
+  }
+
+  /** Sends these tracks from the next frame on; `null` for no sound. */
+  async send({ video, audio }) {
+    await this.#video.sender.replaceTrack(forMotion(video));
+    await this.#audio.sender.replaceTrack(audio);
+  }
+
+  report() {
+    return this.#pc.getStats();
+  }
+
+  /** Resolves when the first picture was decoded, or after `patienceMs`. */
+  async firstPicture(patienceMs) {
+    const until = performance.now() + patienceMs;
+    const decoded = async () => [...(await this.report()).values()].some((s) => s.type === 'inbound-rtp' && s.kind === 'video' && s.framesDecoded > 0);
+    while (performance.now() < until && this.#pc.connectionState !== 'closed' && !(await decoded())) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+    }
+  }
+
+  /** It is of no use any more, but its last picture is still shown: changes are rejected with `error`, and nothing is told. */
+  retire(error) {
+    this.#pc.onconnectionstatechange = null;
+    this.control.close(error);
+  }
+
+  /** Ends the connection at once; resolves when the gateway was told, or could not be. */
+  async close(error = new OoblexError('closed')) {
+    this.retire(error);
+    this.#pc.close();
+    if (!this.answer?.session) return;
+    await fetch(sessionUrl(this.#base, this.answer.session), { method: 'DELETE', keepalive: true }).catch(() => {});
+  }
+
+  /** The error for a connection that does not come about, or broke. */
+  unreached() {
+    const addresses = candidateAddresses(this.answer?.sdp ?? '');
+    const { detail } = new OoblexError('connection-failed');
+    const advertised = addresses.length ? ` It advertised ${addresses.join(', ')}.` : ' It advertised no address.';
+    return new OoblexError('connection-failed', { detail: detail + advertised });
+  }
+
+  async #negotiate(effect, params, cut) {
+    // The gateway learns our addresses from connectivity checks, so the offer goes out before any candidate is gathered.
+    await this.#pc.setLocalDescription();
+    const offer = { sdp: this.#pc.localDescription.sdp, type: 'offer', effect, params };
+    const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(offer), signal: cut };
+    this.answer = await call(new URL('offer', this.#base), init, 'offer-rejected');
+    const connected = new Promise((resolve, reject) => {
+      this.#pc.onconnectionstatechange = () => {
+        if (this.#pc.connectionState === 'connected') resolve();
+        if (this.#pc.connectionState === 'failed') reject(this.unreached());
+      };
+    });
+    try {
+      await this.#pc.setRemoteDescription({ type: 'answer', sdp: this.answer.sdp });
+    } catch (cause) {
+      throw new OoblexError('connection-failed', { detail: `The browser cannot use the gateway's answer: ${cause.message}`, cause });
+    }
+    await Promise.all([connected, this.#opened]);
+  }
+}
+
+/** The addresses in an answer's candidates, as `udp 192.0.2.1:8001`, each once. */
+export function candidateAddresses(sdp) {
+  const lines = sdp.matchAll(/^a=candidate:\S+ \d+ (\S+) \d+ (\S+) (\d+) /gm);
+  return [...new Set([...lines].map(([, protocol, address, port]) => `${protocol.toLowerCase()} ${address.includes(':') ? `[${address}]` : address}:${port}`))];
+}
+
+/** Runs `work` until it is done, `timeoutMs` have passed (then it fails with `late()`), or `signal` says stop. */
+async function within(timeoutMs, signal, late, work) {
+  const controller = new AbortController();
+  let timer;
+  let stop;
+  const cut = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(late()), timeoutMs);
+    stop = () => reject(signal.reason);
+    signal?.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    return await Promise.race([work(controller.signal), cut]);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', stop);
+    controller.abort();
+  }
+}
+
+/** Smooth motion before sharpness, where the network is narrow. */
+function forMotion(track) {
+  if ('contentHint' in track) track.contentHint = 'motion';
+  return track;
+}
+
+/** Offers this codec alone (with its retransmission and error correction), so that no other can be chosen in silence. */
+function preferCodec(transceiver, codec) {
+  const known = RTCRtpReceiver.getCapabilities?.('video')?.codecs ?? [];
+  const wanted = known.filter((c) => c.mimeType.toLowerCase() === `video/${codec}`.toLowerCase());
+  if (!wanted.length || !transceiver.setCodecPreferences) {
+    throw new OoblexError('offer-rejected', { detail: `This browser cannot offer the codec '${codec}': leave it out, or choose vp8 or h264.` });
+  }
+  // Interleaved H.264 first among its kind: the gateway speaks packetization mode 1.
+  wanted.sort((a, b) => modeOne(b) - modeOne(a));
+  transceiver.setCodecPreferences([...wanted, ...known.filter((c) => /\/(rtx|red|ulpfec|flexfec-03)$/i.test(c.mimeType))]);
+}
+
+function modeOne(codec) {
+  return Number(/packetization-mode=1/.test(codec.sdpFmtpLine ?? ''));
+}
+
+/** Asks for no waiting between a frame's arrival and its showing; browsers that cannot keep their own. */
+function playAtOnce(receiver) {
+  if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
+  if ('playoutDelayHint' in receiver) receiver.playoutDelayHint = 0;
+}

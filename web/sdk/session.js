@@ -1,0 +1,356 @@
+/**
+ * What `connect` gives: the pictures, the effect, and the events of one session.
+ *
+ * Owns what was asked for and outlives connections: when one is lost, it gets itself another with the same effect and parameters, and holds
+ * the last picture until a new one is there. Refuses to know pages and elements, and what any effect means.
+ */
+
+import { OoblexError } from './errors.js';
+import { effects, sessionUrl } from './http.js';
+import { Inputs, showTracks } from './inputs.js';
+import { Link } from './link.js';
+import { figuresBetween } from './measure.js';
+import { Pulse, delayBefore, mayPass } from './patience.js';
+import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './sources.js';
+
+const LOOK_EVERY_MS = 1_000;
+const ASK_TIMEOUT_MS = 3_000;
+/** A connection without a picture (a muted camera, say) is a connection as well. */
+const PICTURE_PATIENCE_MS = 4_000;
+const RECONNECT = { maxDelayMs: 8_000, giveUpAfterMs: 5 * 60_000 };
+const CAMERA_GONE = 'The camera stopped: was it unplugged or taken away? Give the session another source.';
+
+export class Session extends EventTarget {
+  #link;
+  #base;
+  #codec;
+  #timeoutMs;
+  #reconnect;
+  #inputs;
+  #output = new MediaStream();
+  #state = 'live';
+  #confirmed;
+  #wanted;
+  #earlier = null;
+  #service = { effect: null, state: 'served' };
+  #pulse;
+  #looking = null;
+  #asking = false;
+  #dismissed = false;
+  /** While the session comes back: what changes of the effect wait for. */
+  #returning = null;
+  #ending = new AbortController();
+  #leave = () => void this.close();
+  #look = () => this.#judge(this.#pulse.look(performance.now()));
+  #hurry = () => this.#state === 'interrupted' && void this.#ask();
+
+  /** Sessions come from `connect`. `input` is what `Inputs.of` gives. */
+  constructor(link, { base, input, effect, params, codec, timeoutMs, reconnect = true }) {
+    super();
+    [this.#base, this.#codec, this.#timeoutMs] = [base, codec, timeoutMs];
+    this.#reconnect = reconnect && { ...RECONNECT, ...(reconnect === true ? {} : reconnect) };
+    this.#confirmed = this.#wanted = { effect: effect ?? link.answer.effect ?? null, params: params ?? {} };
+    this.#inputs = new Inputs(() => this.#emit('error', new OoblexError('no-camera', { detail: CAMERA_GONE })));
+    this.#inputs.take(input);
+    this.#adopt(link);
+    globalThis.addEventListener?.('pagehide', this.#leave);
+    globalThis.addEventListener?.('online', this.#hurry);
+  }
+
+  /** The gateway's name for the session, as in /api/sessions/{id}; another one after a reconnect. */
+  get id() { return this.#link.answer.session; }
+  /** What is sent. The same stream for the whole session; its tracks change with the source. */
+  get input() { return this.#inputs.stream; }
+  /** What comes back. The same stream for the whole session; it keeps its last picture while the session comes back. */
+  get output() { return this.#output; }
+  /** 'live', 'interrupted' (no media at the moment; it may come back), 'reconnecting', or 'closed'. */
+  get state() { return this.#state; }
+  /** The effect that the gateway last confirmed. */
+  get effect() { return this.#confirmed.effect; }
+  /** Its parameters, as the gateway last confirmed them. */
+  get params() { return this.#confirmed.params; }
+  /** Whether workers serve which effect: 'served', 'no_worker', or 'broker_down'. While they do not, the last picture is held. */
+  get service() { return this.#service; }
+  /** What is muted: `{video, audio}`. */
+  get muted() { return this.#inputs.muted; }
+
+  /** Calls `listener` with the detail of each event of this name; gives back the function that ends it. */
+  on(name, listener) {
+    const heard = (event) => listener(event.detail);
+    this.addEventListener(name, heard);
+    return () => this.removeEventListener(name, heard);
+  }
+
+  // The effect
+
+  /** Changes the effect; parameters that are not given get their defaults. Resolves with the gateway's ack. */
+  async changeEffect(effect, params = {}) {
+    const wanted = (this.#wanted = { effect, params });
+    for (;;) {
+      await this.#returning;
+      if (this.#state === 'closed') throw new OoblexError('closed');
+      try {
+        const ack = await this.#link.control.request({ type: 'set_effect', effect, params });
+        this.#confirmed = { effect: ack.effect, params: ack.params ?? params };
+        return ack;
+      } catch (error) {
+        if (this.#wanted === wanted && this.#mayBeAskedAgain(error)) continue;
+        if (this.#wanted === wanted) this.#wanted = this.#confirmed;
+        throw error;
+      }
+    }
+  }
+
+  /** Whether a change failed with its connection only: the next one begins with what is wanted, and is asked once more for its ack. */
+  #mayBeAskedAgain(error) {
+    if (this.#state === 'closed') return false;
+    if (error.code === 'timeout') return this.#pulse.isQuiet(performance.now());
+    if (error.code !== 'interrupted' && error.code !== 'closed') return false;
+    this.#lose(error);
+    return true;
+  }
+
+  /** Changes some parameters of the effect that is on and keeps the others. Resolves with the gateway's ack. */
+  async setParams(params) {
+    const { effect, params: others } = this.#wanted;
+    return this.changeEffect(effect, { ...others, ...params });
+  }
+
+  /** The effects of this session's gateway. */
+  effects() {
+    return effects(this.#base);
+  }
+
+  // The source. It changes from one frame to the next, without a reconnect.
+
+  /** Sends another stream, or a camera opened with other constraints. Sound stays as it is when that has none. */
+  async replaceSource(source) {
+    const { video, audio } = await this.#opened(() => Inputs.of(source));
+    await this.#send(audio ? { video, audio } : { video });
+  }
+
+  /** Sends a camera: any, the one with this `deviceId`, or one by constraints such as `{facingMode: 'environment'}`. Sound stays as it is. */
+  async useCamera(wanted = {}) {
+    const size = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
+    const video = typeof wanted === 'string' ? { ...size, deviceId: { exact: wanted } } : { ...size, ...wanted };
+    const open = () => openCamera({ video, audio: false });
+    const stream = await this.#opened(() => open().catch((error) => {
+      if (error.code !== 'camera-busy') throw error;
+      // Phones give one camera at a time.
+      this.#inputs.stopPicture();
+      return open();
+    }));
+    await this.#send({ video: { stream, track: videoTrack(stream), owned: true } });
+  }
+
+  /** Asks the visitor for a screen, a window or a tab, and sends that. */
+  async useScreen(constraints) {
+    const stream = await this.#opened(() => openScreen(constraints));
+    await this.#send({ video: { stream, track: videoTrack(stream), owned: true } });
+  }
+
+  /** Plays a video file in a loop and sends its picture. */
+  async useFile(file) {
+    const stream = await this.#opened(() => openFile(file));
+    await this.#send({ video: { stream, track: videoTrack(stream), owned: true } });
+  }
+
+  /** Sends a microphone: any, the one with this `deviceId`, or none (`false`). */
+  async useMicrophone(wanted = true) {
+    if (!wanted) return this.#send({ audio: null });
+    const stream = await this.#opened(() => openMicrophone(wanted));
+    await this.#send({ audio: { stream, track: stream.getAudioTracks()[0], owned: true } });
+  }
+
+  /** Sends black (`'video'`) or silence (`'audio'`), or no longer. The camera stays on. */
+  mute(kind, muted = true) {
+    this.#inputs.mute(kind, muted);
+  }
+
+  // Figures, and the end
+
+  /** What the browser itself measures, over the time since the last call: frame rates, bit rates, the network's round trip. */
+  async measure() {
+    const report = await this.#link.report();
+    const figures = figuresBetween(this.#earlier, report);
+    this.#earlier = report;
+    return figures;
+  }
+
+  /** Ends the session, here and at the gateway; stops the camera when the session opened it. Resolves when the gateway knows. */
+  async close() {
+    await this.#end(null);
+  }
+
+  async #end(error) {
+    if (this.#state === 'closed') return;
+    globalThis.removeEventListener?.('pagehide', this.#leave);
+    globalThis.removeEventListener?.('online', this.#hurry);
+    clearInterval(this.#looking);
+    this.#ending.abort(error ?? new OoblexError('closed'));
+    this.#inputs.release();
+    const told = this.#link.close(error ?? undefined);
+    this.#become('closed');
+    this.#emit('close', { error });
+    await told;
+  }
+
+  // Connections
+
+  /** From now on this is the connection. */
+  #adopt(link) {
+    this.#link = link;
+    this.#earlier = null;
+    this.#dismissed = false;
+    this.#pulse = new Pulse(performance.now());
+    link.listen({
+      heard: () => this.#pulse.heard(performance.now()),
+      stats: (stats) => {
+        if (!this.#wanted.effect) this.#confirmed = this.#wanted = { effect: stats.effect, params: {} };
+        if (stats.service) this.#serve(stats.effect, stats.service);
+        this.#emit('stats', stats);
+      },
+      service: ({ effect, state }) => this.#serve(effect, state),
+      detections: (detections) => this.#emit('detections', detections),
+      error: (error) => this.#emit('error', error),
+      bye: ({ reason }) => (this.#dismissed = reason === 'ended'),
+      closed: () => this.#lose(new OoblexError('closed', { detail: 'The gateway ended the session: connect again.' })),
+      connection: (state) => {
+        this.#pulse.connection(state);
+        if (state === 'failed') this.#lose(link.unreached());
+        else this.#look();
+      },
+    });
+    this.#showOutput();
+    clearInterval(this.#looking);
+    this.#looking = setInterval(this.#look, LOOK_EVERY_MS);
+  }
+
+  #judge(verdict) {
+    if (this.#returning || this.#state === 'closed') return;
+    if (verdict === 'lost') this.#lose(this.#link.unreached());
+    else this.#become(verdict);
+    if (this.#state === 'interrupted') void this.#ask();
+  }
+
+  /** Asks the gateway whether it still has the session: one that was started again does not, and nobody has to wait for that. */
+  async #ask() {
+    if (this.#asking) return;
+    const link = this.#link;
+    this.#asking = true;
+    const signal = AbortSignal.timeout(ASK_TIMEOUT_MS);
+    const status = await fetch(sessionUrl(this.#base, this.id), { signal, cache: 'no-store' }).then((answer) => answer.status, () => null);
+    this.#asking = false;
+    if (status === 404 && link === this.#link && this.#state === 'interrupted') this.#lose(new OoblexError('closed', { detail: 'The gateway does not know the session any more.' }));
+  }
+
+  /** The connection is gone. */
+  #lose(error) {
+    if (this.#returning || this.#state === 'closed') return;
+    if (!this.#reconnect || this.#dismissed) return void this.#end(error);
+    clearInterval(this.#looking);
+    this.#link.retire(new OoblexError('interrupted', { cause: error }));
+    this.#become('reconnecting');
+    this.#returning = this.#comeBack(error).catch((error) => this.#end(error)).finally(() => (this.#returning = null));
+  }
+
+  async #comeBack(error) {
+    const { maxDelayMs, giveUpAfterMs } = this.#reconnect;
+    const began = performance.now();
+    const { signal } = this.#ending;
+    for (let attempt = 1; ; attempt++) {
+      const delayMs = delayBefore(attempt, maxDelayMs, Math.random());
+      if (performance.now() - began + delayMs > giveUpAfterMs) throw new OoblexError('gave-up', { cause: error });
+      this.#emit('reconnecting', { attempt, delayMs, error });
+      await pause(delayMs, signal);
+      if (signal.aborted) return;
+      try {
+        const link = await this.#another(signal);
+        if (signal.aborted) return void link.close();
+        void this.#link.close();
+        this.#adopt(link);
+        this.#become('live');
+        return void this.#emit('reconnected', { id: this.id, attempts: attempt, downMs: Math.round(performance.now() - began) });
+      } catch (failed) {
+        if (signal.aborted) return;
+        error = failed;
+        if (!mayPass(failed)) throw failed;
+      }
+    }
+  }
+
+  /** Another connection for what is wanted now, with its first picture there. */
+  async #another(signal) {
+    const wanted = this.#wanted;
+    const sent = this.#inputs.tracks;
+    const link = await Link.open({ base: this.#base, input: sent, effect: wanted.effect ?? undefined, params: wanted.params, codec: this.#codec, signal, timeoutMs: this.#timeoutMs });
+    await link.firstPicture(PICTURE_PATIENCE_MS);
+    const now = this.#inputs.tracks;
+    if (now.video !== sent.video || now.audio !== sent.audio) await link.send(now);
+    this.#confirmed = wanted;
+    return link;
+  }
+
+  // What is sent and shown
+
+  /** What `open` opens; a session that was closed meanwhile has no use for it. */
+  async #opened(open) {
+    if (this.#state === 'closed') throw new OoblexError('closed');
+    return open();
+  }
+
+  /** Sends other tracks; while the session comes back, the next connection begins with them. */
+  async #send(inputs) {
+    const { video, audio } = this.#inputs.tracks;
+    const tracks = { video: inputs.video?.track ?? video, audio: inputs.audio === undefined ? audio : (inputs.audio?.track ?? null) };
+    try {
+      if (!this.#returning && this.#state !== 'closed') await this.#link.send(tracks);
+    } catch (error) {
+      for (const { track, owned } of [inputs.video, inputs.audio].filter(Boolean)) if (owned) track.stop();
+      throw error;
+    }
+    this.#inputs.take(inputs);
+    if (this.#state === 'closed') return this.#inputs.release();
+    this.#showOutput();
+    this.#emit('source', { input: this.input });
+  }
+
+  /** The sound that comes back is shown only while some is sent. */
+  #showOutput() {
+    const { video, audio } = this.#link.output;
+    showTracks(this.#output, this.#inputs.tracks.audio ? [video, audio] : [video]);
+  }
+
+  #become(state) {
+    if (this.#state === state || this.#state === 'closed') return;
+    this.#state = state;
+    this.#emit('state', state);
+  }
+
+  /** The figures say so, too: what came before anybody listened is not missed for longer than a second. */
+  #serve(effect, state) {
+    const { effect: before, state: told } = this.#service;
+    this.#service = { effect, state };
+    if (state !== told || (state !== 'served' && effect !== before)) this.#emit('service', { effect, state });
+  }
+
+  #emit(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}
+
+/** Resolves after this time, when the browser is online again, or when `signal` says so. */
+function pause(ms, signal) {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      globalThis.removeEventListener?.('online', done);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    globalThis.addEventListener?.('online', done);
+    signal.addEventListener('abort', done);
+    if (signal.aborted) done();
+  });
+}

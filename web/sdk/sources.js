@@ -1,0 +1,124 @@
+/**
+ * Where pictures come from: a camera, the screen, a file. Each is opened as a MediaStream, with errors of this module.
+ *
+ * Owns what has to be let go with a stream. Refuses to know sessions.
+ */
+
+import { OoblexError, cameraError } from './errors.js';
+
+const CAMERA = { video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } }, audio: false };
+const FILE_FPS = 30;
+
+/** What else ends with a stream, by stream. */
+const endings = new WeakMap();
+
+/** Opens the camera (640×480 at 30 frames a second unless told otherwise, no sound). */
+export function openCamera(constraints = CAMERA, options = {}) {
+  return open('getUserMedia', constraints, 'camera', options);
+}
+
+/** Opens a microphone: any, the one with this `deviceId`, or by constraints. */
+export function openMicrophone(wanted = true, options = {}) {
+  const audio = typeof wanted === 'string' ? { deviceId: { exact: wanted } } : wanted;
+  return open('getUserMedia', { audio, video: false }, 'microphone', options);
+}
+
+/** Asks the visitor for a screen, a window or a tab. */
+export function openScreen(constraints = { video: { frameRate: { ideal: 30 } }, audio: false }, options = {}) {
+  return open('getDisplayMedia', constraints, 'screen', options);
+}
+
+/** Plays a video file in a loop, without sound. Works where the browser can play the file. */
+export async function openFile(file, { signal } = {}) {
+  signal?.throwIfAborted();
+  const url = URL.createObjectURL(file);
+  const video = Object.assign(document.createElement('video'), { src: url, loop: true, muted: true, playsInline: true });
+  const release = () => {
+    video.removeAttribute('src');
+    video.load();
+    URL.revokeObjectURL(url);
+  };
+  try {
+    await new Promise((resolve, reject) => {
+      video.addEventListener('loadeddata', resolve, { once: true });
+      video.addEventListener('error', () => reject(new OoblexError('file-unreadable', { detail: `${file.name ?? 'The file'} is no video that this browser can play: choose an MP4 or WebM file.`, cause: video.error })), { once: true });
+      signal?.addEventListener('abort', () => reject(signal.reason), { once: true });
+    });
+    await video.play();
+  } catch (error) {
+    release();
+    throw error;
+  }
+  const { stream, stop } = captured(video);
+  endings.set(stream, () => {
+    stop();
+    video.pause();
+    release();
+  });
+  return stream;
+}
+
+/** Stops all tracks of a stream and what played into it. */
+export function stopStream(stream) {
+  for (const track of stream.getTracks()) track.stop();
+  endings.get(stream)?.();
+  endings.delete(stream);
+}
+
+/** Whether this is a stream and not constraints for one. */
+export function isStream(source) {
+  return typeof source?.getVideoTracks === 'function';
+}
+
+/** The picture of a stream. */
+export function videoTrack(stream) {
+  const [track] = stream.getVideoTracks();
+  if (!track) throw new OoblexError('no-camera', { detail: 'The source has no video track: give one that has.' });
+  return track;
+}
+
+async function open(method, constraints, what, { signal }) {
+  signal?.throwIfAborted();
+  const devices = globalThis.navigator?.mediaDevices;
+  if (!globalThis.isSecureContext || !devices) throw new OoblexError('insecure-context');
+  if (!devices[method]) throw new OoblexError('not-supported', { detail: `This browser cannot give a page the ${what}.` });
+  let stream;
+  try {
+    stream = await devices[method](constraints);
+  } catch (cause) {
+    throw cameraError(cause, what);
+  }
+  if (signal?.aborted) {
+    stopStream(stream);
+    signal.throwIfAborted();
+  }
+  return stream;
+}
+
+/**
+ * What a playing element shows, as a stream. It is drawn on a canvas frame by frame: every browser can do that, and the track does not
+ * end where the file does.
+ */
+function captured(video) {
+  const canvas = Object.assign(document.createElement('canvas'), { width: video.videoWidth, height: video.videoHeight });
+  const context = canvas.getContext('2d', { alpha: false });
+  const draw = () => context.drawImage(video, 0, 0, canvas.width, canvas.height);
+  draw();
+  let timer = null;
+  let stopped = false;
+  if ('requestVideoFrameCallback' in video) {
+    const next = () => {
+      if (stopped) return;
+      draw();
+      video.requestVideoFrameCallback(next);
+    };
+    video.requestVideoFrameCallback(next);
+  } else {
+    timer = setInterval(draw, 1000 / FILE_FPS);
+  }
+  const stop = () => {
+    stopped = true;
+    clearInterval(timer);
+  };
+  return { stream: canvas.captureStream(FILE_FPS), stop };
+}

@@ -1,0 +1,76 @@
+/** The parts of the browser that the modules use, with the other end in hand. */
+
+/** The part of RTCDataChannel that Control uses. */
+export class FakeChannel {
+  sent = [];
+  closed = false;
+  send(text) {
+    if (this.closed) throw new DOMException('not open', 'InvalidStateError');
+    this.sent.push(JSON.parse(text));
+  }
+  close() {
+    this.closed = true;
+  }
+  say(message) {
+    this.onmessage({ data: typeof message === 'string' ? message : JSON.stringify(message) });
+  }
+}
+
+/** A track that can be muted, stopped, and ended from outside. */
+export class FakeTrack extends EventTarget {
+  enabled = true;
+  stopped = false;
+  constructor(kind = 'video') {
+    super();
+    this.kind = kind;
+  }
+  stop() {
+    this.stopped = true;
+  }
+}
+
+export class FakeStream {
+  #tracks;
+  /** Every list of tracks that it had. */
+  history = [];
+  constructor(tracks = []) {
+    this.#tracks = [...tracks];
+  }
+  getTracks() { return [...this.#tracks]; }
+  getVideoTracks() { return this.#tracks.filter(({ kind }) => kind === 'video'); }
+  getAudioTracks() { return this.#tracks.filter(({ kind }) => kind === 'audio'); }
+  addTrack(track) { this.#became([...this.#tracks, track]); }
+  removeTrack(track) { this.#became(this.#tracks.filter((other) => other !== track)); }
+  #became(tracks) {
+    this.#tracks = tracks;
+    this.history.push(tracks.length);
+  }
+}
+
+globalThis.MediaStream ??= FakeStream;
+
+/** The part of a Link that a session uses; `tell` is the gateway's end. */
+export class FakeLink {
+  sent = [];
+  asked = [];
+  closed = false;
+  output = { video: new FakeTrack(), audio: new FakeTrack('audio') };
+  answer;
+  control = { request: (message) => new Promise((resolve, reject) => this.asked.push({ ...message, resolve, reject })) };
+  constructor(id = 'x') {
+    this.answer = { session: id };
+  }
+  listen(listeners) { this.tell = listeners; }
+  async send(tracks) { this.sent.push(tracks); }
+  retire(error) { for (const { reject } of this.asked.splice(0)) reject(error); }
+  async close() { this.closed = true; }
+  async firstPicture() {}
+  unreached() { return new Error('unreached'); }
+}
+
+/** What `Inputs.of` gives for a stream with these tracks. */
+export function given({ owned = false, sound = false } = {}) {
+  const tracks = [new FakeTrack(), ...(sound ? [new FakeTrack('audio')] : [])];
+  const stream = new FakeStream(tracks);
+  return { video: { stream, track: tracks[0], owned }, audio: sound ? { stream, track: tracks[1], owned } : null };
+}

@@ -1,0 +1,156 @@
+// A session with a connection in hand: sources, muting, the end, and when it comes back.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { FakeLink, FakeStream, FakeTrack, given } from './fakes.js';
+import { OoblexError, Session } from '../ooblex.js';
+import { Inputs, showTracks } from '../inputs.js';
+import { Pulse, delayBefore, mayPass } from '../patience.js';
+
+function session({ input = given(), reconnect = false, ...options } = {}) {
+  const link = new FakeLink();
+  const made = new Session(link, { base: new URL('http://192.0.2.1/'), input, effect: 'background_blur', reconnect, timeoutMs: 1, ...options });
+  const heard = [];
+  for (const name of ['service', 'state', 'close', 'error', 'source', 'reconnecting', 'reconnected']) made.on(name, (detail) => heard.push([name, detail]));
+  return { made, link, heard, names: () => heard.map(([name]) => name) };
+}
+
+test('a session tells each change of service once, from whichever message it learns it', async () => {
+  const { made, link, heard } = session();
+  const { stats, service } = link.tell;
+  stats({ effect: 'background_blur', service: 'served' });
+  stats({ effect: 'background_blur' });
+  service({ effect: 'background_blur', state: 'no_worker' });
+  stats({ effect: 'background_blur', service: 'no_worker' });
+  assert.deepEqual(made.service, { effect: 'background_blur', state: 'no_worker' });
+  service({ effect: 'style_transfer', state: 'no_worker' });
+  stats({ effect: 'style_transfer', service: 'broker_down' });
+  service({ effect: 'style_transfer', state: 'served' });
+  stats({ effect: 'style_transfer', service: 'served' });
+  const told = heard.filter(([name]) => name === 'service').map(([, { effect, state }]) => `${effect} ${state}`);
+  assert.deepEqual(told, ['background_blur no_worker', 'style_transfer no_worker', 'style_transfer broker_down', 'style_transfer served']);
+  assert.equal(made.service.state, 'served');
+  await made.close();
+});
+
+test('a change that is refused leaves what was on, one that is confirmed is what the session says', async () => {
+  const { made, link } = session();
+  const refused = made.changeEffect('no_such');
+  await Promise.resolve();
+  link.asked[0].reject(new OoblexError('effect-rejected', { problem: { type: 'urn:x', title: 'No', detail: 'There is none.' } }));
+  await assert.rejects(refused, (error) => error.type === 'urn:x' && error.mend === 'There is none.');
+  assert.equal(made.effect, 'background_blur');
+  const set = made.setParams({ strength: 1 });
+  await Promise.resolve();
+  assert.deepEqual([link.asked[1].effect, link.asked[1].params], ['background_blur', { strength: 1 }]);
+  link.asked[1].resolve({ effect: 'background_blur', params: { strength: 1 } });
+  await set;
+  assert.deepEqual(made.params, { strength: 1 });
+  await made.close();
+  await assert.rejects(made.changeEffect('none'), (error) => error.code === 'closed');
+});
+
+test('another source is sent, shown and told; what the session opened is stopped, what it was given is not', async () => {
+  const { made, link, names } = session({ input: given({ owned: true, sound: true }) });
+  const [camera, sound] = [made.input.getVideoTracks()[0], made.input.getAudioTracks()[0]];
+  assert.deepEqual(made.output.getTracks(), [link.output.video, link.output.audio], 'sound comes back when some is sent');
+  await made.useMicrophone(false);
+  assert.deepEqual(made.output.getTracks(), [link.output.video]);
+  assert.equal(link.sent[0].audio, null);
+  const stream = new FakeStream([new FakeTrack()]);
+  await made.replaceSource(stream);
+  assert.deepEqual([link.sent[1].video, made.input.getVideoTracks()[0]], [stream.getTracks()[0], stream.getTracks()[0]]);
+  assert.deepEqual([camera.stopped, sound.stopped], [true, true]);
+  await made.close();
+  assert.equal(stream.getTracks()[0].stopped, false);
+  assert.deepEqual(names(), ['source', 'source', 'state', 'close']);
+});
+
+test('what is muted stays muted with another source, and only while it is wanted', async () => {
+  const { made } = session();
+  made.mute('video');
+  assert.deepEqual([made.input.getVideoTracks()[0].enabled, made.muted], [false, { video: true, audio: false }]);
+  const stream = new FakeStream([new FakeTrack(), new FakeTrack('audio')]);
+  await made.replaceSource(stream);
+  assert.deepEqual(stream.getTracks().map(({ enabled }) => enabled), [false, true]);
+  made.mute('video', false);
+  assert.equal(stream.getVideoTracks()[0].enabled, true);
+  await made.close();
+});
+
+test('a picture that ends by itself is told, one that was replaced is not', async () => {
+  const { made, names } = session();
+  const first = made.input.getVideoTracks()[0];
+  await made.replaceSource(new FakeStream([new FakeTrack()]));
+  first.dispatchEvent(new Event('ended'));
+  assert.deepEqual(names(), ['source']);
+  made.input.getVideoTracks()[0].dispatchEvent(new Event('ended'));
+  assert.deepEqual(names(), ['source', 'error']);
+  await made.close();
+});
+
+test('a stream never runs dry while its tracks are replaced', () => {
+  const stream = new FakeStream([new FakeTrack(), new FakeTrack('audio')]);
+  const next = [new FakeTrack(), new FakeTrack('audio')];
+  showTracks(stream, next);
+  assert.deepEqual(stream.getTracks(), next);
+  assert.ok(Math.min(...stream.history) >= 2, stream.history.join());
+});
+
+test('a source without a picture is refused', async () => {
+  await assert.rejects(Inputs.of(new FakeStream([new FakeTrack('audio')])), (error) => error.code === 'no-camera');
+});
+
+test('a lost connection ends a session that shall not come back, and one that the gateway dismissed', async () => {
+  const stubborn = session();
+  stubborn.link.tell.closed();
+  assert.deepEqual([stubborn.made.state, stubborn.names()], ['closed', ['state', 'close']]);
+  const dismissed = session({ reconnect: true });
+  dismissed.link.tell.bye({ reason: 'ended' });
+  dismissed.link.tell.closed();
+  assert.equal(dismissed.made.state, 'closed');
+});
+
+test('a lost connection is made again until it is given up, and a change waits for that', async () => {
+  const { made, link, heard } = session({ reconnect: { maxDelayMs: 1, giveUpAfterMs: 40 } });
+  const change = made.changeEffect('style_transfer');
+  await Promise.resolve();
+  link.tell.bye({ reason: 'stopping' });
+  link.tell.closed();
+  assert.equal(made.state, 'reconnecting');
+  await assert.rejects(change, (error) => error.code === 'closed');
+  assert.equal(made.state, 'closed');
+  const tries = heard.filter(([name]) => name === 'reconnecting').map(([, { attempt }]) => attempt);
+  assert.deepEqual(tries, tries.map((_, index) => index + 1));
+  const [, { error }] = heard.at(-1);
+  // Without RTCPeerConnection each try fails with what does not pass.
+  assert.ok(error, 'the end says why');
+});
+
+test('a pulse is live while the gateway is heard, and lost when it has not been for long', () => {
+  const pulse = new Pulse(0);
+  pulse.heard(4_000);
+  assert.equal(pulse.look(8_000), 'live');
+  assert.equal(pulse.look(10_000), 'interrupted');
+  pulse.heard(11_000);
+  assert.equal(pulse.look(11_500), 'live', 'a pause alone is no loss');
+  pulse.connection('disconnected');
+  assert.deepEqual([pulse.look(12_000), pulse.look(23_000), pulse.look(24_000)], ['interrupted', 'interrupted', 'lost']);
+  pulse.connection('connected');
+  pulse.heard(24_000);
+  assert.equal(pulse.look(24_500), 'live');
+  assert.equal(pulse.look(90_000), 'interrupted', 'a machine that slept did not listen: the gateway may not have been silent');
+});
+
+test('tries come at growing distances, within bounds, and not all at once', () => {
+  const full = [1, 2, 3, 4, 5, 6, 7, 50].map((attempt) => delayBefore(attempt, 8_000, 1));
+  assert.deepEqual(full, [250, 500, 1000, 2000, 4000, 8000, 8000, 8000]);
+  assert.equal(delayBefore(3, 8_000, 0), 500);
+});
+
+test('what the gateway will say again is not asked for again', () => {
+  const refused = (status) => new OoblexError('offer-rejected', { problem: { status, title: '', detail: '', type: '' } });
+  assert.deepEqual([refused(503), refused(429), refused(422), new OoblexError('gateway-unreachable'), new OoblexError('connection-failed')].map(mayPass), [true, true, false, true, true]);
+  assert.equal(mayPass(new TypeError('a mistake')), false);
+});
