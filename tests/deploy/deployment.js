@@ -53,3 +53,9 @@ export function metrics() {
 
 /** The names of series in an expression of Prometheus. */
 export const series = (expr) => [...expr.replaceAll(/"[^"]*"/g, '').matchAll(/\b(ooblex[_:][\w:]+)/g)].map(([name]) => name);
+
+/** What a text of the compose file stands for, when .env gives `given`. */
+export const interpolated = (value, given = {}) => String(value).replaceAll(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name, kind, rest) => given[name] ?? (kind === '-' ? rest : `<${name}>`));
+
+/** The environment of a service, when .env gives `given`. */
+export const environment = (service, given) => Object.fromEntries(Object.entries(compose().services[service].environment).map(([name, value]) => [name, interpolated(value, given)]));

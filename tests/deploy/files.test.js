@@ -11,14 +11,11 @@ import Ajv from 'ajv/dist/2020.js';
 import { DockerfileParser } from 'dockerfile-ast';
 
 import { dashboards, text } from '../../deploy/grafana/dashboards.mjs';
-import { alerts, at, compose, manifests, measured, metrics, options, panels, prometheus, read, root, rules, series, yaml } from './deployment.js';
+import { alerts, at, compose, interpolated, manifests, measured, metrics, options, panels, prometheus, read, root, rules, series, yaml } from './deployment.js';
 
 const OPTION = /^OOBLEX_([A-Z]+)__([A-Z_]+)$/;
 const optionOf = (variable) => variable.replace(OPTION, (_, section, name) => `${section}.${name}`.toLowerCase());
 const listens = (option) => Number(/:(\d+)"$/.exec(options()[option])[1]);
-
-/** What variables in a compose file stand for when only those without a default are given. */
-const interpolated = (value, given = {}) => String(value).replaceAll(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name, kind, rest) => given[name] ?? (kind === '-' ? rest : `<${name}>`));
 
 test('the compose file is one by the schema of the Compose Specification', () => {
   const validate = new Ajv({ strict: false, validateFormats: false }).compile(JSON.parse(read('tests/deploy/schema/compose-spec.json')));

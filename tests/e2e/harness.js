@@ -85,10 +85,10 @@ async function start(program, options, isReady, mend) {
   return { url, pid: child.pid, log: () => written.join('\n'), stop };
 }
 
-/** Starts a Chromium whose camera plays the clip. Gives `{page(url, options), close()}`. */
-export async function startBrowser(played) {
+/** Starts a Chromium whose camera plays the clip, or another `program` that starts one. Gives `{page(url, options), close()}`. */
+export async function startBrowser(played, program = BROWSER) {
   const browser = await chromium.launch({
-    executablePath: BROWSER,
+    executablePath: program,
     args: [
       '--no-sandbox',
       '--use-fake-ui-for-media-stream',

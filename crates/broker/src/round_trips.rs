@@ -43,7 +43,7 @@ impl RoundTrips {
 
     /// The buckets in ascending order: the upper bound in seconds, infinite for the last, and how many fell into it.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
-        let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+        let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         bounds.zip(self.counts).collect()
     }
 }
@@ -59,7 +59,7 @@ mod tests {
             trips.on_answer(took);
         }
         let filled: Vec<_> = trips.buckets().into_iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(filled, [(0.0002, 1), (0.0005, 1), (f64::MAX, 1)]);
+        assert_eq!(filled, [(0.0002, 1), (0.0005, 1), (f64::INFINITY, 1)]);
         assert_eq!((trips.count(), trips.sum()), (3, Duration::from_micros(9_000_401)));
     }
 }

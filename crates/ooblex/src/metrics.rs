@@ -248,9 +248,9 @@ impl Metrics {
         self.set_ups.on_first_picture(after);
     }
 
-    /// `lasted`: since it was connected, if it ever was.
-    pub(crate) fn on_session_end(&self, end: End, set_up: SetUp, lasted: Option<Duration>) {
-        self.set_ups.on_end(end, set_up, lasted);
+    /// `failed`: how far it came, if no connection came about; `lasted`: since it was connected, if it ever was.
+    pub(crate) fn on_session_end(&self, end: End, failed: Option<SetUp>, lasted: Option<Duration>) {
+        self.set_ups.on_end(end, failed, lasted);
     }
 
     pub(crate) fn on_second(&self, effect: &str, viewing: &Viewing) {

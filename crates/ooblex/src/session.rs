@@ -161,6 +161,8 @@ struct Video {
 impl Session {
     /// From the offer to the connection, at most this long.
     const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+    /// Whoever has waited this long for a connection does not just think better of it.
+    const CONNECTS_MOSTLY_WITHIN: Duration = Duration::from_secs(5);
     /// What is due within this time is due now.
     const SOON: Duration = Duration::from_micros(500);
     /// Steps of the endpoint before the other sessions get their turn.
@@ -192,9 +194,11 @@ impl Session {
         self.id
     }
 
-    /// How far it has come.
-    pub fn set_up(&self) -> SetUp {
-        self.set_up
+    /// How far it came, if it ends without the connection that it had the time to make. Browsers that wait in vain end it themselves, before
+    /// we do.
+    pub fn failed_set_up(&self, now: Instant) -> Option<SetUp> {
+        let had_time = now.saturating_duration_since(self.created) >= Self::CONNECTS_MOSTLY_WITHIN;
+        (self.set_up != SetUp::Connected && had_time).then_some(self.set_up)
     }
 
     /// When the connection stood.

@@ -332,9 +332,10 @@ impl MediaLoop {
         }
         self.timers.remove(&(entry.timer, id));
         self.registry.remove(id);
-        let (set_up, now) = (entry.session.set_up(), Instant::now());
-        self.metrics.on_session_end(end, set_up, entry.session.connected_at().map(|at| now.duration_since(at)));
-        if end == End::NeverConnected {
+        let now = Instant::now();
+        let failed = entry.session.failed_set_up(now);
+        self.metrics.on_session_end(end, failed, entry.session.connected_at().map(|at| now.duration_since(at)));
+        if let Some(set_up) = failed {
             warn!(session = %id, reason = end.label(), candidates = ?self.candidates, "session never connected: {}", set_up.explain());
         } else {
             info!(session = %id, reason = end.label(), "session ended");

@@ -69,15 +69,13 @@ impl SetUps {
         self.first_picture.observe(after.as_secs_f64());
     }
 
-    /// `lasted`: since it was connected, if it ever was.
-    pub(super) fn on_end(&self, end: End, set_up: SetUp, lasted: Option<Duration>) {
+    /// `failed`: how far it came, if no connection came about; `lasted`: since it was connected, if it ever was.
+    pub(super) fn on_end(&self, end: End, failed: Option<SetUp>, lasted: Option<Duration>) {
         self.ended.get_or_create(&ReasonLabel { reason: end.label() }).inc();
         if let Some(lasted) = lasted {
             self.lasting.observe(lasted.as_secs_f64());
         }
-        if end == End::NeverConnected
-            && let Some(cause) = set_up.failure()
-        {
+        if let Some(cause) = failed.and_then(SetUp::failure) {
             self.failures.get_or_create(&CauseLabel { cause }).inc();
         }
     }

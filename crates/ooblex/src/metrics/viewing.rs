@@ -13,7 +13,7 @@ use super::EffectLabel;
 /// Frames a second.
 const RATES: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 24.0, 28.0, 32.0, 61.0];
 /// Seconds: fit for latency at the lower end, for outages at the upper one.
-const AGES: [f64; 12] = [0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 30.0];
+const AGES: [f64; 13] = [0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 type Histograms = Family<EffectLabel, Histogram, fn() -> Histogram>;
 

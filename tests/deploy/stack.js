@@ -1,0 +1,222 @@
+/**
+ * deploy/ as processes: Redis, a gateway, workers, nginx and Prometheus, each on the very files of deploy/, with the names and paths that only
+ * containers have put right by `substituted`, which insists that each of them is there.
+ *
+ * Owns processes, ports and a folder. Refuses to know what is tested.
+ */
+
+import { spawn } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync, readFileSync } from 'node:fs';
+import { request } from 'node:https';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+
+import { stringify } from 'yaml';
+
+import { at, environment, prometheus as prometheusYml, read } from './deployment.js';
+
+/** How long a condition may take at most on a busy machine; nothing is judged by it. */
+export const PATIENCE_MS = 90_000;
+const PROGRAM = process.env.OOBLEX ?? at('target/release/ooblex');
+const PASSWORD = '0123456789abcdef';
+
+/** A text of deploy/ with what is different outside of containers; each of the changes must have something to change. */
+export function substituted(text, changes) {
+  for (const [from, to] of changes) {
+    if (!(from instanceof RegExp ? from.test(text) : text.includes(from))) throw new Error(`the test would put ${to} in the place of ${from}, which is not there any more`);
+    text = text.replaceAll(from, to);
+  }
+  return text;
+}
+
+/**
+ * Starts all of it. `host`: the address that is open to the world; `given`: what stands in .env beside addresses and passwords; `media`:
+ * the address that the media port is opened at. Gives the processes, `url` (by HTTPS, through nginx), `ask(path)`, `query(expression)`, `alerts()`, `end()`.
+ */
+export async function startStack({ host = '127.0.0.1', media = host, given = {} } = {}) {
+  const folder = mkdtempSync(join(tmpdir(), 'ooblex-stack-'));
+  const [redisPort, gatewayPort, mediaPort, https, http, prometheusPort, nobody, ...workerPorts] = await freePorts(10, host);
+  const running = {};
+  const end = async () => {
+    await Promise.all(Object.values(running).map((one) => one.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    const env = { OOBLEX_ADVERTISE: host, REDIS_PASSWORD: PASSWORD, GRAFANA_PASSWORD: 'x', OOBLEX_MEDIA_PORT: mediaPort, ...given };
+
+    mkdirSync(join(folder, 'redis'));
+    cpSync(at('deploy/redis/start.sh'), join(folder, 'redis/start.sh'));
+    const redisConf = substituted(read('deploy/redis/redis.conf'), [['port 6379', `port ${redisPort}`], ['bind * -::*', 'bind 127.0.0.1']]);
+    writeFileSync(join(folder, 'redis/redis.conf'), redisConf);
+    const startRedis = () => keep('redis', 'sh', [join(folder, 'redis/start.sh')], { env: environment('redis', env), cwd: folder, isReady: (said) => /Ready to accept connections/.test(said) });
+    running.redis = await startRedis();
+
+    const inImage = Object.fromEntries([...read('deploy/Dockerfile').matchAll(/(OOBLEX_\w+)=(\S+)/g)].map(([, name, value]) => [name, value]));
+    // From the image, from the compose file, and what is different here.
+    const ours = (service, changes) => ({ ...inImage, ...environment(service, env), ...changes });
+    const broker = substituted(environment('webrtc', env).OOBLEX_BROKER__URL, [['redis:6379', `127.0.0.1:${redisPort}`]]);
+    const library = { OOBLEX_INFERENCE__LIBRARY: onnxRuntime(), OOBLEX_BROKER__URL: broker };
+    const gatewayEnv = ours('webrtc', { ...library, OOBLEX_SERVE__LISTEN: `127.0.0.1:${gatewayPort}`, OOBLEX_MEDIA__LISTEN: `${media}:${mediaPort}` });
+    const isReady = (said) => /is ready: http/.test(said);
+    running.gateway = await keep('gateway', PROGRAM, ['serve'], { env: gatewayEnv, cwd: folder, isReady });
+    const startWorker = (index) => {
+      const workerEnv = ours('ml-worker', { ...library, OOBLEX_WORKER__LISTEN: `127.0.0.1:${workerPorts[index]}`, OOBLEX_WORKER__THREADS: '1' });
+      return keep(`worker ${index}`, PROGRAM, ['worker'], { env: workerEnv, cwd: folder, isReady });
+    };
+    for (const index of workerPorts.keys()) running[`worker${index}`] = await startWorker(index);
+
+    const tls = join(folder, 'tls');
+    mkdirSync(tls);
+    const made = await keep('certificate', 'sh', [at('deploy/nginx/make-certificate.sh')], { env: { OOBLEX_ADVERTISE: host, TLS_FOLDER: tls }, cwd: folder, isReady: () => false, ends: true });
+    const ca = readFileSync(join(tls, 'fullchain.pem'));
+    const nginxConf = substituted(read('deploy/nginx/ooblex.conf'), [
+      ['listen 80;', `listen ${host}:${http};`],
+      ['listen 443 ssl;', `listen ${host}:${https} ssl;`],
+      [/\n *listen \[::\][^\n]*/g, ''],
+      ['/etc/nginx/tls', tls],
+      ['/var/www/acme', folder],
+      ['http://webrtc:8000', `http://127.0.0.1:${gatewayPort}`],
+      ['http://grafana:3000', `http://127.0.0.1:${nobody}`],
+    ]);
+    writeFileSync(join(folder, 'ooblex.conf'), nginxConf);
+    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${folder}/${name};`).join(' ');
+    const user = process.getuid() === 0 ? 'user root;' : '';
+    writeFileSync(join(folder, 'nginx.conf'), `${user} daemon off; pid ${folder}/nginx.pid; error_log stderr; events {} http { access_log off; ${temporary} include ${folder}/ooblex.conf; }`);
+    const url = `https://${host}:${https}/`;
+    const ask = (path, from = url) => askHttps(new URL(path, from), ca);
+    const nginx = ['-e', 'stderr', '-p', folder, '-c', join(folder, 'nginx.conf')];
+    const tested = await keep('nginx -t', 'nginx', ['-t', ...nginx], { cwd: folder, isReady: () => false, ends: true });
+    running.nginx = await keep('nginx', 'nginx', nginx, { cwd: folder, isReady: async () => (await ask('healthz').catch(() => ({}))).status === 200 });
+
+    const config = prometheusYml();
+    const targets = { 'ooblex-gateway': [`127.0.0.1:${gatewayPort}`], 'ooblex-worker': workerPorts.map((port) => `127.0.0.1:${port}`), prometheus: [`127.0.0.1:${prometheusPort}`] };
+    // Looked at more often, and without a DNS that knows containers.
+    config.global = { scrape_interval: '1s', evaluation_interval: '1s' };
+    config.scrape_configs = config.scrape_configs.map(({ job_name }) => ({ job_name, static_configs: [{ targets: targets[job_name] }] }));
+    writeFileSync(join(folder, 'prometheus.yml'), stringify(config));
+    // Alerts come at once; the time that each waits for is tested by rules.test.yml.
+    writeFileSync(join(folder, 'rules.yml'), substituted(read('deploy/prometheus/rules.yml'), [[/for: \w+/g, 'for: 1s']]));
+    const prometheusUrl = `http://127.0.0.1:${prometheusPort}`;
+    const api = async (path) => (await (await fetch(`${prometheusUrl}/api/v1/${path}`)).json()).data;
+    running.prometheus = await keep('prometheus', 'prometheus', [`--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${folder}/data`, `--web.listen-address=127.0.0.1:${prometheusPort}`], {
+      cwd: folder,
+      isReady: async () => (await fetch(`${prometheusUrl}/-/ready`).catch(() => ({}))).status === 200,
+    });
+
+    return {
+      url,
+      http: `http://${host}:${http}/`,
+      folder,
+      ports: { redis: redisPort, gateway: gatewayPort, media: mediaPort, prometheus: prometheusPort, workers: workerPorts },
+      running,
+      certificate: made,
+      nginxTest: tested,
+      ask,
+      /** The first piece of an answer that does not end. */
+      firstOf: (path) => askHttps(new URL(path, url), ca, true).then(({ body }) => body),
+      api,
+      /** The series that an expression gives now. */
+      query: async (expr) => {
+        const answer = await (await fetch(`${prometheusUrl}/api/v1/query?query=${encodeURIComponent(expr)}`)).json();
+        if (answer.status !== 'success') throw new Error(`${expr}: ${answer.error}`);
+        return answer.data.result ?? [];
+      },
+      /** The names of the alerts that fire now. */
+      alerts: async () => (await api('alerts')).alerts.filter(({ state }) => state === 'firing').map(({ labels }) => labels.alertname),
+      killWorkers: () => Promise.all(workerPorts.map((_, index) => running[`worker${index}`].stop('SIGKILL'))),
+      startWorkers: async () => {
+        for (const index of workerPorts.keys()) running[`worker${index}`] = await startWorker(index);
+      },
+      stopRedis: () => running.redis.stop(),
+      startRedis: async () => (running.redis = await startRedis()),
+      end,
+    };
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+/** Waits until `condition` gives something. */
+export async function until(what, condition, patience = PATIENCE_MS) {
+  const deadline = Date.now() + patience;
+  for (;;) {
+    const found = await condition();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`waited in vain for: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+/** Starts a program and waits until it is ready, or, with `ends`, until it has ended well. */
+async function keep(name, program, options, { env = {}, cwd, isReady, ends = false }) {
+  const path = [process.env.PATH, '/usr/sbin', '/sbin'].join(delimiter);
+  const child = spawn(program, options, { cwd, env: { PATH: path, HOME: cwd, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  let ended = null;
+  const exited = new Promise((resolve) => {
+    child.once('error', (error) => resolve((ended = `it does not start: ${error.message}; install it with tools/install-packages.sh deploy`)));
+    child.once('close', (code, signal) => resolve((ended ??= code ?? signal)));
+  });
+  const leave = () => child.kill('SIGKILL');
+  process.once('exit', leave);
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (data) => (said += data));
+  const stop = async (signal = 'SIGTERM') => {
+    process.removeListener('exit', leave);
+    if (ended === null) child.kill(signal);
+    const late = setTimeout(leave, 15_000);
+    await exited;
+    clearTimeout(late);
+  };
+  try {
+    await until(`${name} to be ready`, async () => {
+      if (ended !== null && !(ends && ended === 0)) throw new Error(`${name} ended (${ended})`);
+      return ended !== null || (await isReady(said));
+    });
+  } catch (error) {
+    await stop('SIGKILL');
+    error.message += `; it said:\n${said}`;
+    throw error;
+  }
+  if (ends) process.removeListener('exit', leave);
+  return { pid: child.pid, said: () => said, stop };
+}
+
+function onnxRuntime() {
+  if (process.env.ORT_DYLIB_PATH) return process.env.ORT_DYLIB_PATH;
+  const found = readdirSync(at('.runtime')).find((name) => name.startsWith('libonnxruntime.so'));
+  if (!found) throw new Error('ONNX Runtime is not here: make onnxruntime');
+  return at('.runtime', found);
+}
+
+/** Ports that nobody listens at now. */
+async function freePorts(count, host) {
+  const servers = await Promise.all(
+    Array.from({ length: count }, () => new Promise((resolve, reject) => {
+      const server = createServer().once('error', reject).listen(0, host, () => resolve(server));
+    })),
+  );
+  const ports = servers.map((server) => server.address().port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
+
+/** Asks by HTTPS whoever has a certificate of `ca`; with `first`, only for the first piece of the answer. */
+function askHttps(url, ca, first = false) {
+  return new Promise((resolve, reject) => {
+    const asking = request(url, { ca, agent: false, timeout: 10_000 }, (response) => {
+      let body = '';
+      const answered = () => resolve({ status: response.statusCode, headers: response.headers, body });
+      response.on('end', answered).on('data', (data) => {
+        body += data;
+        if (!first) return;
+        answered();
+        asking.destroy();
+      });
+    })
+      .on('error', reject)
+      .on('timeout', () => asking.destroy(new Error(`${url} does not answer`)));
+    asking.end();
+  });
+}

@@ -1,0 +1,125 @@
+/**
+ * What deploy/ holds, as processes: the page through nginx in a real Chromium, then what the operator has of it. One stack for all, because
+ * it takes a while; the tests go on from one another.
+ */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { clip } from '../e2e/clip.js';
+import { openPage, startBrowser } from '../e2e/harness.js';
+import { assertHidden } from '../e2e/judge.js';
+import { measure } from '../e2e/measure.js';
+import { alerts, measured, panels } from './deployment.js';
+import { startStack, until } from './stack.js';
+
+const EFFECTS = [
+  { effect: 'background_blur', params: {}, ways: ['blurred'] },
+  { effect: 'face_detection', params: {}, ways: ['framed', 'painted', 'blurred'] },
+  { effect: 'style_transfer', params: { style: 'crimson_poster', resolution: '180p' }, ways: ['painted', 'blurred'] },
+];
+const played = clip({ width: 640, height: 480, measure });
+let stack;
+let browser;
+let opened;
+
+before(async () => {
+  stack = await startStack({ given: { OOBLEX_SESSIONS: '1' } });
+  // An offer that nobody follows up: its session can never connect.
+  const offer = 'v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=ice-options:trickle\r\na=fingerprint:sha-256 ' + Array(32).fill('AB').join(':') + '\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\n';
+  const answer = await fetch(`http://127.0.0.1:${stack.ports.gateway}/offer`, { method: 'POST', body: JSON.stringify({ type: 'offer', sdp: offer }) });
+  assert.equal(answer.status, 200, await answer.text());
+  const started = await startBrowser(played);
+  browser = { ...started, page: (url, options) => started.page(url, { ignoreHTTPSErrors: true, ...options }) };
+});
+
+after(async () => {
+  await browser?.close();
+  await stack?.end();
+});
+
+test('nginx takes the configuration, and shows the world no more than the page and the API', async () => {
+  assert.match(stack.nginxTest.said(), /test is successful/);
+  assert.match(stack.certificate.said(), /made a self-signed certificate for DNS:localhost,IP:127\.0\.0\.1/);
+  assert.match((await stack.ask('')).body, /<title>/);
+  const { effects } = JSON.parse((await stack.ask('api/effects')).body);
+  assert.ok(effects.length >= 4);
+  for (const hidden of ['metrics', 'api/sessions']) assert.equal((await stack.ask(hidden)).status, 404, hidden);
+  const redirect = await fetch(new URL('a?b=c', stack.http), { redirect: 'manual' });
+  assert.deepEqual([redirect.status, redirect.headers.get('location')], [308, 'https://127.0.0.1/a?b=c']);
+  const away = await stack.ask('grafana/');
+  assert.equal(away.status, 503, 'Grafana does not run here, and is said to be away');
+});
+
+test('every session beyond the limit is refused, and the alert that says so comes and goes', async () => {
+  await until('OoblexGatewayFull', async () => (await stack.alerts()).includes('OoblexGatewayFull'));
+  const [{ value }] = await stack.query('ooblex_sessions');
+  assert.equal(value[1], '1');
+});
+
+test('a session that never connects is counted by its cause, and its operator told why', async () => {
+  await until('the end of that session', () => stack.running.gateway.said().includes('no packet of the browser has come to the media port'));
+  await until('OoblexSetUpsFail', async () => (await stack.alerts()).includes('OoblexSetUpsFail'));
+  const [failed] = await stack.query('ooblex_session_setup_failures_total{cause="no_packets"}');
+  assert.equal(failed.value[1], '1');
+  await until('OoblexGatewayFull to go', async () => !(await stack.alerts()).includes('OoblexGatewayFull'));
+});
+
+test('a browser gets every effect through nginx', async () => {
+  opened = await openPage(browser, { url: stack.url }, played);
+  for (const { effect, params, ways } of EFFECTS) {
+    const id = await opened.connect({ effect, params });
+    await opened.moreFrames(45);
+    const records = await opened.seen();
+    if (effect === 'face_detection') assert.match(await stack.firstOf(`api/sessions/${id}/events`), /^(event|data|id|:)/m, 'events come through nginx while they happen');
+    await opened.close();
+    assertHidden(records, played, ways);
+    // The gateway takes one session at a time here.
+    await until('the session to end', async () => (await stack.query('ooblex_sessions'))[0].value[1] === '0');
+  }
+  assert.deepEqual(opened.errors, []);
+});
+
+test('every target is up, and every expression of dashboards and alerts has a series under load', async () => {
+  await opened.connect({ effect: 'background_blur' });
+  await opened.moreFrames(30);
+  await until('all targets to be up', async () => {
+    const { activeTargets } = await stack.api('targets');
+    assert.equal(activeTargets.length, 5);
+    return activeTargets.every(({ health }) => health === 'up');
+  });
+  const asked = [
+    ...panels().map(({ dashboard, panel, expr }) => [`${dashboard}: ${panel}`, expr.replaceAll('$__rate_interval', '1m')]),
+    ...alerts().map(({ alert, expr }) => [alert, measured({ expr })]),
+  ];
+  assert.ok(asked.length > 70);
+  for (const [name, expr] of asked) {
+    await until(`${name}: ${expr}`, async () => (await stack.query(expr)).some(({ value }) => !Number.isNaN(Number(value[1].replace('+Inf', 'Infinity')))));
+  }
+});
+
+test('when all workers die, the alerts come, and go when they are back', async () => {
+  await stack.killWorkers();
+  const came = ['OoblexNoWorkers', 'OoblexTargetDown', 'OoblexPicturesOld', 'OoblexPicturesFrozen'];
+  await until(`${came}`, async () => {
+    const firing = await stack.alerts();
+    return came.every((name) => firing.includes(name));
+  });
+  assert.equal((await stack.query('ALERTS{alertname="OoblexTargetDown", alertstate="firing"}')).length, 3, 'one for each');
+  await stack.startWorkers();
+  await until('the alerts to go', async () => {
+    const firing = await stack.alerts();
+    return !firing.includes('OoblexNoWorkers') && !firing.includes('OoblexTargetDown');
+  });
+  await opened.moreFrames(30);
+});
+
+test('when Redis stops, the alert comes, and goes when it is back; the session lives on', async () => {
+  await stack.stopRedis();
+  await until('OoblexRedisDown', async () => (await stack.alerts()).includes('OoblexRedisDown'));
+  await stack.startRedis();
+  await until('the alert to go', async () => !(await stack.alerts()).includes('OoblexRedisDown'));
+  await opened.moreFrames(30);
+  const records = await opened.seen();
+  assertHidden(records, played, ['blurred']);
+});
