@@ -1,64 +1,101 @@
-//! `ooblex apply`: an effect on a picture, through the same code as live video.
+//! `ooblex apply`: an effect on a picture or a video, through the same code as live video.
+//!
+//! `picture` is PNG; `film` is videos, with `ivf` and `ffmpeg` under it; `painting` puts the effect on all frames, `progress` says how far it
+//! is, `unfinished` keeps what is half written from being taken for the result.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter};
+mod ffmpeg;
+mod film;
+mod ivf;
+mod painting;
+mod picture;
+mod progress;
+mod unfinished;
+
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use ooblex_effects::{Models, i420_from_rgb, rgb_from_i420};
-use ooblex_pipeline::{I420, Rgb};
 use serde_json::Value;
 
-use crate::config::Config;
-use crate::settings::Catalogue;
+use crate::config::{Config, Inference};
+use crate::settings::{Catalogue, Settings};
 use crate::start::inference;
+use film::{Cut, Film};
+use progress::Progress;
+use unfinished::Unfinished;
 
-/// Reads a PNG, puts the effect on it, and writes a PNG of the same size.
+/// Reads a picture or a video, puts the effect on it, and writes one of the same size. Nothing has the name `output` before it is whole.
 ///
 /// # Errors
-/// When the effect, its parameters, a file or a model is not usable.
+/// When the effect, its parameters, a file or a model is not usable, or the program ffmpeg is needed and not there.
 pub fn apply(config: &Config, effect: &str, parameters: &Value, input: &Path, output: &Path) -> anyhow::Result<()> {
     let catalogue = Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
     let settings = catalogue.settings(Some(effect), parameters).map_err(|problem| anyhow::anyhow!(problem.detail))?;
-    let mut picture = i420_from_rgb(&read_png(input)?)?;
+    if output.file_name().is_none() {
+        bail!("{} names no file to write", output.display());
+    }
+    let is_picture = |path: &Path| ending(path) == "png";
+    match (is_picture(input), is_picture(output)) {
+        (true, true) => on_picture(config, &settings, input, output),
+        (false, false) => on_film(config, &settings, input, output),
+        (true, false) => bail!("{} is a picture and {} is not: name a .png to write", input.display(), output.display()),
+        (false, true) => {
+            bail!("{} is no picture and {} is one: name a video to write, such as .mp4, .y4m or .ivf", input.display(), output.display())
+        }
+    }
+}
+
+fn on_picture(config: &Config, settings: &Settings, input: &Path, output: &Path) -> anyhow::Result<()> {
+    let mut picture = i420_from_rgb(&picture::read_png(input)?)?;
     let mut painter = settings.effect.painter();
-    let analysis = if !settings.effect.needs_worker() {
-        None
-    } else {
-        let only = std::slice::from_ref(&settings.effect);
-        let (runtime, store) = inference(&config.inference, only)?;
-        let mut models = Models::load(&runtime, &store, only)?;
-        let prepared = painter.prepare(&picture, &settings.parameters);
-        Some(settings.effect.analyse(&mut models, &prepared)?)
+    let mut models = models(&config.inference, settings, 1)?;
+    let analysis = match models.first_mut() {
+        None => None,
+        Some(models) => {
+            let prepared = painter.prepare(&picture, &settings.parameters);
+            Some(settings.effect.analyse(models, &prepared)?)
+        }
     };
     painter.compose(&mut picture, analysis.as_ref(), &settings.parameters)?;
-    write_png(output, &rgb_from_i420(&picture))
+    picture::write_png(output, &rgb_from_i420(&picture))
 }
 
-fn read_png(path: &Path) -> anyhow::Result<Rgb> {
-    let file = File::open(path).with_context(|| format!("{} can not be opened", path.display()))?;
-    let mut decoder = png::Decoder::new(BufReader::new(file));
-    decoder.set_transformations(png::Transformations::normalize_to_color8());
-    let not_png = || format!("{} can not be read as PNG", path.display());
-    let mut reader = decoder.read_info().with_context(not_png)?;
-    let (width, height) = (reader.info().width, reader.info().height);
-    if width > I420::MAX_SIDE || height > I420::MAX_SIDE {
-        bail!("{} has {width}x{height} pixels; a side may have {} at most", path.display(), I420::MAX_SIDE);
+fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) -> anyhow::Result<()> {
+    let mut film = Film::open(input)?;
+    // Many frames at a time rather than many threads for one.
+    let inference = Inference { threads_per_frame: 1, ..config.inference.clone() };
+    let models = models(&inference, settings, config.worker_threads())?;
+    let unfinished = Unfinished::beside(output);
+    let sound = film.has_sound.then_some(input);
+    let mut cut = Cut::begin(unfinished.place(), output, film.head(), sound)?;
+    let mut progress = Progress::new(film.frames());
+    let painted = painting::paint_all(
+        settings,
+        models,
+        || film.next_picture(),
+        |picture| {
+            cut.put(picture)?;
+            progress.on_frame();
+            Ok(())
+        },
+    );
+    painted.and_then(|()| cut.finish()).inspect_err(|_| progress.clear())?;
+    unfinished.finish().with_context(|| format!("{} can not be written", output.display()))?;
+    progress.finish();
+    Ok(())
+}
+
+/// Models for so many threads; none for an effect that needs none.
+fn models(config: &Inference, settings: &Settings, threads: usize) -> anyhow::Result<Vec<Models>> {
+    if !settings.effect.needs_worker() {
+        return Ok(Vec::new());
     }
-    let size = reader.output_buffer_size().with_context(not_png)?;
-    let mut pixels = vec![0; size];
-    let info = reader.next_frame(&mut pixels).with_context(not_png)?;
-    let channels = info.color_type.samples();
-    let rgb = pixels.chunks_exact(channels).flat_map(|pixel| if channels < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] });
-    Ok(Rgb { width, height, data: rgb.collect() })
+    let only = std::slice::from_ref(&settings.effect);
+    let (runtime, store) = inference(config, only)?;
+    (0..threads).map(|_| Ok(Models::load(&runtime, &store, only)?)).collect()
 }
 
-fn write_png(path: &Path, picture: &Rgb) -> anyhow::Result<()> {
-    let file = File::create(path).with_context(|| format!("{} can not be written", path.display()))?;
-    let mut encoder = png::Encoder::new(BufWriter::new(file), picture.width, picture.height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(&picture.data)?;
-    writer.finish().with_context(|| format!("{} can not be written", path.display()))
+/// What a file is by its name, in small letters.
+fn ending(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
 }

@@ -1,7 +1,7 @@
 //! `ooblex bench`: real WebRTC sessions from one process against any gateway that takes `POST /offer`, and what came of them.
 //!
 //! Here is the way of a run. `options` makes a `plan` of what was asked for (`words`), `clip` makes what is sent (`number` draws and reads
-//! the numbers, `y4m` reads videos). `crew` has the sessions; a `session` has a `connection` with a `link` in each direction, and a
+//! the numbers). `crew` has the sessions; a `session` has a `connection` with a `link` in each direction, and a
 //! `viewer` with the `tally` of what it measures, in slices (`slice`). `decoding` looks at pictures, `judge` judges them. `knee` and
 //! `churn` are the other two ways to measure. `figures` says what came of it, as `json`, as `table` and as a `report` with plots
 //! (`plot`). What each figure means, and what it can not tell, is in docs/bench.md.
@@ -29,7 +29,6 @@ mod table;
 mod tally;
 mod viewer;
 mod words;
-mod y4m;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -26,7 +26,7 @@ enum Command {
     Serve(ServeFlags),
     /// Run workers for the gateways that share a broker.
     Worker(WorkerFlags),
-    /// Put an effect on a picture (PNG).
+    /// Put an effect on a picture (PNG) or a video (Y4M, VP8 in IVF; anything else through the ffmpeg program).
     Apply {
         /// Effect to put on; `ooblex effects` lists them.
         #[arg(long, value_name = "NAME")]
@@ -34,9 +34,9 @@ enum Command {
         /// Parameter of the effect; can be repeated.
         #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_parameter)]
         parameters: Vec<(String, Value)>,
-        /// Picture to read.
+        /// Picture or video to read.
         input: PathBuf,
-        /// Picture to write.
+        /// Picture or video to write; its ending tells the format. Sound is kept.
         output: PathBuf,
         #[command(flatten)]
         inference: InferenceFlags,

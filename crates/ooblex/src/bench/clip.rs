@@ -13,7 +13,7 @@ use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Rgb, VideoCodec};
 
 use super::judge::{Area, Look};
 use super::number;
-use super::y4m::{Y4m, Y4mError};
+use crate::y4m::{Y4m, Y4mError};
 
 /// Frames of a clip that is made of one picture; with the last one it is where it began.
 const FRAMES: u16 = 256;

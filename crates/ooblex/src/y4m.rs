@@ -1,24 +1,36 @@
-//! Uncompressed video out of a file in YUV4MPEG2, the format of which `ffmpeg -i in.mp4 -pix_fmt yuv420p out.y4m` makes one.
+//! Uncompressed video in YUV4MPEG2, the format of which `ffmpeg -i in.mp4 -pix_fmt yuv420p out.y4m` makes a file.
 //!
-//! It owns the format, 4:2:0 with eight bits alone, and nothing of what is done with the pictures.
+//! It owns the format, 4:2:0 with eight bits alone, both ways, and nothing of what is done with the pictures.
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Read, Write};
 
 use ooblex_pipeline::I420;
+
+use crate::rate::Rate;
 
 /// A longer line is none of this format.
 const MAX_LINE: u64 = 1024;
 
 /// A video that is read picture by picture.
-pub(super) struct Y4m<R> {
+pub(crate) struct Y4m<R> {
     from: R,
-    width: u32,
-    height: u32,
+    head: Head,
+}
+
+/// What a file says of its pictures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// Pictures a second; 30 where the file does not say.
+    pub(crate) rate: Rate,
+    /// Width of a pixel over its height, as it stands in the file, such as `1:1`.
+    pub(crate) aspect: Option<String>,
 }
 
 /// A file that is not of the format.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Y4mError {
+pub(crate) enum Y4mError {
     /// It can not be read, or ends within a picture.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -38,47 +50,74 @@ pub(super) enum Y4mError {
 
 impl<R: BufRead> Y4m<R> {
     /// Reads the header.
-    pub(super) fn new(mut from: R) -> Result<Self, Y4mError> {
+    pub(crate) fn new(mut from: R) -> Result<Self, Y4mError> {
         let header = line(&mut from)?;
         let mut words = header.split(' ');
         if words.next() != Some("YUV4MPEG2") {
             return Err(Y4mError::Header);
         }
-        let (mut width, mut height) = (0, 0);
+        let mut head = Head { width: 0, height: 0, rate: Rate::THIRTY, aspect: None };
         for word in words {
             let mut letters = word.chars();
             match (letters.next(), letters.as_str()) {
-                (Some('W'), value) => width = value.parse().map_err(|_| Y4mError::Header)?,
-                (Some('H'), value) => height = value.parse().map_err(|_| Y4mError::Header)?,
+                (Some('W'), value) => head.width = value.parse().map_err(|_| Y4mError::Header)?,
+                (Some('H'), value) => head.height = value.parse().map_err(|_| Y4mError::Header)?,
+                (Some('F'), value) => head.rate = value.parse().unwrap_or(Rate::THIRTY),
+                (Some('A'), value) if value != "0:0" => head.aspect = Some(value.into()),
                 (Some('C'), "420" | "420jpeg" | "420mpeg2" | "420paldv") => {}
                 (Some('C'), other) => return Err(Y4mError::Pixels(other.into())),
                 _ => {}
             }
         }
         let sides = 1..=I420::MAX_SIDE;
-        if sides.contains(&width) && sides.contains(&height) { Ok(Self { from, width, height }) } else { Err(Y4mError::Header) }
+        if sides.contains(&head.width) && sides.contains(&head.height) { Ok(Self { from, head }) } else { Err(Y4mError::Header) }
+    }
+
+    /// What the file says of its pictures.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
     }
 
     /// Columns and rows.
-    pub(super) fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
+    pub(crate) fn size(&self) -> (u32, u32) {
+        (self.head.width, self.head.height)
     }
 
     /// The next picture; `None` at the end.
-    pub(super) fn next_picture(&mut self) -> Result<Option<I420>, Y4mError> {
+    pub(crate) fn next_picture(&mut self) -> Result<Option<I420>, Y4mError> {
         if self.from.fill_buf()?.is_empty() {
             return Ok(None);
         }
         if line(&mut self.from)?.split(' ').next() != Some("FRAME") {
             return Err(Y4mError::Frame);
         }
-        let mut picture = I420::grey(self.width, self.height, 16);
+        let mut picture = I420::grey(self.head.width, self.head.height, 16);
         for plane in picture.planes_mut() {
             self.from.read_exact(plane)?;
         }
         Ok(Some(picture))
     }
 }
+
+/// Bytes of a picture in a file, with the line before it.
+pub(crate) fn bytes_of_picture(width: u32, height: u32) -> u64 {
+    (I420::len(width, height) + FRAME.len()) as u64
+}
+
+/// Writes the header of a file.
+pub(crate) fn write_head(to: &mut impl Write, head: &Head) -> std::io::Result<()> {
+    let Head { width, height, rate, aspect } = head;
+    let aspect = aspect.as_deref().unwrap_or("1:1");
+    writeln!(to, "YUV4MPEG2 W{width} H{height} F{rate} Ip A{aspect} C420jpeg")
+}
+
+/// Writes the next picture of a file.
+pub(crate) fn write_picture(to: &mut impl Write, picture: &I420) -> std::io::Result<()> {
+    to.write_all(FRAME)?;
+    picture.planes().into_iter().try_for_each(|plane| to.write_all(plane))
+}
+
+const FRAME: &[u8] = b"FRAME\n";
 
 fn line(from: &mut impl BufRead) -> Result<String, Y4mError> {
     let mut bytes = Vec::new();
@@ -105,6 +144,19 @@ mod tests {
         assert_eq!(video.next_picture().unwrap().unwrap().planes()[0], [20; 8]);
         assert_eq!(video.next_picture().unwrap().unwrap().planes()[0], [30; 8]);
         assert!(video.next_picture().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let head = Head { width: 5, height: 3, rate: "30000:1001".parse().unwrap(), aspect: Some("4:3".into()) };
+        let mut file = Vec::new();
+        write_head(&mut file, &head).unwrap();
+        let begins = file.len() as u64;
+        write_picture(&mut file, &I420::grey(5, 3, 77)).unwrap();
+        assert_eq!(file.len() as u64, begins + bytes_of_picture(5, 3));
+        let mut video = Y4m::new(file.as_slice()).unwrap();
+        assert_eq!(*video.head(), head);
+        assert!(video.next_picture().unwrap().unwrap() == I420::grey(5, 3, 77));
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! An effect on every frame of a video: models in parallel, where nothing depends on the frame before, and everything else in order.
+//!
+//! Owns the threads of the models. The painter sees frames as a live track shows them to it: prepared and composed one after the other.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use anyhow::{Context as _, anyhow};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ooblex_effects::{Effect, Models, RunError};
+use ooblex_pipeline::{Analysis, I420, ModelInput};
+
+use crate::settings::Settings;
+
+/// Frames under way for each thread of models: one in hand, one that waits.
+const AHEAD: usize = 2;
+
+/// Paints all frames that `next` gives and hands them to `put`, in their order. `models`: those of each thread; none for an effect that needs none.
+///
+/// # Errors
+/// When a frame can not be had, analysed, painted or put. The first error ends it.
+pub(super) fn paint_all(
+    settings: &Settings,
+    models: Vec<Models>,
+    next: impl FnMut() -> anyhow::Result<Option<I420>>,
+    put: impl FnMut(&I420) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let window = (models.len() * AHEAD).max(1);
+    let (jobs, waiting) = bounded(window);
+    let (done, results) = bounded(window);
+    std::thread::scope(|scope| {
+        for models in models {
+            let (waiting, done, effect) = (waiting.clone(), done.clone(), settings.effect.as_ref());
+            scope.spawn(move || analyse(effect, models, &waiting, &done));
+        }
+        drop(done);
+        // The threads end when the jobs do, however this ends.
+        Order { settings, jobs, results, window, ready: BTreeMap::new() }.run(next, put)
+    })
+}
+
+/// A frame's number, and what its model needs.
+type Job = (u64, ModelInput);
+/// A frame's number, and what its model gave.
+type Done = (u64, Result<Analysis, RunError>);
+
+fn analyse(effect: &dyn Effect, mut models: Models, waiting: &Receiver<Job>, done: &Sender<Done>) {
+    for (number, input) in waiting {
+        if done.send((number, effect.analyse(&mut models, &input))).is_err() {
+            return;
+        }
+    }
+}
+
+/// What keeps the order.
+struct Order<'a> {
+    settings: &'a Settings,
+    jobs: Sender<Job>,
+    results: Receiver<Done>,
+    window: usize,
+    /// Results of frames whose turn has not come.
+    ready: BTreeMap<u64, Result<Analysis, RunError>>,
+}
+
+impl Order<'_> {
+    fn run(
+        mut self,
+        mut next: impl FnMut() -> anyhow::Result<Option<I420>>,
+        mut put: impl FnMut(&I420) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Settings { effect, parameters, .. } = self.settings;
+        let mut painter = effect.painter();
+        let mut under_way: VecDeque<(u64, I420)> = VecDeque::new();
+        let (mut number, mut over) = (0, false);
+        loop {
+            while !over && under_way.len() < self.window {
+                let Some(picture) = next()? else {
+                    over = true;
+                    break;
+                };
+                if effect.needs_worker() {
+                    let input = painter.prepare(&picture, parameters);
+                    self.jobs.send((number, input)).map_err(|_| anyhow!("the models' threads ended"))?;
+                }
+                under_way.push_back((number, picture));
+                number += 1;
+            }
+            let Some((number, mut picture)) = under_way.pop_front() else { return Ok(()) };
+            let analysis = if effect.needs_worker() { Some(self.result_of(number)?) } else { None };
+            painter.compose(&mut picture, analysis.as_ref(), parameters).with_context(|| format!("frame {number}"))?;
+            put(&picture)?;
+        }
+    }
+
+    fn result_of(&mut self, number: u64) -> anyhow::Result<Analysis> {
+        while !self.ready.contains_key(&number) {
+            let (done, result) = self.results.recv().map_err(|_| anyhow!("the models' threads ended"))?;
+            self.ready.insert(done, result);
+        }
+        let result = self.ready.remove(&number).ok_or_else(|| anyhow!("frame {number} was not analysed"))?;
+        result.with_context(|| format!("frame {number} can not be analysed"))
+    }
+}

@@ -1,0 +1,57 @@
+//! Pictures as PNG.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use ooblex_pipeline::{I420, Rgb};
+
+use super::unfinished::Unfinished;
+
+/// Reads a picture.
+pub(super) fn read_png(path: &Path) -> anyhow::Result<Rgb> {
+    let bytes = std::fs::read(path).with_context(|| format!("{} can not be opened", path.display()))?;
+    decode_png(&bytes).with_context(|| format!("{} can not be read as PNG", path.display()))
+}
+
+/// Writes a picture, whole or not at all.
+pub(super) fn write_png(path: &Path, picture: &Rgb) -> anyhow::Result<()> {
+    let can_not = || format!("{} can not be written", path.display());
+    let unfinished = Unfinished::beside(path);
+    std::fs::write(unfinished.place(), encode_png(picture)?).with_context(can_not)?;
+    unfinished.finish().with_context(can_not)
+}
+
+/// The picture of a PNG, whatever its colours.
+///
+/// # Errors
+/// When it is none, or too large.
+pub(crate) fn decode_png(bytes: &[u8]) -> anyhow::Result<Rgb> {
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info()?;
+    let (width, height) = (reader.info().width, reader.info().height);
+    if width > I420::MAX_SIDE || height > I420::MAX_SIDE {
+        bail!("it has {width}x{height} pixels; a side may have {} at most", I420::MAX_SIDE);
+    }
+    let mut pixels = vec![0; reader.output_buffer_size().context("it is too large")?];
+    let info = reader.next_frame(&mut pixels)?;
+    let channels = info.color_type.samples();
+    let rgb = pixels.chunks_exact(channels).flat_map(|pixel| if channels < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] });
+    Ok(Rgb { width, height, data: rgb.collect() })
+}
+
+/// The picture as a PNG.
+///
+/// # Errors
+/// When its bytes do not match its size.
+pub(crate) fn encode_png(picture: &Rgb) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, picture.width, picture.height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&picture.data)?;
+    writer.finish()?;
+    Ok(bytes)
+}
