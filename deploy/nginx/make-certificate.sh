@@ -6,7 +6,10 @@ folder=${TLS_FOLDER:-/etc/nginx/tls}
 certificate=$folder/fullchain.pem key=$folder/privkey.pem mark=$folder/self-signed
 
 if [ -s "$certificate" ] && [ -s "$key" ]; then
-    if [ ! -e "$mark" ] || openssl x509 -in "$certificate" -noout -checkend 2592000 >/dev/null; then exit 0; fi
+    # One that somebody has put in the place of ours has another issuer.
+    subject=$(openssl x509 -in "$certificate" -noout -subject_hash) issuer=$(openssl x509 -in "$certificate" -noout -issuer_hash)
+    if [ ! -e "$mark" ] || [ "$subject" != "$issuer" ]; then exit 0; fi
+    if openssl x509 -in "$certificate" -noout -checkend 2592000 >/dev/null; then exit 0; fi
     echo "make-certificate: the self-signed certificate ends within 30 days; it is made anew"
 elif [ -e "$certificate" ] || [ -e "$key" ]; then
     echo "make-certificate: $folder must hold both fullchain.pem and privkey.pem, and one of them is missing or empty" >&2

@@ -250,6 +250,46 @@ test('the units are ones by systemd', (t) => {
   }
 });
 
+test('a certificate is made when there is none, and anew when ours ends; one of somebody else’s is left alone', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'ooblex-certificate-'));
+  const [certificate, key, mark] = ['fullchain.pem', 'privkey.pem', 'self-signed'].map((name) => join(folder, name));
+  const make = () => spawnSync('sh', [at('deploy/nginx/make-certificate.sh')], { env: { PATH: process.env.PATH, TLS_FOLDER: folder, OOBLEX_ADVERTISE: '203.0.113.7,2001:db8::7', OOBLEX_DOMAIN: 'video.example.com' }, encoding: 'utf8' });
+  const openssl = (...options) => spawnSync('openssl', options, { cwd: folder, encoding: 'utf8' });
+  const about = () => openssl('x509', '-in', certificate, '-noout', '-serial', '-ext', 'subjectAltName').stdout;
+  const issue = (days) => openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', `${days}`, '-subj', '/CN=somebody', '-keyout', key, '-out', certificate);
+  try {
+    assert.equal(make().status, 0);
+    const first = about();
+    assert.match(first, /DNS:localhost, IP Address:203\.0\.113\.7, IP Address:2001:DB8:0:0:0:0:0:7, DNS:video\.example\.com/);
+    assert.equal(statSync(key).mode & 0o077, 0, 'nobody else reads the key');
+    assert.equal(make().status, 0);
+    assert.equal(about(), first, 'one that is good is kept');
+    issue(5);
+    const ending = about();
+    assert.match(make().stdout, /made anew/);
+    assert.notEqual(about(), ending);
+
+    issue(5);
+    rmSync(mark);
+    const own = about();
+    assert.equal(make().status, 0);
+    assert.equal(about(), own, 'without our mark it is somebody’s own');
+
+    writeFileSync(mark, '');
+    openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '5', '-subj', '/CN=authority', '-keyout', 'ca.key', '-out', 'ca.pem');
+    openssl('req', '-new', '-key', key, '-subj', '/CN=video.example.com', '-out', 'request.pem');
+    openssl('x509', '-req', '-in', 'request.pem', '-CA', 'ca.pem', '-CAkey', 'ca.key', '-days', '5', '-out', certificate);
+    const issued = about();
+    assert.equal(make().status, 0);
+    assert.equal(about(), issued, 'one that an authority has put in the place of ours is left alone');
+
+    rmSync(key);
+    assert.notEqual(make().status, 0);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 test('every file of deploy/ is looked at by a test or named by another', () => {
   const known = new Set(['.env.example', 'Dockerfile', 'compose.yaml', 'nginx', 'redis', 'prometheus', 'grafana', 'kubernetes', 'systemd']);
   for (const name of readdirSync(at('deploy'))) assert.ok(known.has(name) || name === '.env', name);
