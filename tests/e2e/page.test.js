@@ -11,7 +11,8 @@ import { ELSEWHERE, PATIENCE_MS, startBrowser, startGateway } from './harness.js
 import { measure } from './measure.js';
 
 const EFFECTS = [
-  'background_blur', 'background_replace', 'face_detection', 'style_transfer', 'cartoon', 'edges', 'grayscale', 'sepia', 'invert', 'mirror',
+  'background_blur', 'background_replace', 'face_anonymize', 'face_mesh', 'face_detection', 'style_transfer', 'cartoon', 'edges', 'grayscale',
+  'sepia', 'invert', 'mirror',
   'vignette', 'sharpen', 'denoise', 'none',
 ];
 const DESK = { viewport: { width: 1280, height: 800 } };

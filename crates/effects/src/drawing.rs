@@ -67,6 +67,29 @@ impl<'a> Canvas<'a> {
         [self.dot * (letters * size.width as i32 + 4), self.dot * (size.height as i32 + 2)]
     }
 
+    /// A line from one point to another, with smooth edges.
+    pub(crate) fn stroke(&mut self, from: [f32; 2], to: [f32; 2], thick: f32, colour: Colour) {
+        let along = [to[0] - from[0], to[1] - from[1]];
+        let length = along[0].hypot(along[1]);
+        if length < f32::EPSILON {
+            return;
+        }
+        let [x, y] = along.map(|side| side / length * thick / 2.0);
+        // Half of its thickness longer on each end, so that lines that meet leave no notch.
+        let corner = |[px, py]: [f32; 2], end: f32, side: f32| [px + end * x - side * y, py + end * y + side * x];
+        let shape = [corner(from, -1.0, 1.0), corner(to, 1.0, 1.0), corner(to, 1.0, -1.0), corner(from, -1.0, -1.0)];
+        self.fill_shape(&[&shape], colour, 1.0);
+    }
+
+    /// Fills what lies within an odd number of outlines, with smooth edges. The outlines are closed; points may lie outside.
+    pub(crate) fn fill_shape(&mut self, outlines: &[&[[f32; 2]]], colour: Colour, opacity: f32) {
+        let strides = [self.picture.width(), self.picture.chroma_width(), self.picture.chroma_width()];
+        for (index, plane) in self.picture.planes_mut().into_iter().enumerate() {
+            let scale = if index == 0 { 1.0 } else { 0.5 };
+            fill_plane(plane, strides[index] as usize, outlines, scale, (colour.0[index], opacity));
+        }
+    }
+
     fn kept_within(&self, start: i32, length: i32, side: u32) -> i32 {
         start.min(side as i32 - length).max(0)
     }
@@ -105,6 +128,68 @@ impl<'a> Canvas<'a> {
             }
         }
     }
+}
+
+/// Fills a shape, `scale` times as large, on one plane.
+fn fill_plane(plane: &mut [u8], width: usize, outlines: &[&[[f32; 2]]], scale: f32, (value, opacity): (u8, f32)) {
+    /// Lines within a row of pixels on which it is looked what is inside.
+    const LINES: usize = 4;
+    let height = plane.len() / width;
+    let bounds = |axis: usize, side: usize| {
+        let places = outlines.iter().flat_map(|outline| outline.iter()).map(|point| (point[axis] * scale).clamp(0.0, side as f32));
+        let (first, last) = places.fold((side as f32, 0.0_f32), |(first, last), at| (first.min(at), last.max(at)));
+        first.floor() as usize..last.ceil() as usize
+    };
+    let (columns, rows) = (bounds(0, width), bounds(1, height));
+    if columns.is_empty() || rows.is_empty() {
+        return;
+    }
+    let (mut cover, mut crossings) = (vec![0.0_f32; columns.len()], Vec::new());
+    for y in rows {
+        cover.fill(0.0);
+        for line in 0..LINES {
+            let at = y as f32 + (line as f32 + 0.5) / LINES as f32;
+            crossings.clear();
+            for outline in outlines {
+                let turned = outline.iter().skip(1).chain(outline.first());
+                for (a, b) in outline.iter().zip(turned) {
+                    let ([ax, ay], [bx, by]) = (a.map(|at| at * scale), b.map(|at| at * scale));
+                    if (ay <= at) != (by <= at) {
+                        let x = ax + (at - ay) / (by - ay) * (bx - ax) - columns.start as f32;
+                        crossings.push(x.clamp(0.0, columns.len() as f32));
+                    }
+                }
+            }
+            crossings.sort_by(f32::total_cmp);
+            crossings.chunks_exact(2).for_each(|pair| add_span(&mut cover, pair[0], pair[1], opacity / LINES as f32));
+        }
+        for (out, cover) in plane[y * width..][columns.clone()].iter_mut().zip(&cover) {
+            *out = (f32::from(*out) + (f32::from(value) - f32::from(*out)) * cover.min(1.0) + 0.5) as u8;
+        }
+    }
+}
+
+/// Adds to each pixel between two places as much as of it lies between them.
+fn add_span(cover: &mut [f32], from: f32, to: f32, amount: f32) {
+    let (first, last) = (from as usize, to as usize);
+    if first == last {
+        if let Some(cover) = cover.get_mut(first) {
+            *cover += (to - from) * amount;
+        }
+        return;
+    }
+    cover[first] += (first as f32 + 1.0 - from) * amount;
+    cover[first + 1..last].iter_mut().for_each(|cover| *cover += amount);
+    if let Some(cover) = cover.get_mut(last) {
+        *cover += (to - last as f32) * amount;
+    }
+}
+
+/// Writes words into the lower left corner of a picture.
+pub fn caption(picture: &mut I420, text: &str) {
+    let bottom = picture.height() as i32;
+    let mut canvas = Canvas::new(picture);
+    canvas.label(text, 0, bottom, Colour::WHITE);
 }
 
 /// Takes the dots of letters and makes squares of them.
@@ -152,6 +237,26 @@ mod tests {
                 canvas.dot(x, y, Colour::YELLOW);
                 canvas.label("93%", x, y, Colour::WHITE);
             }
+        }
+    }
+
+    #[test]
+    fn a_shape_covers_what_lies_within_it_and_a_hole_in_it_nothing() {
+        let mut picture = I420::grey(40, 40, 100);
+        let square = |from: f32, to: f32| [[from, from], [to, from], [to, to], [from, to]];
+        Canvas::new(&mut picture).fill_shape(&[&square(10.0, 30.5), &square(16.0, 24.0)], Colour([200, 90, 60]), 1.0);
+        let luma = |x: usize, y: usize| picture.planes()[0][y * 40 + x];
+        assert_eq!((luma(9, 20), luma(10, 20), luma(20, 20), luma(29, 20), luma(30, 20), luma(31, 20)), (100, 200, 100, 200, 150, 100));
+        assert_eq!(picture.planes()[1][6 * 20 + 6], 90);
+    }
+
+    #[test]
+    fn shapes_far_outside_do_no_harm() {
+        let mut picture = I420::grey(33, 17, 100);
+        let mut canvas = Canvas::new(&mut picture);
+        for far in [1e30, -1e30, 0.0, 33.0] {
+            canvas.stroke([far, -far], [5.0, 5.0], 3.0, Colour::GREEN);
+            canvas.fill_shape(&[&[[far, 0.0], [0.0, far], [far, far]], &[]], Colour::GREEN, 0.5);
         }
     }
 

@@ -40,8 +40,26 @@ pub trait Effect: Send + Sync {
     /// When a model fails or gives what it must not (a wrong shape, NaN). The frame is then dropped and counted.
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError>;
 
+    /// What must be heeded when it stands in a chain with others.
+    fn chaining(&self) -> Chaining {
+        Chaining::Anywhere
+    }
+
     /// The half that belongs to one track, from its first frame with this effect on.
     fn painter(&self) -> Box<dyn Painter>;
+}
+
+/// Where an effect may stand in a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chaining {
+    /// It paints on the picture, whatever came before.
+    Anywhere,
+    /// It paints the picture anew from the source, and would undo what came before.
+    First,
+    /// It moves pixels: what looks at the source has to come before it.
+    Moves,
+    /// It changes nothing: a chain is better without it.
+    Idle,
 }
 
 /// What to show when the models are slower than the camera.
@@ -79,6 +97,11 @@ pub trait Painter: Send {
     /// Turns `picture`, which holds the source, into one that is safe to show while there is no analysis:
     /// nothing of the source may be recognised that the effect is there to hide.
     fn placeholder(&mut self, picture: &mut I420, parameters: &Parameters);
+
+    /// Where a point of the source, in shares of the frame, is in the painted picture: elsewhere only for effects that move pixels.
+    fn place(&self, point: [f32; 2], _parameters: &Parameters) -> [f32; 2] {
+        point
+    }
 
     /// The models can not keep up: makes the next inputs a step smaller, where that is this effect's to choose. `false`: it is not,
     /// or there is no smaller step.

@@ -7,7 +7,7 @@
 //! speed, so that what trembles is held and what moves is followed. Speeds are counted in sizes of the face, so that near and far
 //! faces are treated alike, and by frames, of which [`FRAMES_PER_SECOND`] are taken to be a second: a painter has no clock.
 
-use ooblex_pipeline::{Analysis, EffectName, Face};
+use ooblex_pipeline::{Analysis, EffectName, Face, FaceMesh};
 
 use crate::effect::ComposeError;
 use crate::found::Found;
@@ -226,6 +226,23 @@ pub(crate) fn faces_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>)
         Some(Analysis::Faces(faces)) => Ok(faces),
         Some(other) => refused(other.kind()),
         None => refused("a frame without its faces"),
+    }
+}
+
+/// The meshes, if that is what the analysis holds, checked as [`faces_of`] does.
+pub(crate) fn meshes_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>) -> Result<&'a [FaceMesh], ComposeError> {
+    let refused = |got| Err(ComposeError { effect: EffectName::new(effect), got });
+    let whole = |mesh: &FaceMesh| {
+        is_possible(&mesh.face)
+            && (mesh.points.is_empty() || mesh.points.len() == FaceMesh::POINTS)
+            && mesh.points.as_flattened().iter().all(|value| value.is_finite())
+    };
+    match analysis {
+        Some(Analysis::Meshes(meshes)) if meshes.len() > MOST_FACES => refused("more meshes than the model has candidates"),
+        Some(Analysis::Meshes(meshes)) if !meshes.iter().all(whole) => refused("a mesh with a place that can not be"),
+        Some(Analysis::Meshes(meshes)) => Ok(meshes),
+        Some(other) => refused(other.kind()),
+        None => refused("a frame without its meshes"),
     }
 }
 

@@ -7,10 +7,14 @@
 mod background_blur;
 mod background_replace;
 mod blur;
+mod chain;
 mod delay;
 mod drawing;
 mod effect;
+mod face_anonymize;
 mod face_detection;
+mod face_mesh;
+mod face_model;
 mod faces;
 mod found;
 mod guided;
@@ -25,7 +29,9 @@ mod simple;
 mod stillness;
 mod style_transfer;
 
-pub use effect::{ComposeError, Effect, Painter, WhenSlow};
+pub use chain::{Chain, ChainError, ChainPainter, ChainParameterError, ChainParameters};
+pub use drawing::caption;
+pub use effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 pub use found::Found;
 pub use list::{diagnostics, effects, find};
 pub use model::{

@@ -8,15 +8,23 @@ use crate::background_blur::BackgroundBlur;
 use crate::background_replace::BackgroundReplace;
 use crate::delay::Delay;
 use crate::effect::Effect;
+use crate::face_anonymize::FaceAnonymize;
 use crate::face_detection::FaceDetection;
+use crate::face_mesh::FaceMesh;
 use crate::none::NoEffect;
 use crate::simple::SIMPLE;
 use crate::style_transfer::StyleTransfer;
 
 /// All effects, in the order in which people are offered them.
 pub fn effects() -> Vec<Arc<dyn Effect>> {
-    let with_models: [Arc<dyn Effect>; 4] =
-        [Arc::new(BackgroundBlur), Arc::new(BackgroundReplace), Arc::new(FaceDetection), Arc::new(StyleTransfer)];
+    let with_models: [Arc<dyn Effect>; 6] = [
+        Arc::new(BackgroundBlur),
+        Arc::new(BackgroundReplace),
+        Arc::new(FaceAnonymize),
+        Arc::new(FaceMesh),
+        Arc::new(FaceDetection),
+        Arc::new(StyleTransfer),
+    ];
     let simple = SIMPLE.into_iter().map(|facts| Arc::new(facts) as Arc<dyn Effect>);
     with_models.into_iter().chain(simple).chain([Arc::new(NoEffect) as Arc<dyn Effect>]).collect()
 }

@@ -2,7 +2,7 @@
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
-use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
+use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Parameter, Parameters};
 
@@ -38,6 +38,10 @@ impl Effect for NoEffect {
 
     fn analyse(&self, _models: &mut Models, _input: &ModelInput) -> Result<Analysis, RunError> {
         Err(RunError::Missing { model: NAME })
+    }
+
+    fn chaining(&self) -> Chaining {
+        Chaining::Idle
     }
 
     fn painter(&self) -> Box<dyn Painter> {

@@ -15,7 +15,7 @@ mod vignette;
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
-use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
+use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 
@@ -41,6 +41,8 @@ pub(crate) struct Simple {
     /// What the viewer sees.
     description: &'static str,
     parameters: &'static [Parameter],
+    /// Where it may stand in a chain.
+    chaining: Chaining,
     /// What paints the frames of one track.
     paint: fn() -> Box<dyn Paint>,
 }
@@ -48,6 +50,11 @@ pub(crate) struct Simple {
 /// Paints the frames of one track, in order.
 trait Paint: Send {
     fn paint(&mut self, picture: &mut I420, parameters: &Parameters);
+
+    /// As [`Painter::place`].
+    fn place(&self, point: [f32; 2], _parameters: &Parameters) -> [f32; 2] {
+        point
+    }
 }
 
 impl<F: FnMut(&mut I420, &Parameters) + Send> Paint for F {
@@ -85,6 +92,10 @@ impl Effect for &'static Simple {
         Err(RunError::Missing { model: self.name })
     }
 
+    fn chaining(&self) -> Chaining {
+        self.chaining
+    }
+
     fn painter(&self) -> Box<dyn Painter> {
         Box::new(SimplePainter { facts: self, paint: (self.paint)() })
     }
@@ -106,6 +117,10 @@ impl Painter for SimplePainter {
             Some(other) => return Err(ComposeError { effect: EffectName::new(self.facts.name), got: other.kind() }),
         }
         Ok(())
+    }
+
+    fn place(&self, point: [f32; 2], parameters: &Parameters) -> [f32; 2] {
+        self.paint.place(point, parameters)
     }
 
     fn placeholder(&mut self, picture: &mut I420, parameters: &Parameters) {

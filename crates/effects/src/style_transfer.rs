@@ -19,7 +19,7 @@ use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use self::ladder::{Ladder, STEPS};
 use self::steady::Steady;
-use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
+use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::guided::Guided;
 use crate::model::Extent::{Fixed, Free};
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
@@ -163,6 +163,10 @@ impl Effect for StyleTransfer {
         let weights = Input { shape: &[STYLES], data: &input.arguments };
         let outputs = models.run(&MODEL, &[image, weights])?;
         Ok(Analysis::Picture(cut_out(&outputs[0].data, width, height, input.content)))
+    }
+
+    fn chaining(&self) -> Chaining {
+        Chaining::First
     }
 
     fn painter(&self) -> Box<dyn Painter> {

@@ -41,7 +41,7 @@ fn a_device_runs_the_models_or_is_refused_with_what_is_missing() {
                 assert_eq!(runtime.device(), device);
                 assert_eq!(runtime.describe().ends_with(&format!(" on {device}")), device != Device::Cpu, "{}", runtime.describe());
                 match Models::load(&runtime, &ModelStore::embedded(), &effects()) {
-                    Ok(models) => assert_eq!(models.names().count(), 3),
+                    Ok(models) => assert_eq!(models.names().count(), 4),
                     Err(refused) => assert!(refused.to_string().contains(&format!(" on {device} can not load model ")), "{refused}"),
                 }
                 continue;

@@ -58,6 +58,26 @@ fn the_face_is_the_reference_face() {
 }
 
 #[test]
+fn the_mesh_is_the_reference_mesh() {
+    let reference: Value = serde_json::from_str(&std::fs::read_to_string(data("mesh.json")).unwrap()).unwrap();
+    let expected: Vec<Vec<f64>> = serde_json::from_value(reference["points"].clone()).unwrap();
+    for backend in BACKENDS {
+        let mut models = models(backend, &[effect("face_mesh")]);
+        let Analysis::Meshes(meshes) = analysis_of("face_mesh", &mut models, &json!({})) else { panic!("not meshes") };
+        assert_eq!((meshes.len(), meshes[0].points.len()), (1, expected.len()), "{backend}");
+        let away = |(point, expected): (&[f32; 3], &Vec<f64>)| {
+            (f64::from(point[0]) * 640.0 - expected[0]).hypot(f64::from(point[1]) * 480.0 - expected[1])
+        };
+        let mean = meshes[0].points.iter().zip(&expected).map(away).sum::<f64>() / expected.len() as f64;
+        let farthest = meshes[0].points.iter().zip(&expected).map(away).fold(0.0, f64::max);
+        let depth = meshes[0].points.iter().zip(&expected).map(|(p, e)| (f64::from(p[2]) * 640.0 - e[2]).abs()).sum::<f64>() / 468.0;
+        println!("{backend}: points are {mean:.2} px away, {farthest:.2} px at most; depth {depth:.2} px");
+        // The reference cuts its square out of the whole picture, we out of one that is 2.5 times as coarse.
+        assert!(mean <= 1.2 && farthest <= 3.0 && depth <= 2.0, "{backend}: {mean}, {farthest}, {depth}");
+    }
+}
+
+#[test]
 fn a_lower_threshold_finds_no_less_and_a_higher_one_no_more() {
     let mut models = models(BACKENDS[0], &[effect("face_detection")]);
     let count = |models: &mut Models, threshold: f64| match faces_above(models, threshold) {

@@ -40,7 +40,7 @@ fn whole_model_files_are_accepted_from_a_folder_and_from_the_program() {
     for store in [ModelStore::folder(&folder), ModelStore::embedded()] {
         store.verify(&effects()).unwrap();
         let models = Models::load(&runtime(Backend::Rten), &store, &effects()).unwrap();
-        assert_eq!(models.names().count(), 3);
+        assert_eq!(models.names().count(), 4);
     }
     fs::remove_dir_all(folder).unwrap();
 }

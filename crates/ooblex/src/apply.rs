@@ -7,7 +7,7 @@ mod ffmpeg;
 mod film;
 mod ivf;
 mod painting;
-mod picture;
+pub(crate) mod picture;
 mod progress;
 mod unfinished;
 
@@ -15,6 +15,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use ooblex_effects::{Models, i420_from_rgb, rgb_from_i420};
+use ooblex_pipeline::I420;
 use serde_json::Value;
 
 use crate::config::{Config, Inference};
@@ -47,17 +48,21 @@ pub fn apply(config: &Config, effect: &str, parameters: &Value, input: &Path, ou
 
 fn on_picture(config: &Config, settings: &Settings, input: &Path, output: &Path) -> anyhow::Result<()> {
     let mut picture = i420_from_rgb(&picture::read_png(input)?)?;
-    let mut painter = settings.effect.painter();
-    let mut models = models(&config.inference, settings, 1)?;
-    let analysis = match models.first_mut() {
-        None => None,
-        Some(models) => {
-            let prepared = painter.prepare(&picture, &settings.parameters);
-            Some(settings.effect.analyse(models, &prepared)?)
-        }
-    };
-    painter.compose(&mut picture, analysis.as_ref(), &settings.parameters)?;
+    paint(config, settings, &mut picture)?;
     picture::write_png(output, &rgb_from_i420(&picture))
+}
+
+/// Paints an effect, or a chain of them, onto one picture, with models that are loaded for it.
+///
+/// # Errors
+/// When a model is not usable.
+pub(crate) fn paint(config: &Config, settings: &Settings, picture: &mut I420) -> anyhow::Result<()> {
+    let mut painter = settings.effect.painter();
+    let analyses = match models(&config.inference, settings, 1)?.first_mut() {
+        None => Vec::new(),
+        Some(models) => settings.effect.analyse(models, &painter.prepare(picture, &settings.parameters))?,
+    };
+    Ok(painter.compose(picture, &analyses, &settings.parameters)?)
 }
 
 fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) -> anyhow::Result<()> {
@@ -87,12 +92,12 @@ fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) ->
 
 /// Models for so many threads; none for an effect that needs none.
 fn models(config: &Inference, settings: &Settings, threads: usize) -> anyhow::Result<Vec<Models>> {
-    if !settings.effect.needs_worker() {
+    let analysed: Vec<_> = settings.effect.analysed().cloned().collect();
+    if analysed.is_empty() {
         return Ok(Vec::new());
     }
-    let only = std::slice::from_ref(&settings.effect);
-    let (runtime, store) = inference(config, only)?;
-    (0..threads).map(|_| Ok(Models::load(&runtime, &store, only)?)).collect()
+    let (runtime, store) = inference(config, &analysed)?;
+    (0..threads).map(|_| Ok(Models::load(&runtime, &store, &analysed)?)).collect()
 }
 
 /// What a file is by its name, in small letters.

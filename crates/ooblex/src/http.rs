@@ -24,6 +24,7 @@ use crate::metrics::About;
 use crate::negotiate::{Endpoint, negotiate};
 use crate::problem::{Problem, ProblemKind, start_a_worker};
 use crate::session::{Session, SessionId};
+use crate::thumbnails::Thumbnails;
 use crate::track::{self, Context};
 
 /// What the handlers share.
@@ -34,6 +35,8 @@ pub struct Gateway {
     pub endpoint: Endpoint,
     /// What runs the models of this process.
     pub about: About,
+    /// What effects look like.
+    pub thumbnails: Thumbnails,
 }
 
 /// All that is served over HTTP.
@@ -42,6 +45,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/offer", post(offer))
         .route("/api/effects", get(effects))
+        .route("/api/effects/{name}/thumbnail.png", get(thumbnail))
         .route("/api/sessions", get(sessions))
         .route("/api/sessions/{id}", get(session).patch(change_session).delete(end_session))
         .route("/api/sessions/{id}/events", get(events::events))
@@ -140,6 +144,26 @@ async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
     axum::Json(body).into_response()
 }
 
+/// A picture of what an effect does. The first time it is asked for it takes as long as loading its models.
+async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let catalogue = &gateway.context.catalogue;
+    if !catalogue.effects().iter().any(|effect| effect.name().as_str() == name) {
+        let known: Vec<_> = catalogue.effects().iter().map(|effect| effect.name().to_string()).collect();
+        let name: String = name.chars().take(60).collect();
+        return Err(Problem::new(
+            ProblemKind::NotFound,
+            format!("there is no effect '{name}'; those with a thumbnail are {}", known.join(", ")),
+        ));
+    }
+    let settings = catalogue.settings(Some(&name), &Value::Null)?;
+    let making = tokio::task::spawn_blocking(move || gateway.thumbnails.png(&gateway.context.config, &settings));
+    match making.await {
+        Ok(Ok(png)) => Ok(([(header::CONTENT_TYPE, "image/png")], png.to_vec()).into_response()),
+        Ok(Err(error)) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: {error:#}"))),
+        Err(_) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: its effect panicked"))),
+    }
+}
+
 async fn sessions(State(gateway): State<Arc<Gateway>>) -> Response {
     axum::Json(json!({"sessions": gateway.context.sessions.describe_all()})).into_response()
 }
@@ -184,7 +208,7 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
         missing.push(health.trouble.unwrap_or_else(|| "the broker is not connected yet".into()));
     } else if capacity.workers == 0 && matches!(broker, Broker::Local(_)) {
         missing.push("no worker runs: effects with models can not be served".into());
-    } else if unserved.contains(&catalogue.default_effect().to_string()) {
+    } else if catalogue.default_effect().as_str().split('+').any(|part| unserved.iter().any(|name| name == part)) {
         let shared = config.broker.is_shared();
         missing.extend(unserved.iter().map(|name| format!("no worker serves {name}: {}", start_a_worker(name, shared))));
     }

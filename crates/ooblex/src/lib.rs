@@ -28,6 +28,7 @@ pub mod sessions;
 pub mod settings;
 mod start;
 mod stun;
+pub mod thumbnails;
 pub mod tls;
 pub mod track;
 pub mod transport;

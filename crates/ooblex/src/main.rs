@@ -48,6 +48,9 @@ enum Command {
         /// As JSON, like GET /api/effects.
         #[arg(long)]
         json: bool,
+        /// Write a picture of what each does, NAME.png, and one of them all, sheet.png, into this folder instead.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "json")]
+        thumbnails: Option<PathBuf>,
         #[command(flatten)]
         diagnostics: DiagnosticsFlags,
     },
@@ -165,6 +168,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             ooblex::apply::apply(&config, &effect, &parameters, &input, &output)?;
         }
         Command::Bench(options) => ooblex::bench::bench(&options)?,
+        Command::Effects { thumbnails: Some(folder), .. } => ooblex::thumbnails::write(&config, &folder)?,
         Command::Effects { json, .. } => list_effects(&config, json)?,
         Command::Check { print: true, .. } => println!("{}", serde_json::to_string_pretty(&config)?),
         Command::Check { health: Some(url), .. } => match ooblex::health::health(&url) {

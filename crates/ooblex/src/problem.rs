@@ -35,6 +35,8 @@ pub enum ProblemKind {
     NoCommonCodec,
     /// No effect has this name.
     UnknownEffect,
+    /// The effects of a chain do not go together.
+    BadChain,
     /// A parameter is unknown, of the wrong type or out of range.
     BadParameter,
     /// No session has this id.
@@ -74,13 +76,14 @@ pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
 
 impl ProblemKind {
     /// What an offer can be refused with.
-    pub(crate) const OF_OFFERS: [ProblemKind; 9] = [
+    pub(crate) const OF_OFFERS: [ProblemKind; 10] = [
         ProblemKind::BadRequest,
         ProblemKind::TooLarge,
         ProblemKind::BadSdp,
         ProblemKind::NoVideo,
         ProblemKind::NoCommonCodec,
         ProblemKind::UnknownEffect,
+        ProblemKind::BadChain,
         ProblemKind::BadParameter,
         ProblemKind::TooManySessions,
         ProblemKind::Unavailable,
@@ -99,6 +102,7 @@ impl ProblemKind {
             ProblemKind::NoVideo => ("no-video", "The offer has no video line", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::NoCommonCodec => ("no-common-codec", "No common video codec", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::UnknownEffect => ("unknown-effect", "There is no such effect", StatusCode::UNPROCESSABLE_ENTITY),
+            ProblemKind::BadChain => ("bad-chain", "These effects can not be chained", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::BadParameter => ("bad-parameter", "A parameter is not accepted", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),

@@ -16,6 +16,7 @@ use crate::reload::Reload;
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
 use crate::start::{self, Signals};
+use crate::thumbnails::Thumbnails;
 use crate::tls::{Certificate, TlsListener};
 use crate::track::Context;
 use crate::transport::Transport;
@@ -46,7 +47,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     if let Some(certificate) = &certificate {
         metrics.watch_certificate(certificate.clone());
     }
-    metrics.know(catalogue.effects().iter().map(|effect| effect.name()), config.limits.sessions);
+    metrics.know(catalogue.labels(), config.limits.sessions);
     let sessions = Arc::new(Sessions::default());
     let endpoint = Endpoint { candidates: transport.candidates().to_vec(), start_bitrate_bps: config.video.start_bitrate_kbps * 1000 };
     info!(
@@ -62,7 +63,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     );
     let (transport, media) = transport.run(sessions.clone(), metrics.clone())?;
     let context = Arc::new(Context { broker: broker.clone(), catalogue, transport: transport.clone(), sessions, metrics, config });
-    let gateway = Arc::new(Gateway { context, endpoint, about });
+    let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default() });
 
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build()?;
     threads.block_on(async {

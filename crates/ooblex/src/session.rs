@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use ooblex_codec::Rotation;
+use ooblex_effects::Chain;
 use ooblex_pipeline::{EncodedFrame, MediaTime, TrackId, VideoCodec};
 use serde::{Serialize, Serializer};
 use str0m::bwe::{Bitrate, BweKind};
@@ -41,6 +42,16 @@ impl SessionId {
     /// The track of the session.
     pub fn track(self) -> TrackId {
         TrackId(self.0)
+    }
+
+    /// Its lines to the workers: one for each effect of a chain, the first one the track itself.
+    pub fn lanes(self) -> impl Iterator<Item = TrackId> {
+        (0..Chain::MOST).map(move |lane| self.lane(lane))
+    }
+
+    /// Line number `lane`. As ids are random, no two sessions share one but by a chance of 2^-60.
+    pub fn lane(self, lane: usize) -> TrackId {
+        TrackId(self.0.wrapping_add((lane as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 }
 

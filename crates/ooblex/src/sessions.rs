@@ -45,7 +45,7 @@ impl Sessions {
     pub fn by_effect(&self) -> BTreeMap<EffectName, usize> {
         let mut counts = BTreeMap::new();
         for session in self.lock().values() {
-            *counts.entry(session.settings.effect.name()).or_default() += 1;
+            *counts.entry(session.settings.effect.label()).or_default() += 1;
         }
         counts
     }

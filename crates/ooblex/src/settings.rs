@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ooblex_effects::{Effect, Parameters, WhenSlow};
+use ooblex_effects::{Chain, ChainError, ChainParameters, Effect, WhenSlow};
 use ooblex_pipeline::{EffectName, Mode};
 use serde_json::{Value, json};
 
@@ -18,13 +18,13 @@ pub struct Catalogue {
     default_effect: EffectName,
 }
 
-/// An effect with checked parameters.
+/// An effect, or several in a row, with checked parameters.
 #[derive(Clone)]
 pub struct Settings {
-    /// The effect.
-    pub effect: Arc<dyn Effect>,
+    /// The effect, or the chain of them.
+    pub effect: Arc<Chain>,
     /// Its parameters.
-    pub parameters: Arc<Parameters>,
+    pub parameters: Arc<ChainParameters>,
     /// What its tracks show while the models are slower than the camera.
     pub mode: Mode,
 }
@@ -46,13 +46,16 @@ impl Catalogue {
             return Err(Problem::new(ProblemKind::UnknownEffect, detail));
         }
         let default = &config.serve.default_effect;
-        if !known(default) {
-            let detail = format!("serve.default_effect = \"{default}\" names no effect; known: {}", names());
-            return Err(Problem::new(ProblemKind::UnknownEffect, detail));
-        }
+        let default_effect = match Chain::parse(default, &effects) {
+            Ok(chain) => chain.name(),
+            Err(ChainError::Unknown { .. }) => {
+                let detail = format!("serve.default_effect = \"{default}\" names no effect; known: {}", names());
+                return Err(Problem::new(ProblemKind::UnknownEffect, detail));
+            }
+            Err(error) => return Err(Problem::new(ProblemKind::BadChain, format!("serve.default_effect: {error}"))),
+        };
         let served = served(&effects, &config.worker.effects)?;
         let modes = effects.iter().map(|effect| mode(effect.as_ref(), config)).collect();
-        let default_effect = EffectName::new(default.as_str());
         Ok(Self { effects, served, modes, default_effect })
     }
 
@@ -76,27 +79,32 @@ impl Catalogue {
         self.effects.iter().filter(|effect| effect.needs_worker()).map(|effect| effect.name()).collect()
     }
 
+    /// What metrics call the effects: each by its name, and all chains by one.
+    pub fn labels(&self) -> impl Iterator<Item = EffectName> {
+        self.effects.iter().map(|effect| effect.name()).chain([EffectName::new(Chain::LABEL)])
+    }
+
     /// The effect of sessions that ask for none.
     pub fn default_effect(&self) -> &EffectName {
         &self.default_effect
     }
 
-    /// Checks what was asked for. Without a name: the default effect.
+    /// Checks what was asked for: the name of an effect, or several linked by '+'. Without a name: the default effect.
     ///
     /// # Errors
-    /// When the effect is unknown or a parameter is not accepted.
+    /// When an effect is unknown, effects can not be chained, or a parameter is not accepted.
     pub fn settings(&self, name: Option<&str>, parameters: &Value) -> Result<Settings, Problem> {
         let name = name.unwrap_or(self.default_effect.as_str());
-        let Some(index) = self.effects.iter().position(|e| e.name().as_str() == name) else {
-            let known: Vec<_> = self.effects.iter().map(|e| e.name().to_string()).collect();
-            let name: String = name.chars().take(60).collect();
-            let detail = format!("there is no effect '{name}'; ask for one of {}", known.join(", "));
-            return Err(Problem::new(ProblemKind::UnknownEffect, detail));
-        };
-        let effect = self.effects[index].clone();
-        let parameters = Parameters::parse(effect.parameters(), parameters)
-            .map_err(|error| Problem::new(ProblemKind::BadParameter, format!("{}: {error}", effect.name())))?;
-        Ok(Settings { effect, parameters: Arc::new(parameters), mode: self.modes[index] })
+        let effect = Chain::parse(name, &self.effects).map_err(|error| match error {
+            ChainError::Unknown { .. } => {
+                let known: Vec<_> = self.effects.iter().map(|e| e.name().to_string()).collect();
+                Problem::new(ProblemKind::UnknownEffect, format!("{error}; ask for one of {}", known.join(", ")))
+            }
+            error => Problem::new(ProblemKind::BadChain, error.to_string()),
+        })?;
+        let parameters = effect.parse_parameters(parameters).map_err(|error| Problem::new(ProblemKind::BadParameter, error.to_string()))?;
+        let mode = self.mode(&effect);
+        Ok(Settings { effect: Arc::new(effect), parameters: Arc::new(parameters), mode })
     }
 
     /// Checks a change of the settings in force. Without a name the effect stays, and parameters that are not given keep
@@ -105,18 +113,22 @@ impl Catalogue {
     /// # Errors
     /// As [`Catalogue::settings`].
     pub fn change(&self, current: &Settings, name: Option<&str>, parameters: &Value) -> Result<Settings, Problem> {
-        let current_name = current.effect.name();
-        if name.is_some_and(|name| name != current_name.as_str()) {
-            return self.settings(name, parameters);
+        match name {
+            Some(_) => self.settings(name, parameters),
+            None => self.settings(Some(current.effect.name().as_str()), &current.parameters.merged(parameters)),
         }
-        let mut merged = current.parameters.to_json();
-        match (name, parameters) {
-            (Some(_), given) => merged = given.clone(),
-            (None, Value::Object(given)) => given.iter().for_each(|(name, value)| merged[name] = value.clone()),
-            (None, Value::Null) => {}
-            (None, other) => merged = other.clone(),
-        }
-        self.settings(Some(current_name.as_str()), &merged)
+    }
+
+    /// What a chain's tracks show while the models are slower than the camera: as its most demanding effect has it.
+    fn mode(&self, chain: &Chain) -> Mode {
+        let of =
+            |effect: &Arc<dyn Effect>| self.effects.iter().position(|known| known.name() == effect.name()).map(|index| self.modes[index]);
+        chain.analysed().filter_map(of).fold(Mode::Direct, |mode, other| match (mode, other) {
+            (Mode::Hold, _) | (_, Mode::Hold) => Mode::Hold,
+            (Mode::Reuse { max_age: a }, Mode::Reuse { max_age: b }) => Mode::Reuse { max_age: a.min(b) },
+            (Mode::Direct, other) => other,
+            (mode, Mode::Direct) => mode,
+        })
     }
 
     /// The effects as the API lists them.

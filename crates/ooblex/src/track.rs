@@ -8,6 +8,7 @@
 mod adaptation;
 mod driver;
 mod egress;
+mod gather;
 mod report;
 mod resolution;
 mod service;
@@ -164,18 +165,32 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
         Notice::Completed(completion) => _ = sink.try_send(TrackInput::Completed(completion)),
         Notice::ServiceChanged => _ = sink.try_send(TrackInput::ServiceChanged),
     };
-    context.broker.open_track(id.track(), Box::new(told));
+    for lane in id.lanes() {
+        let (told, is_first) = (told.clone(), lane == id.track());
+        let told = move |notice| {
+            // What concerns all lines is heard on the first.
+            if is_first || matches!(notice, Notice::Completed(_)) {
+                told(notice);
+            }
+        };
+        context.broker.open_track(lane, Box::new(told));
+    }
     let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
     let run = move || {
         let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, figures, events).run(&receiver, &ended));
         if catch_unwind(driven).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");
-            context.broker.close_track(id.track());
+            close_lanes(&context, id);
             context.transport.abandon(id);
         }
     };
     std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run)?;
     Ok(handle)
+}
+
+/// Nothing of a track is of use to workers any more.
+fn close_lanes(context: &Context, id: SessionId) {
+    id.lanes().for_each(|lane| context.broker.close_track(lane));
 }
 
 /// Things that wait for the track's thread.

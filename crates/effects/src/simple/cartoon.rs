@@ -6,6 +6,7 @@
 use ooblex_pipeline::I420;
 
 use super::{Bordered, Paint, Simple, of_256, share, turns};
+use crate::effect::Chaining;
 use crate::guided::Guided;
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::Shrinker;
@@ -26,6 +27,7 @@ pub(super) static FACTS: Simple = Simple {
     title: "Cartoon",
     description: "Your picture as a cartoon: a few tones, strong colours, dark lines.",
     parameters: &PARAMETERS,
+    chaining: Chaining::Anywhere,
     paint: || Box::<Cartoon>::default(),
 };
 

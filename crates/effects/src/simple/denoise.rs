@@ -6,6 +6,7 @@
 use ooblex_pipeline::I420;
 
 use super::{Paint, Simple, share};
+use crate::effect::Chaining;
 use crate::parameters::{Parameter, Parameters};
 
 static PARAMETERS: [Parameter; 1] =
@@ -16,6 +17,7 @@ pub(super) static FACTS: Simple = Simple {
     title: "Denoise",
     description: "Your picture without the noise of a camera in the dark.",
     parameters: &PARAMETERS,
+    chaining: Chaining::Anywhere,
     paint: || Box::<Denoise>::default(),
 };
 

@@ -3,6 +3,7 @@
 use ooblex_pipeline::I420;
 
 use super::{Bordered, Paint, Simple, share, turns};
+use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 
 static PARAMETERS: [Parameter; 2] = [
@@ -20,6 +21,7 @@ pub(super) static FACTS: Simple = Simple {
     title: "Edges",
     description: "Your picture as a drawing of its lines.",
     parameters: &PARAMETERS,
+    chaining: Chaining::Anywhere,
     paint: || Box::<Edges>::default(),
 };
 

@@ -3,6 +3,7 @@
 use ooblex_pipeline::I420;
 
 use super::{Simple, of_256, share};
+use crate::effect::Chaining;
 use crate::parameters::{Parameter, Parameters};
 
 static PARAMETERS: [Parameter; 1] = [share("strength", "Strength", "How much of the colour is taken away: at 1 all of it.", 1.0)];
@@ -12,6 +13,7 @@ pub(super) static FACTS: Simple = Simple {
     title: "Grayscale",
     description: "Your picture in black and white.",
     parameters: &PARAMETERS,
+    chaining: Chaining::Anywhere,
     paint: || Box::new(paint),
 };
 

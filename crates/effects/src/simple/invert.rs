@@ -3,6 +3,7 @@
 use ooblex_pipeline::I420;
 
 use super::Simple;
+use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 
 static PARAMETERS: [Parameter; 1] = [Parameter {
@@ -17,6 +18,7 @@ pub(super) static FACTS: Simple = Simple {
     title: "Negative",
     description: "Your picture as a negative.",
     parameters: &PARAMETERS,
+    chaining: Chaining::Anywhere,
     paint: || Box::new(paint),
 };
 

@@ -2,7 +2,8 @@
 
 use ooblex_pipeline::I420;
 
-use super::Simple;
+use super::{Paint, Simple};
+use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::rows_mut;
 
@@ -18,8 +19,27 @@ pub(super) static FACTS: Simple = Simple {
     title: "Mirror",
     description: "You as you see yourself in a mirror.",
     parameters: &PARAMETERS,
-    paint: || Box::new(paint),
+    chaining: Chaining::Moves,
+    paint: || Box::new(Mirror),
 };
+
+struct Mirror;
+
+impl Paint for Mirror {
+    fn paint(&mut self, picture: &mut I420, parameters: &Parameters) {
+        paint(picture, parameters);
+    }
+
+    fn place(&self, [x, y]: [f32; 2], parameters: &Parameters) -> [f32; 2] {
+        match parameters.choice("way") {
+            "left_right" => [1.0 - x, y],
+            "top_bottom" => [x, 1.0 - y],
+            "both" => [1.0 - x, 1.0 - y],
+            // Of what is seen twice, the one on the left.
+            _ => [x, y],
+        }
+    }
+}
 
 fn paint(picture: &mut I420, parameters: &Parameters) {
     let way = parameters.choice("way");

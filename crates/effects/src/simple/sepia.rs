@@ -3,6 +3,7 @@
 use ooblex_pipeline::I420;
 
 use super::{Simple, of_256, share};
+use crate::effect::Chaining;
 use crate::parameters::{Parameter, Parameters};
 use crate::pixels::mix_with;
 
@@ -13,6 +14,7 @@ pub(super) static FACTS: Simple = Simple {
     title: "Sepia",
     description: "Your picture in the brown of old photographs.",
     parameters: &PARAMETERS,
+    chaining: Chaining::Anywhere,
     paint: || Box::new(paint),
 };
 

@@ -3,6 +3,7 @@
 use ooblex_pipeline::I420;
 
 use super::{Bordered, Paint, Simple, share};
+use crate::effect::Chaining;
 use crate::parameters::{Parameter, Parameters};
 
 static PARAMETERS: [Parameter; 1] = [share("strength", "Strength", "How much details stand out.", 0.5)];
@@ -12,6 +13,7 @@ pub(super) static FACTS: Simple = Simple {
     title: "Sharpen",
     description: "Your picture with its details brought out.",
     parameters: &PARAMETERS,
+    chaining: Chaining::Anywhere,
     paint: || Box::<Sharpen>::default(),
 };
 

@@ -3,6 +3,7 @@
 use ooblex_pipeline::I420;
 
 use super::{Paint, Simple, share};
+use crate::effect::Chaining;
 use crate::parameters::{Parameter, Parameters};
 
 static PARAMETERS: [Parameter; 2] = [
@@ -15,6 +16,7 @@ pub(super) static FACTS: Simple = Simple {
     title: "Vignette",
     description: "Your picture, darker towards its corners.",
     parameters: &PARAMETERS,
+    chaining: Chaining::Anywhere,
     paint: || Box::<Vignette>::default(),
 };
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::{Context as _, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ooblex_effects::{Effect, Models, RunError};
+use ooblex_effects::{Chain, Models, RunError};
 use ooblex_pipeline::{Analysis, I420, ModelInput};
 
 use crate::settings::Settings;
@@ -38,14 +38,14 @@ pub(super) fn paint_all(
     })
 }
 
-/// A frame's number, and what its model needs.
-type Job = (u64, ModelInput);
-/// A frame's number, and what its model gave.
-type Done = (u64, Result<Analysis, RunError>);
+/// A frame's number, and what its models need.
+type Job = (u64, Vec<(usize, ModelInput)>);
+/// A frame's number, and what its models gave.
+type Done = (u64, Result<Vec<Analysis>, RunError>);
 
-fn analyse(effect: &dyn Effect, mut models: Models, waiting: &Receiver<Job>, done: &Sender<Done>) {
-    for (number, input) in waiting {
-        if done.send((number, effect.analyse(&mut models, &input))).is_err() {
+fn analyse(effect: &Chain, mut models: Models, waiting: &Receiver<Job>, done: &Sender<Done>) {
+    for (number, inputs) in waiting {
+        if done.send((number, effect.analyse(&mut models, &inputs))).is_err() {
             return;
         }
     }
@@ -58,7 +58,7 @@ struct Order<'a> {
     results: Receiver<Done>,
     window: usize,
     /// Results of frames whose turn has not come.
-    ready: BTreeMap<u64, Result<Analysis, RunError>>,
+    ready: BTreeMap<u64, Result<Vec<Analysis>, RunError>>,
 }
 
 impl Order<'_> {
@@ -85,13 +85,13 @@ impl Order<'_> {
                 number += 1;
             }
             let Some((number, mut picture)) = under_way.pop_front() else { return Ok(()) };
-            let analysis = if effect.needs_worker() { Some(self.result_of(number)?) } else { None };
-            painter.compose(&mut picture, analysis.as_ref(), parameters).with_context(|| format!("frame {number}"))?;
+            let analyses = if effect.needs_worker() { self.result_of(number)? } else { Vec::new() };
+            painter.compose(&mut picture, &analyses, parameters).with_context(|| format!("frame {number}"))?;
             put(&picture)?;
         }
     }
 
-    fn result_of(&mut self, number: u64) -> anyhow::Result<Analysis> {
+    fn result_of(&mut self, number: u64) -> anyhow::Result<Vec<Analysis>> {
         while !self.ready.contains_key(&number) {
             let (done, result) = self.results.recv().map_err(|_| anyhow!("the models' threads ended"))?;
             self.ready.insert(done, result);

@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use ooblex_codec::{DecodeError, Decoder, Rotation, Undecodable, rotate};
-use ooblex_effects::{ComposeError, Painter};
+use ooblex_effects::{ChainPainter, ComposeError};
 use ooblex_pipeline::{
     Admission, Analysis, Completion, DropReason, EffectName, EncodedFrame, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime,
-    Outcome, Release, Track,
+    ModelInput, Outcome, Release, Track, TrackId,
 };
 use serde_json::Value;
 use tracing::{debug, warn};
 
 use super::adaptation::Adaptation;
 use super::egress::Egress;
+use super::gather::{Gather, Gathered};
 use super::report::Report;
 use super::service::Told;
 use super::viewing::Watch;
@@ -52,7 +53,8 @@ pub(super) struct Pending {
 /// An analysis with what it took.
 #[derive(Debug)]
 pub(super) struct Analysed {
-    analysis: Analysis,
+    /// One for each effect of the chain that needs a worker.
+    analyses: Vec<Analysis>,
     returned: Instant,
 }
 
@@ -65,7 +67,9 @@ pub(super) struct Driver {
     pub(super) track: Track<Pending, Analysed>,
     next_seq: FrameSeq,
     pub(super) settings: Rc<Settings>,
-    pub(super) painters: HashMap<EffectName, Box<dyn Painter>>,
+    pub(super) painters: HashMap<EffectName, ChainPainter>,
+    /// The frames of a chain whose analyses are gathered.
+    gather: Gather<Job>,
     acks: VecDeque<(Generation, Value)>,
     decoder: Option<Decoder>,
     rotation: Rotation,
@@ -111,6 +115,7 @@ impl Driver {
             next_seq: FrameSeq(0),
             settings: Rc::new(settings),
             painters: HashMap::new(),
+            gather: Gather::new(),
             acks: VecDeque::new(),
             decoder: None,
             rotation: Rotation::None,
@@ -149,7 +154,7 @@ impl Driver {
             self.release();
             self.upkeep();
         }
-        self.context.broker.close_track(self.id.track());
+        super::close_lanes(&self.context, self.id);
         self.track.end();
         self.flush_counts();
     }
@@ -217,7 +222,7 @@ impl Driver {
         }
     }
 
-    fn painter(&mut self, settings: &Settings) -> &mut Box<dyn Painter> {
+    fn painter(&mut self, settings: &Settings) -> &mut ChainPainter {
         self.painters.entry(settings.effect.name()).or_insert_with(|| settings.effect.painter())
     }
 
@@ -307,11 +312,7 @@ impl Driver {
         let submitted = Instant::now();
         self.figures.on_stage(Stage::Prepare, submitted - now);
         match prepared {
-            Ok(input) => {
-                self.model_input = Some((input.picture.width, input.picture.height));
-                let job = Job { track: self.id.track(), seq, effect: settings.effect.name(), input, submitted, deadline };
-                self.context.broker.submit(job);
-            }
+            Ok(inputs) => self.submit(seq, inputs, submitted, deadline),
             Err(_) => {
                 self.painters.remove(&settings.effect.name());
                 self.track.on_lost(seq, DropReason::AnalysisFailed);
@@ -319,26 +320,69 @@ impl Driver {
         }
     }
 
+    /// Hands out what the effects want analysed, each on its own line to the workers.
+    fn submit(&mut self, seq: FrameSeq, inputs: Vec<(usize, ModelInput)>, submitted: Instant, deadline: Instant) {
+        let (id, parts) = (self.id, self.settings.clone());
+        self.model_input = inputs.iter().map(|(_, input)| (input.picture.width, input.picture.height)).max();
+        let job = |(lane, (part, input)): (usize, (usize, _))| Job {
+            track: id.lane(lane),
+            seq,
+            effect: parts.effect.parts()[part].name(),
+            input,
+            submitted,
+            deadline,
+        };
+        let mut jobs: Vec<_> = inputs.into_iter().enumerate().map(job).collect();
+        if jobs.len() > 1 {
+            let admitted = self.gather.admit(submitted, seq, deadline, jobs);
+            if let Some(replaced) = admitted.replaced {
+                self.track.on_lost(replaced, DropReason::Replaced);
+            }
+            jobs = admitted.submit;
+        }
+        jobs.into_iter().for_each(|job| self.context.broker.submit(job));
+    }
+
+    /// The analysis for one effect of the chain came back; the frame is ready when it was the last.
+    fn on_analysis(&mut self, completed: TrackId, seq: FrameSeq, analysis: Analysis) {
+        let returned = Instant::now();
+        let Some(lane) = self.id.lanes().position(|lane| lane == completed) else { return };
+        let analyses = match self.gather.on_analysis(seq, lane, analysis) {
+            Gathered::Whole(analyses) => analyses,
+            // The only one of its frame, or one that comes late, which the track knows.
+            Gathered::Foreign(analysis) if lane == 0 => vec![analysis],
+            Gathered::Foreign(_) | Gathered::Partial => return,
+        };
+        self.track.on_analysis(returned, seq, Analysed { analyses, returned });
+    }
+
+    fn on_lost(&mut self, seq: FrameSeq, reason: DropReason) {
+        self.gather.on_lost(seq);
+        self.track.on_lost(seq, reason);
+    }
+
     fn on_completion(&mut self, completion: Completion) {
         let seq = completion.seq;
         match completion.outcome {
             Outcome::Analysed { analysis, queued, analysing } => {
-                let returned = Instant::now();
                 self.figures.on_stage(Stage::Queue, queued);
                 self.figures.on_stage(Stage::Analyse, analysing);
-                self.track.on_analysis(returned, seq, Analysed { analysis, returned });
+                self.on_analysis(completion.track, seq, analysis);
             }
-            Outcome::Replaced => self.track.on_lost(seq, DropReason::Replaced),
-            Outcome::Expired => self.track.on_lost(seq, DropReason::Expired),
-            Outcome::Lost => self.track.on_lost(seq, DropReason::Lost),
+            Outcome::Replaced => self.on_lost(seq, DropReason::Replaced),
+            Outcome::Expired => self.on_lost(seq, DropReason::Expired),
+            Outcome::Lost => self.on_lost(seq, DropReason::Lost),
             Outcome::Undelivered { reason } => {
                 debug!(session = %self.id, %seq, reason, "a frame reached no worker");
-                self.track.on_lost(seq, DropReason::Undelivered);
+                self.on_lost(seq, DropReason::Undelivered);
             }
             Outcome::Failed { reason } => {
                 debug!(session = %self.id, %seq, reason, "analysis failed");
-                self.track.on_lost(seq, DropReason::AnalysisFailed);
+                self.on_lost(seq, DropReason::AnalysisFailed);
             }
+        }
+        for job in self.gather.next() {
+            self.context.broker.submit(job);
         }
     }
 
@@ -375,10 +419,10 @@ impl Driver {
         if let Some(analysed) = analysed.filter(|_| !reused) {
             self.figures.on_stage(Stage::Playout, started.saturating_duration_since(analysed.returned));
         }
-        let analysis = analysed.map(|analysed| &analysed.analysis);
+        let analyses = analysed.map_or(&[][..], |analysed| &analysed.analyses);
         let painter = self.painter(&settings);
         let composed = catch_unwind(AssertUnwindSafe(|| {
-            painter.compose(&mut picture, analysis, &settings.parameters)?;
+            painter.compose(&mut picture, analyses, &settings.parameters)?;
             Ok(painter.found())
         }));
         let found = match composed {

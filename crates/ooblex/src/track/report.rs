@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ooblex_effects::Painter;
+use ooblex_effects::ChainPainter;
 use ooblex_pipeline::{DropReason, FrameCounts};
 use serde_json::{Value, json};
 use tracing::debug;
@@ -62,7 +62,7 @@ impl Driver {
     fn tell_metrics(&mut self, now: Instant, rate: f64) {
         let viewing = self.watch.take(now, rate);
         let metrics = &self.context.metrics;
-        metrics.on_second(self.settings.effect.name().as_str(), &viewing);
+        metrics.on_second(self.settings.effect.label().as_str(), &viewing);
         metrics.on_bitrates(self.egress.config().map(|config| config.bitrate_bps), self.egress.estimate_bps());
         let (sent, of) = (self.egress.sent_size(), self.egress.size());
         // A camera that turns or changes its size is no step.
@@ -86,7 +86,7 @@ impl Driver {
         };
         let [encoder_speed, model_resolution] = CONCESSIONS;
         let mut painter = self.painters.get_mut(&self.settings.effect.name());
-        let mut resize = |resize: &dyn Fn(&mut dyn Painter) -> bool| painter.as_mut().is_some_and(|painter| resize(painter.as_mut()));
+        let mut resize = |resize: &dyn Fn(&mut ChainPainter) -> bool| painter.as_mut().is_some_and(|painter| resize(painter));
         let (step, direction) = match self.adaptation.on_report(&signs) {
             Advice::Stay => return,
             Advice::GiveUp if signs.is_short_here() && self.egress.set_hurried(true) => (encoder_speed, "down"),
@@ -138,7 +138,7 @@ impl Driver {
     }
 
     pub(super) fn flush_counts(&mut self) {
-        let effect = self.settings.effect.name();
+        let effect = self.settings.effect.label();
         self.context.metrics.on_frames(effect.as_str(), &self.report.counts, self.track.counts());
     }
 }

@@ -39,8 +39,13 @@ impl Driver {
 
     /// Whether frames of the effect in force reach a worker now.
     pub(super) fn service(&self) -> Service {
-        let effect = &self.settings.effect;
-        if effect.needs_worker() { self.context.broker.service(&effect.name()) } else { Service::Served }
+        self.lacking().map_or(Service::Served, |(_, service)| service)
+    }
+
+    /// The first effect of the chain in force whose frames reach no worker now, and why.
+    fn lacking(&self) -> Option<(EffectName, Service)> {
+        let services = self.settings.effect.analysed().map(|effect| (effect.name(), self.context.broker.service(&effect.name())));
+        services.into_iter().find(|(_, service)| *service != Service::Served)
     }
 
     /// Tells the browser when something else is true of the effect in force than it knows.
@@ -48,7 +53,8 @@ impl Driver {
         if !self.told.open {
             return;
         }
-        let (effect, service) = (self.settings.effect.name(), self.service());
+        let (effect, lacking) = (self.settings.effect.name(), self.lacking());
+        let service = lacking.as_ref().map_or(Service::Served, |(_, service)| *service);
         let problem = match service {
             Service::Served if self.told.unserved.take().is_none() => return,
             Service::Served => None,
@@ -58,7 +64,7 @@ impl Driver {
                     return;
                 }
                 self.told.unserved = now;
-                Some(problem(&effect, unserved, self.context.config.broker.is_shared()))
+                Some(problem(lacking.as_ref().map_or(&effect, |(part, _)| part), unserved, self.context.config.broker.is_shared()))
             }
         };
         if let Some(problem) = problem {

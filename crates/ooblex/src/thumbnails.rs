@@ -1,0 +1,88 @@
+//! Pictures of what each effect does, made by the effects themselves of a small sample that is part of the program.
+//!
+//! The gateway makes each when it is first asked for and keeps it; `ooblex effects --thumbnails` writes them all, with a sheet of them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use ooblex_effects::{caption, i420_from_rgb, rgb_from_i420};
+use ooblex_pipeline::{EffectName, I420, Rgb};
+use serde_json::Value;
+
+use crate::apply::paint;
+use crate::apply::picture::{decode_png, encode_png};
+use crate::config::Config;
+use crate::settings::{Catalogue, Settings};
+
+/// NASA's portrait of Eileen Collins, in the public domain: see `models/README.md`. 320×180.
+const SAMPLE: &[u8] = include_bytes!("thumbnails/sample.png");
+/// Pictures in a row of the sheet.
+const COLUMNS: usize = 4;
+/// What the sheet shows, besides each effect by itself.
+const CHAINS: [&str; 2] = ["background_blur+cartoon", "face_anonymize+sepia+vignette"];
+
+/// Those that were made.
+#[derive(Default)]
+pub struct Thumbnails {
+    made: Mutex<HashMap<EffectName, Arc<[u8]>>>,
+}
+
+impl Thumbnails {
+    /// The thumbnail of these settings' effect, a PNG. Blocks while it is made, and while another one is.
+    ///
+    /// # Errors
+    /// When a model is not usable.
+    pub fn png(&self, config: &Config, settings: &Settings) -> anyhow::Result<Arc<[u8]>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(png) = made.get(&settings.effect.name()) {
+            return Ok(png.clone());
+        }
+        let png: Arc<[u8]> = encode_png(&rgb_from_i420(&thumbnail(config, settings)?))?.into();
+        made.insert(settings.effect.name(), png.clone());
+        Ok(png)
+    }
+}
+
+/// Writes the thumbnail of every effect into a folder, as `NAME.png`, and `sheet.png`, which shows them all with their names.
+///
+/// # Errors
+/// When a model is not usable, or a file can not be written.
+pub fn write(config: &Config, folder: &Path) -> anyhow::Result<()> {
+    let catalogue = Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("{} can not be made", folder.display()))?;
+    let names: Vec<_> = catalogue.effects().iter().map(|effect| effect.name().to_string()).collect();
+    let chains = CHAINS.into_iter().filter(|chain| catalogue.settings(Some(chain), &Value::Null).is_ok());
+    let mut pictures = Vec::new();
+    for name in names.iter().map(String::as_str).chain(chains) {
+        let settings = catalogue.settings(Some(name), &Value::Null).map_err(|problem| anyhow::anyhow!(problem.detail))?;
+        let mut picture = thumbnail(config, &settings)?;
+        let path = folder.join(format!("{name}.png"));
+        std::fs::write(&path, encode_png(&rgb_from_i420(&picture))?).with_context(|| format!("{} can not be written", path.display()))?;
+        caption(&mut picture, name);
+        pictures.push(rgb_from_i420(&picture));
+    }
+    let path = folder.join("sheet.png");
+    std::fs::write(&path, encode_png(&sheet(&pictures))?).with_context(|| format!("{} can not be written", path.display()))
+}
+
+fn thumbnail(config: &Config, settings: &Settings) -> anyhow::Result<I420> {
+    let mut picture = i420_from_rgb(&decode_png(SAMPLE)?)?;
+    paint(config, settings, &mut picture)?;
+    Ok(picture)
+}
+
+/// The pictures, all of one size, in rows; what is left of the last row is white.
+fn sheet(pictures: &[Rgb]) -> Rgb {
+    let Some(first) = pictures.first() else { return Rgb { width: 0, height: 0, data: Vec::new() } };
+    let (line, rows) = (3 * first.width as usize, pictures.len().div_ceil(COLUMNS));
+    let mut data = vec![255; line * COLUMNS * first.height as usize * rows];
+    for (index, picture) in pictures.iter().enumerate() {
+        let (left, top) = (index % COLUMNS * line, index / COLUMNS * first.height as usize);
+        for (y, source) in picture.data.chunks_exact(line).enumerate() {
+            data[(top + y) * line * COLUMNS + left..][..line].copy_from_slice(source);
+        }
+    }
+    Rgb { width: first.width * COLUMNS as u32, height: first.height * rows as u32, data }
+}
