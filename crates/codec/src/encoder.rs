@@ -128,7 +128,7 @@ impl Encoder {
         self.cadence.advance(capture);
         let task = Task {
             elapsed: self.cadence.elapsed(),
-            duration: self.cadence.nominal_step(),
+            duration: self.cadence.mean_step(),
             frame_rate: self.cadence.frame_rate(),
             bitrate_bps: self.config.bitrate_bps,
             force_keyframe,

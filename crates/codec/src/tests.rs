@@ -187,6 +187,28 @@ fn bitrate_is_used_up_when_pictures_come_slower_than_expected() {
 }
 
 #[test]
+fn bitrate_holds_when_pictures_come_irregularly() {
+    // Like frames after losses and retransmissions: every so often some are missing.
+    let came = (0..360_u64).filter(|number| ![3, 4, 11].contains(&(number % 13))).collect::<Vec<_>>();
+    for codec in BOTH {
+        let mut encoder = encoder(codec, 1_000_000);
+        let mut bytes = 0;
+        for number in &came {
+            let mut picture = scene(640, 480, *number);
+            let mut noise = StdRng::seed_from_u64(*number);
+            picture.planes_mut()[0].iter_mut().for_each(|pixel| *pixel = pixel.saturating_add(noise.random_range(0..8)));
+            let frame = encode(&mut encoder, &picture, *number, false);
+            if *number >= 60 {
+                bytes += frame.data.len();
+            }
+        }
+        let kbps = bytes * 8 / 10_000;
+        println!("{}: {kbps} kb/s for 1000", codec.label());
+        assert!((850..1150).contains(&kbps), "{}: {kbps} kb/s", codec.label());
+    }
+}
+
+#[test]
 fn odd_capture_times_do_no_harm() {
     for codec in BOTH {
         let mut encoder = encoder(codec, 500_000);
