@@ -102,6 +102,12 @@ impl Connection {
         self.down.set_outage(outage);
     }
 
+    /// Loss and rate hold during this time, if they do so for a while.
+    pub(super) fn set_bad(&mut self, bad: Range<Instant>) {
+        self.up.set_bad(bad.clone());
+        self.down.set_bad(bad);
+    }
+
     fn receive(&mut self, viewer: &Viewer) -> Result<(), ClientError> {
         let now = Instant::now();
         for _ in 0..BATCH {

@@ -18,7 +18,7 @@ use super::progress::Progress;
 use super::session::live;
 use super::slice::{Slice, Totals};
 use super::tally::Numbering;
-use super::viewer::{Leave, Stage, State, Viewer};
+use super::viewer::{Leave, Stage, State, Times, Viewer};
 
 /// Sessions of each effect that are decoded where the timestamps tell the frames, and decoding only judges.
 const DECODED: usize = 2;
@@ -116,8 +116,7 @@ impl<'a> Crew<'a> {
             .enable_all()
             .build()?;
         let decoders = Decoders::start(plan.threads.div_ceil(2), &clip)?;
-        let stage =
-            Stage { url: plan.url.clone(), clip, decoders, up: plan.up, down: plan.down, seed: plan.seed, outage: Mutex::default() };
+        let stage = Stage { url: plan.url.clone(), clip, decoders, up: plan.up, down: plan.down, seed: plan.seed, times: Mutex::default() };
         let decodable = match plan.decode {
             // They are short, and how they begin is what they are about.
             None if matches!(plan.mode, Mode::Churn { .. }) => usize::MAX,
@@ -210,10 +209,9 @@ impl<'a> Crew<'a> {
     /// Counts for a time.
     pub(super) fn measure(&mut self, time: Duration) -> Measured {
         let from = Instant::now();
-        if let Some((start, length)) = self.plan.outage {
-            let mut outage = self.stage.outage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *outage = Some((from + start, from + start + length));
-        }
+        let at = |(start, length)| (from + start, from + start + length);
+        *self.stage.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Times { outage: self.plan.outage.map(at), bad: self.plan.bad.map(at) };
         self.viewers.iter().for_each(|viewer| viewer.tally().begin(from));
         self.look_at_processes(from);
         let mut totals = vec![Totals::default(); self.viewers.len()];

@@ -76,6 +76,7 @@ impl Outcome<'_> {
             "network": {
                 "up": network(&plan.up), "down": network(&plan.down),
                 "outage_s": plan.outage.map(|(start, length)| [start.as_secs_f64(), length.as_secs_f64()]),
+                "bad_s": plan.bad.map(|(start, length)| [start.as_secs_f64(), length.as_secs_f64()]),
             },
         })
     }
@@ -103,6 +104,7 @@ impl Summary {
             "repeats": sum.repeats,
             "gaps": sum.gaps,
             "undecodable": sum.undecodable,
+            "keyframes": sum.keyframes,
             "keyframes_wanted": sum.keyframes_wanted,
             "keyframes_asked": sum.keyframes_asked,
             "bitrate_kbps": {"up": round(self.kbps_up), "down": round(self.kbps_down)},
@@ -162,6 +164,8 @@ fn second_json(second: &Second, from_s: f64) -> Value {
         "kbps_up": round(second.rate(sum.bytes_up) * 8.0 / 1e3), "kbps_down": round(second.rate(sum.bytes_down) * 8.0 / 1e3),
         "gateway_cpu_cores": second.gateway.cpu_cores.map(round), "gateway_memory_mb": second.gateway.memory_mb.map(round),
         "bench_cpu_cores": second.own.cpu_cores.map(round),
+        "keyframes": sum.keyframes,
+        "target_kbps": sum.gateway.mean(sum.gateway.target_kbps).map(round), "height": sum.gateway.mean(sum.gateway.height).map(round),
         "stages_ms": sum.gateway.stages().map(|(stage, ms)| (stage.to_string(), json!(round(ms)))).collect::<Map<_, _>>(),
     })
 }

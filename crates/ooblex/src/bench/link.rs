@@ -22,6 +22,8 @@ pub(super) struct Conditions {
     pub(super) jitter: Duration,
     /// Bits a second that fit through; `None`: as many as come.
     pub(super) rate_bps: Option<u64>,
+    /// Loss and rate hold only during a time that is told later.
+    pub(super) for_a_while: bool,
 }
 
 /// What became of a datagram that was to be sent.
@@ -39,6 +41,8 @@ pub(super) enum Fate {
 pub(super) struct Link<T> {
     conditions: Conditions,
     outage: Option<Range<Instant>>,
+    /// When loss and rate hold, of conditions that do so for a while.
+    bad: Option<Range<Instant>>,
     random: SmallRng,
     /// When what was let in so far has gone through.
     free_at: Option<Instant>,
@@ -59,7 +63,15 @@ const CAPACITY: usize = 16_384;
 impl<T> Link<T> {
     /// A direction; the same seed loses the same datagrams.
     pub(super) fn new(conditions: Conditions, seed: u64) -> Self {
-        Self { conditions, outage: None, random: SmallRng::seed_from_u64(seed), free_at: None, burst: None, queue: VecDeque::new() }
+        Self {
+            conditions,
+            outage: None,
+            bad: None,
+            random: SmallRng::seed_from_u64(seed),
+            free_at: None,
+            burst: None,
+            queue: VecDeque::new(),
+        }
     }
 
     /// Nothing comes through during this time.
@@ -67,13 +79,19 @@ impl<T> Link<T> {
         self.outage = Some(outage);
     }
 
+    /// Loss and rate hold during this time, if they do so for a while.
+    pub(super) fn set_bad(&mut self, bad: Range<Instant>) {
+        self.bad = Some(bad);
+    }
+
     /// A datagram of `bytes` is to be sent.
     pub(super) fn push(&mut self, now: Instant, datagram: T, bytes: usize) -> Fate {
         let is_out = self.outage.as_ref().is_some_and(|outage| outage.contains(&now));
-        if is_out || self.random.random_bool(self.conditions.loss) {
+        let is_bad = !self.conditions.for_a_while || self.bad.as_ref().is_some_and(|bad| bad.contains(&now));
+        if is_out || (is_bad && self.random.random_bool(self.conditions.loss)) {
             return Fate::Lost;
         }
-        let through = match self.conditions.rate_bps {
+        let through = match self.conditions.rate_bps.filter(|_| is_bad) {
             None => now,
             Some(rate) => {
                 let begins = self.free_at.map_or(now, |free| free.max(now));
@@ -206,6 +224,15 @@ mod tests {
     fn nothing_comes_through_during_an_outage_and_all_afterwards() {
         let (mut link, now) = link(Conditions::default());
         link.set_outage(now + 10 * MS..now + 20 * MS);
+        let fates: Vec<_> = [9, 10, 19, 20].map(|at| link.push(now + at * MS, at, 100)).into();
+        assert_eq!(fates, [Fate::Queued, Fate::Lost, Fate::Lost, Fate::Queued]);
+    }
+
+    #[test]
+    fn loss_and_rate_can_hold_for_a_while() {
+        let (mut link, now) = link(Conditions { loss: 1.0, for_a_while: true, ..Conditions::default() });
+        assert_eq!(link.push(now, 1, 100), Fate::Queued, "nobody has said when");
+        link.set_bad(now + 10 * MS..now + 20 * MS);
         let fates: Vec<_> = [9, 10, 19, 20].map(|at| link.push(now + at * MS, at, 100)).into();
         assert_eq!(fates, [Fate::Queued, Fate::Lost, Fate::Lost, Fate::Queued]);
     }

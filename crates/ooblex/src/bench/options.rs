@@ -71,6 +71,12 @@ pub struct Options {
     /// Nothing comes through for LENGTH seconds, from START seconds after the count began.
     #[arg(long, value_name = "START,LENGTH", help_heading = "Network, to the gateway and back; one value is for both")]
     outage: Option<Outage>,
+    /// Loss and rate hold only for LENGTH seconds, from START seconds after the count began.
+    #[arg(long, value_name = "START,LENGTH", conflicts_with_all = ["find_knee", "churn"], help_heading = "Network, to the gateway and back; one value is for both")]
+    bad_during: Option<Outage>,
+    /// Give no feedback that bandwidth can be estimated from, like GStreamer.
+    #[arg(long, help_heading = "Network, to the gateway and back; one value is for both")]
+    no_feedback: bool,
     /// What chance draws from: the same number loses the same datagrams.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Network, to the gateway and back; one value is for both")]
     seed: u64,
@@ -183,6 +189,7 @@ impl Options {
             up: up?,
             down: down?,
             outage: self.outage.map(|outage| (outage.start, outage.length)),
+            bad: self.bad_during.map(|bad| (bad.start, bad.length)),
             seed: self.seed,
             vanish: self.vanish.0 / 100.0,
             mode,
@@ -201,7 +208,13 @@ impl Options {
         }
         let ms = |both: &Both| Duration::from_secs_f64(of(both).min(60_000.0) / 1e3);
         let rate = (of(&self.rate) * 1000.0) as u64;
-        Ok(Conditions { loss, delay: ms(&self.delay), jitter: ms(&self.jitter), rate_bps: (rate > 0).then_some(rate) })
+        Ok(Conditions {
+            loss,
+            delay: ms(&self.delay),
+            jitter: ms(&self.jitter),
+            rate_bps: (rate > 0).then_some(rate),
+            for_a_while: self.bad_during.is_some(),
+        })
     }
 
     /// Each effect as often as its weight says, well mixed: whatever the number of sessions, the shares are about right.
@@ -234,6 +247,7 @@ impl Options {
             params: params[index].clone(),
             // What is sent does not follow an estimate, so packets that wait for one would only grow old.
             paced: false,
+            feedback: !self.no_feedback,
             ..Wish::default()
         };
         Ok(turns.map(wish).collect())

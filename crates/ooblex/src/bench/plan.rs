@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) down: Conditions,
     /// From when to when nothing comes through, after the count began.
     pub(super) outage: Option<(Duration, Duration)>,
+    /// From when on for how long loss and rate hold, after the count began; `None`: all the time.
+    pub(super) bad: Option<(Duration, Duration)>,
     /// What chance draws from.
     pub(super) seed: u64,
     /// The share of sessions that end by silence, 0..=1.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::connection::Connection;
 use super::decoding::Work;
 use super::tally::Arrival;
-use super::viewer::{Leave, Stage, State, Viewer};
+use super::viewer::{Leave, Stage, State, Times, Viewer};
 use crate::client::{ClientError, ClientEvent};
 
 /// A keyframe is asked for at most this often.
@@ -70,7 +70,7 @@ struct Playing<'a> {
     last_asked: Option<Instant>,
     /// The decoder has missed frames.
     missed: bool,
-    outage: Option<(Instant, Instant)>,
+    times: Times,
 }
 
 impl<'a> Playing<'a> {
@@ -88,7 +88,7 @@ impl<'a> Playing<'a> {
             restart: false,
             last_asked: None,
             missed: false,
-            outage: None,
+            times: Times::default(),
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a> Playing<'a> {
 
     fn send_frame(&mut self, due: Instant) -> Result<(), Broken> {
         let clip = &self.stage.clip;
-        self.follow_outage();
+        self.follow_times();
         if std::mem::take(&mut self.restart) {
             // The clip has one keyframe: its first.
             self.next = 0;
@@ -144,12 +144,18 @@ impl<'a> Playing<'a> {
         Ok(())
     }
 
-    /// The outage is set for all sessions while they run.
-    fn follow_outage(&mut self) {
-        let outage = *self.stage.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((from, to)) = outage.filter(|_| outage != self.outage) {
+    /// The times of the network are set for all sessions while they run.
+    fn follow_times(&mut self) {
+        let times = *self.stage.times.lock().unwrap_or_else(PoisonError::into_inner);
+        if times == self.times {
+            return;
+        }
+        self.times = times;
+        if let Some((from, to)) = times.outage {
             self.connection.set_outage(from..to);
-            self.outage = outage;
+        }
+        if let Some((from, to)) = times.bad {
+            self.connection.set_bad(from..to);
         }
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Slice {
     pub(super) unreadable: u64,
     /// Pictures whose number is another one than their timestamp says.
     pub(super) mismatched: u64,
+    /// Keyframes that came.
+    pub(super) keyframes: u64,
     /// Keyframes that the gateway asked for.
     pub(super) keyframes_wanted: u64,
     /// Keyframes that the gateway was asked for.
@@ -70,6 +72,10 @@ pub(super) struct GatewayWords {
     pub(super) fps_out: f64,
     /// See `fps_in`; 0..=1 each.
     pub(super) utilisation: f64,
+    /// What its encoder aims at, and rows of the picture that it sends.
+    pub(super) target_kbps: f64,
+    /// See `target_kbps`.
+    pub(super) height: f64,
     /// Milliseconds by stage, and how many messages had the stage.
     pub(super) stages_ms: BTreeMap<String, (f64, u64)>,
     /// Frames dropped, by reason.
@@ -105,6 +111,7 @@ impl Slice {
         self.read += read;
         self.unreadable += unreadable;
         self.mismatched += other.mismatched;
+        self.keyframes += other.keyframes;
         self.keyframes_wanted += other.keyframes_wanted;
         self.keyframes_asked += other.keyframes_asked;
         self.bytes_up += other.bytes_up;
@@ -125,6 +132,8 @@ impl GatewayWords {
         self.fps_analysed += number("fps_analysed");
         self.fps_out += number("fps_out");
         self.utilisation += number("worker_utilisation");
+        self.target_kbps += number("target_bps") / 1e3;
+        self.height += number("height");
         for (stage, ms) in message["stages_ms"].as_object().into_iter().flatten() {
             let (sum, count) = self.stages_ms.entry(stage.clone()).or_default();
             *sum += ms.as_f64().unwrap_or(0.0);
@@ -141,6 +150,8 @@ impl GatewayWords {
         self.fps_analysed += other.fps_analysed;
         self.fps_out += other.fps_out;
         self.utilisation += other.utilisation;
+        self.target_kbps += other.target_kbps;
+        self.height += other.height;
         for (stage, (sum, count)) in &other.stages_ms {
             let mine = self.stages_ms.entry(stage.clone()).or_default();
             *mine = (mine.0 + sum, mine.1 + count);

@@ -125,6 +125,7 @@ impl Tally {
     /// A frame came in whole. `gap`: frames before it were lost.
     pub(super) fn on_frame(&mut self, now: Instant, ticks: u32, keyframe: bool, gap: bool) -> Arrival {
         self.slice.gaps += u64::from(gap);
+        self.slice.keyframes += u64::from(keyframe);
         self.awaits_keyframe = (self.awaits_keyframe || gap) && !keyframe;
         if self.awaits_keyframe {
             self.slice.undecodable += 1;

@@ -27,8 +27,17 @@ pub(super) struct Stage {
     pub(super) down: Conditions,
     /// Losses and jitter are drawn from it.
     pub(super) seed: u64,
+    /// When the network is worse than else.
+    pub(super) times: Mutex<Times>,
+}
+
+/// Times of the network, known when the count begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Times {
     /// From when to when nothing comes through.
-    pub(super) outage: Mutex<Option<(Instant, Instant)>>,
+    pub(super) outage: Option<(Instant, Instant)>,
+    /// From when to when loss and rate hold, where they do so for a while.
+    pub(super) bad: Option<(Instant, Instant)>,
 }
 
 /// A session as those see it who watch it.
