@@ -9,7 +9,7 @@ SUITES ?= rust sdk e2e deploy
 FEATURES = $$(tools/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench bench-capacity bench-scaling quality deny packages onnxruntime cargo-deny clean
+.PHONY: help run build test check bench bench-capacity bench-scaling bench-network quality deny packages onnxruntime cargo-deny clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-scaling: build ## How 1 to 32 workers share frames, under overload as well
 
 bench-capacity: build ## How many sessions of each effect one gateway carries, at what cost, and what is beyond: fifteen minutes
 	@for what in sessions knee overload; do cargo bench --locked --package ooblex $(FEATURES) --bench capacity -- $$what || exit; done
+
+bench-network: build ## What sessions make of networks that lose, narrow and fail: two minutes
+	cargo bench --locked --package ooblex $(FEATURES) --bench network -- all
 
 deny: cargo-deny ## Licences, origins and known weaknesses of the dependencies (fetches the advisories)
 	cargo deny --locked check

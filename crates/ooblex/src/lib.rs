@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod problem;
 mod rate;
+mod reception;
 pub mod reload;
 mod sdp;
 pub mod serve;

@@ -18,8 +18,10 @@ const REORDERING_PACKETS: usize = 300;
 /// A missing packet is waited for this long; then a keyframe is asked for.
 const REORDERING_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Between two looks at what the lines have counted.
+/// Between two looks at what the lines have counted; browsers report losses about once a second.
 const STATS_EVERY: Duration = Duration::from_secs(1);
+/// A camera that is silent for this long has lost its network. A shared screen that stands still sends a picture a second.
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// One that the library's own extensions leave free; the browser's number takes its place if it has another.
 const PLAYOUT_DELAY_ID: u8 = 5;
@@ -87,6 +89,7 @@ fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))
         .set_stats_interval(Some(STATS_EVERY))
         .set_extension(PLAYOUT_DELAY_ID, Extension::PlayoutDelay)
+        .set_pause_threshold(SILENCE)
         .set_reordering_size_video(REORDERING_PACKETS)
         .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));
     // The answer lists codecs in this order, and the browser sends the first of the answer.

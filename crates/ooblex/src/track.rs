@@ -2,13 +2,14 @@
 //!
 //! It alone owns the track's state. The media thread feeds it with frames, the workers with completions; it gives compressed
 //! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `driver` is its loop, `egress`
-//! the encoder with its bitrate, `report` what it says of itself, `adaptation` when it does with less CPU, `service` what it says
-//! of its workers.
+//! the encoder with its bitrate, `loss_control` what losses allow, `report` what it says of itself, `adaptation` when it does with less
+//! CPU, `service` what it says of its workers.
 
 mod adaptation;
 mod driver;
 mod egress;
 mod gather;
+mod loss_control;
 mod report;
 mod resolution;
 mod service;
@@ -16,7 +17,7 @@ mod viewing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -35,6 +36,7 @@ use crate::settings::{Catalogue, Settings};
 use crate::transport::TransportHandle;
 pub(crate) use adaptation::CONCESSIONS;
 use driver::Driver;
+use egress::Egress;
 
 /// What comes in to a track.
 pub enum TrackInput {
@@ -67,6 +69,15 @@ pub enum TrackInput {
     KeyframeWanted,
     /// Bits a second that the network is thought to carry.
     Estimate(u32),
+    /// How the frames sent during the last second have fared.
+    Loss {
+        /// The share of their packets that the browser has missed, 0..=1.
+        lost: f32,
+        /// The share of what was sent that it had asked for again, 0..=1.
+        resent: f32,
+    },
+    /// The camera is back after a silence: much was lost, in both directions.
+    Resumed,
     /// Nothing: look whether the track has ended.
     Wake,
 }
@@ -99,6 +110,7 @@ pub enum TrackOutput {
 pub struct TrackHandle {
     inbox: Sender<TrackInput>,
     ended: Arc<AtomicBool>,
+    backlog_bytes: Arc<AtomicU32>,
     metrics: Arc<Metrics>,
     /// Its live figures.
     pub figures: Arc<TrackFigures>,
@@ -124,6 +136,11 @@ impl TrackHandle {
     /// Where its session notes what Prometheus is told.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// So many bytes of frames that the track gave wait to be sent.
+    pub fn set_backlog(&self, bytes: usize) {
+        self.backlog_bytes.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// The track is over.
@@ -157,7 +174,8 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     let (inbox, receiver) = bounded(INBOX);
     let figures = Arc::new(TrackFigures::new(context.metrics.clone()));
     let events = Events::new(context.metrics.clone());
-    let handle = TrackHandle { inbox, ended: Arc::default(), metrics: context.metrics.clone(), figures, events };
+    let handle =
+        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), metrics: context.metrics.clone(), figures, events };
     let sink = handle.inbox.clone();
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
     // it full is seen with the next report.
@@ -176,8 +194,9 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
         context.broker.open_track(lane, Box::new(told));
     }
     let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
+    let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
     let run = move || {
-        let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, figures, events).run(&receiver, &ended));
+        let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, egress, figures, events).run(&receiver, &ended));
         if catch_unwind(driven).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");
             close_lanes(&context, id);

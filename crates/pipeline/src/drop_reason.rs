@@ -29,13 +29,15 @@ pub enum DropReason {
     ComposeFailed,
     /// The encoder gave nothing for it.
     EncodeFailed,
+    /// Earlier frames were still waiting for the network to take them.
+    Congested,
     /// The track ended while it waited.
     TrackEnded,
 }
 
 impl DropReason {
     /// All reasons, in the order of the counters.
-    pub const ALL: [DropReason; 14] = [
+    pub const ALL: [DropReason; 15] = [
         DropReason::Behind,
         DropReason::NotSampled,
         DropReason::Replaced,
@@ -49,6 +51,7 @@ impl DropReason {
         DropReason::PlayoutFull,
         DropReason::ComposeFailed,
         DropReason::EncodeFailed,
+        DropReason::Congested,
         DropReason::TrackEnded,
     ];
 
@@ -68,6 +71,7 @@ impl DropReason {
             DropReason::PlayoutFull => "playout_full",
             DropReason::ComposeFailed => "compose_failed",
             DropReason::EncodeFailed => "encode_failed",
+            DropReason::Congested => "congested",
             DropReason::TrackEnded => "track_ended",
         }
     }

@@ -23,8 +23,11 @@ use super::{ClientError, ClientEvent, Wish};
 
 /// Packets that wait for one that is missing; a keyframe of 1080p has about 150.
 const REORDERING_PACKETS: usize = 300;
-/// A missing packet is waited for this long, like in a browser; then a keyframe is asked for.
-const REORDERING_TIMEOUT: Duration = Duration::from_secs(1);
+/// A missing packet is waited for this long; then a keyframe is asked for. Browsers wait longer for a frame, but show a keyframe that
+/// is whole at once, which this library does not.
+const REORDERING_TIMEOUT: Duration = Duration::from_millis(500);
+/// What can be sent again, and for how long. Browsers know no limit to its share, such as the library has.
+const RESENDABLE: (usize, Duration) = (1000, Duration::from_secs(3));
 /// What is due within this time is due now, or the pacer would spread the packets of a frame over milliseconds.
 const SOON: Duration = Duration::from_micros(500);
 
@@ -81,6 +84,9 @@ impl Offered {
         let parsed = SdpAnswer::from_sdp_string(&sdp).map_err(|error| ClientError::Answer(error.to_string()))?;
         let mut endpoint = self.endpoint;
         endpoint.rtc.sdp_api().accept_answer(self.pending, parsed)?;
+        if let Some(stream) = endpoint.rtc.direct_api().stream_tx_by_mid(endpoint.video, None) {
+            stream.set_rtx_cache(RESENDABLE.0, RESENDABLE.1, None);
+        }
         Ok((endpoint, Answer { session, sdp }))
     }
 }

@@ -101,11 +101,17 @@ struct Shown {
 }
 
 impl Driver {
-    pub(super) fn new(context: Arc<Context>, id: SessionId, settings: Settings, figures: Arc<TrackFigures>, events: Events) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        id: SessionId,
+        settings: Settings,
+        egress: Egress,
+        figures: Arc<TrackFigures>,
+        events: Events,
+    ) -> Self {
         let frames = &context.config.frames;
         let track = Track::new(settings.mode, frames.sampling(), frames.patience());
         let report = Report::new(Instant::now(), FrameCounts::default(), context.broker.capacity().busy);
-        let egress = Egress::new(context.config.video.clone());
         Self {
             context,
             id,
@@ -182,6 +188,11 @@ impl Driver {
                 self.starved_at.get_or_insert(Instant::now() + STARVED_AFTER);
             }
             TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
+            TrackInput::Loss { lost, resent } => self.egress.on_loss(lost, resent),
+            TrackInput::Resumed => {
+                self.ask_for_keyframe();
+                self.egress.want_keyframe();
+            }
         }
         None
     }
@@ -415,6 +426,9 @@ impl Driver {
         reused: bool,
     ) -> Result<(MediaTime, Rc<Settings>), DropReason> {
         let Pending { mut picture, capture, arrived, settings } = frame;
+        if self.egress.is_congested() {
+            return Err(DropReason::Congested);
+        }
         let started = Instant::now();
         if let Some(analysed) = analysed.filter(|_| !reused) {
             self.figures.on_stage(Stage::Playout, started.saturating_duration_since(analysed.returned));
@@ -483,7 +497,11 @@ impl Driver {
     fn upkeep(&mut self) {
         let now = Instant::now();
         if self.starved_at.is_some_and(|at| at <= now) {
-            self.send_without_analysis(now);
+            if self.egress.is_congested() {
+                self.starved_at = Some(now + STARVED_AFTER);
+            } else {
+                self.send_without_analysis(now);
+            }
         }
         if now.duration_since(self.report.at) >= REPORT_EVERY {
             self.report(now);

@@ -1,17 +1,29 @@
 //! The last step of a track: pictures to compressed frames, at the bitrate that the network takes, with keyframes on request
 //! and timestamps that only go forward. It knows nothing of effects.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{Encoder, EncoderConfig, Scaler, Speed};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 use tracing::warn;
 
+use super::loss_control::LossControl;
 use super::resolution::Resolution;
 use crate::config::{Video, Vp8Speed};
 
 /// The browser gets a keyframe that it asks for at most this often.
 const KEYFRAME_EVERY: Duration = Duration::from_millis(300);
+/// On a narrow network, where the last one still takes its time, it waits longer, but no longer than this: a lost keyframe shall not
+/// cost a second.
+const KEYFRAME_AFTER_AT_MOST: Duration = Duration::from_millis(800);
+/// While more waits to be sent than goes out in this time, pictures are left out: the network would only make them old.
+const LONGEST_BACKLOG_MS: u32 = 100;
+/// How much one second moves the share of what is sent again.
+const RESENT_SMOOTHING: f32 = 0.3;
+/// So little does not matter at any bitrate: two packets.
+const SMALL_BACKLOG_BYTES: u32 = 2400;
 /// Bits that a pixel of video is worth at most.
 const BITS_PER_PIXEL: f64 = 0.25;
 /// The frame rate that bitrates are reckoned with.
@@ -30,13 +42,20 @@ pub(super) struct Egress {
     sent_size: (u32, u32),
     desired_bps: u32,
     estimate_bps: Option<u32>,
+    loss: LossControl,
+    /// The share of what is sent that was asked for again, lately.
+    resent: f32,
+    /// Of frames that were handed on and wait to be sent.
+    backlog_bytes: Arc<AtomicU32>,
     last_sent: Option<MediaTime>,
     keyframe_wanted: bool,
-    last_keyframe: Option<Instant>,
+    /// When the last one was made, and how long after that the next one may be.
+    last_keyframe: Option<(Instant, Duration)>,
 }
 
 impl Egress {
-    pub(super) fn new(video: Video) -> Self {
+    pub(super) fn new(video: Video, backlog_bytes: Arc<AtomicU32>) -> Self {
+        let loss = LossControl::new(video.min_bitrate_kbps * 1000);
         Self {
             video,
             encoder: None,
@@ -46,6 +65,9 @@ impl Egress {
             sent_size: (0, 0),
             desired_bps: 0,
             estimate_bps: None,
+            loss,
+            resent: 0.0,
+            backlog_bytes,
             last_sent: None,
             keyframe_wanted: false,
             last_keyframe: None,
@@ -91,13 +113,30 @@ impl Egress {
         self.desired_bps = (useful as u32).clamp(self.video.min_bitrate_kbps * 1000, self.video.max_bitrate_kbps * 1000);
         self.set_bitrate();
         // Some more than is sent, so that the estimate leaves room for what goes beside the picture.
-        Some(self.desired_bps + self.desired_bps / 2)
+        Some(self.desired_bps + self.desired_bps / 5)
     }
 
     /// Bits a second that the network is thought to carry.
     pub(super) fn on_estimate(&mut self, bps: u32) {
         self.estimate_bps = Some(bps);
         self.set_bitrate();
+    }
+
+    /// The shares of what was sent during the last second that the browser has missed, and had asked for again. Some browsers count what
+    /// came at the second attempt as not lost, so what they ask for says more.
+    pub(super) fn on_loss(&mut self, lost: f32, resent: f32) {
+        let Some(config) = self.config() else { return };
+        let sent_bps = config.bitrate_bps;
+        self.resent += RESENT_SMOOTHING * (resent - self.resent);
+        self.loss.on_report(lost.max(resent), sent_bps, self.unlimited_bps(), self.estimate_bps.is_some());
+        self.set_bitrate();
+    }
+
+    /// Whether so much waits to be sent that another picture would only grow old.
+    pub(super) fn is_congested(&self) -> bool {
+        let backlog = self.backlog_bytes.load(Ordering::Relaxed);
+        let rate = self.config().map_or(0, |config| config.bitrate_bps);
+        backlog > SMALL_BACKLOG_BYTES.max((u64::from(rate) * u64::from(LONGEST_BACKLOG_MS) / 8000) as u32)
     }
 
     /// The next picture is to be a keyframe, unless the last one was a moment ago.
@@ -108,7 +147,7 @@ impl Egress {
     /// Compresses a picture. Its timestamp is that of the capture, unless that would go back.
     pub(super) fn encode(&mut self, now: Instant, picture: &I420, capture: MediaTime) -> Option<EncodedFrame> {
         let timestamp = self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)));
-        let may_send_keyframe = self.last_keyframe.is_none_or(|last| now.duration_since(last) >= KEYFRAME_EVERY);
+        let may_send_keyframe = self.last_keyframe.is_none_or(|(last, pause)| now.duration_since(last) >= pause);
         let size = (picture.width(), picture.height());
         let encoder = self.encoder.as_mut()?;
         self.sent_size = self.resolution.choose(now, size, encoder.config().bitrate_bps);
@@ -123,7 +162,8 @@ impl Egress {
         };
         if frame.keyframe {
             self.keyframe_wanted = false;
-            self.last_keyframe = Some(now);
+            let takes = Duration::from_secs_f64(frame.data.len() as f64 * 8.0 / f64::from(encoder.config().bitrate_bps));
+            self.last_keyframe = Some((now, (2 * takes).clamp(KEYFRAME_EVERY, KEYFRAME_AFTER_AT_MOST)));
         }
         self.last_sent = Some(timestamp);
         Some(frame)
@@ -161,9 +201,16 @@ impl Egress {
     }
 
     /// As much as is of use and the network is thought to carry, less what goes beside the picture.
+    fn unlimited_bps(&self) -> u32 {
+        let free = 0.9 * (1.0 - self.resent.clamp(0.0, 0.5));
+        let network = self.estimate_bps.map_or(self.video.start_bitrate_kbps * 1000, |bps| (bps as f32 * free) as u32);
+        network.min(self.desired_bps).max(self.video.min_bitrate_kbps * 1000)
+    }
+
+    /// The same, and no more than losses allow.
     fn set_bitrate(&mut self) {
-        let network = self.estimate_bps.map_or(self.video.start_bitrate_kbps * 1000, |bps| bps / 10 * 9);
-        let target = network.min(self.desired_bps).max(self.video.min_bitrate_kbps * 1000);
+        let unlimited = self.unlimited_bps();
+        let target = self.loss.limit_bps().map_or(unlimited, |limit| limit.min(unlimited));
         if let Some(encoder) = &mut self.encoder {
             encoder.set_bitrate(target);
         }

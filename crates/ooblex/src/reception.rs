@@ -1,0 +1,100 @@
+//! What receiver reports (RFC 3550 §6.4.1) say of losses, made from their running counts.
+//!
+//! The fraction that stands in a report itself is not used: a receiver that gets packets twice, because it asked for them twice, may
+//! have fewer lost than none, and some write that down as all.
+
+/// What has been reported so far.
+#[derive(Debug, Default)]
+pub(crate) struct Reception {
+    last: Option<Report>,
+}
+
+/// The counts of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// The highest sequence number received, extended.
+    pub(crate) highest: u64,
+    /// Packets lost since the beginning, less those received twice: 24 bits with a sign.
+    pub(crate) lost: u32,
+}
+
+/// Packets between two reports. More is another stream (that of retransmissions, which some report as well), or a new beginning.
+const MOST: u64 = 20_000;
+
+impl Reception {
+    /// Takes a report. Returns the share of packets that was lost since the last one, 0..=1; `None` where the two can not be compared.
+    pub(crate) fn on_report(&mut self, report: Report) -> Option<f32> {
+        let last = self.last.replace(report)?;
+        let expected = report.highest.checked_sub(last.highest).filter(|packets| (1..=MOST).contains(packets))?;
+        let lost = signed(report.lost.wrapping_sub(last.lost)).max(0);
+        Some((lost as f32 / expected as f32).min(1.0))
+    }
+}
+
+/// How much of what is sent was asked for again.
+#[derive(Debug, Default)]
+pub(crate) struct Resent {
+    written: u64,
+    last_written: u64,
+    last_sent: u64,
+}
+
+impl Resent {
+    /// So many bytes of a frame are about to be sent for the first time.
+    pub(crate) fn on_written(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+    }
+
+    /// The share of what was sent since the last call that had been sent before, 0..=1; `sent`: bytes since the beginning, all told.
+    pub(crate) fn share(&mut self, sent: u64) -> f32 {
+        let (written, all) = (self.written - self.last_written, sent.saturating_sub(self.last_sent));
+        (self.last_written, self.last_sent) = (self.written, sent);
+        // Packets have some bytes that frames have not.
+        let again = all.saturating_sub(written + written / 50);
+        if all == 0 { 0.0 } else { again as f32 / all as f32 }
+    }
+}
+
+/// Of a number of 24 bits.
+fn signed(bits: u32) -> i32 {
+    (bits << 8) as i32 >> 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(reports: &[(u64, u32)]) -> Vec<Option<f32>> {
+        let mut reception = Reception::default();
+        reports.iter().map(|(highest, lost)| reception.on_report(Report { highest: *highest, lost: *lost })).collect()
+    }
+
+    #[test]
+    fn losses_are_those_between_two_reports() {
+        assert_eq!(shares(&[(1000, 7), (1100, 17), (1300, 17), (1400, 67)]), [None, Some(0.1), Some(0.0), Some(0.5)]);
+    }
+
+    #[test]
+    fn packets_that_came_twice_are_no_losses() {
+        let below_zero = 0x00ff_fffe;
+        assert_eq!(shares(&[(1000, 3), (1100, 0), (1200, below_zero), (1300, 8)]), [None, Some(0.0), Some(0.0), Some(0.1)]);
+    }
+
+    #[test]
+    fn what_is_sent_beyond_what_was_written_was_sent_again() {
+        let mut resent = Resent::default();
+        resent.on_written(10_000);
+        assert_eq!(resent.share(10_100), 0.0);
+        resent.on_written(10_000);
+        assert!((resent.share(22_850) - 0.2).abs() < 0.01);
+        assert_eq!(resent.share(22_850), 0.0, "nothing was sent");
+        resent.on_written(10_000);
+        assert_eq!(resent.share(22_850), 0.0, "it still waits");
+    }
+
+    #[test]
+    fn reports_that_can_not_be_compared_say_nothing() {
+        assert_eq!(shares(&[(1000, 0), (1000, 5), (900, 0), (900_000, 0), (900_100, 25)]), [None, None, None, None, Some(0.25)]);
+        assert_eq!(shares(&[(u64::MAX, u32::MAX), (0, 0), (100, u32::MAX / 2)])[2], Some(0.0));
+    }
+}

@@ -1,0 +1,113 @@
+//! What sessions make of networks that lose, narrow and fail: the bitrate and the size of the picture follow what there is, keyframes
+//! come on request and not in storms, and whatever is lost, no frame comes out of order and none raw.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::Gateway;
+use serde_json::Value;
+
+/// Runs a bench of one session and gives its JSON, after what must hold on every network was seen to hold.
+fn figures(gateway: &Gateway, flags: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ooblex"));
+    command.args(["bench", &gateway.url, "--json", "-", "--effect", "delay", "--set", "ms=1", "--decode", "1"]);
+    let output = command.args(flags).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for none in ["order_errors", "raw_leaks", "number_mismatches", "sessions_lost"] {
+        assert_eq!(figures[none], 0, "{none}: {said}");
+    }
+    assert!(figures["judged"].as_u64() > Some(0), "{said}");
+    figures
+}
+
+fn gateway(config: &str) -> Gateway {
+    Gateway::start(&format!("[diagnostics]\neffects = true\n{config}"), &["--workers", "1"])
+}
+
+/// A figure of each second from `from` up to `to` after the count began; seconds without it are left out.
+fn series(figures: &Value, name: &str, from: f64, to: f64) -> Vec<f64> {
+    let at = |second: &Value| second["at_s"].as_f64().unwrap();
+    let seconds = figures["series"].as_array().unwrap().iter().filter(|second| at(second) > from && at(second) <= to);
+    seconds.filter_map(|second| second[name].as_f64()).collect()
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().reduce(f64::min).expect("there are some")
+}
+
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().reduce(f64::max).expect("there are some")
+}
+
+#[test]
+fn bitrate_and_size_follow_a_network_that_narrows_and_widens_again() {
+    let gateway = gateway("");
+    std::thread::scope(|scope| ["vp8", "h264"].map(|codec| scope.spawn(|| narrows_and_widens(&gateway, codec))).map(drop));
+}
+
+fn narrows_and_widens(gateway: &Gateway, codec: &str) {
+    let narrow = ["--rate", "0/250", "--delay", "10", "--bad-during", "2,9", "--warm-up", "3", "--duration", "30", "--codec", codec];
+    let figures = figures(gateway, &narrow);
+    let before = (least(&series(&figures, "target_kbps", 0.0, 2.0)), least(&series(&figures, "height", 0.0, 2.0)));
+    assert!(before.0 > 1000.0 && before.1 == 480.0, "{codec}: {before:?}");
+    // What the gateway says of itself has to come through the same network, and comes late at first.
+    let narrowed = series(&figures, "target_kbps", 7.0, 11.0);
+    assert!(most(&narrowed) <= 300.0 && least(&narrowed) >= 100.0, "{codec}: {narrowed:?}");
+    assert!(most(&series(&figures, "height", 7.0, 11.0)) < 480.0, "{codec}: a smaller picture is clearer");
+    let shown: f64 = series(&figures, "fps_shown", 5.0, 11.0).iter().sum();
+    assert!(shown > 30.0, "{codec}: it goes on, {shown} frames in six seconds");
+    let after = series(&figures, "target_kbps", 25.0, 30.0);
+    assert!(most(&after) > 1000.0, "{codec}: {after:?}");
+    assert_eq!(most(&series(&figures, "height", 25.0, 30.0)), 480.0, "{codec}: and as large as it came");
+}
+
+#[test]
+fn losses_are_mended_without_keyframes_in_storms() {
+    let gateway = gateway("");
+    for codec in ["vp8", "h264"] {
+        let figures = figures(&gateway, &["--loss", "5", "--delay", "10", "--warm-up", "2", "--duration", "8", "--codec", codec]);
+        let (sent, processed) = (figures["fps_sent_min"].as_f64().unwrap(), figures["fps_processed_min"].as_f64().unwrap());
+        assert!(processed > 0.6 * sent, "{codec}: {processed} of {sent} fps");
+        // Each can answer one request; two requests are at least half a second apart.
+        let (keyframes, asked) = (figures["keyframes"].as_u64().unwrap(), figures["keyframes_asked"].as_u64().unwrap());
+        assert!(keyframes <= asked + 2 && asked <= 4, "{codec}: {keyframes} keyframes for {asked} requests");
+    }
+}
+
+#[test]
+fn an_outage_costs_little_more_than_its_length() {
+    let gateway = gateway("");
+    let figures = figures(&gateway, &["--outage", "2,3", "--delay", "10", "--warm-up", "2", "--duration", "9"]);
+    let freeze = figures["longest_freeze_ms"].as_f64().unwrap();
+    assert!(freeze >= 2900.0, "{freeze}");
+    assert!(most(&series(&figures, "fps_processed", 5.5, 9.0)) >= 20.0, "{:?}", series(&figures, "fps_processed", 0.0, 9.0));
+    assert!(figures["keyframes"].as_u64() <= Some(4), "{}", figures["keyframes"]);
+}
+
+#[test]
+fn a_peer_that_gives_no_estimate_gets_a_fixed_rate_that_yields_to_losses_and_comes_back() {
+    let gateway = gateway("[video]\nstart_bitrate_kbps = 1000\n");
+    let lossy = ["--no-feedback", "--rate", "0/500", "--bad-during", "3,8", "--warm-up", "3", "--duration", "26"];
+    let figures = figures(&gateway, &lossy);
+    let before = series(&figures, "target_kbps", 1.0, 3.0);
+    assert!(before.iter().all(|kbps| *kbps == 1000.0), "{before:?}");
+    let during = series(&figures, "target_kbps", 5.5, 11.0);
+    assert!(least(&during) <= 600.0, "{during:?}");
+    let after = series(&figures, "target_kbps", 22.0, 26.0);
+    assert!(most(&after) > 1.3 * least(&during) && most(&after) <= 1000.0, "{after:?} after {during:?}");
+}
+
+#[test]
+fn limits_of_the_bitrate_hold_whatever_the_estimate() {
+    let gateway = gateway("[video]\nmin_bitrate_kbps = 200\nstart_bitrate_kbps = 300\nmax_bitrate_kbps = 400\n");
+    let free = figures(&gateway, &["--warm-up", "2", "--duration", "4"]);
+    let targets = series(&free, "target_kbps", -1.0, 4.0);
+    assert!(most(&targets) <= 400.0 && most(&targets) > 350.0, "{targets:?}");
+    let narrow = figures(&gateway, &["--rate", "0/220", "--bad-during", "0,8", "--warm-up", "2", "--duration", "8"]);
+    let targets = series(&narrow, "target_kbps", 2.0, 8.0);
+    assert!(least(&targets) >= 200.0, "{targets:?}");
+}
