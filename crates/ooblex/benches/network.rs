@@ -34,7 +34,7 @@ fn main() {
         return println!("network: nothing was chosen; -- all, or make bench-network");
     }
     let options = Options::parse(arguments, &["--seconds", "--codec", "--effect", "--json"]);
-    let seconds: u32 = options.number("--seconds", 20);
+    let seconds = options.number("--seconds", 20);
     let codec = options.text("--codec").unwrap_or_else(|| "vp8".into());
     let effect = options.text("--effect").unwrap_or_else(|| "background_blur".into());
     println!("{effect}, {codec}, 640x480, {DELAY_MS} ms each way, {seconds} s each: {}", machine());
@@ -59,7 +59,7 @@ fn main() {
     }
 }
 
-fn measure(url: &str, network: &[&str], what: &[&str], seconds: u32) -> std::process::Child {
+fn measure(url: &str, network: &[&str], what: &[&str], seconds: u64) -> std::process::Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ooblex"));
     command.args(["bench", url, "--warm-up", "4", "--delay", DELAY_MS, "--decode", "1", "--json", "-"]);
     command.args(["--duration", &seconds.to_string()]).args(network).args(what);
