@@ -35,8 +35,8 @@ fn main() {
     }
     let options = Options::parse(arguments, &["--seconds", "--codec", "--effect", "--json"]);
     let seconds = options.number("--seconds", 20);
-    let codec = options.text("--codec").unwrap_or_else(|| "vp8".into());
-    let effect = options.text("--effect").unwrap_or_else(|| "background_blur".into());
+    let codec = options.text("--codec").unwrap_or("vp8");
+    let effect = options.text("--effect").unwrap_or("background_blur");
     println!("{effect}, {codec}, 640x480, {DELAY_MS} ms each way, {seconds} s each: {}", machine());
     println!("| network | fps | longest freeze, ms | after it was over, ms | kbit/s before / during / after | order errors | raw |");
     println!("|---|---|---|---|---|---|---|");
@@ -45,7 +45,7 @@ fn main() {
     for networks in NETWORKS.chunks(AT_A_TIME) {
         let measured: Vec<_> = networks
             .iter()
-            .map(|(name, flags)| (*name, *flags, measure(&gateway.url, flags, &["--codec", &codec, "--effect", &effect], seconds)))
+            .map(|(name, flags)| (*name, *flags, measure(&gateway.url, flags, &["--codec", codec, "--effect", effect], seconds)))
             .collect();
         for (name, flags, run) in measured {
             let output = run.wait_with_output().expect("the bench ends");
