@@ -47,14 +47,17 @@ export function diagnose(stats, measures, askedFps = 30) {
   if (sent.limitedBy === 'cpu' || (falls(camera.fps, sent.fps) && sent.limitedBy !== 'bandwidth')) {
     return found('browser', 'This computer is slow at sending', `The browser compresses ${fps(sent.fps ?? 0)} of ${fps(camera.fps ?? 0)} frames a second. Close other programs, or choose a smaller resolution.`);
   }
-  const squeezed = sent.limitedBy === 'bandwidth' && (falls(camera.fps, sent.fps) || sent.height < camera.height);
+  const squeezed = sent.limitedBy === 'bandwidth' && (falls(camera.fps, sent.fps) || sent.height < KEEPS_UP * camera.height);
   if (squeezed || sent.lostShare > MUCH_LOSS || falls(sent.fps, stats.fps_in)) {
     const lost = sent.lostShare > MUCH_LOSS ? ` ${Math.round(sent.lostShare * 100)} % of its packets are lost.` : '';
     return found('uplink', 'The way to the gateway is narrow', `The picture is sent with ${megabits(sent.bitrateBps)}.${lost} A better network helps, a smaller resolution may as well.`);
   }
   const frameMs = 1000 / Math.max(stats.fps_in, FEW_FPS);
-  if (falls(stats.fps_in, stats.fps_analysed) || falls(stats.fps_in, stats.fps_out)) {
+  // Effects without a model analyse nothing.
+  const analyses = stages.analyse !== undefined;
+  if ((analyses && falls(stats.fps_in, stats.fps_analysed)) || falls(stats.fps_in, stats.fps_out)) {
     const shown = `${fps(stats.fps_analysed)} of ${fps(stats.fps_in)} frames a second are analysed`;
+    if (!analyses) return found('gateway', 'The gateway is slow', `It shows ${fps(stats.fps_out)} of ${fps(stats.fps_in)} frames a second; compressing and painting take ${ms(pixels(stages))} each. A smaller resolution, or a faster machine, helps.`);
     if ((stages.analyse ?? 0) > 0.8 * frameMs) return found('model', 'The model is slow', `It takes ${ms(stages.analyse)} for a frame, so ${shown}. A smaller resolution in the settings, or a faster machine, helps.`);
     if ((stages.queue ?? 0) > (stages.analyse ?? 0) || stats.worker_utilisation > 0.85) return found('queue', 'The workers are busy', `Frames wait ${ms(stages.queue)} for a worker, so ${shown}. More workers help.`);
     if (pixels(stages) > frameMs) return found('gateway', 'The gateway is slow', `Compressing and painting take ${ms(pixels(stages))} a frame. A smaller resolution, or a faster machine, helps.`);

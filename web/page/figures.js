@@ -61,7 +61,7 @@ export class Figures {
     const { stages_ms: stages = {} } = stats;
     const residence = stats.residence_ms ?? {};
     const { received } = measures;
-    const fps = { camera: measures.camera.fps ?? stats.fps_in, analysed: stats.fps_analysed, shown: shownFps ?? received.fps };
+    const fps = { camera: measures.camera.fps ?? stats.fps_in, analysed: stages.analyse === undefined ? null : stats.fps_analysed, shown: shownFps ?? received.fps };
     const parts = latencyParts(stats, measures);
     this.#fps.add(fps);
     this.#latency.add(parts);
@@ -98,7 +98,7 @@ export class Figures {
     const same = found.part === this.#verdict.dataset.part;
     // The figures in its words change each second; who listens is told only when something else is slow.
     if (same) this.#text.textContent = found.text;
-    else if (seconds >= STEADY || this.#verdict.dataset.part === 'none') this.#say(found);
+    else if (seconds >= STEADY || found.part === 'fine') this.#say(found);
   }
 
   #say({ part, title, text }) {

@@ -7,26 +7,31 @@ const SVG = 'http://www.w3.org/2000/svg';
 /**
  * Fills `place` with a tile for each effect.
  *
- * @param {HTMLElement} place a radio group
+ * @param {HTMLElement} place a group
  * @param {object[]} effects as the gateway lists them
- * @param {string | null} chosen the name of the effect that is on
+ * @param {string[]} chosen the names of the effects that are on, in their order
+ * @param {boolean} several whether more than one can be chosen
  */
-export function showEffects(place, effects, chosen) {
+export function showEffects(place, effects, chosen, several) {
+  place.setAttribute('role', several ? 'group' : 'radiogroup');
+  const active = document.activeElement?.value;
   const focused = place.contains(document.activeElement);
   const { scrollLeft, scrollTop } = place;
-  place.replaceChildren(...effects.map((effect) => tile(effect, effect.name === chosen)));
+  place.replaceChildren(...effects.map((effect) => tile(effect, chosen.indexOf(effect.name), several)));
   Object.assign(place, { scrollLeft, scrollTop });
-  if (focused) place.querySelector(':checked')?.focus();
+  if (focused) ([...place.querySelectorAll('input')].find(({ value }) => several && value === active) ?? place.querySelector(':checked'))?.focus();
 }
 
-function tile({ name, title, description, available, unavailable_reason: reason, thumbnail }, checked) {
+/** `place`: of the effect among those that are chosen; negative when it is not. */
+function tile({ name, title, description, available, unavailable_reason: reason, thumbnail }, place, several) {
+  const checked = place >= 0;
   const id = `effect-${name.replaceAll(/\W/g, '-')}`;
-  const input = element('input', { type: 'radio', name: 'effect', value: name, checked, disabled: !available && !checked });
+  const input = element('input', { type: several ? 'checkbox' : 'radio', name: 'effect', value: name, checked, disabled: !available && !checked });
   input.setAttribute('aria-labelledby', `${id}-title`);
   input.setAttribute('aria-describedby', `${id}-about`);
   const about = available ? description : (reason ?? 'Not available now.');
   const text = element('span', { className: 'tile-text' }, element('strong', { id: `${id}-title`, textContent: title }), element('small', { id: `${id}-about`, textContent: about }));
-  const made = element('label', { className: available ? 'tile' : 'tile unavailable', title: about }, input, thumbnail ? picture(thumbnail, name) : drawn(name), tick(), text);
+  const made = element('label', { className: available ? 'tile' : 'tile unavailable', title: about }, input, thumbnail ? picture(thumbnail, name) : drawn(name), several && checked ? element('span', { className: 'tick', textContent: place + 1 }) : tick(), text);
   return made;
 }
 

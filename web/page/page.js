@@ -10,7 +10,7 @@ import { OoblexError, connect, defaults, effects } from '../sdk/ooblex.js';
 import { Figures } from './figures.js';
 import { showEffects } from './gallery.js';
 import { latest } from './latest.js';
-import { showParameters } from './parameters.js';
+import { element, showParameters } from './parameters.js';
 import { Source } from './source.js';
 import { Stage } from './stage.js';
 import { Tools } from './tools.js';
@@ -33,8 +33,10 @@ const later = latest(sendNow);
 
 /** All effects by name, as the gateway last listed them. */
 let known = new Map();
-/** The effect that is chosen, whether or not a session has it yet. */
+/** The effect that is chosen, or several linked by '+', whether or not a session has them yet. */
 let chosen = null;
+/** Whether several can be chosen. */
+let combining = false;
 /** The values that the visitor set, for each effect. */
 const settings = new Map();
 let session = null;
@@ -55,8 +57,9 @@ async function main() {
   at.stop.addEventListener('click', stop);
   at.dismiss.addEventListener('click', () => (at.notice.hidden = true));
   at.effects.addEventListener('change', ({ target }) => pick(target.value));
+  at.combine.addEventListener('click', combine);
   at.reset.addEventListener('click', () => {
-    settings.delete(chosen);
+    for (const name of parts()) settings.delete(name);
     drawParameters();
     later.send();
   });
@@ -92,12 +95,12 @@ async function start(click) {
     }
     stage.show({ input: source.stream });
     become('connecting');
-    const [effect, params] = [chosen, settings.get(chosen)];
+    const [effect, params] = [chosen, wanted()];
     const codec = ASKED.get('codec') ?? undefined;
     session = await connect({ url: GATEWAY, effect, params, source: source.stream, codec, signal });
     attach(session);
     if (click) at.stop.focus({ preventScroll: true });
-    if (chosen !== effect || settings.get(chosen) !== params) later.send();
+    if (chosen !== effect || JSON.stringify(wanted()) !== JSON.stringify(params)) later.send();
   } catch (error) {
     if (signal.aborted) return;
     if (!session) letGo();
@@ -190,7 +193,7 @@ async function changeEffect(name, params = {}) {
     if (chosen === name) keep(name, ack.params, params);
     return ack;
   } catch (error) {
-    if (chosen === name && session) choose(known.has(session.effect) ? session.effect : before, session.params);
+    if (chosen === name && session) choose(isKnown(session.effect) ? session.effect : before, session.params);
     throw error;
   }
 }
@@ -198,14 +201,46 @@ async function changeEffect(name, params = {}) {
 /** A click in the gallery. */
 async function pick(name) {
   at.notice.hidden = true;
-  if (!session) return choose(name, settings.get(name));
-  await changeEffect(name, settings.get(name)).catch(tell);
+  const others = parts().filter((other) => other !== name);
+  const names = !combining ? [name] : parts().includes(name) ? others : [...others.filter((other) => other !== 'none'), name];
+  // At least one is on.
+  if (!names.length) return drawEffects();
+  const asked = names.join('+');
+  if (!session) return choose(asked, wanted(names));
+  await changeEffect(asked, wanted(names)).catch(tell);
+}
+
+/** Several effects in a row, or one again: the first. */
+async function combine() {
+  combining = !combining;
+  at.combine.ariaPressed = String(combining);
+  if (combining || parts().length < 2) return drawEffects();
+  const [first] = parts();
+  if (session) await changeEffect(first, settings.get(first)).catch(tell);
+  else choose(first, settings.get(first));
+}
+
+/** The names of the effects that are chosen, in their order. */
+function parts() {
+  return chosen?.split('+') ?? [];
+}
+
+/** What is set for these effects, in the form that the gateway takes: by effect where there are several. */
+function wanted(names = parts()) {
+  return names.length === 1 ? settings.get(names[0]) : Object.fromEntries(names.map((name) => [name, settings.get(name) ?? {}]));
+}
+
+function isKnown(name) {
+  return Boolean(name) && name.split('+').every((part) => known.has(part));
 }
 
 function choose(name, params = {}) {
-  if (!known.has(name)) return;
+  if (!isKnown(name)) return;
   chosen = name;
-  settings.set(name, { ...defaults(known.get(name).parameters), ...params });
+  const names = parts();
+  for (const part of names) settings.set(part, { ...defaults(known.get(part).parameters), ...(names.length === 1 ? params : params?.[part]) });
+  combining ||= names.length > 1;
+  at.combine.ariaPressed = String(combining);
   found = null;
   drawEffects();
   drawParameters();
@@ -213,6 +248,7 @@ function choose(name, params = {}) {
 
 /** Takes over what the gateway confirmed, unless the visitor has moved on. */
 function keep(name, confirmed, sent) {
+  if (parts().length > 1) return;
   const now = settings.get(name);
   const moved = Object.entries(sent).some(([key, value]) => JSON.stringify(now[key]) !== JSON.stringify(value));
   if (!moved) settings.set(name, { ...now, ...confirmed });
@@ -221,7 +257,7 @@ function keep(name, confirmed, sent) {
 async function sendNow() {
   if (!session) return;
   try {
-    await session.changeEffect(chosen, settings.get(chosen));
+    await session.changeEffect(chosen, wanted());
     at.notice.hidden = true;
   } catch (error) {
     if (session) tell(error);
@@ -232,7 +268,8 @@ async function sendNow() {
 async function loadEffects({ quiet = false } = {}) {
   const before = JSON.stringify([...known.values()]);
   try {
-    const { effects: list, backend } = await effects(GATEWAY);
+    const { effects: list, backend, chains } = await effects(GATEWAY);
+    at.combine.hidden = !chains;
     known = new Map(list.map((effect) => [effect.name, effect]));
     at.backend.textContent = backend ? `Models run on ${backend}.` : '';
   } catch (error) {
@@ -241,7 +278,7 @@ async function loadEffects({ quiet = false } = {}) {
     become('failed');
     return false;
   }
-  if (known.has(chosen)) {
+  if (isKnown(chosen)) {
     if (JSON.stringify([...known.values()]) !== before) drawEffects();
     return true;
   }
@@ -249,8 +286,8 @@ async function loadEffects({ quiet = false } = {}) {
   // Without workers rather an effect that waits for one than none: nobody is shown a raw picture who did not ask for it.
   const all = [...known.values()];
   const withModels = all.filter((effect) => effect.models.length);
-  choose(known.has(asked) ? asked : (withModels.find((effect) => effect.available) ?? withModels[0] ?? all[0])?.name);
-  if (asked && !known.has(asked)) {
+  choose(isKnown(asked) ? asked : (withModels.find((effect) => effect.available) ?? withModels[0] ?? all[0])?.name);
+  if (asked && !isKnown(asked)) {
     notify('Unknown effect', `The address of this page asks for the effect '${asked}'. There are: ${[...known.keys()].join(', ')}.`);
     return false;
   }
@@ -271,19 +308,31 @@ async function refreshEffects() {
 // What is shown
 
 function drawEffects() {
-  showEffects(at.effects, [...known.values()], chosen);
-  at['tag-after'].textContent = known.get(chosen)?.title ?? 'After';
+  showEffects(at.effects, [...known.values()], parts(), combining);
+  at['tag-after'].textContent = titleOf(chosen) ?? 'After';
+}
+
+/** For people: the title of an effect, or of several. */
+function titleOf(name) {
+  return name?.split('+').map((part) => known.get(part)?.title ?? part).join(' + ');
 }
 
 function drawParameters() {
-  const schema = known.get(chosen)?.parameters;
-  const name = chosen;
-  if (!settings.has(name)) settings.set(name, defaults(schema));
-  at.reset.hidden = !Object.keys(schema?.properties ?? {}).length;
-  showParameters(at.parameters, schema, settings.get(name), (values) => {
-    settings.set(name, values);
-    later.send();
+  const names = parts();
+  const schemas = names.map((name) => known.get(name)?.parameters);
+  at.reset.hidden = !schemas.some((schema) => Object.keys(schema?.properties ?? {}).length);
+  const places = names.map((name, index) => {
+    const place = element('div');
+    if (!settings.has(name)) settings.set(name, defaults(schemas[index]));
+    showParameters(place, schemas[index], settings.get(name), (values) => {
+      settings.set(name, values);
+      later.send();
+    }, `parameter-${name}`);
+    return place;
   });
+  // One effect needs no heading of its own.
+  const sections = names.map((name, index) => element('section', {}, ...(names.length > 1 ? [element('h3', { textContent: titleOf(name) })] : []), ...places[index].childNodes));
+  at.parameters.replaceChildren(...sections);
 }
 
 async function drawStats(made, stats) {
@@ -304,7 +353,7 @@ function drawHint() {
   const { effect, state } = session?.service ?? {};
   const waiting = waitingText({
     service: state,
-    title: known.get(effect)?.title ?? effect,
+    title: titleOf(effect),
     placeholder,
     waiting: waitingSince !== null,
     long: waitingSince !== null && performance.now() - waitingSince >= WORKER_PATIENCE_MS,

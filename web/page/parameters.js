@@ -12,15 +12,16 @@
  * @param {object} schema an effect's `parameters`
  * @param {Record<string, unknown>} values a value for each parameter
  * @param {(values: Record<string, unknown>) => void} changed gets a fresh copy of all values
+ * @param {string} prefix of the ids of the controls
  */
-export function showParameters(place, schema, values, changed) {
+export function showParameters(place, schema, values, changed, prefix = 'parameter') {
   const current = structuredClone(values);
   const controls = Object.entries(schema?.properties ?? {}).map(([name, property]) => {
     const set = (value) => {
       current[name] = value;
       changed(structuredClone(current));
     };
-    return controlFor(name, property, current[name] ?? property.default, set);
+    return controlFor(`${prefix}-${name}`, name, property, current[name] ?? property.default, set);
   });
   place.replaceChildren(...(controls.length ? controls : [element('p', { className: 'muted', textContent: 'Nothing to set here.' })]));
 }
@@ -38,8 +39,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-function controlFor(name, property, value, set) {
-  const id = `parameter-${name}`;
+function controlFor(id, name, property, value, set) {
   const about = { id, title: property.title ?? readable(name), description: property.description ?? '' };
   if (property.type === 'number' || property.type === 'integer') return slider(about, property, value, set);
   if (property.type === 'string' && property.enum) return choice(about, property.enum, value, set);

@@ -50,6 +50,12 @@ test('faces that are reused on frames between analyses show as a model that is s
   assert.equal(diagnose(...figures({ stats: { fps_analysed: 8, stages_ms: { ...STAGES, analyse: 120 } } })).part, 'model');
 });
 
+test('an effect without a model is not blamed for analysing nothing', () => {
+  const { analyse, ...stages } = STAGES;
+  assert.equal(diagnose(...figures({ stats: { fps_analysed: 0, stages_ms: stages } })).part, 'fine');
+  assert.equal(diagnose(...figures({ stats: { fps_analysed: 0, fps_out: 8, stages_ms: stages }, received: { fps: 8 } })).part, 'gateway');
+});
+
 test('without workers, and without frames, nothing else is blamed', () => {
   assert.match(diagnose(...figures({ stats: { service: 'no_worker', fps_out: 0 } })).title, /No worker/);
   const [stats, measures] = figures({ stats: { fps_in: 0, fps_analysed: 0, fps_out: 0 }, received: { fps: null }, sent: { fps: null }, camera: { fps: null } });
