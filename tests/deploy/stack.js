@@ -32,9 +32,10 @@ export function substituted(text, changes) {
 
 /**
  * Starts all of it. `host`: the address that is open to the world; `given`: what stands in .env beside addresses and passwords; `media`:
- * the address that the media port is opened at. Gives the processes, `url` (by HTTPS, through nginx), `ask(path)`, `query(expression)`, `alerts()`, `end()`.
+ * the address that the media port is opened at; `options`: options of gateway and workers that deploy/ leaves alone, as variables. Gives
+ * the processes, `url` (by HTTPS, through nginx), `ask(path)`, `query(expression)`, `alerts()`, `end()`.
  */
-export async function startStack({ host = '127.0.0.1', media = host, given = {} } = {}) {
+export async function startStack({ host = '127.0.0.1', media = host, given = {}, options = {} } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-stack-'));
   const [redisPort, gatewayPort, mediaPort, https, http, prometheusPort, nobody, ...workerPorts] = await freePorts(10, host);
   const running = {};
@@ -56,7 +57,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {} 
     // From the image, from the compose file, and what is different here.
     const ours = (service, changes) => ({ ...inImage, ...environment(service, env), ...changes });
     const broker = substituted(environment('webrtc', env).OOBLEX_BROKER__URL, [['redis:6379', `127.0.0.1:${redisPort}`]]);
-    const library = { OOBLEX_INFERENCE__LIBRARY: onnxRuntime(), OOBLEX_BROKER__URL: broker };
+    const library = { OOBLEX_INFERENCE__LIBRARY: onnxRuntime(), OOBLEX_BROKER__URL: broker, ...options };
     const gatewayEnv = ours('webrtc', { ...library, OOBLEX_SERVE__LISTEN: `127.0.0.1:${gatewayPort}`, OOBLEX_MEDIA__LISTEN: `${media}:${mediaPort}` });
     const isReady = (said) => /is ready: http/.test(said);
     running.gateway = await keep('gateway', PROGRAM, ['serve'], { env: gatewayEnv, cwd: folder, isReady });
@@ -95,8 +96,9 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {} 
     config.global = { scrape_interval: '1s', evaluation_interval: '1s' };
     config.scrape_configs = config.scrape_configs.map(({ job_name }) => ({ job_name, static_configs: [{ targets: targets[job_name] }] }));
     writeFileSync(join(folder, 'prometheus.yml'), stringify(config));
-    // Alerts come at once; the time that each waits for is tested by rules.test.yml.
-    writeFileSync(join(folder, 'rules.yml'), substituted(read('deploy/prometheus/rules.yml'), [[/for: \w+/g, 'for: 1s']]));
+    // Alerts come at once and look back ten seconds; the times that are written there are tested by rules.test.yml.
+    const hasty = [[/for: \w+/g, 'for: 1s'], [/\[[12]m\]/g, '[10s]']];
+    writeFileSync(join(folder, 'rules.yml'), substituted(read('deploy/prometheus/rules.yml'), hasty));
     const prometheusUrl = `http://127.0.0.1:${prometheusPort}`;
     const api = async (path) => (await (await fetch(`${prometheusUrl}/api/v1/${path}`)).json()).data;
     running.prometheus = await keep('prometheus', 'prometheus', [`--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${folder}/data`, `--web.listen-address=127.0.0.1:${prometheusPort}`], {
@@ -130,6 +132,15 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {} 
       },
       stopRedis: () => running.redis.stop(),
       startRedis: async () => (running.redis = await startRedis()),
+      /** Sessions of `ooblex bench`, straight at the gateway. They end with `stopLoad`, which gives their figures, or by themselves. */
+      startLoad: async (flags) => {
+        const bench = ['bench', `http://127.0.0.1:${gatewayPort}`, '--json', join(folder, 'load.json'), ...flags];
+        running.load = await keep('bench', PROGRAM, bench, { cwd: folder, isReady: (said) => said !== '' });
+      },
+      stopLoad: async () => {
+        await running.load.stop('SIGINT');
+        return JSON.parse(readFileSync(join(folder, 'load.json'), 'utf8'));
+      },
       end,
     };
   } catch (error) {

@@ -18,17 +18,24 @@ const EFFECTS = [
   { effect: 'face_detection', params: {}, ways: ['framed', 'painted', 'blurred'] },
   { effect: 'style_transfer', params: { style: 'crimson_poster', resolution: '180p' }, ways: ['painted', 'blurred'] },
 ];
+/** As many sessions as the gateway takes. */
+const SESSIONS = 10;
 const played = clip({ width: 640, height: 480, measure });
 let stack;
 let browser;
 let opened;
+let refused;
 
 before(async () => {
-  stack = await startStack({ given: { OOBLEX_SESSIONS: '1' } });
-  // An offer that nobody follows up: its session can never connect.
+  stack = await startStack({ given: { OOBLEX_SESSIONS: `${SESSIONS}` }, options: { OOBLEX_DIAGNOSTICS__EFFECTS: 'true' } });
+  // An offer that nobody follows up: its sessions can never connect.
   const offer = 'v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=ice-options:trickle\r\na=fingerprint:sha-256 ' + Array(32).fill('AB').join(':') + '\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\n';
-  const answer = await fetch(`http://127.0.0.1:${stack.ports.gateway}/offer`, { method: 'POST', body: JSON.stringify({ type: 'offer', sdp: offer }) });
-  assert.equal(answer.status, 200, await answer.text());
+  const ask = () => fetch(`http://127.0.0.1:${stack.ports.gateway}/offer`, { method: 'POST', body: JSON.stringify({ type: 'offer', sdp: offer }) });
+  for (let session = 0; session < SESSIONS; session += 1) {
+    const answer = await ask();
+    assert.equal(answer.status, 200, await answer.text());
+  }
+  refused = await ask();
   const started = await startBrowser(played);
   browser = { ...started, page: (url, options) => started.page(url, { ignoreHTTPSErrors: true, ...options }) };
 });
@@ -52,16 +59,19 @@ test('nginx takes the configuration, and shows the world no more than the page a
 });
 
 test('every session beyond the limit is refused, and the alert that says so comes and goes', async () => {
+  assert.equal(refused.status, 503, await refused.text());
   await until('OoblexGatewayFull', async () => (await stack.alerts()).includes('OoblexGatewayFull'));
   const [{ value }] = await stack.query('ooblex_sessions');
-  assert.equal(value[1], '1');
+  assert.equal(value[1], `${SESSIONS}`);
 });
 
 test('a session that never connects is counted by its cause, and its operator told why', async () => {
   await until('the end of that session', () => stack.running.gateway.said().includes('no packet of the browser has come to the media port'));
   await until('OoblexSetUpsFail', async () => (await stack.alerts()).includes('OoblexSetUpsFail'));
-  const [failed] = await stack.query('ooblex_session_setup_failures_total{cause="no_packets"}');
-  assert.equal(failed.value[1], '1');
+  await until('all of them to be counted', async () => {
+    const [failed] = await stack.query('ooblex_session_setup_failures_total{cause="no_packets"}');
+    return failed.value[1] === `${SESSIONS}`;
+  });
   await until('OoblexGatewayFull to go', async () => !(await stack.alerts()).includes('OoblexGatewayFull'));
 });
 
@@ -74,7 +84,6 @@ test('a browser gets every effect through nginx', async () => {
     if (effect === 'face_detection') assert.match(await stack.firstOf(`api/sessions/${id}/events`), /^(event|data|id|:)/m, 'events come through nginx while they happen');
     await opened.close();
     assertHidden(records, played, ways);
-    // The gateway takes one session at a time here.
     await until('the session to end', async () => (await stack.query('ooblex_sessions'))[0].value[1] === '0');
   }
   assert.deepEqual(opened.errors, []);
@@ -122,4 +131,21 @@ test('when Redis stops, the alert comes, and goes when it is back; the session l
   await opened.moreFrames(30);
   const records = await opened.seen();
   assertHidden(records, played, ['blurred']);
+});
+
+test('when sessions are more than workers manage, the alerts come, and go with the load', async () => {
+  await opened.close();
+  await until('the session to end', async () => (await stack.query('ooblex_sessions'))[0].value[1] === '0');
+  // A pause is no load on any core, so this is the same overload on every machine. One session alone would have its results after 0.4 s;
+  // of ten at three workers, each waits for 1.3 s.
+  const pause = ['--effect', 'delay', '--set', 'delay.ms=400'];
+  await stack.startLoad([...pause, '--sessions', `${SESSIONS}`, '--size', '320x240', '--fps', '15', '--duration', '300']);
+  const came = ['OoblexQueueOld', 'OoblexProcessedFpsLow', 'OoblexPicturesOld', 'OoblexPicturesFrozen', 'OoblexWorkersSaturated'];
+  for (const name of came) await until(name, async () => (await stack.alerts()).includes(name));
+  const figures = await stack.stopLoad();
+  await until('the alerts to go', async () => {
+    const firing = await stack.alerts();
+    return !came.some((name) => firing.includes(name));
+  });
+  assert.deepEqual([figures.raw_leaks, figures.setup_failures, figures.sessions_lost], [0, 0, 0]);
 });
