@@ -23,7 +23,7 @@ const MAX_ANSWER: u64 = 64 * 1024;
 /// Any other status with what was answered, or why nothing was.
 pub fn health(url: &str) -> Result<String, String> {
     let wrong = || format!("{url} is no address to ask: write http://127.0.0.1:8000/healthz");
-    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme)).ok_or_else(wrong)?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
     let unreachable = |error: std::io::Error| format!("{url} does not answer: {error}");
@@ -34,9 +34,8 @@ pub fn health(url: &str) -> Result<String, String> {
     stream.set_read_timeout(Some(WITHIN)).and_then(|()| stream.set_write_timeout(Some(WITHIN))).map_err(unreachable)?;
     let request = format!("GET /{path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
     let answer = match scheme {
-        "http" => ask(stream, &request),
         "https" => ask(tls(stream, bare)?, &request),
-        _ => return Err(wrong()),
+        _ => ask(stream, &request),
     };
     read(&answer.map_err(unreachable)?).unwrap_or_else(|| Err(format!("{url} does not answer in HTTP")))
 }
