@@ -170,6 +170,10 @@ pub struct Limits {
     pub body_kib: usize,
     /// Pixels of a frame, in thousands.
     pub frame_kilopixels: u32,
+    /// Packets that a session may send in a second.
+    pub session_packets: u32,
+    /// Kilobits that a session may send in a second.
+    pub session_kbps: u32,
     /// Readers of the events of one session.
     pub event_readers: usize,
 }
@@ -275,7 +279,7 @@ impl Default for Inference {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 256, body_kib: 256, frame_kilopixels: 2100, event_readers: 8 }
+        Self { sessions: 256, body_kib: 256, frame_kilopixels: 2100, session_packets: 3000, session_kbps: 20_000, event_readers: 8 }
     }
 }
 
@@ -382,6 +386,10 @@ impl Config {
             return senseless(
                 "serve.tls_certificate and serve.tls_key belong together: name both PEM files for HTTPS, or none for plain HTTP",
             );
+        }
+        // Less would not carry the handshake, or any picture.
+        if self.limits.session_packets < 50 || self.limits.session_kbps < 100 {
+            return senseless("limits.session_packets must be at least 50, limits.session_kbps at least 100");
         }
         self.broker.check()
     }

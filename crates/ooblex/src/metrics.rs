@@ -82,6 +82,7 @@ pub struct Metrics {
     keyframes_wanted: Counter,
     keyframes_asked: Counter,
     stray_datagrams: Counter,
+    refused_datagrams: Counter,
     unsent_datagrams: Counter,
     adaptations: Family<AdaptationLabel, Counter>,
     event_readers: Gauge,
@@ -147,6 +148,7 @@ impl Metrics {
             keyframes_wanted: Counter::default(),
             keyframes_asked: Counter::default(),
             stray_datagrams: Counter::default(),
+            refused_datagrams: Counter::default(),
             unsent_datagrams: Counter::default(),
             adaptations: Family::default(),
             event_readers: Gauge::default(),
@@ -186,6 +188,7 @@ impl Metrics {
         r.register("keyframes_wanted", "Keyframes that browsers asked for", self.keyframes_wanted.clone());
         r.register("keyframes_asked", "Keyframes that browsers were asked for", self.keyframes_asked.clone());
         r.register("datagrams_stray", "Datagrams that belonged to no session", self.stray_datagrams.clone());
+        r.register("datagrams_refused", "Datagrams beyond what their session may send", self.refused_datagrams.clone());
         r.register("datagrams_unsent", "Datagrams that the system did not take", self.unsent_datagrams.clone());
         r.register("adaptations", "Things that tracks gave up for want of CPU (down) or took back (up)", self.adaptations.clone());
         r.register("event_readers", "Readers of sessions' events over HTTP", self.event_readers.clone());
@@ -319,6 +322,10 @@ impl Metrics {
 
     pub(crate) fn on_keyframe_asked(&self) {
         self.keyframes_asked.inc();
+    }
+
+    pub(crate) fn on_refused_datagram(&self) {
+        self.refused_datagrams.inc();
     }
 
     pub(crate) fn on_stray_datagram(&self) {

@@ -47,6 +47,8 @@ pub enum ProblemKind {
     MethodNotAllowed,
     /// As many sessions as allowed are running.
     TooManySessions,
+    /// A session sends more than it may.
+    TooFast,
     /// As many readers of a session's events as allowed are there.
     TooManyReaders,
     /// No worker serves the effect now.
@@ -107,6 +109,7 @@ impl ProblemKind {
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
+            ProblemKind::TooFast => ("too-fast", "The session sends more than it may", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::TooManyReaders => ("too-many-readers", "The session has enough readers", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),

@@ -61,7 +61,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         "loaded in {:?}",
         started.elapsed()
     );
-    let (transport, media) = transport.run(sessions.clone(), metrics.clone())?;
+    let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone())?;
     let context = Arc::new(Context { broker: broker.clone(), catalogue, transport: transport.clone(), sessions, metrics, config });
     let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default() });
 

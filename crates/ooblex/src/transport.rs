@@ -11,15 +11,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use serde_json::Value;
 use str0m::Input;
 use str0m::net::{DatagramRecv, Protocol, Receive, Transmit};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use crate::allowance::{Allowance, Rates, Verdict};
 use crate::config;
-use crate::control::Goodbye;
+use crate::control::{self, Goodbye};
 use crate::metrics::Metrics;
+use crate::problem::{Problem, ProblemKind};
 use crate::session::{End, Session, SessionId};
 use crate::sessions::Sessions;
 use crate::stun;
@@ -128,15 +131,21 @@ impl Transport {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn run(self, sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> io::Result<(TransportHandle, JoinHandle<()>)> {
+    pub fn run(
+        self,
+        limits: &config::Limits,
+        sessions: Arc<Sessions>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<(TransportHandle, JoinHandle<()>)> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
+        let rates = Rates { packets: limits.session_packets, kbps: limits.session_kbps };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let candidates = self.candidates;
         let local = *candidates.first().ok_or_else(|| io::Error::other("no address to advertise"))?;
         let thread = std::thread::Builder::new().name("media".into()).spawn(move || {
             runtime.block_on(async {
                 match UdpSocket::from_std(self.socket) {
-                    Ok(socket) => MediaLoop::new(socket, local, candidates, sessions, metrics).run(receiver).await,
+                    Ok(socket) => MediaLoop::new(socket, local, candidates, rates, sessions, metrics).run(receiver).await,
                     Err(error) => error!(%error, "the media socket can not be used"),
                 }
             });
@@ -179,6 +188,8 @@ fn own_addresses(listen: IpAddr) -> io::Result<Vec<IpAddr>> {
 struct MediaLoop {
     socket: UdpSocket,
     is_v6: bool,
+    /// What each session may send.
+    rates: Rates,
     /// The local address that the endpoints know. Whatever address a datagram was sent to, it came to this socket.
     local: SocketAddr,
     /// The addresses that browsers are told.
@@ -197,15 +208,24 @@ struct Entry {
     ice_user: String,
     timer: Instant,
     addresses: Vec<SocketAddr>,
+    allowance: Allowance,
 }
 
 impl MediaLoop {
-    fn new(socket: UdpSocket, local: SocketAddr, candidates: Vec<SocketAddr>, registry: Arc<Sessions>, metrics: Arc<Metrics>) -> Self {
+    fn new(
+        socket: UdpSocket,
+        local: SocketAddr,
+        candidates: Vec<SocketAddr>,
+        rates: Rates,
+        registry: Arc<Sessions>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let is_v6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
         Self {
             socket,
             is_v6,
             local,
+            rates,
             candidates,
             sessions: HashMap::new(),
             by_address: HashMap::new(),
@@ -249,7 +269,16 @@ impl MediaLoop {
             Command::Add(mut session) => {
                 let (id, ice_user) = (session.id(), session.ice_user());
                 self.by_ice_user.insert(ice_user.clone(), id);
-                self.sessions.insert(id, Entry { session: *session, ice_user, timer: Instant::now(), addresses: Vec::new() });
+                self.sessions.insert(
+                    id,
+                    Entry {
+                        session: *session,
+                        ice_user,
+                        timer: Instant::now(),
+                        addresses: Vec::new(),
+                        allowance: Allowance::new(self.rates, Instant::now()),
+                    },
+                );
                 self.with_session(id, Session::on_timeout);
             }
             Command::Track(id, output) => self.with_session(id, |session, now, send| session.on_track(now, output, send)),
@@ -275,7 +304,27 @@ impl MediaLoop {
         if known != Some(id) {
             self.remember(source, id);
         }
-        self.with_session(id, |session, now, send| session.on_datagram(now, receive, send));
+        // Before anything is decrypted for it.
+        match self.sessions.get_mut(&id).map(|entry| entry.allowance.take(now, bytes.len())) {
+            Some(Verdict::Taken) => self.with_session(id, |session, now, send| session.on_datagram(now, receive, send)),
+            Some(Verdict::Refused) => self.metrics.on_refused_datagram(),
+            Some(Verdict::RefusedAndTold) => self.refuse(id),
+            None => {}
+        }
+    }
+
+    /// Tells a session that it sends too much.
+    fn refuse(&mut self, id: SessionId) {
+        self.metrics.on_refused_datagram();
+        let Rates { packets, kbps } = self.rates;
+        let detail = format!(
+            "the session sends more than the {packets} packets or {kbps} kbit/s allowed in a second, and the rest is dropped: lower the bitrate \
+             or the size of the picture, or raise limits.session_packets or limits.session_kbps"
+        );
+        debug!(session = %id, detail, "datagrams refused");
+        let text = control::error(&Value::Null, &Problem::new(ProblemKind::TooFast, detail));
+        let told = TrackOutput::Message { text, may_be_missed: true };
+        self.with_session(id, |session, now, send| session.on_track(now, told, send));
     }
 
     fn remember(&mut self, source: SocketAddr, id: SessionId) {

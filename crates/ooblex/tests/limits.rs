@@ -1,0 +1,32 @@
+//! What a session may send, and what it costs the others when it sends more.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Gateway, Player, play_together};
+use ooblex::client::Wish;
+
+#[test]
+fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {
+    let config = "[diagnostics]\neffects = true\n[limits]\nsession_packets = 100\n";
+    let gateway = Gateway::start(config, &["--workers", "1"]);
+    let wish = Wish { effect: Some("none".into()), paced: false, ..Wish::default() };
+    let mut modest = Player::new(&gateway, &wish);
+    // About eight packets for a picture, thirty pictures a second.
+    let mut greedy = Player::new(&gateway, &wish);
+    greedy.play_until(640, 480, "to be told", |player| {
+        player.heard(0, "error").iter().any(|error| error["problem"]["type"] == "urn:ooblex:problem:too-fast")
+    });
+    let problem = &greedy.heard(0, "error")[0]["problem"];
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(problem["status"] == 429 && detail.contains("100 packets") && detail.contains("limits.session_packets"), "{problem}");
+    assert!(gateway.metric("ooblex_datagrams_refused_total") > 0.0);
+    let refused = gateway.metric("ooblex_datagrams_refused_total");
+    play_together(std::slice::from_mut(&mut modest), (160, 120), 300, "thirty pictures", |players| {
+        players[0].of_sent_frames().count() >= 30
+    });
+    assert!(modest.heard(0, "error").is_empty(), "who sends little is told nothing");
+    assert_eq!(gateway.json("/api/sessions")["sessions"].as_array().unwrap().len(), 2, "and nobody is thrown out");
+    assert!(gateway.metric("ooblex_datagrams_refused_total") >= refused);
+    assert!(greedy.shown.is_sorted_by(|a, b| a.capture < b.capture));
+}
