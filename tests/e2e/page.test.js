@@ -89,6 +89,33 @@ for (const [name, options] of Object.entries({ desk: DESK, phone: PHONE })) {
   });
 }
 
+test('tiles show what effects do, and several effects go in a row', async () => {
+  const { page, errors } = await openLive(DESK, '?autostart&effect=grayscale');
+  await page.waitForFunction(() => {
+    const pictures = [...document.querySelectorAll('.tile img')];
+    return pictures.length && pictures.every(({ loading, complete, naturalWidth }) => loading === 'lazy' && (!complete || naturalWidth > 0)) && pictures.some(({ naturalWidth }) => naturalWidth > 0);
+  }, null, patience);
+  await page.getByRole('button', { name: 'Combine' }).click();
+  const choose = (title) => page.getByRole('checkbox', { name: title, exact: true }).locator('..').click();
+  const becomes = (effect) => page.waitForFunction((effect) => window.ooblex.session.effect === effect, effect, patience);
+  await choose('Mirror');
+  await becomes('grayscale+mirror');
+  await choose('Vignette');
+  await becomes('grayscale+mirror+vignette');
+  await advances(page);
+  await choose('Grayscale');
+  await becomes('mirror+vignette');
+  // It paints from the camera's picture, so it must come first; said in words, and nothing changes.
+  await choose('Style transfer');
+  await page.waitForFunction(() => /style_transfer|Style transfer/.test(document.querySelector('#notice').textContent), null, patience);
+  assert.equal(await page.evaluate(() => window.ooblex.session.effect), 'mirror+vignette');
+  await page.getByRole('button', { name: 'Combine' }).click();
+  await becomes('mirror');
+  await advances(page);
+  assert.deepEqual(errors, []);
+  await leave(page);
+});
+
 test('it can be used with the keyboard alone: effect, settings, before and after', async () => {
   const { page, errors } = await openLive(DESK, '?autostart&effect=background_blur');
   await page.getByRole('radio', { name: 'Background blur', exact: true }).focus();

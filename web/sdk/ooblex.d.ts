@@ -107,6 +107,8 @@ export interface Effect {
 
 export interface EffectList {
   effects: Effect[];
+  /** Most effects that a chain such as `background_blur+sepia` may have. */
+  chains?: number;
   /** What runs the models, such as `ONNX Runtime 1.32.0`; null when they run in other processes. */
   backend: string | null;
   /** What they run on, such as `cpu`; null when they run in other processes. */

@@ -122,6 +122,7 @@ async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
     for (described, effect) in effects.as_array_mut().into_iter().flatten().zip(catalogue.effects()) {
         let service = if effect.needs_worker() { broker.service(&effect.name()) } else { Service::Served };
         described["available"] = json!(service == Service::Served);
+        described["thumbnail"] = json!(format!("api/effects/{}/thumbnail.png", effect.name()));
         described["workers"] = json!(capacity.serving.get(&effect.name()).copied().unwrap_or(0));
         match service {
             Service::Served => {}
@@ -135,6 +136,7 @@ async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
     let kind = if config.broker.is_shared() { "redis" } else { "local" };
     let body = json!({
         "effects": effects,
+        "chains": ooblex_effects::Chain::MOST,
         "broker": {"kind": kind, "connected": health.connected, "trouble": health.trouble},
         "workers": capacity.workers,
         "devices": devices,
@@ -158,7 +160,7 @@ async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): Path<String>
     let settings = catalogue.settings(Some(&name), &Value::Null)?;
     let making = tokio::task::spawn_blocking(move || gateway.thumbnails.png(&gateway.context.config, &settings));
     match making.await {
-        Ok(Ok(png)) => Ok(([(header::CONTENT_TYPE, "image/png")], png.to_vec()).into_response()),
+        Ok(Ok(png)) => Ok(([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "max-age=3600")], png.to_vec()).into_response()),
         Ok(Err(error)) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: {error:#}"))),
         Err(_) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: its effect panicked"))),
     }
@@ -251,6 +253,8 @@ async fn headers(State(gateway): State<Arc<Gateway>>, request: axum::extract::Re
     let origin = origin.filter(|origin| allowed.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes()));
     let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
+    // What may be kept says so itself.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
     let mut set = |name, value| _ = headers.insert(name, HeaderValue::from_static(value));
     set(
         header::CONTENT_SECURITY_POLICY,
@@ -258,7 +262,6 @@ async fn headers(State(gateway): State<Arc<Gateway>>, request: axum::extract::Re
     );
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::REFERRER_POLICY, "no-referrer");
-    set(header::CACHE_CONTROL, "no-cache");
     set(header::VARY, "origin");
     if let Some(origin) = origin {
         set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, DELETE");
