@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Gateway, Player, play_together};
+use common::{Gateway, PLENTY, Player, play_together};
 use ooblex::client::Wish;
 
 #[test]
@@ -11,6 +11,7 @@ fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {
     let config = "[diagnostics]\neffects = true\n[limits]\nsession_packets = 100\n";
     let gateway = Gateway::start(config, &["--workers", "1"]);
     let wish = Wish { effect: Some("none".into()), paced: false, ..Wish::default() };
+    // A picture of its is one packet.
     let mut modest = Player::new(&gateway, &wish);
     // About eight packets for a picture, thirty pictures a second.
     let mut greedy = Player::new(&gateway, &wish);
@@ -22,7 +23,7 @@ fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {
     assert!(problem["status"] == 429 && detail.contains("100 packets") && detail.contains("limits.session_packets"), "{problem}");
     assert!(gateway.metric("ooblex_datagrams_refused_total") > 0.0);
     let refused = gateway.metric("ooblex_datagrams_refused_total");
-    play_together(std::slice::from_mut(&mut modest), (160, 120), 300, "thirty pictures", |players| {
+    play_together(std::slice::from_mut(&mut modest), (64, 48), PLENTY, "thirty pictures", |players| {
         players[0].of_sent_frames().count() >= 30
     });
     assert!(modest.heard(0, "error").is_empty(), "who sends little is told nothing");
