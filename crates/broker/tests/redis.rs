@@ -10,7 +10,7 @@ use common::{RedisServer, analysis, eventually, gateway, job, next, open, test};
 use ooblex_broker::Service;
 use ooblex_pipeline::{Completion, EffectName, FrameSeq, Job, Outcome};
 use redis::Value;
-const QUEUE: &[u8] = b"ooblex:v1:frames_to_process:test";
+const QUEUE: &[u8] = b"ooblex:v2:frames_to_process:test";
 
 #[test]
 fn lost_turn_is_queued_again_with_the_next_frame_although_the_slot_is_never_empty() {
@@ -122,8 +122,8 @@ fn bytes_of_other_people_stop_nothing() {
     for turn in [&b"noise"[..], b"", b"0:0", &[0xff; 40]] {
         server.command(&[b"LPUSH", QUEUE, turn]);
     }
-    server.command(&[b"SET", b"ooblex:v1:frame:test:0:0", b"garbage"]);
-    server.command(&[b"RPUSH", b"ooblex:v1:frame:test:noise", b"a list where a frame belongs"]);
+    server.command(&[b"SET", b"ooblex:v2:frame:test:0:0", b"garbage"]);
+    server.command(&[b"RPUSH", b"ooblex:v2:frame:test:noise", b"a list where a frame belongs"]);
     let seat = broker.join(&[test()]);
     let taken = seat.take().unwrap();
     assert_eq!(taken.job().seq, FrameSeq(0));
@@ -143,7 +143,7 @@ fn bytes_of_other_people_stop_nothing() {
     assert!(matches!(next(&completions), Completion { seq: FrameSeq(2), .. }));
 
     // Noise among the results, and something that is no list where they belong.
-    let results = gateway_of(&server).replace("gateway:", "v1:processed_frames:");
+    let results = gateway_of(&server).replace("gateway:", "v2:processed_frames:");
     server.command(&[b"RPUSH", results.as_bytes(), b"noise", b"OB\x01R\xff\xff", b""]);
     eventually("the noise to be seen", || malformed() == 5);
     server.command(&[b"SET", results.as_bytes(), b"noise"]);

@@ -180,12 +180,12 @@ fn noise_in_redis_is_counted_and_stops_nothing() {
         // Slots are emptied as soon as they are filled, so noise is put where a turn leads to.
         let gateways = redis.keys(0, "ooblex:gateway:*");
         let turn = format!("{}:{:016x}", gateways[0].rsplit(':').next().unwrap(), 0xabcd_u64 + round);
-        let results = format!("ooblex:v1:processed_frames:{}", gateways[0].rsplit(':').next().unwrap());
+        let results = format!("ooblex:v2:processed_frames:{}", gateways[0].rsplit(':').next().unwrap());
         let (): () = redis::pipe()
-            .set(format!("ooblex:v1:frame:delay:{turn}"), &bytes)
-            .rpush("ooblex:v1:frames_to_process:delay", &turn)
-            .rpush("ooblex:v1:frames_to_process:delay", &bytes)
-            .rpush("ooblex:v1:frames_to_process:delay", "nobody:nothing")
+            .set(format!("ooblex:v2:frame:delay:{turn}"), &bytes)
+            .rpush("ooblex:v2:frames_to_process:delay", &turn)
+            .rpush("ooblex:v2:frames_to_process:delay", &bytes)
+            .rpush("ooblex:v2:frames_to_process:delay", "nobody:nothing")
             .rpush(&results, &bytes)
             .publish("ooblex:announcements:0", &bytes)
             .set("ooblex:worker:00000000000000bb", &bytes)
@@ -208,7 +208,7 @@ fn keys_of_the_wrong_type_are_put_right() {
     player.play_until_processed(10, 300);
     let gateways = redis.keys(0, "ooblex:gateway:*");
     let id = gateways[0].rsplit(':').next().unwrap();
-    for key in ["ooblex:v1:frames_to_process:delay".to_string(), format!("ooblex:v1:processed_frames:{id}")] {
+    for key in ["ooblex:v2:frames_to_process:delay".to_string(), format!("ooblex:v2:processed_frames:{id}")] {
         redis.command(&["SET", &key, "not a list"]);
         player.play_until_processed(10, 3 * TWO_SECONDS);
     }
@@ -225,7 +225,7 @@ fn a_turn_that_was_lost_is_queued_again() {
     let mut player = delayed(&gateway, 20);
     player.play_until_processed(10, 300);
     for _ in 0..10 {
-        redis.command(&["DEL", "ooblex:v1:frames_to_process:delay"]);
+        redis.command(&["DEL", "ooblex:v2:frames_to_process:delay"]);
         player.play_until_processed(3, TWO_SECONDS);
     }
     player.assert_sound();

@@ -40,23 +40,18 @@ fn an_encoder_hurries_while_frames_are_missed_and_takes_its_time_again() {
 
 #[test]
 fn models_get_smaller_pictures_after_the_encoder_hurries() {
-    let config = "[inference]\nthreads_per_frame = 1\n";
-    let gateway = Gateway::start(config, &["--workers", "1"]);
+    let gateway = Gateway::start("[diagnostics]\neffects = true\n", &["--workers", "1"]);
+    // The other session keeps the worker busy, on any machine: a frame in three tenths of a second is left for this one.
     let wish = Wish { effect: Some("style_transfer".into()), ..Wish::default() };
-    let mut players: Vec<_> = (0..3).map(|_| Player::new(&gateway, &wish)).collect();
+    let mut players = [Player::new(&gateway, &wish), delayed(&gateway, 300)];
     let mut first = None;
-    play_together(&mut players, (320, 240), PLENTY, "smaller inputs for all", |players| {
-        for player in players {
-            first = first.or(state(player).filter(|(_, pixels)| *pixels > 0).map(|(_, pixels)| pixels));
-            if let (Some((speed, pixels)), Some(first)) = (state(player), first)
-                && pixels < first
-            {
-                assert_eq!(speed, "hurried", "the encoder comes first");
-            }
-        }
-        first.is_some_and(|first| players.iter().all(|player| state(player).is_some_and(|(_, pixels)| 0 < pixels && pixels < first)))
+    play_together(&mut players, (320, 240), PLENTY, "smaller inputs", |players| {
+        let Some((speed, pixels)) = state(&players[0]).filter(|(_, pixels)| *pixels > 0) else { return false };
+        let is_smaller = pixels < *first.get_or_insert(pixels);
+        assert!(!is_smaller || speed == "hurried", "the encoder comes first");
+        is_smaller
     });
-    assert!(steps(&gateway, "model_resolution", "down") >= 3.0);
+    assert!(steps(&gateway, "model_resolution", "down") >= 1.0);
 }
 
 #[test]
