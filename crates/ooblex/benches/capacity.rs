@@ -151,10 +151,10 @@ impl Bench {
         let (least, most) = (fps.iter().copied().fold(f64::INFINITY, f64::min), fps.iter().copied().fold(0.0, f64::max));
         let back =
             after["series"].as_array().into_iter().flatten().position(|second| number(&second["fps_processed"]) >= ENOUGH * FPS as f64);
+        let at_knee = knee["figures"]["latency_ms"]["p95"].as_f64().map_or(String::new(), |ms| format!(" (at the knee {ms:.1} ms)"));
         println!(
-            "{effect}: {sessions} sessions for {seconds} s: p95 of a second {first:.1} ms in the first fifth, {last:.1} ms in the last, {:.1} ms of all (at the knee {:.1} ms); {least:.1} to {most:.1} frames a second each; order errors {}, raw {}; all frames again {} s after",
+            "{effect}: {sessions} sessions for {seconds} s: p95 of a second {first:.1} ms in the first fifth, {last:.1} ms in the last, {:.1} ms of all{at_knee}; {least:.1} to {most:.1} frames a second each; order errors {}, raw {}; all frames again {} s after",
             number(&loaded["latency_ms"]["p95"]),
-            number(&knee["figures"]["latency_ms"]["p95"]),
             loaded["order_errors"],
             loaded["raw_leaks"],
             back.map_or("more than 10".into(), |seconds| (seconds + 1).to_string()),
