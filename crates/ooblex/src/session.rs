@@ -131,10 +131,10 @@ impl SetUp {
     pub fn explain(self) -> &'static str {
         match self {
             SetUp::Answered => {
-                "no packet of the browser has come to the media port: it is closed by a firewall, not published by the container, or                  media.advertise does not name an address by which browsers reach this machine"
+                "no packet of the browser has come to the media port: it is closed by a firewall, not published by the container, or media.advertise does not name an address by which browsers reach this machine"
             }
             SetUp::Heard => {
-                "packets of the browser come, and our answers do not reach it: look for a firewall that lets UDP in and not out, or an                  address in media.advertise that is another machine's"
+                "packets of the browser come, and our answers do not reach it: look for a firewall that lets UDP in and not out, or an address in media.advertise that is another machine's"
             }
             SetUp::Reached => {
                 "the browser is reached, and no keys were agreed on (DTLS): the network may drop large UDP packets, see its MTU"
