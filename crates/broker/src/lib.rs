@@ -208,6 +208,14 @@ enum Seat {
 }
 
 impl WorkerSeat {
+    /// From now on the worker serves these effects instead: another thread may say so while it waits or works.
+    pub fn serve(&self, effects: &[EffectName]) {
+        match &self.0 {
+            Seat::Local(seat) => seat.serve(effects),
+            Seat::Redis(seat) => seat.serve(effects),
+        }
+    }
+
     /// Waits for a job. `None` once the broker is closed.
     pub fn take(&self) -> Option<TakenJob> {
         let (job, queued, hand) = match &self.0 {

@@ -84,12 +84,14 @@ impl Local {
         self.work.notify_all();
     }
 
-    fn take(&self, effects: &[EffectName]) -> Option<Job> {
+    fn take(&self, effects: &Mutex<Vec<EffectName>>) -> Option<Job> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
+            // Others may come to be served while it waits.
+            let effects = effects.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match state.slots.take_if(|job| effects.contains(&job.effect)) {
                 Some(job) if job.deadline > Instant::now() => {
                     state.taken += 1;
@@ -114,15 +116,20 @@ impl Local {
         self.tell_all(state);
     }
 
+    fn change(&self, before: &[EffectName], now: &[EffectName]) {
+        let mut state = self.lock();
+        for effect in now {
+            *state.serving.entry(effect.clone()).or_default() += 1;
+        }
+        state.forget(before);
+        self.work.notify_all();
+        self.tell_all(state);
+    }
+
     fn leave(&self, effects: &[EffectName]) {
         let mut state = self.lock();
         state.workers -= 1;
-        for effect in effects {
-            if let Some(workers) = state.serving.get_mut(effect) {
-                *workers -= 1;
-            }
-        }
-        state.serving.retain(|_, workers| *workers > 0);
+        state.forget(effects);
         self.tell_all(state);
     }
 
@@ -148,16 +155,33 @@ impl Local {
     }
 }
 
+impl State {
+    /// One worker less serves these effects.
+    fn forget(&mut self, effects: &[EffectName]) {
+        for effect in effects {
+            if let Some(workers) = self.serving.get_mut(effect) {
+                *workers -= 1;
+            }
+        }
+        self.serving.retain(|_, workers| *workers > 0);
+    }
+}
+
 /// A worker's place.
 pub(crate) struct Seat {
     local: Arc<Local>,
-    effects: Vec<EffectName>,
+    effects: Mutex<Vec<EffectName>>,
 }
 
 impl Seat {
     pub(crate) fn new(local: Arc<Local>, effects: &[EffectName]) -> Self {
         local.join(effects);
-        Self { local, effects: effects.to_vec() }
+        Self { local, effects: Mutex::new(effects.to_vec()) }
+    }
+
+    pub(crate) fn serve(&self, effects: &[EffectName]) {
+        let before = std::mem::replace(&mut *self.effects.lock().unwrap_or_else(PoisonError::into_inner), effects.to_vec());
+        self.local.change(&before, effects);
     }
 
     pub(crate) fn take(&self) -> Option<Job> {
@@ -171,6 +195,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.local.leave(&self.effects);
+        let effects = self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.local.leave(&effects);
     }
 }

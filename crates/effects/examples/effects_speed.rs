@@ -93,6 +93,9 @@ fn numbers(analysis: Analysis) -> Vec<f32> {
         Analysis::Mask(mask) => mask.probability.into_iter().map(f32::from).collect(),
         Analysis::Faces(faces) => faces.into_iter().flat_map(of_face).collect(),
         Analysis::Picture(picture) => picture.data.into_iter().map(f32::from).collect(),
+        Analysis::Things(things) => {
+            things.into_iter().flat_map(|thing| [thing.score].into_iter().chain(thing.rect.into_iter().flatten())).collect()
+        }
         Analysis::Meshes(meshes) => {
             meshes.into_iter().flat_map(|mesh| of_face(mesh.face).chain(mesh.points.into_iter().flatten()).collect::<Vec<_>>()).collect()
         }

@@ -36,6 +36,8 @@ pub enum Analysis {
     Picture(Rgb),
     /// The faces that were found with the meshes that lie on them, best first.
     Meshes(Vec<FaceMesh>),
+    /// Things of any kind that were found, or labels of the whole frame, best first.
+    Things(Vec<Thing>),
 }
 
 impl Analysis {
@@ -46,6 +48,7 @@ impl Analysis {
             Analysis::Faces(_) => "faces",
             Analysis::Picture(_) => "a picture",
             Analysis::Meshes(_) => "meshes",
+            Analysis::Things(_) => "things",
         }
     }
 }
@@ -71,6 +74,17 @@ pub struct Face {
     pub rect: [f32; 4],
     /// Right eye, left eye, nose, mouth, right ear, left ear (the person's right and left), each x, y.
     pub keypoints: [[f32; 2]; 6],
+}
+
+/// One thing that was found, or a label of the whole frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Thing {
+    /// Its number among the classes of the model; the effect knows their names.
+    pub class: u32,
+    /// 0..=1.
+    pub score: f32,
+    /// Left, top, right, bottom in coordinates of the frame, as of a [`Face`]; `None` for a label of the whole frame.
+    pub rect: Option<[f32; 4]>,
 }
 
 /// A face with the mesh that lies on it.

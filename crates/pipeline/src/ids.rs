@@ -23,6 +23,11 @@ impl EffectName {
         Self(name.into())
     }
 
+    /// The name without what tells versions apart in the names of queues: of `glow@1f2e3d4c` it is `glow`.
+    pub fn without_version(&self) -> &str {
+        self.0.split('@').next().unwrap_or_default()
+    }
+
     /// The name as it is written in requests.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -13,7 +13,7 @@ mod sampler;
 mod slots;
 mod track;
 
-pub use analysis::{Analysis, Face, FaceMesh, Mask, ModelInput, Rgb};
+pub use analysis::{Analysis, Face, FaceMesh, Mask, ModelInput, Rgb, Thing};
 pub use drop_reason::{DropReason, FrameCounts};
 pub use frame::{EncodedFrame, I420, MediaTime, VideoCodec};
 pub use ids::{EffectName, FrameSeq, TrackId};

@@ -34,6 +34,11 @@ impl Crew {
         self.next
     }
 
+    /// The worker serves other effects than before.
+    pub(super) fn on_serve(&mut self, seat: u64, effects: &[EffectName]) {
+        self.seats.insert(seat, effects.to_vec());
+    }
+
     pub(super) fn on_leave(&mut self, seat: u64) {
         self.seats.remove(&seat);
     }

@@ -22,7 +22,7 @@ const MAX_RESULTS: i64 = 1024;
 pub(crate) struct Seat {
     redis: Arc<Redis>,
     number: u64,
-    effects: Vec<EffectName>,
+    effects: Mutex<Vec<EffectName>>,
     lane: Arc<Lane>,
 }
 
@@ -55,7 +55,17 @@ impl Seat {
     pub(crate) fn new(redis: Arc<Redis>, effects: &[EffectName]) -> Self {
         let number = redis.shared.crew().on_join(effects);
         redis.shared.ring();
-        Self { redis, number, effects: effects.to_vec(), lane: Arc::new(Lane(Mutex::default())) }
+        Self { redis, number, effects: Mutex::new(effects.to_vec()), lane: Arc::new(Lane(Mutex::default())) }
+    }
+
+    pub(crate) fn serve(&self, effects: &[EffectName]) {
+        *self.effects.lock().unwrap_or_else(PoisonError::into_inner) = effects.to_vec();
+        self.redis.shared.crew().on_serve(self.number, effects);
+        self.redis.shared.ring();
+    }
+
+    fn effects(&self) -> Vec<EffectName> {
+        self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn take(&self) -> Option<(Job, Hand)> {
@@ -86,8 +96,9 @@ impl Seat {
     /// Takes a frame if one waits; otherwise waits a while for a turn.
     fn ask(&self, lane: &mut State) -> Result<Option<Found>, Fault> {
         let shared = &self.redis.shared;
-        lane.first = (lane.first + 1) % self.effects.len().max(1);
-        let effects: Vec<_> = self.effects[lane.first..].iter().chain(&self.effects[..lane.first]).collect();
+        let mut effects = self.effects();
+        lane.first = (lane.first + 1) % effects.len().max(1);
+        effects.rotate_left(lane.first);
         let line = match &mut lane.line {
             Some(line) => line,
             none => {
@@ -140,7 +151,7 @@ impl Seat {
             complain(&"its turn names no gateway");
             return None;
         };
-        if !self.effects.contains(&job.effect) {
+        if !self.effects().contains(&job.effect) {
             complain(&"it lies in the queue of another effect");
             return None;
         }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ooblex_pipeline::{Analysis, EffectName, Face, FaceMesh, FrameSeq, Job, ModelInput, Outcome, Rgb, TrackId};
+use ooblex_pipeline::{Analysis, EffectName, Face, FaceMesh, FrameSeq, Job, ModelInput, Outcome, Rgb, Thing, TrackId};
 use serde::{Deserialize, Serialize};
 
 /// Counts up whenever the fields of a job or a result change.
@@ -116,6 +116,10 @@ pub(super) fn decode_result(bytes: &[u8]) -> Result<WireResult, WireError> {
             let finite = |mesh: &FaceMesh| is_finite(&mesh.face) && mesh.points.iter().flatten().all(|number| number.is_finite());
             check(meshes.iter().all(finite), "a mesh with a number that is not finite")?;
         }
+        Ok(Analysis::Things(things)) => {
+            let finite = |thing: &Thing| thing.score.is_finite() && thing.rect.iter().flatten().all(|number| number.is_finite());
+            check(things.iter().all(finite), "a thing with a number that is not finite")?;
+        }
         Err(reason) => check(reason.len() <= 4 * MAX_REASON, "a long reason")?,
     }
     Ok(result)
@@ -161,6 +165,7 @@ fn size(analysis: &Analysis) -> usize {
         Analysis::Picture(picture) => picture.data.len(),
         Analysis::Faces(faces) => faces.len() * 80,
         Analysis::Meshes(meshes) => meshes.len() * (80 + 12 * FaceMesh::POINTS),
+        Analysis::Things(things) => things.len() * 32,
     }
 }
 
@@ -188,6 +193,10 @@ mod tests {
             Analysis::Faces(vec![face.clone(), face.clone()]),
             Analysis::Picture(Rgb { width: 4, height: 5, data: vec![3; 60] }),
             Analysis::Meshes(vec![FaceMesh { face: face.clone(), points: vec![[0.1, 0.2, -0.3]; 468] }, FaceMesh { face, points: vec![] }]),
+            Analysis::Things(vec![
+                Thing { class: 3, score: 0.5, rect: Some([0.1, 0.2, 0.3, 0.4]) },
+                Thing { class: 0, score: 0.4, rect: None },
+            ]),
         ];
         let analysed = |analysis| Outcome::Analysed { analysis, queued: Duration::ZERO, analysing: Duration::ZERO };
         analyses.map(analysed).into_iter().chain([Outcome::Failed { reason: "NaN".into() }]).collect()
@@ -266,6 +275,10 @@ mod tests {
             let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).unwrap_err();
             assert!(refused.to_string().contains("a mesh with"), "{refused}");
         }
+        let things = vec![Thing { class: 0, score: 0.5, rect: Some([0.0, f32::NAN, 0.0, 0.0]) }];
+        let outcome = Outcome::Analysed { analysis: Analysis::Things(things), queued: Duration::ZERO, analysing: Duration::ZERO };
+        let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).unwrap_err();
+        assert!(refused.to_string().contains("a thing with"), "{refused}");
     }
 
     /// Cut, spliced and flipped bytes are refused or read, never a panic and never memory beyond what came.

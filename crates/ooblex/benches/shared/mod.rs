@@ -33,6 +33,7 @@ impl Payload {
             Analysis::Mask(mask) => mask.probability.len(),
             Analysis::Picture(picture) => picture.data.len(),
             Analysis::Faces(faces) => faces.len() * std::mem::size_of::<ooblex_pipeline::Face>(),
+            Analysis::Things(things) => things.len() * std::mem::size_of::<ooblex_pipeline::Thing>(),
             Analysis::Meshes(meshes) => {
                 meshes.len() * (std::mem::size_of::<ooblex_pipeline::Face>() + 12 * ooblex_pipeline::FaceMesh::POINTS)
             }
