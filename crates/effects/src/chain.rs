@@ -136,6 +136,14 @@ impl Chain {
         self.name.clone()
     }
 
+    /// The same, told apart from other versions of its effects: what was prepared and painted by one is not of use to another.
+    pub fn version(&self) -> EffectName {
+        match &self.parts[..] {
+            [only] => only.queue(),
+            parts => EffectName::new(parts.iter().map(|part| part.queue().to_string()).collect::<Vec<_>>().join("+")),
+        }
+    }
+
     /// What metrics call it: the name of a single effect, and one word for all chains, of which there are too many.
     pub fn label(&self) -> EffectName {
         if self.parts.len() == 1 { self.name.clone() } else { EffectName::new(Self::LABEL) }

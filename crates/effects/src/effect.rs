@@ -1,5 +1,7 @@
 //! What an effect is: a stateless half that any worker runs, and a half with the state of one track that runs at the gateway.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};
@@ -14,16 +16,32 @@ pub trait Effect: Send + Sync {
     fn name(&self) -> EffectName;
 
     /// The name for people.
-    fn title(&self) -> &'static str;
+    fn title(&self) -> &str;
 
     /// One sentence for people: what the viewer sees.
-    fn description(&self) -> &'static str;
+    fn description(&self) -> &str;
 
     /// What can be set, with types, ranges and defaults.
     fn parameters(&self) -> &[Parameter];
 
     /// The models that `analyse` runs.
     fn models(&self) -> &[&'static ModelSpec];
+
+    /// The name under which its frames wait for workers: that of the effect, with what tells versions of it apart where there can be
+    /// several, so that a worker gets only frames that were prepared as it analyses them.
+    fn queue(&self) -> EffectName {
+        self.name()
+    }
+
+    /// The folder that it was read from; `None` for those of the program.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
+    /// The bytes of one of its models, already checked, where they are not in the [`ModelStore`](crate::ModelStore).
+    fn model_bytes(&self, _model: &ModelSpec) -> Option<Arc<[u8]>> {
+        None
+    }
 
     /// Whether frames go to a worker at all. Those of an effect that needs none are composed from the frame alone and never queued.
     /// Effects with models need one; an effect whose `analyse` is of use without a model says so here.

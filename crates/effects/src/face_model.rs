@@ -144,7 +144,7 @@ pub(crate) fn in_frame(face: Face, [left, top, width, height]: [f32; 4]) -> Face
 }
 
 /// Where a frame of this size lies in the model's input: left, top, width, height.
-fn letterbox(width: u32, height: u32, into: [u32; 2]) -> [u32; 4] {
+pub(crate) fn letterbox(width: u32, height: u32, into: [u32; 2]) -> [u32; 4] {
     let [most_width, most_height] = into;
     let scale = (f64::from(most_width) / f64::from(width)).min(f64::from(most_height) / f64::from(height));
     let inner_width = ((f64::from(width) * scale).round() as u32).clamp(1, most_width);

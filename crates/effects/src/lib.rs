@@ -22,6 +22,7 @@ mod list;
 mod matte;
 mod model;
 mod none;
+mod own;
 mod parameters;
 mod person;
 mod pixels;
@@ -38,5 +39,6 @@ pub use model::{
     Backend, Device, DeviceError, Extent, Input, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime, RuntimeError,
     Tensor, TensorSpec,
 };
+pub use own::{OwnEffect, OwnError, OwnLimits, OwnSet, Place, Refused, Trial};
 pub use parameters::{Kind, Parameter, ParameterError, Parameters, schema};
 pub use pixels::{BadPicture, i420_from_rgb, rgb_from_i420};

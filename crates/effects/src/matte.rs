@@ -109,10 +109,13 @@ pub(crate) fn mask_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>) 
         Some(other) => return Err(refused(other.kind())),
         None => return Err(refused("a frame without its mask")),
     };
+    if check_mask(mask) { Ok(mask) } else { Err(refused("a mask whose bytes do not match its size")) }
+}
+
+/// Whether a mask's size is one, and that of its bytes.
+pub(crate) fn check_mask(mask: &Mask) -> bool {
     let sides = 1..=I420::MAX_SIDE;
-    let fits =
-        sides.contains(&mask.width) && sides.contains(&mask.height) && mask.probability.len() == mask.width as usize * mask.height as usize;
-    if fits { Ok(mask) } else { Err(refused("a mask whose bytes do not match its size")) }
+    sides.contains(&mask.width) && sides.contains(&mask.height) && mask.probability.len() == mask.width as usize * mask.height as usize
 }
 
 /// From a probability to an opacity, in bytes.

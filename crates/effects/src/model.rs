@@ -201,11 +201,14 @@ impl Models {
     /// On the first model whose file is wrong, that does not run, or of which the chosen device runs nothing.
     pub fn load(runtime: &Runtime, store: &ModelStore, effects: &[Arc<dyn Effect>]) -> Result<Self, LoadError> {
         let mut models = Self(Vec::new());
-        for spec in effects.iter().flat_map(|effect| effect.models()) {
+        for (effect, spec) in effects.iter().flat_map(|effect| effect.models().iter().map(move |spec| (effect, *spec))) {
             if models.0.iter().any(|(loaded, _)| loaded.name == spec.name) {
                 continue;
             }
-            let model = runtime.open(spec, &store.bytes(spec)?)?;
+            let model = match effect.model_bytes(spec) {
+                Some(bytes) => runtime.open(spec, &bytes)?,
+                None => runtime.open(spec, &store.bytes(spec)?)?,
+            };
             models.0.push((spec, model));
             models.warm_up(spec)?;
         }
@@ -218,7 +221,8 @@ impl Models {
     /// When the model is not loaded, a shape is wrong, the backend fails, or a value is not finite.
     pub fn run(&mut self, spec: &'static ModelSpec, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
         let model = spec.name;
-        let Some((_, loaded)) = self.0.iter_mut().find(|(loaded, _)| loaded.name == model) else {
+        // Two versions of one's own model may be loaded under one name.
+        let Some((_, loaded)) = self.0.iter_mut().find(|(loaded, _)| std::ptr::eq(*loaded, spec)) else {
             return Err(RunError::Missing { model });
         };
         if inputs.len() != spec.inputs.len() {
@@ -241,6 +245,13 @@ impl Models {
             }
         }
         Ok(outputs)
+    }
+
+    /// Takes over what was loaded in addition, and lets go of what none of `effects` needs.
+    pub fn take_over(&mut self, fresh: Models, effects: &[Arc<dyn Effect>]) {
+        let needed = |spec: &ModelSpec| effects.iter().any(|effect| effect.models().iter().any(|needed| std::ptr::eq(*needed, spec)));
+        self.0.retain(|(spec, _)| needed(spec) && !fresh.0.iter().any(|(new, _)| std::ptr::eq(*new, *spec)));
+        self.0.extend(fresh.0.into_iter().filter(|(spec, _)| needed(spec)));
     }
 
     /// The names of the loaded models.
@@ -287,6 +298,14 @@ impl TensorSpec {
 }
 
 impl Extent {
+    /// The size, if it is always the same.
+    pub(crate) fn fixed(&self) -> Option<usize> {
+        match self {
+            Extent::Fixed(size) => Some(*size),
+            Extent::Free(_) => None,
+        }
+    }
+
     fn describe(&self, sizes: &Sizes) -> String {
         match self {
             Extent::Fixed(size) => size.to_string(),

@@ -1,0 +1,244 @@
+//! Effects of one's own: folders with an `effect.toml` and an ONNX file, read while the program runs (`docs/own-effect.md`).
+//!
+//! `toml` is what can be written, `declaration` what it means, `graph` what the model says of itself, `fit` whether the two go together,
+//! `decode` what is made of tensors, `painter` what is seen, `effect` all of it as an [`Effect`](crate::Effect). Where the folders are, when they are
+//! read, and in what process a model is tried before it is served, is not known here.
+
+mod declaration;
+mod decode;
+mod effect;
+mod error;
+mod fit;
+mod graph;
+mod kept;
+mod painter;
+mod settings;
+mod shape;
+mod toml;
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ooblex_pipeline::EffectName;
+use sha2::{Digest, Sha256};
+
+pub use effect::{OwnEffect, Trial};
+pub use error::{OwnError, Place};
+
+use crate::effect::Effect as _;
+use crate::model::{ModelSpec, TensorSpec};
+use declaration::{Declaration, LabelSource, MAX_LABELS, Output};
+use effect::Form;
+use graph::Graph;
+
+/// The file that makes a folder an effect.
+const DECLARATION: &str = "effect.toml";
+/// Bytes of a declaration, and of a file of labels, at most.
+const MAX_TEXT: u64 = 256 * 1024;
+
+/// What is not read.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnLimits {
+    /// Bytes of a model's file at most.
+    pub model_bytes: u64,
+    /// Folders that are looked at.
+    pub effects: usize,
+}
+
+/// What stands in a folder of effects.
+#[derive(Default)]
+pub struct OwnSet {
+    /// Those that can be used, by the names of their folders.
+    pub effects: Vec<Arc<OwnEffect>>,
+    /// Those that can not, and why.
+    pub refused: Vec<Refused>,
+}
+
+/// A folder that is no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The folder's own name.
+    pub folder: String,
+    /// What is wrong with it, where, and the mend.
+    pub reason: String,
+}
+
+impl OwnSet {
+    /// Reads all folders in `root`, in the order of their names; files and folders that begin with a dot are no effects. Without `root`
+    /// there is none. `taken`: names that no effect of one's own may have.
+    pub fn read(root: &Path, limits: OwnLimits, taken: &[EffectName]) -> Self {
+        let mut set = Self::default();
+        let mut folders = match fs::read_dir(root) {
+            Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| is_candidate(path)).collect::<Vec<_>>(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return set,
+            Err(error) => {
+                set.refuse(root, format!("{}: the folder of effects can not be read ({error}): mend its permissions", root.display()));
+                return set;
+            }
+        };
+        folders.sort();
+        for (number, folder) in folders.iter().enumerate() {
+            if number >= limits.effects {
+                set.refuse(
+                    folder,
+                    format!("{}: {} effects are allowed: raise own_effects.most, or take one away", folder.display(), limits.effects),
+                );
+                continue;
+            }
+            let read = inside(root, folder).and_then(|()| OwnEffect::read(folder, limits));
+            match read {
+                Ok(effect) => match set.collision(&effect, taken) {
+                    None => set.effects.push(Arc::new(effect)),
+                    Some(reason) => set.refuse(folder, reason),
+                },
+                Err(error) => set.refuse(folder, error.to_string()),
+            }
+        }
+        set
+    }
+
+    fn refuse(&mut self, folder: &Path, reason: String) {
+        let folder = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
+        self.refused.push(Refused { folder, reason });
+    }
+
+    fn collision(&self, effect: &OwnEffect, taken: &[EffectName]) -> Option<String> {
+        let (name, place) = (effect.name(), effect.name_place());
+        if taken.contains(&name) {
+            return Some(format!("{place}: name = \"{name}\" is that of an effect of the program: choose another"));
+        }
+        let other = self.effects.iter().find(|other| other.name() == name)?;
+        Some(format!("{place}: name = \"{name}\" is also that of {}: choose another", other.name_place()))
+    }
+}
+
+impl OwnEffect {
+    /// Reads one folder.
+    ///
+    /// # Errors
+    /// When it is no effect. The message names the file, and the line and the tensor where there is one.
+    pub fn read(folder: &Path, limits: OwnLimits) -> Result<Self, OwnError> {
+        let path = folder.join(DECLARATION);
+        let text = read_text(folder, &path)?;
+        let declared = Declaration::parse(&path, &text)?;
+        let Declaration { name, name_place, title, description, when_slow, model, output, parameters } = declared;
+        let model_path = folder.join(&model.file);
+        let mend = "take a smaller model, or raise own_effects.model_mib";
+        let bytes = read_file(folder, &model_path, limits.model_bytes, mend).map_err(|error| match error {
+            OwnError::Unreadable { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => OwnError::Declaration {
+                place: model.file_place.clone(),
+                what: format!("model.file = {:?} is not there: put the ONNX file beside effect.toml", model.file),
+            },
+            error => error,
+        })?;
+        let graph = Graph::read(&bytes).map_err(|what| OwnError::Model { path: model_path, what })?;
+        let labels = read_labels(folder, &path, &output)?;
+        let fitted = fit::fit(&model, &output, &parameters, labels.len(), &graph)?;
+
+        let checksum = hex(&Sha256::digest(&bytes));
+        let content = [text.as_bytes(), checksum.as_bytes(), labels.join("\n").as_bytes()].concat();
+        let version = hex(&Sha256::digest(content));
+        let spec = kept::spec(&version, || {
+            let kept = |tensors: &[fit::Tensor]| -> &'static [TensorSpec] {
+                let specs = tensors
+                    .iter()
+                    .map(|tensor| TensorSpec { name: kept::word(&tensor.name), shape: Box::leak(tensor.shape.clone().into()) });
+                Box::leak(specs.collect::<Box<[_]>>())
+            };
+            ModelSpec {
+                name: kept::word(&format!("{name}/{}", model.file)),
+                file: kept::word(&model.file),
+                sha256: kept::word(&checksum),
+                embedded: &[],
+                inputs: kept(&fitted.inputs),
+                outputs: kept(&fitted.outputs),
+                threads: model.threads,
+                warm_up: &[],
+            }
+        });
+        let name = EffectName::new(name);
+        let form = Form { name: name.clone(), model, output, labels, inputs: fitted.parameters };
+        Ok(Self {
+            queue: EffectName::new(format!("{name}@{}", &version[..8])),
+            name,
+            title,
+            description,
+            when_slow,
+            folder: folder.into(),
+            bytes: bytes.into(),
+            models: [spec],
+            parameters: parameters.into_iter().map(|declared| declared.parameter).collect(),
+            name_place,
+            form: Arc::new(form),
+        })
+    }
+}
+
+fn is_candidate(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.is_dir()
+}
+
+/// The names of the model's classes.
+fn read_labels(folder: &Path, declaration: &Path, output: &Output) -> Result<Vec<&'static str>, OwnError> {
+    let source = match output {
+        Output::Boxes(boxes) => &boxes.labels,
+        Output::Labels(labels) => &labels.labels,
+        Output::Picture(_) | Output::Mask(_) => return Ok(Vec::new()),
+    };
+    let (words, line) = match source {
+        LabelSource::None => return Ok(Vec::new()),
+        LabelSource::List(list, place) => (LabelSource::words(list.iter().map(String::as_str)), place.line),
+        LabelSource::File(file, place) => {
+            let text = read_text(folder, &folder.join(file))?;
+            (LabelSource::words(text.lines().filter(|line| !line.trim().is_empty())), place.line)
+        }
+    };
+    if words.is_empty() || words.len() > MAX_LABELS {
+        let place = Place { path: declaration.into(), line };
+        return Err(OwnError::Declaration {
+            place,
+            what: format!("{} labels: there must be 1 to {MAX_LABELS}, one for each class", words.len()),
+        });
+    }
+    Ok(words)
+}
+
+fn read_text(folder: &Path, path: &Path) -> Result<String, OwnError> {
+    let bytes = read_file(folder, path, MAX_TEXT, "it is to be a small text")?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        OwnError::Declaration { place: Place { path: path.into(), line }, what: "it is no text in UTF-8: save it as such".into() }
+    })
+}
+
+/// The bytes of a file that lies in the folder, and not more than `most` of them.
+fn read_file(folder: &Path, path: &Path, most: u64, mend: &'static str) -> Result<Vec<u8>, OwnError> {
+    inside(folder, path)?;
+    let about = fs::metadata(path).map_err(OwnError::unreadable(path))?;
+    if !about.is_file() {
+        return Err(OwnError::NoFile { path: path.into() });
+    }
+    let too_large = |got| OwnError::TooLarge { path: path.into(), got, most, mend };
+    if about.len() > most {
+        return Err(too_large(about.len()));
+    }
+    let mut bytes = Vec::with_capacity(about.len() as usize);
+    let file = File::open(path).map_err(OwnError::unreadable(path))?;
+    // It may grow while it is read.
+    file.take(most + 1).read_to_end(&mut bytes).map_err(OwnError::unreadable(path))?;
+    if bytes.len() as u64 > most { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
+}
+
+/// Whether a path, with all links followed, is within a folder. Links within it are fine: that is how Kubernetes mounts files.
+fn inside(folder: &Path, path: &Path) -> Result<(), OwnError> {
+    let whole = |path: &Path| -> Result<PathBuf, OwnError> { path.canonicalize().map_err(OwnError::unreadable(path)) };
+    let target = whole(path)?;
+    if target.starts_with(whole(folder)?) { Ok(()) } else { Err(OwnError::LeadsOut { path: path.into(), target }) }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,224 @@
+//! An effect that was read from a folder: one [`Effect`] with four kinds of output. Also its trial, on a picture, before it is served.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};
+
+use super::declaration::{self, Output};
+use super::decode;
+use super::error::{OwnError, Place};
+use super::painter::OwnPainter;
+use super::toml::Activation;
+use crate::effect::{Chaining, Effect, Painter, WhenSlow};
+use crate::model::{Input, ModelSpec, ModelStore, Models, RunError, Runtime, Tensor};
+use crate::parameters::{Parameter, Parameters};
+
+/// Values beyond the declared range, as a share of all, from which the range is wrong and not the model a little off; and how far
+/// beyond it a value may lie without being counted, as a share of the range.
+const MOST_OUTSIDE: f32 = 0.02;
+const TOLERANCE: f32 = 0.15;
+
+/// An effect that was read from a folder. It is what the folder was then: what changes there later is another effect of the same name.
+pub struct OwnEffect {
+    pub(super) name: EffectName,
+    pub(super) queue: EffectName,
+    pub(super) title: String,
+    pub(super) description: String,
+    pub(super) when_slow: WhenSlow,
+    pub(super) folder: PathBuf,
+    pub(super) bytes: Arc<[u8]>,
+    pub(super) models: [&'static ModelSpec; 1],
+    pub(super) parameters: Vec<Parameter>,
+    pub(super) name_place: Place,
+    pub(super) form: Arc<Form>,
+}
+
+/// What its two halves go by.
+pub(super) struct Form {
+    pub(super) name: EffectName,
+    pub(super) model: declaration::Model,
+    pub(super) output: Output,
+    /// The names of the classes; empty where they have none.
+    pub(super) labels: Vec<&'static str>,
+    /// The parameters that go into the model, in the order of its inputs after the picture.
+    pub(super) inputs: Vec<&'static str>,
+}
+
+/// How a model did on a picture.
+#[derive(Debug)]
+pub struct Trial {
+    /// From bytes to a first result.
+    pub load: Duration,
+    /// A typical frame: the median.
+    pub typical: Duration,
+    /// The slowest of all.
+    pub slowest: Duration,
+    /// Frames that it was tried on.
+    pub runs: usize,
+    /// The picture with the effect on it.
+    pub painted: I420,
+    /// What was found in it, in words; empty for effects that look for nothing.
+    pub found: String,
+}
+
+impl OwnEffect {
+    /// Loads the model and runs it on `frame`, on black, on white, and again on `frame`, `runs` times in all at least; then paints.
+    ///
+    /// # Errors
+    /// When the backend can not load it, it fails, or its values are not what the declaration says.
+    pub fn try_on(self: &Arc<Self>, runtime: &Runtime, frame: &I420, runs: usize) -> Result<Trial, OwnError> {
+        let path = self.folder.join(&self.form.model.file);
+        let failed = |error| OwnError::Run { path: path.clone(), error };
+        let effects: [Arc<dyn Effect>; 1] = [self.clone()];
+        let started = Instant::now();
+        let mut models = match Models::load(runtime, &ModelStore::embedded(), &effects) {
+            Ok(models) => models,
+            Err(crate::LoadError::WarmUp(error)) => return Err(failed(error)),
+            Err(error) => return Err(OwnError::Load { path, error }),
+        };
+        let load = started.elapsed();
+        let parameters = Parameters::defaults(&self.parameters);
+        let mut painter = self.painter();
+        let input = painter.prepare(frame, &parameters);
+        self.examine(&self.run(&mut models, &input).map_err(failed)?)?;
+        for luma in [16, 235] {
+            let flat = self.painter().prepare(&I420::grey(frame.width(), frame.height(), luma), &parameters);
+            self.analyse(&mut models, &flat).map_err(failed)?;
+        }
+        let mut took = Vec::new();
+        let mut analysis = None;
+        for _ in 0..runs.max(1) {
+            let started = Instant::now();
+            analysis = Some(self.analyse(&mut models, &input).map_err(failed)?);
+            took.push(started.elapsed());
+        }
+        took.sort();
+        let mut painted = frame.clone();
+        // An analysis of its own can be painted: what could not is an error of this program, and told as one of the model.
+        painter
+            .compose(&mut painted, analysis.as_ref(), &parameters)
+            .map_err(|error| failed(RunError::Backend { model: self.models[0].name, reason: error.to_string() }))?;
+        let found: Vec<_> =
+            painter.found().unwrap_or_default().iter().map(|found| format!("{} {:.0}%", found.label, found.score * 100.0)).collect();
+        let (typical, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+        Ok(Trial { load, typical, slowest, runs: took.len(), painted, found: found.join(", ") })
+    }
+
+    /// Where its `effect.toml` gives its name.
+    pub fn name_place(&self) -> &Place {
+        &self.name_place
+    }
+
+    fn run(&self, models: &mut Models, input: &ModelInput) -> Result<Vec<Tensor>, RunError> {
+        let Form { model, inputs, .. } = self.form.as_ref();
+        let spec = self.models[0];
+        let (width, height) = (model.width.0, model.height.0);
+        let picture = spec.picture_of(input, width, height)?;
+        let Some((_, numbers)) = input.arguments.split_first().filter(|(_, numbers)| numbers.len() == inputs.len()) else {
+            let reason = format!("{} arguments instead of {}", input.arguments.len(), 1 + inputs.len());
+            return Err(RunError::BadInput { model: spec.name, reason });
+        };
+        let data = decode::encode(model, picture);
+        let ones = [1; 4];
+        let sides: Vec<_> = spec.inputs[0].shape.iter().map(|extent| extent.fixed().unwrap_or(1)).collect();
+        let mut tensors = vec![Input { shape: &sides, data: &data }];
+        for (number, declared) in numbers.chunks(1).zip(&spec.inputs[1..]) {
+            tensors.push(Input { shape: &ones[..declared.shape.len().min(4)], data: number });
+        }
+        models.run(spec, &tensors)
+    }
+
+    /// Whether values are in the range that is declared for them.
+    fn examine(&self, tensors: &[Tensor]) -> Result<(), OwnError> {
+        let logits = "if these are logits, add activation = \"sigmoid\" or \"softmax\"";
+        let (place, index, [low, high], from, mend) = match &self.form.output {
+            Output::Picture(picture) => (&picture.tensor.place, 0, decode::ends(picture.range), None, "declare the range that it has"),
+            Output::Mask(mask) if mask.activation == Activation::None => (&mask.tensor.place, 0, [0.0, 1.0], None, logits),
+            Output::Labels(labels) if labels.activation == Activation::None => (&labels.tensor.place, 0, [0.0, 1.0], None, logits),
+            Output::Boxes(boxes) if boxes.activation == Activation::None => match &boxes.scores {
+                Some(scores) => (&scores.place, 1, [0.0, 1.0], None, logits),
+                None => (&boxes.tensor.place, 0, [0.0, 1.0], Some(boxes), logits),
+            },
+            _ => return Ok(()),
+        };
+        let Some(tensor) = tensors.get(index) else { return Ok(()) };
+        let values: Vec<f32> = match from {
+            None => tensor.data.clone(),
+            Some(boxes) => decode::scores_beside(boxes, tensor),
+        };
+        let slack = TOLERANCE * (high - low);
+        let outside = values.iter().filter(|value| **value < low - slack || **value > high + slack).count();
+        if outside as f32 <= MOST_OUTSIDE * values.len() as f32 {
+            return Ok(());
+        }
+        let (least, most) =
+            values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), value| (least.min(*value), most.max(*value)));
+        Err(OwnError::Values {
+            place: place.clone(),
+            tensor: self.models[0].outputs[index].name,
+            model: self.form.model.file.clone(),
+            least,
+            most,
+            expected: format!("{low} to {high}"),
+            mend,
+        })
+    }
+}
+
+impl Effect for OwnEffect {
+    fn name(&self) -> EffectName {
+        self.name.clone()
+    }
+
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn description(&self) -> &str {
+        &self.description
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn models(&self) -> &[&'static ModelSpec] {
+        &self.models
+    }
+
+    fn queue(&self) -> EffectName {
+        self.queue.clone()
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.folder)
+    }
+
+    fn model_bytes(&self, _model: &ModelSpec) -> Option<Arc<[u8]>> {
+        Some(self.bytes.clone())
+    }
+
+    fn when_slow(&self) -> WhenSlow {
+        self.when_slow
+    }
+
+    /// `input.arguments` holds the threshold, then the numbers that go into the model.
+    fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
+        let tensors = self.run(models, input)?;
+        let least = input.arguments.first().copied().unwrap_or(0.0);
+        decode::decode(&self.form.output, self.models[0], &tensors, input, least)
+    }
+
+    fn chaining(&self) -> Chaining {
+        match self.form.output {
+            Output::Picture(_) => Chaining::First,
+            _ => Chaining::Anywhere,
+        }
+    }
+
+    fn painter(&self) -> Box<dyn Painter> {
+        Box::new(OwnPainter::new(self.form.clone()))
+    }
+}

@@ -1,0 +1,138 @@
+//! The parameters of an effect of one's own: those that its kind of output has, as the declaration changes them, and those that the model
+//! takes as tensors.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+
+use super::declaration::{Declared, Mask, Output};
+use super::error::{OwnError, Place};
+use super::kept;
+use super::toml::{Default as Given, Parameter as Written, Rest};
+use crate::parameters::{Kind, Parameter};
+
+/// The names of those that painters read.
+pub(super) const STRENGTH: &str = "strength";
+pub(super) const SOFTNESS: &str = "edge_softness";
+pub(super) const THRESHOLD: &str = "threshold";
+pub(super) const LABELS: &str = "labels";
+
+/// Parameters of one's own at most.
+const MOST: usize = 8;
+
+/// All parameters of an effect with this output. `place` tells where an offset of the file is.
+pub(super) fn declared(
+    output: &Output,
+    written: &BTreeMap<String, Spanned<Written>>,
+    place: &dyn Fn(usize) -> Place,
+) -> Result<Vec<Declared>, OwnError> {
+    let wrong = |at, what| OwnError::Declaration { place: place(at), what };
+    let mut declared: Vec<_> = of_kind(output).into_iter().map(|parameter| Declared { parameter, input: None }).collect();
+    let known: Vec<_> = declared.iter().map(|declared| declared.parameter.name).collect();
+    if written.len() > MOST {
+        return Err(wrong(0, format!("an effect may have {MOST} parameters")));
+    }
+    for (name, given) in written {
+        let start = given.span().start;
+        let refuse = |what: String| wrong(start, format!("parameters.{name}: {what}"));
+        let own = given.get_ref();
+        if name.len() > 40 || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            return Err(refuse("a parameter's name has small letters, digits and '_', 40 at most".into()));
+        }
+        let own_default = own.default.as_ref().map(|default| *default.get_ref());
+        match (declared.iter_mut().find(|declared| declared.parameter.name == name), &own.input) {
+            (Some(_), Some(_)) => {
+                return Err(refuse("this one belongs to the kind of effect, and goes into no tensor: choose another name".into()));
+            }
+            (Some(declared), None) => {
+                let parameter = &mut declared.parameter;
+                parameter.kind = changed(&parameter.kind, own, own_default).map_err(refuse)?;
+                parameter.title = own.title.as_deref().map_or(parameter.title, kept::word);
+                parameter.description = own.description.as_deref().map_or(parameter.description, kept::word);
+            }
+            (None, Some(input)) => {
+                let (Some(min), Some(max), Some(Given::Number(default))) = (own.min, own.max, own_default) else {
+                    return Err(refuse("one that goes into the model has numbers for min, max and default".into()));
+                };
+                if !(min.is_finite() && max.is_finite() && min < max && (min..=max).contains(&default)) {
+                    return Err(refuse("min < max must hold, and the default lie between them".into()));
+                }
+                let parameter = Parameter {
+                    name: kept::word(name),
+                    title: kept::word(own.title.as_deref().unwrap_or(name)),
+                    description: kept::word(own.description.as_deref().unwrap_or("What the model takes beside the picture.")),
+                    kind: Kind::Number { min, max, default },
+                };
+                declared.push(Declared { parameter, input: Some((input.get_ref().clone(), place(input.span().start))) });
+            }
+            (None, None) => {
+                let known = known.join(", ");
+                return Err(refuse(format!(
+                    "an effect of this kind has {known}; one that the model takes names its tensor, as input = \"…\""
+                )));
+            }
+        }
+    }
+    Ok(declared)
+}
+
+/// A parameter's type with what the declaration makes of range and default.
+fn changed(kind: &Kind, written: &Written, given: Option<Given>) -> Result<Kind, String> {
+    match (kind, given) {
+        (Kind::Flag { default }, None | Some(Given::Flag(_))) if written.min.is_none() && written.max.is_none() => {
+            let default = if let Some(Given::Flag(given)) = given { given } else { *default };
+            Ok(Kind::Flag { default })
+        }
+        (Kind::Flag { .. }, _) => Err("it is true or false".into()),
+        (Kind::Number { min, max, default }, None | Some(Given::Number(_))) => {
+            let default = if let Some(Given::Number(given)) = given { given } else { *default };
+            let (least, greatest) = (written.min.unwrap_or(*min), written.max.unwrap_or(*max));
+            if least < *min || greatest > *max || least >= greatest || !(least..=greatest).contains(&default) {
+                return Err(format!("it may go from {min} to {max}, with min < max and the default between them"));
+            }
+            Ok(Kind::Number { min: least, max: greatest, default })
+        }
+        _ => Err("its default is a number".into()),
+    }
+}
+
+/// What an effect of this kind has by itself.
+fn of_kind(output: &Output) -> Vec<Parameter> {
+    let number =
+        |name, title, description, min, default| Parameter { name, title, description, kind: Kind::Number { min, max: 1.0, default } };
+    let softness = || number(SOFTNESS, "Soft edge", "How gradually the one part passes into the other.", 0.0, 0.5);
+    match output {
+        Output::Picture(_) => {
+            vec![number(
+                STRENGTH,
+                "Strength",
+                "How much of the effect is seen: at 0 the camera's picture, at 1 the effect alone.",
+                0.0,
+                1.0,
+            )]
+        }
+        Output::Mask(Mask { rest: Rest::Blur, .. }) => {
+            let description = "How strongly it is blurred; at 0 still enough that nothing can be read.";
+            vec![number(STRENGTH, "Strength", description, 0.0, 0.6), softness()]
+        }
+        Output::Mask(Mask { rest: Rest::Tint, .. }) => {
+            vec![number(STRENGTH, "Strength", "How much of the colour is laid over.", 0.0, 0.6), softness()]
+        }
+        Output::Mask(Mask { rest: Rest::Replace, .. }) => vec![softness()],
+        Output::Boxes(_) | Output::Labels(_) => {
+            let description = "How certain the model must be.";
+            let labels = Parameter {
+                name: LABELS,
+                title: "Labels",
+                description: "What it is, and how certain the model is.",
+                kind: Kind::Flag { default: true },
+            };
+            let least = if matches!(output, Output::Boxes(_)) { 0.05 } else { 0.0 };
+            let mut parameters = vec![number(THRESHOLD, "Certainty", description, least, if least > 0.0 { 0.5 } else { 0.1 })];
+            if matches!(output, Output::Boxes(_)) {
+                parameters.push(labels);
+            }
+            parameters
+        }
+    }
+}
