@@ -6,9 +6,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ooblex_broker::Broker;
-use ooblex_effects::Device;
+use ooblex_effects::{Device, Effect as _, OwnEffect};
 
 use crate::config::Config;
+use crate::own::trial::{self, Report};
 use crate::settings::Catalogue;
 use crate::start;
 use crate::tls::Certificate;
@@ -35,6 +36,7 @@ enum Finding {
 pub fn check(config: &Config) -> bool {
     let checks = [
         ("effects", fine_or_wrong(effects(config))),
+        ("own", own(config).unwrap_or_else(Finding::Wrong)),
         ("codecs", fine_or_wrong(codecs())),
         ("broker", broker(config)),
         ("models", models(config).unwrap_or_else(Finding::Wrong)),
@@ -51,6 +53,27 @@ pub fn check(config: &Config) -> bool {
     !checks.iter().any(|(_, finding)| matches!(finding, Finding::Wrong(_)))
 }
 
+/// Prints how a folder does as an effect of one's own. Returns whether it would be served.
+pub fn check_effect(config: &Config, folder: &Path, picture: Option<&Path>, write: Option<&Path>) -> bool {
+    let tried = OwnEffect::read(folder, config.own_effects.limits()).map_err(|error| error.to_string()).and_then(|effect| {
+        println!("ok    effect   {}: {}", effect.name(), effect.title());
+        let model = effect.models().first().map_or("", |model| model.file);
+        let report = trial::run(config, &effect, picture).map_err(|error| error.to_string())?;
+        println!("ok    model    {model} on {}, loaded in {:.0} ms", report.runtime, report.load_ms);
+        let Report { typical_ms, slowest_ms, runs, .. } = report;
+        println!("ok    speed    {typical_ms:.1} ms a frame, the slowest of {runs} took {slowest_ms:.1} ms");
+        if !report.found.is_empty() {
+            println!("ok    found    {}", report.found);
+        }
+        if let Some(path) = write {
+            std::fs::write(path, &report.painted).map_err(|error| format!("{} can not be written: {error}", path.display()))?;
+            println!("ok    picture  {}", path.display());
+        }
+        Ok(())
+    });
+    tried.inspect_err(|reason| println!("WRONG effect   {reason}")).is_ok()
+}
+
 fn fine_or_wrong(outcome: Result<String, String>) -> Finding {
     outcome.map_or_else(Finding::Wrong, Finding::Fine)
 }
@@ -59,6 +82,22 @@ fn effects(config: &Config) -> Result<String, String> {
     let catalogue = Catalogue::new(config).map_err(|problem| problem.detail)?;
     let names: Vec<_> = catalogue.effects().iter().map(|effect| effect.name().to_string()).collect();
     Ok(format!("{}; sessions that ask for none get {}", names.join(", "), config.serve.default_effect))
+}
+
+/// The effects of one's own: those that can be read, and, where models run in this process, do well when they are tried.
+fn own(config: &Config) -> Result<Finding, String> {
+    let catalogue = Catalogue::new(config).map_err(|problem| problem.detail)?;
+    let folder = config.own_effects.folder.display();
+    let set = catalogue.read_own();
+    let (mut fine, mut wrong) = (Vec::new(), set.refused.into_iter().map(|refused| refused.reason).collect::<Vec<_>>());
+    for effect in &set.effects {
+        match trial::run(config, effect, None) {
+            Ok(report) => fine.push(format!("{} ({:.1} ms a frame)", effect.name(), report.typical_ms)),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    let found = if fine.is_empty() { format!("none in {folder}") } else { format!("{} from {folder}", fine.join(", ")) };
+    Ok(if wrong.is_empty() { Finding::Fine(found) } else { Finding::Poor(format!("{found}; not served: {}", wrong.join("; "))) })
 }
 
 fn codecs() -> Result<String, String> {
@@ -95,10 +134,13 @@ fn broker(config: &Config) -> Finding {
         strangers => format!("; {strangers} processes there are of another version, which can not be used"),
     };
     let own = config.serve_threads();
-    let workers = |name: &_| capacity.serving.get(name).copied().unwrap_or(0) + if catalogue.serves(name) { own } else { 0 };
-    let (served, unserved): (Vec<_>, Vec<_>) = catalogue.analysed().into_iter().partition(|name| workers(name) > 0);
-    let served: Vec<_> = served.iter().map(|name| format!("{name} by {}", workers(name))).collect();
-    let unserved: Vec<_> = unserved.iter().map(ToString::to_string).collect();
+    let analysed = catalogue.effects().into_iter().filter(|effect| effect.needs_worker()).map(|effect| {
+        let others = capacity.serving.get(&effect.queue()).copied().unwrap_or(0);
+        (effect.name(), others + if catalogue.serves(&effect.name()) { own } else { 0 })
+    });
+    let (served, unserved): (Vec<_>, Vec<_>) = analysed.partition(|(_, workers)| *workers > 0);
+    let served: Vec<_> = served.iter().map(|(name, workers)| format!("{name} by {workers}")).collect();
+    let unserved: Vec<_> = unserved.iter().map(|(name, _)| name.to_string()).collect();
     let served = if served.is_empty() { String::new() } else { format!("; workers serve {}", served.join(", ")) };
     if unserved.is_empty() {
         return Finding::Fine(format!("{url} is reached{served}{strangers}"));

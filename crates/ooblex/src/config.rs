@@ -12,7 +12,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ooblex_effects::Device;
+use ooblex_effects::{Device, OwnLimits};
 use ooblex_pipeline::{Patience, Sampling};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub frames: Frames,
     /// What runs the models.
     pub inference: Inference,
+    /// Effects of one's own.
+    pub own_effects: OwnEffects,
     /// What is refused.
     pub limits: Limits,
     /// By effect.
@@ -160,6 +162,24 @@ pub enum BackendChoice {
     Rten,
 }
 
+/// `[own_effects]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OwnEffects {
+    /// Folder of folders, each an effect.
+    pub folder: PathBuf,
+    /// Effects that are read from it.
+    pub most: usize,
+    /// Size of a model's file, MiB.
+    pub model_mib: u64,
+    /// Time that a model may take for a frame when it is tried, ms.
+    pub frame_ms: u64,
+    /// Time that a trial may take in all, s.
+    pub trial_s: u64,
+    /// Memory that a trial may take, MiB.
+    pub trial_memory_mib: u64,
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -277,6 +297,19 @@ impl Default for Inference {
     }
 }
 
+impl Default for OwnEffects {
+    fn default() -> Self {
+        Self { folder: "effects.d".into(), most: 32, model_mib: 64, frame_ms: 250, trial_s: 15, trial_memory_mib: 4096 }
+    }
+}
+
+impl OwnEffects {
+    /// What is not read.
+    pub fn limits(&self) -> OwnLimits {
+        OwnLimits { model_bytes: self.model_mib << 20, effects: self.most }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { sessions: 256, body_kib: 256, frame_kilopixels: 2100, session_packets: 3000, session_kbps: 20_000, event_readers: 8 }
@@ -378,6 +411,13 @@ impl Config {
         }
         if !(1..=64).contains(&self.inference.threads_per_frame) {
             return senseless("inference.threads_per_frame must be from 1 to 64");
+        }
+        let own = &self.own_effects;
+        if own.frame_ms == 0 || own.trial_s == 0 || !(1..=1024).contains(&own.model_mib) || own.most > 128 {
+            return senseless("own_effects: frame_ms and trial_s must be above 0, model_mib from 1 to 1024, most at most 128");
+        }
+        if !(256..=1 << 20).contains(&own.trial_memory_mib) {
+            return senseless("own_effects.trial_memory_mib must be from 256 to 1048576");
         }
         if self.limits.frame_kilopixels == 0 || self.limits.sessions == 0 || self.limits.body_kib == 0 {
             return senseless("limits must be above 0");

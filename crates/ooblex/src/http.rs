@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -22,6 +22,7 @@ use tracing::{debug, error, info};
 use crate::assets;
 use crate::metrics::About;
 use crate::negotiate::{Endpoint, negotiate};
+use crate::own::{Reloaded, Shelf, refusals};
 use crate::problem::{Problem, ProblemKind, start_a_worker};
 use crate::session::{Session, SessionId};
 use crate::thumbnails::Thumbnails;
@@ -37,6 +38,21 @@ pub struct Gateway {
     pub about: About,
     /// What effects look like.
     pub thumbnails: Thumbnails,
+    /// The effects of one's own.
+    pub shelf: Shelf,
+}
+
+impl Gateway {
+    /// Reads the effects of one's own again, and lets sessions have those that were replaced. Blocks while new models are tried.
+    pub fn reload_own(&self) -> Reloaded {
+        let Context { catalogue, sessions, metrics, config, .. } = self.context.as_ref();
+        self.shelf.reload(|| {
+            metrics.know(catalogue.labels(), config.limits.sessions);
+            metrics.know_analysed(&catalogue.analysed());
+            self.thumbnails.keep(&catalogue.effects());
+            sessions.renew(|settings| catalogue.renewed(settings));
+        })
+    }
 }
 
 /// All that is served over HTTP.
@@ -45,6 +61,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/offer", post(offer))
         .route("/api/effects", get(effects))
+        .route("/api/effects/reload", post(reload_effects))
         .route("/api/effects/{name}/thumbnail.png", get(thumbnail))
         .route("/api/sessions", get(sessions))
         .route("/api/sessions/{id}", get(session).patch(change_session).delete(end_session))
@@ -120,10 +137,10 @@ async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
     let (capacity, health) = (broker.capacity(), broker.health());
     let mut effects = catalogue.describe();
     for (described, effect) in effects.as_array_mut().into_iter().flatten().zip(catalogue.effects()) {
-        let service = if effect.needs_worker() { broker.service(&effect.name()) } else { Service::Served };
+        let service = if effect.needs_worker() { broker.service(&effect.queue()) } else { Service::Served };
         described["available"] = json!(service == Service::Served);
         described["thumbnail"] = json!(format!("api/effects/{}/thumbnail.png", effect.name()));
-        described["workers"] = json!(capacity.serving.get(&effect.name()).copied().unwrap_or(0));
+        described["workers"] = json!(capacity.serving.get(&effect.queue()).copied().unwrap_or(0));
         match service {
             Service::Served => {}
             Service::NoWorker => described["unavailable_reason"] = json!("no worker serves it now"),
@@ -136,6 +153,7 @@ async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
     let kind = if config.broker.is_shared() { "redis" } else { "local" };
     let body = json!({
         "effects": effects,
+        "refused": refusals(&catalogue.refused()),
         "chains": ooblex_effects::Chain::MOST,
         "broker": {"kind": kind, "connected": health.connected, "trouble": health.trouble},
         "workers": capacity.workers,
@@ -144,6 +162,21 @@ async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
         "device": gateway.about.device,
     });
     axum::Json(body).into_response()
+}
+
+/// Reads the effects of one's own again; answers when that is done. A page of another host may not: what it would start takes time.
+async fn reload_effects(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let of = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let (origin, host) = (of(header::ORIGIN), of(header::HOST));
+    let allowed = &gateway.context.config.serve.allow_origins;
+    let is_own = origin.is_empty() || origin.split_once("://").is_some_and(|(_, authority)| authority == host);
+    if !is_own && !allowed.iter().any(|allowed| allowed == origin) {
+        let detail = format!("a page of {origin:.80} may not reload effects: ask from this host, or name it in serve.allow_origins");
+        return Err(Problem::new(ProblemKind::Forbidden, detail));
+    }
+    let reloading = tokio::task::spawn_blocking(move || gateway.reload_own());
+    let reloaded = reloading.await.map_err(|_| Problem::new(ProblemKind::Unavailable, "reading the effects failed: the log says why"))?;
+    Ok(axum::Json(reloaded.to_json()).into_response())
 }
 
 /// A picture of what an effect does. The first time it is asked for it takes as long as loading its models.
@@ -203,8 +236,9 @@ async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
     let (capacity, health) = (broker.capacity(), broker.health());
-    let analysed = catalogue.analysed();
-    let unserved: Vec<_> = analysed.iter().filter(|name| broker.service(name) != Service::Served).map(ToString::to_string).collect();
+    let analysed = catalogue.effects().into_iter().filter(|effect| effect.needs_worker());
+    let unserved = analysed.filter(|effect| broker.service(&effect.queue()) != Service::Served);
+    let unserved: Vec<_> = unserved.map(|effect| effect.name().to_string()).collect();
     let mut missing = Vec::new();
     if !health.connected {
         missing.push(health.trouble.unwrap_or_else(|| "the broker is not connected yet".into()));
@@ -213,6 +247,9 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     } else if catalogue.default_effect().as_str().split('+').any(|part| unserved.iter().any(|name| name == part)) {
         let shared = config.broker.is_shared();
         missing.extend(unserved.iter().map(|name| format!("no worker serves {name}: {}", start_a_worker(name, shared))));
+    }
+    if let Err(problem) = catalogue.settings(None, &Value::Null) {
+        missing.push(format!("serve.default_effect is not offered now: {}", problem.detail));
     }
     if !missing.is_empty() {
         return lines(&missing);

@@ -19,6 +19,7 @@ pub mod http;
 pub mod logs;
 pub mod metrics;
 pub mod negotiate;
+pub mod own;
 pub mod problem;
 mod rate;
 mod reception;

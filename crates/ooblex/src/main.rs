@@ -54,6 +54,9 @@ enum Command {
         #[command(flatten)]
         diagnostics: DiagnosticsFlags,
     },
+    /// Make effects of your own: folders with an effect.toml and an ONNX file.
+    #[command(subcommand)]
+    Effect(EffectCommand),
     /// Look for what would keep the gateway from serving.
     Check {
         /// Only print the configuration that is in force.
@@ -65,6 +68,26 @@ enum Command {
         #[command(flatten)]
         serve: ServeFlags,
     },
+}
+
+#[derive(Subcommand)]
+enum EffectCommand {
+    /// Look whether a folder can be served as an effect: try its model on a picture, time it, and show what it does.
+    Check {
+        /// Folder with an effect.toml.
+        folder: PathBuf,
+        /// Picture to try it on, PNG [default: one that is in the program].
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
+        /// Write the picture with the effect on it here, PNG.
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
+        #[command(flatten)]
+        inference: InferenceFlags,
+    },
+    /// What the program calls itself to try a model.
+    #[command(hide = true)]
+    Try,
 }
 
 #[derive(Args)]
@@ -149,12 +172,16 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Command::Effect(EffectCommand::Try) = &cli.command {
+        // Its configuration is what it is asked.
+        return Ok(if ooblex::own::trial::answer() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let flags = match &cli.command {
         Command::Serve(flags) | Command::Check { serve: flags, .. } => flags.options(),
-        Command::Apply { inference, .. } => inference.options(),
+        Command::Apply { inference, .. } | Command::Effect(EffectCommand::Check { inference, .. }) => inference.options(),
         Command::Worker(flags) => flags.options(),
         Command::Effects { diagnostics, .. } => diagnostics.options(),
-        Command::Bench(_) => Vec::new(),
+        Command::Bench(_) | Command::Effect(EffectCommand::Try) => Vec::new(),
     };
     let config = Config::load(cli.config.as_deref(), &flags)?;
     let logs = ooblex::logs::start(&config.log)?;
@@ -170,6 +197,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(options) => ooblex::bench::bench(&options)?,
         Command::Effects { thumbnails: Some(folder), .. } => ooblex::thumbnails::write(&config, &folder)?,
         Command::Effects { json, .. } => list_effects(&config, json)?,
+        Command::Effect(EffectCommand::Check { folder, picture, write, .. }) => {
+            if !ooblex::check::check_effect(&config, &folder, picture.as_deref(), write.as_deref()) {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Effect(EffectCommand::Try) => {}
         Command::Check { print: true, .. } => println!("{}", serde_json::to_string_pretty(&config)?),
         Command::Check { health: Some(url), .. } => match ooblex::health::health(&url) {
             Ok(answer) => println!("{answer}"),

@@ -29,7 +29,7 @@ use crate::session::{End, SetUp};
 use crate::tls::Certificate;
 use crate::track::CONCESSIONS;
 use crate::workers::Ledger;
-use broker::BrokerFigures;
+use broker::{BrokerFigures, Told};
 use network::Network;
 pub(crate) use network::{Direction, LineCounts};
 use process::Process;
@@ -87,6 +87,7 @@ pub struct Metrics {
     adaptations: Family<AdaptationLabel, Counter>,
     event_readers: Gauge,
     events_lost: Counter,
+    told: Told,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -153,11 +154,13 @@ impl Metrics {
             adaptations: Family::default(),
             event_readers: Gauge::default(),
             events_lost: Counter::default(),
+            told: Told::default(),
         };
         register_about(&mut metrics.registry, about);
         metrics.register();
         metrics.begin_at_zero();
-        metrics.registry.register_collector(Box::new(BrokerFigures::new(broker, effects)));
+        metrics.told.set(effects);
+        metrics.registry.register_collector(Box::new(BrokerFigures::new(broker, &metrics.told)));
         if let Some(ledger) = ledger {
             ledger.register(&mut metrics.registry);
         }
@@ -220,6 +223,11 @@ impl Metrics {
             drop(self.set_ups.by_effect.get_or_create(&label));
             self.viewings.know(effect.as_str());
         }
+    }
+
+    /// Other effects than before have their frames go to workers.
+    pub fn know_analysed(&self, effects: &[EffectName]) {
+        self.told.set(effects);
     }
 
     /// The certificate of this process's HTTPS.

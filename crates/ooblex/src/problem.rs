@@ -45,6 +45,8 @@ pub enum ProblemKind {
     NotFound,
     /// The path exists, and takes other methods.
     MethodNotAllowed,
+    /// A page of another host asks for what only this one's and the operator may.
+    Forbidden,
     /// As many sessions as allowed are running.
     TooManySessions,
     /// A session sends more than it may.
@@ -109,6 +111,7 @@ impl ProblemKind {
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
+            ProblemKind::Forbidden => ("forbidden", "This is not for pages of other hosts", StatusCode::FORBIDDEN),
             ProblemKind::TooFast => ("too-fast", "The session sends more than it may", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::TooManyReaders => ("too-many-readers", "The session has enough readers", StatusCode::TOO_MANY_REQUESTS),

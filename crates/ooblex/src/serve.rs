@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use ooblex_effects::OwnSet;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -12,6 +13,7 @@ use crate::config::Config;
 use crate::http::{Gateway, router};
 use crate::metrics::{About, Metrics};
 use crate::negotiate::Endpoint;
+use crate::own::Shelf;
 use crate::reload::Reload;
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
@@ -30,7 +32,9 @@ type BoxFuture = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
 /// When something that it needs is not there: a port, a model, a library, a broker. The message says how to mend it.
 pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let started = Instant::now();
-    let catalogue = Catalogue::new(&config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
+    let catalogue = Arc::new(Catalogue::new(&config).map_err(|problem| anyhow::anyhow!(problem.detail))?);
+    // What lies in the folder of effects of one's own is offered once it was tried.
+    catalogue.offer_own(&OwnSet::default());
     let http = start::listen(config.serve.listen, "serve.listen", "OOBLEX_SERVE__LISTEN")?;
     let certificate = config.tls().map(Certificate::load).transpose()?.map(Arc::new);
     let transport = Transport::bind(&config.media)?;
@@ -62,8 +66,11 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         started.elapsed()
     );
     let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone())?;
+    let shelf = Shelf::new(&config, catalogue.clone(), workshop);
     let context = Arc::new(Context { broker: broker.clone(), catalogue, transport: transport.clone(), sessions, metrics, config });
-    let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default() });
+    let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default(), shelf });
+    let own = gateway.clone();
+    std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
 
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build()?;
     threads.block_on(async {
@@ -71,7 +78,11 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         let listener = TcpListener::from_std(http)?;
         let address = listener.local_addr()?;
         let config = &gateway.context.config;
-        let again = || reload.reload(config, certificate.as_deref());
+        let again = || {
+            reload.reload(config, certificate.as_deref());
+            let own = gateway.clone();
+            tokio::task::spawn_blocking(move || own.reload_own());
+        };
         let serving: BoxFuture = match &certificate {
             None => Box::pin(axum::serve(listener, router(gateway.clone())).into_future()),
             Some(certificate) => {

@@ -76,6 +76,17 @@ impl Sessions {
         taken
     }
 
+    /// Gives sessions the settings that `renew` makes of theirs, where it makes any.
+    pub fn renew(&self, renew: impl Fn(&Settings) -> Option<Settings>) {
+        for session in self.lock().values_mut() {
+            if let Some(settings) = renew(&session.settings)
+                && session.track.send(TrackInput::Change(settings.clone()))
+            {
+                session.settings = settings;
+            }
+        }
+    }
+
     /// Notes what a session was asked for by its browser.
     pub fn note_settings(&self, id: SessionId, settings: Settings) {
         if let Some(session) = self.lock().get_mut(&id) {

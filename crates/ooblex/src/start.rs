@@ -33,8 +33,8 @@ pub(crate) fn broker(config: &Config) -> anyhow::Result<Broker> {
 /// # Errors
 /// As [`inference`].
 pub(crate) fn workshop(config: &Config, catalogue: &Catalogue) -> anyhow::Result<Workshop> {
-    let (runtime, store) = inference(&config.inference, catalogue.served())?;
-    Ok(Workshop::new(runtime, store, catalogue.served()))
+    let (runtime, store) = inference(&config.inference, &catalogue.served())?;
+    Ok(Workshop::new(runtime, store, &catalogue.served()))
 }
 
 /// What runs the models, and where the files of those that `effects` have are, both checked.

@@ -7,17 +7,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use ooblex_effects::{caption, i420_from_rgb, rgb_from_i420};
+use ooblex_effects::{Effect, OwnEffect, caption, i420_from_rgb, rgb_from_i420};
 use ooblex_pipeline::{EffectName, I420, Rgb};
 use serde_json::Value;
 
 use crate::apply::paint;
 use crate::apply::picture::{decode_png, encode_png};
 use crate::config::Config;
+use crate::own::trial;
 use crate::settings::{Catalogue, Settings};
 
 /// NASA's portrait of Eileen Collins, in the public domain: see `models/README.md`. 320×180.
-const SAMPLE: &[u8] = include_bytes!("thumbnails/sample.png");
+pub(crate) const SAMPLE: &[u8] = include_bytes!("thumbnails/sample.png");
 /// Pictures in a row of the sheet.
 const COLUMNS: usize = 4;
 /// What the sheet shows, besides each effect by itself.
@@ -36,12 +37,22 @@ impl Thumbnails {
     /// When a model is not usable.
     pub fn png(&self, config: &Config, settings: &Settings) -> anyhow::Result<Arc<[u8]>> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(png) = made.get(&settings.effect.name()) {
+        if let Some(png) = made.get(&settings.effect.version()) {
             return Ok(png.clone());
         }
-        let png: Arc<[u8]> = encode_png(&rgb_from_i420(&thumbnail(config, settings)?))?.into();
-        made.insert(settings.effect.name(), png.clone());
+        let png = match settings.effect.parts() {
+            // A model that somebody else has made runs in no process that has sessions and need not run it.
+            [part] if part.folder().is_some() => own_thumbnail(config, part.as_ref())?,
+            _ => encode_png(&rgb_from_i420(&thumbnail(config, settings)?))?.into(),
+        };
+        made.insert(settings.effect.version(), png.clone());
         Ok(png)
+    }
+
+    /// Forgets those of effects that are not among `offered` any more.
+    pub fn keep(&self, offered: &[Arc<dyn Effect>]) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|version, _| offered.iter().any(|effect| effect.queue() == *version));
     }
 }
 
@@ -65,6 +76,13 @@ pub fn write(config: &Config, folder: &Path) -> anyhow::Result<()> {
     }
     let path = folder.join("sheet.png");
     std::fs::write(&path, encode_png(&sheet(&pictures))?).with_context(|| format!("{} can not be written", path.display()))
+}
+
+fn own_thumbnail(config: &Config, effect: &dyn Effect) -> anyhow::Result<Arc<[u8]>> {
+    let folder = effect.folder().context("it has no folder")?;
+    let read = OwnEffect::read(folder, config.own_effects.limits())?;
+    anyhow::ensure!(read.queue() == effect.queue(), "{} has changed: reload the effects first", folder.display());
+    Ok(trial::run(config, &read, None)?.painted)
 }
 
 fn thumbnail(config: &Config, settings: &Settings) -> anyhow::Result<I420> {

@@ -155,7 +155,7 @@ pub struct Context {
     /// Where frames are analysed.
     pub broker: Broker,
     /// What can be asked for.
-    pub catalogue: Catalogue,
+    pub catalogue: Arc<Catalogue>,
     /// Where compressed frames go.
     pub transport: TransportHandle,
     /// The running sessions.

@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use ooblex_broker::Broker;
+use ooblex_effects::OwnSet;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::http::{lines, metrics_text};
 use crate::metrics::{About, WorkerMetrics};
+use crate::own::{Shelf, refusals};
 use crate::reload::Reload;
 use crate::settings::Catalogue;
 use crate::start::{self, Signals};
@@ -32,7 +34,8 @@ struct Worker {
     ledger: Arc<Ledger>,
     metrics: WorkerMetrics,
     about: About,
-    effects: Vec<String>,
+    catalogue: Arc<Catalogue>,
+    shelf: Shelf,
     stopping: AtomicBool,
 }
 
@@ -48,16 +51,16 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
              workers of its own"
         );
     }
-    let catalogue = Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
+    let catalogue = Arc::new(Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?);
+    catalogue.offer_own(&OwnSet::default());
     let http = start::listen(config.worker.listen, "worker.listen", "OOBLEX_WORKER__LISTEN")?;
     let broker = start::broker(config)?;
     let workshop = start::workshop(config, &catalogue)?;
     let threads = workshop.start(&broker, config.worker_threads())?;
     let about = About::workers(&workshop.runtime);
-    let effects: Vec<_> = catalogue.served().iter().map(|effect| effect.name().to_string()).collect();
     info!(
         threads = threads.len(),
-        effects = effects.join(","),
+        effects = served(&catalogue).join(","),
         broker = %config.broker.url,
         backend = about.backend,
         device = about.device,
@@ -67,7 +70,11 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
     );
     let metrics = WorkerMetrics::new(&about, &broker, &catalogue.analysed(), &workshop.ledger);
     let ledger = workshop.ledger.clone();
-    let worker = Arc::new(Worker { broker: broker.clone(), ledger, metrics, about, effects, stopping: AtomicBool::new(false) });
+    let shelf = Shelf::new(config, catalogue.clone(), Some(workshop));
+    let worker = Arc::new(Worker { broker: broker.clone(), ledger, metrics, about, catalogue, shelf, stopping: AtomicBool::new(false) });
+    // Frames of effects of one's own come as soon as their models were tried.
+    let own = worker.clone();
+    std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -77,7 +84,11 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
         let mut serving = tokio::spawn(axum::serve(listener, router(worker.clone())).into_future());
         tokio::select! {
             served = &mut serving => served?.context("HTTP ended")?,
-            signal = signals.next(|| reload.reload(config, None)) => info!("{signal} received: finishing what is in hand"),
+            signal = signals.next(|| {
+                reload.reload(config, None);
+                let own = worker.clone();
+                tokio::task::spawn_blocking(move || own.reload_own());
+            }) => info!("{signal} received: finishing what is in hand"),
         }
         worker.stopping.store(true, Ordering::Relaxed);
         broker.close();
@@ -92,6 +103,17 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
         serving.abort();
         anyhow::Ok(())
     })
+}
+
+impl Worker {
+    fn reload_own(&self) {
+        self.shelf.reload(|| self.metrics.know(&self.catalogue.analysed()));
+    }
+}
+
+/// The names of the effects whose frames these workers take.
+fn served(catalogue: &Catalogue) -> Vec<String> {
+    catalogue.served().iter().map(|effect| effect.name().to_string()).collect()
 }
 
 fn router(worker: Arc<Worker>) -> Router {
@@ -129,6 +151,6 @@ async fn ready(State(worker): State<Arc<Worker>>) -> Response {
         return lines(&missing);
     }
     let About { backend, device } = &worker.about;
-    let body = json!({"ready": true, "threads": crew.running, "effects": worker.effects, "backend": backend, "device": device});
+    let body = json!({"ready": true, "threads": crew.running, "effects": served(&worker.catalogue), "refused": refusals(&worker.catalogue.refused()), "backend": backend, "device": device});
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

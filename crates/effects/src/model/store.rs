@@ -92,8 +92,8 @@ impl ModelStore {
     /// # Errors
     /// On the first file that is missing or wrong.
     pub fn verify(&self, effects: &[Arc<dyn Effect>]) -> Result<(), ModelFileError> {
-        let stored = effects.iter().flat_map(|effect| effect.models().iter().filter(|spec| effect.model_bytes(spec).is_none()));
-        stored.map(|spec| self.bytes(spec).map(drop)).collect()
+        let mut stored = effects.iter().flat_map(|effect| effect.models().iter().filter(|spec| effect.model_bytes(spec).is_none()));
+        stored.try_for_each(|spec| self.bytes(spec).map(drop))
     }
 
     /// The checked bytes of one model.

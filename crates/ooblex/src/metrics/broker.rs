@@ -1,6 +1,7 @@
 //! The figures that the broker keeps itself, asked for when Prometheus asks.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ooblex_broker::Broker;
 use ooblex_pipeline::EffectName;
@@ -14,12 +15,26 @@ use prometheus_client::metrics::gauge::ConstGauge;
 pub(super) struct BrokerFigures {
     broker: Broker,
     /// The effects that are told of. Others may be served by strangers, and their names are not ours to repeat.
-    effects: Vec<EffectName>,
+    effects: Told,
+}
+
+/// The effects that metrics tell of: they can become more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told(Arc<Mutex<Vec<EffectName>>>);
+
+impl Told {
+    pub(super) fn set(&self, effects: &[EffectName]) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = effects.to_vec();
+    }
+
+    fn all(&self) -> Vec<EffectName> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl BrokerFigures {
-    pub(super) fn new(broker: &Broker, effects: &[EffectName]) -> Self {
-        Self { broker: broker.clone(), effects: effects.to_vec() }
+    pub(super) fn new(broker: &Broker, effects: &Told) -> Self {
+        Self { broker: broker.clone(), effects: effects.clone() }
     }
 }
 
@@ -57,8 +72,9 @@ impl Collector for BrokerFigures {
         ConstGauge::new(capacity.busy.as_secs_f64()).encode(busy)?;
         let help = "Worker threads that serve an effect, of all processes that share the broker";
         let mut family = to.encode_descriptor("effect_workers", help, None, MetricType::Gauge)?;
-        for effect in &self.effects {
-            let workers = capacity.serving.get(effect).copied().unwrap_or(0);
+        for effect in self.effects.all() {
+            let serving = capacity.serving.iter().filter(|(queue, _)| queue.without_version() == effect.as_str());
+            let workers: usize = serving.map(|(_, workers)| workers).sum();
             ConstGauge::new(workers as i64).encode(family.encode_family(&[("effect", effect.as_str())])?)?;
         }
         let mut family =
@@ -89,7 +105,9 @@ mod tests {
         let [blur, faces] = ["blur", "faces"].map(EffectName::new);
         let _seat = broker.join(&[blur.clone(), EffectName::new("of_a_stranger")]);
         let (mut registry, mut text) = (Registry::with_prefix("ooblex"), String::new());
-        registry.register_collector(Box::new(BrokerFigures::new(&broker, &[blur, faces])));
+        let told = Told::default();
+        told.set(&[blur, faces]);
+        registry.register_collector(Box::new(BrokerFigures::new(&broker, &told)));
         encode(&mut text, &registry).unwrap();
         for line in [
             "ooblex_workers 1",

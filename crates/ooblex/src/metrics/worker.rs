@@ -4,11 +4,14 @@ use ooblex_broker::Broker;
 use ooblex_pipeline::EffectName;
 use prometheus_client::registry::Registry;
 
-use super::{About, BrokerFigures, encoded, register_about};
+use super::{About, BrokerFigures, Told, encoded, register_about};
 use crate::workers::Ledger;
 
 /// The metrics of a process that only runs models.
-pub struct WorkerMetrics(Registry);
+pub struct WorkerMetrics {
+    registry: Registry,
+    told: Told,
+}
 
 impl WorkerMetrics {
     /// `effects`: all whose frames go to workers, here or elsewhere.
@@ -16,12 +19,19 @@ impl WorkerMetrics {
         let mut registry = Registry::with_prefix("ooblex");
         register_about(&mut registry, about);
         ledger.register(&mut registry);
-        registry.register_collector(Box::new(BrokerFigures::new(broker, effects)));
-        Self(registry)
+        let told = Told::default();
+        told.set(effects);
+        registry.register_collector(Box::new(BrokerFigures::new(broker, &told)));
+        Self { registry, told }
+    }
+
+    /// Other effects can be asked for than before.
+    pub fn know(&self, effects: &[EffectName]) {
+        self.told.set(effects);
     }
 
     /// In the OpenMetrics text format.
     pub fn encode(&self) -> String {
-        encoded(&self.0)
+        encoded(&self.registry)
     }
 }

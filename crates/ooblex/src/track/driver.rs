@@ -234,7 +234,7 @@ impl Driver {
     }
 
     fn painter(&mut self, settings: &Settings) -> &mut ChainPainter {
-        self.painters.entry(settings.effect.name()).or_insert_with(|| settings.effect.painter())
+        self.painters.entry(settings.effect.version()).or_insert_with(|| settings.effect.painter())
     }
 
     // From a compressed frame to a job
@@ -317,7 +317,7 @@ impl Driver {
             return self.review_service();
         }
         let settings = self.settings.clone();
-        let painter = self.painters.entry(settings.effect.name()).or_insert_with(|| settings.effect.painter());
+        let painter = self.painters.entry(settings.effect.version()).or_insert_with(|| settings.effect.painter());
         let Some(pending) = self.track.last_admitted() else { return };
         let prepared = catch_unwind(AssertUnwindSafe(|| painter.prepare(&pending.picture, &settings.parameters)));
         let submitted = Instant::now();
@@ -325,7 +325,7 @@ impl Driver {
         match prepared {
             Ok(inputs) => self.submit(seq, inputs, submitted, deadline),
             Err(_) => {
-                self.painters.remove(&settings.effect.name());
+                self.painters.remove(&settings.effect.version());
                 self.track.on_lost(seq, DropReason::AnalysisFailed);
             }
         }
@@ -338,7 +338,7 @@ impl Driver {
         let job = |(lane, (part, input)): (usize, (usize, _))| Job {
             track: id.lane(lane),
             seq,
-            effect: parts.effect.parts()[part].name(),
+            effect: parts.effect.parts()[part].queue(),
             input,
             submitted,
             deadline,
@@ -447,7 +447,7 @@ impl Driver {
                 return Err(DropReason::ComposeFailed);
             }
             Err(_) => {
-                self.painters.remove(&settings.effect.name());
+                self.painters.remove(&settings.effect.version());
                 return Err(DropReason::ComposeFailed);
             }
         };
@@ -465,8 +465,8 @@ impl Driver {
         }
         self.starved_at = None;
         self.placeholder = false;
-        let effect = settings.effect.name();
-        let current = self.settings.effect.name();
+        let effect = settings.effect.version();
+        let current = self.settings.effect.version();
         self.painters.retain(|name, _| *name == effect || *name == current);
         self.shown = Some(Shown { picture, settings: settings.clone(), stand_in: false });
         self.unshown = None;

@@ -85,7 +85,7 @@ impl Driver {
             waited: waited.checked_div(frames).unwrap_or_default(),
         };
         let [encoder_speed, model_resolution] = CONCESSIONS;
-        let mut painter = self.painters.get_mut(&self.settings.effect.name());
+        let mut painter = self.painters.get_mut(&self.settings.effect.version());
         let mut resize = |resize: &dyn Fn(&mut ChainPainter) -> bool| painter.as_mut().is_some_and(|painter| resize(painter));
         let (step, direction) = match self.adaptation.on_report(&signs) {
             Advice::Stay => return,

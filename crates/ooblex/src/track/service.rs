@@ -3,7 +3,10 @@
 //! Said at once and once, to the browser, over the data channel; the reports of [`super::report`] repeat the state. The picture
 //! is held meanwhile, which is `driver`'s part.
 
+use std::sync::Arc;
+
 use ooblex_broker::Service;
+use ooblex_effects::Effect;
 use ooblex_pipeline::{DropReason, EffectName};
 use serde_json::Value;
 
@@ -43,9 +46,9 @@ impl Driver {
     }
 
     /// The first effect of the chain in force whose frames reach no worker now, and why.
-    fn lacking(&self) -> Option<(EffectName, Service)> {
-        let services = self.settings.effect.analysed().map(|effect| (effect.name(), self.context.broker.service(&effect.name())));
-        services.into_iter().find(|(_, service)| *service != Service::Served)
+    fn lacking(&self) -> Option<(Arc<dyn Effect>, Service)> {
+        let services = self.settings.effect.analysed().map(|effect| (effect, self.context.broker.service(&effect.queue())));
+        services.into_iter().find(|(_, service)| *service != Service::Served).map(|(effect, service)| (effect.clone(), service))
     }
 
     /// Tells the browser when something else is true of the effect in force than it knows.
@@ -64,7 +67,11 @@ impl Driver {
                     return;
                 }
                 self.told.unserved = now;
-                Some(problem(lacking.as_ref().map_or(&effect, |(part, _)| part), unserved, self.context.config.broker.is_shared()))
+                lacking.map(|(part, _)| {
+                    let is_offered = self.context.catalogue.offers(part.as_ref());
+                    let mend = mend(part.as_ref(), is_offered, self.context.config.broker.is_shared());
+                    problem(&part.name(), unserved, &mend)
+                })
             }
         };
         if let Some(problem) = problem {
@@ -83,8 +90,17 @@ pub(super) fn label(service: Service) -> &'static str {
     }
 }
 
+/// What would mend that no worker serves an effect.
+fn mend(effect: &dyn Effect, is_offered: bool, shared: bool) -> String {
+    match (effect.folder(), shared) {
+        (Some(_), _) if !is_offered => "the effect was taken away or replaced, so choose another".into(),
+        (Some(_), true) => "put its folder, the same as the gateway's, into effects.d of a worker and send that SIGHUP".into(),
+        _ => start_a_worker(effect.name().as_str(), shared),
+    }
+}
+
 /// What a viewer is told.
-fn problem(effect: &EffectName, service: Service, shared: bool) -> Problem {
+fn problem(effect: &EffectName, service: Service, mend: &str) -> Problem {
     if service == Service::Disconnected {
         let detail = format!(
             "the way to the workers of {effect} is down; the picture is held until it is back: see that Redis runs and is reached, the \
@@ -92,7 +108,6 @@ fn problem(effect: &EffectName, service: Service, shared: bool) -> Problem {
         );
         return Problem::new(ProblemKind::BrokerDown, detail);
     }
-    let mend = start_a_worker(effect.as_str(), shared);
     Problem::new(ProblemKind::NoWorker, format!("no worker serves {effect} now; the picture is held until one comes: {mend}"))
 }
 
@@ -103,11 +118,12 @@ mod tests {
     #[test]
     fn problems_name_the_effect_and_the_mend() {
         let effect = EffectName::new("background_blur");
-        let none = problem(&effect, Service::NoWorker, true);
+        let blur = ooblex_effects::find(&effect).unwrap();
+        let none = problem(&effect, Service::NoWorker, &mend(blur.as_ref(), true, true));
         assert_eq!((none.r#type.as_str(), none.status), ("urn:ooblex:problem:no-worker", 503));
         assert!(none.detail.contains("no worker serves background_blur now") && none.detail.contains("ooblex worker --broker"));
-        assert!(problem(&effect, Service::NoWorker, false).detail.contains("worker.effects"));
-        let down = problem(&effect, Service::Disconnected, true);
+        assert!(problem(&effect, Service::NoWorker, &mend(blur.as_ref(), true, false)).detail.contains("worker.effects"));
+        let down = problem(&effect, Service::Disconnected, "");
         assert_eq!(down.r#type, "urn:ooblex:problem:broker-down");
         assert!(down.detail.contains("background_blur") && down.detail.contains("Redis"));
     }

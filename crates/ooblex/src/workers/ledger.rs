@@ -22,7 +22,7 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// The book of all worker threads of a process.
 pub struct Ledger {
-    effects: Vec<EffectName>,
+    effects: Mutex<Vec<EffectName>>,
     threads: Mutex<Vec<State>>,
     running: Gauge,
     frames: Family<FrameLabels, Counter>,
@@ -86,15 +86,24 @@ impl Ledger {
     pub fn new(effects: &[EffectName], about: About) -> Self {
         let analysing: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let frames = Family::default();
+        let (known, threads, running, busy) = (Mutex::default(), Mutex::default(), Gauge::default(), Gauge::default());
+        let ledger = Self { effects: known, threads, running, frames, about, analysing, busy };
+        ledger.know(effects);
+        ledger
+    }
+
+    /// The workers serve these effects, too.
+    pub fn know(&self, effects: &[EffectName]) {
+        let mut known = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
         for effect in effects {
             for done in Done::ALL {
-                drop(frames.get_or_create(&FrameLabels { effect: effect.to_string(), result: done.label() }));
+                drop(self.frames.get_or_create(&FrameLabels { effect: effect.to_string(), result: done.label() }));
+            }
+            drop(self.analysing.get_or_create(&self.on_models(effect.as_str())));
+            if !known.contains(effect) {
+                known.push(effect.clone());
             }
         }
-        let (threads, running, busy) = (Mutex::default(), Gauge::default(), Gauge::default());
-        let ledger = Self { effects: effects.to_vec(), threads, running, frames, about, analysing, busy };
-        effects.iter().for_each(|effect| drop(ledger.analysing.get_or_create(&ledger.on_models(effect.as_str()))));
-        ledger
     }
 
     /// Lets Prometheus see it.
@@ -161,7 +170,9 @@ impl Hand {
     pub fn note(&self, effect: &EffectName, done: Done, took: Duration) {
         let ledger = &self.ledger;
         // What comes from other machines must not make up names of effects without end.
-        let effect = if ledger.effects.contains(effect) { effect.to_string() } else { "unknown".into() };
+        let name = effect.without_version();
+        let known = ledger.effects.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known.as_str() == name);
+        let effect = if known { name.to_string() } else { "unknown".into() };
         ledger.busy.inc_by(took.as_secs_f64());
         ledger.frames.get_or_create(&FrameLabels { effect: effect.clone(), result: done.label() }).inc();
         if done == Done::Analysed {

@@ -1,0 +1,294 @@
+//! Effects of one's own in running processes: put into the folder, reloaded, seen, taken away; with workers in the gateway and with others over
+//! Redis; and models that hang, crash or are too slow.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{Gateway, Player, RedisServer, SMALL, WITHIN, Worker, play_together, temporary_folder};
+use ooblex::client::Wish;
+use ooblex_pipeline::I420;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+const PICTURE: &str = "[picture]\n";
+const HIDING: &str = "[mask]\nactivation = \"softmax\"\nchannel = 1\nrest = \"blur\"\n";
+
+/// A folder of effects that is gone when it goes out of scope.
+struct Shelf(PathBuf);
+
+impl Shelf {
+    fn new() -> Self {
+        Self(temporary_folder())
+    }
+
+    /// Puts an effect with one of the test models there. As somebody does who copies it: not all at once under its own name.
+    fn put(&self, name: &str, model: &str, rest: &str) {
+        let (made, place) = (self.0.join(format!(".{name}")), self.0.join(name));
+        fs::create_dir_all(&made).unwrap();
+        fs::copy(data(&format!("{model}.onnx")), made.join("model.onnx")).unwrap();
+        let hides = if rest == HIDING { "hides = true\n" } else { "" };
+        let text = format!("{hides}name = \"{name}\"\ntitle = \"{name}\"\n[model]\nfile = \"model.onnx\"\nwidth = 64\nheight = 48\n{rest}");
+        fs::write(made.join("effect.toml"), text).unwrap();
+        _ = fs::remove_dir_all(&place);
+        fs::rename(made, place).unwrap();
+    }
+
+    fn take(&self, name: &str) {
+        fs::remove_dir_all(self.0.join(name)).unwrap();
+    }
+
+    fn config(&self) -> String {
+        self.with("")
+    }
+
+    fn with(&self, more: &str) -> String {
+        format!("[own_effects]\nfolder = {:?}\n{more}", self.0)
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn data(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", "effects", "tests", "data", "own", name].iter().collect()
+}
+
+/// With one worker thread of its own that serves no more than it must.
+const ALONE: &[&str] = &["--workers", "1", "--effect", "sepia"];
+
+fn reload(gateway: &Gateway) -> Value {
+    let mut answer = ureq::post(format!("{}/api/effects/reload", gateway.url)).send_empty().unwrap();
+    serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+}
+
+fn find(gateway: &Gateway, name: &str) -> Option<Value> {
+    let listed = gateway.json("/api/effects");
+    listed["effects"].as_array().unwrap().iter().find(|effect| effect["name"] == name).cloned()
+}
+
+fn offered(gateway: &Gateway, name: &str) -> bool {
+    find(gateway, name).is_some_and(|effect| effect["available"] == true)
+}
+
+fn refusal(gateway: &Gateway, folder: &str) -> String {
+    let listed = gateway.json("/api/effects");
+    let refused = listed["refused"].as_array().unwrap().iter().find(|refused| refused["folder"] == folder).cloned();
+    refused.map(|refused| refused["reason"].as_str().unwrap().to_string()).unwrap_or_default()
+}
+
+fn player(gateway: &Gateway, effect: &str) -> Player {
+    Player::new(gateway, &Wish { effect: Some(effect.into()), ..Wish::default() })
+}
+
+/// The mean brightness of the picture that was shown last.
+fn brightness(player: &Player) -> f64 {
+    let luma = player.shown.last().unwrap().picture.planes()[0];
+    luma.iter().map(|luma| f64::from(*luma)).sum::<f64>() / luma.len() as f64
+}
+
+/// Plays until what is shown is as it should be.
+fn play_until_shown(player: &mut Player, what: &str, holds: impl Fn(&Player) -> bool) {
+    play_together(std::slice::from_mut(player), SMALL, 600, what, |players| !players[0].shown.is_empty() && holds(&players[0]));
+}
+
+/// Plays until five more frames with this effect were painted and sent.
+fn play_painted(player: &mut Player, gateway: &Gateway, effect: &str) {
+    let painted = || gateway.metric_of("ooblex_frames_shown_total", &format!("effect=\"{effect}\""));
+    let before = painted();
+    let what = format!("frames painted by {effect}");
+    play_together(std::slice::from_mut(player), SMALL, 900, &what, |_| painted() >= before + 5.0);
+}
+
+#[test]
+fn a_folder_that_is_dropped_in_is_served_after_a_signal_and_sessions_go_on() {
+    let shelf = Shelf::new();
+    let gateway = Gateway::start(&shelf.config(), ALONE);
+    let (mut other, mut ours) = (player(&gateway, "background_blur"), player(&gateway, "sepia"));
+    play_painted(&mut other, &gateway, "background_blur");
+    play_until_shown(&mut ours, "sepia", |player| player.shown.len() > 5);
+    let before = brightness(&ours);
+    assert!(find(&gateway, "negative").is_none());
+
+    shelf.put("negative", "invert", PICTURE);
+    gateway.signal(Signal::HUP);
+    gateway.wait("the new effect", |_| offered(&gateway, "negative"));
+    let listed = find(&gateway, "negative").unwrap();
+    assert_eq!((&listed["own"], &listed["models"]), (&json!(true), &json!(["negative/model.onnx"])));
+    assert!(gateway.metric_of("ooblex_effect_workers", "effect=\"negative\"") == 1.0);
+    let mut thumbnail = ureq::get(format!("{}/api/effects/negative/thumbnail.png", gateway.url)).call().unwrap();
+    assert!(thumbnail.body_mut().read_to_vec().unwrap().starts_with(b"\x89PNG"));
+
+    ours.client.say(&json!({"type": "set_effect", "effect": "negative", "id": 1})).unwrap();
+    play_until_shown(&mut ours, "the negative", |player| {
+        player.heard(0, "ack").iter().any(|ack| ack["effect"] == "negative") && (brightness(player) - (251.0 - before)).abs() < 25.0
+    });
+    play_painted(&mut other, &gateway, "background_blur");
+    assert!(!ours.ended && !other.ended);
+
+    // Replaced: the session goes on with the new one, by itself. Here the negative becomes the picture at a quarter of the size.
+    shelf.put("negative", "quarter", PICTURE);
+    let told = reload(&gateway);
+    assert_eq!(told, json!({"added": [], "changed": ["negative"], "removed": [], "refused": []}));
+    play_until_shown(&mut ours, "the other picture", |player| (brightness(player) - before).abs() < 25.0);
+
+    // Taken away: the session is told and holds its picture, until it asks for something else.
+    shelf.take("negative");
+    let mark = ours.messages.len();
+    assert_eq!(reload(&gateway)["removed"], json!(["negative"]));
+    ours.play_until_told(300, "to be told", |player| player.told_problem(mark, "no-worker").is_some());
+    assert!(ours.told_problem(mark, "no-worker").unwrap()["detail"].as_str().unwrap().contains("taken away or replaced"));
+    play_painted(&mut other, &gateway, "background_blur");
+    assert!(!ours.ended);
+    ours.client.say(&json!({"type": "set_effect", "effect": "background_blur", "id": 2})).unwrap();
+    play_painted(&mut ours, &gateway, "background_blur");
+}
+
+#[test]
+fn what_is_refused_is_told_and_hinders_nothing() {
+    let shelf = Shelf::new();
+    shelf.put("good", "invert", PICTURE);
+    shelf.put("not_a_number", "nan", PICTURE);
+    shelf.put("endless", "hang", PICTURE);
+    shelf.put("sepia", "invert", PICTURE);
+    shelf.put("misspelt", "invert", "[pictur]\n");
+    let gateway = Gateway::start(&shelf.with("trial_s = 2\n"), ALONE);
+    gateway.wait("the good one", |_| offered(&gateway, "good"));
+    for (folder, words) in [
+        ("not_a_number", "not_a_number/model.onnx gave a value that is not finite in 'nan'"),
+        ("endless", "endless/model.onnx: it was ended after 2s: the model hangs"),
+        ("sepia", "sepia/effect.toml:1: name = \"sepia\" is that of an effect of the program"),
+        ("misspelt", "misspelt/effect.toml:7: unknown field `pictur`"),
+    ] {
+        assert!(refusal(&gateway, folder).contains(words), "{folder}: {}", refusal(&gateway, folder));
+        assert!(gateway.said().contains(words), "the log says nothing of {folder}");
+    }
+    let mut session = player(&gateway, "good");
+    play_painted(&mut session, &gateway, "good");
+    // Pages of other hosts may not start trials.
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build();
+    let asked = ureq::Agent::new_with_config(config);
+    let url = format!("{}/api/effects/reload", gateway.url);
+    assert_eq!(asked.post(&url).header("origin", "https://elsewhere.example").send_empty().unwrap().status(), 403);
+    let own = gateway.url.clone();
+    assert_eq!(asked.post(&url).header("origin", own).send_empty().unwrap().status(), 200);
+}
+
+#[test]
+fn a_gateway_without_models_offers_what_workers_have_and_nothing_else_is_mixed_up() {
+    let redis = RedisServer::start();
+    let (here, there) = (Shelf::new(), Shelf::new());
+    here.put("hiding", "left_half", HIDING);
+    let gateway = Gateway::start(&here.config(), &["--broker", &redis.url(), "--effect", "sepia"]);
+    let worker = Worker::start(&there.config(), &["--broker", &redis.url(), "--threads", "1"]);
+    gateway.wait_for_workers(1);
+    gateway.wait("the declaration", |_| find(&gateway, "hiding").is_some());
+    assert!(!offered(&gateway, "hiding"), "nobody serves it yet");
+    let mut session = player(&gateway, "hiding");
+    session.play_until_told(300, "that nobody serves it", |player| player.told_problem(0, "no-worker").is_some());
+    assert!(session.told_problem(0, "no-worker").unwrap()["detail"].as_str().unwrap().contains("effects.d of a worker"));
+
+    // Another version of it there is of no use here.
+    there.put("hiding", "left_half", "[mask]\nactivation = \"softmax\"\nchannel = 0\nrest = \"blur\"\n");
+    worker.signal(Signal::HUP);
+    worker.wait("the worker's effect", |worker| worker.text("/readyz").contains("\"hiding\""));
+    assert!(!offered(&gateway, "hiding"), "what was prepared here would be analysed by another model");
+
+    there.put("hiding", "left_half", HIDING);
+    let mark = session.messages.len();
+    worker.signal(Signal::HUP);
+    gateway.wait("the same version", |_| offered(&gateway, "hiding"));
+    session.play_until_told(300, "that it is served", |player| player.told_service(mark, "served"));
+    let what = "frames that the worker has analysed";
+    play_together(std::slice::from_mut(&mut session), SMALL, 600, what, |_| worker.analysed("hiding") > 20.0);
+    // The right half is blurred in every picture that was ever shown, the placeholder included.
+    let sharpest = |player: &Player, index: usize| {
+        let rows = player.shown[index].picture.planes()[0].chunks_exact(SMALL.0 as usize);
+        rows.map(|row| row[110..155].windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap()).max().unwrap()
+    };
+    let worst = (0..session.shown.len()).map(|index| sharpest(&session, index)).max().unwrap();
+    assert!(worst < 40, "an edge of {worst} is seen in the half that is hidden");
+}
+
+#[test]
+fn a_model_that_hangs_in_a_worker_costs_frames_and_not_the_gateway() {
+    let redis = RedisServer::start();
+    let (here, there) = (Shelf::new(), Shelf::new());
+    for shelf in [&here, &there] {
+        shelf.put("on_green", "hang_on_green", PICTURE);
+    }
+    let gateway = Gateway::start(&here.config(), &["--broker", &redis.url(), "--effect", "sepia"]);
+    let mut worker = Worker::start(&there.config(), &["--broker", &redis.url(), "--threads", "1"]);
+    gateway.wait("the effect", |_| offered(&gateway, "on_green"));
+    let mut session = player(&gateway, "on_green");
+    play_painted(&mut session, &gateway, "on_green");
+    // A picture that is green all over has the model count to 2^62.
+    let mut green = I420::grey(SMALL.0, SMALL.1, 145);
+    green.planes_mut()[1].fill(54);
+    green.planes_mut()[2].fill(34);
+    (0..45).for_each(|_| session.play(&green));
+    gateway.wait("frames to be given up", |_| gateway.dropped("lost") > 0.0);
+    assert!(!session.ended);
+    let other = Worker::start(&there.config(), &["--broker", &redis.url(), "--threads", "1"]);
+    worker.kill();
+    gateway.wait_for_workers(1);
+    play_painted(&mut session, &gateway, "on_green");
+    drop(other);
+}
+
+// The command
+
+fn ooblex(arguments: &[&str]) -> (bool, String) {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_ooblex")).args(arguments).output().unwrap();
+    (status.success(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
+}
+
+#[test]
+fn the_command_checks_a_folder_and_shows_what_it_does() {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "examples", "effects.d", "faces"].iter().collect();
+    let made = Shelf::new();
+    let picture = made.0.join("faces.png");
+    let (fine, said) = ooblex(&["effect", "check", folder.to_str().unwrap(), "--write", picture.to_str().unwrap()]);
+    assert!(fine && said.contains("ok    effect   faces: Faces") && said.contains("ms a frame") && said.contains("face 9"), "{said}");
+    assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+
+    for (model, backend, words) in [
+        ("nan", "onnx_runtime", "nan/model.onnx gave a value that is not finite in 'nan'"),
+        ("unknown_operator", "onnx_runtime", "No Op registered for Frobnicate"),
+        ("unknown_operator", "rten", "Frobnicate"),
+        // It asks for so much memory that rten, which can not be refused any, ends its process.
+        ("greedy", "rten", "greedy/model.onnx: it crashed the process that tried it (signal: 6"),
+    ] {
+        made.put(model, model, PICTURE);
+        let (fine, said) = ooblex(&["effect", "check", made.0.join(model).to_str().unwrap(), "--backend", backend]);
+        assert!(!fine && said.contains(words), "{model} on {backend}: {said}");
+    }
+}
+
+#[test]
+fn a_model_that_is_too_slow_is_refused_with_its_time() {
+    let shelf = Shelf::new();
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "examples", "effects.d", "faces"].iter().collect();
+    let slow = shelf.0.join("slow");
+    fs::create_dir(&slow).unwrap();
+    fs::copy(folder.join("model.onnx"), slow.join("model.onnx")).unwrap();
+    let text = fs::read_to_string(folder.join("effect.toml")).unwrap();
+    fs::write(slow.join("effect.toml"), text).unwrap();
+    let config = shelf.0.join("ooblex.toml");
+    // rten takes ten times as long as a millisecond for it on any machine.
+    fs::write(&config, shelf.with("frame_ms = 1\n")).unwrap();
+    let config = config.to_str().unwrap();
+    let (fine, said) = ooblex(&["effect", "check", slow.to_str().unwrap(), "--backend", "rten", "--config", config]);
+    assert!(!fine && said.contains("slow/model.onnx: a frame takes") && said.contains("and 1 are allowed"), "{said}");
+    let (_, said) =
+        ooblex(&["check", "--backend", "rten", "--workers", "1", "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0", "--config", config]);
+    assert!(said.contains("warn  own") && said.contains("slow/model.onnx: a frame takes"), "{said}");
+    assert!(Path::new(config).exists());
+}
