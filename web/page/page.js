@@ -278,7 +278,8 @@ async function loadEffects({ quiet = false } = {}) {
     become('failed');
     return false;
   }
-  if (isKnown(chosen)) {
+  // A session keeps what it has, also when that is not offered any more: the visitor chooses anew.
+  if (isKnown(chosen) || session) {
     if (JSON.stringify([...known.values()]) !== before) drawEffects();
     return true;
   }

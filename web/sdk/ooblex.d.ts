@@ -103,10 +103,14 @@ export interface Effect {
   unavailable_reason?: string;
   /** Address of a picture of it, below the gateway's. */
   thumbnail?: string;
+  /** Whether the operator put it there, rather than it being of the program. */
+  own?: boolean;
 }
 
 export interface EffectList {
   effects: Effect[];
+  /** Folders of effects of one's own that are none now, and why. */
+  refused?: { folder: string; reason: string }[];
   /** Most effects that a chain such as `background_blur+sepia` may have. */
   chains?: number;
   /** What runs the models, such as `ONNX Runtime 1.32.0`; null when they run in other processes. */

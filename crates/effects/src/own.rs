@@ -1,6 +1,6 @@
 //! Effects of one's own: folders with an `effect.toml` and an ONNX file, read while the program runs (`docs/own-effect.md`).
 //!
-//! `toml` is what can be written, `declaration` what it means, `graph` what the model says of itself, `fit` whether the two go together,
+//! `toml` is what can be written, `declaration` with `sections` and `settings` what it means, `graph` what the model says of itself, `fit` whether the two go together,
 //! `decode` what is made of tensors, `painter` what is seen, `effect` all of it as an [`Effect`](crate::Effect). Where the folders are, when they are
 //! read, and in what process a model is tried before it is served, is not known here.
 
@@ -12,6 +12,7 @@ mod fit;
 mod graph;
 mod kept;
 mod painter;
+mod sections;
 mod settings;
 mod shape;
 mod toml;

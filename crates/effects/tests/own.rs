@@ -476,3 +476,27 @@ fn own_effects_go_into_chains_as_their_kind_allows() {
     painter.compose(&mut picture, &analyses, &parameters).unwrap();
     assert!(picture != small());
 }
+
+#[test]
+fn the_tutorial_names_every_key_and_shows_a_message_as_it_is() {
+    let tutorial = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/own-effect.md")).unwrap();
+    let written = include_str!("../src/own/toml.rs");
+    let keys: Vec<_> =
+        written.lines().filter_map(|line| line.trim().strip_prefix("pub(super) ")?.split_once(':').map(|(key, _)| key)).collect();
+    assert!(keys.len() > 40, "{keys:?}");
+    for key in keys {
+        // Of sections and keys.
+        let named = [format!("`{key}`"), format!("`{key} = "), format!("`[{key}]`"), format!("`[{key}."), format!("\n{key} = ")];
+        assert!(named.iter().any(|named| tutorial.contains(named.as_str())), "docs/own-effect.md does not name '{key}'");
+    }
+    let folder = Folder::new("tutorial");
+    let example: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "examples", "effects.d", "spotlight"].iter().collect();
+    let path = folder.0.join("spotlight");
+    fs::create_dir(&path).unwrap();
+    fs::copy(example.join("selfie_landscape_144x256.onnx"), path.join("selfie_landscape_144x256.onnx")).unwrap();
+    let wrong = fs::read_to_string(example.join("effect.toml")).unwrap().replace("width = 256", "width = 320");
+    fs::write(path.join("effect.toml"), wrong).unwrap();
+    let said = OwnEffect::read(&path, LIMITS).err().unwrap().to_string();
+    let said = said.replace(folder.0.to_str().unwrap(), "effects.d");
+    assert!(tutorial.contains(&format!("\nWRONG effect   {said}\n")), "the tutorial shows something else than: {said}");
+}

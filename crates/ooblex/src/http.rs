@@ -1,8 +1,8 @@
 //! The HTTP side of the gateway: the page, the offer, the API, health and metrics.
 
+mod effects;
 mod events;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -22,7 +22,7 @@ use tracing::{debug, error, info};
 use crate::assets;
 use crate::metrics::About;
 use crate::negotiate::{Endpoint, negotiate};
-use crate::own::{Reloaded, Shelf, refusals};
+use crate::own::{Reloaded, Shelf};
 use crate::problem::{Problem, ProblemKind, start_a_worker};
 use crate::session::{Session, SessionId};
 use crate::thumbnails::Thumbnails;
@@ -60,9 +60,9 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     let body_limit = gateway.context.config.limits.body_kib * 1024;
     Router::new()
         .route("/offer", post(offer))
-        .route("/api/effects", get(effects))
-        .route("/api/effects/reload", post(reload_effects))
-        .route("/api/effects/{name}/thumbnail.png", get(thumbnail))
+        .route("/api/effects", get(effects::list))
+        .route("/api/effects/reload", post(effects::reload))
+        .route("/api/effects/{name}/thumbnail.png", get(effects::thumbnail))
         .route("/api/sessions", get(sessions))
         .route("/api/sessions/{id}", get(session).patch(change_session).delete(end_session))
         .route("/api/sessions/{id}/events", get(events::events))
@@ -130,73 +130,6 @@ async fn accept_offer(gateway: &Gateway, body: Result<Bytes, BytesRejection>) ->
         return Err(unavailable("the gateway is stopping: try again in a moment"));
     }
     Ok(json!({"sdp": answer, "type": "answer", "session": id}))
-}
-
-async fn effects(State(gateway): State<Arc<Gateway>>) -> Response {
-    let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
-    let (capacity, health) = (broker.capacity(), broker.health());
-    let mut effects = catalogue.describe();
-    for (described, effect) in effects.as_array_mut().into_iter().flatten().zip(catalogue.effects()) {
-        let service = if effect.needs_worker() { broker.service(&effect.queue()) } else { Service::Served };
-        described["available"] = json!(service == Service::Served);
-        described["thumbnail"] = json!(format!("api/effects/{}/thumbnail.png", effect.name()));
-        described["workers"] = json!(capacity.serving.get(&effect.queue()).copied().unwrap_or(0));
-        match service {
-            Service::Served => {}
-            Service::NoWorker => described["unavailable_reason"] = json!("no worker serves it now"),
-            Service::Disconnected => described["unavailable_reason"] = json!("the broker between the gateway and its workers is down"),
-        }
-    }
-    // Workers of this process do not announce what they run on.
-    let own = gateway.about.device.iter().filter(|_| capacity.devices.is_empty()).map(|device| (device.clone(), capacity.workers));
-    let devices: BTreeMap<_, _> = own.chain(capacity.devices.clone()).collect();
-    let kind = if config.broker.is_shared() { "redis" } else { "local" };
-    let body = json!({
-        "effects": effects,
-        "refused": refusals(&catalogue.refused()),
-        "chains": ooblex_effects::Chain::MOST,
-        "broker": {"kind": kind, "connected": health.connected, "trouble": health.trouble},
-        "workers": capacity.workers,
-        "devices": devices,
-        "backend": gateway.about.backend,
-        "device": gateway.about.device,
-    });
-    axum::Json(body).into_response()
-}
-
-/// Reads the effects of one's own again; answers when that is done. A page of another host may not: what it would start takes time.
-async fn reload_effects(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let of = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
-    let (origin, host) = (of(header::ORIGIN), of(header::HOST));
-    let allowed = &gateway.context.config.serve.allow_origins;
-    let is_own = origin.is_empty() || origin.split_once("://").is_some_and(|(_, authority)| authority == host);
-    if !is_own && !allowed.iter().any(|allowed| allowed == origin) {
-        let detail = format!("a page of {origin:.80} may not reload effects: ask from this host, or name it in serve.allow_origins");
-        return Err(Problem::new(ProblemKind::Forbidden, detail));
-    }
-    let reloading = tokio::task::spawn_blocking(move || gateway.reload_own());
-    let reloaded = reloading.await.map_err(|_| Problem::new(ProblemKind::Unavailable, "reading the effects failed: the log says why"))?;
-    Ok(axum::Json(reloaded.to_json()).into_response())
-}
-
-/// A picture of what an effect does. The first time it is asked for it takes as long as loading its models.
-async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let catalogue = &gateway.context.catalogue;
-    if !catalogue.effects().iter().any(|effect| effect.name().as_str() == name) {
-        let known: Vec<_> = catalogue.effects().iter().map(|effect| effect.name().to_string()).collect();
-        let name: String = name.chars().take(60).collect();
-        return Err(Problem::new(
-            ProblemKind::NotFound,
-            format!("there is no effect '{name}'; those with a thumbnail are {}", known.join(", ")),
-        ));
-    }
-    let settings = catalogue.settings(Some(&name), &Value::Null)?;
-    let making = tokio::task::spawn_blocking(move || gateway.thumbnails.png(&gateway.context.config, &settings));
-    match making.await {
-        Ok(Ok(png)) => Ok(([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "max-age=3600")], png.to_vec()).into_response()),
-        Ok(Err(error)) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: {error:#}"))),
-        Err(_) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: its effect panicked"))),
-    }
 }
 
 async fn sessions(State(gateway): State<Arc<Gateway>>) -> Response {

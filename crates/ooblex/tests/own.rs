@@ -292,3 +292,56 @@ fn a_model_that_is_too_slow_is_refused_with_its_time() {
     assert!(said.contains("warn  own") && said.contains("slow/model.onnx: a frame takes"), "{said}");
     assert!(Path::new(config).exists());
 }
+
+/// The blocks of code in a text, each with its language.
+fn blocks(text: &str) -> Vec<(String, String)> {
+    let mut blocks: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(language) if !inside => {
+                blocks.push((language.into(), String::new()));
+                inside = true;
+            }
+            Some(_) => inside = false,
+            None if inside => blocks.last_mut().unwrap().1 += &format!("{line}\n"),
+            None => {}
+        }
+    }
+    blocks
+}
+
+#[test]
+fn the_tutorial_works_as_it_stands() {
+    let root: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect();
+    let root = root.canonicalize().unwrap();
+    let place = Shelf::new();
+    for name in ["models", "examples", "tests"] {
+        std::os::unix::fs::symlink(root.join(name), place.0.join(name)).unwrap();
+    }
+    let binary = Path::new(env!("CARGO_BIN_EXE_ooblex")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut declared = Vec::new();
+    for (language, text) in blocks(&fs::read_to_string(root.join("docs/own-effect.md")).unwrap()) {
+        match language.as_str() {
+            "sh" => {
+                let ran = Command::new("bash").args(["-ec", &text]).current_dir(&place.0).env("PATH", &path).output().unwrap();
+                let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+                assert!(ran.status.success(), "{text}{said}");
+            }
+            "toml" => {
+                let name = text.lines().next().unwrap().trim_start_matches("name = ").trim_matches('"').to_string();
+                assert_eq!(text, fs::read_to_string(root.join(format!("examples/effects.d/{name}/effect.toml"))).unwrap());
+                let folder = place.0.join("effects.d").join(&name);
+                fs::create_dir_all(&folder).unwrap();
+                fs::write(folder.join("effect.toml"), text).unwrap();
+                declared.push(name);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(declared, ["spotlight", "relief", "faces"]);
+    for made in ["spotlight.png", "relief.png", "deep.png"] {
+        assert!(fs::read(place.0.join(made)).unwrap().starts_with(b"\x89PNG"), "{made}");
+    }
+}
