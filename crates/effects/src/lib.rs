@@ -36,8 +36,8 @@ pub use effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 pub use found::Found;
 pub use list::{diagnostics, effects, find};
 pub use model::{
-    Backend, Device, DeviceError, Extent, Input, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime, RuntimeError,
-    Tensor, TensorSpec,
+    Backend, Device, DeviceError, Extent, Input, LONGEST_RUN, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime,
+    RuntimeError, Tensor, TensorSpec,
 };
 pub use own::{OwnEffect, OwnError, OwnLimits, OwnSet, Place, Refused, Trial};
 pub use parameters::{Kind, Parameter, ParameterError, Parameters, schema};

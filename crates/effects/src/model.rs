@@ -10,6 +10,7 @@ mod runtime;
 mod store;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use device::{Device, DeviceError};
 pub use runtime::{Backend, Runtime, RuntimeError};
@@ -19,6 +20,9 @@ use ooblex_pipeline::{ModelInput, Rgb};
 
 use crate::effect::Effect;
 use crate::pixels;
+
+/// A run of a model that is not of the program is ended after so long, where the backend can do that: frames have been given up long before.
+pub const LONGEST_RUN: Duration = Duration::from_secs(4);
 
 /// An ONNX file and what goes in and comes out of it. All tensors are f32.
 #[derive(Debug)]
@@ -149,6 +153,11 @@ pub enum LoadError {
 pub struct Models(Vec<(&'static ModelSpec, Box<dyn Model>)>);
 
 impl ModelSpec {
+    /// Whether it is one of the program, and not one that was read from somebody's folder.
+    pub(crate) fn is_built_in(&self) -> bool {
+        !self.embedded.is_empty()
+    }
+
     /// Inputs for a run whose result nobody wants.
     fn warm_up_tensors(&self) -> Vec<Tensor> {
         let size = |extent: &Extent| match extent {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::metrics::About;
 use ooblex_broker::{Broker, TakenJob};
-use ooblex_effects::{Effect, LoadError, ModelStore, Models, Runtime};
+use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime};
 use ooblex_pipeline::{Analysis, EffectName};
 use tracing::{error, warn};
 
@@ -153,7 +153,14 @@ impl Workshop {
                 Ok(Err(_)) => Done::Failed,
                 Err(_) => Done::Panicked,
             };
-            hand.note(&effect, done, started.elapsed());
+            let took = started.elapsed();
+            hand.note(&effect, done, took);
+            if took >= LONGEST_RUN && effects.iter().any(|known| known.queue() == effect && known.folder().is_some()) {
+                // Its next frame would cost as much, and all other effects wait meanwhile. A reload gives it another chance.
+                error!(%effect, ?took, "a model hangs, or is far too slow: this worker does not serve it any more until effects are reloaded");
+                effects.retain(|known| known.queue() != effect);
+                post.seat.serve(&queues(&effects));
+            }
             match analysed {
                 // One that is late goes back, too: whoever waited for it counts it.
                 Ok(result) => taken.complete(result),

@@ -243,6 +243,47 @@ fn a_model_that_hangs_in_a_worker_costs_frames_and_not_the_gateway() {
     drop(other);
 }
 
+#[test]
+fn a_model_that_hangs_in_the_gateway_costs_seconds_and_is_not_served_any_more() {
+    let shelf = Shelf::new();
+    shelf.put("on_green", "hang_on_green", PICTURE);
+    let gateway = Gateway::start(&shelf.config(), ALONE);
+    gateway.wait("the effect", |_| offered(&gateway, "on_green"));
+    let (mut session, mut other) = (player(&gateway, "on_green"), player(&gateway, "background_blur"));
+    play_painted(&mut session, &gateway, "on_green");
+    let mut green = I420::grey(SMALL.0, SMALL.1, 145);
+    green.planes_mut()[1].fill(54);
+    green.planes_mut()[2].fill(34);
+    (0..30).for_each(|_| session.play(&green));
+    // The only worker of this gateway comes back, and never hangs on it again.
+    gateway.wait("the worker to let go of it", |_| !offered(&gateway, "on_green"));
+    assert!(gateway.said().contains("does not serve it any more"), "the log says nothing of it");
+    play_painted(&mut other, &gateway, "background_blur");
+    session.play_until_told(300, "to be told", |player| player.told_problem(0, "no-worker").is_some());
+    assert!(!session.ended && gateway.answer("/healthz").0 == 200);
+    reload(&gateway);
+    gateway.wait("another chance", |_| offered(&gateway, "on_green"));
+    play_painted(&mut session, &gateway, "on_green");
+}
+
+#[test]
+fn own_effects_can_be_the_default_and_be_configured_by_name() {
+    let shelf = Shelf::new();
+    shelf.put("good", "invert", PICTURE);
+    shelf.put("bad", "nan", PICTURE);
+    let config = shelf.with("[effects.good]\nwhen_slow = \"reuse\"\n[effects.bad]\nwhen_slow = \"hold\"\n");
+    let gateway = Gateway::start(&config, &["--workers", "1", "--effect", "good", "--effects", "good,background_blur"]);
+    gateway.wait("it to be ready", |gateway| gateway.answer("/readyz").0 == 200);
+    let mut session = Player::new(&gateway, &Wish::default());
+    play_painted(&mut session, &gateway, "good");
+    assert!(Gateway::refuse(&["--effect", "nowhere"]).contains("names no effect"));
+    // As a default, one that is refused keeps the gateway from being ready, and not from starting.
+    let other = Gateway::start(&shelf.config(), &["--workers", "1", "--effect", "bad"]);
+    other.wait("the refusal", |_| !refusal(&other, "bad").is_empty());
+    let (status, said) = other.answer("/readyz");
+    assert!(status == 503 && said.contains("serve.default_effect is not offered now"), "{said}");
+}
+
 // The command
 
 fn ooblex(arguments: &[&str]) -> (bool, String) {

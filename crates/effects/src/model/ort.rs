@@ -1,5 +1,6 @@
 //! The backend ONNX Runtime, from a shared library.
 
+mod leash;
 mod providers;
 
 use std::path::{Path, PathBuf};
@@ -7,9 +8,10 @@ use std::sync::Mutex;
 
 use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{RunOptions, Session};
+use ort::session::{RunOptions, Session, SessionOutputs};
 use ort::value::TensorRef;
 
+use self::leash::Leash;
 use self::providers::Profile;
 use super::{Device, Input, Model, ModelSpec, Tensor};
 
@@ -124,6 +126,8 @@ struct OrtModel {
     largest: usize,
     /// For models on the processor only: elsewhere the arena holds little more than what goes in and out.
     tidy: Option<RunOptions>,
+    /// Of a model that is not of the program, on the processor: elsewhere a run may take long for good reasons.
+    leash: Option<Leash>,
 }
 
 impl Model for OrtModel {
@@ -134,7 +138,8 @@ impl Model for OrtModel {
 
 impl OrtModel {
     fn new(spec: &'static ModelSpec, session: Session, tidy: Option<RunOptions>) -> ort::Result<Self> {
-        Ok(Self { spec, session, largest: 0, tidy })
+        let leash = (tidy.is_some() && !spec.is_built_in()).then(Leash::new).transpose()?;
+        Ok(Self { spec, session, largest: 0, tidy, leash })
     }
 
     fn try_run(&mut self, inputs: &[Input<'_>]) -> ort::Result<Vec<Tensor>> {
@@ -143,8 +148,12 @@ impl OrtModel {
             self.tidy_up()?;
         }
         self.largest = self.largest.max(values);
-        let outputs = self.session.run(named(self.spec, inputs)?)?;
-        self.spec.outputs.iter().map(|declared| tensor(&outputs, declared.name)).collect()
+        let (spec, session, inputs) = (self.spec, &mut self.session, named(self.spec, inputs)?);
+        let tensors = |outputs: &SessionOutputs<'_>| spec.outputs.iter().map(|declared| tensor(outputs, declared.name)).collect();
+        match &self.leash {
+            Some(leash) => leash.run(|options| tensors(&session.run_with_options(inputs, options)?)),
+            None => tensors(&session.run(inputs)?),
+        }
     }
 
     /// Makes the arena give its memory back, by a small run. Before a larger input this keeps what was taken for smaller ones from
@@ -183,7 +192,7 @@ fn named<'a>(spec: &'static ModelSpec, inputs: &[Input<'a>]) -> ort::Result<Vec<
     named.collect()
 }
 
-fn tensor(outputs: &ort::session::SessionOutputs<'_>, name: &str) -> ort::Result<Tensor> {
+fn tensor(outputs: &SessionOutputs<'_>, name: &str) -> ort::Result<Tensor> {
     let output = outputs.get(name).ok_or_else(|| ort::Error::new(format!("it has no output '{name}'")))?;
     let (shape, data) = output.try_extract_tensor::<f32>()?;
     // A negative extent can not occur in a value; as 0 it would fail the check of the shape.

@@ -1,0 +1,91 @@
+//! Ends runs that take too long: a model that somebody else has made may never end by itself.
+//!
+//! ONNX Runtime looks between two nodes, also of loops, whether it is to give up; a single node that never ends can not be ended.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use ort::session::RunOptions;
+
+use crate::model::LONGEST_RUN;
+
+/// The leash of one model: a thread that sleeps while nothing runs for too long.
+pub(super) struct Leash {
+    shared: Arc<Shared>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    options: RunOptions,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// When the run that is under way is to be ended.
+    deadline: Option<Instant>,
+    /// It was ended.
+    pulled: bool,
+    /// The model is not needed any more.
+    closed: bool,
+}
+
+impl Leash {
+    pub(super) fn new() -> ort::Result<Self> {
+        let shared = Arc::new(Shared { options: RunOptions::new()?, state: Mutex::default(), changed: Condvar::new() });
+        let watched = shared.clone();
+        let watcher = std::thread::Builder::new().name("leash".into()).spawn(move || watched.watch());
+        let watcher = watcher.map_err(|error| ort::Error::new(format!("the system gives no thread to watch it: {error}")))?;
+        Ok(Self { shared, watcher: Some(watcher) })
+    }
+
+    /// Runs something with these options, which end it after [`LONGEST_RUN`].
+    pub(super) fn run<T>(&self, work: impl FnOnce(&RunOptions) -> ort::Result<T>) -> ort::Result<T> {
+        self.shared.lock().deadline = Some(Instant::now() + LONGEST_RUN);
+        self.shared.changed.notify_one();
+        let done = work(&self.shared.options);
+        let mut state = self.shared.lock();
+        state.deadline = None;
+        if std::mem::take(&mut state.pulled) {
+            self.shared.options.unterminate()?;
+            return done
+                .map_err(|_| ort::Error::new(format!("it was ended after {LONGEST_RUN:?}, since no frame waits so long: it may hang")));
+        }
+        done
+    }
+}
+
+impl Shared {
+    fn watch(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            let now = Instant::now();
+            state = match state.deadline {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) if now < deadline => {
+                    self.changed.wait_timeout(state, deadline - now).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Some(_) => {
+                    (state.deadline, state.pulled) = (None, true);
+                    // It fails for want of options only, and they are there.
+                    _ = self.options.terminate();
+                    state
+                }
+            };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_one();
+        _ = self.watcher.take().map(JoinHandle::join);
+    }
+}
