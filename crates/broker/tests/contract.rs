@@ -57,6 +57,7 @@ contract!(
     failure_and_panic_of_a_worker_come_back_as_failed,
     completions_go_to_their_own_track_only,
     worker_gets_only_jobs_of_effects_that_it_serves,
+    worker_serves_other_effects_from_when_it_is_told,
     tracks_are_told_of_the_first_worker_and_of_the_last,
     closed_track_gets_nothing_and_leaves_nothing,
     close_wakes_all_workers,
@@ -195,6 +196,31 @@ fn worker_gets_only_jobs_of_effects_that_it_serves(broker: Broker) {
     let seat = broker.join(&[EffectName::new("other")]);
     seat.take().unwrap().complete(Ok(analysis(2)));
     assert!(matches!(next(&other).outcome, Outcome::Analysed { .. }));
+}
+
+fn worker_serves_other_effects_from_when_it_is_told(broker: Broker) {
+    let (completions, others) = (open(&broker, 1), open(&broker, 2));
+    let [test, other] = ["test", "other"].map(EffectName::new);
+    let seat = broker.join(std::slice::from_ref(&other));
+    eventually("the first service", || broker.service(&other) == Service::Served);
+    broker.submit(job(1, 0));
+    thread::scope(|scope| {
+        // It waits, since nothing is there that it serves.
+        let taking = scope.spawn(|| seat.take().unwrap().complete(Ok(analysis(1))));
+        seat.serve(std::slice::from_ref(&test));
+        taking.join().unwrap();
+    });
+    assert!(matches!(next(&completions).outcome, Outcome::Analysed { .. }));
+    eventually("the other service", || broker.service(&test) == Service::Served && broker.service(&other) == Service::NoWorker);
+    assert_eq!(broker.capacity().serving.get(&test), Some(&1));
+    broker.submit(Job { effect: other, ..job(2, 0) });
+    broker.submit(job(1, 1));
+    let taken = seat.take().unwrap();
+    assert_eq!(taken.job().effect, test);
+    taken.complete(Ok(analysis(2)));
+    drop(seat);
+    eventually("its end", || broker.service(&test) == Service::NoWorker);
+    assert!(others.try_recv().is_err(), "nobody serves what it served before");
 }
 
 fn tracks_are_told_of_the_first_worker_and_of_the_last(broker: Broker) {

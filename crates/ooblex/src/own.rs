@@ -6,6 +6,7 @@
 pub mod trial;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ooblex_effects::{Effect, OwnEffect, OwnSet, Refused};
@@ -24,6 +25,8 @@ pub struct Shelf {
     /// The workers of this process; none where others run the models.
     workshop: Option<Workshop>,
     state: Mutex<State>,
+    /// Readings that are under way or wait.
+    readings: AtomicUsize,
 }
 
 /// Held while the folder is read: two at a time would undo one another.
@@ -54,13 +57,23 @@ impl Shelf {
     /// A shelf that is empty until [`Shelf::reload`]: what was read of the folder at the start is not offered before it was tried.
     pub fn new(config: &Config, catalogue: Arc<Catalogue>, workshop: Option<Workshop>) -> Self {
         catalogue.offer_own(&OwnSet::default());
-        Self { catalogue, config: config.clone(), workshop, state: Mutex::default() }
+        Self { catalogue, config: config.clone(), workshop, state: Mutex::default(), readings: AtomicUsize::new(0) }
     }
 
     /// Reads the folder, tries what is new in it where models run in this process, and offers what did well; then calls `offered`, which is to
     /// bring sessions from replaced effects to those that took their place. Workers have both until that is done. Blocks for as long as all of it
     /// takes, and while another one is at it.
     pub fn reload(&self, offered: impl FnOnce()) -> Reloaded {
+        let _counted = Counted::new(&self.readings);
+        self.read(offered)
+    }
+
+    /// Whether a reading is under way and another one waits, which will see all that is there now.
+    pub fn is_crowded(&self) -> bool {
+        self.readings.load(Ordering::Relaxed) > 1
+    }
+
+    fn read(&self, offered: impl FnOnce()) -> Reloaded {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut set = self.catalogue.read_own();
         if let Some(workshop) = &self.workshop {
@@ -75,6 +88,8 @@ impl Shelf {
         }
         let now: Vec<_> = set.effects.iter().map(|effect| (effect.name(), effect.queue())).collect();
         let before = std::mem::replace(&mut state.offered, now);
+        let offered: BTreeSet<_> = state.offered.iter().map(|(_, queue)| queue.clone()).collect();
+        state.passed.retain(|queue| offered.contains(queue));
         let was = |name: &EffectName| before.iter().find(|(before, _)| before == name).map(|(_, queue)| queue);
         let (old, added): (Vec<_>, Vec<_>) = state.offered.iter().partition(|(name, _)| was(name).is_some());
         let changed = old.into_iter().filter(|(name, queue)| was(name) != Some(queue));
@@ -146,6 +161,22 @@ impl Reloaded {
     /// As the API tells it.
     pub fn to_json(&self) -> Value {
         json!({"added": self.added, "changed": self.changed, "removed": self.removed, "refused": refusals(&self.refused)})
+    }
+}
+
+/// Counts one more for as long as it is there.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -284,6 +284,39 @@ fn own_effects_can_be_the_default_and_be_configured_by_name() {
     assert!(status == 503 && said.contains("serve.default_effect is not offered now"), "{said}");
 }
 
+/// The processes that a process has started.
+fn children(of: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parent = |id: &u32| {
+        let about = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let fields: Vec<_> = about.rsplit(')').next()?.split_whitespace().collect();
+        // One that has ended and was not waited for yet is no process any more.
+        (fields[0] != "Z").then(|| fields[1].parse::<u32>().ok())?
+    };
+    processes.filter(|id| parent(id) == Some(of)).collect()
+}
+
+#[test]
+fn a_trial_ends_with_the_program_that_waits_for_it() {
+    let shelf = Shelf::new();
+    shelf.put("endless", "hang", PICTURE);
+    let mut gateway = Gateway::start(&shelf.with("trial_s = 600\n"), &["--workers", "1", "--effect", "sepia", "--backend", "rten"]);
+    gateway.wait("the trial", |gateway| !children(gateway.id()).is_empty());
+    let trial = children(gateway.id())[0];
+    // The gateway serves meanwhile.
+    let mut session = player(&gateway, "background_blur");
+    play_painted(&mut session, &gateway, "background_blur");
+    assert!(fs::exists(format!("/proc/{trial}")).unwrap());
+    gateway.kill();
+    let deadline = std::time::Instant::now() + WITHIN;
+    // Whoever takes over orphans may leave what has ended lying about.
+    let runs = || fs::read_to_string(format!("/proc/{trial}/stat")).is_ok_and(|about| !about.contains(") Z "));
+    while runs() {
+        assert!(std::time::Instant::now() < deadline, "the trial runs on without the program that wanted it");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
+
 // The command
 
 fn ooblex(arguments: &[&str]) -> (bool, String) {

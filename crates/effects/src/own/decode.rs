@@ -141,9 +141,13 @@ fn mask_of(mask: &declaration::Mask, data: &[f32], plane: [usize; 3], [left, top
             let marked = match mask.activation {
                 Activation::None => raw,
                 Activation::Sigmoid => sigmoid(raw),
+                // 1 / Σ exp(v - mine): the share of one channel, without a list for each pixel.
                 Activation::Softmax => {
-                    let all = (0..plane[0]).map(at).collect::<Option<Vec<_>>>()?;
-                    softmax(&all)[mask.channel.0]
+                    let mut sum = 0.0;
+                    for channel in 0..plane[0] {
+                        sum += (at(channel)? - raw).clamp(-80.0, 80.0).exp();
+                    }
+                    1.0 / sum
                 }
             };
             let kept =

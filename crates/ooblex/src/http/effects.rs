@@ -59,6 +59,10 @@ pub(super) async fn reload(State(gateway): State<Arc<Gateway>>, headers: HeaderM
         let detail = format!("a page of {origin:.80} may not reload effects: ask from this host, or name it in serve.allow_origins");
         return Err(Problem::new(ProblemKind::Forbidden, detail));
     }
+    if gateway.shelf.is_crowded() {
+        let detail = "the effects are being read, and will be once more after that: see GET /api/effects in a moment";
+        return Err(Problem::new(ProblemKind::Unavailable, detail));
+    }
     let reloading = tokio::task::spawn_blocking(move || gateway.reload_own());
     let reloaded = reloading.await.map_err(|_| Problem::new(ProblemKind::Unavailable, "reading the effects failed: the log says why"))?;
     Ok(axum::Json(reloaded.to_json()).into_response())

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ooblex_effects::{Device, Effect, OwnEffect, i420_from_rgb, rgb_from_i420};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::picture::{decode_png, encode_png};
@@ -166,6 +166,8 @@ pub fn answer() -> bool {
 
 fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
     let Request { folder, queue, own_effects, inference, picture } = request;
+    // A model that hangs would outlive a program that is ended while it waits.
+    _ = set_parent_process_death_signal(Some(Signal::KILL));
     limit_memory(own_effects, inference.device);
     let effect = OwnEffect::read(folder, own_effects.limits()).map_err(words)?;
     if effect.queue().as_str() != queue {
