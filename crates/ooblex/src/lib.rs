@@ -12,6 +12,7 @@ pub mod check;
 pub mod client;
 pub mod config;
 mod control;
+pub mod cores;
 pub mod events;
 pub mod figures;
 pub mod health;

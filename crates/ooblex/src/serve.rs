@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::cores::Cores;
 use crate::http::{Gateway, router};
 use crate::metrics::{About, Metrics};
 use crate::negotiate::Endpoint;
@@ -67,7 +68,9 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     );
     let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone())?;
     let shelf = Shelf::new(&config, catalogue.clone(), workshop);
-    let context = Arc::new(Context { broker: broker.clone(), catalogue, transport: transport.clone(), sessions, metrics, config });
+    // One more turn than there are cores: while one is handed over, another computes.
+    let cores = Cores::new(1 + std::thread::available_parallelism().map_or(2, usize::from));
+    let context = Arc::new(Context { broker: broker.clone(), catalogue, transport: transport.clone(), sessions, metrics, cores, config });
     let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default(), shelf });
     let own = gateway.clone();
     std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;

@@ -3,13 +3,14 @@
 //! It alone owns the track's state. The media thread feeds it with frames, the workers with completions; it gives compressed
 //! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `driver` is its loop, `egress`
 //! the encoder with its bitrate, `loss_control` what losses allow, `report` what it says of itself, `adaptation` when it does with less
-//! CPU, `service` what it says of its workers.
+//! CPU, `pace` which frames go on then, `service` what it says of its workers.
 
 mod adaptation;
 mod driver;
 mod egress;
 mod gather;
 mod loss_control;
+mod pace;
 mod report;
 mod resolution;
 mod service;
@@ -23,10 +24,11 @@ use std::time::Instant;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use ooblex_broker::{Broker, Notice};
 use ooblex_codec::Rotation;
-use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
+use ooblex_pipeline::{Completion, EncodedFrame, Outcome, VideoCodec};
 use tracing::error;
 
 use crate::config::Config;
+use crate::cores::{Cores, Place};
 use crate::events::Events;
 use crate::figures::TrackFigures;
 use crate::metrics::Metrics;
@@ -162,6 +164,8 @@ pub struct Context {
     pub sessions: Arc<Sessions>,
     /// For Prometheus.
     pub metrics: Arc<Metrics>,
+    /// What tracks compute on.
+    pub cores: Cores,
     /// What the operator set.
     pub config: Config,
 }
@@ -176,11 +180,17 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     let events = Events::new(context.metrics.clone());
     let handle =
         TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), metrics: context.metrics.clone(), figures, events };
-    let sink = handle.inbox.clone();
+    let (sink, place) = (handle.inbox.clone(), Arc::new(Place::default()));
+    let hurried = place.clone();
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
     // it full is seen with the next report.
     let told = move |notice| match notice {
-        Notice::Completed(completion) => _ = sink.try_send(TrackInput::Completed(completion)),
+        Notice::Completed(completion) => {
+            let is_result = matches!(completion.outcome, Outcome::Analysed { .. });
+            if sink.try_send(TrackInput::Completed(completion)).is_ok() && is_result {
+                hurried.hurry();
+            }
+        }
         Notice::ServiceChanged => _ = sink.try_send(TrackInput::ServiceChanged),
     };
     for lane in id.lanes() {
@@ -196,7 +206,7 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
     let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
     let run = move || {
-        let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, egress, figures, events).run(&receiver, &ended));
+        let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, egress, figures, events, place).run(&receiver, &ended));
         if catch_unwind(driven).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");
             close_lanes(&context, id);

@@ -3,7 +3,7 @@
 /// Why a frame that was admitted is not shown. Every drop has exactly one reason, and every reason a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
-    /// The track's thread was behind, and a newer frame had already come in.
+    /// The machine was short of CPU: the track was behind, or had had its share already.
     Behind,
     /// The sampler left it out, and the effect shows analysed frames only.
     NotSampled,

@@ -5,9 +5,8 @@
 //! not swing. Every track decides for itself, by what became of its own frames: all see the same machine, and brokers let them take
 //! turns, so none gives up more than the others for long.
 //!
-//! What can not be helped by giving up quality costs frames: they are replaced by newer ones before they are analysed, or
-//! superseded before they are admitted. That needs no decision, and it is always the last to go: it happens by exactly as much
-//! as is missing.
+//! What can not be helped by giving up quality costs frames: they are replaced by newer ones before they are analysed, which needs no
+//! decision, or are left where they were decoded, which [`super::pace`] decides.
 
 use std::time::Duration;
 

@@ -20,11 +20,13 @@ use tracing::{debug, warn};
 use super::adaptation::Adaptation;
 use super::egress::Egress;
 use super::gather::{Gather, Gathered};
+use super::pace::Pace;
 use super::report::Report;
 use super::service::Told;
 use super::viewing::Watch;
 use super::{Context, INBOX, TrackInput, TrackOutput};
 use crate::control::{self, Request};
+use crate::cores::{Place, Urgency};
 use crate::events::{Events, Kind};
 use crate::figures::{Stage, TrackFigures};
 use crate::problem::{Problem, ProblemKind};
@@ -33,6 +35,8 @@ use crate::settings::Settings;
 
 /// Decoded frames that are taken on at a time; older ones are given up when the thread is behind.
 const BACKLOG: usize = 2;
+/// A frame that has waited this long for a core is not even decoded: the track begins anew with a keyframe.
+const HOPELESS_AFTER: Duration = Duration::from_secs(1);
 /// Changes that wait for the first frame that has them.
 const MAX_ACKS: usize = 64;
 /// Between two reports.
@@ -41,6 +45,15 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 /// Without a processed frame for this long, a browser that needs a picture gets a held one or a placeholder.
 const STARVED_AFTER: Duration = Duration::from_millis(250);
+
+/// A compressed frame that waits for a core.
+struct Arrived {
+    frame: EncodedFrame,
+    at: Instant,
+    rotation: Option<Rotation>,
+    /// Frames before it were lost.
+    gap: bool,
+}
 
 /// A frame on its way through the track.
 pub(super) struct Pending {
@@ -83,6 +96,10 @@ pub(super) struct Driver {
     pub(super) placeholder: bool,
     pub(super) told: Told,
     last_asked: Option<Instant>,
+    /// In the line for a core.
+    place: Arc<Place>,
+    pace: Pace,
+    arrived: VecDeque<Arrived>,
     too_large: Option<(u32, u32)>,
     pub(super) report: Report,
     pub(super) watch: Watch,
@@ -108,6 +125,7 @@ impl Driver {
         egress: Egress,
         figures: Arc<TrackFigures>,
         events: Events,
+        place: Arc<Place>,
     ) -> Self {
         let frames = &context.config.frames;
         let track = Track::new(settings.mode, frames.sampling(), frames.patience());
@@ -132,6 +150,9 @@ impl Driver {
             placeholder: false,
             told: Told::default(),
             last_asked: None,
+            place,
+            pace: Pace::new(),
+            arrived: VecDeque::new(),
             too_large: None,
             report,
             watch: Watch::default(),
@@ -142,22 +163,23 @@ impl Driver {
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
-        let mut decoded: VecDeque<Pending> = VecDeque::new();
+        let context = self.context.clone();
         while !ended.load(Ordering::Relaxed) {
-            let first = inbox.recv_deadline(self.next_wakeup()).ok();
-            for input in first.into_iter().chain(inbox.try_iter().take(INBOX)) {
-                if let Some(pending) = self.on_input(input) {
-                    decoded.push_back(pending);
-                }
-                if decoded.len() > BACKLOG {
-                    decoded.pop_front();
-                    self.track.on_superseded();
-                }
+            if self.arrived.is_empty()
+                && let Ok(input) = inbox.recv_deadline(self.next_wakeup())
+            {
+                self.on_input(input);
             }
-            for pending in decoded.drain(..) {
-                self.admit(pending);
-            }
+            let first = self.arrived.front().map(|frame| frame.at);
+            let core = context.cores.take(&self.place, first.map_or(Urgency::Finish, Urgency::Begin));
+            inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
             self.release();
+            // A turn that came early is for what is near its end; frames have theirs when it comes.
+            if first.is_some() && !core.hurried {
+                self.pace.on_turn(Instant::now(), context.cores.mean_wait());
+                self.begin();
+                self.release();
+            }
             self.upkeep();
         }
         super::close_lanes(&self.context, self.id);
@@ -165,15 +187,34 @@ impl Driver {
         self.flush_counts();
     }
 
+    /// Decodes what has arrived, and takes on the newest.
+    fn begin(&mut self) {
+        let mut decoded: VecDeque<Pending> = VecDeque::new();
+        while let Some(frame) = self.arrived.pop_front() {
+            decoded.extend(self.decode(frame));
+            if decoded.len() > BACKLOG {
+                decoded.pop_front();
+                self.track.on_superseded();
+            }
+        }
+        for pending in decoded {
+            if self.pace.takes(Instant::now()) {
+                self.admit(pending);
+            } else {
+                self.track.on_superseded();
+            }
+        }
+    }
+
     fn next_wakeup(&self) -> Instant {
         let times = [self.track.next_wakeup(), self.starved_at, Some(self.report.at + REPORT_EVERY)];
         times.into_iter().flatten().min().expect("the next report always comes")
     }
 
-    /// Takes note of something that came in. Returns a frame that was decoded.
-    fn on_input(&mut self, input: TrackInput) -> Option<Pending> {
+    /// Takes note of something that came in.
+    fn on_input(&mut self, input: TrackInput) {
         match input {
-            TrackInput::Frame { frame, arrived, rotation, gap } => return self.decode(frame, arrived, rotation, gap),
+            TrackInput::Frame { frame, arrived, rotation, gap } => self.arrived.push_back(Arrived { frame, at: arrived, rotation, gap }),
             TrackInput::Completed(completion) => self.on_completion(completion),
             TrackInput::Codec(codec) => self.egress.start(codec),
             TrackInput::Change(settings) => self.change(settings, Value::Null),
@@ -194,7 +235,6 @@ impl Driver {
                 self.egress.want_keyframe();
             }
         }
-        None
     }
 
     // Effects and parameters
@@ -239,21 +279,28 @@ impl Driver {
 
     // From a compressed frame to a job
 
-    fn decode(&mut self, frame: EncodedFrame, arrived: Instant, rotation: Option<Rotation>, gap: bool) -> Option<Pending> {
+    fn decode(&mut self, arrived: Arrived) -> Option<Pending> {
+        let Arrived { frame, at: arrived, rotation, gap } = arrived;
         self.rotation = rotation.unwrap_or(self.rotation);
         if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
             self.decoder = Decoder::new(frame.codec).inspect_err(|error| warn!(session = %self.id, %error, "no decoder")).ok();
         }
         self.context.metrics.on_received();
         let decoder = self.decoder.as_mut()?;
-        if gap {
-            decoder.frames_lost();
-        }
         let started = Instant::now();
         let waited = started.saturating_duration_since(arrived);
+        let hopeless = waited > HOPELESS_AFTER;
+        if gap || hopeless {
+            decoder.frames_lost();
+        }
         self.figures.on_stage(Stage::Inbox, waited);
         self.report.waited.0 += waited;
         self.report.waited.1 += 1;
+        if hopeless {
+            self.context.metrics.on_lost_frame();
+            self.ask_for_keyframe();
+            return None;
+        }
         match decoder.decode(&frame.data) {
             Ok(Some(picture)) => {
                 let picture = rotate(picture, self.rotation);

@@ -1,0 +1,216 @@
+//! Turns on the machine's cores: about as many tracks compute at a time as there are cores, the most urgent first.
+//!
+//! Each track has a thread, and left to the system all that have something to do share the cores in slices: with thirty of them every step
+//! of every frame takes as long as the thirty together, caches are never warm, and models starve. In turn, each step runs through, and what
+//! waits is what can still be given up. Workers are not counted: they stand back by their priority.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// What a thread wants to do. What comes first here goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Something is near its end: paint, encode, send.
+    Finish,
+    /// A frame that came in at this time is to be decoded; older ones go first.
+    Begin(Instant),
+}
+
+/// The cores. One is taken by [`Cores::take`] and given back when its [`Core`] is dropped.
+#[derive(Debug)]
+pub struct Cores(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// In the order in which they came. Few enough to be looked through: no more than there are sessions.
+    waiting: Vec<Waiting>,
+    /// Mean of what the last [`MEMORY`] or so that began something have waited.
+    mean_wait: Duration,
+}
+
+/// So many turns make up the mean of waits.
+const MEMORY: u32 = 32;
+
+#[derive(Debug)]
+struct Waiting {
+    urgency: Urgency,
+    thread: Thread,
+    place: Arc<Place>,
+}
+
+/// One thread's place in the line for a core.
+#[derive(Debug, Default)]
+pub struct Place {
+    granted: AtomicBool,
+    hurried: AtomicBool,
+}
+
+/// One core, taken.
+#[derive(Debug)]
+pub struct Core<'c> {
+    cores: &'c Cores,
+    /// It came early, because [`Place::hurry`] was called: it is meant for what is near its end.
+    pub hurried: bool,
+}
+
+impl Place {
+    /// Something came up that is near its end: whatever its thread waits for, it goes first now.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Cores {
+    /// `count` turns at a time, all free; at least one.
+    pub fn new(count: usize) -> Self {
+        Self(Mutex::new(State { free: count.max(1), waiting: Vec::new(), mean_wait: Duration::ZERO }))
+    }
+
+    /// Waits until a core is free and nothing else is more urgent. A thread takes one at a time, and has a place of its own.
+    pub fn take(&self, place: &Arc<Place>, urgency: Urgency) -> Core<'_> {
+        let mut state = self.lock();
+        if state.free > 0 {
+            state.free -= 1;
+            state.on_waited(urgency, Duration::ZERO);
+        } else {
+            let asked = Instant::now();
+            place.granted.store(false, Ordering::Relaxed);
+            state.waiting.push(Waiting { urgency, thread: std::thread::current(), place: place.clone() });
+            drop(state);
+            while !place.granted.load(Ordering::Acquire) {
+                std::thread::park();
+            }
+            self.lock().on_waited(urgency, asked.elapsed());
+        }
+        Core { cores: self, hurried: place.hurried.swap(false, Ordering::Relaxed) }
+    }
+
+    /// How long those that began something lately have waited for their turn, on average.
+    pub fn mean_wait(&self) -> Duration {
+        self.lock().mean_wait
+    }
+
+    /// A panic while the lock was held can not have left half a move behind, so its poison is ignored.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn on_waited(&mut self, urgency: Urgency, waited: Duration) {
+        if let Urgency::Begin(_) = urgency {
+            self.mean_wait = (self.mean_wait * (MEMORY - 1) + waited) / MEMORY;
+        }
+    }
+
+    fn most_urgent(&mut self) -> Option<Waiting> {
+        let urgency = |waiting: &Waiting| if waiting.place.hurried.load(Ordering::Relaxed) { Urgency::Finish } else { waiting.urgency };
+        let first = self.waiting.iter().enumerate().min_by_key(|(at, waiting)| (urgency(waiting), *at)).map(|(at, _)| at)?;
+        Some(self.waiting.remove(first))
+    }
+}
+
+impl Drop for Core<'_> {
+    fn drop(&mut self) {
+        let mut state = self.cores.lock();
+        match state.most_urgent() {
+            Some(next) => {
+                drop(state);
+                next.place.granted.store(true, Ordering::Release);
+                next.thread.unpark();
+            }
+            None => state.free += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::channel;
+
+    /// Until so many wait.
+    fn until_waiting(cores: &Cores, count: usize) {
+        while cores.lock().waiting.len() < count {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_most_urgent_goes_first_and_among_equals_the_first_in_line() {
+        let (cores, now) = (Cores::new(1), Instant::now());
+        let later = now + Duration::from_millis(1);
+        let wants = [
+            ("later", Urgency::Begin(later)),
+            ("early", Urgency::Begin(now)),
+            ("hurried", Urgency::Begin(later)),
+            ("finish", Urgency::Finish),
+            ("early too", Urgency::Begin(now)),
+        ];
+        let (done, order) = channel();
+        std::thread::scope(|scope| {
+            let first = cores.take(&Arc::default(), Urgency::Begin(now));
+            for (at, (name, urgency)) in wants.into_iter().enumerate() {
+                let (cores, done, place) = (&cores, done.clone(), Arc::new(Place::default()));
+                let its = place.clone();
+                scope.spawn(move || {
+                    let _core = cores.take(&its, urgency);
+                    done.send(name).expect("somebody listens");
+                });
+                until_waiting(cores, at + 1);
+                if name == "hurried" {
+                    place.hurry();
+                }
+            }
+            drop(first);
+        });
+        drop(done);
+        assert_eq!(order.iter().collect::<Vec<_>>(), ["hurried", "finish", "early", "early too", "later"]);
+        assert_eq!(cores.lock().free, 1);
+    }
+
+    #[test]
+    fn a_hurry_lasts_for_one_turn() {
+        let (cores, place) = (Cores::new(1), Arc::new(Place::default()));
+        place.hurry();
+        assert!(cores.take(&place, Urgency::Finish).hurried);
+        assert!(!cores.take(&place, Urgency::Finish).hurried);
+    }
+
+    #[test]
+    fn no_more_compute_at_a_time_than_there_are_cores() {
+        let (cores, computing, most) = (Cores::new(2), AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let place = Arc::new(Place::default());
+                    for _ in 0..200 {
+                        let _core = cores.take(&place, Urgency::Finish);
+                        most.fetch_max(computing.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        computing.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!(most.into_inner() <= 2);
+        assert_eq!(cores.lock().free, 2);
+    }
+
+    #[test]
+    fn a_panic_gives_the_core_back() {
+        let cores = Cores::new(1);
+        std::thread::scope(|scope| {
+            let panics = scope.spawn(|| {
+                let _core = cores.take(&Arc::default(), Urgency::Finish);
+                panic!("on purpose");
+            });
+            assert!(panics.join().is_err());
+        });
+        drop(cores.take(&Arc::default(), Urgency::Finish));
+    }
+}
