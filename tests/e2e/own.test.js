@@ -64,7 +64,7 @@ test('an effect that is dropped in while a session runs is offered on the page, 
 
     rmSync(join(shelf, 'spotlight'), { recursive: true });
     await fetch(new URL('api/effects/reload', gateway.url), { method: 'POST' });
-    await page.waitForFunction(() => document.querySelector('#hint').textContent.length > 0, null, patience);
+    await page.waitForFunction(() => /is not offered any more\. The last picture is held; choose another effect/.test(document.querySelector('#hint').textContent), null, patience);
     await tile('Spotlight').waitFor({ state: 'detached', ...patience });
     assert.equal(await page.evaluate(() => window.ooblex.session.id), id, 'the session stands');
     await page.screenshot({ path: join(folder, 'taken-away.png') });

@@ -357,6 +357,7 @@ function drawHint() {
     title: titleOf(effect),
     placeholder,
     waiting: waitingSince !== null,
+    gone: Boolean(effect) && !isKnown(effect),
     long: waitingSince !== null && performance.now() - waitingSince >= WORKER_PATIENCE_MS,
   });
   const connection = { interrupted: 'No media comes through at the moment.', reconnecting: 'The connection was lost. The last picture is held; trying again…' }[session?.state];

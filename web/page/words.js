@@ -48,9 +48,10 @@ export function insecureText({ hostname, port }) {
 }
 
 /** Why the picture stands still or is a stand-in; empty while it does neither. */
-export function waitingText({ service, title, placeholder, waiting, long }) {
+export function waitingText({ service, title, placeholder, waiting, long, gone }) {
   const why = { no_worker: `No worker serves ${title} now. `, broker_down: 'The gateway has lost the way to its workers. ' }[service] ?? '';
   const what = placeholder ? 'A stand-in is shown' : 'The last picture is held';
+  if (gone && service === 'no_worker') return `${title} is not offered any more. ${what}; choose another effect.`;
   if (why) return `${why}${what}; it goes on by itself.`;
   return waiting ? `${what} until a result comes.${long ? ' The workers may be busy or stuck.' : ''}` : '';
 }

@@ -168,7 +168,7 @@ impl OwnEffect {
             description,
             when_slow,
             folder: folder.into(),
-            bytes: bytes.into(),
+            bytes: Some(bytes.into()),
             models: [spec],
             parameters: parameters.into_iter().map(|declared| declared.parameter).collect(),
             name_place,

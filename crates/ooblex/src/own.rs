@@ -76,9 +76,13 @@ impl Shelf {
     fn read(&self, offered: impl FnOnce()) -> Reloaded {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut set = self.catalogue.read_own();
-        if let Some(workshop) = &self.workshop {
-            self.try_all(&mut set, &mut state.passed);
-            self.stock(&mut set, workshop);
+        match &self.workshop {
+            Some(workshop) => {
+                self.try_all(&mut set, &mut state.passed);
+                self.stock(&mut set, workshop);
+            }
+            // They may be large, and nobody here runs them.
+            None => set.effects.iter_mut().filter_map(Arc::get_mut).for_each(OwnEffect::let_go_of_model),
         }
         set.refused.sort_by(|a, b| a.folder.cmp(&b.folder));
         self.catalogue.offer_own(&set);

@@ -28,7 +28,13 @@ const CHAINS: [&str; 2] = ["background_blur+cartoon", "face_anonymize+sepia+vign
 #[derive(Default)]
 pub struct Thumbnails {
     made: Mutex<HashMap<EffectName, Arc<[u8]>>>,
+    /// Of effects of one's own, with why there is none: a model that hangs is waited for once. They hold up no others.
+    own: Mutex<HashMap<EffectName, OwnPicture>>,
 }
+
+/// The picture of an effect of one's own, or why there is none.
+#[derive(Clone)]
+struct OwnPicture(Result<Arc<[u8]>, String>);
 
 impl Thumbnails {
     /// The thumbnail of these settings' effect, a PNG. Blocks while it is made, and while another one is.
@@ -36,23 +42,27 @@ impl Thumbnails {
     /// # Errors
     /// When a model is not usable.
     pub fn png(&self, config: &Config, settings: &Settings) -> anyhow::Result<Arc<[u8]>> {
+        // A model that somebody else has made runs in no process that has sessions and need not run it.
+        if let [part] = settings.effect.parts()
+            && part.folder().is_some()
+        {
+            let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+            let make = || OwnPicture(own_thumbnail(config, part.as_ref()).map_err(|error| format!("{error:#}")));
+            return own.entry(part.queue()).or_insert_with(make).clone().0.map_err(anyhow::Error::msg);
+        }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(png) = made.get(&settings.effect.version()) {
+        if let Some(png) = made.get(&settings.effect.name()) {
             return Ok(png.clone());
         }
-        let png = match settings.effect.parts() {
-            // A model that somebody else has made runs in no process that has sessions and need not run it.
-            [part] if part.folder().is_some() => own_thumbnail(config, part.as_ref())?,
-            _ => encode_png(&rgb_from_i420(&thumbnail(config, settings)?))?.into(),
-        };
-        made.insert(settings.effect.version(), png.clone());
+        let png: Arc<[u8]> = encode_png(&rgb_from_i420(&thumbnail(config, settings)?))?.into();
+        made.insert(settings.effect.name(), png.clone());
         Ok(png)
     }
 
-    /// Forgets those of effects that are not among `offered` any more.
+    /// Forgets those of effects of one's own that are not among `offered` any more, or that could not be made.
     pub fn keep(&self, offered: &[Arc<dyn Effect>]) {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.retain(|version, _| offered.iter().any(|effect| effect.queue() == *version));
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.retain(|version, made| made.0.is_ok() && offered.iter().any(|effect| effect.queue() == *version));
     }
 }
 

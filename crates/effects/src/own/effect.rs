@@ -28,7 +28,8 @@ pub struct OwnEffect {
     pub(super) description: String,
     pub(super) when_slow: WhenSlow,
     pub(super) folder: PathBuf,
-    pub(super) bytes: Arc<[u8]>,
+    /// `None` once they were let go.
+    pub(super) bytes: Option<Arc<[u8]>>,
     pub(super) models: [&'static ModelSpec; 1],
     pub(super) parameters: Vec<Parameter>,
     pub(super) name_place: Place,
@@ -104,6 +105,11 @@ impl OwnEffect {
             painter.found().unwrap_or_default().iter().map(|found| format!("{} {:.0}%", found.label, found.score * 100.0)).collect();
         let (typical, slowest) = (took[took.len() / 2], took[took.len() - 1]);
         Ok(Trial { load, typical, slowest, runs: took.len(), painted, found: found.join(", ") })
+    }
+
+    /// Lets go of the model's bytes, in a process that runs none: it can not be loaded here any more.
+    pub fn let_go_of_model(&mut self) {
+        self.bytes = None;
     }
 
     /// Where its `effect.toml` gives its name.
@@ -197,7 +203,7 @@ impl Effect for OwnEffect {
     }
 
     fn model_bytes(&self, _model: &ModelSpec) -> Option<Arc<[u8]>> {
-        Some(self.bytes.clone())
+        self.bytes.clone()
     }
 
     fn when_slow(&self) -> WhenSlow {
