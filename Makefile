@@ -9,7 +9,7 @@ SUITES ?= rust sdk e2e deploy
 FEATURES = $$(tools/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench bench-capacity bench-scaling bench-network quality deny packages onnxruntime cargo-deny clean
+.PHONY: help run build test check bench bench-capacity bench-scaling bench-network quality styles deny packages onnxruntime cargo-deny clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: build ## What a frame costs, by stage and on its way to workers; and the 
 
 quality: packages onnxruntime ## How steady and how right the effects are, before and after smoothing; of a clip with CLIP=file.y4m
 	cargo run --release --locked --quiet --package ooblex-effects --example quality -- $(CLIP)
+
+styles: packages onnxruntime ## What each style with a network of its own takes and how steady it is, beside style26: two minutes
+	cargo run --release --locked --quiet --package ooblex-effects --example styles
 
 bench-scaling: build ## How 1 to 32 workers share frames, under overload as well, and what one Redis carries: ten minutes
 	@tools/install-packages.sh test

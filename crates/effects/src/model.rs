@@ -149,8 +149,22 @@ pub enum LoadError {
     WarmUp(#[from] RunError),
 }
 
+/// So many runs of other models later, a model of free sizes gives back the memory that it took for its last picture.
+const IDLE_RUNS: u64 = 120;
+
 /// The models of one worker thread. Never shared: each thread loads its own.
-pub struct Models(Vec<(&'static ModelSpec, Box<dyn Model>)>);
+#[derive(Default)]
+pub struct Models {
+    loaded: Vec<Loaded>,
+    runs: u64,
+}
+
+struct Loaded {
+    spec: &'static ModelSpec,
+    model: Box<dyn Model>,
+    /// The number of its last run, unless it has given its memory back since.
+    last_run: Option<u64>,
+}
 
 impl ModelSpec {
     /// Whether it is one of the program, and not one that was read from somebody's folder.
@@ -201,6 +215,9 @@ impl ModelSpec {
 trait Model: Send {
     /// Runs it. `inputs` are in the order of the spec and have its shapes; so must the result be. An error is the backend's own words.
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, String>;
+
+    /// Gives back what it keeps for the next picture, which may be long in coming.
+    fn rest(&mut self) {}
 }
 
 impl Models {
@@ -209,16 +226,16 @@ impl Models {
     /// # Errors
     /// On the first model whose file is wrong, that does not run, or of which the chosen device runs nothing.
     pub fn load(runtime: &Runtime, store: &ModelStore, effects: &[Arc<dyn Effect>]) -> Result<Self, LoadError> {
-        let mut models = Self(Vec::new());
+        let mut models = Self::default();
         for (effect, spec) in effects.iter().flat_map(|effect| effect.models().iter().map(move |spec| (effect, *spec))) {
-            if models.0.iter().any(|(loaded, _)| loaded.name == spec.name) {
+            if models.names().any(|loaded| loaded == spec.name) {
                 continue;
             }
             let model = match effect.model_bytes(spec) {
                 Some(bytes) => runtime.open(spec, &bytes)?,
                 None => runtime.open(spec, &store.bytes(spec)?)?,
             };
-            models.0.push((spec, model));
+            models.loaded.push(Loaded { spec, model, last_run: None });
             models.warm_up(spec)?;
         }
         Ok(models)
@@ -230,8 +247,10 @@ impl Models {
     /// When the model is not loaded, a shape is wrong, the backend fails, or a value is not finite.
     pub fn run(&mut self, spec: &'static ModelSpec, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
         let model = spec.name;
+        self.runs += 1;
+        self.rest();
         // Two versions of one's own model may be loaded under one name.
-        let Some((_, loaded)) = self.0.iter_mut().find(|(loaded, _)| std::ptr::eq(*loaded, spec)) else {
+        let Some(loaded) = self.loaded.iter_mut().find(|loaded| std::ptr::eq(loaded.spec, spec)) else {
             return Err(RunError::Missing { model });
         };
         if inputs.len() != spec.inputs.len() {
@@ -242,7 +261,8 @@ impl Models {
         for (input, declared) in inputs.iter().zip(spec.inputs) {
             declared.check(model, input.shape, input.data.len(), &mut sizes)?;
         }
-        let outputs = loaded.run(inputs).map_err(|reason| RunError::Backend { model, reason })?;
+        loaded.last_run = Some(self.runs);
+        let outputs = loaded.model.run(inputs).map_err(|reason| RunError::Backend { model, reason })?;
         if outputs.len() != spec.outputs.len() {
             let reason = format!("it gave {} tensors instead of {}", outputs.len(), spec.outputs.len());
             return Err(RunError::Backend { model, reason });
@@ -259,13 +279,25 @@ impl Models {
     /// Takes over what was loaded in addition, and lets go of what none of `effects` needs.
     pub fn take_over(&mut self, fresh: Models, effects: &[Arc<dyn Effect>]) {
         let needed = |spec: &ModelSpec| effects.iter().any(|effect| effect.models().iter().any(|needed| std::ptr::eq(*needed, spec)));
-        self.0.retain(|(spec, _)| needed(spec) && !fresh.0.iter().any(|(new, _)| std::ptr::eq(*new, *spec)));
-        self.0.extend(fresh.0.into_iter().filter(|(spec, _)| needed(spec)));
+        self.loaded.retain(|loaded| needed(loaded.spec) && !fresh.loaded.iter().any(|new| std::ptr::eq(new.spec, loaded.spec)));
+        let fresh = fresh.loaded.into_iter().filter(|loaded| needed(loaded.spec));
+        // The runs of the two were counted apart.
+        self.loaded.extend(fresh.map(|loaded| Loaded { last_run: None, ..loaded }));
     }
 
     /// The names of the loaded models.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|(spec, _)| spec.name)
+        self.loaded.iter().map(|loaded| loaded.spec.name)
+    }
+
+    /// Lets models rest that were not asked for lately. Else every style that was ever painted would keep the memory for a picture.
+    fn rest(&mut self) {
+        for loaded in self.loaded.iter_mut().filter(|loaded| !loaded.spec.warm_up.is_empty()) {
+            if loaded.last_run.is_some_and(|last| self.runs - last > IDLE_RUNS) {
+                loaded.model.rest();
+                loaded.last_run = None;
+            }
+        }
     }
 
     fn warm_up(&mut self, spec: &'static ModelSpec) -> Result<(), RunError> {

@@ -1,16 +1,17 @@
 //! The effect `style_transfer`: the picture as a painting, in one of 26 styles or a blend of them.
 //!
-//! **Model.** `style26` (a conditional instance norm network, Dumoulin et al. 2017). In: RGB `/255` of any size in multiples of 4,
-//! and 26 weights that sum to 1. Out: RGB 0..=1 of the same size, in which the outermost 4 px are not right.
+//! **Models.** `style26`, which knows every style and their blends, and for the styles that are liked best a small network each
+//! ([`networks`]). Who asks for one of these alone gets the small one.
 //!
 //! **Prepare.** The frame at the chosen number of pixels, its aspect kept as far as multiples of 4 allow, with its outermost
-//! pixels repeated for 4 px on every side; these are cut off from the result, which so shows the whole frame.
+//! pixels repeated on every side; these are cut off from the result, which so shows the whole frame.
 //!
 //! **Painting.** The network answers to a camera's noise with strokes that boil. Where the picture stands still ([`crate::stillness`]), the
 //! painting is blended with those before it; where it moves, the newest one is taken as it is, so that nothing smears. It is
 //! stretched over the frame along the frame's edges ([`crate::guided`]).
 
 mod ladder;
+mod networks;
 mod steady;
 
 use std::sync::LazyLock;
@@ -18,11 +19,11 @@ use std::sync::LazyLock;
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use self::ladder::{Ladder, STEPS};
+use self::networks::{ALL, EVERY_STYLE, STYLES, small_one};
 use self::steady::Steady;
 use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::guided::Guided;
-use crate::model::Extent::{Fixed, Free};
-use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
+use crate::model::{Input, ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::{self, Shrinker, Stretched, nchw, plane_size, planes_from_rgb, rows_mut};
 use crate::stillness::Stillness;
@@ -31,11 +32,12 @@ use crate::stillness::Stillness;
 pub(crate) struct StyleTransfer;
 
 const NAME: &str = "style_transfer";
-const STYLES: usize = 26;
-/// Repeated pixels on each side of the model's input.
-const BORDER: u32 = 4;
+/// Repeated pixels on each side of a network's input: of the large one the outermost 4 px are not right; the small ones see nothing
+/// beyond the edge, which shows so far inside.
+const LARGE_BORDER: u32 = 4;
+const SMALL_BORDER: u32 = 20;
 /// Most pixels of a model's input, borders included: what is larger was not prepared here.
-const MOST_PIXELS: u32 = 500_000;
+const MOST_PIXELS: u32 = 1_100_000;
 /// How far a stroke reaches beyond what moved, and the window in which edges are looked for, in pixels of the painting to each side.
 const STROKE: usize = 4;
 const EDGE: usize = 2;
@@ -43,22 +45,6 @@ const EDGE: usize = 2;
 const PLACEHOLDER_LUMA: u8 = 96;
 /// The word for a resolution that follows what the machine manages.
 const AUTO: &str = "auto";
-
-static MODELS: [&ModelSpec; 1] = [&MODEL];
-
-static MODEL: ModelSpec = ModelSpec {
-    name: "style26",
-    file: "style26.onnx",
-    sha256: "9666058870addbc2800f16d0a9e89cd98746eb7c8da515e3e7933dbf266ffe0c",
-    embedded: include_bytes!("../../../models/style26.onnx"),
-    inputs: &[
-        TensorSpec { name: "image", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] },
-        TensorSpec { name: "style_weights", shape: &[Fixed(STYLES)] },
-    ],
-    outputs: &[TensorSpec { name: "stylized", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] }],
-    threads: 2,
-    warm_up: &[("height", 16), ("width", 16)],
-};
 
 /// What people call a style, the best-looking ones first, and its number in the model.
 const PALETTE: [(&str, usize); STYLES] = [
@@ -100,6 +86,16 @@ const NAMES: [&str; STYLES] = {
     names
 };
 
+const RESOLUTIONS: [&str; 1 + STEPS.len()] = {
+    let mut words = [AUTO; 1 + STEPS.len()];
+    let mut index = 0;
+    while index < STEPS.len() {
+        words[1 + index] = STEPS[index].0;
+        index += 1;
+    }
+    words
+};
+
 static PARAMETERS: LazyLock<[Parameter; 4]> = LazyLock::new(|| {
     [
         Parameter {
@@ -124,7 +120,7 @@ static PARAMETERS: LazyLock<[Parameter; 4]> = LazyLock::new(|| {
             name: "resolution",
             title: "Resolution",
             description: "The fineness of the painting: finer takes longer. 'auto' takes the finest that the machine manages.",
-            kind: Kind::Choice { options: &[AUTO, STEPS[0].0, STEPS[1].0, STEPS[2].0, STEPS[3].0], default: AUTO },
+            kind: Kind::Choice { options: &RESOLUTIONS, default: AUTO },
         },
     ]
 });
@@ -147,7 +143,7 @@ impl Effect for StyleTransfer {
     }
 
     fn models(&self) -> &[&'static ModelSpec] {
-        &MODELS
+        &ALL
     }
 
     fn when_slow(&self) -> WhenSlow {
@@ -161,7 +157,10 @@ impl Effect for StyleTransfer {
         let data = nchw(&picture.data, 255.0, 0.0);
         let image = Input { shape: &[1, 3, height, width], data: &data };
         let weights = Input { shape: &[STYLES], data: &input.arguments };
-        let outputs = models.run(&MODEL, &[image, weights])?;
+        let outputs = match small_one(&input.arguments) {
+            Some(small) => models.run(small, &[image])?,
+            None => models.run(&EVERY_STYLE, &[image, weights])?,
+        };
         Ok(Analysis::Picture(cut_out(&outputs[0].data, width, height, input.content)))
     }
 
@@ -176,8 +175,8 @@ impl Effect for StyleTransfer {
 
 /// The picture of an input that the model can take.
 fn checked(input: &ModelInput) -> Result<&Rgb, RunError> {
-    let picture = MODEL.checked_picture(input)?;
-    let bad = |reason| Err(RunError::BadInput { model: MODEL.name, reason });
+    let picture = EVERY_STYLE.checked_picture(input)?;
+    let bad = |reason| Err(RunError::BadInput { model: EVERY_STYLE.name, reason });
     let (width, height) = (picture.width, picture.height);
     if !width.is_multiple_of(4) || !height.is_multiple_of(4) || width * height > MOST_PIXELS {
         return bad(format!("{width}x{height} instead of multiples of 4 with at most {MOST_PIXELS} pixels"));
@@ -209,6 +208,8 @@ struct StylePainter {
     ladder: Ladder,
     /// Whether the resolution is left to the ladder.
     auto: bool,
+    /// Whether the network of all styles paints, which takes five times as long as one of a single style.
+    large: bool,
     planes: [Vec<u8>; 3],
     stillness: Stillness,
     steady: Steady,
@@ -224,6 +225,7 @@ impl StylePainter {
             shrinker: Shrinker::default(),
             ladder: Ladder::new(),
             auto: true,
+            large: false,
             planes: Default::default(),
             stillness: Stillness::default(),
             steady: Steady::default(),
@@ -238,10 +240,16 @@ impl Painter for StylePainter {
     fn prepare(&mut self, source: &I420, parameters: &Parameters) -> ModelInput {
         let fixed = STEPS.iter().find(|(word, _)| *word == parameters.choice("resolution"));
         self.auto = fixed.is_none();
-        let [width, height] = styled_size(source.width(), source.height(), fixed.map_or(self.ladder.pixels(), |(_, pixels)| *pixels));
-        let picture = with_border(&self.shrinker.rgb(source, width, height));
         let arguments = weights(parameters.choice("style"), parameters.weights("blend"));
-        ModelInput { picture, content: [BORDER, BORDER, width, height], arguments }
+        let large = small_one(&arguments).is_none();
+        if large != self.large {
+            // What the machine manages of the one says nothing about the other.
+            (self.large, self.ladder) = (large, Ladder::new());
+        }
+        let [width, height] = styled_size(source.width(), source.height(), fixed.map_or(self.ladder.pixels(), |(_, pixels)| *pixels));
+        let border = if large { LARGE_BORDER } else { SMALL_BORDER };
+        let picture = with_border(&self.shrinker.rgb(source, width, height), border);
+        ModelInput { picture, content: [border, border, width, height], arguments }
     }
 
     fn compose(&mut self, picture: &mut I420, analysis: Option<&Analysis>, parameters: &Parameters) -> Result<(), ComposeError> {
@@ -297,20 +305,20 @@ fn weights(style: &str, blend: &[(&'static str, f64)]) -> Vec<f32> {
 /// Columns and rows of the styled picture: about as many pixels as asked for, in multiples of 4, not more than the frame has.
 fn styled_size(width: u32, height: u32, pixels: u32) -> [u32; 2] {
     let scale = (f64::from(pixels) / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
-    [width, height].map(|side| ((f64::from(side) * scale / 4.0).round() as u32 * 4).clamp(4, I420::MAX_SIDE - 2 * BORDER))
+    [width, height].map(|side| ((f64::from(side) * scale / 4.0).round() as u32 * 4).clamp(4, I420::MAX_SIDE - 2 * SMALL_BORDER))
 }
 
-/// The picture with its outermost pixels repeated for [`BORDER`] px on every side.
-fn with_border(inner: &Rgb) -> Rgb {
-    let (width, height) = (inner.width + 2 * BORDER, inner.height + 2 * BORDER);
+/// The picture with its outermost pixels repeated for `border` px on every side.
+fn with_border(inner: &Rgb, border: u32) -> Rgb {
+    let (width, height) = (inner.width + 2 * border, inner.height + 2 * border);
     let mut data = Vec::with_capacity(3 * width as usize * height as usize);
     for y in 0..height {
-        let row = y.saturating_sub(BORDER).min(inner.height - 1);
+        let row = y.saturating_sub(border).min(inner.height - 1);
         let line = &inner.data[3 * inner.width as usize * row as usize..][..3 * inner.width as usize];
         let (first, last) = (&line[..3], &line[line.len() - 3..]);
-        (0..BORDER).for_each(|_| data.extend_from_slice(first));
+        (0..border).for_each(|_| data.extend_from_slice(first));
         data.extend_from_slice(line);
-        (0..BORDER).for_each(|_| data.extend_from_slice(last));
+        (0..border).for_each(|_| data.extend_from_slice(last));
     }
     Rgb { width, height, data }
 }
@@ -359,11 +367,22 @@ mod tests {
         assert_eq!(styled_size(480, 640, 384 * 216), [248, 332]);
         assert_eq!(styled_size(160, 120, 640 * 360), [160, 120]);
         assert_eq!(styled_size(1, 1, 384 * 216), [4, 4]);
-        assert_eq!(styled_size(4096, 1, 384 * 216), [4088, 4]);
+        assert_eq!(styled_size(4096, 1, 384 * 216), [4056, 4]);
         for (_, pixels) in STEPS {
             let [width, height] = styled_size(1920, 1080, pixels);
-            assert!((width + 2 * BORDER) * (height + 2 * BORDER) <= MOST_PIXELS);
+            assert!((width + 2 * SMALL_BORDER) * (height + 2 * SMALL_BORDER) <= MOST_PIXELS);
         }
+    }
+
+    #[test]
+    fn the_slow_network_does_not_begin_at_the_resolution_that_the_fast_one_managed() {
+        let mut painter = StyleTransfer.painter();
+        let frame = I420::grey(1280, 720, 100);
+        let width = |painter: &mut dyn Painter, given| painter.prepare(&frame, &parameters(given)).picture.width;
+        width(&mut *painter, json!({}));
+        while painter.grow_input(0.05) {}
+        assert_eq!(width(&mut *painter, json!({})), 1320);
+        assert_eq!(width(&mut *painter, json!({"blend": {"comic_ink": 0.3}})), 392);
     }
 
     #[test]
@@ -371,21 +390,21 @@ mod tests {
         let mut painter = StyleTransfer.painter();
         let frame = I420::grey(1280, 720, 100);
         let width = |painter: &mut dyn Painter, given| painter.prepare(&frame, &parameters(given)).picture.width;
-        assert_eq!(width(&mut *painter, json!({})), 392);
-        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 648);
+        assert_eq!(width(&mut *painter, json!({})), 424);
+        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 680);
         assert!(!painter.shrink_input() && !painter.grow_input(0.0));
-        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 648);
-        assert_eq!(width(&mut *painter, json!({})), 392);
+        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 680);
+        assert_eq!(width(&mut *painter, json!({})), 424);
         assert!(painter.shrink_input() && !painter.shrink_input());
-        assert_eq!(width(&mut *painter, json!({})), 328);
+        assert_eq!(width(&mut *painter, json!({})), 360);
         assert!(painter.grow_input(0.2));
-        assert_eq!(width(&mut *painter, json!({})), 392);
+        assert_eq!(width(&mut *painter, json!({})), 424);
     }
 
     #[test]
     fn the_border_repeats_the_outermost_pixels_and_is_cut_off_again() {
         let inner = Rgb { width: 4, height: 4, data: (0..48).collect() };
-        let bordered = with_border(&inner);
+        let bordered = with_border(&inner, 4);
         assert_eq!((bordered.width, bordered.height, bordered.data.len()), (12, 12, 432));
         assert_eq!(bordered.data[..3], inner.data[..3]);
         assert_eq!(bordered.data[429..], inner.data[45..]);
@@ -421,7 +440,7 @@ mod tests {
         assert!(refused(&|input| input.picture.data.truncate(3)).contains("3 bytes"));
         assert!(refused(&|input| input.content = [4, 4, u32::MAX, 1]).contains("reaches beyond"));
         assert!(refused(&|input| input.picture = Rgb { width: 6, height: 4, data: vec![0; 72] }).contains("reaches beyond"));
-        let odd = Rgb { width: 342, height: 256, data: vec![0; 3 * 342 * 256] };
+        let odd = Rgb { width: 374, height: 288, data: vec![0; 3 * 374 * 288] };
         assert!(refused(&|input| input.picture = odd.clone()).contains("multiples of 4"));
     }
 

@@ -106,8 +106,11 @@ fn the_paintings_are_the_reference_paintings() {
             // prepare makes no stretched input, so its own is replaced by the whole frame in the reference's size.
             let prepared = painter.prepare(&landscape(), &parameters);
             let content = [edge, edge, width - 2 * edge, height - 2 * edge];
-            let input = ModelInput { picture: stretched(&landscape(), width, height), content, ..prepared };
-            assert_eq!(input.arguments[number], 1.0);
+            assert_eq!(prepared.arguments[number], 1.0);
+            // Nearly this style alone: the network that knows all styles is the one that there is a reference for.
+            let mut arguments = prepared.arguments;
+            (arguments[number], arguments[number + 1]) = (0.9999, 0.0001);
+            let input = ModelInput { picture: stretched(&landscape(), width, height), content, arguments };
             let Analysis::Picture(painting) = style.analyse(&mut models, &input).unwrap() else { panic!("not a picture") };
             let reference = crop(&png(&format!("style_{number:02}_384x216.png")), edge, edge, width - 2 * edge, height - 2 * edge);
             let difference = mean_difference(&painting.data, &reference.data);

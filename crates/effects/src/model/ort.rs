@@ -134,6 +134,13 @@ impl Model for OrtModel {
     fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, String> {
         self.try_run(inputs).map_err(|error| words(&error))
     }
+
+    /// If that fails, the memory stays where it is, and the next run of a picture says what is wrong.
+    fn rest(&mut self) {
+        if self.tidy_up().is_ok() {
+            self.largest = 0;
+        }
+    }
 }
 
 impl OrtModel {

@@ -2,7 +2,8 @@
 //! when to take one is the caller's to say.
 
 /// The words of the parameter for each step, and the pixels that each is worth.
-pub(super) const STEPS: [(&str, u32); 4] = [("180p", 320 * 180), ("216p", 384 * 216), ("288p", 512 * 288), ("360p", 640 * 360)];
+pub(super) const STEPS: [(&str, u32); 6] =
+    [("180p", 320 * 180), ("216p", 384 * 216), ("288p", 512 * 288), ("360p", 640 * 360), ("540p", 960 * 540), ("720p", 1280 * 720)];
 
 /// Where the ladder is entered.
 const FIRST: usize = 1;
@@ -59,8 +60,8 @@ mod tests {
     #[test]
     fn it_leads_up_to_the_highest_step_while_there_is_room() {
         let mut ladder = Ladder::new();
-        assert!(ladder.up(0.2) && ladder.up(0.2) && !ladder.up(0.2));
-        assert_eq!(ladder.pixels(), 640 * 360);
+        assert!((2..6).all(|_| ladder.up(0.2)) && !ladder.up(0.2));
+        assert_eq!(ladder.pixels(), 1280 * 720);
     }
 
     #[test]

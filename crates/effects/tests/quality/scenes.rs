@@ -171,3 +171,17 @@ pub fn clip(path: &Path, most: usize) -> Result<Vec<I420>, String> {
 pub fn frame(picture: &Rgb) -> I420 {
     i420_from_rgb(picture).expect("it has the bytes of its size")
 }
+
+/// Somebody who talks before a wall, 384×216, without a camera's noise: the person sways, what is behind stands still.
+pub fn talking(n: usize) -> I420 {
+    let [picture, mask] = ["picture_640x480.png", "person_640x480.png"].map(|name| crop(&png(name), 120, 40, 384, 216));
+    let turn = n as f64 / 30.0;
+    let sway = [5.0 * (4.0 * turn).sin(), 2.5 * (6.5 * turn).sin()];
+    let (person, share) = (moved(&picture, sway), moved(&mask, sway));
+    let mut data = picture.data;
+    for ((shown, person), share) in data.iter_mut().zip(person.data).zip(share.data) {
+        let share = f64::from(share) / 255.0;
+        *shown = (f64::from(person) * share + f64::from(*shown) * (1.0 - share)).round() as u8;
+    }
+    frame(&Rgb { data, ..picture })
+}
