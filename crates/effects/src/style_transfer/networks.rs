@@ -7,7 +7,7 @@ use crate::model::{ModelSpec, TensorSpec};
 
 /// Styles that the large network knows.
 pub(super) const STYLES: usize = 26;
-const SMALL_ONES: usize = 8;
+const SMALL_ONES: usize = 11;
 
 /// All of them: what a worker loads.
 pub(super) static ALL: [&ModelSpec; 1 + SMALL_ONES] = {
@@ -105,6 +105,33 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
             "style_yellow_ink.onnx",
             "b9359641b0c76568dfb477ca46e851f642a640a433e565a4efc872e3acdc5ff3",
             include_bytes!("../../../../models/style_yellow_ink.onnx"),
+        ),
+    ),
+    (
+        0,
+        small(
+            "style_apricot_canvas",
+            "style_apricot_canvas.onnx",
+            "372565e8c678ce3f8d666c969222d56798a67a1a69f0c86ab1af0fa3946c943f",
+            include_bytes!("../../../../models/style_apricot_canvas.onnx"),
+        ),
+    ),
+    (
+        14,
+        small(
+            "style_ice_watercolour",
+            "style_ice_watercolour.onnx",
+            "321966ef2adeec12c6373aea88d8b3bda12a026fca4d07b0f3abb0ae0840117d",
+            include_bytes!("../../../../models/style_ice_watercolour.onnx"),
+        ),
+    ),
+    (
+        11,
+        small(
+            "style_golden_engraving",
+            "style_golden_engraving.onnx",
+            "834edc17fe0c493cc336cf702be5abf209ecb3ad8322825463eb0e897e765667",
+            include_bytes!("../../../../models/style_golden_engraving.onnx"),
         ),
     ),
 ];
