@@ -18,10 +18,13 @@ export class Link {
   #video;
   #audio;
   #opened;
+  /** What the browser was asked for last: the ceiling in bits per second (null: its own), and what to give up first. */
+  #asked = null;
 
   constructor(base, { video, audio }, codec) {
     this.#base = base;
     this.#video = this.#pc.addTransceiver(forMotion(video), { direction: 'sendrecv' });
+    this.#ask('maintain-resolution');
     if (codec) preferCodec(this.#video, codec);
     this.#audio = this.#pc.addTransceiver(audio ?? 'audio', { direction: 'sendrecv' });
     playAtOnce(this.#video.receiver);
@@ -58,6 +61,15 @@ export class Link {
   async send({ video, audio }) {
     await this.#video.sender.replaceTrack(forMotion(video));
     await this.#audio.sender.replaceTrack(audio);
+    this.#ask(this.#asked?.degradationPreference);
+  }
+
+  /**
+   * To be called now and then while the connection stands, from a second after its beginning on: what the browser was asked for follows the
+   * size of the picture, which cameras and windows change without a word, and from the first call on it may send smaller pictures again.
+   */
+  fit() {
+    this.#ask('maintain-framerate');
   }
 
   report() {
@@ -95,6 +107,26 @@ export class Link {
     return new OoblexError('connection-failed', { detail: detail + advertised });
   }
 
+  /**
+   * Asks the browser for what this picture wants.
+   *
+   * It begins with 'maintain-resolution', for Chromium (156) reckons with 300 kbit/s until its encoder was told better, and takes each frame
+   * that it thinks too large for that for a reason to send smaller ones: half of the width and height, for eight seconds.
+   */
+  #ask(degradationPreference) {
+    const { sender } = this.#video;
+    const bitrate = bitrateFor(sender.track?.getSettings?.() ?? {});
+    if (bitrate === this.#asked?.bitrate && degradationPreference === this.#asked?.degradationPreference) return;
+    const parameters = sender.getParameters?.() ?? {};
+    const [encoding] = parameters.encodings ?? [];
+    if (!encoding) return;
+    this.#asked = { bitrate, degradationPreference };
+    if (bitrate) encoding.maxBitrate = bitrate;
+    else delete encoding.maxBitrate;
+    // A browser that does not take it does what it does by itself.
+    sender.setParameters({ ...parameters, degradationPreference }).catch(() => {});
+  }
+
   async #negotiate(effect, params, cut) {
     // The gateway learns our addresses from connectivity checks, so the offer goes out before any candidate is gathered.
     await this.#pc.setLocalDescription();
@@ -114,6 +146,15 @@ export class Link {
     }
     await Promise.all([connected, this.#opened]);
   }
+}
+
+/**
+ * The ceiling for a picture of this size, in bits per second: 4 Mbit/s for 1280×720, others by their pixels, 8 Mbit/s at most. Null up to 640×480
+ * and for an unknown size: what browsers allow by themselves is enough there. Chromium allows 2.5 Mbit/s to all larger ones alike.
+ */
+export function bitrateFor({ width, height }) {
+  const pixels = width * height;
+  return pixels > 640 * 480 ? Math.round(Math.min(8e6, Math.max(2e6, (4e6 * pixels) / (1280 * 720)))) : null;
 }
 
 /** The addresses in an answer's candidates, as `udp 192.0.2.1:8001`, each once. */

@@ -223,7 +223,10 @@ export class Session extends EventTarget {
     });
     this.#showOutput();
     clearInterval(this.#looking);
-    this.#looking = setInterval(this.#look, LOOK_EVERY_MS);
+    this.#looking = setInterval(() => {
+      link.fit();
+      this.#look();
+    }, LOOK_EVERY_MS);
   }
 
   #judge(verdict) {

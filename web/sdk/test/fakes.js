@@ -62,6 +62,7 @@ export class FakeLink {
   }
   listen(listeners) { this.tell = listeners; }
   async send(tracks) { this.sent.push(tracks); }
+  fit() {}
   retire(error) { for (const { reject } of this.asked.splice(0)) reject(error); }
   async close() { this.closed = true; }
   async firstPicture() {}

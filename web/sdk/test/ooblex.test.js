@@ -8,7 +8,7 @@ import { FakeChannel } from './fakes.js';
 import { Control } from '../control.js';
 import { cameraError, problemOf } from '../errors.js';
 import { call } from '../http.js';
-import { candidateAddresses } from '../link.js';
+import { bitrateFor, candidateAddresses } from '../link.js';
 import { figuresBetween } from '../measure.js';
 import { OoblexError, connect, defaults, effects } from '../ooblex.js';
 
@@ -187,4 +187,10 @@ test('rates are taken between two reports and are null before', () => {
   assert.deepEqual([received.fps, received.bitrateBps, received.width], [30, 1_000_000, 640]);
   assert.ok(Math.abs(received.jitterBufferMs - 10) < 1e-6);
   assert.equal(figuresBetween(now, before).received.fps, null, 'a counter that went back gives no rate');
+});
+
+test('the ceiling of the bitrate goes with the pixels; small and unknown pictures keep the browser\'s own', () => {
+  const of = (width, height) => bitrateFor({ width, height });
+  assert.deepEqual([of(1280, 720), of(720, 1280), of(960, 540), of(1920, 1080), of(3840, 2160)], [4e6, 4e6, 2.25e6, 8e6, 8e6]);
+  assert.deepEqual([of(640, 480), of(320, 240), of(undefined, undefined)], [null, null, null]);
 });

@@ -1,0 +1,65 @@
+/** What the camera's side of a session sends: the whole picture where it can, a smaller one where the network is narrow. */
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { PATIENCE_MS, withSession } from './harness.js';
+
+const LARGE = { width: 1280, height: 720 };
+
+/** Waits until the browser was asked for this: the ceiling of the bitrate (undefined for its own), and what to give up first. */
+const asked = (page, maxBitrate, degradationPreference) =>
+  page.waitForFunction(
+    ([maxBitrate, degradationPreference]) => {
+      const parameters = probe.kept['output.pc'].getSenders().find(({ track }) => track?.kind === 'video').getParameters();
+      return (parameters.encodings[0].maxBitrate ?? null) === maxBitrate && parameters.degradationPreference === degradationPreference;
+    },
+    [maxBitrate ?? null, degradationPreference],
+    { timeout: PATIENCE_MS },
+  );
+
+for (const codec of ['vp8', 'h264']) {
+  test(`a large picture is sent whole from its first frame on, over ${codec}`, () =>
+    withSession(LARGE, async ({ page, connect, heard }) => {
+      await connect({ effect: 'face_detection', codec });
+      await page.waitForFunction(() => probe.kept['output.detections'].length > 0, null, { timeout: PATIENCE_MS });
+      const [{ width, height }] = await heard('detections');
+      assert.deepEqual({ width, height }, LARGE);
+    }));
+}
+
+test('the ceiling of the bitrate follows the size of the picture', () =>
+  withSession(LARGE, async ({ page, connect }) => {
+    await connect({ effect: 'none' });
+    await asked(page, 4_000_000, 'maintain-framerate');
+    const become = (width, height) => page.evaluate(([width, height]) => probe.camera.getVideoTracks()[0].applyConstraints({ width: { exact: width }, height: { exact: height } }), [width, height]);
+    await become(640, 360);
+    await asked(page, undefined, 'maintain-framerate');
+    await become(1280, 720);
+    await asked(page, 4_000_000, 'maintain-framerate');
+  }));
+
+test('where little comes through, smaller pictures are sent', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'ooblex-sharp-'));
+  const config = join(folder, 'ooblex.toml');
+  // What is beyond it is dropped: a narrow network, as the browser sees it.
+  writeFileSync(config, '[limits]\nsession_kbps = 500\n');
+  try {
+    await withSession({ ...LARGE, gateway: ['--config', config] }, async ({ page, connect }) => {
+      await connect({ effect: 'none' });
+      await page.waitForFunction(
+        async () => {
+          const sent = [...(await probe.kept['output.pc'].getStats()).values()].find(({ type, kind }) => type === 'outbound-rtp' && kind === 'video');
+          return sent.frameWidth <= 640 && sent.targetBitrate < 1_000_000;
+        },
+        null,
+        { timeout: PATIENCE_MS, polling: 200 },
+      );
+    });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
