@@ -2,13 +2,15 @@
 //!
 //! Owns the two codec libraries (libvpx, openh264) and all of the workspace's `unsafe`. It knows nothing of RTP, tracks, threads or
 //! effects: [`Decoder`] and [`Encoder`] are driven by whoever owns a track, one call a frame, on a thread of the caller's choice.
-//! Neither holds frames back: what goes in comes out of the same call.
+//! Neither holds frames back: what goes in comes out of the same call. How the memory that they and the pictures take is given back is
+//! decided here, too.
 #![warn(missing_docs)]
 
 mod cadence;
 mod decoder;
 mod encoder;
 mod h264;
+mod memory;
 mod planes;
 mod rotate;
 mod scale;
@@ -19,6 +21,7 @@ mod vp8;
 pub use decoder::{DecodeError, Decoder, Undecodable, is_keyframe};
 pub use encoder::{EncodeError, Encoder, EncoderConfig, Speed};
 pub use h264::h264_is_accelerated;
+pub use memory::{give_back_fragments, give_back_freed_memory};
 pub use rotate::{Rotation, rotate};
 pub use scale::Scaler;
 

@@ -161,6 +161,7 @@ struct InferenceFlags {
 }
 
 fn main() -> ExitCode {
+    ooblex_codec::give_back_freed_memory();
     let cli = Cli::parse();
     match run(cli) {
         Ok(code) => code,

@@ -19,7 +19,7 @@ mod viewing;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use ooblex_broker::{Broker, Notice};
@@ -212,9 +212,20 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
             close_lanes(&context, id);
             context.transport.abandon(id);
         }
+        give_back_memory();
     };
     std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run)?;
     Ok(handle)
+}
+
+/// What the session took goes back to the system, together with what others took that end within a second.
+fn give_back_memory() {
+    static IS_DUE: AtomicBool = AtomicBool::new(false);
+    if !IS_DUE.swap(true, Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_secs(1));
+        IS_DUE.store(false, Ordering::Relaxed);
+        ooblex_codec::give_back_fragments();
+    }
 }
 
 /// Nothing of a track is of use to workers any more.
