@@ -7,11 +7,12 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ooblex_effects::{Device, OwnLimits};
 use ooblex_pipeline::{Patience, Sampling};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::tls::Files;
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
 pub use words::AutoOr;
-use words::{names, optional_word, parsed, shown, word};
+use words::{names, networks, optional_word, parsed, shown, shown_all, word};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub struct Serve {
     pub default_effect: String,
     /// Origins of other hosts' pages that may use the API; `*` stands for all.
     pub allow_origins: Vec<String>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    #[serde(serialize_with = "shown_all", deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
     /// PEM file of the certificate for HTTPS; none: plain HTTP.
     pub tls_certificate: Option<PathBuf>,
     /// PEM file of its key.
@@ -186,6 +190,8 @@ pub struct OwnEffects {
 pub struct Limits {
     /// Sessions at a time.
     pub sessions: usize,
+    /// Sessions at a time of one visitor: an IPv4 address, or a /64 of IPv6.
+    pub sessions_per_address: usize,
     /// Size of a request's body, KiB.
     pub body_kib: usize,
     /// Pixels of a frame, in thousands.
@@ -255,6 +261,10 @@ impl Default for Serve {
             workers: AutoOr::Auto,
             default_effect: "background_blur".into(),
             allow_origins: Vec::new(),
+            trusted_proxies: vec![
+                Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+                Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+            ],
             tls_certificate: None,
             tls_key: None,
         }
@@ -312,7 +322,15 @@ impl OwnEffects {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 256, body_kib: 256, frame_kilopixels: 2100, session_packets: 3000, session_kbps: 20_000, event_readers: 8 }
+        Self {
+            sessions: 256,
+            sessions_per_address: 256,
+            body_kib: 256,
+            frame_kilopixels: 2100,
+            session_packets: 3000,
+            session_kbps: 20_000,
+            event_readers: 8,
+        }
     }
 }
 
@@ -419,7 +437,11 @@ impl Config {
         if !(256..=1 << 20).contains(&own.trial_memory_mib) {
             return senseless("own_effects.trial_memory_mib must be from 256 to 1048576");
         }
-        if self.limits.frame_kilopixels == 0 || self.limits.sessions == 0 || self.limits.body_kib == 0 {
+        if self.limits.frame_kilopixels == 0
+            || self.limits.sessions == 0
+            || self.limits.sessions_per_address == 0
+            || self.limits.body_kib == 0
+        {
             return senseless("limits must be above 0");
         }
         if self.serve.tls_certificate.is_some() != self.serve.tls_key.is_some() {
@@ -465,6 +487,7 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config:
         .list_separator(",")
         .with_list_parse_key("media.advertise")
         .with_list_parse_key("serve.allow_origins")
+        .with_list_parse_key("serve.trusted_proxies")
         .with_list_parse_key("worker.effects")
         .source(Some(text.filter(|(name, _)| name.contains("__")).collect()))
 }

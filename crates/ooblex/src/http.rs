@@ -9,8 +9,8 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,6 +27,7 @@ use crate::problem::{Problem, ProblemKind, start_a_worker};
 use crate::session::{Session, SessionId};
 use crate::thumbnails::Thumbnails;
 use crate::track::{self, Context};
+use crate::visitor::{Peer, Visitor};
 
 /// What the handlers share.
 pub struct Gateway {
@@ -95,13 +96,19 @@ struct Change {
     params: Value,
 }
 
-async fn offer(State(gateway): State<Arc<Gateway>>, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
-    let answered = accept_offer(&gateway, body).await;
+async fn offer(
+    State(gateway): State<Arc<Gateway>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let visitor = Visitor::of(peer, &headers, &gateway.context.config.serve.trusted_proxies);
+    let answered = accept_offer(&gateway, visitor, body).await;
     gateway.context.metrics.on_offer(answered.as_ref().err().map(|problem| problem.kind));
     answered.map(|answer| axum::Json(answer).into_response()).inspect_err(|problem| debug!(detail = problem.detail, "offer refused"))
 }
 
-async fn accept_offer(gateway: &Gateway, body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
+async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
     let example = r#"{"sdp": "v=0…", "type": "offer", "effect": "background_blur"}"#;
     let offer: Offer = read(body, example)?;
     if offer.kind.as_deref().is_some_and(|kind| kind != "offer") {
@@ -110,21 +117,29 @@ async fn accept_offer(gateway: &Gateway, body: Result<Bytes, BytesRejection>) ->
     }
     let context = &gateway.context;
     let settings = context.catalogue.settings(offer.effect.as_deref(), &offer.params)?;
-    let now = Instant::now();
-    let (rtc, answer) = negotiate(&offer.sdp, &gateway.endpoint, now)?;
-    let id = SessionId::random();
     let limit = context.config.limits.sessions;
     if context.sessions.len() >= limit {
         let detail = format!("{limit} sessions are running, as many as limits.sessions allows: try again later, or raise it");
         return Err(Problem::new(ProblemKind::TooManySessions, detail));
     }
+    let of_one = context.config.limits.sessions_per_address;
+    if context.sessions.of(visitor) >= of_one {
+        let detail = format!(
+            "this address has {of_one} sessions, as many as limits.sessions_per_address allows: end one, or raise it; if all visitors come \
+             through a proxy, name that in serve.trusted_proxies"
+        );
+        return Err(Problem::new(ProblemKind::TooManyOfAddress, detail));
+    }
+    let now = Instant::now();
+    let (rtc, answer) = negotiate(&offer.sdp, &gateway.endpoint, now)?;
+    let id = SessionId::random();
     let unavailable = |detail: &str| Problem::new(ProblemKind::Unavailable, detail);
     let track = track::spawn(context.clone(), id, settings.clone()).map_err(|error| {
         error!(%error, "no thread for a track");
         unavailable("the gateway has no thread left for another session: try again later")
     })?;
     info!(session = %id, effect = %settings.effect.name(), "session begins");
-    context.sessions.insert(id, track.clone(), settings);
+    context.sessions.insert(id, track.clone(), settings, visitor);
     if !context.transport.add(Session::new(id, rtc, track, now)).await {
         context.sessions.remove(id);
         return Err(unavailable("the gateway is stopping: try again in a moment"));

@@ -36,6 +36,7 @@ pub mod thumbnails;
 pub mod tls;
 pub mod track;
 pub mod transport;
+mod visitor;
 pub mod worker;
 pub mod workers;
 mod y4m;

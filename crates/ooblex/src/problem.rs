@@ -49,6 +49,8 @@ pub enum ProblemKind {
     Forbidden,
     /// As many sessions as allowed are running.
     TooManySessions,
+    /// As many sessions as one address may have are running.
+    TooManyOfAddress,
     /// A session sends more than it may.
     TooFast,
     /// As many readers of a session's events as allowed are there.
@@ -80,7 +82,7 @@ pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
 
 impl ProblemKind {
     /// What an offer can be refused with.
-    pub(crate) const OF_OFFERS: [ProblemKind; 10] = [
+    pub(crate) const OF_OFFERS: [ProblemKind; 11] = [
         ProblemKind::BadRequest,
         ProblemKind::TooLarge,
         ProblemKind::BadSdp,
@@ -90,6 +92,7 @@ impl ProblemKind {
         ProblemKind::BadChain,
         ProblemKind::BadParameter,
         ProblemKind::TooManySessions,
+        ProblemKind::TooManyOfAddress,
         ProblemKind::Unavailable,
     ];
 
@@ -114,6 +117,7 @@ impl ProblemKind {
             ProblemKind::Forbidden => ("forbidden", "This is not for pages of other hosts", StatusCode::FORBIDDEN),
             ProblemKind::TooFast => ("too-fast", "The session sends more than it may", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::TooManyOfAddress => ("too-many-of-address", "This address has enough sessions", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManyReaders => ("too-many-readers", "The session has enough readers", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::BrokerDown => ("broker-down", "The workers can not be reached now", StatusCode::SERVICE_UNAVAILABLE),

@@ -23,6 +23,7 @@ use crate::thumbnails::Thumbnails;
 use crate::tls::{Certificate, TlsListener};
 use crate::track::Context;
 use crate::transport::Transport;
+use crate::visitor::Peer;
 
 /// What serves HTTP or HTTPS.
 type BoxFuture = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
@@ -86,12 +87,13 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
             let own = gateway.clone();
             tokio::task::spawn_blocking(move || own.reload_own());
         };
+        let routes = router(gateway.clone()).into_make_service_with_connect_info::<Peer>();
         let serving: BoxFuture = match &certificate {
-            None => Box::pin(axum::serve(listener, router(gateway.clone())).into_future()),
+            None => Box::pin(axum::serve(listener, routes).into_future()),
             Some(certificate) => {
                 let watched = certificate.clone();
                 tokio::spawn(async move { watched.watch().await });
-                Box::pin(axum::serve(TlsListener::new(listener, certificate.clone())?, router(gateway.clone())).into_future())
+                Box::pin(axum::serve(TlsListener::new(listener, certificate.clone())?, routes).into_future())
             }
         };
         start::announce("Ooblex", if certificate.is_some() { "https" } else { "http" }, address)?;

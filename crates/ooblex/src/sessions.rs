@@ -11,6 +11,7 @@ use crate::events::Reader;
 use crate::session::SessionId;
 use crate::settings::Settings;
 use crate::track::{TrackHandle, TrackInput};
+use crate::visitor::Visitor;
 
 /// The running sessions by their ids.
 #[derive(Default)]
@@ -21,6 +22,7 @@ pub struct Sessions {
 struct Running {
     track: TrackHandle,
     settings: Settings,
+    visitor: Visitor,
     started: Instant,
 }
 
@@ -30,8 +32,8 @@ pub struct TooManyReaders;
 
 impl Sessions {
     /// Notes a new session.
-    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings) {
-        self.lock().insert(id, Running { track, settings, started: Instant::now() });
+    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, visitor: Visitor) {
+        self.lock().insert(id, Running { track, settings, visitor, started: Instant::now() });
     }
 
     /// The session is over: its track ends.
@@ -53,6 +55,11 @@ impl Sessions {
     /// How many are running.
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// How many one visitor has.
+    pub fn of(&self, visitor: Visitor) -> usize {
+        self.lock().values().filter(|session| session.visitor == visitor).count()
     }
 
     /// Whether none is running.

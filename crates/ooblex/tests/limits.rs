@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Gateway, PLENTY, Player, play_together};
-use ooblex::client::Wish;
+use ooblex::client::{Client, ClientError, Wish};
 
 #[test]
 fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {
@@ -30,4 +30,29 @@ fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {
     assert_eq!(gateway.json("/api/sessions")["sessions"].as_array().unwrap().len(), 2, "and nobody is thrown out");
     assert!(gateway.metric("ooblex_datagrams_refused_total") >= refused);
     assert!(greedy.shown.is_sorted_by(|a, b| a.capture < b.capture));
+}
+
+#[test]
+fn sessions_of_one_address_have_a_limit_of_their_own() {
+    let config = "[limits]\nsessions_per_address = 2\n[serve]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let gateway = Gateway::start(config, &["--workers", "1"]);
+    let _own: Vec<_> = (0..2).map(|_| Client::connect(&gateway.url, &Wish::default()).unwrap()).collect();
+    match Client::connect(&gateway.url, &Wish::default()) {
+        Err(ClientError::Refused(429, problem)) => {
+            assert_eq!(problem["type"], "urn:ooblex:problem:too-many-of-address");
+            assert!(problem["detail"].as_str().unwrap().contains("limits.sessions_per_address"), "{problem}");
+        }
+        other => panic!("{:?}", other.err()),
+    }
+    // Through a proxy on this machine, others come from elsewhere; its word counts, and that of one behind it does not.
+    let offer = |forwarded: &str| {
+        let request = ureq::post(format!("{}/offer", gateway.url)).config().http_status_as_error(false).build();
+        let answer = request.header("X-Forwarded-For", forwarded).send("{\"sdp\": \"\"}").unwrap();
+        let problem: serde_json::Value = answer.into_body().read_json().unwrap();
+        problem["type"].as_str().unwrap().to_string()
+    };
+    assert_eq!(offer("127.0.0.1"), "urn:ooblex:problem:too-many-of-address");
+    assert_eq!(offer("203.0.113.7"), "urn:ooblex:problem:bad-sdp", "somebody else, whose offer is looked at");
+    assert_eq!(offer("203.0.113.7, 127.0.0.1"), "urn:ooblex:problem:bad-sdp", "through two proxies");
+    assert_eq!(offer("203.0.113.7, nonsense"), "urn:ooblex:problem:too-many-of-address", "nobody knows, so it is this one");
 }

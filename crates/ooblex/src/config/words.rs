@@ -3,8 +3,10 @@
 //! It knows no option by name; `config` says which is read how.
 
 use std::fmt::{self, Display};
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::de::{self, IntoDeserializer, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -100,4 +102,18 @@ pub(super) fn shown<S: Serializer, T: Display>(value: &T, to: S) -> Result<S::Ok
 pub(super) fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let names = Vec::<String>::deserialize(from)?;
     Ok(names.iter().map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect())
+}
+
+/// Reads a list of networks (`10.0.0.0/8`) and addresses, which are networks of one.
+pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |name: &String| {
+        let read = name.parse().or_else(|_| name.parse::<IpAddr>().map(IpNet::from));
+        read.map_err(|_| de::Error::custom(format_args!("{name:?} is no network: write one as \"10.0.0.0/8\", or an address")))
+    };
+    names(from)?.iter().map(network).collect()
+}
+
+/// Writes it.
+pub(super) fn shown_all<S: Serializer, T: Display>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(values.iter().map(T::to_string))
 }
