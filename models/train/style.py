@@ -75,7 +75,7 @@ class Workshop:
         if not path.exists():
             start = self.weights(recipe["start"]) if "start" in recipe else None
             log = lambda line: print(f"{name}: {line}", flush=True)
-            trained = train(self.frames, self.paintings(name), path.with_suffix(".checkpoint"), recipe["steps"], start, log)
+            trained = train(self.frames, self.paintings(name), path.with_suffix(".checkpoint"), recipe["steps"], start, recipe.get("agreement"), log)
             torch.save(trained, path)
         return torch.load(path)
 

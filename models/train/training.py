@@ -15,9 +15,11 @@ SEED = 0
 SAVE_EVERY = 200
 
 
-def train(frames, paintings, checkpoint, steps, start=None, log=print):
-    """The averaged weights after `steps` steps. `checkpoint` is where it is saved on the way; `start` are weights to begin with."""
+def train(frames, paintings, checkpoint, steps, start=None, agreement=None, log=print):
+    """The averaged weights after `steps` steps. `checkpoint` is where it is saved on the way; `start` are weights to begin
+    with; `agreement` is what steadiness weighs, if not as usual."""
     torch.manual_seed(SEED)
+    steadiness = agreement or WEIGHTS["agreement"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     student = Student()
     if start is not None:
@@ -42,7 +44,7 @@ def train(frames, paintings, checkpoint, steps, start=None, log=print):
             painted = student(views.contiguous(memory_format=torch.channels_last))
         parts = losses(painted.contiguous(), targets, seen, shifts, filters)
         # Steadiness is asked for once there is something to be steady.
-        weights = WEIGHTS | {"agreement": WEIGHTS["agreement"] * min(1, 3 * progress)}
+        weights = WEIGHTS | {"agreement": steadiness * min(1, 3 * progress)}
         optimiser.zero_grad(set_to_none=True)
         sum(weights[name] * part for name, part in parts.items()).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)

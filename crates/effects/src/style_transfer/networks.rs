@@ -67,7 +67,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_blue_starlight",
             "style_blue_starlight.onnx",
-            "c481b6313b906f7e31f22fc4c5683216514aee15850588688add6c9b6601c80a",
+            "a4614a6936211b056094d3c6ec34a896d2443f28fdf7f0560c1ef2130eb13aca",
             include_bytes!("../../../../models/style_blue_starlight.onnx"),
         ),
     ),
@@ -94,7 +94,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_stained_glass",
             "style_stained_glass.onnx",
-            "2e6c8515205e2c31ea20b1bb0ba3e16c8b62512ae3cd0beea1937abceedac2de",
+            "aa90c5f35cccf5898b2ce682e93b8ea5f8278fd3e8600c9504f9297319611aa2",
             include_bytes!("../../../../models/style_stained_glass.onnx"),
         ),
     ),
