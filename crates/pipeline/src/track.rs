@@ -151,7 +151,7 @@ impl<F, A> Track<F, A> {
         admission
     }
 
-    /// A frame was decoded that nobody needs any more, because a newer one is there already. It is admitted and dropped.
+    /// A frame was decoded that goes no further: a newer one is there already, or the track has had its share. It is admitted and dropped.
     pub fn on_superseded(&mut self) {
         self.counts.admitted += 1;
         self.counts.count_drop(DropReason::Behind);
