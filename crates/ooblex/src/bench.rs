@@ -15,7 +15,7 @@ mod figures;
 mod json;
 mod judge;
 mod knee;
-mod link;
+pub(crate) mod link;
 mod number;
 mod options;
 mod plan;

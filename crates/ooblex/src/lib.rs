@@ -7,6 +7,7 @@
 mod allowance;
 pub mod apply;
 mod assets;
+mod bandwidth;
 pub mod bench;
 pub mod check;
 pub mod client;

@@ -18,8 +18,8 @@ const REORDERING_PACKETS: usize = 300;
 /// A missing packet is waited for this long; then a keyframe is asked for.
 const REORDERING_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Between two looks at what the lines have counted; browsers report losses about once a second.
-const STATS_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at what the network carries.
+const STATS_EVERY: Duration = Duration::from_millis(100);
 /// A camera that is silent for this long has lost its network. A shared screen that stands still sends a picture a second.
 const SILENCE: Duration = Duration::from_millis(1500);
 

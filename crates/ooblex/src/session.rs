@@ -17,10 +17,11 @@ use str0m::format::Codec;
 use str0m::media::{Frequency, KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid, Pt, Rid};
 use str0m::net::{Receive, Transmit};
 use str0m::rtp::VideoOrientation;
-use str0m::stats::MediaEgressStats;
+use str0m::stats::{MediaEgressStats, PeerStats};
 use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
 use tracing::{debug, info};
 
+use crate::bandwidth::{Bandwidth, Finding};
 use crate::control::{self, Goodbye};
 use crate::metrics::{Direction, LineCounts};
 use crate::reception::{Reception, Report, Resent};
@@ -160,16 +161,22 @@ pub struct Session {
     audio_back: VecDeque<MediaData>,
     /// A frame was lost on its way to the track: the decoder must not see what depends on it.
     gap: bool,
-    /// Bits a second that would be of use, and that the network is thought to carry.
+    /// Bits a second that would be of use.
     desired: Bitrate,
-    /// See `desired`.
-    estimate: Bitrate,
+    /// What the network is thought to carry; `None` for a browser whose feedback does not tell.
+    bandwidth: Option<Bandwidth>,
+    /// When the counts of the lines were looked at, and whether they are in this turn.
+    counts: (Option<Instant>, bool),
     /// What the browser reports of losses.
     reception: Reception,
     /// What it asked for again.
     resent: Resent,
     /// The camera was heard, and then silent for a while.
     was_paused: bool,
+    /// Frames that wait until those before them are sent; here they can still be given up.
+    held: VecDeque<(EncodedFrame, Instant)>,
+    /// Some were, and no keyframe has come since.
+    has_dropped: bool,
 }
 
 /// The line that the camera comes in and the effect goes out on.
@@ -199,6 +206,14 @@ impl Session {
     const MOST_RESENT: f32 = 0.3;
     /// Bandwidth is sought up to so many times what is thought to be there: more would fill a narrow network for a second.
     const SOUGHT: f64 = 3.0;
+    /// The same, of the first attempt of a search that is begun anew.
+    const SOUGHT_FIRST: f64 = 1.5;
+    /// The same, while the network is to come to rest. The library takes no zero.
+    const SOUGHT_NOT: f64 = 0.001;
+    /// Between two looks at what the lines have counted; browsers report losses about once a second.
+    const COUNTS_EVERY: Duration = Duration::from_secs(1);
+    /// Frames that wait for those before them.
+    const MOST_HELD: usize = 16;
     /// Bytes that wait on the data channel before messages that can be missed are left out.
     const MAX_CONTROL_BACKLOG: usize = 64 * 1024;
 
@@ -217,10 +232,13 @@ impl Session {
             audio_back: VecDeque::new(),
             gap: false,
             desired: Bitrate::ZERO,
-            estimate: Bitrate::INFINITY,
+            bandwidth: None,
+            counts: (None, false),
             reception: Reception::default(),
             resent: Resent::default(),
             was_paused: false,
+            held: VecDeque::new(),
+            has_dropped: false,
         }
     }
 
@@ -282,7 +300,7 @@ impl Session {
             TrackOutput::Frame { frame, arrived } => {
                 let mut first = true;
                 let figures = self.track.figures.clone();
-                self.write_frame(frame, arrived)?;
+                self.hold(frame, arrived);
                 return self.drain(now, &mut |transmit| {
                     send(transmit);
                     if std::mem::take(&mut first) {
@@ -299,7 +317,11 @@ impl Session {
             }
             TrackOutput::DesiredBitrate(bps) => {
                 self.desired = Bitrate::bps(bps.into());
-                self.seek_bandwidth();
+                if let Some(bandwidth) = &mut self.bandwidth {
+                    bandwidth.set_desired(bps.into());
+                }
+                let known = self.bandwidth.as_ref().map_or(Bitrate::INFINITY, |bandwidth| Bitrate::bps(bandwidth.told_bps()));
+                self.rtc.bwe().set_desired_bitrate(self.desired.min(known * Self::SOUGHT));
             }
             TrackOutput::Message { text, may_be_missed } => {
                 if let Some(mut channel) = self.control.and_then(|id| self.rtc.channel(id))
@@ -318,6 +340,45 @@ impl Session {
         if self.on_track(now, said, send).is_ok() && self.rtc.close().is_ok() {
             _ = self.drain(now, send);
         }
+    }
+
+    fn hold(&mut self, frame: EncodedFrame, arrived: Instant) {
+        if self.video.is_none() {
+            return;
+        }
+        if self.held.len() == Self::MOST_HELD {
+            // The track leaves pictures out long before.
+            self.drop_held();
+        }
+        if self.has_dropped && !frame.keyframe {
+            // It builds on one that never left, which nobody could tell from its packets.
+            self.track.send(TrackInput::KeyframeWanted);
+            return;
+        }
+        self.has_dropped = false;
+        self.held.push_back((frame, arrived));
+    }
+
+    fn drop_held(&mut self) {
+        self.has_dropped |= !self.held.is_empty();
+        self.held.clear();
+    }
+
+    /// Gives the endpoint the next frame, if it has sent all that it has. Returns whether it did.
+    fn write_next(&mut self) -> Result<bool, End> {
+        if self.held.is_empty() || self.unsent_bytes() > 0 {
+            return Ok(false);
+        }
+        let Some((frame, arrived)) = self.held.pop_front() else { return Ok(false) };
+        self.write_frame(frame, arrived)?;
+        Ok(true)
+    }
+
+    /// Bytes of frames that the endpoint has not sent yet.
+    fn unsent_bytes(&mut self) -> usize {
+        let Some(video) = self.video else { return 0 };
+        let mut api = self.rtc.direct_api();
+        api.stream_tx_by_mid(video.mid, None).and_then(|stream| stream.queue_info()).map_or(0, |queue| queue.byte_size())
     }
 
     fn write_frame(&mut self, frame: EncodedFrame, arrived: Instant) -> Result<(), End> {
@@ -345,6 +406,7 @@ impl Session {
                 Output::Timeout(at) if at <= soon && self.rtc.is_alive() => {
                     self.rtc.handle_input(Input::Timeout(at.max(now))).map_err(|error| self.failed(&error))?;
                 }
+                Output::Timeout(_) if self.write_next()? => {}
                 Output::Timeout(at) => {
                     self.tell_backlog();
                     return if self.rtc.is_alive() { Ok(at) } else { Err(End::ByPeer) };
@@ -355,17 +417,48 @@ impl Session {
         Ok(now)
     }
 
-    fn seek_bandwidth(&mut self) {
-        self.rtc.bwe().set_desired_bitrate(self.desired.min(self.estimate * Self::SOUGHT));
+    /// Tells the track what the network carries, and the library how far to look for more.
+    fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) {
+        let bps = estimate.as_u64();
+        let finding = self.bandwidth.as_mut().map_or(Finding::Changed(bps), |bandwidth| bandwidth.on_estimate(now, bps, rtt));
+        let (bps, sought) = match finding {
+            Finding::Nothing => return,
+            Finding::Changed(bps) => (bps, Self::SOUGHT),
+            Finding::BrokenDown(bps) => {
+                debug!(session = %self.id, bps, "the network has broken down");
+                self.give_up_what_waits();
+                self.rtc.bwe().reset(Bitrate::bps(bps));
+                (bps, Self::SOUGHT_NOT)
+            }
+            Finding::SearchAnew(bps) => {
+                debug!(session = %self.id, bps, "looking for more");
+                self.rtc.bwe().reset(Bitrate::bps(bps));
+                (bps, Self::SOUGHT_FIRST)
+            }
+        };
+        let told_bps = u32::try_from(bps).unwrap_or(u32::MAX);
+        self.track.send(match finding {
+            Finding::BrokenDown(_) => TrackInput::BrokenDown(told_bps),
+            _ => TrackInput::Estimate(told_bps),
+        });
+        self.rtc.bwe().set_desired_bitrate(self.desired.min(Bitrate::bps(bps) * sought));
+    }
+
+    /// What was lost or waits would take the place of what is new: it is not sent (again).
+    fn give_up_what_waits(&mut self) {
+        self.drop_held();
+        let Some(video) = self.video else { return };
+        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(video.mid, None) {
+            let (packets, age) = Self::RESENDABLE;
+            stream.set_rtx_cache(packets, age, Some(Self::MOST_RESENT));
+        }
     }
 
     /// The track leaves pictures out while much waits to be sent.
     fn tell_backlog(&mut self) {
-        let Some(video) = self.video else { return };
-        let mut api = self.rtc.direct_api();
-        if let Some(queue) = api.stream_tx_by_mid(video.mid, None).and_then(|stream| stream.queue_info()) {
-            self.track.set_backlog(queue.byte_size());
-        }
+        let held: usize = self.held.iter().map(|(frame, _)| frame.data.len()).sum();
+        let unsent = self.unsent_bytes();
+        self.track.set_backlog(held + unsent);
     }
 
     fn on_event(&mut self, now: Instant, event: Event) -> Result<(), End> {
@@ -384,18 +477,14 @@ impl Session {
             Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed) => {
                 self.set_up = self.set_up.max(SetUp::Reached);
             }
-            Event::PeerStats(stats) => {
-                if let Some(took) = stats.rtt {
-                    self.track.metrics().on_round_trip(took);
-                }
-            }
-            Event::MediaEgressStats(stats) if self.is_video(stats.mid) => {
+            Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
+            Event::MediaEgressStats(stats) if self.counts.1 && self.is_video(stats.mid) => {
                 let lost = stats.remote.as_ref().map_or(0, |remote| remote.packets_lost);
                 let now = LineCounts { packets: stats.packets, bytes: stats.bytes, lost, nacks: stats.nacks, plis: stats.plis };
                 self.on_counts(Direction::Out, now);
                 self.on_reception(&stats);
             }
-            Event::MediaIngressStats(stats) if self.is_video(stats.mid) => {
+            Event::MediaIngressStats(stats) if self.counts.1 && self.is_video(stats.mid) => {
                 // The library tells the share of the last second only.
                 let share = f64::from(stats.loss.unwrap_or(0.0)).clamp(0.0, 0.99);
                 let came = stats.packets.saturating_sub(self.counted[0].packets) as f64;
@@ -409,15 +498,21 @@ impl Session {
             Event::MediaData(data) if data.params.spec().codec.is_audio() => self.audio_back.push_back(data),
             Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
             Event::EgressBitrateEstimate(kind) => {
-                let estimate = match kind {
-                    BweKind::Twcc { estimate, .. } | BweKind::Remb { estimate, .. } => estimate,
-                    _ => return Ok(()),
-                };
-                self.track.send(TrackInput::Estimate(u32::try_from(estimate.as_u64()).unwrap_or(u32::MAX)));
-                self.estimate = estimate;
-                self.seek_bandwidth();
+                match kind {
+                    // It is the mean of some seconds. From now on the statistics tell the estimate as it is.
+                    BweKind::Twcc { estimate, .. } if self.bandwidth.is_none() => {
+                        let mut bandwidth = Bandwidth::new(now);
+                        bandwidth.set_desired(self.desired.as_u64());
+                        self.bandwidth = Some(bandwidth);
+                        self.on_estimate(now, estimate, None);
+                    }
+                    BweKind::Remb { estimate, .. } if self.bandwidth.is_none() => self.on_estimate(now, estimate, None),
+                    _ => {}
+                }
             }
             Event::StreamPaused(stream) if self.is_video(stream.mid) && !stream.paused && self.was_paused => {
+                // Both ways were cut, as a rule.
+                self.give_up_what_waits();
                 self.track.send(TrackInput::Resumed);
             }
             Event::StreamPaused(stream) if self.is_video(stream.mid) => self.was_paused = stream.paused,
@@ -454,6 +549,17 @@ impl Session {
                 stream.set_rtx_cache(packets, age, Some(Self::MOST_RESENT));
             }
             self.track.send(TrackInput::Codec(codec));
+        }
+    }
+
+    fn on_peer_stats(&mut self, now: Instant, stats: &PeerStats) {
+        if let Some(estimate) = stats.bwe_tx.filter(|_| self.bandwidth.is_some()) {
+            self.on_estimate(now, estimate, stats.rtt);
+        }
+        let is_time = self.counts.0.is_none_or(|last| now.saturating_duration_since(last) >= Self::COUNTS_EVERY);
+        self.counts = (if is_time { Some(now) } else { self.counts.0 }, is_time);
+        if let Some(took) = stats.rtt.filter(|_| is_time) {
+            self.track.metrics().on_round_trip(took);
         }
     }
 

@@ -14,6 +14,8 @@ mod pace;
 mod report;
 mod resolution;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod viewing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -71,6 +73,8 @@ pub enum TrackInput {
     KeyframeWanted,
     /// Bits a second that the network is thought to carry.
     Estimate(u32),
+    /// The same; and they are so few, all of a sudden, that frames which were handed on have been given up.
+    BrokenDown(u32),
     /// How the frames sent during the last second have fared.
     Loss {
         /// The share of their packets that the browser has missed, 0..=1.

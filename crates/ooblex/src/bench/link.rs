@@ -13,22 +13,22 @@ use rand::{Rng, SeedableRng};
 
 /// What a direction of the network does to datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Conditions {
+pub(crate) struct Conditions {
     /// The share of datagrams that is lost, 0..=1.
-    pub(super) loss: f64,
+    pub(crate) loss: f64,
     /// Each is this late.
-    pub(super) delay: Duration,
+    pub(crate) delay: Duration,
     /// And up to this much later, each burst of them by another time.
-    pub(super) jitter: Duration,
+    pub(crate) jitter: Duration,
     /// Bits a second that fit through; `None`: as many as come.
-    pub(super) rate_bps: Option<u64>,
+    pub(crate) rate_bps: Option<u64>,
     /// Loss and rate hold only during a time that is told later.
-    pub(super) for_a_while: bool,
+    pub(crate) for_a_while: bool,
 }
 
 /// What became of a datagram that was to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// It comes out later.
     Queued,
     /// It is lost by chance, or because there is an outage.
@@ -38,7 +38,7 @@ pub(super) enum Fate {
 }
 
 /// One direction of the network between a session and the gateway.
-pub(super) struct Link<T> {
+pub(crate) struct Link<T> {
     conditions: Conditions,
     outage: Option<Range<Instant>>,
     /// When loss and rate hold, of conditions that do so for a while.
@@ -62,7 +62,7 @@ const CAPACITY: usize = 16_384;
 
 impl<T> Link<T> {
     /// A direction; the same seed loses the same datagrams.
-    pub(super) fn new(conditions: Conditions, seed: u64) -> Self {
+    pub(crate) fn new(conditions: Conditions, seed: u64) -> Self {
         Self {
             conditions,
             outage: None,
@@ -75,17 +75,17 @@ impl<T> Link<T> {
     }
 
     /// Nothing comes through during this time.
-    pub(super) fn set_outage(&mut self, outage: Range<Instant>) {
+    pub(crate) fn set_outage(&mut self, outage: Range<Instant>) {
         self.outage = Some(outage);
     }
 
     /// Loss and rate hold during this time, if they do so for a while.
-    pub(super) fn set_bad(&mut self, bad: Range<Instant>) {
+    pub(crate) fn set_bad(&mut self, bad: Range<Instant>) {
         self.bad = Some(bad);
     }
 
     /// A datagram of `bytes` is to be sent.
-    pub(super) fn push(&mut self, now: Instant, datagram: T, bytes: usize) -> Fate {
+    pub(crate) fn push(&mut self, now: Instant, datagram: T, bytes: usize) -> Fate {
         let is_out = self.outage.as_ref().is_some_and(|outage| outage.contains(&now));
         let is_bad = !self.conditions.for_a_while || self.bad.as_ref().is_some_and(|bad| bad.contains(&now));
         if is_out || (is_bad && self.random.random_bool(self.conditions.loss)) {
@@ -122,12 +122,12 @@ impl<T> Link<T> {
     }
 
     /// The next datagram that is due.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<T> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<T> {
         self.queue.pop_front_if(|(due, _)| *due <= now).map(|(_, datagram)| datagram)
     }
 
     /// When the next one is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.queue.front().map(|(due, _)| *due)
     }
 }

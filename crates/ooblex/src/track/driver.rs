@@ -229,10 +229,11 @@ impl Driver {
                 self.starved_at.get_or_insert(Instant::now() + STARVED_AFTER);
             }
             TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
+            TrackInput::BrokenDown(bps) => self.egress.on_breakdown(Instant::now(), bps),
             TrackInput::Loss { lost, resent } => self.egress.on_loss(lost, resent),
             TrackInput::Resumed => {
                 self.ask_for_keyframe();
-                self.egress.want_keyframe();
+                self.egress.on_resumed();
             }
         }
     }
@@ -473,7 +474,7 @@ impl Driver {
         reused: bool,
     ) -> Result<(MediaTime, Rc<Settings>), DropReason> {
         let Pending { mut picture, capture, arrived, settings } = frame;
-        if self.egress.is_congested() {
+        if self.egress.is_congested(Instant::now()) {
             return Err(DropReason::Congested);
         }
         let started = Instant::now();
@@ -544,7 +545,7 @@ impl Driver {
     fn upkeep(&mut self) {
         let now = Instant::now();
         if self.starved_at.is_some_and(|at| at <= now) {
-            if self.egress.is_congested() {
+            if self.egress.is_congested(Instant::now()) {
                 self.starved_at = Some(now + STARVED_AFTER);
             } else {
                 self.send_without_analysis(now);

@@ -24,6 +24,10 @@ const LONGEST_BACKLOG_MS: u32 = 100;
 const RESENT_SMOOTHING: f32 = 0.3;
 /// So little does not matter at any bitrate: two packets.
 const SMALL_BACKLOG_BYTES: u32 = 2400;
+/// An estimate that grows by more than this at once was measured: what earlier losses told is out of date.
+const MEASURED: f64 = 1.5;
+/// When the network has broken down, nothing is sent for so long: what is on its way fills it.
+const BREATH: Duration = Duration::from_millis(150);
 /// Bits that a pixel of video is worth at most.
 const BITS_PER_PIXEL: f64 = 0.25;
 /// The frame rate that bitrates are reckoned with.
@@ -47,6 +51,8 @@ pub(super) struct Egress {
     resent: f32,
     /// Of frames that were handed on and wait to be sent.
     backlog_bytes: Arc<AtomicU32>,
+    /// Nothing is sent before.
+    quiet_until: Option<Instant>,
     last_sent: Option<MediaTime>,
     keyframe_wanted: bool,
     /// When the last one was made, and how long after that the next one may be.
@@ -68,6 +74,7 @@ impl Egress {
             loss,
             resent: 0.0,
             backlog_bytes,
+            quiet_until: None,
             last_sent: None,
             keyframe_wanted: false,
             last_keyframe: None,
@@ -118,8 +125,29 @@ impl Egress {
 
     /// Bits a second that the network is thought to carry.
     pub(super) fn on_estimate(&mut self, bps: u32) {
+        if self.estimate_bps.is_some_and(|before| f64::from(bps) > MEASURED * f64::from(before)) {
+            self.loss.forget();
+        }
         self.estimate_bps = Some(bps);
         self.set_bitrate();
+    }
+
+    /// The network carries only this much, all of a sudden, and what was handed on is given up: the next picture stands on its own, and
+    /// is small enough to come through soon.
+    pub(super) fn on_breakdown(&mut self, now: Instant, bps: u32) {
+        self.loss.forget();
+        self.on_estimate(bps);
+        self.quiet_until = Some(now + BREATH);
+        self.resolution.hasten();
+        self.keyframe_wanted = true;
+        self.last_keyframe = None;
+    }
+
+    /// Nothing came through for a while, and now all does: what was lost says nothing of how much that is.
+    pub(super) fn on_resumed(&mut self) {
+        self.loss.forget();
+        self.set_bitrate();
+        self.want_keyframe();
     }
 
     /// The shares of what was sent during the last second that the browser has missed, and had asked for again. Some browsers count what
@@ -133,7 +161,10 @@ impl Egress {
     }
 
     /// Whether so much waits to be sent that another picture would only grow old.
-    pub(super) fn is_congested(&self) -> bool {
+    pub(super) fn is_congested(&self, now: Instant) -> bool {
+        if self.quiet_until.is_some_and(|until| now < until) {
+            return true;
+        }
         let backlog = self.backlog_bytes.load(Ordering::Relaxed);
         let rate = self.config().map_or(0, |config| config.bitrate_bps);
         backlog > SMALL_BACKLOG_BYTES.max((u64::from(rate) * u64::from(LONGEST_BACKLOG_MS) / 8000) as u32)

@@ -84,6 +84,11 @@ impl LossControl {
         }
     }
 
+    /// What earlier losses told is out of date, and so is the next report, which tells of them.
+    pub(super) fn forget(&mut self) {
+        *self = Self { is_fresh: true, ..Self::new(self.least_bps) };
+    }
+
     /// Bits a second that may be sent; `None`: any number.
     pub(super) fn limit_bps(&self) -> Option<u32> {
         self.limit_bps

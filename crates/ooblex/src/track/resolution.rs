@@ -10,6 +10,8 @@ const RUNGS: [(u32, u32); 5] = [(1, 1), (3, 4), (1, 2), (3, 8), (1, 4)];
 const TOO_FEW: f64 = 0.030;
 /// With more than this for each pixel of the next larger picture, that one would be clear.
 const ENOUGH: f64 = 0.050;
+/// A keyframe that is to be through soon has more than this for each pixel.
+const SPARE: f64 = 0.080;
 /// How long there must be too few before the picture becomes smaller: estimates dip.
 const DOWN_AFTER: Duration = Duration::from_millis(400);
 /// How long there must be enough before it becomes larger: each change costs a keyframe.
@@ -27,9 +29,16 @@ pub(super) struct Resolution {
     short_since: Option<Instant>,
     /// Since when a step up would be right.
     ample_since: Option<Instant>,
+    /// The next picture is a keyframe in any case, and should be small.
+    at_once: bool,
 }
 
 impl Resolution {
+    /// The next picture is as small as would be right if there were too few bits for long, and smaller rather than larger.
+    pub(super) fn hasten(&mut self) {
+        self.at_once = true;
+    }
+
     /// The size at which a picture of `size` goes out, when it may have `bps` bits a second.
     pub(super) fn choose(&mut self, now: Instant, size: (u32, u32), bps: u32) -> (u32, u32) {
         let bits_per_pixel = |rung: usize| {
@@ -42,13 +51,18 @@ impl Resolution {
         let is_ample = self.rung > 0 && bits_per_pixel(self.rung - 1) > ENOUGH;
         self.short_since = is_short.then(|| self.short_since.unwrap_or(now));
         self.ample_since = is_ample.then(|| self.ample_since.unwrap_or(now));
+        if std::mem::take(&mut self.at_once) {
+            self.rung = (self.rung..lowest).find(|rung| bits_per_pixel(*rung) >= SPARE).unwrap_or(lowest);
+            (self.short_since, self.ample_since) = (None, None);
+            return scaled(size, self.rung);
+        }
         let lasts = |since: Option<Instant>, time| since.is_some_and(|since| now.saturating_duration_since(since) >= time);
         if lasts(self.short_since, DOWN_AFTER) {
             // At once to where there are enough: every step in between would cost a keyframe.
             self.rung = (self.rung + 1..lowest).find(|rung| bits_per_pixel(*rung) >= TOO_FEW).unwrap_or(lowest);
             self.short_since = None;
         } else if lasts(self.ample_since, UP_AFTER) {
-            self.rung -= 1;
+            self.rung = (0..self.rung).find(|rung| bits_per_pixel(*rung) > ENOUGH).unwrap_or(self.rung - 1);
             self.ample_since = None;
         }
         scaled(size, self.rung)
@@ -107,12 +121,23 @@ mod tests {
     }
 
     #[test]
-    fn bits_that_come_back_make_it_larger_step_by_step() {
+    fn bits_that_come_back_make_it_as_large_as_they_are_enough_for() {
         let (mut resolution, mut now) = (Resolution::default(), Instant::now());
         assert_eq!(after(&mut resolution, &mut now, 1000, VGA, 100), (320, 240));
         assert_eq!(after(&mut resolution, &mut now, 2500, VGA, 2000), (320, 240), "not at once");
-        assert_eq!(after(&mut resolution, &mut now, 1000, VGA, 2000), (480, 360));
+        assert_eq!(after(&mut resolution, &mut now, 1000, VGA, 400), (480, 360));
         assert_eq!(after(&mut resolution, &mut now, 4000, VGA, 2000), VGA);
+    }
+
+    #[test]
+    fn breakdown_makes_it_small_at_once_and_not_smaller_than_there_are_bits_for() {
+        let (mut resolution, mut now) = (Resolution::default(), Instant::now());
+        after(&mut resolution, &mut now, 1000, VGA, 2000);
+        resolution.hasten();
+        assert_eq!(resolution.choose(now, VGA, 300_000), (320, 240));
+        assert_eq!(after(&mut resolution, &mut now, 1000, VGA, 300), (320, 240), "once");
+        resolution.hasten();
+        assert_eq!(resolution.choose(now, VGA, 2_000_000), (320, 240), "it never makes it larger");
     }
 
     #[test]

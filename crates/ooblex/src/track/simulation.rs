@@ -1,0 +1,392 @@
+//! A session and its browser in simulated time: the encoder with all that it goes by, the session's endpoint, a network that loses,
+//! delays and narrows, and at its other end the endpoint of `ooblex bench`. No sockets, no threads, no clock: what happens depends on
+//! nothing but the seed, so times can be told and held to.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use ooblex_broker::Broker;
+use ooblex_codec::{Encoder, EncoderConfig, Speed};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use str0m::net::{Protocol, Receive, Transmit};
+
+use super::egress::Egress;
+use super::{INBOX, TrackHandle, TrackInput, TrackOutput};
+use crate::bench::link::{Conditions, Link};
+use crate::client::endpoint::{Endpoint, Offered};
+use crate::client::{ClientEvent, Wish};
+use crate::config::Video;
+use crate::events::Events;
+use crate::figures::TrackFigures;
+use crate::metrics::{About, Metrics};
+use crate::negotiate::{self, negotiate};
+use crate::session::{Session, SessionId};
+
+const MS: Duration = Duration::from_millis(1);
+/// Between two pictures.
+const FRAME: Duration = Duration::from_micros(33_333);
+/// The browser asks for a keyframe at most this often.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+const SIZE: (u32, u32) = (640, 480);
+/// What is useful for pictures of that size.
+const FULL_BPS: u32 = 2_304_000;
+/// Pictures before they begin anew.
+const PICTURES: usize = 16;
+
+/// The network, what is wrong with it for a while, and how long to look.
+#[derive(Debug, Clone)]
+struct Plan {
+    codec: VideoCodec,
+    feedback: bool,
+    down: Conditions,
+    up: Conditions,
+    bad: Range<u64>,
+    outage: Range<u64>,
+    seconds: u64,
+    seed: u64,
+}
+
+impl Plan {
+    fn new() -> Self {
+        let way = Conditions { delay: 20 * MS, ..Conditions::default() };
+        Self { codec: VideoCodec::Vp8, feedback: true, down: way, up: way, bad: 0..0, outage: 0..0, seconds: 20, seed: 1 }
+    }
+
+    /// Both ways lose this share of datagrams.
+    fn losing(mut self, share: f64) -> Self {
+        (self.down.loss, self.up.loss) = (share, share);
+        self
+    }
+
+    /// So much fits through on the way to the browser between these seconds.
+    fn narrow(mut self, kbps: u64, bad: Range<u64>) -> Self {
+        self.down = Conditions { rate_bps: Some(kbps * 1000), for_a_while: true, ..self.down };
+        self.bad = bad;
+        self
+    }
+
+    fn run(&self) -> Seen {
+        Simulation::new(self).run()
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When pictures that can be shown came, since the beginning.
+    shown: Vec<Duration>,
+    /// Bits that entered the way to the browser, by tenths of a second.
+    sent_bits: Vec<u64>,
+    /// What the encoder aimed at and the rows of its picture, by tenths of a second.
+    target: Vec<(u32, u32)>,
+    keyframes: Vec<Duration>,
+    asked: usize,
+    order_errors: usize,
+}
+
+impl Seen {
+    /// The longest time without a new picture that ended within these seconds.
+    fn freeze(&self, within: Range<u64>) -> Duration {
+        let within = Duration::from_secs(within.start)..Duration::from_secs(within.end);
+        let gaps = self.shown.windows(2).filter(|two| within.contains(&two[1])).map(|two| two[1] - two[0]);
+        gaps.max().unwrap_or(within.end - within.start)
+    }
+
+    /// Mean of what the encoder aimed at, bits a second.
+    fn target_bps(&self, within: Range<u64>) -> u32 {
+        let part = &self.target[within.start as usize * 10..within.end as usize * 10];
+        (part.iter().map(|(bps, _)| u64::from(*bps)).sum::<u64>() / part.len() as u64) as u32
+    }
+
+    /// Seconds from `from` until the encoder aims at this many bits a second.
+    fn reaches(&self, bps: u32, from: u64) -> Option<f64> {
+        let part = &self.target[from as usize * 10..];
+        part.iter().position(|(target, _)| *target >= bps).map(|tenths| tenths as f64 / 10.0)
+    }
+
+    fn fps(&self, within: Range<u64>) -> f64 {
+        let within = Duration::from_secs(within.start)..Duration::from_secs(within.end);
+        self.shown.iter().filter(|at| within.contains(at)).count() as f64 / (within.end - within.start).as_secs_f64()
+    }
+
+    fn tell(&self, name: &str) {
+        let seconds =
+            |tenths: &[u64]| tenths.chunks(10).map(|bits| format!("{:.0} ", bits.iter().sum::<u64>() as f64 / 1e3)).collect::<String>();
+        println!(
+            "{name}: longest freeze {:?}, {:.1} fps, {} keyframes, {} asked, {} order errors",
+            self.freeze(1..self.target.len() as u64 / 10),
+            self.fps(1..self.target.len() as u64 / 10),
+            self.keyframes.len(),
+            self.asked,
+            self.order_errors
+        );
+        println!("  kbit/s   {}", seconds(&self.sent_bits));
+        println!("  target   {}", self.target.chunks(5).map(|tenths| format!("{} ", tenths[0].0 / 1000)).collect::<String>());
+        println!("  height   {}", self.target.chunks(10).map(|tenths| format!("{} ", tenths[0].1)).collect::<String>());
+        let freezes = (0..self.target.len() as u64 / 10).map(|at| format!("{} ", self.freeze(at..at + 1).as_millis()));
+        println!("  freezes  {}", freezes.collect::<String>());
+        println!("  80 % of the bitrate again after {:?} s", self.reaches(FULL_BPS * 8 / 10, 13.min(self.target.len() as u64 / 10)));
+        println!("  keyframes {:?}", self.keyframes.iter().map(Duration::as_millis).collect::<Vec<_>>());
+    }
+}
+
+struct Simulation {
+    plan: Plan,
+    now: Instant,
+    began: Instant,
+    session: Session,
+    gateway_wakeup: Instant,
+    inbox: Receiver<TrackInput>,
+    egress: Egress,
+    browser: Endpoint,
+    browser_wakeup: Instant,
+    up: Link<Vec<u8>>,
+    down: Link<Vec<u8>>,
+    addresses: [SocketAddr; 2],
+    pictures: Vec<I420>,
+    /// What the browser sends all the time: so that the gateway hears of it, not to be looked at.
+    camera: EncodedFrame,
+    next_frame: u64,
+    decodable: bool,
+    last_asked: Option<Instant>,
+    last_capture: Option<MediaTime>,
+    seen: Seen,
+}
+
+impl Simulation {
+    fn new(plan: &Plan) -> Self {
+        let now = Instant::now();
+        let addresses = [SocketAddr::from(([10, 0, 0, 1], 4000)), SocketAddr::from(([10, 0, 0, 2], 5000))];
+        let wish = Wish { codecs: vec![plan.codec], feedback: plan.feedback, paced: false, ..Wish::default() };
+        let offered = Offered::new(&wish, addresses[1], now).unwrap();
+        let video = Video::default();
+        let endpoint = negotiate::Endpoint { candidates: vec![addresses[0]], start_bitrate_bps: video.start_bitrate_kbps * 1000 };
+        let (rtc, answer) = negotiate(offered.body["sdp"].as_str().unwrap(), &endpoint, now).unwrap();
+        let (browser, _) = offered.answered(200, serde_json::json!({"sdp": answer})).unwrap();
+        let (sender, inbox) = bounded(INBOX);
+        let metrics = Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None));
+        let handle = TrackHandle {
+            inbox: sender,
+            ended: Arc::default(),
+            backlog_bytes: Arc::default(),
+            metrics: metrics.clone(),
+            figures: Arc::new(TrackFigures::new(metrics.clone())),
+            events: Events::new(metrics),
+        };
+        let config = EncoderConfig { codec: plan.codec, bitrate_bps: 100_000, frame_rate: 30.0, speed: Speed::Fast };
+        let grey = I420::grey(160, 120, 128);
+        let camera = Encoder::new(config).unwrap().encode(&grey, MediaTime(0), true).unwrap().unwrap();
+        let egress = Egress::new(video, handle.backlog_bytes.clone());
+        Self {
+            now,
+            began: now,
+            session: Session::new(SessionId(1), rtc, handle, now),
+            gateway_wakeup: now,
+            inbox,
+            egress,
+            browser,
+            browser_wakeup: now,
+            up: Link::new(Conditions::default(), 2 * plan.seed),
+            down: Link::new(Conditions::default(), 2 * plan.seed + 1),
+            addresses,
+            pictures: pictures(plan.seed),
+            camera,
+            next_frame: 0,
+            decodable: false,
+            last_asked: None,
+            last_capture: None,
+            seen: Seen::default(),
+            plan: plan.clone(),
+        }
+    }
+
+    fn run(mut self) -> Seen {
+        while !self.browser.is_connected() {
+            self.step(self.now + 10 * MS);
+        }
+        self.step(self.now + 100 * MS);
+        // From here on the network is what it is to be.
+        self.began = self.now;
+        let (began, plan) = (self.began, self.plan.clone());
+        let time = |seconds: &Range<u64>| began + Duration::from_secs(seconds.start)..began + Duration::from_secs(seconds.end);
+        self.up = Link::new(plan.up, 2 * plan.seed);
+        self.down = Link::new(plan.down, 2 * plan.seed + 1);
+        for link in [&mut self.up, &mut self.down] {
+            link.set_bad(time(&plan.bad));
+            link.set_outage(time(&plan.outage));
+        }
+        while self.now < began + Duration::from_secs(plan.seconds) {
+            let frame_at = began + FRAME * self.next_frame as u32;
+            self.step(frame_at);
+            if self.now >= frame_at {
+                self.on_picture();
+            }
+        }
+        self.seen
+    }
+
+    /// Lets time pass up to the next event, or `until`.
+    fn step(&mut self, until: Instant) {
+        let due = [Some(self.gateway_wakeup), Some(self.browser_wakeup), self.up.next_due(), self.down.next_due(), Some(until)];
+        self.now = self.now.max(due.into_iter().flatten().min().unwrap());
+        let tenth = (self.now - self.began).as_millis() as usize / 100;
+        let now = self.now;
+        if now >= self.gateway_wakeup {
+            self.at_gateway(tenth, |session, send| session.on_timeout(now, send).unwrap());
+        }
+        while let Some(datagram) = self.up.pop(now) {
+            let [destination, source] = self.addresses;
+            let Ok(contents) = datagram.as_slice().try_into() else { continue };
+            let receive = Receive { proto: Protocol::Udp, source, destination, contents };
+            self.at_gateway(tenth, |session, send| session.on_datagram(now, receive, send).unwrap());
+        }
+        if now >= self.browser_wakeup {
+            self.browser.on_timeout(now).unwrap();
+        }
+        while let Some(datagram) = self.down.pop(now) {
+            self.browser.on_datagram(now, self.addresses[0], &datagram).unwrap();
+        }
+        self.drain_browser();
+        while let Some(event) = self.browser.next_event() {
+            if let ClientEvent::Frame { frame, gap, .. } = event {
+                self.seen.order_errors += usize::from(self.last_capture.is_some_and(|last| frame.capture <= last));
+                self.last_capture = Some(frame.capture);
+                self.decodable = frame.keyframe || (self.decodable && !gap);
+                if self.decodable {
+                    self.seen.shown.push(now - self.began);
+                } else if self.last_asked.is_none_or(|asked| now - asked >= ASK_EVERY) {
+                    self.last_asked = Some(now);
+                    self.seen.asked += 1;
+                    self.browser.ask_for_keyframe();
+                }
+                if frame.keyframe {
+                    self.seen.keyframes.push(now - self.began);
+                }
+            }
+        }
+        self.drain_browser();
+        let target = self.egress.config().map_or(0, |config| config.bitrate_bps);
+        let (_, height) = self.egress.sent_size();
+        while self.began != now && self.seen.target.len() <= tenth {
+            self.seen.target.push((target, height));
+        }
+    }
+
+    /// Lets the gateway's end do something, and its track hear of it.
+    fn at_gateway(&mut self, tenth: usize, act: impl FnOnce(&mut Session, &mut dyn FnMut(Transmit)) -> Instant) {
+        let (now, down, sent) = (self.now, &mut self.down, &mut self.seen.sent_bits);
+        self.gateway_wakeup = act(&mut self.session, &mut |transmit| {
+            sent.resize(sent.len().max(tenth + 1), 0);
+            sent[tenth] += 8 * transmit.contents.len() as u64;
+            down.push(now, transmit.contents.to_vec(), transmit.contents.len());
+        });
+        for input in self.inbox.try_iter() {
+            match input {
+                TrackInput::Codec(codec) => self.egress.start(codec),
+                TrackInput::KeyframeWanted => self.egress.want_keyframe(),
+                TrackInput::Resumed => self.egress.on_resumed(),
+                TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
+                TrackInput::BrokenDown(bps) => self.egress.on_breakdown(now, bps),
+                TrackInput::Loss { lost, resent } => self.egress.on_loss(lost, resent),
+                _ => {}
+            }
+        }
+    }
+
+    fn drain_browser(&mut self) {
+        let (now, up) = (self.now, &mut self.up);
+        self.browser_wakeup = self.browser.drain(now, |_, bytes| _ = up.push(now, bytes.to_vec(), bytes.len())).unwrap();
+    }
+
+    /// The camera has a picture, which is encoded and sent at once.
+    fn on_picture(&mut self) {
+        let (now, number) = (self.now, self.next_frame);
+        self.browser.write_frame(now, &EncodedFrame { capture: MediaTime(number * 3000), ..self.camera.clone() }, None).unwrap();
+        self.drain_browser();
+        self.next_frame += 1;
+        let tenth = (now - self.began).as_millis() as usize / 100;
+        if let Some(bps) = self.egress.on_size(SIZE) {
+            self.at_gateway(tenth, |session, send| session.on_track(now, TrackOutput::DesiredBitrate(bps), send).unwrap());
+        }
+        if self.egress.is_congested(now) {
+            return;
+        }
+        let picture = &self.pictures[number as usize % self.pictures.len()];
+        if let Some(frame) = self.egress.encode(now, picture, MediaTime(number * 3000)) {
+            self.at_gateway(tenth, |session, send| session.on_track(now, TrackOutput::Frame { frame, arrived: now }, send).unwrap());
+        }
+    }
+}
+
+/// Slopes that move, with the noise of a camera: enough to take all bits that there are.
+fn pictures(seed: u64) -> Vec<I420> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let picture = |at: usize| {
+        let mut picture = I420::grey(SIZE.0, SIZE.1, 128);
+        let [luma, ..] = picture.planes_mut();
+        for (index, pixel) in luma.iter_mut().enumerate() {
+            let (x, y) = (index % SIZE.0 as usize + 3 * at, index / SIZE.0 as usize + at);
+            *pixel = (((x / 3) ^ (y / 5)) as u8 & 0x7f) + random.random_range(32..52);
+        }
+        picture
+    };
+    (0..PICTURES).map(picture).collect()
+}
+
+/// What must hold of all networks; returns what was seen.
+fn seen(name: &str, plan: &Plan) -> Seen {
+    let seen = plan.run();
+    seen.tell(name);
+    assert_eq!(seen.order_errors, 0);
+    seen
+}
+
+#[test]
+fn network_that_narrows_costs_a_second_and_is_used_again_soon_after_it_widens() {
+    for codec in [VideoCodec::Vp8, VideoCodec::H264] {
+        let seen = seen(codec.label(), &Plan { codec, ..Plan::new() }.narrow(500, 5..13));
+        assert!(seen.target_bps(3..5) > FULL_BPS * 9 / 10, "{seen:?}");
+        assert!(seen.freeze(5..13) < 1500 * MS, "{:?}", seen.freeze(5..13));
+        assert!(seen.target_bps(8..13) < 700_000 && seen.fps(8..13) > 20.0, "{seen:?}");
+        let after = seen.reaches(FULL_BPS * 8 / 10, 13);
+        assert!(after.is_some_and(|seconds| seconds <= 6.0), "{after:?}");
+        assert!(seen.keyframes.len() <= 8, "{:?}", seen.keyframes);
+    }
+}
+
+#[test]
+fn network_that_carries_hardly_anything_still_shows_pictures_and_is_used_again_soon_after_it_widens() {
+    let seen = seen("150", &Plan::new().narrow(150, 5..13));
+    assert!(seen.freeze(5..13) < 3000 * MS, "{:?}", seen.freeze(5..13));
+    assert!(seen.target[90].1 < SIZE.1, "smaller");
+    let after = seen.reaches(FULL_BPS * 8 / 10, 13);
+    assert!(after.is_some_and(|seconds| seconds <= 7.0), "{after:?}");
+}
+
+#[test]
+fn losses_are_mended_within_three_tenths_of_a_second() {
+    let seen = seen("loss 5 %", &Plan { seconds: 10, ..Plan::new() }.losing(0.05));
+    assert!(seen.freeze(2..10) < 300 * MS && seen.keyframes.len() <= 2, "{seen:?}");
+    assert!(seen.target_bps(3..10) > FULL_BPS * 9 / 10, "{seen:?}");
+}
+
+#[test]
+fn outage_leaves_neither_a_smaller_picture_nor_a_lower_bitrate() {
+    let seen = seen("outage", &Plan { outage: 5..8, seconds: 12, ..Plan::new() });
+    assert!(seen.freeze(8..12) < 4000 * MS, "{:?}", seen.freeze(8..12));
+    assert!(seen.target_bps(10..12) > FULL_BPS * 8 / 10, "{seen:?}");
+    assert!(seen.keyframes.len() <= 5, "{:?}", seen.keyframes);
+}
+
+#[test]
+fn jitter_is_no_breakdown() {
+    let way = Conditions { delay: 20 * MS, jitter: 80 * MS, ..Conditions::default() };
+    let seen = seen("jitter", &Plan { down: way, up: way, seconds: 12, ..Plan::new() });
+    assert!(seen.target_bps(5..12) > FULL_BPS * 8 / 10, "{seen:?}");
+    assert!(seen.keyframes.len() <= 2 && seen.target.iter().skip(5).all(|(_, height)| *height == SIZE.1), "{seen:?}");
+}
