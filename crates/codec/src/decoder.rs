@@ -2,7 +2,7 @@
 //!
 //! Called by the track's driver for each frame that came in whole; knows nothing of packets and asks for no keyframe itself.
 
-use ooblex_pipeline::{I420, VideoCodec};
+use ooblex_pipeline::{I420, Pool, VideoCodec};
 
 use crate::{CodecError, h264, vp8};
 
@@ -10,6 +10,8 @@ use crate::{CodecError, h264, vp8};
 pub struct Decoder {
     backend: Backend,
     awaits_keyframe: bool,
+    /// Of the pictures that come out.
+    pool: Pool,
 }
 
 enum Backend {
@@ -69,7 +71,7 @@ impl Decoder {
             VideoCodec::Vp8 => Backend::Vp8(vp8::Decoder::new()?),
             VideoCodec::H264 => Backend::H264(h264::Decoder::new()?),
         };
-        Ok(Self { backend, awaits_keyframe: true })
+        Ok(Self { backend, awaits_keyframe: true, pool: Pool::default() })
     }
 
     /// Decodes one whole frame (`EncodedFrame::data`); the size of the picture may differ from the one before.
@@ -101,6 +103,11 @@ impl Decoder {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     fn decode_or_why(&mut self, data: &[u8]) -> Result<Option<I420>, Undecodable> {
         if data.is_empty() {
             return Err(Undecodable::Empty);
@@ -110,8 +117,8 @@ impl Decoder {
             return Err(Undecodable::AwaitsKeyframe);
         }
         let picture = match &mut self.backend {
-            Backend::Vp8(decoder) => decoder.decode(data)?,
-            Backend::H264(decoder) => decoder.decode(data)?,
+            Backend::Vp8(decoder) => decoder.decode(data, &self.pool)?,
+            Backend::H264(decoder) => decoder.decode(data, &self.pool)?,
         };
         if keyframe {
             self.awaits_keyframe = false;

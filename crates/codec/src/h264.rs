@@ -8,7 +8,7 @@ mod raw;
 use std::ffi::c_int;
 use std::ptr::null_mut;
 
-use ooblex_pipeline::I420;
+use ooblex_pipeline::{I420, Pool};
 use openh264_sys2 as sys;
 
 use crate::CodecError;
@@ -87,20 +87,20 @@ impl Decoder {
         Ok(Self { raw: RawDecoder::start()?, condition: Condition::Fresh })
     }
 
-    /// One access unit in, its picture out.
+    /// One access unit in, its picture out, in memory of `pool`.
     ///
     /// After damage openh264 may refuse even a sound keyframe, so a keyframe that brings its parameter sets is decoded by a library object
     /// of its own then.
-    pub(crate) fn decode(&mut self, data: &[u8]) -> Result<Option<I420>, Undecodable> {
+    pub(crate) fn decode(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
         let stands_alone = is_keyframe(data) && nal_types(data).any(|kind| kind == NAL_SEQUENCE_PARAMETERS);
         if stands_alone && self.condition == Condition::Suspect {
             self.start_anew()?;
         }
         let was_fresh = self.condition == Condition::Fresh;
-        let mut decoded = self.decode_as_is(data);
+        let mut decoded = self.decode_as_is(data, pool);
         if decoded.is_err() && stands_alone && !was_fresh {
             self.start_anew()?;
-            decoded = self.decode_as_is(data);
+            decoded = self.decode_as_is(data, pool);
         }
         self.condition = if decoded.is_ok() { Condition::Used } else { Condition::Suspect };
         decoded
@@ -113,7 +113,7 @@ impl Decoder {
     }
 
     /// openh264 bounds the memory by itself: it refuses parameter sets beyond level 5.2 (9.4 megapixels).
-    fn decode_as_is(&mut self, data: &[u8]) -> Result<Option<I420>, Undecodable> {
+    fn decode_as_is(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
         let length = c_int::try_from(data.len()).map_err(|_| damaged("an access unit of more than 2 GiB"))?;
         let mut start = [null_mut::<u8>(); 3];
         let mut info = sys::SBufferInfo::default();
@@ -137,7 +137,7 @@ impl Decoder {
         let [luma, chroma] = buffer.iStride.map(|stride| stride as usize);
         let planes = ForeignPlanes { start: start.map(<*mut u8>::cast_const), stride: [luma, chroma, chroma] };
         // SAFETY: the sides were checked; openh264 says that the planes, which live until the next call, hold a picture of this size.
-        Ok(Some(unsafe { planes.copy(width, height) }))
+        Ok(Some(unsafe { planes.copy(pool, width, height) }))
     }
 }
 

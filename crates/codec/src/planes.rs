@@ -1,6 +1,6 @@
 //! Pixels out of the codec libraries' memory, and pictures widened to what a codec can take.
 
-use ooblex_pipeline::I420;
+use ooblex_pipeline::{I420, Pool};
 
 /// Three planes in foreign memory: where each begins, and the bytes from one row to the next.
 pub(crate) struct ForeignPlanes {
@@ -9,13 +9,13 @@ pub(crate) struct ForeignPlanes {
 }
 
 impl ForeignPlanes {
-    /// Copies the planes into a picture.
+    /// Copies the planes into a picture of `pool`.
     ///
     /// # Safety
     /// `width` and `height` are in 1..=`I420::MAX_SIDE`, and for every plane of such a picture `start[i] + row * stride[i]` is readable for
     /// that plane's columns at each of its rows.
-    pub(crate) unsafe fn copy(&self, width: u32, height: u32) -> I420 {
-        let mut picture = I420::grey(width, height, 16);
+    pub(crate) unsafe fn copy(&self, pool: &Pool, width: u32, height: u32) -> I420 {
+        let mut picture = pool.picture(width, height);
         let columns = [width as usize, width.div_ceil(2) as usize, width.div_ceil(2) as usize];
         for (index, plane) in picture.planes_mut().into_iter().enumerate() {
             for (row, target) in plane.chunks_exact_mut(columns[index]).enumerate() {

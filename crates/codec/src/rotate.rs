@@ -23,7 +23,7 @@ pub fn rotate(picture: I420, rotation: Rotation) -> I420 {
         Rotation::By180 => (picture.width(), picture.height()),
         Rotation::By90 | Rotation::By270 => (picture.height(), picture.width()),
     };
-    let mut turned = I420::grey(width, height, 16);
+    let mut turned = picture.another(width, height);
     let columns = [width, turned.chroma_width(), turned.chroma_width()];
     for ((target, source), columns) in turned.planes_mut().into_iter().zip(picture.planes()).zip(columns) {
         match rotation {

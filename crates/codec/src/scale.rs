@@ -2,14 +2,17 @@
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use ooblex_pipeline::I420;
+use ooblex_pipeline::{I420, Pool};
 
-/// Makes pictures of one stream smaller, and keeps its tables for the next one.
+/// Makes pictures of one stream smaller, and keeps its buffers for the next one.
 #[derive(Default)]
-pub struct Scaler(Resizer);
+pub struct Scaler {
+    resizer: Resizer,
+    pool: Pool,
+}
 
 impl Scaler {
-    /// One without tables.
+    /// One without buffers.
     pub fn new() -> Self {
         Self::default()
     }
@@ -19,14 +22,14 @@ impl Scaler {
     /// # Panics
     /// When a side is 0.
     pub fn scale(&mut self, picture: &I420, width: u32, height: u32) -> I420 {
-        let mut scaled = I420::grey(width, height, 16);
+        let mut scaled = self.pool.picture(width, height);
         let from = [(picture.width(), picture.height()), chroma(picture), chroma(picture)];
         let to = [(width, height), chroma(&scaled), chroma(&scaled)];
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
         for (((source, target), from), to) in picture.planes().into_iter().zip(scaled.planes_mut()).zip(from).zip(to) {
             let source = ImageRef::new(from.0, from.1, source, PixelType::U8).expect("a plane has the bytes of its size");
             let mut target = Image::from_slice_u8(to.0, to.1, target, PixelType::U8).expect("a plane has the bytes of its size");
-            self.0.resize(&source, &mut target, &options).expect("both are of one byte a pixel");
+            self.resizer.resize(&source, &mut target, &options).expect("both are of one byte a pixel");
         }
         scaled
     }
@@ -52,5 +55,18 @@ mod tests {
         assert_eq!((luma.len(), u.len()), (33 * 21, 17 * 11));
         assert!(luma[..33 * 9].iter().all(|level| *level == 50) && luma[33 * 12..].iter().all(|level| *level == 200));
         assert!(u.iter().all(|level| *level == 90) && v.iter().all(|level| *level == 160));
+    }
+
+    #[test]
+    fn nothing_of_earlier_pictures_is_left_in_their_memory() {
+        let mut scaler = Scaler::new();
+        for (from, to) in [((64, 48), (33, 21)), ((65, 49), (33, 21)), ((65, 49), (17, 33)), ((1280, 720), (427, 241)), ((3, 5), (1, 1))] {
+            let mut picture = I420::grey(from.0, from.1, 50);
+            picture.planes_mut().into_iter().flatten().enumerate().for_each(|(index, pixel)| *pixel = (index * 7919 % 251) as u8);
+            let mut earlier: Vec<_> = (0..Pool::KEPT).map(|_| scaler.pool.picture(to.0, to.1)).collect();
+            earlier.iter_mut().flat_map(I420::planes_mut).for_each(|plane| plane.fill(255));
+            drop(earlier);
+            assert!(scaler.scale(&picture, to.0, to.1) == Scaler::new().scale(&picture, to.0, to.1), "{from:?} to {to:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Both codecs, through the public interface.
 
-use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Pool, VideoCodec};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -90,6 +90,43 @@ fn pictures_survive_the_round_trip() {
         println!("{} {width}x{height}: {worst:.1} dB", codec.label());
         assert!(worst > 32.0, "{} {width}x{height}: {worst} dB", codec.label());
     }
+}
+
+/// Pictures of this pool are in memory whose bytes are all 255 from now on, as if pictures of that had gone before.
+fn soil(pool: &Pool, width: u32, height: u32) {
+    let mut pictures: Vec<_> = (0..Pool::KEPT).map(|_| pool.picture(width, height)).collect();
+    pictures.iter_mut().flat_map(I420::planes_mut).for_each(|plane| plane.fill(255));
+}
+
+#[test]
+fn nothing_of_earlier_pictures_is_left_in_their_memory() {
+    for codec in BOTH {
+        for (width, height) in [(64, 48), (66, 50), (65, 49), (17, 33), (640, 360), (48, 64)] {
+            // The decoder that keeps the pictures never reuses their memory; the other one gets it back, soiled.
+            let (mut keeping, mut reusing) = (Decoder::new(codec).unwrap(), Decoder::new(codec).unwrap());
+            let mut kept = Vec::new();
+            for frame in clip(codec, width, height, 4) {
+                let clean = keeping.decode(&frame.data).unwrap().unwrap();
+                soil(reusing.pool(), clean.width(), clean.height());
+                let reused = reusing.decode(&frame.data).unwrap().unwrap();
+                assert!(reused == clean, "{} {width}x{height}", codec.label());
+                for rotation in [Rotation::By90, Rotation::By180, Rotation::By270] {
+                    // As many bytes either way round.
+                    soil(reusing.pool(), clean.width(), clean.height());
+                    let turned = rotate(reused.clone(), rotation);
+                    assert!(turned == rotate(unpooled_copy(&clean), rotation), "{} {width}x{height} {rotation:?}", codec.label());
+                }
+                kept.push(clean);
+            }
+        }
+    }
+}
+
+/// The same pixels, in memory of no pool.
+fn unpooled_copy(picture: &I420) -> I420 {
+    let mut copy = I420::grey(picture.width(), picture.height(), 16);
+    copy.planes_mut().into_iter().zip(picture.planes()).for_each(|(target, source)| target.copy_from_slice(source));
+    copy
 }
 
 #[test]

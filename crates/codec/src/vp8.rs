@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int, c_uint};
 use std::mem::MaybeUninit;
 
-use ooblex_pipeline::I420;
+use ooblex_pipeline::{I420, Pool};
 use vpx_sys::vp8_dec_control_id::VP8D_GET_FRAME_CORRUPTED;
 use vpx_sys::vp8e_enc_control_id as control;
 use vpx_sys::vpx_codec_err_t::VPX_CODEC_OK;
@@ -53,7 +53,7 @@ impl Decoder {
         Ok(Self { context })
     }
 
-    pub(crate) fn decode(&mut self, data: &[u8]) -> Result<Option<I420>, Undecodable> {
+    pub(crate) fn decode(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
         if is_keyframe(data) {
             // libvpx takes memory for whatever size is announced, so it must not see one that is too large.
             let (width, height) = keyframe_size(data).ok_or_else(|| damaged("a key frame without its start code"))?;
@@ -73,13 +73,13 @@ impl Decoder {
         if result != VPX_CODEC_OK || corrupted != 0 {
             return Err(damaged("the picture is corrupted"));
         }
-        match self.take_picture()? {
+        match self.take_picture(pool)? {
             None if is_shown(data) => Err(damaged("no picture came out")),
             picture => Ok(picture),
         }
     }
 
-    fn take_picture(&mut self) -> Result<Option<I420>, Undecodable> {
+    fn take_picture(&mut self, pool: &Pool) -> Result<Option<I420>, Undecodable> {
         let mut iterator: vpx_sys::vpx_codec_iter_t = std::ptr::null();
         // SAFETY: the context is alive; the image that is returned, if any, lives until the next call on it.
         let image = unsafe { vpx_sys::vpx_codec_get_frame(self.context.pointer(), &mut iterator).as_ref() };
@@ -93,7 +93,7 @@ impl Decoder {
             stride: [image.stride[0], image.stride[1], image.stride[2]].map(|stride| stride as usize),
         };
         // SAFETY: the sides were checked, and a VP8 image is I420 with planes that hold its displayed size.
-        Ok(Some(unsafe { planes.copy(width, height) }))
+        Ok(Some(unsafe { planes.copy(pool, width, height) }))
     }
 }
 

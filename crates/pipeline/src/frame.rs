@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Pool;
+
 /// 90 kHz media time of a capture, extended to 64 bits; never wraps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MediaTime(pub u64);
@@ -42,11 +44,12 @@ pub struct EncodedFrame {
 /// A picture in planar YUV 4:2:0, BT.601 limited range, tightly packed: the rows of a plane follow each other without padding.
 ///
 /// The luma plane is `width × height` bytes, each chroma plane `ceil(width / 2) × ceil(height / 2)`.
-#[derive(Clone, PartialEq, Eq)]
 pub struct I420 {
     width: u32,
     height: u32,
     data: Vec<u8>,
+    /// Where the memory goes when the picture is dropped; `None`: back to the allocator.
+    pool: Option<Pool>,
 }
 
 impl I420 {
@@ -58,10 +61,29 @@ impl I420 {
     /// # Panics
     /// When a side is 0 or above [`I420::MAX_SIDE`]: sizes are checked where pictures come in.
     pub fn grey(width: u32, height: u32, luma: u8) -> Self {
-        assert!((1..=Self::MAX_SIDE).contains(&width) && (1..=Self::MAX_SIDE).contains(&height), "picture of {width}x{height}");
+        Self::check(width, height);
         let mut data = vec![128; Self::len(width, height)];
         data[..width as usize * height as usize].fill(luma);
-        Self { width, height, data }
+        Self { width, height, data, pool: None }
+    }
+
+    /// A picture in `data`, which is made as long as it has to be, and goes to `pool` in the end.
+    pub(crate) fn in_memory_of(pool: Pool, mut data: Vec<u8>, width: u32, height: u32) -> Self {
+        Self::check(width, height);
+        data.resize(Self::len(width, height), 0);
+        Self { width, height, data, pool: Some(pool) }
+    }
+
+    /// Another picture, of this size, from the pool that this one comes from, if any. As in [`Pool::picture`] all of its pixels are to be
+    /// written.
+    ///
+    /// # Panics
+    /// As [`I420::grey`].
+    pub fn another(&self, width: u32, height: u32) -> Self {
+        match &self.pool {
+            Some(pool) => pool.picture(width, height),
+            None => Self::grey(width, height, 16),
+        }
     }
 
     /// Bytes of a picture of this size.
@@ -101,6 +123,34 @@ impl I420 {
     /// Rows of a chroma plane.
     pub fn chroma_height(&self) -> u32 {
         self.height.div_ceil(2)
+    }
+
+    fn check(width: u32, height: u32) {
+        assert!((1..=Self::MAX_SIDE).contains(&width) && (1..=Self::MAX_SIDE).contains(&height), "picture of {width}x{height}");
+    }
+}
+
+impl Clone for I420 {
+    fn clone(&self) -> Self {
+        let mut copy = self.another(self.width, self.height);
+        copy.data.copy_from_slice(&self.data);
+        copy
+    }
+}
+
+impl PartialEq for I420 {
+    fn eq(&self, other: &Self) -> bool {
+        (self.width, self.height, &self.data) == (other.width, other.height, &other.data)
+    }
+}
+
+impl Eq for I420 {}
+
+impl Drop for I420 {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            pool.put(std::mem::take(&mut self.data));
+        }
     }
 }
 
