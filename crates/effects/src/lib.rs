@@ -6,6 +6,7 @@
 
 mod background_blur;
 mod background_replace;
+mod blocks;
 mod blur;
 mod chain;
 mod delay;

@@ -13,6 +13,8 @@ use yuv::{
     yuv420_to_rgb, yuv444_to_rgb,
 };
 
+use crate::blocks::Blocks;
+
 const RANGE: YuvRange = YuvRange::Limited;
 const MATRIX: YuvStandardMatrix = YuvStandardMatrix::Bt601;
 const MODE: YuvConversionMode = YuvConversionMode::Balanced;
@@ -102,8 +104,17 @@ pub(crate) fn nchw(rgb: &[u8], scale: f32, offset: f32) -> Vec<f32> {
 /// Makes frames and planes smaller, and keeps its buffers for the next one.
 #[derive(Default)]
 pub(crate) struct Shrinker {
-    resizer: Resizer,
+    luma: Resize,
+    chroma: Resize,
+    other: Resize,
     planes: [Vec<u8>; 3],
+}
+
+/// Makes planes of one size that of another, and keeps its buffers for the next one.
+#[derive(Default)]
+struct Resize {
+    blocks: Blocks,
+    resizer: Resizer,
 }
 
 impl Shrinker {
@@ -126,7 +137,8 @@ impl Shrinker {
         {
             let target = &mut self.planes[index];
             target.resize(width as usize * height as usize, 0);
-            resize(&mut self.resizer, plane, size, shown, target, [width, height]);
+            let resize = if index == 0 { &mut self.luma } else { &mut self.chroma };
+            resize.set(plane, size, shown, target, [width, height]);
         }
         self.planes.each_ref().map(|plane| &plane[..])
     }
@@ -137,26 +149,31 @@ impl Shrinker {
         let target = &mut self.planes[0];
         target.resize(width as usize * height as usize, 0);
         let size = [source.width(), source.height()];
-        resize(&mut self.resizer, plane, size, size.map(f64::from), target, [width, height]);
+        self.luma.set(plane, size, size.map(f64::from), target, [width, height]);
         target
     }
 
     /// One plane, resized into `target`.
     pub(crate) fn plane(&mut self, plane: &[u8], size: [u32; 2], target: &mut Vec<u8>, target_size: [u32; 2]) {
         target.resize(target_size[0] as usize * target_size[1] as usize, 0);
-        resize(&mut self.resizer, plane, size, size.map(f64::from), target, target_size);
+        self.other.set(plane, size, size.map(f64::from), target, target_size);
     }
 }
 
-/// Resizes the `shown` part of a plane, from its top left corner: the last column and row of chroma of an odd-sized frame
-/// reach beyond the frame. Averages where it shrinks, interpolates where it grows.
-fn resize(resizer: &mut Resizer, plane: &[u8], size: [u32; 2], shown: [f64; 2], target: &mut [u8], target_size: [u32; 2]) {
-    let shrinks = shown.iter().zip(target_size).all(|(from, to)| *from >= f64::from(to));
-    let filter = if shrinks { FilterType::Box } else { FilterType::Bilinear };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(0.0, 0.0, shown[0], shown[1]).use_alpha(false);
-    let from = ImageRef::new(size[0], size[1], plane, PixelType::U8).expect("a plane has the bytes of its size");
-    let mut to = Image::from_slice_u8(target_size[0], target_size[1], target, PixelType::U8).expect("the target was made for it");
-    resizer.resize(&from, &mut to, &options).expect("both are of one byte a pixel, and the crop lies within");
+impl Resize {
+    /// Resizes the `shown` part of a plane, from its top left corner: the last column and row of chroma of an odd-sized frame
+    /// reach beyond the frame. Averages where it shrinks, interpolates where it grows.
+    fn set(&mut self, plane: &[u8], size: [u32; 2], shown: [f64; 2], target: &mut [u8], target_size: [u32; 2]) {
+        if self.blocks.set(plane, size, shown, target, target_size) {
+            return;
+        }
+        let shrinks = shown.iter().zip(target_size).all(|(from, to)| *from >= f64::from(to));
+        let filter = if shrinks { FilterType::Box } else { FilterType::Bilinear };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(0.0, 0.0, shown[0], shown[1]).use_alpha(false);
+        let from = ImageRef::new(size[0], size[1], plane, PixelType::U8).expect("a plane has the bytes of its size");
+        let mut to = Image::from_slice_u8(target_size[0], target_size[1], target, PixelType::U8).expect("the target was made for it");
+        self.resizer.resize(&from, &mut to, &options).expect("both are of one byte a pixel, and the crop lies within");
+    }
 }
 
 /// A small plane stretched (bilinear) over a large one: its rows are stretched at once, and what lies between two of them is

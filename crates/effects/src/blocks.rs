@@ -1,0 +1,182 @@
+//! Planes made smaller: every pixel is the mean of a block of the large plane. It knows planes, not what they stand for.
+//!
+//! Blocks lie side by side and have whole pixels, so that their sides differ by one where the sizes do not divide. First the rows of a row of blocks
+//! are added up, all columns side by side, which the compiler turns into vector instructions; then the columns of each block.
+
+/// Most pixels of a block: the sum of its columns must fit 16 bits.
+const MOST_PIXELS: usize = 257;
+/// Bits after the point of the factors that stand for a division.
+const PRECISION: u32 = 24;
+
+/// Makes planes of one size smaller, and keeps its tables and sums for the next one.
+#[derive(Default)]
+pub(crate) struct Blocks {
+    /// Columns and rows of both planes, and how many of the large one are shown.
+    made_for: Option<([u32; 2], [f64; 2], [u32; 2])>,
+    across: Sides,
+    down: Sides,
+    sums: Vec<u16>,
+}
+
+/// The blocks along one axis.
+#[derive(Default)]
+struct Sides {
+    /// Where each begins.
+    starts: Vec<u16>,
+    /// Whether it is one longer than the shortest.
+    longer: Vec<bool>,
+    /// Of the shortest.
+    least: usize,
+}
+
+impl Sides {
+    /// `shown`, of the `from` pixels that there are, in `to` blocks: at least one pixel each. A pixel belongs to the block that has its middle.
+    fn new(from: u32, shown: f64, to: u32) -> Self {
+        let scale = shown / f64::from(to);
+        let edge = |index: u32| ((f64::from(index) * scale + 0.5) as u32).min(from) as u16;
+        let lengths: Vec<_> = (0..to).map(|index| usize::from(edge(index + 1) - edge(index))).collect();
+        let least = lengths.iter().copied().min().unwrap_or(0);
+        Self { starts: (0..to).map(edge).collect(), longer: lengths.iter().map(|length| *length > least).collect(), least }
+    }
+
+    fn longest(&self) -> usize {
+        self.least + 1
+    }
+}
+
+impl Blocks {
+    /// Writes the means of the `shown` part of `plane`, from its top left corner, into `target`; `size` and `target_size` are columns and rows.
+    /// Returns `false`, and does nothing, where that is not making smaller, or by so much that sums would not fit.
+    pub(crate) fn set(&mut self, plane: &[u8], size: [u32; 2], shown: [f64; 2], target: &mut [u8], target_size: [u32; 2]) -> bool {
+        if self.made_for != Some((size, shown, target_size)) {
+            if !shown.iter().zip(target_size).all(|(from, to)| *from >= f64::from(to)) {
+                return false;
+            }
+            let [across, down] = [0, 1].map(|axis| Sides::new(size[axis], shown[axis], target_size[axis]));
+            if across.longest() * down.longest() > MOST_PIXELS {
+                return false;
+            }
+            (self.across, self.down, self.made_for) = (across, down, Some((size, shown, target_size)));
+        }
+        let width = size[0] as usize;
+        // One column more than there are: what is read there counts 0 times.
+        self.sums.resize(width + 1, 0);
+        let rows = |index: usize| {
+            let start = usize::from(self.down.starts[index]);
+            &plane[start * width..][..(self.down.least + usize::from(self.down.longer[index])) * width]
+        };
+        for (index, out) in target.chunks_exact_mut(target_size[0] as usize).enumerate() {
+            let rows = rows(index);
+            add_up(rows, &mut self.sums[..width]);
+            let count = rows.len() / width;
+            match self.across.least {
+                1 => self.across.means::<1>(&self.sums, count, out),
+                2 => self.across.means::<2>(&self.sums, count, out),
+                3 => self.across.means::<3>(&self.sums, count, out),
+                4 => self.across.means::<4>(&self.sums, count, out),
+                5 => self.across.means::<5>(&self.sums, count, out),
+                _ => self.across.means_of_many(&self.sums, count, out),
+            }
+        }
+        true
+    }
+}
+
+/// The sum of each column.
+fn add_up(rows: &[u8], sums: &mut [u16]) {
+    let mut rows = rows.chunks_exact(sums.len());
+    if let Some(first) = rows.next() {
+        sums.iter_mut().zip(first).for_each(|(sum, value)| *sum = u16::from(*value));
+    }
+    for row in rows {
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += u16::from(*value));
+    }
+}
+
+impl Sides {
+    /// The mean of each block whose columns have these sums of `rows` rows; `LEAST` is `self.least`.
+    fn means<const LEAST: usize>(&self, sums: &[u16], rows: usize, out: &mut [u8]) {
+        let factors = [LEAST, LEAST + 1].map(|columns| factor(columns * rows));
+        for ((out, start), longer) in out.iter_mut().zip(&self.starts).zip(&self.longer) {
+            let Some(columns) = sums[usize::from(*start)..].first_chunk::<LEAST>() else { continue };
+            let last = sums[usize::from(*start) + LEAST];
+            let sum = columns.iter().map(|sum| u32::from(*sum)).sum::<u32>() + u32::from(last) * u32::from(*longer);
+            *out = divided(sum, factors[usize::from(*longer)]);
+        }
+    }
+
+    fn means_of_many(&self, sums: &[u16], rows: usize, out: &mut [u8]) {
+        for ((out, start), longer) in out.iter_mut().zip(&self.starts).zip(&self.longer) {
+            let columns = self.least + usize::from(*longer);
+            let sum = sums[usize::from(*start)..][..columns].iter().map(|sum| u32::from(*sum)).sum();
+            *out = divided(sum, factor(columns * rows));
+        }
+    }
+}
+
+/// What a sum of so many bytes is multiplied with for their mean: rounded down, so that the product stays below 256.
+fn factor(count: usize) -> u32 {
+    (1 << PRECISION) / count as u32
+}
+
+fn divided(sum: u32, factor: u32) -> u8 {
+    ((sum * factor + (1 << (PRECISION - 1))) >> PRECISION) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mean of all pixels whose middle lies in the block, by the definition.
+    fn expected(plane: &[u8], size: [u32; 2], shown: [f64; 2], to: [u32; 2], at: [u32; 2]) -> f64 {
+        let within = |index: u32, axis: usize| {
+            let scale = shown[axis] / f64::from(to[axis]);
+            let middle = f64::from(index) + 0.5;
+            middle > f64::from(at[axis]) * scale && middle <= f64::from(at[axis] + 1) * scale
+        };
+        let mut values = Vec::new();
+        for y in (0..size[1]).filter(|y| within(*y, 1)) {
+            values.extend((0..size[0]).filter(|x| within(*x, 0)).map(|x| f64::from(plane[(y * size[0] + x) as usize])));
+        }
+        values.iter().sum::<f64>() / values.len() as f64
+    }
+
+    #[test]
+    fn every_pixel_is_the_mean_of_its_block() {
+        let mut blocks = Blocks::default();
+        for (size, shown, to) in [
+            ([64, 48], [64.0, 48.0], [25, 14]),
+            ([33, 17], [32.5, 16.5], [16, 16]),
+            ([40, 40], [40.0, 40.0], [40, 20]),
+            ([100, 30], [100.0, 30.0], [7, 3]),
+            ([9, 3], [9.0, 3.0], [9, 3]),
+            ([160, 90], [160.0, 90.0], [14, 6]),
+        ] {
+            let plane: Vec<u8> = (0..size[0] * size[1]).map(|index| (index * 7919 % 251) as u8).collect();
+            let mut target = vec![0; (to[0] * to[1]) as usize];
+            assert!(blocks.set(&plane, size, shown, &mut target, to));
+            for (index, got) in target.iter().enumerate() {
+                let at = [index as u32 % to[0], index as u32 / to[0]];
+                let expected = expected(&plane, size, shown, to, at);
+                assert!((f64::from(*got) - expected).abs() <= 0.51, "{size:?} to {to:?} at {at:?}: {got} instead of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_brightest_plane_stays_the_brightest() {
+        for to in [[64, 48], [31, 7], [5, 4]] {
+            let mut target = vec![0; (to[0] * to[1]) as usize];
+            assert!(Blocks::default().set(&[255; 64 * 48], [64, 48], [64.0, 48.0], &mut target, to));
+            assert!(target.iter().all(|value| *value == 255), "{to:?}");
+        }
+    }
+
+    #[test]
+    fn what_it_can_not_do_it_refuses() {
+        let mut target = vec![7; 64];
+        assert!(!Blocks::default().set(&[0; 64], [8, 8], [8.0, 8.0], &mut target, [16, 4]), "wider");
+        assert!(!Blocks::default().set(&[0; 64 * 64], [64, 64], [64.0, 64.0], &mut target[..4], [2, 2]), "blocks of 1024 pixels");
+        assert!(target.iter().all(|value| *value == 7));
+    }
+}
