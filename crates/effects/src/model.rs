@@ -7,6 +7,7 @@ mod device;
 mod ort;
 mod rten;
 mod runtime;
+mod spare;
 mod store;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use store::{ModelFileError, ModelStore};
 
 use ooblex_pipeline::{ModelInput, Rgb};
 
+use self::spare::Spare;
 use crate::effect::Effect;
 use crate::pixels;
 
@@ -157,6 +159,7 @@ const IDLE_RUNS: u64 = 120;
 pub struct Models {
     loaded: Vec<Loaded>,
     runs: u64,
+    spare: Spare,
 }
 
 struct Loaded {
@@ -213,8 +216,9 @@ impl ModelSpec {
 
 /// What a backend makes of a file.
 trait Model: Send {
-    /// Runs it. `inputs` are in the order of the spec and have its shapes; so must the result be. An error is the backend's own words.
-    fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, String>;
+    /// Runs it. `inputs` are in the order of the spec and have its shapes; so must the result be, whose memory may be of `spare`. An
+    /// error is the backend's own words.
+    fn run(&mut self, inputs: &[Input<'_>], spare: &mut Spare) -> Result<Vec<Tensor>, String>;
 
     /// Gives back what it keeps for the next picture, which may be long in coming.
     fn rest(&mut self) {}
@@ -262,7 +266,7 @@ impl Models {
             declared.check(model, input.shape, input.data.len(), &mut sizes)?;
         }
         loaded.last_run = Some(self.runs);
-        let outputs = loaded.model.run(inputs).map_err(|reason| RunError::Backend { model, reason })?;
+        let outputs = loaded.model.run(inputs, &mut self.spare).map_err(|reason| RunError::Backend { model, reason })?;
         if outputs.len() != spec.outputs.len() {
             let reason = format!("it gave {} tensors instead of {}", outputs.len(), spec.outputs.len());
             return Err(RunError::Backend { model, reason });
@@ -274,6 +278,11 @@ impl Models {
             }
         }
         Ok(outputs)
+    }
+
+    /// Where memory of tensors comes from, and where it goes when nobody wants them any more.
+    pub(crate) fn spare(&mut self) -> &mut Spare {
+        &mut self.spare
     }
 
     /// Takes over what was loaded in addition, and lets go of what none of `effects` needs.
@@ -296,6 +305,7 @@ impl Models {
             if loaded.last_run.is_some_and(|last| self.runs - last > IDLE_RUNS) {
                 loaded.model.rest();
                 loaded.last_run = None;
+                self.spare = Spare::default();
             }
         }
     }

@@ -88,8 +88,16 @@ pub(crate) fn planes_from_rgb(rgb: &Rgb, planes: &mut [Vec<u8>; 3]) {
 
 /// Pixels as a model wants them: `value / scale + offset`, all of R, then all of G, then all of B.
 pub(crate) fn nchw(rgb: &[u8], scale: f32, offset: f32) -> Vec<f32> {
+    let mut data = Vec::new();
+    nchw_into(&mut data, rgb, scale, offset);
+    data
+}
+
+/// The same, into `data`.
+pub(crate) fn nchw_into(data: &mut Vec<f32>, rgb: &[u8], scale: f32, offset: f32) {
     let pixels = rgb.len() / 3;
-    let mut data = vec![0.0; 3 * pixels];
+    data.clear();
+    data.resize(3 * pixels, 0.0);
     let (red, rest) = data.split_at_mut(pixels);
     let (green, blue) = rest.split_at_mut(pixels);
     let factor = 1.0 / scale;
@@ -98,7 +106,6 @@ pub(crate) fn nchw(rgb: &[u8], scale: f32, offset: f32) -> Vec<f32> {
         *g = f32::from(pixel[1]) * factor + offset;
         *b = f32::from(pixel[2]) * factor + offset;
     }
-    data
 }
 
 /// Makes frames and planes smaller, and keeps its buffers for the next one.

@@ -25,7 +25,7 @@ use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::guided::Guided;
 use crate::model::{Input, ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
-use crate::pixels::{self, Shrinker, Stretched, nchw, plane_size, planes_from_rgb, rows_mut};
+use crate::pixels::{self, Shrinker, Stretched, nchw_into, plane_size, planes_from_rgb, rows_mut};
 use crate::stillness::Stillness;
 
 /// See the top of this file.
@@ -154,14 +154,18 @@ impl Effect for StyleTransfer {
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         let picture = checked(input)?;
         let [height, width] = [picture.height, picture.width].map(|side| side as usize);
-        let data = nchw(&picture.data, 255.0, 0.0);
+        let mut data = models.spare().with_room(picture.data.len());
+        nchw_into(&mut data, &picture.data, 255.0, 0.0);
         let image = Input { shape: &[1, 3, height, width], data: &data };
         let weights = Input { shape: &[STYLES], data: &input.arguments };
         let outputs = match small_one(&input.arguments) {
             Some(small) => models.run(small, &[image])?,
             None => models.run(&EVERY_STYLE, &[image, weights])?,
         };
-        Ok(Analysis::Picture(cut_out(&outputs[0].data, width, height, input.content)))
+        let painted = cut_out(&outputs[0].data, width, height, input.content);
+        models.spare().put(data);
+        outputs.into_iter().for_each(|output| models.spare().put(output.data));
+        Ok(Analysis::Picture(painted))
     }
 
     fn chaining(&self) -> Chaining {

@@ -13,7 +13,7 @@ use ort::value::TensorRef;
 
 use self::leash::Leash;
 use self::providers::Profile;
-use super::{Device, Input, Model, ModelSpec, Tensor};
+use super::{Device, Input, Model, ModelSpec, Spare, Tensor};
 
 /// The loaded library. A process can hold one only: who comes later gets the one that is there.
 #[derive(Debug, Clone)]
@@ -131,8 +131,8 @@ struct OrtModel {
 }
 
 impl Model for OrtModel {
-    fn run(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, String> {
-        self.try_run(inputs).map_err(|error| words(&error))
+    fn run(&mut self, inputs: &[Input<'_>], spare: &mut Spare) -> Result<Vec<Tensor>, String> {
+        self.try_run(inputs, spare).map_err(|error| words(&error))
     }
 
     /// If that fails, the memory stays where it is, and the next run of a picture says what is wrong.
@@ -149,14 +149,15 @@ impl OrtModel {
         Ok(Self { spec, session, largest: 0, tidy, leash })
     }
 
-    fn try_run(&mut self, inputs: &[Input<'_>]) -> ort::Result<Vec<Tensor>> {
+    fn try_run(&mut self, inputs: &[Input<'_>], spare: &mut Spare) -> ort::Result<Vec<Tensor>> {
         let values = inputs.iter().map(|input| input.data.len()).sum();
         if values > self.largest && self.largest > 0 {
             self.tidy_up()?;
         }
         self.largest = self.largest.max(values);
         let (spec, session, inputs) = (self.spec, &mut self.session, named(self.spec, inputs)?);
-        let tensors = |outputs: &SessionOutputs<'_>| spec.outputs.iter().map(|declared| tensor(outputs, declared.name)).collect();
+        let mut tensors =
+            |outputs: &SessionOutputs<'_>| spec.outputs.iter().map(|declared| tensor(outputs, declared.name, spare)).collect();
         match &self.leash {
             Some(leash) => leash.run(|options| tensors(&session.run_with_options(inputs, options)?)),
             None => tensors(&session.run(inputs)?),
@@ -199,10 +200,12 @@ fn named<'a>(spec: &'static ModelSpec, inputs: &[Input<'a>]) -> ort::Result<Vec<
     named.collect()
 }
 
-fn tensor(outputs: &SessionOutputs<'_>, name: &str) -> ort::Result<Tensor> {
+fn tensor(outputs: &SessionOutputs<'_>, name: &str, spare: &mut Spare) -> ort::Result<Tensor> {
     let output = outputs.get(name).ok_or_else(|| ort::Error::new(format!("it has no output '{name}'")))?;
     let (shape, data) = output.try_extract_tensor::<f32>()?;
     // A negative extent can not occur in a value; as 0 it would fail the check of the shape.
     let shape = shape.iter().map(|extent| usize::try_from(*extent).unwrap_or(0)).collect();
-    Ok(Tensor { shape, data: data.to_vec() })
+    let mut values = spare.with_room(data.len());
+    values.extend_from_slice(data);
+    Ok(Tensor { shape, data: values })
 }
