@@ -1,11 +1,13 @@
 //! How many sessions one gateway carries with workers of its own, what a frame costs then, and what happens beyond: `ooblex bench`
 //! against `ooblex serve`, both on this machine, their CPU accounted apart.
 //!
-//! `cargo bench -p ooblex --bench capacity -- sessions|knee|overload [options]`, or `make bench-capacity`
+//! `cargo bench -p ooblex --bench capacity -- sessions|knee|alone|overload [options]`, or `make bench-capacity`
 //!
 //! * `sessions [--seconds 10]`: 1, 4, 8 and 16 sessions of each effect;
-//! * `knee [--seconds 8]`: the most sessions of each effect that all get 95 % of their frames processed; CPU a frame there, and how much
-//!   of it is not decode, prepare, model, compose and encode of the same frames alone (`overhead`);
+//! * `knee [--seconds 8]`: the most sessions of each effect that all get 95 % of their frames processed; CPU a frame there, and how many times
+//!   that is what decode, prepare, model, compose and encode alone take (`overhead`): of as many streams in turn on all cores, and of
+//!   one stream on one thread at the pace of four cameras, whose caches are warmer;
+//! * `alone [--sessions 11]`: only that work, without a gateway, for one stream and for so many;
 //! * `overload [--seconds 300 --sessions 0]`: three times as many sessions as the knee (or as `--sessions` says): how old frames are at
 //!   the beginning and at the end, how evenly frames are shared out, and how soon one session has all of its frames after the load has left.
 //!
@@ -23,7 +25,7 @@ use std::process::{Command, Stdio};
 use common::{Gateway, temporary_folder};
 use ooblex_pipeline::VideoCodec;
 use serde_json::{Value, json};
-use shared::alone::{FPS, alone, clip, load_models, pictures};
+use shared::alone::{FPS, Load, alone, clip, pictures};
 use shared::{Options, machine};
 
 const SIZE: (u32, u32) = (640, 480);
@@ -34,7 +36,7 @@ const QUIET: &str = "[log]\nfilter = \"error\"\n";
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let Some(what) = arguments.next() else {
-        return println!("capacity: nothing was chosen; -- sessions, knee or overload, or make bench-capacity");
+        return println!("capacity: nothing was chosen; -- sessions, knee, alone or overload, or make bench-capacity");
     };
     let options = Options::parse(arguments, &["--seconds", "--effects", "--codec", "--sessions", "--json"]);
     let bench = Bench::new(&options);
@@ -42,11 +44,12 @@ fn main() {
     let rows: Vec<Value> = match what.as_str() {
         "sessions" => bench.effects.iter().flat_map(|effect| bench.sessions(effect, options.number("--seconds", 10))).collect(),
         "knee" => bench.effects.iter().map(|effect| bench.knee(effect, options.number("--seconds", 8))).collect(),
+        "alone" => bench.effects.iter().flat_map(|effect| bench.alone(effect, options.number("--sessions", 11))).collect(),
         "overload" => {
             let seconds = options.number("--seconds", 300);
             bench.effects.iter().take(1).map(|effect| bench.overload(effect, seconds, options.number("--sessions", 0))).collect()
         }
-        other => panic!("{other} is not known: sessions, knee or overload"),
+        other => panic!("{other} is not known: sessions, knee, alone or overload"),
     };
     if let Some(path) = options.text("--json") {
         let report = json!({"machine": machine(), "what": what, "rows": rows});
@@ -117,20 +120,36 @@ impl Bench {
         let sessions = figures["knee"]["sessions"].as_u64().unwrap_or(0);
         let (cores, fps) = (number(&figures["gateway_cpu_cores"]), number(&figures["fps_processed_total"]));
         let cost = 1e3 * cores / fps;
-        let params = if effect == "style_transfer" { json!({"resolution": "180p"}) } else { json!({}) };
         let bitrate = 1e3 * number(&figures["bitrate_kbps"]["down"]) / sessions.max(1) as f64;
         let clip = clip(SIZE.0, SIZE.1, self.codec);
-        let (stages, alone) = alone(&mut load_models(), &clip, effect, &params, bitrate as u32, sessions.clamp(1, 4));
+        let of = |load| alone(&clip, effect, &parameters(effect), bitrate as u32, load);
+        let ((stages, all), (_, one)) = (of(Load::all(sessions)), of(Load::one(sessions.clamp(1, 4))));
         let per_core = sessions as f64 / cores;
         println!(
-            "{effect}: {sessions} sessions on {cores:.2} cores, {per_core:.1} a core; p95 {:.1} ms; CPU a frame {cost:.2} ms, alone {alone:.2} ms, overhead {:.2}; bench {:.2} cores; breaks: {}",
+            "{effect}: {sessions} sessions on {cores:.2} cores, {per_core:.1} a core; p95 {:.1} ms; CPU a frame {cost:.2} ms, the work alone {all:.2} ms, overhead {:.2}; of one stream alone {one:.2} ms, overhead {:.2}; bench {:.2} cores; breaks: {}",
             number(&figures["latency_ms"]["p95"]),
-            cost / alone,
+            cost / all,
+            cost / one,
             number(&figures["bench_cpu_cores"]),
             figures["knee"]["reason"],
         );
         json!({"effect": effect, "sessions": sessions, "cores": cores, "sessions_per_core": per_core, "cpu_ms_per_frame": cost,
-            "alone_ms_per_frame": alone, "alone_stages_ms": stages, "overhead_ratio": cost / alone, "figures": figures})
+            "alone_ms_per_frame": all, "alone_stages_ms": stages, "overhead_ratio": cost / all,
+            "one_alone_ms_per_frame": one, "overhead_ratio_of_one": cost / one, "figures": figures})
+    }
+
+    fn alone(&self, effect: &str, sessions: u64) -> Vec<Value> {
+        const BITRATE_BPS: u32 = 2_300_000;
+        let clip = clip(SIZE.0, SIZE.1, self.codec);
+        let row = |load: Load| {
+            let (stages, cpu) = alone(&clip, effect, &parameters(effect), BITRATE_BPS, load);
+            let each = ["decode", "prepare", "analyse", "compose", "encode"].iter().zip(&stages);
+            let each: String = each.map(|(stage, ms)| format!(" {stage} {ms:.2}")).collect();
+            let Load { streams, cameras } = load;
+            println!("{effect}: {streams} streams at the pace of {cameras} cameras, alone: CPU a frame {cpu:.2} ms; ms by stage:{each}");
+            json!({"effect": effect, "streams": streams, "cameras": cameras, "alone_ms_per_frame": cpu, "alone_stages_ms": stages})
+        };
+        [Load::one(1), Load::one(4), Load::all(sessions)].map(row).to_vec()
     }
 
     fn overload(&self, effect: &str, seconds: u64, sessions: u64) -> Value {
@@ -168,6 +187,10 @@ impl Drop for Bench {
     fn drop(&mut self) {
         _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn parameters(effect: &str) -> Value {
+    if effect == "style_transfer" { json!({"resolution": "180p"}) } else { json!({}) }
 }
 
 /// A figure, or NaN where there is none.

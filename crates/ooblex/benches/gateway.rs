@@ -19,7 +19,7 @@ use common::Gateway;
 use ooblex::client::{Client, ClientEvent, Wish};
 use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 use serde_json::{Value, json};
-use shared::alone::{FPS, alone, clip, load_models};
+use shared::alone::{FPS, Load, alone, clip};
 use shared::{machine, process_cpu};
 
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -45,7 +45,6 @@ struct Live {
 fn main() {
     let options = Options::parse();
     let gateway = Gateway::start("[log]\nfilter = \"error\"\n", &[]);
-    let mut models = load_models();
     let mut rows = Vec::new();
     println!("{}", about());
     println!(
@@ -61,7 +60,7 @@ fn main() {
             let clip = clip(width, height, codec);
             for effect in &options.effects {
                 let live = live(&gateway, &clip, effect, options.seconds);
-                let (stages, alone) = alone(&mut models, &clip, effect, &parameters(effect), live.bitrate_bps, 1);
+                let (stages, alone) = alone(&clip, effect, &parameters(effect), live.bitrate_bps, Load::one(1));
                 let at = |quantile: &str| live.residence[quantile].as_f64().unwrap_or(f64::NAN);
                 println!(
                     "{:<9} {:<4} {:<16} {:>5.1} | {:>7.1} {:>7.1} {:>7.1} | {:>7.2} ms {:>6.2} {:>7.2} | {}",

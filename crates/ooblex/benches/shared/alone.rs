@@ -1,7 +1,8 @@
-//! What the work itself costs: decode, prepare, model, compose and encode of one session's frames, with nothing around them.
+//! What the work itself costs: decode, prepare, model, compose and encode of sessions' frames, with nothing around them.
 
 #![allow(dead_code, unreachable_pub, reason = "each benchmark uses a part of it")]
 
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed};
@@ -13,6 +14,8 @@ use crate::common::scene;
 
 /// Frames a second of a camera.
 pub const FPS: u64 = 30;
+/// Decode, prepare, model, compose, encode.
+const STAGES: usize = 5;
 
 /// The pictures of [`clip`], in their order, each for one frame: panned to and fro.
 pub fn pictures(width: u32, height: u32) -> Vec<I420> {
@@ -30,45 +33,100 @@ pub fn clip(width: u32, height: u32, codec: VideoCodec) -> Vec<EncodedFrame> {
     frames.map(|frame| frame.expect("none is left out")).collect()
 }
 
-/// Decode, prepare, model, compose and encode with nothing around them: milliseconds of each a frame, and CPU milliseconds of all.
-///
-/// It goes at the pace of `sessions` cameras, so that caches and clocks are as cold as in a gateway with so many.
-pub fn alone(models: &mut Models, clip: &[EncodedFrame], effect: &str, params: &Value, bitrate_bps: u32, sessions: u64) -> (Vec<f64>, f64) {
-    const WARM_UP_FRAMES: usize = 30;
-    const FRAMES: usize = 120;
+/// Whose frames the work is done for.
+#[derive(Clone, Copy)]
+pub struct Load {
+    /// Each with a decoder, a painter and an encoder of its own. They take turns on as many threads as there are cores, each thread with models of
+    /// its own: caches are as cold as so many streams make them.
+    pub streams: u64,
+    /// All streams together go at the pace of so many cameras, or as fast as they can.
+    pub cameras: u64,
+}
+
+impl Load {
+    /// One stream on one thread, at the pace of as many cameras.
+    pub fn one(cameras: u64) -> Self {
+        Self { streams: 1, cameras }
+    }
+
+    /// So many sessions, as a gateway has them.
+    pub fn all(sessions: u64) -> Self {
+        Self { streams: sessions.max(1), cameras: sessions.max(1) }
+    }
+}
+
+/// Decode, prepare, model, compose and encode with nothing around them, neither packets nor queues nor threads that wait for one another:
+/// milliseconds of each a frame, and CPU milliseconds of all.
+pub fn alone(clip: &[EncodedFrame], effect: &str, params: &Value, bitrate_bps: u32, load: Load) -> (Vec<f64>, f64) {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let threads = load.streams.clamp(1, cores);
+    let start = Barrier::new(threads as usize);
+    let of = |thread: u64| (load.streams + thread) / threads;
+    let pace = (FPS * load.cameras) as f64 / load.streams as f64;
+    let (stages, cpu, frames) = std::thread::scope(|scope| {
+        let start = &start;
+        let run = |thread| scope.spawn(move || work(clip, effect, params, bitrate_bps, (of(thread), pace), start));
+        let running: Vec<_> = (0..threads).map(run).collect();
+        let mut sums = ([Duration::ZERO; STAGES], 0.0, 0);
+        for thread in running {
+            let (stages, cpu, frames) = thread.join().expect("the work is done");
+            sums.0.iter_mut().zip(stages).for_each(|(sum, stage)| *sum += stage);
+            sums.1 += cpu;
+            sums.2 += frames;
+        }
+        sums
+    });
+    let each = |seconds: f64| seconds * 1e3 / frames as f64;
+    (stages.iter().map(|sum| each(sum.as_secs_f64())).collect(), each(cpu))
+}
+
+/// What one thread does of it, for so many streams at so many frames a second each: time of each stage, seconds of CPU, frames.
+fn work(
+    clip: &[EncodedFrame],
+    effect: &str,
+    params: &Value,
+    bitrate_bps: u32,
+    (streams, pace): (u64, f64),
+    start: &Barrier,
+) -> ([Duration; STAGES], f64, usize) {
+    const WARM_UP_ROUNDS: usize = 30;
+    const ROUNDS: usize = 120;
     let effect = effects().into_iter().find(|known| known.name().as_str() == effect).expect("the effect exists");
     let parameters = Parameters::parse(effect.parameters(), params).expect("the parameters are right");
+    let mut models = load_models();
     let codec = clip[0].codec;
-    let mut decoder = Decoder::new(codec).expect("the codec starts");
     let config = EncoderConfig { codec, bitrate_bps, frame_rate: FPS as f32, speed: Speed::Balanced };
-    let mut encoder = Encoder::new(config).expect("the codec starts");
-    let mut painter = effect.painter();
-    let mut stages = [Duration::ZERO; 5];
+    let stream = |_| (Decoder::new(codec).expect("the codec starts"), effect.painter(), Encoder::new(config).expect("the codec starts"));
+    let mut each: Vec<_> = (0..streams).map(stream).collect();
+    let mut stages = [Duration::ZERO; STAGES];
     let mut cpu_before = 0.0;
+    start.wait();
     let started = Instant::now();
-    for (n, frame) in clip.iter().take(WARM_UP_FRAMES + FRAMES).enumerate() {
-        if n == WARM_UP_FRAMES {
+    for (round, frame) in clip.iter().take(WARM_UP_ROUNDS + ROUNDS).enumerate() {
+        if round == WARM_UP_ROUNDS {
             cpu_before = thread_cpu();
         }
-        let mut times = vec![Instant::now()];
-        let mut picture = decoder.decode(&frame.data).expect("the clip is sound").expect("every frame has a picture");
-        times.push(Instant::now());
-        let input = (!effect.models().is_empty()).then(|| painter.prepare(&picture, &parameters));
-        times.push(Instant::now());
-        let analysis = input.map(|input| effect.analyse(models, &input).expect("the model runs"));
-        times.push(Instant::now());
-        painter.compose(&mut picture, analysis.as_ref(), &parameters).expect("the analysis fits");
-        times.push(Instant::now());
-        encoder.encode(&picture, frame.capture, false).expect("the picture is encoded");
-        times.push(Instant::now());
-        if n >= WARM_UP_FRAMES {
-            stages.iter_mut().zip(times.windows(2)).for_each(|(sum, time)| *sum += time[1] - time[0]);
+        for (turn, (decoder, painter, encoder)) in each.iter_mut().enumerate() {
+            let mut times = vec![Instant::now()];
+            let mut picture = decoder.decode(&frame.data).expect("the clip is sound").expect("every frame has a picture");
+            times.push(Instant::now());
+            let input = (!effect.models().is_empty()).then(|| painter.prepare(&picture, &parameters));
+            times.push(Instant::now());
+            let analysis = input.map(|input| effect.analyse(&mut models, &input).expect("the model runs"));
+            times.push(Instant::now());
+            painter.compose(&mut picture, analysis.as_ref(), &parameters).expect("the analysis fits");
+            times.push(Instant::now());
+            encoder.encode(&picture, frame.capture, false).expect("the picture is encoded");
+            times.push(Instant::now());
+            if round >= WARM_UP_ROUNDS {
+                stages.iter_mut().zip(times.windows(2)).for_each(|(sum, time)| *sum += time[1] - time[0]);
+            }
+            let done = round as u64 * streams + turn as u64 + 1;
+            let next = started + Duration::from_secs_f64(done as f64 / (pace * streams as f64));
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        let next = started + Duration::from_micros(1_000_000 * (n as u64 + 1) / (FPS * sessions));
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    let cpu = thread_cpu() - cpu_before;
-    (stages.iter().map(|sum| sum.as_secs_f64() * 1e3 / FRAMES as f64).collect(), cpu * 1e3 / FRAMES as f64)
+    (stages, thread_cpu() - cpu_before, ROUNDS * each.len())
 }
 
 /// The models of all effects.
