@@ -18,7 +18,7 @@ from torch.nn import functional as F
 CHANNELS = 32
 # How far apart the taps of each block are: the last one looks further.
 DILATIONS = (1, 1, 2)
-# Pixels from the edge of a crop inside which the student sees all that it would see of the whole frame.
+# Pixels from the edge of a crop from which on losses look at a painting. The student sees twice as far: README.md says what comes of it.
 REACH = 20
 # The deviation that a frame is brought to, and the least variance that is believed.
 DEVIATION = 0.5

@@ -32,10 +32,10 @@ use crate::stillness::Stillness;
 pub(crate) struct StyleTransfer;
 
 const NAME: &str = "style_transfer";
-/// Repeated pixels on each side of a network's input: of the large one the outermost 4 px are not right; the small ones see nothing
-/// beyond the edge, which shows so far inside.
+/// Repeated pixels on each side of a network's input: of the large one the outermost 4 px are not right; the small ones draw a line 20 px
+/// from the edge, and what is further in they paint as if there were no edge.
 const LARGE_BORDER: u32 = 4;
-const SMALL_BORDER: u32 = 20;
+const SMALL_BORDER: u32 = 24;
 /// Most pixels of a model's input, borders included: what is larger was not prepared here.
 const MOST_PIXELS: u32 = 1_100_000;
 /// How far a stroke reaches beyond what moved, and the window in which edges are looked for, in pixels of the painting to each side.
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(styled_size(480, 640, 384 * 216), [248, 332]);
         assert_eq!(styled_size(160, 120, 640 * 360), [160, 120]);
         assert_eq!(styled_size(1, 1, 384 * 216), [4, 4]);
-        assert_eq!(styled_size(4096, 1, 384 * 216), [4056, 4]);
+        assert_eq!(styled_size(4096, 1, 384 * 216), [4048, 4]);
         for (_, pixels) in STEPS {
             let [width, height] = styled_size(1920, 1080, pixels);
             assert!((width + 2 * SMALL_BORDER) * (height + 2 * SMALL_BORDER) <= MOST_PIXELS);

@@ -40,7 +40,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_wave_print",
             "style_wave_print.onnx",
-            "37ecf80d5102d1f036956dd04fa91e0757049bd6d9c92f4f4dfa170f15feff3f",
+            "f3d67e4290cbd7f320511cca9213e4a4feb1ae4ee36815f80e5aa527f404eece",
             include_bytes!("../../../../models/style_wave_print.onnx"),
         ),
     ),
@@ -49,7 +49,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_pink_pencil",
             "style_pink_pencil.onnx",
-            "9d6f73152cf364f5ea4910d813ea3560e8a038df9fcb445039d98ee828db7a5e",
+            "6c4af25c6053a6470026579373449cb079a17e8ef24424ef044c755653468db7",
             include_bytes!("../../../../models/style_pink_pencil.onnx"),
         ),
     ),
@@ -58,7 +58,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_comic_ink",
             "style_comic_ink.onnx",
-            "dc7d724c89554237bfb7e1cd741367be83e17ab3640be7810e9b30c94afb3fff",
+            "95655b98f1e1a0dc0c80d6068c1841df17e23e3404e357788f7402aab58c1613",
             include_bytes!("../../../../models/style_comic_ink.onnx"),
         ),
     ),
@@ -67,7 +67,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_blue_starlight",
             "style_blue_starlight.onnx",
-            "a4614a6936211b056094d3c6ec34a896d2443f28fdf7f0560c1ef2130eb13aca",
+            "296ff16e51e9f7b26c91616f72e31a5d3f121a4104c293711b12d1f6a679d350",
             include_bytes!("../../../../models/style_blue_starlight.onnx"),
         ),
     ),
@@ -76,7 +76,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_lavender_pastel",
             "style_lavender_pastel.onnx",
-            "50f3d2ab0600f358f6b9a9bfe3bc24711e61e288c0446c9e32495db994cb63bd",
+            "0440fd439f87b67c1f3c1bd4717f398ad089ede192cf2b2a81fb25eed4e83126",
             include_bytes!("../../../../models/style_lavender_pastel.onnx"),
         ),
     ),
@@ -85,7 +85,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_crimson_poster",
             "style_crimson_poster.onnx",
-            "dfbc57d8ae3cd5a4d70ced89a836ddebfbd87402d145b52cadb214b77afd53df",
+            "c37ada2330a3e01987aa2aae0cdbc4f372e93f89b6da20bc26750280576869ac",
             include_bytes!("../../../../models/style_crimson_poster.onnx"),
         ),
     ),
@@ -94,7 +94,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_stained_glass",
             "style_stained_glass.onnx",
-            "aa90c5f35cccf5898b2ce682e93b8ea5f8278fd3e8600c9504f9297319611aa2",
+            "e6f4f17aee831f9980dcacc83451103dcccfdfc6642d9e1dd41209a3b9b2639d",
             include_bytes!("../../../../models/style_stained_glass.onnx"),
         ),
     ),
@@ -103,7 +103,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_yellow_ink",
             "style_yellow_ink.onnx",
-            "b9359641b0c76568dfb477ca46e851f642a640a433e565a4efc872e3acdc5ff3",
+            "94120621a883ba82d9ebda93aad5e7d4342e7a14809b648739be9f3120c91ef2",
             include_bytes!("../../../../models/style_yellow_ink.onnx"),
         ),
     ),
@@ -112,7 +112,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_apricot_canvas",
             "style_apricot_canvas.onnx",
-            "372565e8c678ce3f8d666c969222d56798a67a1a69f0c86ab1af0fa3946c943f",
+            "d4fe9870d2256c02779638adcfecd290fd36c868e30b7da5ca770281838108e6",
             include_bytes!("../../../../models/style_apricot_canvas.onnx"),
         ),
     ),
@@ -121,7 +121,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_ice_watercolour",
             "style_ice_watercolour.onnx",
-            "321966ef2adeec12c6373aea88d8b3bda12a026fca4d07b0f3abb0ae0840117d",
+            "027b547964b0583ab71cbb9909f94b01a6c4f7007fee2a4e59cdd4c6a5e3902e",
             include_bytes!("../../../../models/style_ice_watercolour.onnx"),
         ),
     ),
@@ -130,7 +130,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
         small(
             "style_golden_engraving",
             "style_golden_engraving.onnx",
-            "834edc17fe0c493cc336cf702be5abf209ecb3ad8322825463eb0e897e765667",
+            "1282d98be8d8f4f78475278286fa6210cb4f18e0b8cddb7ea9d1726ddecf1308",
             include_bytes!("../../../../models/style_golden_engraving.onnx"),
         ),
     ),
