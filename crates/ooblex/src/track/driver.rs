@@ -1,21 +1,19 @@
-//! The loop of a track's thread: decode, prepare, paint, send, in the order that [`ooblex_pipeline::Track`] says.
+//! What a track's thread does with what comes in: prepare, paint, send, in the order that [`ooblex_pipeline::Track`] says.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-use ooblex_codec::{DecodeError, Decoder, Rotation, Undecodable, rotate};
+use ooblex_codec::{Decoder, Rotation};
 use ooblex_effects::{ChainPainter, ComposeError};
 use ooblex_pipeline::{
-    Admission, Analysis, Completion, DropReason, EffectName, EncodedFrame, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime,
-    ModelInput, Outcome, Release, Track, TrackId,
+    Admission, Analysis, Completion, DropReason, EffectName, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime, ModelInput, Outcome,
+    Release, Track, TrackId,
 };
 use serde_json::Value;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::adaptation::Adaptation;
 use super::egress::Egress;
@@ -23,44 +21,30 @@ use super::gather::{Gather, Gathered};
 use super::pace::Pace;
 use super::report::Report;
 use super::service::Told;
+use super::turn::Arrived;
 use super::viewing::Watch;
-use super::{Context, INBOX, TrackInput, TrackOutput};
+use super::{Context, TrackInput, TrackOutput};
 use crate::control::{self, Request};
-use crate::cores::{Place, Urgency};
+use crate::cores::Place;
 use crate::events::{Events, Kind};
 use crate::figures::{Stage, TrackFigures};
 use crate::problem::{Problem, ProblemKind};
 use crate::session::SessionId;
 use crate::settings::Settings;
 
-/// Decoded frames that are taken on at a time; older ones are given up when the thread is behind.
-const BACKLOG: usize = 2;
-/// A frame that has waited this long for a core is not even decoded: the track begins anew with a keyframe.
-const HOPELESS_AFTER: Duration = Duration::from_secs(1);
 /// Changes that wait for the first frame that has them.
 const MAX_ACKS: usize = 64;
 /// Between two reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// The browser is asked for a keyframe at most this often.
-const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 /// Without a processed frame for this long, a browser that needs a picture gets a held one or a placeholder.
 const STARVED_AFTER: Duration = Duration::from_millis(250);
 
-/// A compressed frame that waits for a core.
-struct Arrived {
-    frame: EncodedFrame,
-    at: Instant,
-    rotation: Option<Rotation>,
-    /// Frames before it were lost.
-    gap: bool,
-}
-
 /// A frame on its way through the track.
 pub(super) struct Pending {
-    picture: I420,
-    capture: MediaTime,
-    arrived: Instant,
-    settings: Rc<Settings>,
+    pub(super) picture: I420,
+    pub(super) capture: MediaTime,
+    pub(super) arrived: Instant,
+    pub(super) settings: Rc<Settings>,
 }
 
 /// An analysis with what it took.
@@ -84,8 +68,8 @@ pub(super) struct Driver {
     /// The frames of a chain whose analyses are gathered.
     gather: Gather<Job>,
     acks: VecDeque<(Generation, Value)>,
-    decoder: Option<Decoder>,
-    rotation: Rotation,
+    pub(super) decoder: Option<Decoder>,
+    pub(super) rotation: Rotation,
     pub(super) egress: Egress,
     /// Set when the last picture went out; the picture, and the settings that it was made under.
     shown: Option<Shown>,
@@ -95,12 +79,12 @@ pub(super) struct Driver {
     unshown: Option<Pending>,
     pub(super) placeholder: bool,
     pub(super) told: Told,
-    last_asked: Option<Instant>,
+    pub(super) last_asked: Option<Instant>,
     /// In the line for a core.
-    place: Arc<Place>,
-    pace: Pace,
-    arrived: VecDeque<Arrived>,
-    too_large: Option<(u32, u32)>,
+    pub(super) place: Arc<Place>,
+    pub(super) pace: Pace,
+    pub(super) arrived: VecDeque<Arrived>,
+    pub(super) too_large: Option<(u32, u32)>,
     pub(super) report: Report,
     pub(super) watch: Watch,
     /// When the connection stood.
@@ -162,57 +146,13 @@ impl Driver {
         }
     }
 
-    pub(super) fn run(mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
-        let context = self.context.clone();
-        while !ended.load(Ordering::Relaxed) {
-            if self.arrived.is_empty()
-                && let Ok(input) = inbox.recv_deadline(self.next_wakeup())
-            {
-                self.on_input(input);
-            }
-            let first = self.arrived.front().map(|frame| frame.at);
-            let core = context.cores.take(&self.place, first.map_or(Urgency::Finish, Urgency::Begin));
-            inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
-            self.release();
-            // A turn that came early is for what is near its end; frames have theirs when it comes.
-            if first.is_some() && !core.hurried {
-                self.pace.on_turn(Instant::now(), context.cores.mean_wait());
-                self.begin();
-                self.release();
-            }
-            self.upkeep();
-        }
-        super::close_lanes(&self.context, self.id);
-        self.track.end();
-        self.flush_counts();
-    }
-
-    /// Decodes what has arrived, and takes on the newest.
-    fn begin(&mut self) {
-        let mut decoded: VecDeque<Pending> = VecDeque::new();
-        while let Some(frame) = self.arrived.pop_front() {
-            decoded.extend(self.decode(frame));
-            if decoded.len() > BACKLOG {
-                decoded.pop_front();
-                self.track.on_superseded();
-            }
-        }
-        for pending in decoded {
-            if self.pace.takes(Instant::now()) {
-                self.admit(pending);
-            } else {
-                self.track.on_superseded();
-            }
-        }
-    }
-
-    fn next_wakeup(&self) -> Instant {
+    pub(super) fn next_wakeup(&self) -> Instant {
         let times = [self.track.next_wakeup(), self.starved_at, Some(self.report.at + REPORT_EVERY)];
         times.into_iter().flatten().min().expect("the next report always comes")
     }
 
     /// Takes note of something that came in.
-    fn on_input(&mut self, input: TrackInput) {
+    pub(super) fn on_input(&mut self, input: TrackInput) {
         match input {
             TrackInput::Frame { frame, arrived, rotation, gap } => self.arrived.push_back(Arrived { frame, at: arrived, rotation, gap }),
             TrackInput::Completed(completion) => self.on_completion(completion),
@@ -278,76 +218,9 @@ impl Driver {
         self.painters.entry(settings.effect.version()).or_insert_with(|| settings.effect.painter())
     }
 
-    // From a compressed frame to a job
+    // From a picture to a job
 
-    fn decode(&mut self, arrived: Arrived) -> Option<Pending> {
-        let Arrived { frame, at: arrived, rotation, gap } = arrived;
-        self.rotation = rotation.unwrap_or(self.rotation);
-        if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
-            self.decoder = Decoder::new(frame.codec).inspect_err(|error| warn!(session = %self.id, %error, "no decoder")).ok();
-        }
-        self.context.metrics.on_received();
-        let decoder = self.decoder.as_mut()?;
-        let started = Instant::now();
-        let waited = started.saturating_duration_since(arrived);
-        let hopeless = waited > HOPELESS_AFTER;
-        if gap || hopeless {
-            decoder.frames_lost();
-        }
-        self.figures.on_stage(Stage::Inbox, waited);
-        self.report.waited.0 += waited;
-        self.report.waited.1 += 1;
-        if hopeless {
-            self.context.metrics.on_lost_frame();
-            self.ask_for_keyframe();
-            return None;
-        }
-        match decoder.decode(&frame.data) {
-            Ok(Some(picture)) => {
-                let picture = rotate(picture, self.rotation);
-                self.figures.on_stage(Stage::Decode, started.elapsed());
-                let size = (picture.width(), picture.height());
-                self.fits(size).then(|| Pending { picture, capture: frame.capture, arrived, settings: self.settings.clone() })
-            }
-            Ok(None) => None,
-            Err(DecodeError::Undecodable { why, .. }) => {
-                if why != Undecodable::AwaitsKeyframe {
-                    debug!(session = %self.id, %why, "undecodable");
-                }
-                self.context.metrics.on_undecodable();
-                self.ask_for_keyframe();
-                None
-            }
-        }
-    }
-
-    /// Whether frames of this size are taken; if not, the browser is told once.
-    fn fits(&mut self, size: (u32, u32)) -> bool {
-        let limit = self.context.config.limits.frame_kilopixels;
-        if u64::from(size.0) * u64::from(size.1) <= u64::from(limit) * 1000 {
-            self.too_large = None;
-            return true;
-        }
-        if self.too_large.replace(size) != Some(size) {
-            let detail = format!(
-                "frames of {}x{} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels",
-                size.0, size.1
-            );
-            self.say(control::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
-        }
-        false
-    }
-
-    fn ask_for_keyframe(&mut self) {
-        let now = Instant::now();
-        if self.last_asked.is_none_or(|asked| now.duration_since(asked) >= ASK_KEYFRAME_EVERY) {
-            self.last_asked = Some(now);
-            self.context.metrics.on_keyframe_asked();
-            self.send(TrackOutput::NeedKeyframe);
-        }
-    }
-
-    fn admit(&mut self, mut pending: Pending) {
+    pub(super) fn admit(&mut self, mut pending: Pending) {
         let now = Instant::now();
         self.watch.on_frame(now);
         pending.settings = self.settings.clone();
@@ -447,7 +320,7 @@ impl Driver {
 
     // From a result to a compressed frame
 
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         while let Some(release) = self.track.poll(Instant::now()) {
             let (seq, generation, frame, analysis, reused) = match release {
                 Release::Paint { seq, generation, frame, analysis, reused } => (seq, generation, frame, analysis, reused),
@@ -542,7 +415,7 @@ impl Driver {
 
     // What is due by the clock
 
-    fn upkeep(&mut self) {
+    pub(super) fn upkeep(&mut self) {
         let now = Instant::now();
         if self.starved_at.is_some_and(|at| at <= now) {
             if self.egress.is_congested(Instant::now()) {

@@ -1,0 +1,150 @@
+//! A track's turns on a core: what is done in one, and how compressed frames become pictures there.
+//!
+//! What came in is looked at only with a core in hand, so that what waits is what can still be given up. Where a frame goes from here
+//! is [`super::driver`]'s to say.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use ooblex_codec::{DecodeError, Decoder, Rotation, Undecodable, rotate};
+use ooblex_pipeline::EncodedFrame;
+use serde_json::Value;
+use tracing::{debug, warn};
+
+use super::driver::{Driver, Pending};
+use super::{INBOX, TrackInput, TrackOutput};
+use crate::control;
+use crate::cores::Urgency;
+use crate::figures::Stage;
+use crate::problem::{Problem, ProblemKind};
+
+/// Decoded frames that are taken on at a time; older ones are given up when the thread is behind.
+const BACKLOG: usize = 2;
+/// A frame that has waited this long for a core is not even decoded: the track begins anew with a keyframe.
+const HOPELESS_AFTER: Duration = Duration::from_secs(1);
+/// The browser is asked for a keyframe at most this often.
+const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
+
+/// A compressed frame that waits for a core.
+pub(super) struct Arrived {
+    pub(super) frame: EncodedFrame,
+    pub(super) at: Instant,
+    pub(super) rotation: Option<Rotation>,
+    /// Frames before it were lost.
+    pub(super) gap: bool,
+}
+
+impl Driver {
+    pub(super) fn run(mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
+        let context = self.context.clone();
+        while !ended.load(Ordering::Relaxed) {
+            if self.arrived.is_empty()
+                && let Ok(input) = inbox.recv_deadline(self.next_wakeup())
+            {
+                self.on_input(input);
+            }
+            let first = self.arrived.front().map(|frame| frame.at);
+            let core = context.cores.take(&self.place, first.map_or(Urgency::Finish, Urgency::Begin));
+            inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
+            self.release();
+            // A turn that came early is for what is near its end; frames have theirs when it comes.
+            if first.is_some() && !core.hurried {
+                self.pace.on_turn(Instant::now(), context.cores.mean_wait());
+                self.begin();
+                self.release();
+            }
+            self.upkeep();
+        }
+        super::close_lanes(&self.context, self.id());
+        self.track.end();
+        self.flush_counts();
+    }
+
+    /// Decodes what has arrived, and takes on the newest.
+    fn begin(&mut self) {
+        let mut decoded: VecDeque<Pending> = VecDeque::new();
+        while let Some(frame) = self.arrived.pop_front() {
+            decoded.extend(self.decode(frame));
+            if decoded.len() > BACKLOG {
+                decoded.pop_front();
+                self.track.on_superseded();
+            }
+        }
+        for pending in decoded {
+            if self.pace.takes(Instant::now()) {
+                self.admit(pending);
+            } else {
+                self.track.on_superseded();
+            }
+        }
+    }
+
+    fn decode(&mut self, arrived: Arrived) -> Option<Pending> {
+        let Arrived { frame, at: arrived, rotation, gap } = arrived;
+        self.rotation = rotation.unwrap_or(self.rotation);
+        if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
+            self.decoder = Decoder::new(frame.codec).inspect_err(|error| warn!(session = %self.id(), %error, "no decoder")).ok();
+        }
+        self.context.metrics.on_received();
+        let decoder = self.decoder.as_mut()?;
+        let started = Instant::now();
+        let waited = started.saturating_duration_since(arrived);
+        let hopeless = waited > HOPELESS_AFTER;
+        if gap || hopeless {
+            decoder.frames_lost();
+        }
+        self.figures.on_stage(Stage::Inbox, waited);
+        self.report.waited.0 += waited;
+        self.report.waited.1 += 1;
+        if hopeless {
+            self.context.metrics.on_lost_frame();
+            self.ask_for_keyframe();
+            return None;
+        }
+        match decoder.decode(&frame.data) {
+            Ok(Some(picture)) => {
+                let picture = rotate(picture, self.rotation);
+                self.figures.on_stage(Stage::Decode, started.elapsed());
+                let size = (picture.width(), picture.height());
+                self.fits(size).then(|| Pending { picture, capture: frame.capture, arrived, settings: self.settings.clone() })
+            }
+            Ok(None) => None,
+            Err(DecodeError::Undecodable { why, .. }) => {
+                if why != Undecodable::AwaitsKeyframe {
+                    debug!(session = %self.id(), %why, "undecodable");
+                }
+                self.context.metrics.on_undecodable();
+                self.ask_for_keyframe();
+                None
+            }
+        }
+    }
+
+    /// Whether frames of this size are taken; if not, the browser is told once.
+    fn fits(&mut self, size: (u32, u32)) -> bool {
+        let limit = self.context.config.limits.frame_kilopixels;
+        if u64::from(size.0) * u64::from(size.1) <= u64::from(limit) * 1000 {
+            self.too_large = None;
+            return true;
+        }
+        if self.too_large.replace(size) != Some(size) {
+            let detail = format!(
+                "frames of {}x{} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels",
+                size.0, size.1
+            );
+            self.say(control::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
+        }
+        false
+    }
+
+    pub(super) fn ask_for_keyframe(&mut self) {
+        let now = Instant::now();
+        if self.last_asked.is_none_or(|asked| now.duration_since(asked) >= ASK_KEYFRAME_EVERY) {
+            self.last_asked = Some(now);
+            self.context.metrics.on_keyframe_asked();
+            self.send(TrackOutput::NeedKeyframe);
+        }
+    }
+}
