@@ -27,12 +27,9 @@ struct State {
     free: usize,
     /// In the order in which they came. Few enough to be looked through: no more than there are sessions.
     waiting: Vec<Waiting>,
-    /// Mean of what the last [`MEMORY`] or so that began something have waited.
-    mean_wait: Duration,
+    /// Of those that began something.
+    mean_wait: MeanWait,
 }
-
-/// So many turns make up the mean of waits.
-const MEMORY: u32 = 32;
 
 #[derive(Debug)]
 struct Waiting {
@@ -40,6 +37,16 @@ struct Waiting {
     thread: Thread,
     place: Arc<Place>,
 }
+
+/// How long is waited lately, on average.
+#[derive(Debug, Default)]
+pub struct MeanWait {
+    mean: Duration,
+    last: Option<Instant>,
+}
+
+/// What is longer ago than this hardly counts any more.
+const MEMORY: Duration = Duration::from_millis(50);
 
 /// One thread's place in the line for a core.
 #[derive(Debug, Default)]
@@ -66,31 +73,31 @@ impl Place {
 impl Cores {
     /// `count` turns at a time, all free; at least one.
     pub fn new(count: usize) -> Self {
-        Self(Mutex::new(State { free: count.max(1), waiting: Vec::new(), mean_wait: Duration::ZERO }))
+        Self(Mutex::new(State { free: count.max(1), waiting: Vec::new(), mean_wait: MeanWait::default() }))
     }
 
     /// Waits until a core is free and nothing else is more urgent. A thread takes one at a time, and has a place of its own.
     pub fn take(&self, place: &Arc<Place>, urgency: Urgency) -> Core<'_> {
+        let asked = Instant::now();
         let mut state = self.lock();
         if state.free > 0 {
             state.free -= 1;
-            state.on_waited(urgency, Duration::ZERO);
+            state.on_waited(urgency, asked, asked);
         } else {
-            let asked = Instant::now();
             place.granted.store(false, Ordering::Relaxed);
             state.waiting.push(Waiting { urgency, thread: std::thread::current(), place: place.clone() });
             drop(state);
             while !place.granted.load(Ordering::Acquire) {
                 std::thread::park();
             }
-            self.lock().on_waited(urgency, asked.elapsed());
+            self.lock().on_waited(urgency, asked, Instant::now());
         }
         Core { cores: self, hurried: place.hurried.swap(false, Ordering::Relaxed) }
     }
 
     /// How long those that began something lately have waited for their turn, on average.
     pub fn mean_wait(&self) -> Duration {
-        self.lock().mean_wait
+        self.lock().mean_wait.mean()
     }
 
     /// A panic while the lock was held can not have left half a move behind, so its poison is ignored.
@@ -100,9 +107,9 @@ impl Cores {
 }
 
 impl State {
-    fn on_waited(&mut self, urgency: Urgency, waited: Duration) {
+    fn on_waited(&mut self, urgency: Urgency, asked: Instant, got: Instant) {
         if let Urgency::Begin(_) = urgency {
-            self.mean_wait = (self.mean_wait * (MEMORY - 1) + waited) / MEMORY;
+            self.mean_wait.on_waited(got, got - asked);
         }
     }
 
@@ -110,6 +117,20 @@ impl State {
         let urgency = |waiting: &Waiting| if waiting.place.hurried.load(Ordering::Relaxed) { Urgency::Finish } else { waiting.urgency };
         let first = self.waiting.iter().enumerate().min_by_key(|(at, waiting)| (urgency(waiting), *at)).map(|(at, _)| at)?;
         Some(self.waiting.remove(first))
+    }
+}
+
+impl MeanWait {
+    /// Somebody has waited so long.
+    pub fn on_waited(&mut self, now: Instant, waited: Duration) {
+        let since = self.last.replace(now).map_or(MEMORY, |last| now.saturating_duration_since(last));
+        let new = since.as_secs_f64() / (since + MEMORY).as_secs_f64();
+        self.mean = self.mean.mul_f64(1.0 - new) + waited.mul_f64(new);
+    }
+
+    /// How long is waited.
+    pub fn mean(&self) -> Duration {
+        self.mean
     }
 }
 
@@ -212,5 +233,15 @@ mod tests {
             assert!(panics.join().is_err());
         });
         drop(cores.take(&Arc::default(), Urgency::Finish));
+    }
+
+    #[test]
+    fn a_mean_wait_follows_within_a_few_turns_however_rare_they_are() {
+        let (mut wait, start) = (MeanWait::default(), Instant::now());
+        let ms = Duration::from_millis;
+        (0..1000).for_each(|at| wait.on_waited(start + ms(at), ms(80)));
+        assert!(wait.mean() > ms(75));
+        (0..10).for_each(|at| wait.on_waited(start + ms(1000 + 33 * at), ms(0)));
+        assert!(wait.mean() < ms(2), "{:?}", wait.mean());
     }
 }
