@@ -5,7 +5,7 @@
 //!
 //! * `sessions [--seconds 10]`: 1, 4, 8 and 16 sessions of each effect;
 //! * `knee [--seconds 8]`: the most sessions of each effect that all get 95 % of their frames processed; CPU a frame there, and how many times
-//!   that is what decode, prepare, model, compose and encode alone take (`overhead`): of as many streams in turn on all cores, and of
+//!   that is, in turns, what decode, prepare, model, compose and encode alone take (`overhead`): of as many streams in turn on all cores, and of
 //!   one stream on one thread at the pace of four cameras, whose caches are warmer;
 //! * `alone [--sessions 11]`: only that work, without a gateway, for one stream and for so many;
 //! * `overload [--seconds 300 --sessions 0]`: three times as many sessions as the knee (or as `--sessions` says): how old frames are at
@@ -104,7 +104,7 @@ impl Bench {
                 number("fps_processed_total"),
                 format!("{p50:.1} / {p95:.1}"),
                 number("gateway_cpu_cores"),
-                1e3 * number("gateway_cpu_cores") / number("fps_processed_total"),
+                cpu_ms_per_frame(&figures),
                 number("gateway_memory_mb"),
             );
             json!({"effect": effect, "sessions": sessions, "figures": figures})
@@ -112,30 +112,48 @@ impl Bench {
         [1, 4, 8, 16].map(row).to_vec()
     }
 
-    fn knee(&self, effect: &str, seconds: u64) -> Value {
+    fn find_knee(&self, effect: &str, seconds: u64) -> Value {
         let least = format!("{:.1}", ENOUGH * FPS as f64);
-        let gateway = Gateway::start(QUIET, &[]);
-        let figures = self.run(&gateway, effect, seconds, &["--find-knee", "--sessions", "4", "--min-fps", &least]);
-        drop(gateway);
+        self.run(&Gateway::start(QUIET, &[]), effect, seconds, &["--find-knee", "--sessions", "4", "--min-fps", &least])
+    }
+
+    fn knee(&self, effect: &str, seconds: u64) -> Value {
+        let figures = self.find_knee(effect, seconds);
         let sessions = figures["knee"]["sessions"].as_u64().unwrap_or(0);
-        let (cores, fps) = (number(&figures["gateway_cpu_cores"]), number(&figures["fps_processed_total"]));
-        let cost = 1e3 * cores / fps;
-        let bitrate = 1e3 * number(&figures["bitrate_kbps"]["down"]) / sessions.max(1) as f64;
-        let clip = clip(SIZE.0, SIZE.1, self.codec);
-        let of = |load| alone(&clip, effect, &parameters(effect), bitrate as u32, load);
-        let ((stages, all), (_, one)) = (of(Load::all(sessions)), of(Load::one(sessions.clamp(1, 4))));
+        let (cores, cost) = (number(&figures["gateway_cpu_cores"]), cpu_ms_per_frame(&figures));
         let per_core = sessions as f64 / cores;
         println!(
-            "{effect}: {sessions} sessions on {cores:.2} cores, {per_core:.1} a core; p95 {:.1} ms; CPU a frame {cost:.2} ms, the work alone {all:.2} ms, overhead {:.2}; of one stream alone {one:.2} ms, overhead {:.2}; bench {:.2} cores; breaks: {}",
+            "{effect}: {sessions} sessions on {cores:.2} cores, {per_core:.1} a core; p95 {:.1} ms; CPU a frame {cost:.2} ms; bench {:.2} cores; breaks: {}",
             number(&figures["latency_ms"]["p95"]),
-            cost / all,
-            cost / one,
             number(&figures["bench_cpu_cores"]),
             figures["knee"]["reason"],
         );
+        let bitrate = 1e3 * number(&figures["bitrate_kbps"]["down"]);
+        let overhead = self.overhead(effect, sessions.max(1), bitrate as u32, seconds);
         json!({"effect": effect, "sessions": sessions, "cores": cores, "sessions_per_core": per_core, "cpu_ms_per_frame": cost,
-            "alone_ms_per_frame": all, "alone_stages_ms": stages, "overhead_ratio": cost / all,
-            "one_alone_ms_per_frame": one, "overhead_ratio_of_one": cost / one, "figures": figures})
+            "overhead": overhead, "figures": figures})
+    }
+
+    /// The gateway with so many sessions and the work alone, in turn: how fast a shared machine is changes from minute to minute.
+    fn overhead(&self, effect: &str, sessions: u64, bitrate_bps: u32, seconds: u64) -> Value {
+        const ROUNDS: usize = 3;
+        let clip = clip(SIZE.0, SIZE.1, self.codec);
+        let alone = |load| alone(&clip, effect, &parameters(effect), bitrate_bps, load).1;
+        let mut sums = [0.0; 3];
+        for _ in 0..ROUNDS {
+            let all = alone(Load::all(sessions));
+            let gateway = self.run(&Gateway::start(QUIET, &[]), effect, seconds, &["--sessions", &sessions.to_string()]);
+            let one = alone(Load::one(sessions.min(4)));
+            sums.iter_mut().zip([cpu_ms_per_frame(&gateway), all, one]).for_each(|(sum, cost)| *sum += cost);
+        }
+        let [gateway, all, one] = sums.map(|sum| sum / ROUNDS as f64);
+        println!(
+            "{effect}: in {ROUNDS} turns, CPU a frame {gateway:.2} ms; the work alone {all:.2} ms, overhead {:.2}; of one stream {one:.2} ms, overhead {:.2}",
+            gateway / all,
+            gateway / one,
+        );
+        json!({"cpu_ms_per_frame": gateway, "alone_ms_per_frame": all, "ratio": gateway / all, "one_alone_ms_per_frame": one,
+            "ratio_to_one": gateway / one})
     }
 
     fn alone(&self, effect: &str, sessions: u64) -> Vec<Value> {
@@ -153,8 +171,8 @@ impl Bench {
     }
 
     fn overload(&self, effect: &str, seconds: u64, sessions: u64) -> Value {
-        let knee = if sessions == 0 { self.knee(effect, 5) } else { json!(null) };
-        let sessions = if sessions == 0 { 3 * knee["sessions"].as_u64().unwrap_or(1) } else { sessions };
+        let knee = if sessions == 0 { self.find_knee(effect, 5) } else { json!(null) };
+        let sessions = if sessions == 0 { 3 * knee["knee"]["sessions"].as_u64().unwrap_or(1) } else { sessions };
         let gateway = Gateway::start(QUIET, &[]);
         let loaded = self.run(&gateway, effect, seconds, &["--sessions", &sessions.to_string(), "--warm-up", "5"]);
         let after = self.run(&gateway, effect, 10, &["--sessions", "1", "--warm-up", "0"]);
@@ -170,7 +188,7 @@ impl Bench {
         let (least, most) = (fps.iter().copied().fold(f64::INFINITY, f64::min), fps.iter().copied().fold(0.0, f64::max));
         let back =
             after["series"].as_array().into_iter().flatten().position(|second| number(&second["fps_processed"]) >= ENOUGH * FPS as f64);
-        let at_knee = knee["figures"]["latency_ms"]["p95"].as_f64().map_or(String::new(), |ms| format!(" (at the knee {ms:.1} ms)"));
+        let at_knee = knee["latency_ms"]["p95"].as_f64().map_or(String::new(), |ms| format!(" (at the knee {ms:.1} ms)"));
         println!(
             "{effect}: {sessions} sessions for {seconds} s: p95 of a second {first:.1} ms in the first fifth, {last:.1} ms in the last, {:.1} ms of all{at_knee}; {least:.1} to {most:.1} frames a second each; order errors {}, raw {}; all frames again {} s after",
             number(&loaded["latency_ms"]["p95"]),
@@ -191,6 +209,10 @@ impl Drop for Bench {
 
 fn parameters(effect: &str) -> Value {
     if effect == "style_transfer" { json!({"resolution": "180p"}) } else { json!({}) }
+}
+
+fn cpu_ms_per_frame(figures: &Value) -> f64 {
+    1e3 * number(&figures["gateway_cpu_cores"]) / number(&figures["fps_processed_total"])
 }
 
 /// A figure, or NaN where there is none.
