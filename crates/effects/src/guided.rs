@@ -68,6 +68,34 @@ impl Guided {
         }
     }
 
+    /// Evens out `luma`, of `size` columns and rows: what varies little becomes flat, edges stay. The rows are those of [`Guided::even_row`].
+    pub(crate) fn even_out(&mut self, luma: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
+        self.fit(luma, luma, size, radius);
+        let [offset, slope, _] = &mut self.small;
+        [&mut *offset, &mut *slope].into_iter().for_each(|plane| plane.resize(luma.len(), 0));
+        for (line, (offset, slope)) in self.moments.iter().zip(offset.iter_mut().zip(slope)) {
+            // Over itself, luma has slopes from 0 to 1, and so no offset that is not a luma.
+            *offset = (line[1] + 0.5).clamp(0.0, 255.0) as u8;
+            *slope = (line[0] * 256.0 + 0.5).clamp(0.0, 255.0) as u8;
+        }
+        for (stretched, small) in self.stretched.iter_mut().zip(&self.small).take(2) {
+            stretched.set(small, size, to, to.map(f64::from));
+        }
+    }
+
+    /// Writes row `y` of the luma that was evened out, given that row as it is.
+    pub(crate) fn even_row(&mut self, y: usize, luma: &[u8], target: &mut [u8]) {
+        for (row, stretched) in self.rows.iter_mut().zip(&self.stretched).take(2) {
+            row.resize(luma.len(), 0);
+            stretched.row(y).copy_to(row);
+        }
+        let [offset, slope, _] = &self.rows;
+        for (((out, luma), offset), slope) in target.iter_mut().zip(luma).zip(offset).zip(slope) {
+            let turn = (u16::from(*luma) * u16::from(*slope) + 128) >> 8;
+            *out = (turn + u16::from(*offset)).min(255) as u8;
+        }
+    }
+
     /// Leaves slope, offset and luma, each a mean over the windows that a pixel is in, in `moments`.
     fn fit(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize) {
         let width = size[0] as usize;
@@ -167,6 +195,21 @@ mod tests {
             guided.row(to[1] as usize - 1, &vec![90; to[0] as usize], &mut row);
             assert!(row.iter().all(|value| *value == 77), "{row:?}");
         }
+    }
+
+    #[test]
+    fn evened_out_luma_keeps_its_edge_and_loses_its_noise() {
+        let frame: Vec<u8> = (0..160).map(|x| if x < 70 { 40 } else { 180 } + 3 * (x % 2) as u8).collect();
+        let luma: Vec<u8> = (0..16).flat_map(|_| (0..16).map(|x| if x < 7 { 41 } else { 181 })).collect();
+        let mut guided = Guided::default();
+        guided.even_out(&luma, [16, 16], 1, [160, 160]);
+        let mut row = vec![0; 160];
+        guided.even_row(80, &frame, &mut row);
+        assert!(i32::from(row[70]) - i32::from(row[69]) > 80, "{:?}", &row[60..80]);
+        assert!(
+            row[..40].iter().all(|value| (40..=42).contains(value)) && row[110..].iter().all(|value| (180..=182).contains(value)),
+            "{row:?}"
+        );
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Paint for Cartoon {
         let scale = (SMALL_PIXELS / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
         let small = [width, height].map(|side| (f64::from(side) * scale).ceil().max(1.0) as u32);
         let luma = self.shrinker.luma(picture, small[0], small[1]);
-        self.guided.smooth(luma, luma, small, WINDOW, [width, height]);
+        self.guided.even_out(luma, small, WINDOW, [width, height]);
         let step = (220.0 / parameters.number("tones")).round() as i16;
         let (lines, colour) = (of_256(parameters.number("lines")) >> 1, 64 + (of_256(parameters.number("colour")) >> 2));
         let [luma, u, v] = picture.planes_mut();
@@ -59,7 +59,7 @@ impl Paint for Cartoon {
         self.even.resize(width as usize, 0);
         let tones = Tones::new(step);
         for (y, row) in luma.chunks_exact_mut(width as usize).enumerate() {
-            self.guided.row(y, row, &mut self.even);
+            self.guided.even_row(y, row, &mut self.even);
             turns(self.source.around(y), row);
             for (value, even) in row.iter_mut().zip(&self.even) {
                 let line = ((i16::from(*value) - FAINT).clamp(0, 100) * lines) >> 5;
