@@ -382,27 +382,27 @@ mod tests {
     fn the_slow_network_does_not_begin_at_the_resolution_that_the_fast_one_managed() {
         let mut painter = StyleTransfer.painter();
         let frame = I420::grey(1280, 720, 100);
-        let width = |painter: &mut dyn Painter, given| painter.prepare(&frame, &parameters(given)).picture.width;
+        let width = |painter: &mut dyn Painter, given| painter.prepare(&frame, &parameters(given)).content[2];
         width(&mut *painter, json!({}));
         while painter.grow_input(0.05) {}
-        assert_eq!(width(&mut *painter, json!({})), 1320);
-        assert_eq!(width(&mut *painter, json!({"blend": {"comic_ink": 0.3}})), 392);
+        assert_eq!(width(&mut *painter, json!({})), 1280);
+        assert_eq!(width(&mut *painter, json!({"blend": {"comic_ink": 0.3}})), 384);
     }
 
     #[test]
     fn a_fixed_resolution_holds_and_auto_follows_the_load() {
         let mut painter = StyleTransfer.painter();
         let frame = I420::grey(1280, 720, 100);
-        let width = |painter: &mut dyn Painter, given| painter.prepare(&frame, &parameters(given)).picture.width;
-        assert_eq!(width(&mut *painter, json!({})), 424);
-        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 680);
+        let width = |painter: &mut dyn Painter, given| painter.prepare(&frame, &parameters(given)).content[2];
+        assert_eq!(width(&mut *painter, json!({})), 384);
+        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 640);
         assert!(!painter.shrink_input() && !painter.grow_input(0.0));
-        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 680);
-        assert_eq!(width(&mut *painter, json!({})), 424);
+        assert_eq!(width(&mut *painter, json!({"resolution": "360p"})), 640);
+        assert_eq!(width(&mut *painter, json!({})), 384);
         assert!(painter.shrink_input() && !painter.shrink_input());
-        assert_eq!(width(&mut *painter, json!({})), 360);
+        assert_eq!(width(&mut *painter, json!({})), 320);
         assert!(painter.grow_input(0.2));
-        assert_eq!(width(&mut *painter, json!({})), 424);
+        assert_eq!(width(&mut *painter, json!({})), 384);
     }
 
     #[test]
