@@ -20,7 +20,7 @@ export function latencyParts(stats, measures) {
     network: (roundTripMs ?? 0) + (received.jitterBufferMs ?? 0),
     codec: stage('decode', 'encode') + (received.decodeMs ?? 0) + (measures.sent.encodeMs ?? 0),
     pixels: stage('prepare', 'compose'),
-    waiting: stage('queue', 'playout'),
+    waiting: stage('inbox', 'queue', 'turn', 'playout'),
     model: stage('analyse'),
   };
 }
@@ -80,7 +80,7 @@ export function diagnose(stats, measures, askedFps = 30) {
   return found('fine', 'Nothing is slow', `${fps(stats.fps_out)} frames a second, about ${ms(behind)} behind the camera.${share}`);
 }
 
-const WORDS = { network: 'the network', codec: 'compressing and unpacking', pixels: 'painting', waiting: 'waiting for a worker', model: 'the model' };
+const WORDS = { network: 'the network', codec: 'compressing and unpacking', pixels: 'painting', waiting: 'waiting for a worker or a core', model: 'the model' };
 
 function pixels(stages) {
   return ['decode', 'prepare', 'compose', 'encode'].reduce((sum, stage) => sum + (stages[stage] ?? 0), 0);

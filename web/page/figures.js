@@ -15,10 +15,12 @@ const TILES = {
   residence: ['Gateway, p50', 'ms'],
   tail: ['Gateway, p95', 'ms'],
   network: ['Round trip', 'ms'],
+  inbox: ['Inbox', 'ms'],
   decode: ['Decode', 'ms'],
   prepare: ['Prepare', 'ms'],
   queue: ['Queue', 'ms'],
   analyse: ['Model', 'ms'],
+  turn: ['Turn', 'ms'],
   playout: ['Playout', 'ms'],
   compose: ['Compose', 'ms'],
   encode: ['Encode', 'ms'],
@@ -26,7 +28,7 @@ const TILES = {
   codec: ['Codec', ''],
   bitrate: ['Bit rate', 'Mb/s'],
 };
-const STAGES = ['decode', 'prepare', 'queue', 'analyse', 'playout', 'compose', 'encode'];
+const STAGES = ['inbox', 'decode', 'prepare', 'queue', 'analyse', 'turn', 'playout', 'compose', 'encode'];
 /** A verdict must stand this many seconds before it replaces another: one slow second is nobody's business. */
 const STEADY = 3;
 

@@ -209,7 +209,7 @@ export interface Thing {
   keypoints?: Record<string, Point>;
 }
 
-export type Stage = 'inbox' | 'decode' | 'prepare' | 'queue' | 'analyse' | 'playout' | 'compose' | 'encode';
+export type Stage = 'inbox' | 'decode' | 'prepare' | 'queue' | 'analyse' | 'turn' | 'playout' | 'compose' | 'encode';
 
 /** The gateway's figures of the last second. */
 export interface Stats {

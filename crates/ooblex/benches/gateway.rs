@@ -23,7 +23,7 @@ use shared::alone::{FPS, Load, alone, clip};
 use shared::{machine, process_cpu};
 
 const WARM_UP: Duration = Duration::from_secs(3);
-const STAGES: [&str; 8] = ["inbox", "decode", "prepare", "queue", "analyse", "playout", "compose", "encode"];
+const STAGES: [&str; 9] = ["inbox", "decode", "prepare", "queue", "analyse", "turn", "playout", "compose", "encode"];
 
 struct Options {
     seconds: u64,

@@ -23,7 +23,9 @@ pub enum Stage {
     Queue,
     /// The model runs.
     Analyse,
-    /// Its result waits for its turn.
+    /// Its result waits for its track to have a core.
+    Turn,
+    /// It waits for the results of older ones.
     Playout,
     /// The effect is painted.
     Compose,
@@ -33,8 +35,17 @@ pub enum Stage {
 
 impl Stage {
     /// All, in the order in which a frame passes them.
-    pub const ALL: [Stage; 8] =
-        [Stage::Inbox, Stage::Decode, Stage::Prepare, Stage::Queue, Stage::Analyse, Stage::Playout, Stage::Compose, Stage::Encode];
+    pub const ALL: [Stage; 9] = [
+        Stage::Inbox,
+        Stage::Decode,
+        Stage::Prepare,
+        Stage::Queue,
+        Stage::Analyse,
+        Stage::Turn,
+        Stage::Playout,
+        Stage::Compose,
+        Stage::Encode,
+    ];
 
     /// The label in metrics and the API.
     pub fn label(self) -> &'static str {
@@ -44,6 +55,7 @@ impl Stage {
             Stage::Prepare => "prepare",
             Stage::Queue => "queue",
             Stage::Analyse => "analyse",
+            Stage::Turn => "turn",
             Stage::Playout => "playout",
             Stage::Compose => "compose",
             Stage::Encode => "encode",

@@ -59,7 +59,12 @@ pub enum TrackInput {
         gap: bool,
     },
     /// The broker is done with a frame.
-    Completed(Completion),
+    Completed {
+        /// What became of it.
+        completion: Completion,
+        /// Since when.
+        at: Instant,
+    },
     /// Workers may have come or gone.
     ServiceChanged,
     /// The API asks for something else.
@@ -192,7 +197,7 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     let told = move |notice| match notice {
         Notice::Completed(completion) => {
             let is_result = matches!(completion.outcome, Outcome::Analysed { .. });
-            if sink.try_send(TrackInput::Completed(completion)).is_ok() && is_result {
+            if sink.try_send(TrackInput::Completed { completion, at: Instant::now() }).is_ok() && is_result {
                 hurried.hurry();
             }
         }

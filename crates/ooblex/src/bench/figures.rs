@@ -118,7 +118,7 @@ impl Outcome<'_> {
 }
 
 /// Stages of the gateway in the order in which frames pass them.
-pub(super) const IN_ORDER: [&str; 8] = ["inbox", "decode", "prepare", "queue", "analyse", "playout", "compose", "encode"];
+pub(super) const IN_ORDER: [&str; 9] = ["inbox", "decode", "prepare", "queue", "analyse", "turn", "playout", "compose", "encode"];
 
 /// `1 session`, `2 sessions`.
 pub(super) fn counted(count: usize, noun: &str) -> String {

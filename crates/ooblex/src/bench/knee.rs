@@ -217,6 +217,7 @@ fn bottleneck(good: Option<&Step>, bad: &Step) -> (String, String) {
         "queue" => format!("frames wait for a worker: {}", grown(stage)),
         "analyse" => format!("the models have become slower: {}; they share the cores with something", grown(stage)),
         "inbox" => format!("the machine has no CPU for the threads of the sessions: {}", grown(stage)),
+        "turn" => format!("results wait for a core to be painted on: {}", grown(stage)),
         "playout" => format!("results wait for older ones: {}", grown(stage)),
         _ => format!("the gateway's own work on pictures has become slower: {}; the cores are shared by too many", grown(stage)),
     };

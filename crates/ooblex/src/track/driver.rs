@@ -155,7 +155,7 @@ impl Driver {
     pub(super) fn on_input(&mut self, input: TrackInput) {
         match input {
             TrackInput::Frame { frame, arrived, rotation, gap } => self.arrived.push_back(Arrived { frame, at: arrived, rotation, gap }),
-            TrackInput::Completed(completion) => self.on_completion(completion),
+            TrackInput::Completed { completion, at } => self.on_completion(completion, at),
             TrackInput::Codec(codec) => self.egress.start(codec),
             TrackInput::Change(settings) => self.change(settings, Value::Null),
             TrackInput::Control(text) => self.on_control(text.as_deref()),
@@ -293,12 +293,13 @@ impl Driver {
         self.track.on_lost(seq, reason);
     }
 
-    fn on_completion(&mut self, completion: Completion) {
+    fn on_completion(&mut self, completion: Completion, at: Instant) {
         let seq = completion.seq;
         match completion.outcome {
             Outcome::Analysed { analysis, queued, analysing } => {
                 self.figures.on_stage(Stage::Queue, queued);
                 self.figures.on_stage(Stage::Analyse, analysing);
+                self.figures.on_stage(Stage::Turn, at.elapsed());
                 self.on_analysis(completion.track, seq, analysis);
             }
             Outcome::Replaced => self.on_lost(seq, DropReason::Replaced),
