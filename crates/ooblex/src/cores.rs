@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub enum Urgency {
     /// Something is near its end: paint, encode, send.
     Finish,
-    /// A frame that came in at this time is to be decoded; older ones go first.
+    /// A frame is to be decoded that is missed from this time on; what is missed sooner goes first.
     Begin(Instant),
 }
 
@@ -27,8 +27,9 @@ struct State {
     free: usize,
     /// In the order in which they came. Few enough to be looked through: no more than there are sessions.
     waiting: Vec<Waiting>,
-    /// Of those that began something.
-    mean_wait: MeanWait,
+    /// Of those that began something: since they asked, and since what they began was missed.
+    waited: MeanWait,
+    late: MeanWait,
 }
 
 #[derive(Debug)]
@@ -36,6 +37,15 @@ struct Waiting {
     urgency: Urgency,
     thread: Thread,
     place: Arc<Place>,
+}
+
+/// How turns come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// How long they are waited for.
+    pub waited: Duration,
+    /// How long after what they are for is missed: nobody waits for a frame that is not due.
+    pub late: Duration,
 }
 
 /// How long is waited lately, on average.
@@ -73,7 +83,7 @@ impl Place {
 impl Cores {
     /// `count` turns at a time, all free; at least one.
     pub fn new(count: usize) -> Self {
-        Self(Mutex::new(State { free: count.max(1), waiting: Vec::new(), mean_wait: MeanWait::default() }))
+        Self(Mutex::new(State { free: count.max(1), waiting: Vec::new(), waited: MeanWait::default(), late: MeanWait::default() }))
     }
 
     /// Waits until a core is free and nothing else is more urgent. A thread takes one at a time, and has a place of its own.
@@ -95,9 +105,10 @@ impl Cores {
         Core { cores: self, hurried: place.hurried.swap(false, Ordering::Relaxed) }
     }
 
-    /// How long those that began something lately have waited for their turn, on average.
-    pub fn mean_wait(&self) -> Duration {
-        self.lock().mean_wait.mean()
+    /// How turns have come lately to those that began something, on average.
+    pub fn waits(&self) -> Waits {
+        let state = self.lock();
+        Waits { waited: state.waited.mean(), late: state.late.mean() }
     }
 
     /// A panic while the lock was held can not have left half a move behind, so its poison is ignored.
@@ -108,8 +119,9 @@ impl Cores {
 
 impl State {
     fn on_waited(&mut self, urgency: Urgency, asked: Instant, got: Instant) {
-        if let Urgency::Begin(_) = urgency {
-            self.mean_wait.on_waited(got, got - asked);
+        if let Urgency::Begin(missed) = urgency {
+            self.waited.on_waited(got, got - asked);
+            self.late.on_waited(got, got.saturating_duration_since(asked.max(missed)));
         }
     }
 

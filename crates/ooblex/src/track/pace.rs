@@ -7,10 +7,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cores::Waits;
+
 /// Frames a second that every track may have, and the most that a camera sends.
 const LEAST: f64 = 2.0;
 const MOST: f64 = 60.0;
-/// Turns come late when they are waited for so long, on average.
+/// Turns come late when they come so long after they are missed, on average.
 const LATE: Duration = Duration::from_millis(10);
 /// And this is far too late.
 const VERY_LATE: Duration = Duration::from_millis(40);
@@ -49,13 +51,13 @@ impl Pace {
         Self { rate: MOST, turned: None, calm: Duration::ZERO, due: None }
     }
 
-    /// The track has got its turn on a core, to decode, where so long is waited for turns.
-    pub(super) fn on_turn(&mut self, now: Instant, waited: Duration) {
+    /// The track has got its turn on a core, to decode, where turns come like this.
+    pub(super) fn on_turn(&mut self, now: Instant, turns: Waits) {
         let last = self.turned.replace(now).unwrap_or(now);
         let since = now.duration_since(last).min(MOST_AT_ONCE);
-        self.calm = if waited > HARDLY { Duration::ZERO } else { self.calm + since };
+        self.calm = if turns.waited > HARDLY { Duration::ZERO } else { self.calm + since };
         let seconds = since.as_secs_f64();
-        self.rate = match waited {
+        self.rate = match turns.late {
             very if very > VERY_LATE => self.rate * FAST_DOWN.powf(seconds),
             late if late > LATE => self.rate * DOWN.powf(seconds),
             _ if self.calm > LEFT_AFTER => self.rate * FAST_UP.powf(seconds),
@@ -64,16 +66,26 @@ impl Pace {
         self.rate = self.rate.clamp(LEAST, MOST);
     }
 
+    /// From when on a frame goes on; `None`: the first one does.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let slack = self.interval().mul_f64(SLACK);
+        self.due.map(|due| due.checked_sub(slack).unwrap_or(due))
+    }
+
     /// A frame was decoded. Whether it goes on.
     pub(super) fn takes(&mut self, now: Instant) -> bool {
-        let interval = Duration::from_secs_f64(1.0 / self.rate);
-        if self.due.is_some_and(|due| now + interval.mul_f64(SLACK) < due) {
+        let (due, interval) = (self.due(), self.interval());
+        if due.is_some_and(|due| now < due) {
             return false;
         }
         // Evenly, but without making up for frames that did not come.
         let due = self.due.map_or(now, |due| due.max(now.checked_sub(interval.mul_f64(SLACK)).unwrap_or(now)));
         self.due = Some(due + interval);
         true
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.rate)
     }
 }
 
@@ -89,7 +101,7 @@ mod tests {
     /// Which of so many frames go on, at 30 a second, when each waits for so long.
     fn taken(pace: &mut Pace, start: Instant, frames: u32, waited: Duration) -> Vec<u32> {
         let goes_on = |at: &u32| {
-            pace.on_turn(start + FRAME * *at, waited);
+            pace.on_turn(start + FRAME * *at, Waits { waited, late: waited });
             pace.takes(start + FRAME * *at)
         };
         (0..frames).filter(goes_on).collect()
@@ -126,43 +138,48 @@ mod tests {
         assert!((7.5..8.5).contains(&pace.rate), "{}", pace.rate);
     }
 
-    /// Tracks of 30 frames a second that share cores, in simulated time: every frame is decoded in a turn, and what goes on is painted in
-    /// another, after a model had it.
+    /// Tracks of 30 frames a second that share cores, in simulated time: every frame is decoded in a turn, with all that wait of its track,
+    /// and the one that goes on is painted in another, after a model had it.
     struct Machine {
         start: Instant,
         free: usize,
-        paces: Vec<Pace>,
-        mean_wait: MeanWait,
+        tracks: Vec<Camera>,
+        waited: MeanWait,
+        late: MeanWait,
         events: BTreeMap<(Duration, u32), Event>,
         count: u32,
-        /// Frames that wait to be decoded, since then, and those that wait to be painted.
-        begin: VecDeque<(Duration, usize)>,
+        /// Frames that wait to be painted.
         finish: VecDeque<(Duration, usize)>,
         /// Of those that were painted: the track, the time, and the age.
         painted: Vec<(usize, Duration, Duration)>,
     }
 
+    /// A track, and what came of its camera and waits to be decoded.
+    struct Camera {
+        pace: Pace,
+        arrived: Vec<Duration>,
+        busy: bool,
+    }
+
     enum Event {
         Arrives(usize),
-        Decoded(Option<(Duration, usize)>),
+        Decoded(usize, Option<Duration>),
         Analysed(Duration, usize),
         Painted(Duration, usize),
     }
 
     impl Machine {
         fn new(cores: usize, tracks: usize) -> Self {
-            let (begin, finish, painted) = (VecDeque::new(), VecDeque::new(), Vec::new());
-            let paces = vec![Pace::new(); tracks];
             let mut machine = Self {
                 start: Instant::now(),
                 free: cores,
-                paces,
-                mean_wait: MeanWait::default(),
+                tracks: (0..tracks).map(|_| Camera { pace: Pace::new(), arrived: Vec::new(), busy: false }).collect(),
+                waited: MeanWait::default(),
+                late: MeanWait::default(),
                 events: BTreeMap::new(),
                 count: 0,
-                begin,
-                finish,
-                painted,
+                finish: VecDeque::new(),
+                painted: Vec::new(),
             };
             (0..tracks).for_each(|track| machine.plan(FRAME.mul_f64(track as f64 * 0.618 % 1.0), Event::Arrives(track)));
             machine
@@ -188,12 +205,13 @@ mod tests {
                     Event::Arrives(track) => {
                         self.plan(now + FRAME, Event::Arrives(track));
                         if track < sending {
-                            self.begin.push_back((now, track));
+                            self.tracks[track].arrived.push(now);
                         }
                     }
-                    Event::Decoded(goes_on) => {
+                    Event::Decoded(track, goes_on) => {
                         self.free += 1;
-                        if let Some((came, track)) = goes_on {
+                        self.tracks[track].busy = false;
+                        if let Some(came) = goes_on {
                             self.plan(now + self.about(3.0), Event::Analysed(came, track));
                         }
                     }
@@ -207,17 +225,31 @@ mod tests {
             }
         }
 
+        /// Who is to have the next turn to decode, and since when its frame is missed.
+        fn most_urgent(&self) -> Option<(Duration, usize)> {
+            let missed = |(at, track): (usize, &Camera)| {
+                let first = *track.arrived.first().filter(|_| !track.busy)?;
+                Some((first.max(track.pace.due().map_or(first, |due| due.saturating_duration_since(self.start))), at))
+            };
+            self.tracks.iter().enumerate().filter_map(missed).min()
+        }
+
         fn hand_out(&mut self, now: Duration) {
             while self.free > 0 {
                 if let Some((came, track)) = self.finish.pop_front() {
                     self.free -= 1;
                     self.plan(now + self.about(4.5), Event::Painted(came, track));
-                } else if let Some((came, track)) = self.begin.pop_front() {
+                } else if let Some((missed, track)) = self.most_urgent() {
                     self.free -= 1;
-                    self.mean_wait.on_waited(self.start + now, now - came);
-                    self.paces[track].on_turn(self.start + now, self.mean_wait.mean());
-                    let goes_on = self.paces[track].takes(self.start + now).then_some((came, track));
-                    self.plan(now + self.about(0.9), Event::Decoded(goes_on));
+                    let at = self.start + now;
+                    let Camera { pace, arrived, busy } = &mut self.tracks[track];
+                    self.waited.on_waited(at, now - arrived[0]);
+                    self.late.on_waited(at, now.saturating_sub(missed));
+                    pace.on_turn(at, Waits { waited: self.waited.mean(), late: self.late.mean() });
+                    let newest = arrived.last().copied().filter(|_| pace.takes(at));
+                    let frames = std::mem::take(arrived).len();
+                    *busy = true;
+                    self.plan(now + self.about(0.9 * frames as f64), Event::Decoded(track, newest));
                 } else {
                     return;
                 }
@@ -234,7 +266,7 @@ mod tests {
     #[test]
     fn three_times_the_load_is_borne_evenly_and_calmly() {
         let mut machine = Machine::new(2, 33);
-        machine.paces.iter_mut().zip([60.0, 4.0, 25.0].into_iter().cycle()).for_each(|(pace, rate)| pace.rate = rate);
+        machine.tracks.iter_mut().zip([60.0, 4.0, 25.0].into_iter().cycle()).for_each(|(track, rate)| track.pace.rate = rate);
         machine.run(Duration::from_secs(40), 33);
         let each: Vec<usize> = (0..33).map(|track| machine.frames(track, 10..40).iter().sum()).collect();
         let (least, most, all) = (each.iter().min(), each.iter().max(), each.iter().sum::<usize>());
@@ -243,6 +275,7 @@ mod tests {
         let mut ages: Vec<_> = machine.painted.iter().filter(|(_, at, _)| at.as_secs() >= 10).map(|(.., age)| *age).collect();
         ages.sort();
         let (p50, p95) = (ages[ages.len() / 2], ages[ages.len() * 95 / 100]);
+        println!("{all} {each:?} {p50:?} {p95:?}");
         assert!(p95 < Duration::from_millis(45), "p50 {p50:?}, p95 {p95:?}: nothing swings");
     }
 

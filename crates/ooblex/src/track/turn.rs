@@ -45,13 +45,14 @@ impl Driver {
             {
                 self.on_input(input);
             }
-            let first = self.arrived.front().map(|frame| frame.at);
-            let core = context.cores.take(&self.place, first.map_or(Urgency::Finish, Urgency::Begin));
+            // A frame that will not go on waits, and is decoded together with the next that will, unless a core is free.
+            let missed = self.arrived.front().map(|frame| frame.at.max(self.pace.due().unwrap_or(frame.at)));
+            let core = context.cores.take(&self.place, missed.map_or(Urgency::Finish, Urgency::Begin));
             inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
             self.release();
             // A turn that came early is for what is near its end; frames have theirs when it comes.
-            if first.is_some() && !core.hurried {
-                self.pace.on_turn(Instant::now(), context.cores.mean_wait());
+            if missed.is_some() && !core.hurried {
+                self.pace.on_turn(Instant::now(), context.cores.waits());
                 self.begin();
                 self.release();
             }
@@ -72,13 +73,14 @@ impl Driver {
                 self.track.on_superseded();
             }
         }
-        for pending in decoded {
-            if self.pace.takes(Instant::now()) {
-                self.admit(pending);
-            } else {
-                self.track.on_superseded();
-            }
+        // Of those that go on there may be fewer: the newest.
+        let now = Instant::now();
+        let go_on = decoded.iter().filter(|_| self.pace.takes(now)).count();
+        for _ in go_on..decoded.len() {
+            decoded.pop_front();
+            self.track.on_superseded();
         }
+        decoded.into_iter().for_each(|pending| self.admit(pending));
     }
 
     fn decode(&mut self, arrived: Arrived) -> Option<Pending> {
