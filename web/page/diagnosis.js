@@ -11,6 +11,8 @@ const LONG_WAIT_MS = 150;
 const BEHIND_MS = 250;
 /** Frames a second below which a rate is noise. */
 const FEW_FPS = 2;
+/** Whoever uses this part of the cores that it may use gets fewer frames for it. */
+const USED_UP = 0.9;
 
 /** Where the time of a frame goes, ms, in the order of its way; null where nobody can tell. */
 export function latencyParts(stats, measures) {
@@ -57,6 +59,7 @@ export function diagnose(stats, measures, askedFps = 30) {
   const analyses = stages.analyse !== undefined;
   if ((analyses && falls(stats.fps_in, stats.fps_analysed)) || falls(stats.fps_in, stats.fps_out)) {
     const shown = `${fps(stats.fps_analysed)} of ${fps(stats.fps_in)} frames a second are analysed`;
+    if (stats.cores_allowed && stats.cores > USED_UP * stats.cores_allowed) return found('gateway', 'This session has its share of the gateway', `Others are there, and it uses the ${stats.cores_allowed.toFixed(1)} processor cores that are left to it. A smaller resolution gives more frames.`);
     if (!analyses) return found('gateway', 'The gateway is slow', `It shows ${fps(stats.fps_out)} of ${fps(stats.fps_in)} frames a second; compressing and painting take ${ms(pixels(stages))} each. A smaller resolution, or a faster machine, helps.`);
     if ((stages.analyse ?? 0) > 0.8 * frameMs) return found('model', 'The model is slow', `It takes ${ms(stages.analyse)} for a frame, so ${shown}. A smaller resolution in the settings, or a faster machine, helps.`);
     if ((stages.queue ?? 0) > (stages.analyse ?? 0) || stats.worker_utilisation > 0.85) return found('queue', 'The workers are busy', `Frames wait ${ms(stages.queue)} for a worker, so ${shown}. More workers help.`);

@@ -24,6 +24,7 @@ const TILES = {
   playout: ['Playout', 'ms'],
   compose: ['Compose', 'ms'],
   encode: ['Encode', 'ms'],
+  cores: ['Cores', ''],
   picture: ['Picture', ''],
   codec: ['Codec', ''],
   bitrate: ['Bit rate', 'Mb/s'],
@@ -75,6 +76,7 @@ export class Figures {
     this.#tile('tail', number(residence.p95, 1));
     this.#tile('network', number(measures.roundTripMs, 1));
     for (const stage of STAGES) this.#tile(stage, number(stages[stage], 1));
+    this.#tile('cores', number(stats.cores, 2), stats.cores_allowed ? `/ ${number(stats.cores_allowed, 1)}` : '');
     this.#tile('picture', `${received.width ?? stats.width ?? '–'}×${received.height ?? stats.height ?? '–'}`);
     this.#tile('codec', received.codec ?? '–');
     this.#tile('bitrate', number(stats.bitrate_bps / 1e6, 2), stats.estimate_bps ? `/ ${number(stats.estimate_bps / 1e6, 1)} Mb/s` : 'Mb/s');

@@ -234,6 +234,10 @@ export interface Stats {
   encoder_speed: 'normal' | 'hurried';
   /** What the model gets of a frame; null where there is none. Smaller than usual: the machine is short of CPU. */
   model_input: { width: number; height: number } | null;
+  /** Processor cores that the session has used, with workers of the gateway's own. */
+  cores: number;
+  /** Cores that it may use, since others are there; null where it is alone. Who reaches it gets fewer frames. */
+  cores_allowed: number | null;
   /** Whether a stand-in is shown because no result has come yet. */
   placeholder: boolean;
   /** `waiting`: no results come at the moment. */

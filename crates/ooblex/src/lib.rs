@@ -31,6 +31,7 @@ pub mod serve;
 pub mod session;
 pub mod sessions;
 pub mod settings;
+pub mod shares;
 mod start;
 mod stun;
 pub mod thumbnails;

@@ -18,6 +18,7 @@ use crate::own::Shelf;
 use crate::reload::Reload;
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
+use crate::shares::Shares;
 use crate::start::{self, Signals};
 use crate::thumbnails::Thumbnails;
 use crate::tls::{Certificate, TlsListener};
@@ -69,9 +70,18 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     );
     let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone())?;
     let shelf = Shelf::new(&config, catalogue.clone(), workshop);
-    // One more turn than there are cores: while one is handed over, another computes.
-    let cores = Cores::new(1 + std::thread::available_parallelism().map_or(2, usize::from));
-    let context = Arc::new(Context { broker: broker.clone(), catalogue, transport: transport.clone(), sessions, metrics, cores, config });
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let context = Arc::new(Context {
+        broker: broker.clone(),
+        catalogue,
+        transport: transport.clone(),
+        sessions,
+        metrics,
+        // One more turn than there are cores: while one is handed over, another computes.
+        cores: Cores::new(1 + count),
+        shares: Shares::new(count),
+        config,
+    });
     let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default(), shelf });
     let own = gateway.clone();
     std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;

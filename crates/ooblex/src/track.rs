@@ -38,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::session::SessionId;
 use crate::sessions::Sessions;
 use crate::settings::{Catalogue, Settings};
+use crate::shares::Shares;
 use crate::transport::TransportHandle;
 pub(crate) use adaptation::CONCESSIONS;
 use driver::Driver;
@@ -176,6 +177,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What tracks compute on.
     pub cores: Cores,
+    /// How much of them each may use.
+    pub shares: Shares,
     /// What the operator set.
     pub config: Config,
 }
@@ -222,6 +225,7 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
             close_lanes(&context, id);
             context.transport.abandon(id);
         }
+        context.shares.leave(id);
         give_back_memory();
     };
     std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run)?;

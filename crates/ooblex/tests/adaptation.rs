@@ -55,6 +55,24 @@ fn models_get_smaller_pictures_after_the_encoder_hurries() {
 }
 
 #[test]
+fn a_session_may_use_all_cores_until_another_comes() {
+    fn allowed(player: &Player) -> Option<serde_json::Value> {
+        let stats = player.heard(0, "stats").into_iter().next_back()?;
+        (stats["cores"].as_f64()? > 0.0).then(|| stats["cores_allowed"].clone())
+    }
+    let gateway = Gateway::start("[diagnostics]\neffects = true\n", &["--workers", "1"]);
+    let mut first = delayed(&gateway, 0);
+    first.play_until_told(PLENTY, "no limit for one alone", |player| allowed(player).is_some_and(|allowed| allowed.is_null()));
+    let mut players = [first, delayed(&gateway, 0)];
+    play_together(&mut players, SMALL, PLENTY, "a share for each of two", |players| {
+        players.iter().all(|player| allowed(player).is_some_and(|allowed| allowed.is_number()))
+    });
+    let [mut first, second] = players;
+    drop(second);
+    first.play_until_told(PLENTY, "no limit again", |player| allowed(player).is_some_and(|allowed| allowed.is_null()));
+}
+
+#[test]
 fn busy_workers_elsewhere_do_not_hurry_the_encoder_here() {
     let redis = RedisServer::start();
     let gateway = Gateway::at(&redis.url());

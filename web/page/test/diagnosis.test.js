@@ -56,6 +56,12 @@ test('an effect without a model is not blamed for analysing nothing', () => {
   assert.equal(diagnose(...figures({ stats: { fps_analysed: 0, fps_out: 8, stages_ms: stages }, received: { fps: 8 } })).part, 'gateway');
 });
 
+test('who has used up its share of the cores is told so, and not that the model is slow', () => {
+  const held = { fps_analysed: 12, fps_out: 12, cores: 0.6, stages_ms: { ...STAGES, analyse: 30 } };
+  assert.match(diagnose(...figures({ stats: { ...held, cores_allowed: 0.62 }, received: { fps: 12 } })).title, /share/);
+  assert.equal(diagnose(...figures({ stats: { ...held, cores_allowed: null }, received: { fps: 12 } })).part, 'model');
+});
+
 test('without workers, and without frames, nothing else is blamed', () => {
   assert.match(diagnose(...figures({ stats: { service: 'no_worker', fps_out: 0 } })).title, /No worker/);
   const [stats, measures] = figures({ stats: { fps_in: 0, fps_analysed: 0, fps_out: 0 }, received: { fps: null }, sent: { fps: null }, camera: { fps: null } });

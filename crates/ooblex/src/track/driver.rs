@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{Decoder, Rotation};
-use ooblex_effects::{ChainPainter, ComposeError};
+use ooblex_effects::{ChainPainter, ComposeError, Device};
 use ooblex_pipeline::{
     Admission, Analysis, Completion, DropReason, EffectName, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime, ModelInput, Outcome,
     Release, Track, TrackId,
@@ -31,6 +31,7 @@ use crate::figures::{Stage, TrackFigures};
 use crate::problem::{Problem, ProblemKind};
 use crate::session::SessionId;
 use crate::settings::Settings;
+use crate::shares::Meter;
 
 /// Changes that wait for the first frame that has them.
 const MAX_ACKS: usize = 64;
@@ -83,6 +84,9 @@ pub(super) struct Driver {
     /// In the line for a core.
     pub(super) place: Arc<Place>,
     pub(super) pace: Pace,
+    pub(super) meter: Meter,
+    /// Cores that it has used in the last second, and that it may use.
+    pub(super) cores: (f64, f64),
     pub(super) arrived: VecDeque<Arrived>,
     pub(super) too_large: Option<(u32, u32)>,
     pub(super) report: Report,
@@ -136,6 +140,8 @@ impl Driver {
             last_asked: None,
             place,
             pace: Pace::new(),
+            meter: Meter::start(),
+            cores: (0.0, f64::INFINITY),
             arrived: VecDeque::new(),
             too_large: None,
             report,
@@ -299,6 +305,9 @@ impl Driver {
             Outcome::Analysed { analysis, queued, analysing } => {
                 self.figures.on_stage(Stage::Queue, queued);
                 self.figures.on_stage(Stage::Analyse, analysing);
+                if self.context.broker.is_local() && self.context.config.inference.device == Device::Cpu {
+                    self.meter.on_analysed(analysing);
+                }
                 self.figures.on_stage(Stage::Turn, at.elapsed());
                 self.on_analysis(completion.track, seq, analysis);
             }

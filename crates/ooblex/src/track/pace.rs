@@ -28,6 +28,9 @@ const HARDLY: Duration = Duration::from_millis(2);
 const LEFT_AFTER: Duration = Duration::from_millis(300);
 /// and this becomes of the rate in a second.
 const FAST_UP: f64 = 7.0;
+/// What becomes of the most that a share is enough for in a second in which much more of the cores, or less, was used.
+const LEAST_FACTOR: f64 = 0.5;
+const MOST_FACTOR: f64 = 1.25;
 /// Turns count for the time since the last one, but no more than this.
 const MOST_AT_ONCE: Duration = Duration::from_millis(100);
 /// A frame that comes earlier than the rate says by no more than this part of the interval is in time: cameras are not exact.
@@ -37,6 +40,8 @@ const SLACK: f64 = 0.5;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Pace {
     rate: f64,
+    /// As many as its share of the cores is enough for.
+    most: f64,
     /// The last turn.
     turned: Option<Instant>,
     /// For so long turns have hardly been waited for.
@@ -48,7 +53,7 @@ pub(super) struct Pace {
 impl Pace {
     /// Nothing is short.
     pub(super) fn new() -> Self {
-        Self { rate: MOST, turned: None, calm: Duration::ZERO, due: None }
+        Self { rate: MOST, most: MOST, turned: None, calm: Duration::ZERO, due: None }
     }
 
     /// The track has got its turn on a core, to decode, where turns come like this.
@@ -64,6 +69,12 @@ impl Pace {
             _ => self.rate + UP * seconds,
         };
         self.rate = self.rate.clamp(LEAST, MOST);
+    }
+
+    /// In the last second it has used so many cores, and it may use so many.
+    pub(super) fn on_share(&mut self, used: f64, allowed: f64) {
+        let factor = (allowed / used.max(f64::EPSILON)).clamp(LEAST_FACTOR, MOST_FACTOR);
+        self.most = (self.most * factor).clamp(LEAST, MOST);
     }
 
     /// From when on a frame goes on; `None`: the first one does.
@@ -85,7 +96,7 @@ impl Pace {
     }
 
     fn interval(&self) -> Duration {
-        Duration::from_secs_f64(1.0 / self.rate)
+        Duration::from_secs_f64(1.0 / self.rate.min(self.most))
     }
 }
 
@@ -136,6 +147,24 @@ mod tests {
         let (mut pace, start) = (Pace { rate: 4.0, ..Pace::new() }, Instant::now());
         taken(&mut pace, start, 120, Duration::from_millis(4));
         assert!((7.5..8.5).contains(&pace.rate), "{}", pace.rate);
+    }
+
+    #[test]
+    fn who_uses_more_than_its_share_sends_as_many_frames_on_as_it_is_enough_for() {
+        let (mut pace, mut start) = (Pace::new(), Instant::now());
+        let mut second = |allowed: f64| {
+            let frames = taken(&mut pace, start, 30, Duration::ZERO).len() as f64;
+            start += FRAME * 30;
+            // All have to be decoded.
+            pace.on_share(0.2 + 0.04 * frames, allowed);
+            frames
+        };
+        assert_eq!(second(0.6) as u32, 30);
+        (0..8).for_each(|_| _ = second(0.6));
+        let held: Vec<_> = (0..5).map(|_| second(0.6)).collect();
+        assert!(held.iter().all(|frames| (8.0..=12.0).contains(frames)), "{held:?}");
+        (0..8).for_each(|_| _ = second(f64::INFINITY));
+        assert_eq!(second(f64::INFINITY) as u32, 30, "it has all again when the others have left");
     }
 
     /// Tracks of 30 frames a second that share cores, in simulated time: every frame is decoded in a turn, with all that wait of its track,

@@ -43,7 +43,9 @@ impl Report {
 impl Driver {
     pub(super) fn report(&mut self, now: Instant) {
         self.review_service();
-        let elapsed = now.duration_since(self.report.at).as_secs_f64();
+        let elapsed = now.duration_since(self.report.at);
+        self.keep_to_share(elapsed);
+        let elapsed = elapsed.as_secs_f64();
         let counts = *self.track.counts();
         let before = self.report.counts;
         let capacity = self.context.broker.capacity();
@@ -57,6 +59,14 @@ impl Driver {
         self.flush_counts();
         let (busy, size, sent_size) = (capacity.busy, self.report.size, self.report.sent_size);
         self.report = Report { size, sent_size, ..Report::new(now, counts, busy) };
+    }
+
+    /// Says what was used of the machine's cores, and uses no more than is allowed.
+    fn keep_to_share(&mut self, elapsed: Duration) {
+        let used = self.meter.take(elapsed);
+        let allowed = self.context.shares.report(self.id(), used);
+        self.pace.on_share(used, allowed);
+        self.cores = (used, allowed);
     }
 
     fn tell_metrics(&mut self, now: Instant, rate: f64) {
@@ -131,6 +141,8 @@ impl Driver {
             "worker_utilisation": round(utilisation),
             "encoder_speed": if self.egress.is_hurried() { "hurried" } else { "normal" },
             "model_input": self.model_input.map(|(width, height)| json!({"width": width, "height": height})),
+            "cores": round(self.cores.0),
+            "cores_allowed": Some(self.cores.1).filter(|allowed| allowed.is_finite()).map(round),
             "placeholder": self.placeholder,
             "service": service::label(self.service()),
             "state": if shown > 0 { "live" } else { "waiting" },
