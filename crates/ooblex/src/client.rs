@@ -34,11 +34,13 @@ pub struct Wish {
     /// Whether to estimate the bandwidth to the gateway, and hold packets back so as not to exceed it. Without feedback there is
     /// nothing to estimate from.
     pub paced: bool,
+    /// The UDP port from which it is spoken; 0: any that is free.
+    pub port: u16,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { codecs: vec![VideoCodec::Vp8], effect: None, params: Value::Null, audio: false, feedback: true, paced: true }
+        Self { codecs: vec![VideoCodec::Vp8], effect: None, params: Value::Null, audio: false, feedback: true, paced: true, port: 0 }
     }
 }
 
@@ -112,7 +114,7 @@ impl Client {
     /// # Errors
     /// When the gateway refuses, can not be reached, or no connection comes about.
     pub fn connect(url: &str, wish: &Wish) -> Result<Self, ClientError> {
-        let socket = UdpSocket::bind((address_towards(url), 0))?;
+        let socket = UdpSocket::bind((address_towards(url), wish.port))?;
         let offered = Offered::new(wish, socket.local_addr()?, Instant::now())?;
         let (status, answer) = post(&format!("{url}/offer"), &offered.body)?;
         let (endpoint, answer) = offered.answered(status, answer)?;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use str0m::Input;
@@ -36,6 +36,8 @@ const COMMANDS: usize = 8192;
 const BATCH: usize = 256;
 /// Largest datagram that is read; WebRTC stays below 1500 bytes.
 const MAX_DATAGRAM: usize = 2048;
+/// Of a session that is there something comes several times in this time.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// Remote addresses that are remembered for one session.
 const MAX_ADDRESSES: usize = 16;
 
@@ -209,6 +211,8 @@ struct Entry {
     timer: Instant,
     addresses: Vec<SocketAddr>,
     allowance: Allowance,
+    /// When something came of it last.
+    heard: Instant,
 }
 
 impl MediaLoop {
@@ -277,6 +281,7 @@ impl MediaLoop {
                         timer: Instant::now(),
                         addresses: Vec::new(),
                         allowance: Allowance::new(self.rates, Instant::now()),
+                        heard: Instant::now(),
                     },
                 );
                 self.with_session(id, Session::on_timeout);
@@ -297,20 +302,34 @@ impl MediaLoop {
         let now = Instant::now();
         let input = Input::Receive(now, receive);
         let known = self.by_address.get(&source).copied();
-        let named = || stun::is_stun(bytes).then(|| self.by_ice_user.get(stun::receiver(bytes)?).copied()).flatten();
+        let named = stun::is_stun(bytes).then(|| self.by_ice_user.get(stun::receiver(bytes)?).copied()).flatten();
+        // One that has vanished leaves its address to whoever gets it next. One that is there does not: a sender's address can be forged.
+        let has_left = |id: &SessionId| named.is_some() && named != Some(*id) && self.is_silent(*id, now);
         let accepts = |id: &SessionId| self.sessions.get(id).is_some_and(|entry| entry.session.accepts(&input));
-        let accepted = known.filter(accepts).or_else(|| named().filter(accepts));
+        let accepted = known.filter(|id| !has_left(id)).filter(accepts).or_else(|| named.filter(accepts));
         let (Some(id), Input::Receive(_, receive)) = (accepted, input) else { return self.metrics.on_stray_datagram() };
         if known != Some(id) {
             self.remember(source, id);
+            if let Some(former) = known {
+                self.remove(former, End::Vanished);
+            }
         }
         // Before anything is decrypted for it.
-        match self.sessions.get_mut(&id).map(|entry| entry.allowance.take(now, bytes.len())) {
+        let taken = self.sessions.get_mut(&id).map(|entry| {
+            entry.heard = now;
+            entry.allowance.take(now, bytes.len())
+        });
+        match taken {
             Some(Verdict::Taken) => self.with_session(id, |session, now, send| session.on_datagram(now, receive, send)),
             Some(Verdict::Refused) => self.metrics.on_refused_datagram(),
             Some(Verdict::RefusedAndTold) => self.refuse(id),
             None => {}
         }
+    }
+
+    /// Whether nothing has come of the session for a while.
+    fn is_silent(&self, id: SessionId, now: Instant) -> bool {
+        self.sessions.get(&id).is_some_and(|entry| now.saturating_duration_since(entry.heard) > SILENT_AFTER)
     }
 
     /// Tells a session that it sends too much.

@@ -322,6 +322,22 @@ fn session_that_vanishes_is_cleaned_up() {
 }
 
 #[test]
+fn address_of_a_session_that_has_vanished_is_free_for_the_next() {
+    let gateway = Gateway::start("", &["--workers", "1"]);
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let wish = Wish { port, ..wish(VideoCodec::Vp8, "background_blur") };
+    let mut former = Player::new(&gateway, &wish);
+    former.play_until(320, 240, "a picture", |player| !player.shown.is_empty());
+    let vanished = former.client.session.clone();
+    former.client.vanish();
+    let mut next = Player::new(&gateway, &wish);
+    let sessions = gateway.json("/api/sessions").to_string();
+    assert!(!sessions.contains(&vanished) && sessions.contains(&next.client.session), "{sessions}");
+    next.play_until(320, 240, "a picture", |player| !player.shown.is_empty());
+    assert_eq!(gateway.metric_of("ooblex_sessions_ended_total", "reason=\"vanished\""), 1.0);
+}
+
+#[test]
 fn every_third_frame_is_analysed_and_the_rest_is_as_the_operator_says() {
     for (when_slow, all_shown) in [("hold", false), ("reuse", true)] {
         let config = format!("[frames]\nsampling = 3\n[effects.face_detection]\nwhen_slow = \"{when_slow}\"\nmax_age_ms = 2000\n");
