@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{Analysis, Completion, EffectName, Job, Outcome, TrackId};
+use rustix::time::{ClockId, clock_gettime};
 
 pub use local::Local;
 pub use redis::{Identity, Redis, RedisError, RedisOptions, RedisUrl, UrlError};
@@ -229,7 +230,7 @@ impl WorkerSeat {
                 (job, Duration::ZERO, Hand::Redis(hand))
             }
         };
-        Some(TakenJob { job: Some(job), queued, taken: Instant::now(), hand })
+        Some(TakenJob { job: Some(job), queued, taken: Instant::now(), began: thread_cpu_time(), hand })
     }
 }
 
@@ -244,6 +245,8 @@ pub struct TakenJob {
     job: Option<Job>,
     queued: Duration,
     taken: Instant,
+    /// What its worker's thread had computed before.
+    began: Duration,
     hand: Hand,
 }
 
@@ -262,7 +265,9 @@ impl TakenJob {
         let Some(job) = self.job.take() else { return };
         let analysing = self.taken.elapsed();
         let outcome = match result {
-            Ok(analysis) => Outcome::Analysed { analysis, queued: self.queued, analysing },
+            Ok(analysis) => {
+                Outcome::Analysed { analysis, queued: self.queued, analysing, computed: thread_cpu_time().saturating_sub(self.began) }
+            }
             Err(reason) => Outcome::Failed { reason },
         };
         match &self.hand {
@@ -270,6 +275,12 @@ impl TakenJob {
             Hand::Redis(hand) => hand.complete(&job, outcome, analysing),
         }
     }
+}
+
+/// Time that this thread has computed since it began.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 impl Drop for TakenJob {

@@ -1,7 +1,7 @@
 //! How many sessions one gateway carries with workers of its own, what a frame costs then, and what happens beyond: `ooblex bench`
 //! against `ooblex serve`, both on this machine, their CPU accounted apart.
 //!
-//! `cargo bench -p ooblex --bench capacity -- sessions|knee|alone|overload [options]`, or `make bench-capacity`
+//! `cargo bench -p ooblex --bench capacity -- sessions|knee|alone|overload|greedy [options]`, or `make bench-capacity`
 //!
 //! * `sessions [--seconds 10]`: 1, 4, 8 and 16 sessions of each effect;
 //! * `knee [--seconds 8]`: the most sessions of each effect that all get 95 % of their frames processed; CPU a frame there, and how many times
@@ -10,6 +10,8 @@
 //! * `alone [--sessions 11]`: only that work, without a gateway, for one stream and for so many;
 //! * `overload [--seconds 300 --sessions 0]`: three times as many sessions as the knee (or as `--sessions` says): how old frames are at
 //!   the beginning and at the end, how evenly frames are shared out, and how soon one session has all of its frames after the load has left.
+//! * `greedy [--seconds 10]`: three sessions alone, and beside one of 1920×1080 at 60 frames a second, 12 Mbit/s, with `style_transfer`, in three
+//!   turns. What sends its frames stands back behind all else (`nice`): a load tool on the same cores is not the gateway's doing.
 //!
 //! All take `--effects background_blur,face_detection`, `--codec h264` and `--json FILE`. Pictures are of 640×480 at 30 frames a second;
 //! style transfer is at 180p.
@@ -20,10 +22,11 @@ mod shared;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use common::{Gateway, temporary_folder};
 use ooblex_pipeline::VideoCodec;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use shared::alone::{FPS, Load, alone, clip, pictures};
 use shared::{Options, machine};
@@ -36,7 +39,7 @@ const QUIET: &str = "[log]\nfilter = \"error\"\n";
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let Some(what) = arguments.next() else {
-        return println!("capacity: nothing was chosen; -- sessions, knee, alone or overload, or make bench-capacity");
+        return println!("capacity: nothing was chosen; -- sessions, knee, alone, overload or greedy, or make bench-capacity");
     };
     let options = Options::parse(arguments, &["--seconds", "--effects", "--codec", "--sessions", "--json"]);
     let bench = Bench::new(&options);
@@ -49,7 +52,8 @@ fn main() {
             let seconds = options.number("--seconds", 300);
             bench.effects.iter().take(1).map(|effect| bench.overload(effect, seconds, options.number("--sessions", 0))).collect()
         }
-        other => panic!("{other} is not known: sessions, knee, alone or overload"),
+        "greedy" => bench.effects.iter().take(1).map(|effect| bench.greedy(effect, options.number("--seconds", 10))).collect(),
+        other => panic!("{other} is not known: sessions, knee, alone, overload or greedy"),
     };
     if let Some(path) = options.text("--json") {
         let report = json!({"machine": machine(), "what": what, "rows": rows});
@@ -198,6 +202,44 @@ impl Bench {
         );
         json!({"effect": effect, "sessions": sessions, "p95_first_ms": first, "p95_last_ms": last, "fps_least": least, "fps_most": most,
             "back_after_s": back.map(|seconds| seconds + 1), "knee": knee, "loaded": loaded, "after": after})
+    }
+
+    fn greedy(&self, effect: &str, seconds: u64) -> Value {
+        const TURNS: usize = 3;
+        let gateway = Gateway::start(QUIET, &[]);
+        let neighbours = || self.run(&gateway, effect, seconds, &["--sessions", "3"]);
+        let mut turns = Vec::new();
+        for _ in 0..TURNS {
+            let alone = neighbours();
+            let one = self.start_greedy(&gateway);
+            gateway.wait("the greedy session", |gateway| gateway.metric("ooblex_sessions") == 1.0);
+            let beside = neighbours();
+            kill_process(Pid::from_child(&one), Signal::INT).expect("it runs");
+            let output = one.wait_with_output().expect("it ends");
+            gateway.wait("its end", |gateway| gateway.metric("ooblex_sessions") == 0.0);
+            turns.push([alone, beside, serde_json::from_slice(&output.stdout).expect("it tells its figures")]);
+        }
+        let each = |who: usize, figure: &dyn Fn(&Value) -> f64| {
+            turns.iter().map(|turn| format!("{:.1}", figure(&turn[who]))).collect::<Vec<_>>().join(", ")
+        };
+        let (p95, fps) = (|figures: &Value| number(&figures["latency_ms"]["p95"]), |figures: &Value| number(&figures["fps_processed_min"]));
+        println!(
+            "{effect}: three sessions in {TURNS} turns, p95 {} ms alone, {} ms beside a greedy one; frames a second at least {} and {}; the greedy one has {}",
+            each(0, &p95),
+            each(1, &p95),
+            each(0, &fps),
+            each(1, &fps),
+            each(2, &fps),
+        );
+        json!({"effect": effect, "turns": turns})
+    }
+
+    /// A session that takes as much as it can get, until its bench is interrupted.
+    fn start_greedy(&self, gateway: &Gateway) -> Child {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19", env!("CARGO_BIN_EXE_ooblex"), "bench", &gateway.url, "--effect", "style_transfer", "--codec", "h264"]);
+        command.args("--size 1920x1080 --fps 60 --bitrate 12000 --decode none --duration 3600 --json -".split(' '));
+        command.current_dir(&self.folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the bench runs")
     }
 }
 

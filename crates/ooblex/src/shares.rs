@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use ooblex_broker::thread_cpu_time;
 
 use crate::session::SessionId;
 
 /// Who uses less than this, in cores, has no camera on, and counts for nothing.
 const NEGLIGIBLE: f64 = 0.005;
 /// So many times an equal share is everybody's in any case. Where all use alike the sum is so never held below all cores.
-const GENEROSITY: f64 = 1.25;
+const GENEROSITY: f64 = 1.1;
 /// Cores that are left to those that use less than that.
 const LEFT_FREE: f64 = 1.0;
 
@@ -64,7 +64,7 @@ fn allowed(cores: f64, used: impl Iterator<Item = f64> + Clone) -> f64 {
     equal.max((cores - LEFT_FREE - modest) / greedy as f64)
 }
 
-/// Measures what a track uses: its own thread, from which this is called, and what workers of this process do for it on the processor.
+/// Measures what a track uses: its own thread, from which this is called, and what threads of workers of this process do for it.
 #[derive(Debug)]
 pub struct Meter {
     computed: Duration,
@@ -74,27 +74,21 @@ pub struct Meter {
 impl Meter {
     /// Begins now.
     pub fn start() -> Self {
-        Self { computed: computed(), analysed: Duration::ZERO }
+        Self { computed: thread_cpu_time(), analysed: Duration::ZERO }
     }
 
-    /// A worker of this process has computed so long for one of its frames.
-    pub fn on_analysed(&mut self, took: Duration) {
-        self.analysed += took;
+    /// A worker's thread has computed so long for one of its frames.
+    pub fn on_analysed(&mut self, computed: Duration) {
+        self.analysed += computed;
     }
 
     /// What was used since this was last called, which is so long ago.
     pub fn take(&mut self, elapsed: Duration) -> f64 {
-        let computed = computed();
+        let computed = thread_cpu_time();
         let used = computed.saturating_sub(self.computed) + self.analysed;
         *self = Self { computed, analysed: Duration::ZERO };
         used.as_secs_f64() / elapsed.as_secs_f64().max(1e-3)
     }
-}
-
-/// What this thread has computed since it began.
-fn computed() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -129,7 +123,7 @@ mod tests {
     fn one_of_two_cores_is_left_free_of_the_greedy() {
         let used = settled(2, &[0.16, 0.16, 0.16, 1.8]);
         assert_eq!(used[..3], [0.16; 3]);
-        assert!((0.6..0.65).contains(&used[3]), "{used:?}");
+        assert!((0.52..0.56).contains(&used[3]), "{used:?}");
     }
 
     #[test]
@@ -153,8 +147,8 @@ mod tests {
     #[test]
     fn what_a_thread_computes_and_workers_do_for_it_is_used() {
         let mut meter = Meter::start();
-        let before = computed();
-        while computed() - before < Duration::from_millis(20) {}
+        let before = thread_cpu_time();
+        while thread_cpu_time() - before < Duration::from_millis(20) {}
         meter.on_analysed(Duration::from_millis(30));
         let used = meter.take(Duration::from_millis(100));
         assert!((0.5..0.6).contains(&used), "{used}");

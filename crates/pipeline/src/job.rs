@@ -43,6 +43,8 @@ pub enum Outcome {
         queued: Duration,
         /// How long the worker took.
         analysing: Duration,
+        /// What its thread has computed in that time; zero where it is one of another process.
+        computed: Duration,
     },
     /// A newer frame of the track took its place before a worker was free.
     Replaced,

@@ -249,7 +249,7 @@ impl Desk {
         // What was not the worker's time was spent on the way and in the queue. Clocks of two machines are not compared.
         let queued = now.saturating_duration_since(job.submitted).saturating_sub(analysing);
         let outcome = match result.result {
-            Ok(analysis) => Outcome::Analysed { analysis, queued, analysing },
+            Ok(analysis) => Outcome::Analysed { analysis, queued, analysing, computed: Duration::ZERO },
             Err(reason) => Outcome::Failed { reason },
         };
         state.end(&mut due, track, seq, outcome);

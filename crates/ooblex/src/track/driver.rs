@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{Decoder, Rotation};
-use ooblex_effects::{ChainPainter, ComposeError, Device};
+use ooblex_effects::{ChainPainter, ComposeError};
 use ooblex_pipeline::{
     Admission, Analysis, Completion, DropReason, EffectName, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime, ModelInput, Outcome,
     Release, Track, TrackId,
@@ -302,12 +302,10 @@ impl Driver {
     fn on_completion(&mut self, completion: Completion, at: Instant) {
         let seq = completion.seq;
         match completion.outcome {
-            Outcome::Analysed { analysis, queued, analysing } => {
+            Outcome::Analysed { analysis, queued, analysing, computed } => {
                 self.figures.on_stage(Stage::Queue, queued);
                 self.figures.on_stage(Stage::Analyse, analysing);
-                if self.context.broker.is_local() && self.context.config.inference.device == Device::Cpu {
-                    self.meter.on_analysed(analysing);
-                }
+                self.meter.on_analysed(computed);
                 self.figures.on_stage(Stage::Turn, at.elapsed());
                 self.on_analysis(completion.track, seq, analysis);
             }
