@@ -66,6 +66,8 @@ pub(crate) struct Bandwidth {
     recent: VecDeque<(Instant, u64)>,
     /// What the quickest packet took there and back.
     least_rtt: Option<Duration>,
+    /// The last one took much longer.
+    is_queued: bool,
     /// Since when it has not gone down.
     steady_since: Instant,
     broke_down: Option<Instant>,
@@ -85,6 +87,7 @@ impl Bandwidth {
             told_bps: 0,
             recent: VecDeque::new(),
             least_rtt: None,
+            is_queued: false,
             steady_since: now,
             broke_down: None,
             is_whole: true,
@@ -103,6 +106,11 @@ impl Bandwidth {
         self.told_bps
     }
 
+    /// Whether about as much as would be of use is thought to fit through, and no packets wait on their way.
+    pub(crate) fn is_ample(&self) -> bool {
+        !self.is_queued && self.told_bps as f64 >= self.desired_bps as f64 * SATISFIED
+    }
+
     /// The library's estimate, and what the last packet took there and back, a few times a second.
     pub(crate) fn on_estimate(&mut self, now: Instant, bps: u64, rtt: Option<Duration>) -> Finding {
         let since = |before: Instant| now.saturating_duration_since(before);
@@ -112,7 +120,8 @@ impl Bandwidth {
         }
         while self.recent.pop_front_if(|(at, _)| since(*at) > RECENT).is_some() {}
         self.recent.push_back((now, bps));
-        let is_queued = self.is_queued(rtt);
+        let is_queued = self.looks_queued(rtt);
+        self.is_queued = is_queued;
         let is_settled = since(self.began) >= FIRST_SEARCH;
         let most_bps = self.recent.iter().map(|(_, bps)| *bps).max().unwrap_or(bps).min(self.desired_bps);
         let has_fallen = (bps as f64) < most_bps as f64 * BROKEN_DOWN;
@@ -143,7 +152,7 @@ impl Bandwidth {
     }
 
     /// Whether packets wait on their way, as far as the time tells that one took.
-    fn is_queued(&mut self, rtt: Option<Duration>) -> bool {
+    fn looks_queued(&mut self, rtt: Option<Duration>) -> bool {
         let Some(rtt) = rtt else { return false };
         let least = self.least_rtt.map_or(rtt, |least| least.mul_f64(FORGETTING).min(rtt));
         self.least_rtt = Some(least);
@@ -206,6 +215,18 @@ mod tests {
         assert_eq!(over(&mut bandwidth, &mut now, 2000, 325_000, SLOW), [], "packets wait on their way");
         let found = over(&mut bandwidth, &mut now, 6500, 325_000, QUICK);
         assert_eq!(found, [100, 3100, 6100].map(|at| (at, Finding::SearchAnew(325_000))));
+    }
+
+    #[test]
+    fn there_is_ample_room_while_as_much_fits_through_as_is_of_use_and_nothing_queues() {
+        let (mut bandwidth, mut now) = settled();
+        assert!(bandwidth.is_ample());
+        over(&mut bandwidth, &mut now, 100, FULL, SLOW);
+        assert!(!bandwidth.is_ample());
+        over(&mut bandwidth, &mut now, 100, FULL, QUICK);
+        assert!(bandwidth.is_ample());
+        over(&mut bandwidth, &mut now, 100, FULL * 8 / 10, QUICK);
+        assert!(!bandwidth.is_ample());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Owns the endpoint of the WebRTC library and nothing of pixels. Driven by [`crate::transport`], which owns the socket and
 //! the clock.
 
+mod twice;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use str0m::stats::{MediaEgressStats, PeerStats};
 use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
 use tracing::{debug, info};
 
+use self::twice::{PayloadTypes, Twice};
 use crate::bandwidth::{Bandwidth, Finding};
 use crate::control::{self, Goodbye};
 use crate::metrics::{Direction, LineCounts};
@@ -177,6 +180,8 @@ pub struct Session {
     held: VecDeque<(EncodedFrame, Instant)>,
     /// Some were, and no keyframe has come since.
     has_dropped: bool,
+    /// What is sent a second time unasked.
+    twice: Twice,
 }
 
 /// The line that the camera comes in and the effect goes out on.
@@ -239,6 +244,7 @@ impl Session {
             was_paused: false,
             held: VecDeque::new(),
             has_dropped: false,
+            twice: Twice::new(Self::MOST_RESENT),
         }
     }
 
@@ -400,7 +406,10 @@ impl Session {
         let soon = now + Self::SOON;
         for _ in 0..Self::MAX_STEPS {
             match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
-                Output::Transmit(transmit) => send(transmit),
+                Output::Transmit(transmit) => {
+                    self.twice.on_sent(now, &transmit);
+                    send(transmit);
+                }
                 Output::Event(event) => self.on_event(now, event)?,
                 Output::Timeout(_) if !self.audio_back.is_empty() => self.send_audio_back()?,
                 Output::Timeout(at) if at <= soon && self.rtc.is_alive() => {
@@ -408,6 +417,10 @@ impl Session {
                 }
                 Output::Timeout(_) if self.write_next()? => {}
                 Output::Timeout(at) => {
+                    while let Some(copy) = self.twice.due(now) {
+                        send(copy);
+                    }
+                    let at = self.twice.next_due().map_or(at, |copy| copy.min(at));
                     self.tell_backlog();
                     return if self.rtc.is_alive() { Ok(at) } else { Err(End::ByPeer) };
                 }
@@ -421,6 +434,9 @@ impl Session {
     fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) {
         let bps = estimate.as_u64();
         let finding = self.bandwidth.as_mut().map_or(Finding::Changed(bps), |bandwidth| bandwidth.on_estimate(now, bps, rtt));
+        if let Some(bandwidth) = &self.bandwidth {
+            self.twice.on_estimate(bandwidth.told_bps(), bandwidth.is_ample());
+        }
         let (bps, sought) = match finding {
             Finding::Nothing => return,
             Finding::Changed(bps) => (bps, Self::SOUGHT),
@@ -447,6 +463,7 @@ impl Session {
     /// What was lost or waits would take the place of what is new: it is not sent (again).
     fn give_up_what_waits(&mut self) {
         self.drop_held();
+        self.twice.stop();
         let Some(video) = self.video else { return };
         if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(video.mid, None) {
             let (packets, age) = Self::RESENDABLE;
@@ -511,8 +528,9 @@ impl Session {
                 }
             }
             Event::StreamPaused(stream) if self.is_video(stream.mid) && !stream.paused && self.was_paused => {
-                // Both ways were cut, as a rule.
-                self.give_up_what_waits();
+                // Both ways were cut, as a rule. What is asked for again comes after the keyframe, and some receivers wait for it.
+                self.drop_held();
+                self.twice.stop();
                 self.track.send(TrackInput::Resumed);
             }
             Event::StreamPaused(stream) if self.is_video(stream.mid) => self.was_paused = stream.paused,
@@ -539,15 +557,16 @@ impl Session {
         let params = self.rtc.codec_config().params();
         let preferred = media.remote_pts().iter().find_map(|pt| {
             let params = params.iter().find(|params| params.pt() == *pt)?;
-            Some((*pt, video_codec(params.spec().codec)?))
+            Some((*pt, params.resend(), video_codec(params.spec().codec)?))
         });
-        if let Some((pt, codec)) = preferred {
+        if let Some((pt, resent, codec)) = preferred {
             debug!(session = %self.id, %pt, codec = codec.label(), "video line");
             self.video = Some(Video { mid: added.mid, pt, rid: None });
             if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(added.mid, None) {
                 let (packets, age) = Self::RESENDABLE;
                 stream.set_rtx_cache(packets, age, Some(Self::MOST_RESENT));
             }
+            self.twice.set_types(PayloadTypes { media: pt, resent });
             self.track.send(TrackInput::Codec(codec));
         }
     }
@@ -572,8 +591,10 @@ impl Session {
         let report = stats.remote.as_ref().map(|remote| (*remote.maximum_sequence_number, remote.packets_lost as u32));
         let lost = report.and_then(|(highest, lost)| self.reception.on_report(Report { highest, lost }));
         let resent = self.resent.share(stats.bytes);
+        self.twice.on_loss(lost.unwrap_or(0.0).max(resent));
+        let copied = self.twice.share(stats.bytes);
         if lost.is_some() || resent > 0.0 {
-            self.track.send(TrackInput::Loss { lost: lost.unwrap_or(0.0), resent });
+            self.track.send(TrackInput::Loss { lost: lost.unwrap_or(0.0), resent, copied });
         }
     }
 

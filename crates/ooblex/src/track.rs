@@ -88,6 +88,8 @@ pub enum TrackInput {
         lost: f32,
         /// The share of what was sent that it had asked for again, 0..=1.
         resent: f32,
+        /// The share of copies that were sent without being asked for, 0..=1.
+        copied: f32,
     },
     /// The camera is back after a silence: much was lost, in both directions.
     Resumed,

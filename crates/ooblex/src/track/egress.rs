@@ -47,7 +47,7 @@ pub(super) struct Egress {
     desired_bps: u32,
     estimate_bps: Option<u32>,
     loss: LossControl,
-    /// The share of what is sent that was asked for again, lately.
+    /// The share of what is sent that was sent before, lately.
     resent: f32,
     /// Of frames that were handed on and wait to be sent.
     backlog_bytes: Arc<AtomicU32>,
@@ -151,11 +151,11 @@ impl Egress {
     }
 
     /// The shares of what was sent during the last second that the browser has missed, and had asked for again. Some browsers count what
-    /// came at the second attempt as not lost, so what they ask for says more.
-    pub(super) fn on_loss(&mut self, lost: f32, resent: f32) {
+    /// came at the second attempt as not lost, so what they ask for says more. `copied`: the share that was sent twice unasked.
+    pub(super) fn on_loss(&mut self, lost: f32, resent: f32, copied: f32) {
         let Some(config) = self.config() else { return };
         let sent_bps = config.bitrate_bps;
-        self.resent += RESENT_SMOOTHING * (resent - self.resent);
+        self.resent += RESENT_SMOOTHING * (resent + copied - self.resent);
         self.loss.on_report(lost.max(resent), sent_bps, self.unlimited_bps(), self.estimate_bps.is_some());
         self.set_bitrate();
     }

@@ -3,7 +3,7 @@
 //! nothing but the seed, so times can be told and held to.
 
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ impl Plan {
 }
 
 /// What came of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Seen {
     /// When pictures that can be shown came, since the beginning.
     shown: Vec<Duration>,
@@ -292,7 +292,7 @@ impl Simulation {
                 TrackInput::Resumed => self.egress.on_resumed(),
                 TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
                 TrackInput::BrokenDown(bps) => self.egress.on_breakdown(now, bps),
-                TrackInput::Loss { lost, resent } => self.egress.on_loss(lost, resent),
+                TrackInput::Loss { lost, resent, copied } => self.egress.on_loss(lost, resent, copied),
                 _ => {}
             }
         }
@@ -303,7 +303,7 @@ impl Simulation {
         self.browser_wakeup = self.browser.drain(now, |_, bytes| _ = up.push(now, bytes.to_vec(), bytes.len())).unwrap();
     }
 
-    /// The camera has a picture, which is encoded and sent at once.
+    /// The camera has a picture, which is encoded and sent at once; during an outage it does not come here.
     fn on_picture(&mut self) {
         let (now, number) = (self.now, self.next_frame);
         self.browser.write_frame(now, &EncodedFrame { capture: MediaTime(number * 3000), ..self.camera.clone() }, None).unwrap();
@@ -313,7 +313,8 @@ impl Simulation {
         if let Some(bps) = self.egress.on_size(SIZE) {
             self.at_gateway(tenth, |session, send| session.on_track(now, TrackOutput::DesiredBitrate(bps), send).unwrap());
         }
-        if self.egress.is_congested(now) {
+        let is_out = self.plan.outage.contains(&(now - self.began).as_secs());
+        if is_out || self.egress.is_congested(now) {
             return;
         }
         let picture = &self.pictures[number as usize % self.pictures.len()];
@@ -338,55 +339,96 @@ fn pictures(seed: u64) -> Vec<I420> {
     (0..PICTURES).map(picture).collect()
 }
 
-/// What must hold of all networks; returns what was seen.
-fn seen(name: &str, plan: &Plan) -> Seen {
-    let seen = plan.run();
-    seen.tell(name);
-    assert_eq!(seen.order_errors, 0);
-    seen
+/// Chance draws from each of these in turn.
+const SEEDS: RangeInclusive<u64> = 1..=6;
+
+/// What was seen with all seeds, two at a time, of a network of which this must hold: no picture comes after a newer one.
+fn seen(name: &str, plan: &Plan) -> Vec<Seen> {
+    let run = |seeds: Vec<u64>| move || seeds.into_iter().map(|seed| (seed, Plan { seed, ..plan.clone() }.run())).collect::<Vec<_>>();
+    let (odd, even) = SEEDS.partition(|seed| seed % 2 == 1);
+    let runs = std::thread::scope(|scope| {
+        let [odd, even] = [odd, even].map(|seeds| scope.spawn(run(seeds)));
+        [odd.join().unwrap(), even.join().unwrap()].concat()
+    });
+    for (seed, seen) in &runs {
+        seen.tell(&format!("{name}, seed {seed}"));
+        assert_eq!(seen.order_errors, 0);
+    }
+    runs.into_iter().map(|(_, seen)| seen).collect()
+}
+
+/// The longest freeze of all runs.
+fn freeze(runs: &[Seen], within: Range<u64>) -> Duration {
+    runs.iter().map(|seen| seen.freeze(within.clone())).max().unwrap()
+}
+
+/// The longest time of all runs, in seconds, until 80 % of the bitrate is there again.
+fn again(runs: &[Seen], from: u64) -> f64 {
+    runs.iter().map(|seen| seen.reaches(FULL_BPS * 8 / 10, from).unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
 }
 
 #[test]
 fn network_that_narrows_costs_a_second_and_is_used_again_soon_after_it_widens() {
     for codec in [VideoCodec::Vp8, VideoCodec::H264] {
-        let seen = seen(codec.label(), &Plan { codec, ..Plan::new() }.narrow(500, 5..13));
-        assert!(seen.target_bps(3..5) > FULL_BPS * 9 / 10, "{seen:?}");
-        assert!(seen.freeze(5..13) < 1500 * MS, "{:?}", seen.freeze(5..13));
-        assert!(seen.target_bps(8..13) < 700_000 && seen.fps(8..13) > 20.0, "{seen:?}");
-        let after = seen.reaches(FULL_BPS * 8 / 10, 13);
-        assert!(after.is_some_and(|seconds| seconds <= 6.0), "{after:?}");
-        assert!(seen.keyframes.len() <= 8, "{:?}", seen.keyframes);
+        let runs = seen(codec.label(), &Plan { codec, ..Plan::new() }.narrow(500, 5..13));
+        assert!(freeze(&runs, 5..13) < 1200 * MS, "{:?}", freeze(&runs, 5..13));
+        assert!(again(&runs, 13) <= 4.5, "{}", again(&runs, 13));
+        for seen in runs {
+            assert!(seen.target_bps(3..5) > FULL_BPS * 9 / 10, "{seen:?}");
+            assert!(seen.target_bps(8..13) < 700_000 && seen.fps(8..13) > 20.0, "{seen:?}");
+            assert!(seen.keyframes.len() <= 8, "{:?}", seen.keyframes);
+        }
     }
 }
 
 #[test]
 fn network_that_carries_hardly_anything_still_shows_pictures_and_is_used_again_soon_after_it_widens() {
-    let seen = seen("150", &Plan::new().narrow(150, 5..13));
-    assert!(seen.freeze(5..13) < 3000 * MS, "{:?}", seen.freeze(5..13));
-    assert!(seen.target[90].1 < SIZE.1, "smaller");
-    let after = seen.reaches(FULL_BPS * 8 / 10, 13);
-    assert!(after.is_some_and(|seconds| seconds <= 7.0), "{after:?}");
+    for codec in [VideoCodec::Vp8, VideoCodec::H264] {
+        let runs = seen(&format!("150, {}", codec.label()), &Plan { codec, ..Plan::new() }.narrow(150, 5..13));
+        assert!(freeze(&runs, 5..13) < 2600 * MS, "{:?}", freeze(&runs, 5..13));
+        assert!(runs.iter().all(|seen| seen.target[90].1 < SIZE.1), "smaller");
+        assert!(again(&runs, 13) <= 5.0, "{}", again(&runs, 13));
+    }
 }
 
 #[test]
-fn losses_are_mended_within_three_tenths_of_a_second() {
-    let seen = seen("loss 5 %", &Plan { seconds: 10, ..Plan::new() }.losing(0.05));
-    assert!(seen.freeze(2..10) < 300 * MS && seen.keyframes.len() <= 2, "{seen:?}");
-    assert!(seen.target_bps(3..10) > FULL_BPS * 9 / 10, "{seen:?}");
+fn losses_are_mended_within_a_quarter_of_a_second_and_cost_no_bitrate() {
+    for (share, fps, target) in [(0.05, 29.0, 0.95), (0.10, 26.0, 0.85)] {
+        let runs = seen(&format!("loss {share:.2}"), &Plan { seconds: 10, ..Plan::new() }.losing(share));
+        assert!(freeze(&runs, 1..10) < 250 * MS, "{:?}", freeze(&runs, 1..10));
+        for seen in runs {
+            assert!(seen.fps(1..10) > fps && seen.keyframes.len() <= 1, "{seen:?}");
+            assert!(f64::from(seen.target_bps(1..10)) > f64::from(FULL_BPS) * target, "{seen:?}");
+        }
+    }
+}
+
+#[test]
+fn copies_do_not_fill_a_network_that_just_carries_what_is_sent() {
+    let full = |mut plan: Plan| {
+        plan.down.rate_bps = Some(3_000_000);
+        plan
+    };
+    let runs = seen("loss 5 %, 3000 kbit/s", &full(Plan { seconds: 10, ..Plan::new() }.losing(0.05)));
+    assert!(freeze(&runs, 1..10) < 300 * MS, "{:?}", freeze(&runs, 1..10));
 }
 
 #[test]
 fn outage_leaves_neither_a_smaller_picture_nor_a_lower_bitrate() {
-    let seen = seen("outage", &Plan { outage: 5..8, seconds: 12, ..Plan::new() });
-    assert!(seen.freeze(8..12) < 4000 * MS, "{:?}", seen.freeze(8..12));
-    assert!(seen.target_bps(10..12) > FULL_BPS * 8 / 10, "{seen:?}");
-    assert!(seen.keyframes.len() <= 5, "{:?}", seen.keyframes);
+    for seen in seen("outage", &Plan { outage: 5..8, seconds: 12, ..Plan::new() }) {
+        assert!(seen.freeze(8..12) < 3800 * MS, "{:?}", seen.freeze(8..12));
+        assert!(seen.target_bps(8..12) > FULL_BPS * 9 / 10 && seen.target[119].1 == SIZE.1, "{seen:?}");
+        assert!(seen.keyframes.len() <= 4, "{:?}", seen.keyframes);
+    }
 }
 
 #[test]
 fn jitter_is_no_breakdown() {
     let way = Conditions { delay: 20 * MS, jitter: 80 * MS, ..Conditions::default() };
-    let seen = seen("jitter", &Plan { down: way, up: way, seconds: 12, ..Plan::new() });
-    assert!(seen.target_bps(5..12) > FULL_BPS * 8 / 10, "{seen:?}");
-    assert!(seen.keyframes.len() <= 2 && seen.target.iter().skip(5).all(|(_, height)| *height == SIZE.1), "{seen:?}");
+    let runs = seen("jitter", &Plan { down: way, up: way, seconds: 12, ..Plan::new() });
+    assert!(freeze(&runs, 1..12) < 160 * MS, "{:?}", freeze(&runs, 1..12));
+    for seen in runs {
+        assert!(seen.target_bps(5..12) > FULL_BPS * 8 / 10, "{seen:?}");
+        assert!(seen.keyframes.len() <= 1 && seen.target.iter().skip(5).all(|(_, height)| *height == SIZE.1), "{seen:?}");
+    }
 }
