@@ -53,7 +53,7 @@ bench-scaling: build ## How 1 to 32 workers share frames, under overload as well
 bench-capacity: build ## How many sessions of each effect one gateway carries, at what cost, and what is beyond: twenty minutes
 	@for what in sessions knee overload greedy; do cargo bench --locked --package ooblex $(FEATURES) --bench capacity -- $$what || exit; done
 
-bench-network: build ## What sessions make of networks that lose, narrow and fail: two minutes
+bench-network: build ## What sessions make of networks that lose, narrow and fail: seven minutes
 	cargo bench --locked --package ooblex $(FEATURES) --bench network -- all
 
 deny: cargo-deny ## Licences, origins and known weaknesses of the dependencies (fetches the advisories)

@@ -1,6 +1,6 @@
 //! What sessions make of bad networks: a real gateway, and `ooblex bench` with each of these networks in turn.
 //!
-//! `cargo bench -p ooblex --bench network -- all [--seconds 20 --codec vp8 --effect background_blur]`, or `make bench-network`
+//! `cargo bench -p ooblex --bench network -- all [--seconds 20 --of vp8]`, or `make bench-network`; `--of` names one of the kinds of sessions.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -16,8 +16,10 @@ use shared::{Options, machine};
 const AT_A_TIME: usize = 2;
 /// Each way, in all of them.
 const DELAY_MS: &str = "20";
-/// What is wrong with the network, with the flags that make it so. What lasts for a while begins after five seconds.
-const NETWORKS: [(&str, &[&str]); 8] = [
+/// A network, with the flags that make it so. What lasts for a while begins after five seconds.
+type Network = (&'static str, &'static [&'static str]);
+/// What is wrong with them.
+const NETWORKS: &[Network] = &[
     ("nothing", &[]),
     ("loss 3 %", &["--loss", "3"]),
     ("loss 5 %", &["--loss", "5"]),
@@ -27,31 +29,52 @@ const NETWORKS: [(&str, &[&str]); 8] = [
     ("150 kbit/s for 10 s", &["--rate", "0/150", "--bad-during", "5,10"]),
     ("nothing comes through for 3 s", &["--outage", "5,3"]),
 ];
+/// Sessions of one kind.
+struct Kind {
+    name: &'static str,
+    about: &'static str,
+    flags: &'static [&'static str],
+    networks: &'static [Network],
+}
+/// The first with all networks, the others with those that make a difference to them.
+const KINDS: [Kind; 4] = [
+    Kind { name: "vp8", about: "VP8", flags: &["--codec", "vp8", "--effect", "background_blur"], networks: NETWORKS },
+    Kind { name: "h264", about: "H.264", flags: &["--codec", "h264", "--effect", "background_blur"], networks: NETWORKS.split_at(2).1 },
+    Kind { name: "none", about: "VP8, effect `none`", flags: &["--codec", "vp8", "--effect", "none"], networks: NETWORKS.split_at(2).1 },
+    Kind {
+        name: "no-feedback",
+        about: "VP8, no feedback",
+        flags: &["--codec", "vp8", "--effect", "background_blur", "--no-feedback"],
+        networks: NETWORKS.split_at(2).1,
+    },
+];
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     if arguments.next().as_deref() != Some("all") {
         return println!("network: nothing was chosen; -- all, or make bench-network");
     }
-    let options = Options::parse(arguments, &["--seconds", "--codec", "--effect", "--json"]);
+    let options = Options::parse(arguments, &["--seconds", "--of", "--json"]);
     let seconds = options.number("--seconds", 20);
-    let codec = options.text("--codec").unwrap_or("vp8");
-    let effect = options.text("--effect").unwrap_or("background_blur");
-    println!("{effect}, {codec}, 640x480, {DELAY_MS} ms each way, {seconds} s each: {}", machine());
-    println!("| network | fps | longest freeze, ms | after it was over, ms | kbit/s before / during / after | order errors | raw |");
-    println!("|---|---|---|---|---|---|---|");
+    let of = options.text("--of");
+    let kinds: Vec<_> = KINDS.iter().filter(|kind| of.is_none_or(|of| of == kind.name)).collect();
+    assert!(!kinds.is_empty(), "--of is one of {}", KINDS.map(|kind| kind.name).join(", "));
+    println!("640x480, {DELAY_MS} ms each way, {seconds} s each: {}", machine());
+    println!(
+        "| session | network | fps | longest freeze, ms | after it was over, ms | kbit/s before / during / after | order errors | raw |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     let gateway = Gateway::start("[log]\nfilter = \"error\"\n", &[]);
     let mut rows = Vec::new();
-    for networks in NETWORKS.chunks(AT_A_TIME) {
-        let measured: Vec<_> = networks
-            .iter()
-            .map(|(name, flags)| (*name, *flags, measure(&gateway.url, flags, &["--codec", codec, "--effect", effect], seconds)))
-            .collect();
+    let all = kinds.iter().flat_map(|kind| kind.networks.chunks(AT_A_TIME).map(move |networks| (kind, networks)));
+    for (kind, networks) in all {
+        let measured: Vec<_> =
+            networks.iter().map(|(name, flags)| (*name, *flags, measure(&gateway.url, flags, kind.flags, seconds))).collect();
         for (name, flags, run) in measured {
             let output = run.wait_with_output().expect("the bench ends");
             let figures: Value = serde_json::from_slice(&output.stdout).expect("the bench gives JSON");
-            println!("{}", row(name, flags, &figures));
-            rows.push(json!({"network": name, "figures": figures}));
+            println!("| {} {}", kind.about, row(name, flags, &figures));
+            rows.push(json!({"session": kind.about, "network": name, "figures": figures}));
         }
     }
     if let Some(path) = options.text("--json") {
