@@ -1,0 +1,51 @@
+/** A browser behind a network that loses packets, or all of them for a while. What is judged is what is seen, never how soon. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { withSession } from './harness.js';
+import { assertHidden, assertInOrder, assertShareShown } from './judge.js';
+import { relayed } from './relay.js';
+
+/** `withSession` behind a relay. */
+const behind = (network, use) =>
+  withSession({}, async (session) => {
+    const relay = await relayed(session.page, network);
+    try {
+      return await use({ ...session, relay });
+    } finally {
+      relay.close();
+    }
+  });
+
+for (const codec of ['vp8', 'h264']) {
+  test(`where one packet in twenty is lost each way the picture goes on, in order and hidden, ${codec}`, () =>
+    behind({ loss: 0.05, delayMs: 20 }, async ({ played, relay, connect, moreFrames, seen, report, errors }) => {
+      await connect({ effect: 'background_blur', codec });
+      await moreFrames(120);
+      const [records, camera, { 'inbound-rtp': inbound }] = [await seen(), await seen('source'), await report()];
+      assertHidden(records, played, ['blurred']);
+      assertInOrder(records, played, { readable: 0.8 });
+      // The first second is for finding each other.
+      assertShareShown(records.slice(30), camera, played, 0.4);
+      assert.ok(relay.lost > 0.03 * relay.passed, `${relay.lost} lost, ${relay.passed} passed`);
+      assert.ok(inbound.retransmittedPacketsReceived > 0, 'the browser had packets sent again');
+      assert.deepEqual(errors, []);
+    }));
+}
+
+test('a network that was gone for seconds brings the same session back, hidden from the first picture on', () =>
+  behind({ delayMs: 20 }, async ({ played, page, relay, connect, moreFrames, seen }) => {
+    const id = await connect({ effect: 'background_blur' });
+    await moreFrames(60);
+    relay.cut();
+    // The camera goes on: this takes a second or more.
+    await relay.until(() => relay.lost >= 300);
+    relay.mend();
+    await moreFrames(45);
+    const records = await seen();
+    assertHidden(records, played, ['blurred']);
+    const early = records.filter(({ rtp }, index) => index > 0 && ((rtp - records[index - 1].rtp) | 0) <= 0);
+    assert.deepEqual(early, [], 'no picture comes after a newer one');
+    assert.deepEqual(await page.evaluate(() => [probe.kept.output.id, probe.kept.output.state]), [id, 'live']);
+  }));

@@ -1,0 +1,74 @@
+/**
+ * A bad network between a browser and the media port of a gateway: datagrams pass through it, late, and some do not.
+ *
+ * Owns its sockets and the losing. Refuses to know what datagrams hold. The same seed loses the same share, not the same packets: browsers
+ * do not send the same twice.
+ */
+
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+
+/** The media address in an answer's SDP. */
+const CANDIDATE = /^(a=candidate:\S+ 1 udp \d+ )(\S+) (\d+)( typ host.*)$/gim;
+
+/**
+ * Puts a relay into each answer that the page gets from `POST /offer`. `loss`: the share that is lost each way; `delayMs`: how late each is.
+ * Gives `{passed, lost, cut(), mend(), until(condition), close()}`; while it is cut all is lost.
+ */
+export async function relayed(page, { loss = 0, delayMs = 0, seed = 1 } = {}) {
+  const relay = { passed: 0, lost: 0 };
+  const [outer, inner] = [createSocket('udp4'), createSocket('udp4')];
+  const random = generator(seed);
+  const waiting = new Set();
+  let [browser, gateway, isCut, isClosed] = [null, null, false, false];
+  for (const socket of [outer, inner]) {
+    socket.bind(0, '127.0.0.1');
+    await once(socket, 'listening');
+  }
+  const pass = (socket, datagram, to) => {
+    const isLost = isCut || random() < loss;
+    relay[isLost ? 'lost' : 'passed'] += 1;
+    if (!isLost) setTimeout(() => !isClosed && socket.send(datagram, to.port, to.address), delayMs);
+    for (const check of waiting) check();
+  };
+  outer.on('message', (datagram, from) => {
+    browser = from;
+    if (gateway) pass(inner, datagram, gateway);
+  });
+  inner.on('message', (datagram) => browser && pass(outer, datagram, browser));
+  await page.route('**/offer', async (route) => {
+    const response = await route.fetch();
+    const answer = await response.json();
+    const sdp = answer.sdp.replace(CANDIDATE, (_, before, address, port, after) => {
+      gateway = { address, port: Number(port) };
+      return `${before}127.0.0.1 ${outer.address().port}${after}`;
+    });
+    await route.fulfill({ response, json: { ...answer, sdp } });
+  });
+  return Object.assign(relay, {
+    cut: () => (isCut = true),
+    mend: () => (isCut = false),
+    /** Resolves with the first datagram after which this holds. */
+    until: (condition) =>
+      new Promise((resolve) => {
+        const check = () => condition() && waiting.delete(check) && resolve();
+        waiting.add(check);
+      }),
+    close: () => {
+      isClosed = true;
+      outer.close();
+      inner.close();
+    },
+  });
+}
+
+/** Numbers of 0..1 by chance (mulberry32). */
+function generator(seed) {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
