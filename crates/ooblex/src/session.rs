@@ -1,152 +1,33 @@
 //! One WebRTC connection: between the packets of the media socket and the thread of its track.
 //!
 //! Owns the endpoint of the WebRTC library and nothing of pixels. Driven by [`crate::transport`], which owns the socket and
-//! the clock.
+//! the clock. Here is what drives it and what its endpoint says; `incoming` is the media that comes, `outgoing` how frames leave, `network` what
+//! is learnt of the network, `twice` which packets are sent twice, `about` the words about sessions.
 
+mod about;
+mod incoming;
+mod network;
+mod outgoing;
 mod twice;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use ooblex_codec::Rotation;
-use ooblex_effects::Chain;
-use ooblex_pipeline::{EncodedFrame, MediaTime, TrackId, VideoCodec};
-use serde::{Serialize, Serializer};
+use ooblex_pipeline::EncodedFrame;
 use str0m::bwe::{Bitrate, BweKind};
 use str0m::channel::ChannelId;
-use str0m::format::Codec;
-use str0m::media::{Frequency, KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid, Pt, Rid};
+use str0m::media::{KeyframeRequestKind, MediaData, Mid, Pt, Rid};
 use str0m::net::{Receive, Transmit};
-use str0m::rtp::VideoOrientation;
-use str0m::stats::{MediaEgressStats, PeerStats};
 use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
 use tracing::{debug, info};
 
-use self::twice::{PayloadTypes, Twice};
-use crate::bandwidth::{Bandwidth, Finding};
+pub use self::about::{End, SessionId, SetUp};
+use self::twice::Twice;
+use crate::bandwidth::Bandwidth;
 use crate::control::{self, Goodbye};
 use crate::metrics::{Direction, LineCounts};
-use crate::reception::{Reception, Report, Resent};
+use crate::reception::{Reception, Resent};
 use crate::track::{TrackHandle, TrackInput, TrackOutput};
-
-/// Identity of a session: 16 hexadecimal digits that can not be guessed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(pub u64);
-
-impl SessionId {
-    /// A new one.
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-
-    /// Reads what [`fmt::Display`] writes.
-    pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
-    }
-
-    /// The track of the session.
-    pub fn track(self) -> TrackId {
-        TrackId(self.0)
-    }
-
-    /// Its lines to the workers: one for each effect of a chain, the first one the track itself.
-    pub fn lanes(self) -> impl Iterator<Item = TrackId> {
-        (0..Chain::MOST).map(move |lane| self.lane(lane))
-    }
-
-    /// Line number `lane`. As ids are random, no two sessions share one but by a chance of 2^-60.
-    pub fn lane(self, lane: usize) -> TrackId {
-        TrackId(self.0.wrapping_add((lane as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl Serialize for SessionId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Why a session is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum End {
-    /// The browser said goodbye.
-    ByPeer,
-    /// The browser was not heard of for too long.
-    Vanished,
-    /// No connection came about after the offer.
-    NeverConnected,
-    /// The API was asked to end it, or the gateway stops.
-    Requested,
-    /// The WebRTC library gave up on it.
-    Failed,
-}
-
-impl End {
-    /// All reasons.
-    pub const ALL: [End; 5] = [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Failed];
-
-    /// The label in metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            End::ByPeer => "by_peer",
-            End::Vanished => "vanished",
-            End::NeverConnected => "never_connected",
-            End::Requested => "requested",
-            End::Failed => "failed",
-        }
-    }
-}
-
-/// How far a session has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SetUp {
-    /// The offer was answered, and no packet of the browser came: they do not reach the media port.
-    Answered,
-    /// Packets of the browser came; it did not settle on a way: ours do not reach it.
-    Heard,
-    /// The browser has settled on a way; the keys were not agreed on.
-    Reached,
-    /// Media can flow.
-    Connected,
-}
-
-impl SetUp {
-    /// All steps, in their order.
-    pub const ALL: [SetUp; 4] = [SetUp::Answered, SetUp::Heard, SetUp::Reached, SetUp::Connected];
-
-    /// The label in metrics of a session that came so far and no further.
-    pub fn failure(self) -> Option<&'static str> {
-        match self {
-            SetUp::Answered => Some("no_packets"),
-            SetUp::Heard => Some("no_way_back"),
-            SetUp::Reached => Some("no_keys"),
-            SetUp::Connected => None,
-        }
-    }
-
-    /// What that means, and the mend.
-    pub fn explain(self) -> &'static str {
-        match self {
-            SetUp::Answered => {
-                "no packet of the browser has come to the media port: it is closed by a firewall, not published by the container, or media.advertise does not name an address by which browsers reach this machine"
-            }
-            SetUp::Heard => {
-                "packets of the browser come, and our answers do not reach it: look for a firewall that lets UDP in and not out, or an address in media.advertise that is another machine's"
-            }
-            SetUp::Reached => {
-                "the browser is reached, and no keys were agreed on (DTLS): the network may drop large UDP packets, see its MTU"
-            }
-            SetUp::Connected => "it was connected",
-        }
-    }
-}
 
 /// One WebRTC connection.
 pub struct Session {
@@ -348,55 +229,6 @@ impl Session {
         }
     }
 
-    fn hold(&mut self, frame: EncodedFrame, arrived: Instant) {
-        if self.video.is_none() {
-            return;
-        }
-        if self.held.len() == Self::MOST_HELD {
-            // The track leaves pictures out long before.
-            self.drop_held();
-        }
-        if self.has_dropped && !frame.keyframe {
-            // It builds on one that never left, which nobody could tell from its packets.
-            self.track.send(TrackInput::KeyframeWanted);
-            return;
-        }
-        self.has_dropped = false;
-        self.held.push_back((frame, arrived));
-    }
-
-    fn drop_held(&mut self) {
-        self.has_dropped |= !self.held.is_empty();
-        self.held.clear();
-    }
-
-    /// Gives the endpoint the next frame, if it has sent all that it has. Returns whether it did.
-    fn write_next(&mut self) -> Result<bool, End> {
-        if self.held.is_empty() || self.unsent_bytes() > 0 {
-            return Ok(false);
-        }
-        let Some((frame, arrived)) = self.held.pop_front() else { return Ok(false) };
-        self.write_frame(frame, arrived)?;
-        Ok(true)
-    }
-
-    /// Bytes of frames that the endpoint has not sent yet.
-    fn unsent_bytes(&mut self) -> usize {
-        let Some(video) = self.video else { return 0 };
-        let mut api = self.rtc.direct_api();
-        api.stream_tx_by_mid(video.mid, None).and_then(|stream| stream.queue_info()).map_or(0, |queue| queue.byte_size())
-    }
-
-    fn write_frame(&mut self, frame: EncodedFrame, arrived: Instant) -> Result<(), End> {
-        let Some((video, writer)) = self.video.and_then(|video| Some((video, self.rtc.writer(video.mid)?))) else { return Ok(()) };
-        self.resent.on_written(frame.data.len());
-        let time = str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ);
-        // The browser shows each frame as soon as it is decoded: a mirror that lags is worse than one that now and then jerks.
-        let asap = str0m::media::MediaTime::ZERO;
-        let writer = writer.playout_delay(asap, asap);
-        writer.write(video.pt, arrived, time, frame.data).map_err(|error| self.failed(&error))
-    }
-
     /// Lets the endpoint say all that it has to say. Returns when it wants to be called again.
     ///
     /// After each packet its pacer asks to be called a microsecond later. A timer would make that a millisecond, and a frame
@@ -428,54 +260,6 @@ impl Session {
         }
         // An endpoint that never has enough would hold up all others: they come first.
         Ok(now)
-    }
-
-    /// Tells the track what the network carries, and the library how far to look for more.
-    fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) {
-        let bps = estimate.as_u64();
-        let finding = self.bandwidth.as_mut().map_or(Finding::Changed(bps), |bandwidth| bandwidth.on_estimate(now, bps, rtt));
-        if let Some(bandwidth) = &self.bandwidth {
-            self.twice.on_estimate(bandwidth.told_bps(), bandwidth.is_ample());
-        }
-        let (bps, sought) = match finding {
-            Finding::Nothing => return,
-            Finding::Changed(bps) => (bps, Self::SOUGHT),
-            Finding::BrokenDown(bps) => {
-                debug!(session = %self.id, bps, "the network has broken down");
-                self.give_up_what_waits();
-                self.rtc.bwe().reset(Bitrate::bps(bps));
-                (bps, Self::SOUGHT_NOT)
-            }
-            Finding::SearchAnew(bps) => {
-                debug!(session = %self.id, bps, "looking for more");
-                self.rtc.bwe().reset(Bitrate::bps(bps));
-                (bps, Self::SOUGHT_FIRST)
-            }
-        };
-        let told_bps = u32::try_from(bps).unwrap_or(u32::MAX);
-        self.track.send(match finding {
-            Finding::BrokenDown(_) => TrackInput::BrokenDown(told_bps),
-            _ => TrackInput::Estimate(told_bps),
-        });
-        self.rtc.bwe().set_desired_bitrate(self.desired.min(Bitrate::bps(bps) * sought));
-    }
-
-    /// What was lost or waits would take the place of what is new: it is not sent (again).
-    fn give_up_what_waits(&mut self) {
-        self.drop_held();
-        self.twice.stop();
-        let Some(video) = self.video else { return };
-        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(video.mid, None) {
-            let (packets, age) = Self::RESENDABLE;
-            stream.set_rtx_cache(packets, age, Some(Self::MOST_RESENT));
-        }
-    }
-
-    /// The track leaves pictures out while much waits to be sent.
-    fn tell_backlog(&mut self) {
-        let held: usize = self.held.iter().map(|(frame, _)| frame.data.len()).sum();
-        let unsent = self.unsent_bytes();
-        self.track.set_backlog(held + unsent);
     }
 
     fn on_event(&mut self, now: Instant, event: Event) -> Result<(), End> {
@@ -548,116 +332,12 @@ impl Session {
         Ok(())
     }
 
-    /// The first video line that both sides send on is the track; others are left alone.
-    fn on_media_added(&mut self, added: MediaAdded) {
-        if added.kind != MediaKind::Video || self.video.is_some() {
-            return;
-        }
-        let Some(media) = self.rtc.media(added.mid) else { return };
-        let params = self.rtc.codec_config().params();
-        let preferred = media.remote_pts().iter().find_map(|pt| {
-            let params = params.iter().find(|params| params.pt() == *pt)?;
-            Some((*pt, params.resend(), video_codec(params.spec().codec)?))
-        });
-        if let Some((pt, resent, codec)) = preferred {
-            debug!(session = %self.id, %pt, codec = codec.label(), "video line");
-            self.video = Some(Video { mid: added.mid, pt, rid: None });
-            if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(added.mid, None) {
-                let (packets, age) = Self::RESENDABLE;
-                stream.set_rtx_cache(packets, age, Some(Self::MOST_RESENT));
-            }
-            self.twice.set_types(PayloadTypes { media: pt, resent });
-            self.track.send(TrackInput::Codec(codec));
-        }
-    }
-
-    fn on_peer_stats(&mut self, now: Instant, stats: &PeerStats) {
-        if let Some(estimate) = stats.bwe_tx.filter(|_| self.bandwidth.is_some()) {
-            self.on_estimate(now, estimate, stats.rtt);
-        }
-        let is_time = self.counts.0.is_none_or(|last| now.saturating_duration_since(last) >= Self::COUNTS_EVERY);
-        self.counts = (if is_time { Some(now) } else { self.counts.0 }, is_time);
-        if let Some(took) = stats.rtt.filter(|_| is_time) {
-            self.track.metrics().on_round_trip(took);
-        }
-    }
-
     fn is_video(&self, mid: Mid) -> bool {
         self.video.is_some_and(|video| video.mid == mid)
-    }
-
-    /// Tells the track how what was sent has fared.
-    fn on_reception(&mut self, stats: &MediaEgressStats) {
-        let report = stats.remote.as_ref().map(|remote| (*remote.maximum_sequence_number, remote.packets_lost as u32));
-        let lost = report.and_then(|(highest, lost)| self.reception.on_report(Report { highest, lost }));
-        let resent = self.resent.share(stats.bytes);
-        self.twice.on_loss(lost.unwrap_or(0.0).max(resent));
-        let copied = self.twice.share(stats.bytes);
-        if lost.is_some() || resent > 0.0 {
-            self.track.send(TrackInput::Loss { lost: lost.unwrap_or(0.0), resent, copied });
-        }
-    }
-
-    /// Notes what has passed on the video line since it was looked at before.
-    fn on_counts(&mut self, direction: Direction, now: LineCounts) {
-        let before = std::mem::replace(&mut self.counted[direction as usize], now);
-        self.track.metrics().on_line(direction, &before, &now);
-    }
-
-    fn is_camera(&mut self, data: &MediaData) -> bool {
-        let Some(video) = self.video.as_mut().filter(|video| video.mid == data.mid) else { return false };
-        *video.rid.get_or_insert(data.rid) == data.rid
-    }
-
-    fn on_video(&mut self, now: Instant, data: MediaData) {
-        let Some(codec) = video_codec(data.params.spec().codec) else { return };
-        let rotation = data.ext_vals.video_orientation.map(rotation);
-        let gap = std::mem::take(&mut self.gap) || !data.contiguous;
-        let frame = EncodedFrame {
-            codec,
-            keyframe: data.is_keyframe(),
-            capture: MediaTime(data.time.rebase(Frequency::NINETY_KHZ).numer()),
-            data: data.data.to_vec(),
-        };
-        if !self.track.send(TrackInput::Frame { frame, arrived: now, rotation, gap }) {
-            self.gap = true;
-        }
-    }
-
-    fn send_audio_back(&mut self) -> Result<(), End> {
-        let Some(data) = self.audio_back.pop_front() else { return Ok(()) };
-        let Some(writer) = self.rtc.writer(data.mid) else { return Ok(()) };
-        let mut writer = writer.start_of_talkspurt(data.audio_start_of_talk_spurt);
-        if let (Some(level), Some(voice)) = (data.ext_vals.audio_level, data.ext_vals.voice_activity) {
-            writer = writer.audio_level(level, voice);
-        }
-        match writer.write(data.pt, data.network_time, data.time, data.data) {
-            // A line that only sends, or a payload type that was not negotiated: there is nothing to send back on.
-            Err(RtcError::UnknownPt(_) | RtcError::NotSendingDirection(_) | RtcError::NoSenderSource) | Ok(()) => Ok(()),
-            Err(error) => Err(self.failed(&error)),
-        }
     }
 
     fn failed(&self, error: &RtcError) -> End {
         debug!(session = %self.id, %error, "the WebRTC endpoint gave up");
         End::Failed
-    }
-}
-
-fn video_codec(codec: Codec) -> Option<VideoCodec> {
-    match codec {
-        Codec::Vp8 => Some(VideoCodec::Vp8),
-        Codec::H264 => Some(VideoCodec::H264),
-        _ => None,
-    }
-}
-
-/// What has to be done to show a picture upright, from how it was turned on its way here.
-fn rotation(orientation: VideoOrientation) -> Rotation {
-    match orientation {
-        VideoOrientation::Deg0 => Rotation::None,
-        VideoOrientation::Deg270 => Rotation::By90,
-        VideoOrientation::Deg180 => Rotation::By180,
-        VideoOrientation::Deg90 => Rotation::By270,
     }
 }
