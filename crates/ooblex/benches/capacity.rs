@@ -23,6 +23,7 @@ mod shared;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use common::{Gateway, temporary_folder};
 use ooblex_pipeline::VideoCodec;
@@ -213,6 +214,8 @@ impl Bench {
             let alone = neighbours();
             let one = self.start_greedy(&gateway);
             gateway.wait("the greedy session", |gateway| gateway.metric("ooblex_sessions") == 1.0);
+            // Within some seconds it comes to what it may use.
+            std::thread::sleep(Duration::from_secs(5));
             let beside = neighbours();
             kill_process(Pid::from_child(&one), Signal::INT).expect("it runs");
             let output = one.wait_with_output().expect("it ends");
