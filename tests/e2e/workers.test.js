@@ -115,6 +115,8 @@ test('the demo page says in words that nobody serves its effect, and that somebo
     await hint('No worker serves .* now.*goes on by itself');
     running.push(await startWorker(['--broker', redis.url]));
     await hint('^$');
+    // A picture that is held has to be there first.
+    await page.evaluate(() => new Promise((resolve) => window.ooblex.session.on('stats', ({ placeholder, state }) => !placeholder && state === 'live' && resolve())));
     assert.equal(await page.locator('#status').getAttribute('data-state'), 'live');
     await running.pop().stop('SIGKILL');
     await hint('No worker serves .* now. The last picture is held');
