@@ -12,6 +12,9 @@ use crate::playout::{Entry, Fate, Playout, State};
 use crate::sampler::Sampler;
 use crate::{DropReason, FrameCounts, FrameSeq, Patience, Sampling};
 
+/// The broker gives a frame up this much earlier than its track, since it knows why: whether a worker had it or none.
+const VERDICT: Duration = Duration::from_millis(50);
+
 /// Counts the changes of effect or parameters. A frame belongs to the one in force when it was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
@@ -141,7 +144,7 @@ impl<F, A> Track<F, A> {
             _ if self.sampler.sample() => {
                 self.outstanding.retain(|_, o| now < o.admitted + self.patience.deadline);
                 self.outstanding.insert(seq, Outstanding { generation, admitted: now });
-                (State::Waiting, Admission::Analyse { deadline: now + self.patience.deadline })
+                (State::Waiting, Admission::Analyse { deadline: now + self.patience.deadline.saturating_sub(VERDICT) })
             }
             _ => (State::Without(DropReason::NotSampled), Admission::Leave),
         };
@@ -361,6 +364,15 @@ mod tests {
         assert_eq!(b.track.next_wakeup(), Some(b.at(1000)));
         assert_eq!(b.poll(1000), [(0, Err(DropReason::Expired))]);
         assert_eq!(b.track.next_wakeup(), None);
+    }
+
+    #[test]
+    fn why_a_frame_has_no_result_is_the_brokers_to_say() {
+        let mut b = Bench::new(Mode::Hold, Sampling::Auto);
+        let Admission::Analyse { deadline } = b.frame(0, 0) else { panic!("it is to be analysed") };
+        assert!(deadline < b.at(1000), "the broker's word comes before the track gives up");
+        b.track.on_lost(FrameSeq(0), DropReason::Lost);
+        assert_eq!(b.poll(960), [(0, Err(DropReason::Lost))]);
     }
 
     #[test]
