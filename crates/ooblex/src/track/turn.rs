@@ -20,8 +20,12 @@ use crate::cores::Urgency;
 use crate::figures::Stage;
 use crate::problem::{Problem, ProblemKind};
 
-/// Decoded frames that are taken on at a time; older ones are given up when the thread is behind.
+/// Decoded frames that are taken on at a time; older ones are given up when the thread is behind,
 const BACKLOG: usize = 2;
+/// and when it is not: one that waited for a lost packet comes together with all that came after it.
+const BUNCH: usize = 4;
+/// The thread is behind when a frame has waited for it longer than this.
+const BEHIND_AFTER: Duration = Duration::from_millis(10);
 /// A frame that has waited this long for a core is not even decoded: the track begins anew with a keyframe.
 const HOPELESS_AFTER: Duration = Duration::from_secs(1);
 /// The browser is asked for a keyframe at most this often.
@@ -65,10 +69,12 @@ impl Driver {
 
     /// Decodes what has arrived, and takes on the newest.
     fn begin(&mut self) {
+        let is_behind = self.arrived.front().is_some_and(|oldest| oldest.at.elapsed() > BEHIND_AFTER);
+        let most = if is_behind { BACKLOG } else { BUNCH };
         let mut decoded: VecDeque<Pending> = VecDeque::new();
         while let Some(frame) = self.arrived.pop_front() {
             decoded.extend(self.decode(frame));
-            if decoded.len() > BACKLOG {
+            if decoded.len() > most {
                 decoded.pop_front();
                 self.track.on_superseded();
             }
