@@ -40,6 +40,9 @@ const HOPEFUL_FOR: Duration = Duration::from_secs(60);
 const FORGETTING: f64 = 1.002;
 /// A change of less than this is not told.
 const TELLING: f64 = 0.02;
+/// A queue that was seen at so many looks in a row stands: it is not jitter. An estimate that grows nevertheless is not followed, since the
+/// library finds queues by their growth, and one that is full does not grow.
+const STANDING: u32 = 3;
 /// An estimate that goes down by less stays steady.
 const TREMOR: f64 = 0.05;
 
@@ -66,8 +69,8 @@ pub(crate) struct Bandwidth {
     recent: VecDeque<(Instant, u64)>,
     /// What the quickest packet took there and back.
     least_rtt: Option<Duration>,
-    /// The last one took much longer.
-    is_queued: bool,
+    /// At so many looks in a row, the last one took much longer.
+    queued_looks: u32,
     /// Since when it has not gone down.
     steady_since: Instant,
     broke_down: Option<Instant>,
@@ -87,7 +90,7 @@ impl Bandwidth {
             told_bps: 0,
             recent: VecDeque::new(),
             least_rtt: None,
-            is_queued: false,
+            queued_looks: 0,
             steady_since: now,
             broke_down: None,
             is_whole: true,
@@ -106,9 +109,14 @@ impl Bandwidth {
         self.told_bps
     }
 
+    /// Whether packets wait on their way all the time.
+    pub(crate) fn has_standing_queue(&self) -> bool {
+        self.queued_looks >= STANDING
+    }
+
     /// Whether about as much as would be of use is thought to fit through, and no packets wait on their way.
     pub(crate) fn is_ample(&self) -> bool {
-        !self.is_queued && self.told_bps as f64 >= self.desired_bps as f64 * SATISFIED
+        self.queued_looks == 0 && self.told_bps as f64 >= self.desired_bps as f64 * SATISFIED
     }
 
     /// The library's estimate, and what the last packet took there and back, a few times a second.
@@ -121,7 +129,7 @@ impl Bandwidth {
         while self.recent.pop_front_if(|(at, _)| since(*at) > RECENT).is_some() {}
         self.recent.push_back((now, bps));
         let is_queued = self.looks_queued(rtt);
-        self.is_queued = is_queued;
+        self.queued_looks = if is_queued { self.queued_looks + 1 } else { 0 };
         let is_settled = since(self.began) >= FIRST_SEARCH;
         let most_bps = self.recent.iter().map(|(_, bps)| *bps).max().unwrap_or(bps).min(self.desired_bps);
         let has_fallen = (bps as f64) < most_bps as f64 * BROKEN_DOWN;
@@ -143,6 +151,9 @@ impl Bandwidth {
             self.searched = Some(now);
             self.told_bps = bps;
             return Finding::SearchAnew(bps);
+        }
+        if is_settled && bps > self.told_bps && self.has_standing_queue() {
+            return Finding::Nothing;
         }
         if (bps.abs_diff(self.told_bps) as f64) < self.told_bps as f64 * TELLING {
             return Finding::Nothing;
@@ -206,6 +217,25 @@ mod tests {
     fn estimate_that_falls_while_packets_are_quick_is_no_breakdown() {
         let (mut bandwidth, mut now) = settled();
         assert_eq!(over(&mut bandwidth, &mut now, 300, 1_000_000, QUICK), [(100, Finding::Changed(1_000_000))]);
+    }
+
+    #[test]
+    fn estimate_that_grows_while_packets_queue_is_followed_only_when_they_do_no_more() {
+        let (mut bandwidth, mut now) = settled();
+        over(&mut bandwidth, &mut now, 1000, 1_000_000, SLOW);
+        assert!(bandwidth.has_standing_queue());
+        assert_eq!(over(&mut bandwidth, &mut now, 1000, 1_300_000, SLOW), []);
+        assert_eq!(over(&mut bandwidth, &mut now, 200, 900_000, SLOW), [(100, Finding::Changed(900_000))], "down it is");
+        assert_eq!(over(&mut bandwidth, &mut now, 100, 1_300_000, QUICK), [(100, Finding::Changed(1_300_000))]);
+    }
+
+    #[test]
+    fn jitter_is_no_standing_queue() {
+        let (mut bandwidth, mut now) = settled();
+        for rtt in [SLOW, SLOW, QUICK, SLOW, QUICK, SLOW, SLOW] {
+            over(&mut bandwidth, &mut now, 100, FULL, rtt);
+            assert!(!bandwidth.has_standing_queue());
+        }
     }
 
     #[test]

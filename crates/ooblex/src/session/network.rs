@@ -7,10 +7,10 @@ use str0m::stats::{MediaEgressStats, PeerStats};
 use tracing::debug;
 
 use super::Session;
-use crate::bandwidth::Finding;
+use crate::bandwidth::{Bandwidth, Finding};
 use crate::metrics::{Direction, LineCounts};
 use crate::reception::Report;
-use crate::track::TrackInput;
+use crate::track::{Fared, TrackInput};
 
 impl Session {
     /// Tells the track what the network carries, and the library how far to look for more.
@@ -62,7 +62,8 @@ impl Session {
         self.twice.on_loss(lost.unwrap_or(0.0).max(resent));
         let copied = self.twice.share(stats.bytes);
         if lost.is_some() || resent > 0.0 {
-            self.track.send(TrackInput::Loss { lost: lost.unwrap_or(0.0), resent, copied });
+            let queued = self.bandwidth.as_ref().is_some_and(Bandwidth::has_standing_queue);
+            self.track.send(TrackInput::Fared(Fared { lost: lost.unwrap_or(0.0), resent, copied, queued }));
         }
     }
 

@@ -176,7 +176,7 @@ impl Driver {
             }
             TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
             TrackInput::BrokenDown(bps) => self.egress.on_breakdown(Instant::now(), bps),
-            TrackInput::Loss { lost, resent, copied } => self.egress.on_loss(lost, resent, copied),
+            TrackInput::Fared(fared) => self.egress.on_fared(&fared),
             TrackInput::Resumed => {
                 self.ask_for_keyframe();
                 self.egress.on_resumed();

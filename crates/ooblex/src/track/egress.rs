@@ -9,7 +9,8 @@ use ooblex_codec::{Encoder, EncoderConfig, Scaler, Speed};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 use tracing::warn;
 
-use super::loss_control::LossControl;
+use super::Fared;
+use super::loss_control::{Beside, LossControl};
 use super::resolution::Resolution;
 use crate::config::{Video, Vp8Speed};
 
@@ -150,13 +151,18 @@ impl Egress {
         self.want_keyframe();
     }
 
-    /// The shares of what was sent during the last second that the browser has missed, and had asked for again. Some browsers count what
-    /// came at the second attempt as not lost, so what they ask for says more. `copied`: the share that was sent twice unasked.
-    pub(super) fn on_loss(&mut self, lost: f32, resent: f32, copied: f32) {
+    /// What was sent during the last second has fared like this.
+    pub(super) fn on_fared(&mut self, fared: &Fared) {
         let Some(config) = self.config() else { return };
         let sent_bps = config.bitrate_bps;
-        self.resent += RESENT_SMOOTHING * (resent + copied - self.resent);
-        self.loss.on_report(lost.max(resent), sent_bps, self.unlimited_bps(), self.estimate_bps.is_some());
+        self.resent += RESENT_SMOOTHING * (fared.resent + fared.copied - self.resent);
+        let beside = match self.estimate_bps {
+            None => Beside::Nothing,
+            Some(_) if fared.queued => Beside::Queue,
+            Some(_) => Beside::Estimate,
+        };
+        // Some count what came at the second attempt as not lost, so what they ask for says more.
+        self.loss.on_report(fared.lost.max(fared.resent), sent_bps, self.unlimited_bps(), beside);
         self.set_bitrate();
     }
 

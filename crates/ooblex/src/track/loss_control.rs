@@ -8,8 +8,12 @@
 const FEW: f32 = 0.02;
 /// Where there is no estimate, more than this are too many.
 const MANY: f32 = 0.10;
-/// Where there is one, it answers to losses itself; more than this it has overlooked.
+/// Where there is one, it answers to losses itself; more than this it has overlooked,
 const OVERLOOKED: f32 = 0.25;
+/// and more than this, when packets take long as well: a queue that is always full delays all of them alike, which it does not see.
+const OVERFLOWING: f32 = 0.08;
+/// Such a queue empties when so much of what came through is sent.
+const EMPTYING: f32 = 0.9;
 /// More than this are never taken for a property of the network.
 const INTOLERABLE: f32 = 0.5;
 /// A step down has not helped when about as much is lost as before: this part of it, at least and at most.
@@ -24,6 +28,17 @@ const BOLD: f32 = 1.3;
 const CREEPING: f32 = 0.03;
 /// Near is from so much of it on.
 const NEAR: f32 = 0.85;
+
+/// What there is beside losses to go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// Nothing.
+    Nothing,
+    /// An estimate of the bandwidth.
+    Estimate,
+    /// The same, and packets take much longer than the quickest did.
+    Queue,
+}
 
 /// What the losses allow.
 #[derive(Debug)]
@@ -52,8 +67,12 @@ impl LossControl {
 
     /// The share of packets that the receiver has missed, 0..=1, while `sent_bps` were sent of the `wanted_bps` that there would be without
     /// a limit.
-    pub(super) fn on_report(&mut self, loss: f32, sent_bps: u32, wanted_bps: u32, has_estimate: bool) {
-        let (many, growth) = if has_estimate { (OVERLOOKED, BOLD) } else { (MANY, CAREFUL) };
+    pub(super) fn on_report(&mut self, loss: f32, sent_bps: u32, wanted_bps: u32, beside: Beside) {
+        let (many, growth, left) = match beside {
+            Beside::Nothing => (MANY, CAREFUL, 1.0),
+            Beside::Estimate => (OVERLOOKED, BOLD, 1.0),
+            Beside::Queue => (OVERFLOWING, BOLD, EMPTYING),
+        };
         let loss = loss.clamp(0.0, 1.0);
         if std::mem::take(&mut self.is_fresh) {
             return;
@@ -64,12 +83,12 @@ impl LossControl {
                 self.inherent = 1.1 * loss;
             }
             if loss > self.inherent.min(INTOLERABLE) {
-                self.limit_bps = Some(((sent_bps as f32 * (1.0 - loss)) as u32).max(self.least_bps));
+                self.limit_bps = Some(((sent_bps as f32 * (1.0 - loss) * left) as u32).max(self.least_bps));
                 self.cut_at = Some(loss);
                 (self.ceiling_bps, self.clean) = (sent_bps, 0);
                 self.is_fresh = true;
             }
-        } else if loss < FEW {
+        } else if loss < FEW && beside != Beside::Queue {
             (self.cut_at, self.inherent) = (None, 0.0);
             let near = (self.ceiling_bps as f32 * NEAR) as u32;
             let grown = self.limit_bps.map(|limit| match (limit as f32 * growth) as u32 {
@@ -106,63 +125,71 @@ mod tests {
     const ANY: f32 = 0.9;
 
     /// What is sent after reports of these losses.
-    fn after(control: &mut LossControl, losses: &[f32], has_estimate: bool) -> u32 {
+    fn after(control: &mut LossControl, losses: &[f32], beside: Beside) -> u32 {
         for loss in losses {
             let sent = control.limit_bps().unwrap_or(START);
-            control.on_report(*loss, sent, START, has_estimate);
+            control.on_report(*loss, sent, START, beside);
         }
         control.limit_bps().unwrap_or(START)
     }
 
     #[test]
     fn a_few_losses_change_nothing() {
-        assert_eq!(after(&mut LossControl::new(MIN), &[0.0, 0.01, 0.05, 0.09, 0.0], false), START);
-        assert_eq!(after(&mut LossControl::new(MIN), &[0.0, 0.2, 0.1, 0.2], true), START, "the estimate sees to that");
+        assert_eq!(after(&mut LossControl::new(MIN), &[0.0, 0.01, 0.05, 0.09, 0.0], Beside::Nothing), START);
+        assert_eq!(after(&mut LossControl::new(MIN), &[0.0, 0.2, 0.1, 0.2], Beside::Estimate), START, "the estimate sees to that");
     }
 
     #[test]
     fn many_losses_leave_what_has_come_through() {
-        assert_eq!(after(&mut LossControl::new(MIN), &[0.2], false), 2_000_000);
-        assert_eq!(after(&mut LossControl::new(MIN), &[0.2, ANY, 0.12], false), 1_760_000, "and then less, as long as it helps");
+        assert_eq!(after(&mut LossControl::new(MIN), &[0.2], Beside::Nothing), 2_000_000);
+        assert_eq!(after(&mut LossControl::new(MIN), &[0.2, ANY, 0.12], Beside::Nothing), 1_760_000, "and then less, as long as it helps");
     }
 
     #[test]
     fn between_few_and_many_it_stays_where_it_is() {
         let mut control = LossControl::new(MIN);
-        let low = after(&mut control, &[0.5, ANY], false);
-        assert_eq!(after(&mut control, &[0.03, 0.09, 0.05], false), low);
+        let low = after(&mut control, &[0.5, ANY], Beside::Nothing);
+        assert_eq!(after(&mut control, &[0.03, 0.09, 0.05], Beside::Nothing), low);
     }
 
     #[test]
     fn it_comes_back_step_by_step_and_then_all_is_free() {
         let mut control = LossControl::new(MIN);
-        assert_eq!(after(&mut control, &[0.5, ANY], false), 1_250_000);
-        assert_eq!(after(&mut control, &[0.0], false), 1_437_500);
-        assert_eq!(after(&mut control, &[0.0; 3], false), 2_125_000, "most of the way in seconds");
-        assert!((2_180_000..2_260_000).contains(&after(&mut control, &[0.0], false)), "the rest with care");
-        after(&mut control, &[0.0; 5], false);
+        assert_eq!(after(&mut control, &[0.5, ANY], Beside::Nothing), 1_250_000);
+        assert_eq!(after(&mut control, &[0.0], Beside::Nothing), 1_437_500);
+        assert_eq!(after(&mut control, &[0.0; 3], Beside::Nothing), 2_125_000, "most of the way in seconds");
+        assert!((2_180_000..2_260_000).contains(&after(&mut control, &[0.0], Beside::Nothing)), "the rest with care");
+        after(&mut control, &[0.0; 5], Beside::Nothing);
         assert_eq!(control.limit_bps(), None);
     }
 
     #[test]
     fn losses_that_sending_less_does_not_lessen_are_lived_with() {
         let mut control = LossControl::new(MIN);
-        let cut = after(&mut control, &[0.2, ANY], false);
-        assert_eq!(after(&mut control, &[0.2, 0.19, 0.21, 0.2, 0.2], false), cut, "one step was enough to know");
-        assert!(after(&mut control, &[0.4], false) < cut, "but not with more");
+        let cut = after(&mut control, &[0.2, ANY], Beside::Nothing);
+        assert_eq!(after(&mut control, &[0.2, 0.19, 0.21, 0.2, 0.2], Beside::Nothing), cut, "one step was enough to know");
+        assert!(after(&mut control, &[0.4], Beside::Nothing) < cut, "but not with more");
+    }
+
+    #[test]
+    fn fewer_losses_are_too_many_where_packets_queue_and_it_stays_low_until_they_do_not() {
+        let mut control = LossControl::new(MIN);
+        assert_eq!(after(&mut control, &[0.2], Beside::Queue), 1_800_000);
+        assert_eq!(after(&mut control, &[ANY, 0.0, 0.0], Beside::Queue), 1_800_000);
+        assert!(after(&mut control, &[0.0], Beside::Estimate) > 1_800_000);
     }
 
     #[test]
     fn a_link_that_takes_a_twentieth_is_found_with_one_report_and_the_least_is_kept() {
         let mut control = LossControl::new(MIN);
-        assert_eq!(after(&mut control, &[0.95, ANY], true), 125_000);
-        assert_eq!(after(&mut control, &[0.6], true), MIN);
+        assert_eq!(after(&mut control, &[0.95, ANY], Beside::Estimate), 125_000);
+        assert_eq!(after(&mut control, &[0.6], Beside::Estimate), MIN);
     }
 
     #[test]
     fn reports_that_make_no_sense_do_no_harm() {
         let mut control = LossControl::new(MIN);
-        assert_eq!(after(&mut control, &[f32::NAN, -1.0, f32::NAN], false), START);
-        assert_eq!(after(&mut control, &[7.0, f32::INFINITY], false), MIN);
+        assert_eq!(after(&mut control, &[f32::NAN, -1.0, f32::NAN], Beside::Nothing), START);
+        assert_eq!(after(&mut control, &[7.0, f32::INFINITY], Beside::Nothing), MIN);
     }
 }

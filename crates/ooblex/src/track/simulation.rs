@@ -292,7 +292,7 @@ impl Simulation {
                 TrackInput::Resumed => self.egress.on_resumed(),
                 TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
                 TrackInput::BrokenDown(bps) => self.egress.on_breakdown(now, bps),
-                TrackInput::Loss { lost, resent, copied } => self.egress.on_loss(lost, resent, copied),
+                TrackInput::Fared(fared) => self.egress.on_fared(&fared),
                 _ => {}
             }
         }
@@ -379,6 +379,14 @@ fn network_that_narrows_costs_a_second_and_is_used_again_soon_after_it_widens() 
             assert!(seen.keyframes.len() <= 8, "{:?}", seen.keyframes);
         }
     }
+}
+
+#[test]
+fn network_that_stays_narrow_shows_an_even_picture() {
+    let runs = seen("stays narrow", &Plan { codec: VideoCodec::H264, seconds: 40, ..Plan::new() }.narrow(500, 5..40));
+    assert!(freeze(&runs, 10..40) < 800 * MS, "{:?}", freeze(&runs, 10..40));
+    let fps = runs.iter().map(|seen| seen.fps(10..40)).fold(f64::INFINITY, f64::min);
+    assert!(fps > 28.0, "{fps}");
 }
 
 #[test]
