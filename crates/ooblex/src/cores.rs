@@ -2,7 +2,8 @@
 //!
 //! Each track has a thread, and left to the system all that have something to do share the cores in slices: with thirty of them every step
 //! of every frame takes as long as the thirty together, caches are never warm, and models starve. In turn, each step runs through, and what
-//! waits is what can still be given up. Workers are not counted: they stand back by their priority.
+//! waits is what can still be given up. Workers are not counted, nor is who uses more than its share ([`crate::shares`]): they stand back by
+//! their priority, and nobody waits for them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,6 +72,15 @@ pub struct Core<'c> {
     cores: &'c Cores,
     /// It came early, because [`Place::hurry`] was called: it is meant for what is near its end.
     pub hurried: bool,
+}
+
+/// The calling thread, and threads that it starts, stand back behind all others by this much (`nice`), for good: what was given up can not
+/// be taken back without privileges. Nothing happens where a policy forbids it, or where priorities are not a thread's own but its
+/// process's; that costs nothing but speed.
+pub fn stand_back(by: i32) {
+    if cfg!(target_os = "linux") {
+        _ = rustix::process::nice(by);
+    }
 }
 
 impl Place {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::cores::stand_back;
 use crate::metrics::About;
 use ooblex_broker::{Broker, TakenJob};
 use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime};
@@ -105,9 +106,8 @@ impl Workshop {
             let (workshop, broker, ready) = (self.clone(), broker.clone(), ready.clone());
             let hand = self.ledger.hire();
             let run = move || {
-                // On Linux this is the thread's own, and that of threads that its models start. It fails only where a policy
-                // forbids it, and costs nothing but speed then.
-                _ = rustix::process::nice(NICE);
+                // Threads that its models start do so, too.
+                stand_back(NICE);
                 let effects = workshop.effects();
                 match workshop.load(&effects) {
                     Ok(models) => {

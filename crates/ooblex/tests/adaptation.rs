@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{Gateway, PLENTY, Player, RedisServer, SMALL, Worker, delayed, play_together};
+use common::{Gateway, PLENTY, Player, RedisServer, SMALL, Worker, delayed, play_all_until_processed, play_together};
 use ooblex::client::Wish;
 use ooblex_pipeline::VideoCodec;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::json;
 
 /// The last word of the gateway on a session: what the encoder does, and the pixels of the model's input.
@@ -70,6 +71,40 @@ fn a_session_may_use_all_cores_until_another_comes() {
     let [mut first, second] = players;
     drop(second);
     first.play_until_told(PLENTY, "no limit again", |player| allowed(player).is_some_and(|allowed| allowed.is_null()));
+}
+
+/// A gateway that has one core for all it does, on any machine.
+fn gateway_on_one_core() -> Gateway {
+    let all = sched_getaffinity(None).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+    // A process begins with what the thread has that starts it.
+    sched_setaffinity(None, &one).unwrap();
+    let gateway = Gateway::start("[diagnostics]\neffects = true\n", &["--workers", "1"]);
+    sched_setaffinity(None, &all).unwrap();
+    gateway
+}
+
+#[test]
+fn a_session_that_wants_more_than_its_share_stands_back_until_it_does_not() {
+    let gateway = gateway_on_one_core();
+    let stands_back = || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", gateway.id())).unwrap();
+        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("aside-")).count() == 1
+    };
+    let slowest = Wish {
+        effect: Some("style_transfer".into()),
+        params: json!({"resolution": "360p", "blend": {"comic_ink": 1, "pink_pencil": 1}}),
+        ..Wish::default()
+    };
+    let mut players = [Player::new(&gateway, &slowest), delayed(&gateway, 0)];
+    play_together(&mut players, (640, 480), PLENTY, "the first to stand back", |_| stands_back());
+    let change = json!({"type": "set_effect", "effect": "delay", "params": {"ms": 0}, "id": 1});
+    players[0].client.say(&change).unwrap();
+    play_together(&mut players, SMALL, PLENTY, "the first to come forward", |_| !stands_back());
+    play_all_until_processed(&mut players, 30, PLENTY);
+    players[1].assert_sound();
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +44,7 @@ pub(super) struct Pending {
     pub(super) picture: I420,
     pub(super) capture: MediaTime,
     pub(super) arrived: Instant,
-    pub(super) settings: Rc<Settings>,
+    pub(super) settings: Arc<Settings>,
 }
 
 /// An analysis with what it took.
@@ -64,7 +63,7 @@ pub(super) struct Driver {
     events: Events,
     pub(super) track: Track<Pending, Analysed>,
     next_seq: FrameSeq,
-    pub(super) settings: Rc<Settings>,
+    pub(super) settings: Arc<Settings>,
     pub(super) painters: HashMap<EffectName, ChainPainter>,
     /// The frames of a chain whose analyses are gathered.
     gather: Gather<Job>,
@@ -87,6 +86,8 @@ pub(super) struct Driver {
     pub(super) meter: Meter,
     /// Cores that it has used in the last second, and that it may use.
     pub(super) cores: (f64, f64),
+    /// It wants more than it may use.
+    pub(super) stands_back: bool,
     pub(super) arrived: VecDeque<Arrived>,
     pub(super) too_large: Option<(u32, u32)>,
     pub(super) report: Report,
@@ -100,7 +101,7 @@ pub(super) struct Driver {
 
 struct Shown {
     picture: I420,
-    settings: Rc<Settings>,
+    settings: Arc<Settings>,
     /// Not a processed picture, but one that is shown for want of any.
     stand_in: bool,
 }
@@ -125,7 +126,7 @@ impl Driver {
             events,
             track,
             next_seq: FrameSeq(0),
-            settings: Rc::new(settings),
+            settings: Arc::new(settings),
             painters: HashMap::new(),
             gather: Gather::new(),
             acks: VecDeque::new(),
@@ -142,6 +143,7 @@ impl Driver {
             pace: Pace::new(),
             meter: Meter::start(),
             cores: (0.0, f64::INFINITY),
+            stands_back: false,
             arrived: VecDeque::new(),
             too_large: None,
             report,
@@ -206,7 +208,7 @@ impl Driver {
     fn change(&mut self, settings: Settings, id: Value) {
         debug!(session = %self.id, effect = %settings.effect.name(), params = %settings.parameters.to_json(), "change");
         let generation = self.track.change(settings.mode);
-        self.settings = Rc::new(settings);
+        self.settings = Arc::new(settings);
         self.review_service();
         if id == Value::Null {
             return;
@@ -353,7 +355,7 @@ impl Driver {
         frame: Pending,
         analysed: Option<&Analysed>,
         reused: bool,
-    ) -> Result<(MediaTime, Rc<Settings>), DropReason> {
+    ) -> Result<(MediaTime, Arc<Settings>), DropReason> {
         let Pending { mut picture, capture, arrived, settings } = frame;
         if self.egress.is_congested(Instant::now()) {
             return Err(DropReason::Congested);
@@ -445,7 +447,7 @@ impl Driver {
         let capture = self.egress.last_sent().or(newest.map(|pending| pending.capture)).unwrap_or(MediaTime(0));
         let newest = newest.map(|pending| pending.picture.clone()).filter(|_| self.shown.is_none());
         let (picture, stand_in) = match self.shown.take() {
-            Some(shown) if Rc::ptr_eq(&shown.settings, &settings) => (shown.picture, shown.stand_in),
+            Some(shown) if Arc::ptr_eq(&shown.settings, &settings) => (shown.picture, shown.stand_in),
             Some(shown) => (self.made_safe(shown.picture, &settings), true),
             None => match newest {
                 Some(picture) => (self.made_safe(picture, &settings), true),

@@ -13,6 +13,7 @@ use super::driver::Driver;
 use super::service;
 use crate::events::Kind;
 use crate::figures::round;
+use crate::shares::is_greedy;
 
 /// Share of the workers' time in use above which the encoder stays hurried.
 const ROOM_WANTED: f64 = 0.8;
@@ -67,6 +68,7 @@ impl Driver {
         let allowed = self.context.shares.report(self.id(), used);
         self.pace.on_share(used, allowed);
         self.cores = (used, allowed);
+        self.stands_back = is_greedy(used, allowed, self.stands_back);
     }
 
     fn tell_metrics(&mut self, now: Instant, rate: f64) {

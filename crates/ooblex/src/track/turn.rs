@@ -16,9 +16,10 @@ use tracing::{debug, warn};
 use super::driver::{Driver, Pending};
 use super::{INBOX, TrackInput, TrackOutput};
 use crate::control;
-use crate::cores::Urgency;
+use crate::cores::{Urgency, stand_back};
 use crate::figures::Stage;
 use crate::problem::{Problem, ProblemKind};
+use crate::shares::Meter;
 
 /// Decoded frames that are taken on at a time; older ones are given up when the thread is behind,
 const BACKLOG: usize = 2;
@@ -28,6 +29,8 @@ const BUNCH: usize = 4;
 const BEHIND_AFTER: Duration = Duration::from_millis(10);
 /// A frame that has waited this long for a core is not even decoded: the track begins anew with a keyframe.
 const HOPELESS_AFTER: Duration = Duration::from_secs(1);
+/// Who stands back does so behind workers, too.
+const NICE: i32 = 10;
 /// The browser is asked for a keyframe at most this often.
 const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 
@@ -41,9 +44,38 @@ pub(super) struct Arrived {
 }
 
 impl Driver {
+    /// Does all that the track does, until it has ended.
     pub(super) fn run(mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
-        let context = self.context.clone();
         while !ended.load(Ordering::Relaxed) {
+            if self.stands_back {
+                self.go_aside(inbox, ended);
+            } else {
+                self.take_turns(inbox, ended);
+            }
+        }
+        super::close_lanes(&self.context, self.id());
+        self.track.end();
+        self.flush_counts();
+    }
+
+    /// Goes on in a thread that stands back, since this one could not come forward again.
+    fn go_aside(&mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
+        let thread = std::thread::Builder::new().name(format!("aside-{:04x}", self.id().0 & 0xffff));
+        let aside = || {
+            stand_back(NICE);
+            self.take_turns(inbox, ended);
+        };
+        if let Err(error) = std::thread::scope(|scope| thread.spawn_scoped(scope, aside).map(drop)) {
+            debug!(session = %self.id(), %error, "no thread to stand back in");
+            self.stands_back = false;
+        }
+    }
+
+    /// Turn after turn, for as long as the track stands back, or does not.
+    fn take_turns(&mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
+        let (context, stands_back) = (self.context.clone(), self.stands_back);
+        self.meter = Meter::start();
+        while self.stands_back == stands_back && !ended.load(Ordering::Relaxed) {
             if self.arrived.is_empty()
                 && let Ok(input) = inbox.recv_deadline(self.next_wakeup())
             {
@@ -51,20 +83,17 @@ impl Driver {
             }
             // A frame that will not go on waits, and is decoded together with the next that will, unless a core is free.
             let missed = self.arrived.front().map(|frame| frame.at.max(self.pace.due().unwrap_or(frame.at)));
-            let core = context.cores.take(&self.place, missed.map_or(Urgency::Finish, Urgency::Begin));
+            let core = (!stands_back).then(|| context.cores.take(&self.place, missed.map_or(Urgency::Finish, Urgency::Begin)));
             inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
             self.release();
             // A turn that came early is for what is near its end; frames have theirs when it comes.
-            if missed.is_some() && !core.hurried {
+            if missed.is_some() && core.as_ref().is_none_or(|core| !core.hurried) {
                 self.pace.on_turn(Instant::now(), context.cores.waits());
                 self.begin();
                 self.release();
             }
             self.upkeep();
         }
-        super::close_lanes(&self.context, self.id());
-        self.track.end();
-        self.flush_counts();
     }
 
     /// Decodes what has arrived, and takes on the newest.
