@@ -21,11 +21,6 @@ const GENEROSITY: f64 = 1.1;
 /// Cores that are left to those that use less than that.
 const LEFT_FREE: f64 = 1.0;
 
-/// Who uses this part of what it may is held back by that: where all use alike and all cores are used, each has less,
-const HELD_BACK: f64 = 0.95;
-/// and who uses less than this wants no more.
-const NO_MORE: f64 = 0.7;
-
 /// The cores, and what each track uses of them.
 #[derive(Debug)]
 pub struct Shares {
@@ -55,11 +50,6 @@ impl Shares {
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, f64>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether who uses so many cores wants more than the so many that it may use. `before`: what was found the last time.
-pub fn is_greedy(used: f64, allowed: f64, before: bool) -> bool {
-    used > allowed * if before { NO_MORE } else { HELD_BACK }
 }
 
 fn allowed(cores: f64, used: impl Iterator<Item = f64> + Clone) -> f64 {
@@ -144,16 +134,6 @@ mod tests {
         assert!(used[3..].iter().sum::<f64>() <= 7.0, "{used:?}");
         assert!(used[3..].iter().all(|used| *used > 2.0), "{used:?}");
         assert_eq!(settled(16, &[0.2, 0.2, 0.2, 1.8]), [0.2, 0.2, 0.2, 1.8], "many cores are enough for all");
-    }
-
-    #[test]
-    fn who_is_held_back_is_greedy_until_it_wants_much_less() {
-        assert!(is_greedy(0.54, 0.55, false) && is_greedy(0.45, 0.55, true));
-        assert!(!is_greedy(0.45, 0.55, false) && !is_greedy(0.3, 0.55, true));
-        assert!(!is_greedy(1.9, f64::INFINITY, true), "who is alone is not");
-        let equal = 2.0 / 12.0;
-        let allowed = allowed(2.0, std::iter::repeat_n(equal, 12));
-        assert!(!is_greedy(equal, allowed, false), "nor are many who use all cores alike");
     }
 
     #[test]

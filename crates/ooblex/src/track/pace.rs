@@ -31,6 +31,8 @@ const FAST_UP: f64 = 7.0;
 /// What becomes of the most that a share is enough for in a second in which much more of the cores, or less, was used.
 const LEAST_FACTOR: f64 = 0.5;
 const MOST_FACTOR: f64 = 1.25;
+/// Its share holds a track back when it is enough for less than this part of its frames.
+const HELD_BACK: f64 = 0.8;
 /// Turns count for the time since the last one, but no more than this.
 const MOST_AT_ONCE: Duration = Duration::from_millis(100);
 /// A frame that comes earlier than the rate says by no more than this part of the interval is in time: cameras are not exact.
@@ -77,6 +79,12 @@ impl Pace {
         self.most = (self.most * factor).clamp(LEAST, MOST);
     }
 
+    /// Whether its share of the cores is what holds the track back, and not that turns come late: of so many frames a second that its
+    /// camera sends. `before`: whether it was.
+    pub(super) fn is_held_to_share(&self, camera: f64, before: bool) -> bool {
+        self.most < self.rate.min(camera) * if before { 1.0 } else { HELD_BACK }
+    }
+
     /// From when on a frame goes on; `None`: the first one does.
     pub(super) fn due(&self) -> Option<Instant> {
         let slack = self.interval().mul_f64(SLACK);
@@ -120,6 +128,23 @@ mod tests {
             pace.takes(start + FRAME * *at)
         };
         (0..frames).filter(goes_on).collect()
+    }
+
+    #[test]
+    fn who_needs_much_more_than_its_share_is_held_to_it_until_it_is_enough() {
+        let mut pace = Pace::new();
+        (0..8).for_each(|_| pace.on_share(0.6, 0.55));
+        assert!(pace.is_held_to_share(60.0, false) && !pace.is_held_to_share(30.0, false));
+        (0..4).for_each(|_| pace.on_share(0.4, 0.55));
+        assert!(!pace.is_held_to_share(60.0, true));
+    }
+
+    #[test]
+    fn who_has_no_turns_is_not_held_to_its_share() {
+        let (mut pace, start) = (Pace::new(), Instant::now());
+        taken(&mut pace, start, 90, Duration::from_millis(30));
+        (0..4).for_each(|_| pace.on_share(0.2, 0.18));
+        assert!(!pace.is_held_to_share(30.0, false));
     }
 
     #[test]

@@ -13,7 +13,6 @@ use super::driver::Driver;
 use super::service;
 use crate::events::Kind;
 use crate::figures::round;
-use crate::shares::is_greedy;
 
 /// Share of the workers' time in use above which the encoder stays hurried.
 const ROOM_WANTED: f64 = 0.8;
@@ -45,10 +44,10 @@ impl Driver {
     pub(super) fn report(&mut self, now: Instant) {
         self.review_service();
         let elapsed = now.duration_since(self.report.at);
-        self.keep_to_share(elapsed);
-        let elapsed = elapsed.as_secs_f64();
         let counts = *self.track.counts();
         let before = self.report.counts;
+        self.keep_to_share(elapsed, &counts);
+        let elapsed = elapsed.as_secs_f64();
         let capacity = self.context.broker.capacity();
         let available = elapsed * capacity.workers.max(1) as f64;
         let utilisation = (capacity.busy.saturating_sub(self.report.busy).as_secs_f64() / available).min(1.0);
@@ -63,12 +62,13 @@ impl Driver {
     }
 
     /// Says what was used of the machine's cores, and uses no more than is allowed.
-    fn keep_to_share(&mut self, elapsed: Duration) {
+    fn keep_to_share(&mut self, elapsed: Duration, counts: &FrameCounts) {
         let used = self.meter.take(elapsed);
         let allowed = self.context.shares.report(self.id(), used);
         self.pace.on_share(used, allowed);
         self.cores = (used, allowed);
-        self.stands_back = is_greedy(used, allowed, self.stands_back);
+        let camera = (counts.admitted - self.report.counts.admitted) as f64 / elapsed.as_secs_f64().max(1e-3);
+        self.stands_back = self.pace.is_held_to_share(camera, self.stands_back);
     }
 
     fn tell_metrics(&mut self, now: Instant, rate: f64) {
