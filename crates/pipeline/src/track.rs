@@ -12,8 +12,8 @@ use crate::playout::{Entry, Fate, Playout, State};
 use crate::sampler::Sampler;
 use crate::{DropReason, FrameCounts, FrameSeq, Patience, Sampling};
 
-/// The broker gives a frame up this much earlier than its track, since it knows why: whether a worker had it or none.
-const VERDICT: Duration = Duration::from_millis(50);
+/// The broker gives a frame up earlier than its track by this part of the deadline, since it knows why: whether a worker had it or none.
+const VERDICT: u32 = 20;
 
 /// Counts the changes of effect or parameters. A frame belongs to the one in force when it was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -144,7 +144,7 @@ impl<F, A> Track<F, A> {
             _ if self.sampler.sample() => {
                 self.outstanding.retain(|_, o| now < o.admitted + self.patience.deadline);
                 self.outstanding.insert(seq, Outstanding { generation, admitted: now });
-                (State::Waiting, Admission::Analyse { deadline: now + self.patience.deadline.saturating_sub(VERDICT) })
+                (State::Waiting, Admission::Analyse { deadline: now + self.patience.deadline - self.patience.deadline / VERDICT })
             }
             _ => (State::Without(DropReason::NotSampled), Admission::Leave),
         };
@@ -369,10 +369,16 @@ mod tests {
     #[test]
     fn why_a_frame_has_no_result_is_the_brokers_to_say() {
         let mut b = Bench::new(Mode::Hold, Sampling::Auto);
-        let Admission::Analyse { deadline } = b.frame(0, 0) else { panic!("it is to be analysed") };
-        assert!(deadline < b.at(1000), "the broker's word comes before the track gives up");
+        assert_eq!(b.frame(0, 0), Admission::Analyse { deadline: b.at(950) }, "the broker's word comes before the track gives up");
         b.track.on_lost(FrameSeq(0), DropReason::Lost);
         assert_eq!(b.poll(960), [(0, Err(DropReason::Lost))]);
+    }
+
+    #[test]
+    fn a_frame_has_most_of_a_short_deadline_for_its_analysis() {
+        let patience = Patience { deadline: Duration::from_millis(20), ..Patience::default() };
+        let (mut track, now) = (Track::<u64, u64>::new(Mode::Hold, Sampling::Auto, patience), Instant::now());
+        assert_eq!(track.on_frame(now, FrameSeq(0), 0), Admission::Analyse { deadline: now + Duration::from_millis(19) });
     }
 
     #[test]
