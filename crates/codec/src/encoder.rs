@@ -173,6 +173,11 @@ impl Encoder {
         &self.config
     }
 
+    /// Pictures a second as they lately came, by their capture times; a pause counts as a fifth of a second.
+    pub fn frame_rate(&self) -> f32 {
+        self.cadence.frame_rate()
+    }
+
     fn start_stream(&self, width: u32, height: u32) -> Result<Stream, EncodeError> {
         let EncoderConfig { codec, bitrate_bps, speed, .. } = self.config;
         let backend = match codec {

@@ -33,6 +33,9 @@ const BREATH: Duration = Duration::from_millis(150);
 const BITS_PER_PIXEL: f64 = 0.25;
 /// The frame rate that bitrates are reckoned with.
 const NOMINAL_FPS: f64 = 30.0;
+/// Where frames are fewer, each may have so many times the bits, since more has moved. With all that are allowed it would take the encoder twice
+/// the time, and the network tens of milliseconds, just when frames are few because there is no time.
+const MOST_BITS_PER_FRAME: f64 = 1.5;
 
 /// The encoder of one track with what it goes by.
 pub(super) struct Egress {
@@ -46,6 +49,8 @@ pub(super) struct Egress {
     /// Of the picture that went out last.
     sent_size: (u32, u32),
     desired_bps: u32,
+    /// Bits a second that the network may be given.
+    allowed_bps: u32,
     estimate_bps: Option<u32>,
     loss: LossControl,
     /// The share of what is sent that was sent before, lately.
@@ -71,6 +76,7 @@ impl Egress {
             scaler: Scaler::new(),
             sent_size: (0, 0),
             desired_bps: 0,
+            allowed_bps: 0,
             estimate_bps: None,
             loss,
             resent: 0.0,
@@ -90,7 +96,7 @@ impl Egress {
             Ok(encoder) => self.encoder = Some(encoder),
             Err(error) => warn!(%error, "no encoder"),
         }
-        self.set_bitrate();
+        self.review_allowed();
     }
 
     /// Whether the encoder takes less time than the operator set, at the cost of a coarser picture. Returns whether that changed.
@@ -119,7 +125,7 @@ impl Egress {
         self.size = size;
         let useful = f64::from(size.0) * f64::from(size.1) * NOMINAL_FPS * BITS_PER_PIXEL;
         self.desired_bps = (useful as u32).clamp(self.video.min_bitrate_kbps * 1000, self.video.max_bitrate_kbps * 1000);
-        self.set_bitrate();
+        self.review_allowed();
         // Some more than is sent, so that the estimate leaves room for what goes beside the picture.
         Some(self.desired_bps + self.desired_bps / 5)
     }
@@ -130,7 +136,7 @@ impl Egress {
             self.loss.forget();
         }
         self.estimate_bps = Some(bps);
-        self.set_bitrate();
+        self.review_allowed();
     }
 
     /// The network carries only this much, all of a sudden, and what was handed on is given up: the next picture stands on its own, and
@@ -147,7 +153,7 @@ impl Egress {
     /// Nothing came through for a while, and now all does: what was lost says nothing of how much that is.
     pub(super) fn on_resumed(&mut self) {
         self.loss.forget();
-        self.set_bitrate();
+        self.review_allowed();
         self.want_keyframe();
     }
 
@@ -163,7 +169,7 @@ impl Egress {
         };
         // Some count what came at the second attempt as not lost, so what they ask for says more.
         self.loss.on_report(fared.lost.max(fared.resent), sent_bps, self.unlimited_bps(), beside);
-        self.set_bitrate();
+        self.review_allowed();
     }
 
     /// Whether so much waits to be sent that another picture would only grow old.
@@ -172,8 +178,7 @@ impl Egress {
             return true;
         }
         let backlog = self.backlog_bytes.load(Ordering::Relaxed);
-        let rate = self.config().map_or(0, |config| config.bitrate_bps);
-        backlog > SMALL_BACKLOG_BYTES.max((u64::from(rate) * u64::from(LONGEST_BACKLOG_MS) / 8000) as u32)
+        backlog > SMALL_BACKLOG_BYTES.max((u64::from(self.allowed_bps) * u64::from(LONGEST_BACKLOG_MS) / 8000) as u32)
     }
 
     /// The next picture is to be a keyframe, unless the last one was a moment ago.
@@ -187,7 +192,9 @@ impl Egress {
         let may_send_keyframe = self.last_keyframe.is_none_or(|(last, pause)| now.duration_since(last) >= pause);
         let size = (picture.width(), picture.height());
         let encoder = self.encoder.as_mut()?;
-        self.sent_size = self.resolution.choose(now, size, encoder.config().bitrate_bps);
+        let useful = useful_bps(self.desired_bps, encoder.frame_rate()).max(self.video.min_bitrate_kbps * 1000);
+        encoder.set_bitrate(self.allowed_bps.min(useful));
+        self.sent_size = self.resolution.choose(now, size, self.allowed_bps);
         let smaller = (self.sent_size != size).then(|| self.scaler.scale(picture, self.sent_size.0, self.sent_size.1));
         let picture = smaller.as_ref().unwrap_or(picture);
         let frame = match encoder.encode(picture, timestamp, self.keyframe_wanted && may_send_keyframe) {
@@ -199,7 +206,7 @@ impl Egress {
         };
         if frame.keyframe {
             self.keyframe_wanted = false;
-            let takes = Duration::from_secs_f64(frame.data.len() as f64 * 8.0 / f64::from(encoder.config().bitrate_bps));
+            let takes = Duration::from_secs_f64(frame.data.len() as f64 * 8.0 / f64::from(self.allowed_bps));
             self.last_keyframe = Some((now, (2 * takes).clamp(KEYFRAME_EVERY, KEYFRAME_AFTER_AT_MOST)));
         }
         self.last_sent = Some(timestamp);
@@ -245,11 +252,42 @@ impl Egress {
     }
 
     /// The same, and no more than losses allow.
-    fn set_bitrate(&mut self) {
+    fn review_allowed(&mut self) {
         let unlimited = self.unlimited_bps();
-        let target = self.loss.limit_bps().map_or(unlimited, |limit| limit.min(unlimited));
-        if let Some(encoder) = &mut self.encoder {
-            encoder.set_bitrate(target);
-        }
+        self.allowed_bps = self.loss.limit_bps().map_or(unlimited, |limit| limit.min(unlimited));
+    }
+}
+
+/// Of what would be of use at the nominal frame rate, as much as is at this one.
+fn useful_bps(desired_bps: u32, frame_rate: f32) -> u32 {
+    (f64::from(desired_bps) * (MOST_BITS_PER_FRAME * f64::from(frame_rate) / NOMINAL_FPS).min(1.0)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_frames_take_fewer_bits_and_keep_their_size() {
+        let mut egress = Egress::new(Video::default(), Arc::default());
+        egress.start(VideoCodec::H264);
+        egress.on_estimate(5_000_000);
+        assert!(egress.on_size((640, 480)).is_some());
+        let (start, picture) = (Instant::now(), I420::grey(640, 480, 90));
+        let mut ticks = 0;
+        let mut rate = |seconds: u64, fps: u64| {
+            for _ in 0..seconds * fps {
+                ticks += 90_000 / fps;
+                let frame = egress.encode(start + Duration::from_micros(ticks * 100 / 9), &picture, MediaTime(ticks));
+                assert!(frame.is_some() && egress.sent_size() == (640, 480));
+            }
+            egress.config().map(|config| config.bitrate_bps)
+        };
+        let whole = rate(2, 30);
+        assert_eq!(whole, Some(640 * 480 * 30 / 4), "as many bits as are of use");
+        let fewer = rate(20, 6);
+        assert!(fewer < whole.map(|bps| bps * 33 / 100) && fewer > whole.map(|bps| bps * 30 / 100), "{fewer:?}");
+        assert!(rate(3, 30) > whole.map(|bps| bps * 95 / 100), "all again");
+        assert_eq!(rate(10, 60), whole, "more frames are not worth more");
     }
 }
