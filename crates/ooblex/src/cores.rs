@@ -5,7 +5,7 @@
 //! waits is what can still be given up. Workers are not counted, nor is who uses more than its share ([`crate::shares`]): they stand back by
 //! their priority, and nobody waits for them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 pub enum Urgency {
     /// Something is near its end: paint, encode, send.
     Finish,
-    /// A frame is to be decoded that is missed from this time on; what is missed sooner goes first.
+    /// Frames are to be decoded, of which those go on that came at this time or later. What is due sooner goes first; as long as there is nothing
+    /// but older ones, all else does.
     Begin(Instant),
 }
 
@@ -28,7 +29,7 @@ struct State {
     free: usize,
     /// In the order in which they came. Few enough to be looked through: no more than there are sessions.
     waiting: Vec<Waiting>,
-    /// Of those that began something: since they asked, and since what they began was missed.
+    /// Of those that began something: since they asked, and since there was a frame that goes on.
     waited: MeanWait,
     late: MeanWait,
 }
@@ -45,7 +46,7 @@ struct Waiting {
 pub struct Waits {
     /// How long they are waited for.
     pub waited: Duration,
-    /// How long after what they are for is missed: nobody waits for a frame that is not due.
+    /// How long after there was a frame that goes on: nobody waits for others.
     pub late: Duration,
 }
 
@@ -60,10 +61,13 @@ pub struct MeanWait {
 const MEMORY: Duration = Duration::from_millis(50);
 
 /// One thread's place in the line for a core.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Place {
     granted: AtomicBool,
     hurried: AtomicBool,
+    began: Instant,
+    /// When the newest frame came, in nanoseconds since it began.
+    newest: AtomicU64,
 }
 
 /// One core, taken.
@@ -83,7 +87,23 @@ pub fn stand_back(by: i32) {
     }
 }
 
+impl Default for Place {
+    fn default() -> Self {
+        Self { granted: AtomicBool::new(false), hurried: AtomicBool::new(false), began: Instant::now(), newest: AtomicU64::new(0) }
+    }
+}
+
 impl Place {
+    /// A frame came.
+    pub fn on_frame(&self, at: Instant) {
+        let since = at.saturating_duration_since(self.began);
+        self.newest.store(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn newest(&self) -> Instant {
+        self.began + Duration::from_nanos(self.newest.load(Ordering::Relaxed))
+    }
+
     /// Something came up that is near its end: whatever its thread waits for, it goes first now.
     pub fn hurry(&self) {
         self.hurried.store(true, Ordering::Relaxed);
@@ -102,7 +122,7 @@ impl Cores {
         let mut state = self.lock();
         if state.free > 0 {
             state.free -= 1;
-            state.on_waited(urgency, asked, asked);
+            state.on_turn(urgency, asked, asked);
         } else {
             place.granted.store(false, Ordering::Relaxed);
             state.waiting.push(Waiting { urgency, thread: std::thread::current(), place: place.clone() });
@@ -110,9 +130,14 @@ impl Cores {
             while !place.granted.load(Ordering::Acquire) {
                 std::thread::park();
             }
-            self.lock().on_waited(urgency, asked, Instant::now());
+            self.lock().on_turn(urgency, asked, Instant::now());
         }
         Core { cores: self, hurried: place.hurried.swap(false, Ordering::Relaxed) }
+    }
+
+    /// A turn came so long after there was a frame that goes on, and a thread to look at it.
+    pub fn on_late(&self, now: Instant, late: Duration) {
+        self.lock().late.on_waited(now, late);
     }
 
     /// How turns have come lately to those that began something, on average.
@@ -128,17 +153,27 @@ impl Cores {
 }
 
 impl State {
-    fn on_waited(&mut self, urgency: Urgency, asked: Instant, got: Instant) {
-        if let Urgency::Begin(missed) = urgency {
+    fn on_turn(&mut self, urgency: Urgency, asked: Instant, got: Instant) {
+        if urgency != Urgency::Finish {
             self.waited.on_waited(got, got - asked);
-            self.late.on_waited(got, got.saturating_duration_since(asked.max(missed)));
         }
     }
 
     fn most_urgent(&mut self) -> Option<Waiting> {
-        let urgency = |waiting: &Waiting| if waiting.place.hurried.load(Ordering::Relaxed) { Urgency::Finish } else { waiting.urgency };
-        let first = self.waiting.iter().enumerate().min_by_key(|(at, waiting)| (urgency(waiting), *at)).map(|(at, _)| at)?;
+        let first = self.waiting.iter().enumerate().min_by_key(|(at, waiting)| (waiting.is_spare(), waiting.urgency(), *at));
+        let first = first.map(|(at, _)| at)?;
         Some(self.waiting.remove(first))
+    }
+}
+
+impl Waiting {
+    fn urgency(&self) -> Urgency {
+        if self.place.hurried.load(Ordering::Relaxed) { Urgency::Finish } else { self.urgency }
+    }
+
+    /// Nothing is there yet that goes on.
+    fn is_spare(&self) -> bool {
+        matches!(self.urgency(), Urgency::Begin(due) if self.place.newest() < due)
     }
 }
 
@@ -184,10 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn the_most_urgent_goes_first_and_among_equals_the_first_in_line() {
+    fn the_most_urgent_goes_first_and_among_equals_the_first_in_line_and_last_who_has_only_what_does_not_go_on() {
         let (cores, now) = (Cores::new(1), Instant::now());
-        let later = now + Duration::from_millis(1);
+        let [soon, later] = [1, 2].map(|hours| now + Duration::from_secs(3600 * hours));
         let wants = [
+            ("spare", Urgency::Begin(soon)),
             ("later", Urgency::Begin(later)),
             ("early", Urgency::Begin(now)),
             ("hurried", Urgency::Begin(later)),
@@ -200,6 +236,9 @@ mod tests {
             for (at, (name, urgency)) in wants.into_iter().enumerate() {
                 let (cores, done, place) = (&cores, done.clone(), Arc::new(Place::default()));
                 let its = place.clone();
+                if name != "spare" {
+                    place.on_frame(later);
+                }
                 scope.spawn(move || {
                     let _core = cores.take(&its, urgency);
                     done.send(name).expect("somebody listens");
@@ -212,7 +251,7 @@ mod tests {
             drop(first);
         });
         drop(done);
-        assert_eq!(order.iter().collect::<Vec<_>>(), ["hurried", "finish", "early", "early too", "later"]);
+        assert_eq!(order.iter().collect::<Vec<_>>(), ["hurried", "finish", "early", "early too", "later", "spare"]);
         assert_eq!(cores.lock().free, 1);
     }
 

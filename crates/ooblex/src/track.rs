@@ -132,6 +132,7 @@ pub struct TrackHandle {
     inbox: Sender<TrackInput>,
     ended: Arc<AtomicBool>,
     backlog_bytes: Arc<AtomicU32>,
+    place: Arc<Place>,
     metrics: Arc<Metrics>,
     /// Its live figures.
     pub figures: Arc<TrackFigures>,
@@ -142,6 +143,9 @@ pub struct TrackHandle {
 impl TrackHandle {
     /// Hands something to the track. `false` when the track is too busy to take it.
     pub fn send(&self, input: TrackInput) -> bool {
+        if let TrackInput::Frame { arrived, .. } = &input {
+            self.place.on_frame(*arrived);
+        }
         match self.inbox.try_send(input) {
             Ok(()) => true,
             Err(TrySendError::Full(input)) => {
@@ -199,9 +203,10 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     let (inbox, receiver) = bounded(INBOX);
     let figures = Arc::new(TrackFigures::new(context.metrics.clone()));
     let events = Events::new(context.metrics.clone());
+    let (place, metrics) = (Arc::new(Place::default()), context.metrics.clone());
     let handle =
-        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), metrics: context.metrics.clone(), figures, events };
-    let (sink, place) = (handle.inbox.clone(), Arc::new(Place::default()));
+        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), place: place.clone(), metrics, figures, events };
+    let sink = handle.inbox.clone();
     let hurried = place.clone();
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
     // it full is seen with the next report.

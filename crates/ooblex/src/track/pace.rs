@@ -12,7 +12,7 @@ use crate::cores::Waits;
 /// Frames a second that every track may have, and the most that a camera sends.
 const LEAST: f64 = 2.0;
 const MOST: f64 = 60.0;
-/// Turns come late when they come so long after they are missed, on average.
+/// Turns come late when they come so long after there was a frame that goes on, on average.
 const LATE: Duration = Duration::from_millis(10);
 /// And this is far too late.
 const VERY_LATE: Duration = Duration::from_millis(40);
@@ -85,24 +85,24 @@ impl Pace {
         self.most < self.rate.min(camera) * if before { 1.0 } else { HELD_BACK }
     }
 
-    /// From when on a frame goes on; `None`: the first one does.
+    /// Frames that come from then on go on; `None`: the first one does.
     pub(super) fn due(&self) -> Option<Instant> {
         let slack = self.interval().mul_f64(SLACK);
         self.due.map(|due| due.checked_sub(slack).unwrap_or(due))
     }
 
-    /// A frame was decoded. Whether it goes on.
-    pub(super) fn takes(&mut self, now: Instant) -> bool {
+    /// A frame was decoded that came at this time. Whether it goes on.
+    pub(super) fn takes(&mut self, came: Instant) -> bool {
         if self.rate.min(self.most) >= MOST {
             self.due = None;
             return true;
         }
         let (due, interval) = (self.due(), self.interval());
-        if due.is_some_and(|due| now < due) {
+        if due.is_some_and(|due| came < due) {
             return false;
         }
         // Evenly, but without making up for frames that did not come.
-        let due = self.due.map_or(now, |due| due.max(now.checked_sub(interval.mul_f64(SLACK)).unwrap_or(now)));
+        let due = self.due.map_or(came, |due| due.max(came.checked_sub(interval.mul_f64(SLACK)).unwrap_or(came)));
         self.due = Some(due + interval);
         true
     }
@@ -159,6 +159,14 @@ mod tests {
         // The way that they came has held them up: four at a time.
         let goes_on = |at: &u32| pace.takes(start + 4 * FRAME * (at / 4));
         assert_eq!((0..600u32).filter(goes_on).count(), 600);
+    }
+
+    #[test]
+    fn what_came_before_it_was_due_does_not_go_on_however_late_it_is_decoded() {
+        let (mut pace, start) = (Pace::new(), Instant::now());
+        taken(&mut pace, start, 300, Duration::from_millis(200));
+        let due = pace.due().expect("two frames a second");
+        assert!(!pace.takes(due - Duration::from_millis(1)) && pace.takes(due));
     }
 
     #[test]
@@ -284,13 +292,14 @@ mod tests {
             }
         }
 
-        /// Who is to have the next turn to decode, and since when its frame is missed.
+        /// Who is to have the next turn to decode, and from when on its frames go on. Who has none of those comes last.
         fn most_urgent(&self) -> Option<(Duration, usize)> {
-            let missed = |(at, track): (usize, &Camera)| {
-                let first = *track.arrived.first().filter(|_| !track.busy)?;
-                Some((first.max(track.pace.due().map_or(first, |due| due.saturating_duration_since(self.start))), at))
+            let due = |(at, track): (usize, &Camera)| {
+                let (first, last) = (*track.arrived.first().filter(|_| !track.busy)?, *track.arrived.last()?);
+                let due = track.pace.due().map_or(first, |due| due.saturating_duration_since(self.start));
+                Some((last < due, due, at))
             };
-            self.tracks.iter().enumerate().filter_map(missed).min()
+            self.tracks.iter().enumerate().filter_map(due).min().map(|(_, due, at)| (due, at))
         }
 
         fn hand_out(&mut self, now: Duration) {
@@ -298,14 +307,16 @@ mod tests {
                 if let Some((came, track)) = self.finish.pop_front() {
                     self.free -= 1;
                     self.plan(now + self.about(4.5), Event::Painted(came, track));
-                } else if let Some((missed, track)) = self.most_urgent() {
+                } else if let Some((due, track)) = self.most_urgent() {
                     self.free -= 1;
                     let at = self.start + now;
                     let Camera { pace, arrived, busy } = &mut self.tracks[track];
                     self.waited.on_waited(at, now - arrived[0]);
-                    self.late.on_waited(at, now.saturating_sub(missed));
+                    if let Some(came) = arrived.iter().find(|came| **came >= due) {
+                        self.late.on_waited(at, now - *came);
+                    }
                     pace.on_turn(at, Waits { waited: self.waited.mean(), late: self.late.mean() });
-                    let newest = arrived.last().copied().filter(|_| pace.takes(at));
+                    let newest = arrived.last().copied().filter(|came| pace.takes(self.start + *came));
                     let frames = std::mem::take(arrived).len();
                     *busy = true;
                     self.plan(now + self.about(0.9 * frames as f64), Event::Decoded(track, newest));

@@ -174,6 +174,7 @@ impl Simulation {
             inbox: sender,
             ended: Arc::default(),
             backlog_bytes: Arc::default(),
+            place: Arc::default(),
             metrics: metrics.clone(),
             figures: Arc::new(TrackFigures::new(metrics.clone())),
             events: Events::new(metrics),

@@ -82,18 +82,30 @@ impl Driver {
                 self.on_input(input);
             }
             // A frame that will not go on waits, and is decoded together with the next that will, unless a core is free.
-            let missed = self.arrived.front().map(|frame| frame.at.max(self.pace.due().unwrap_or(frame.at)));
-            let core = (!stands_back).then(|| context.cores.take(&self.place, missed.map_or(Urgency::Finish, Urgency::Begin)));
+            let due = self.arrived.front().map(|frame| self.pace.due().unwrap_or(frame.at));
+            let asked = Instant::now();
+            let core = (!stands_back).then(|| context.cores.take(&self.place, due.map_or(Urgency::Finish, Urgency::Begin)));
             inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
             self.release();
             // A turn that came early is for what is near its end; frames have theirs when it comes.
-            if missed.is_some() && core.as_ref().is_none_or(|core| !core.hurried) {
-                self.pace.on_turn(Instant::now(), context.cores.waits());
+            if let Some(due) = due.filter(|_| core.as_ref().is_none_or(|core| !core.hurried)) {
+                self.on_turn(due, asked);
                 self.begin();
                 self.release();
             }
             self.upkeep();
         }
+    }
+
+    /// A turn to decode has come that was asked for then, and of which frames go on that came at `due` or later.
+    fn on_turn(&mut self, due: Instant, asked: Instant) {
+        let now = Instant::now();
+        let goes_on = self.arrived.iter().find(|frame| frame.at >= due);
+        // Who stands back waits for nobody.
+        if let Some(frame) = goes_on.filter(|_| !self.stands_back) {
+            self.context.cores.on_late(now, now.saturating_duration_since(frame.at.max(asked)));
+        }
+        self.pace.on_turn(now, self.context.cores.waits());
     }
 
     /// Decodes what has arrived, and takes on the newest.
@@ -109,8 +121,7 @@ impl Driver {
             }
         }
         // Of those that go on there may be fewer: the newest.
-        let now = Instant::now();
-        let go_on = decoded.iter().filter(|_| self.pace.takes(now)).count();
+        let go_on = decoded.iter().filter(|frame| self.pace.takes(frame.arrived)).count();
         for _ in go_on..decoded.len() {
             decoded.pop_front();
             self.track.on_superseded();
