@@ -2,7 +2,7 @@
 //!
 //! Each track has a thread, and left to the system all that have something to do share the cores in slices: with thirty of them every step
 //! of every frame takes as long as the thirty together, caches are never warm, and models starve. In turn, each step runs through, and what
-//! waits is what can still be given up. Workers are not counted, nor is who uses more than its share ([`crate::shares`]): they stand back by
+//! waits is what can still be given up: a frame that has been begun can not, so what is near its end has a turn more. Workers are not counted, nor is who uses more than its share ([`crate::shares`]): they stand back by
 //! their priority, and nobody waits for them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +26,9 @@ pub struct Cores(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
+    /// Turns that can be taken; and how many of them to begin something.
     free: usize,
+    beginnings: usize,
     /// In the order in which they came. Few enough to be looked through: no more than there are sessions.
     waiting: Vec<Waiting>,
     /// Of those that began something: since they asked, and since there was a frame that goes on.
@@ -63,7 +65,9 @@ const MEMORY: Duration = Duration::from_millis(50);
 /// One thread's place in the line for a core.
 #[derive(Debug)]
 pub struct Place {
+    /// It has its turn; and that is one of those that are for beginning something.
     granted: AtomicBool,
+    begins: AtomicBool,
     hurried: AtomicBool,
     began: Instant,
     /// When the newest frame came, in nanoseconds since it began.
@@ -74,8 +78,10 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Core<'c> {
     cores: &'c Cores,
-    /// It came early, because [`Place::hurry`] was called: it is meant for what is near its end.
+    /// It came early, because [`Cores::hurry`] was called: it is meant for what is near its end.
     pub hurried: bool,
+    /// It is one of those that are for beginning something.
+    begins: bool,
 }
 
 /// The calling thread, and threads that it starts, stand back behind all others by this much (`nice`), for good: what was given up can not
@@ -89,7 +95,8 @@ pub fn stand_back(by: i32) {
 
 impl Default for Place {
     fn default() -> Self {
-        Self { granted: AtomicBool::new(false), hurried: AtomicBool::new(false), began: Instant::now(), newest: AtomicU64::new(0) }
+        let [granted, begins, hurried] = [false; 3].map(AtomicBool::new);
+        Self { granted, begins, hurried, began: Instant::now(), newest: AtomicU64::new(0) }
     }
 }
 
@@ -103,36 +110,39 @@ impl Place {
     fn newest(&self) -> Instant {
         self.began + Duration::from_nanos(self.newest.load(Ordering::Relaxed))
     }
-
-    /// Something came up that is near its end: whatever its thread waits for, it goes first now.
-    pub fn hurry(&self) {
-        self.hurried.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Cores {
-    /// `count` turns at a time, all free; at least one.
+    /// As many turns at a time to begin something as the machine has cores, and one more for what is near its end: while one is handed over,
+    /// another computes.
     pub fn new(count: usize) -> Self {
-        Self(Mutex::new(State { free: count.max(1), waiting: Vec::new(), waited: MeanWait::default(), late: MeanWait::default() }))
+        let beginnings = count.max(1);
+        let (waited, late) = (MeanWait::default(), MeanWait::default());
+        Self(Mutex::new(State { free: beginnings + 1, beginnings, waiting: Vec::new(), waited, late }))
     }
 
-    /// Waits until a core is free and nothing else is more urgent. A thread takes one at a time, and has a place of its own.
+    /// Waits until a turn is free and nothing else is more urgent. A thread takes one at a time, and has a place of its own.
     pub fn take(&self, place: &Arc<Place>, urgency: Urgency) -> Core<'_> {
         let asked = Instant::now();
+        place.granted.store(false, Ordering::Relaxed);
         let mut state = self.lock();
-        if state.free > 0 {
-            state.free -= 1;
-            state.on_turn(urgency, asked, asked);
-        } else {
-            place.granted.store(false, Ordering::Relaxed);
-            state.waiting.push(Waiting { urgency, thread: std::thread::current(), place: place.clone() });
-            drop(state);
-            while !place.granted.load(Ordering::Acquire) {
-                std::thread::park();
-            }
-            self.lock().on_turn(urgency, asked, Instant::now());
+        state.waiting.push(Waiting { urgency, thread: std::thread::current(), place: place.clone() });
+        state.hand_out();
+        drop(state);
+        while !place.granted.load(Ordering::Acquire) {
+            std::thread::park();
         }
-        Core { cores: self, hurried: place.hurried.swap(false, Ordering::Relaxed) }
+        if urgency != Urgency::Finish {
+            let now = Instant::now();
+            self.lock().waited.on_waited(now, now - asked);
+        }
+        Core { cores: self, begins: place.begins.load(Ordering::Relaxed), hurried: place.hurried.swap(false, Ordering::Relaxed) }
+    }
+
+    /// Something came up that is near its end: whatever the thread of this place waits for, it goes first now.
+    pub fn hurry(&self, place: &Place) {
+        place.hurried.store(true, Ordering::Relaxed);
+        self.lock().hand_out();
     }
 
     /// A turn came so long after there was a frame that goes on, and a thread to look at it.
@@ -153,16 +163,24 @@ impl Cores {
 }
 
 impl State {
-    fn on_turn(&mut self, urgency: Urgency, asked: Instant, got: Instant) {
-        if urgency != Urgency::Finish {
-            self.waited.on_waited(got, got - asked);
+    /// Gives the turns that are free to those who may have them, the most urgent first.
+    fn hand_out(&mut self) {
+        while let Some((at, begins)) = self.most_urgent() {
+            let Waiting { thread, place, .. } = self.waiting.remove(at);
+            self.free -= 1;
+            self.beginnings -= usize::from(begins);
+            place.begins.store(begins, Ordering::Relaxed);
+            place.granted.store(true, Ordering::Release);
+            thread.unpark();
         }
     }
 
-    fn most_urgent(&mut self) -> Option<Waiting> {
-        let first = self.waiting.iter().enumerate().min_by_key(|(at, waiting)| (waiting.is_spare(), waiting.urgency(), *at));
-        let first = first.map(|(at, _)| at)?;
-        Some(self.waiting.remove(first))
+    /// Who is to have a turn, if there is one for anybody that waits, and whether it is one of those that are for beginning something.
+    fn most_urgent(&self) -> Option<(usize, bool)> {
+        let ranks = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.is_spare(), waiting.urgency(), at));
+        let may_go = |urgency| self.free > 0 && (urgency == Urgency::Finish || self.beginnings > 0);
+        let (_, urgency, at) = ranks.filter(|(_, urgency, _)| may_go(*urgency)).min()?;
+        Some((at, urgency != Urgency::Finish))
     }
 }
 
@@ -194,14 +212,9 @@ impl MeanWait {
 impl Drop for Core<'_> {
     fn drop(&mut self) {
         let mut state = self.cores.lock();
-        match state.most_urgent() {
-            Some(next) => {
-                drop(state);
-                next.place.granted.store(true, Ordering::Release);
-                next.thread.unpark();
-            }
-            None => state.free += 1,
-        }
+        state.free += 1;
+        state.beginnings += usize::from(self.begins);
+        state.hand_out();
     }
 }
 
@@ -211,9 +224,15 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc::channel;
 
+    /// Turns that nobody has, and how many of them are for beginning something.
+    fn free(cores: &Cores) -> (usize, usize) {
+        let state = cores.lock();
+        (state.free, state.beginnings)
+    }
+
     /// Until so many wait.
     fn until_waiting(cores: &Cores, count: usize) {
-        while cores.lock().waiting.len() < count {
+        while cores.lock().waiting.len() != count {
             std::thread::yield_now();
         }
     }
@@ -232,7 +251,7 @@ mod tests {
         ];
         let (done, order) = channel();
         std::thread::scope(|scope| {
-            let first = cores.take(&Arc::default(), Urgency::Begin(now));
+            let (first, _other) = (cores.take(&Arc::default(), Urgency::Begin(now)), cores.take(&Arc::default(), Urgency::Finish));
             for (at, (name, urgency)) in wants.into_iter().enumerate() {
                 let (cores, done, place) = (&cores, done.clone(), Arc::new(Place::default()));
                 let its = place.clone();
@@ -245,42 +264,59 @@ mod tests {
                 });
                 until_waiting(cores, at + 1);
                 if name == "hurried" {
-                    place.hurry();
+                    cores.hurry(&place);
                 }
             }
-            drop(first);
+            drop((first, done));
+            until_waiting(&cores, 0);
         });
-        drop(done);
         assert_eq!(order.iter().collect::<Vec<_>>(), ["hurried", "finish", "early", "early too", "later", "spare"]);
-        assert_eq!(cores.lock().free, 1);
+        assert_eq!(free(&cores), (2, 1));
     }
 
     #[test]
     fn a_hurry_lasts_for_one_turn() {
         let (cores, place) = (Cores::new(1), Arc::new(Place::default()));
-        place.hurry();
+        cores.hurry(&place);
         assert!(cores.take(&place, Urgency::Finish).hurried);
         assert!(!cores.take(&place, Urgency::Finish).hurried);
     }
 
     #[test]
-    fn no_more_compute_at_a_time_than_there_are_cores() {
+    fn one_turn_is_for_what_is_near_its_end_also_if_that_comes_up_while_one_waits() {
+        let (cores, place, now) = (Cores::new(1), Arc::new(Place::default()), Instant::now());
+        let beginning = cores.take(&Arc::default(), Urgency::Begin(now));
+        drop(cores.take(&Arc::default(), Urgency::Finish));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| cores.take(&place, Urgency::Begin(now)).hurried);
+            until_waiting(&cores, 1);
+            cores.hurry(&place);
+            assert!(waits.join().expect("it does not panic"), "before the other has begun");
+        });
+        drop(beginning);
+        assert_eq!(free(&cores), (2, 1));
+    }
+
+    #[test]
+    fn no_more_begin_at_a_time_than_there_are_cores() {
         let (cores, computing, most) = (Cores::new(2), AtomicUsize::new(0), AtomicUsize::new(0));
+        let now = Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     let place = Arc::new(Place::default());
                     for _ in 0..200 {
-                        let _core = cores.take(&place, Urgency::Finish);
+                        let _core = cores.take(&place, Urgency::Begin(now));
                         most.fetch_max(computing.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::yield_now();
                         computing.fetch_sub(1, Ordering::SeqCst);
+                        drop(cores.take(&Arc::default(), Urgency::Finish));
                     }
                 });
             }
         });
-        assert!(most.into_inner() <= 2);
-        assert_eq!(cores.lock().free, 2);
+        assert_eq!(most.into_inner(), 2);
+        assert_eq!(free(&cores), (3, 2));
     }
 
     #[test]

@@ -77,8 +77,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         transport: transport.clone(),
         sessions,
         metrics,
-        // One more turn than there are cores: while one is handed over, another computes.
-        cores: Cores::new(1 + count),
+        cores: Arc::new(Cores::new(count)),
         shares: Shares::new(count),
         config,
     });

@@ -188,7 +188,7 @@ pub struct Context {
     /// For Prometheus.
     pub metrics: Arc<Metrics>,
     /// What tracks compute on.
-    pub cores: Cores,
+    pub cores: Arc<Cores>,
     /// How much of them each may use.
     pub shares: Shares,
     /// What the operator set.
@@ -207,14 +207,14 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     let handle =
         TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), place: place.clone(), metrics, figures, events };
     let sink = handle.inbox.clone();
-    let hurried = place.clone();
+    let (cores, hurried) = (context.cores.clone(), place.clone());
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
     // it full is seen with the next report.
     let told = move |notice| match notice {
         Notice::Completed(completion) => {
             let is_result = matches!(completion.outcome, Outcome::Analysed { .. });
             if sink.try_send(TrackInput::Completed { completion, at: Instant::now() }).is_ok() && is_result {
-                hurried.hurry();
+                cores.hurry(&hurried);
             }
         }
         Notice::ServiceChanged => _ = sink.try_send(TrackInput::ServiceChanged),
