@@ -33,8 +33,8 @@ const BREATH: Duration = Duration::from_millis(150);
 const BITS_PER_PIXEL: f64 = 0.25;
 /// The frame rate that bitrates are reckoned with.
 const NOMINAL_FPS: f64 = 30.0;
-/// Where frames are fewer, each may have so many times the bits, since more has moved. With all that are allowed it would take the encoder twice
-/// the time, and the network tens of milliseconds, just when frames are few because there is no time.
+/// Where frames are fewer, each may have so many times the bits, since more has moved. With all that are allowed it would take the encoder
+/// longer, and the pacer tens of milliseconds, just when frames are few because there is no time.
 const MOST_BITS_PER_FRAME: f64 = 1.5;
 
 /// The encoder of one track with what it goes by.
@@ -49,8 +49,6 @@ pub(super) struct Egress {
     /// Of the picture that went out last.
     sent_size: (u32, u32),
     desired_bps: u32,
-    /// Bits a second that the network may be given.
-    allowed_bps: u32,
     estimate_bps: Option<u32>,
     loss: LossControl,
     /// The share of what is sent that was sent before, lately.
@@ -76,7 +74,6 @@ impl Egress {
             scaler: Scaler::new(),
             sent_size: (0, 0),
             desired_bps: 0,
-            allowed_bps: 0,
             estimate_bps: None,
             loss,
             resent: 0.0,
@@ -96,7 +93,6 @@ impl Egress {
             Ok(encoder) => self.encoder = Some(encoder),
             Err(error) => warn!(%error, "no encoder"),
         }
-        self.review_allowed();
     }
 
     /// Whether the encoder takes less time than the operator set, at the cost of a coarser picture. Returns whether that changed.
@@ -125,7 +121,6 @@ impl Egress {
         self.size = size;
         let useful = f64::from(size.0) * f64::from(size.1) * NOMINAL_FPS * BITS_PER_PIXEL;
         self.desired_bps = (useful as u32).clamp(self.video.min_bitrate_kbps * 1000, self.video.max_bitrate_kbps * 1000);
-        self.review_allowed();
         // Some more than is sent, so that the estimate leaves room for what goes beside the picture.
         Some(self.desired_bps + self.desired_bps / 5)
     }
@@ -136,7 +131,6 @@ impl Egress {
             self.loss.forget();
         }
         self.estimate_bps = Some(bps);
-        self.review_allowed();
     }
 
     /// The network carries only this much, all of a sudden, and what was handed on is given up: the next picture stands on its own, and
@@ -153,7 +147,6 @@ impl Egress {
     /// Nothing came through for a while, and now all does: what was lost says nothing of how much that is.
     pub(super) fn on_resumed(&mut self) {
         self.loss.forget();
-        self.review_allowed();
         self.want_keyframe();
     }
 
@@ -169,7 +162,6 @@ impl Egress {
         };
         // Some count what came at the second attempt as not lost, so what they ask for says more.
         self.loss.on_report(fared.lost.max(fared.resent), sent_bps, self.unlimited_bps(), beside);
-        self.review_allowed();
     }
 
     /// Whether so much waits to be sent that another picture would only grow old.
@@ -178,7 +170,7 @@ impl Egress {
             return true;
         }
         let backlog = self.backlog_bytes.load(Ordering::Relaxed);
-        backlog > SMALL_BACKLOG_BYTES.max((u64::from(self.allowed_bps) * u64::from(LONGEST_BACKLOG_MS) / 8000) as u32)
+        backlog > SMALL_BACKLOG_BYTES.max((u64::from(self.allowed_bps()) * u64::from(LONGEST_BACKLOG_MS) / 8000) as u32)
     }
 
     /// The next picture is to be a keyframe, unless the last one was a moment ago.
@@ -191,10 +183,11 @@ impl Egress {
         let timestamp = self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)));
         let may_send_keyframe = self.last_keyframe.is_none_or(|(last, pause)| now.duration_since(last) >= pause);
         let size = (picture.width(), picture.height());
+        let allowed_bps = self.allowed_bps();
         let encoder = self.encoder.as_mut()?;
         let useful = useful_bps(self.desired_bps, encoder.frame_rate()).max(self.video.min_bitrate_kbps * 1000);
-        encoder.set_bitrate(self.allowed_bps.min(useful));
-        self.sent_size = self.resolution.choose(now, size, self.allowed_bps);
+        encoder.set_bitrate(allowed_bps.min(useful));
+        self.sent_size = self.resolution.choose(now, size, allowed_bps);
         let smaller = (self.sent_size != size).then(|| self.scaler.scale(picture, self.sent_size.0, self.sent_size.1));
         let picture = smaller.as_ref().unwrap_or(picture);
         let frame = match encoder.encode(picture, timestamp, self.keyframe_wanted && may_send_keyframe) {
@@ -206,7 +199,7 @@ impl Egress {
         };
         if frame.keyframe {
             self.keyframe_wanted = false;
-            let takes = Duration::from_secs_f64(frame.data.len() as f64 * 8.0 / f64::from(self.allowed_bps));
+            let takes = Duration::from_secs_f64(frame.data.len() as f64 * 8.0 / f64::from(allowed_bps));
             self.last_keyframe = Some((now, (2 * takes).clamp(KEYFRAME_EVERY, KEYFRAME_AFTER_AT_MOST)));
         }
         self.last_sent = Some(timestamp);
@@ -251,10 +244,10 @@ impl Egress {
         network.min(self.desired_bps).max(self.video.min_bitrate_kbps * 1000)
     }
 
-    /// The same, and no more than losses allow.
-    fn review_allowed(&mut self) {
+    /// The same, and no more than losses allow: what the network may be given.
+    fn allowed_bps(&self) -> u32 {
         let unlimited = self.unlimited_bps();
-        self.allowed_bps = self.loss.limit_bps().map_or(unlimited, |limit| limit.min(unlimited));
+        self.loss.limit_bps().map_or(unlimited, |limit| limit.min(unlimited))
     }
 }
 
