@@ -2,8 +2,8 @@
 //!
 //! Each track has a thread, and left to the system all that have something to do share the cores in slices: with thirty of them every step
 //! of every frame takes as long as the thirty together, caches are never warm, and models starve. In turn, each step runs through, and what
-//! waits is what can still be given up: a frame that has been begun can not, so what is near its end has a turn more. Workers are not counted, nor is who uses more than its share ([`crate::shares`]): they stand back by
-//! their priority, and nobody waits for them.
+//! waits is what can still be given up: a frame that has been begun can not, so what is near its end has a turn more. Workers are not
+//! counted, nor is who uses more than its share ([`crate::shares`]): they stand back by their priority, and nobody waits for them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ pub enum Urgency {
     /// Something is near its end: paint, encode, send.
     Finish,
     /// Frames are to be decoded, of which those go on that came at this time or later. What is due sooner goes first; as long as there is nothing
-    /// but older ones, all else does.
+    /// but older ones, all else does for a while.
     Begin(Instant),
 }
 
@@ -62,6 +62,10 @@ pub struct MeanWait {
 /// What is longer ago than this hardly counts any more.
 const MEMORY: Duration = Duration::from_millis(50);
 
+/// Who has no frame that goes on waits behind all others until so long after one was due: cameras stop, sessions end, and their threads
+/// have to see it, however many others wait.
+const SPARE_FOR: Duration = Duration::from_millis(100);
+
 /// One thread's place in the line for a core.
 #[derive(Debug)]
 pub struct Place {
@@ -69,8 +73,8 @@ pub struct Place {
     granted: AtomicBool,
     begins: AtomicBool,
     hurried: AtomicBool,
-    began: Instant,
-    /// When the newest frame came, in nanoseconds since it began.
+    created: Instant,
+    /// When the newest frame came, in nanoseconds since the place was created.
     newest: AtomicU64,
 }
 
@@ -96,19 +100,19 @@ pub fn stand_back(by: i32) {
 impl Default for Place {
     fn default() -> Self {
         let [granted, begins, hurried] = [false; 3].map(AtomicBool::new);
-        Self { granted, begins, hurried, began: Instant::now(), newest: AtomicU64::new(0) }
+        Self { granted, begins, hurried, created: Instant::now(), newest: AtomicU64::new(0) }
     }
 }
 
 impl Place {
     /// A frame came.
     pub fn on_frame(&self, at: Instant) {
-        let since = at.saturating_duration_since(self.began);
+        let since = at.saturating_duration_since(self.created);
         self.newest.store(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn newest(&self) -> Instant {
-        self.began + Duration::from_nanos(self.newest.load(Ordering::Relaxed))
+        self.created + Duration::from_nanos(self.newest.load(Ordering::Relaxed))
     }
 }
 
@@ -177,7 +181,8 @@ impl State {
 
     /// Who is to have a turn, if there is one for anybody that waits, and whether it is one of those that are for beginning something.
     fn most_urgent(&self) -> Option<(usize, bool)> {
-        let ranks = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.is_spare(), waiting.urgency(), at));
+        let now = Instant::now();
+        let ranks = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.is_spare(now), waiting.urgency(), at));
         let may_go = |urgency| self.free > 0 && (urgency == Urgency::Finish || self.beginnings > 0);
         let (_, urgency, at) = ranks.filter(|(_, urgency, _)| may_go(*urgency)).min()?;
         Some((at, urgency != Urgency::Finish))
@@ -189,9 +194,9 @@ impl Waiting {
         if self.place.hurried.load(Ordering::Relaxed) { Urgency::Finish } else { self.urgency }
     }
 
-    /// Nothing is there yet that goes on.
-    fn is_spare(&self) -> bool {
-        matches!(self.urgency(), Urgency::Begin(due) if self.place.newest() < due)
+    /// Nothing is there yet that goes on, and it can still be waited for.
+    fn is_spare(&self, now: Instant) -> bool {
+        matches!(self.urgency(), Urgency::Begin(due) if self.place.newest() < due && now < due + SPARE_FOR)
     }
 }
 
@@ -272,6 +277,17 @@ mod tests {
         });
         assert_eq!(order.iter().collect::<Vec<_>>(), ["hurried", "finish", "early", "early too", "later", "spare"]);
         assert_eq!(free(&cores), (2, 1));
+    }
+
+    #[test]
+    fn who_has_only_what_does_not_go_on_is_not_forgotten() {
+        let place = Arc::new(Place::default());
+        let due = Instant::now() + Duration::from_secs(1);
+        let waiting = Waiting { urgency: Urgency::Begin(due), thread: std::thread::current(), place: place.clone() };
+        assert!(waiting.is_spare(due));
+        assert!(!waiting.is_spare(due + SPARE_FOR), "its camera may have stopped, or its session ended");
+        place.on_frame(due);
+        assert!(!waiting.is_spare(due), "it has a frame that goes on");
     }
 
     #[test]
