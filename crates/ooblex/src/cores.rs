@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 /// What a thread wants to do. What comes first here goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
@@ -94,6 +97,19 @@ pub struct Core<'c> {
 pub fn stand_back(by: i32) {
     if cfg!(target_os = "linux") {
         _ = rustix::process::nice(by);
+    }
+}
+
+/// The calling thread, and threads that it starts, leave one of the cores that they may use to all others, where there are more: who wakes up finds it,
+/// and need not first displace them. Nothing happens where the system does not know of that.
+pub fn leave_a_core() {
+    #[cfg(target_os = "linux")]
+    if let Ok(mut cores) = sched_getaffinity(None)
+        && cores.count() > 1
+        && let Some(first) = (0..CpuSet::MAX_CPU).find(|core| cores.is_set(*core))
+    {
+        cores.unset(first);
+        _ = sched_setaffinity(None, &cores);
     }
 }
 
@@ -346,6 +362,23 @@ mod tests {
             assert!(panics.join().is_err());
         });
         drop(cores.take(&Arc::default(), Urgency::Finish));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn all_who_leave_a_core_leave_the_same_one_and_keep_one() {
+        let all = sched_getaffinity(None).expect("Linux tells");
+        let after = |times| {
+            let leave = move || {
+                (0..times).for_each(|_| leave_a_core());
+                sched_getaffinity(None).expect("Linux tells")
+            };
+            std::thread::spawn(leave).join().expect("it does not panic")
+        };
+        assert_eq!(after(1).count(), (all.count() - 1).max(1));
+        assert_eq!(after(1), after(1));
+        assert_eq!(after(all.count() + 1).count(), 1);
+        assert_eq!(sched_getaffinity(None).expect("Linux tells"), all, "the others keep theirs");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::driver::{Driver, Pending};
 use super::{INBOX, TrackInput, TrackOutput};
 use crate::control;
-use crate::cores::{Urgency, stand_back};
+use crate::cores::{Urgency, leave_a_core, stand_back};
 use crate::figures::Stage;
 use crate::problem::{Problem, ProblemKind};
 use crate::shares::Meter;
@@ -63,6 +63,7 @@ impl Driver {
         let thread = std::thread::Builder::new().name(format!("aside-{:04x}", self.id().0 & 0xffff));
         let aside = || {
             stand_back(NICE);
+            leave_a_core();
             self.take_turns(inbox, ended);
         };
         if let Err(error) = std::thread::scope(|scope| thread.spawn_scoped(scope, aside).map(drop)) {
