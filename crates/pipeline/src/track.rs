@@ -249,6 +249,11 @@ impl<F, A> Track<F, A> {
         self.playout.len() as u64 + self.painting
     }
 
+    /// Frames that were handed to the broker and have neither a result yet nor passed their deadline.
+    pub fn outstanding(&self, now: Instant) -> usize {
+        self.outstanding.values().filter(|frame| now < frame.admitted + self.patience.deadline).count()
+    }
+
     /// The mode in force.
     pub fn mode(&self) -> Mode {
         self.mode
@@ -338,6 +343,7 @@ mod tests {
         (0..3).for_each(|n| assert!(matches!(b.frame(n * 33, n), Admission::Analyse { .. })));
         b.analysis(70, 2);
         b.analysis(71, 1);
+        assert_eq!(b.track.outstanding(b.at(71)), 1);
         assert_eq!(b.poll(71), []);
         b.analysis(72, 0);
         assert_eq!(b.poll(72), [(0, Ok(Some(0))), (1, Ok(Some(1))), (2, Ok(Some(2)))]);
@@ -386,6 +392,7 @@ mod tests {
         let mut b = Bench::new(Mode::Hold, Sampling::Auto);
         (0..3).for_each(|n| _ = b.frame(n * 33, n));
         b.track.on_lost(FrameSeq(1), DropReason::Replaced);
+        assert_eq!((b.track.outstanding(b.at(69)), b.track.outstanding(b.at(1000)), b.track.outstanding(b.at(1066))), (2, 1, 0));
         b.analysis(70, 0);
         b.analysis(80, 2);
         assert_eq!(b.poll(80), [(0, Ok(Some(0))), (1, Err(DropReason::Replaced)), (2, Ok(Some(2)))]);

@@ -122,12 +122,22 @@ impl Driver {
             }
         }
         // Of those that go on there may be fewer: the newest.
-        let go_on = decoded.iter().filter(|frame| self.pace.takes(frame.arrived)).count();
+        let room = self.room_with_workers();
+        let go_on = decoded.iter().filter(|frame| self.pace.takes(frame.arrived)).take(room).count();
         for _ in go_on..decoded.len() {
             decoded.pop_front();
             self.track.on_superseded();
         }
         decoded.into_iter().for_each(|pending| self.admit(pending));
+    }
+
+    /// How many frames may go on now. Who stands back has one at a time with the workers of this machine, so that the others do not find them all
+    /// busy with what takes long.
+    fn room_with_workers(&self) -> usize {
+        if !self.stands_back || !self.context.broker.is_local() {
+            return usize::MAX;
+        }
+        1_usize.saturating_sub(self.track.outstanding(Instant::now()))
     }
 
     fn decode(&mut self, arrived: Arrived) -> Option<Pending> {
