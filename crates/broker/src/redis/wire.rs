@@ -186,6 +186,11 @@ mod tests {
         Job { track: TrackId(7), seq: FrameSeq(9), effect: EffectName::new("style_transfer"), input, submitted, deadline: submitted }
     }
 
+    /// In no time, which results do not carry.
+    fn analysed(analysis: Analysis) -> Outcome {
+        Outcome::Analysed { analysis, queued: Duration::ZERO, analysing: Duration::ZERO, computed: Duration::ZERO }
+    }
+
     fn results() -> Vec<Outcome> {
         let face = Face { score: 0.5, rect: [0.1, 0.2, 0.3, 0.4], keypoints: [[0.5, 0.5]; 6] };
         let analyses = [
@@ -198,8 +203,6 @@ mod tests {
                 Thing { class: 0, score: 0.4, rect: None },
             ]),
         ];
-        let analysed =
-            |analysis| Outcome::Analysed { analysis, queued: Duration::ZERO, analysing: Duration::ZERO, computed: Duration::ZERO };
         analyses.map(analysed).into_iter().chain([Outcome::Failed { reason: "NaN".into() }]).collect()
     }
 
@@ -257,12 +260,7 @@ mod tests {
         bad.input.picture.width = 5;
         assert!(matches!(decode_job(&encode_job(&bad)), Err(WireError::Damaged(_))));
         let mask = Mask { width: u32::MAX, height: u32::MAX, probability: vec![1] };
-        let outcome = Outcome::Analysed {
-            analysis: Analysis::Mask(mask),
-            queued: Duration::ZERO,
-            analysing: Duration::ZERO,
-            computed: Duration::ZERO,
-        };
+        let outcome = analysed(Analysis::Mask(mask));
         assert!(matches!(decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)), Err(WireError::Damaged(_))));
     }
 
@@ -272,27 +270,17 @@ mod tests {
         bad.input.arguments[0] = f32::NAN;
         assert!(decode_job(&encode_job(&bad)).is_err());
         let face = Face { score: f32::INFINITY, rect: [0.0; 4], keypoints: [[0.0; 2]; 6] };
-        let outcome = Outcome::Analysed {
-            analysis: Analysis::Faces(vec![face]),
-            queued: Duration::ZERO,
-            analysing: Duration::ZERO,
-            computed: Duration::ZERO,
-        };
+        let outcome = analysed(Analysis::Faces(vec![face]));
         assert!(decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).is_err());
         let face = Face { score: 0.5, rect: [0.0; 4], keypoints: [[0.0; 2]; 6] };
         for points in [vec![[0.0; 3]; 467], vec![[0.0, f32::NAN, 0.0]; 468]] {
             let analysis = Analysis::Meshes(vec![FaceMesh { face: face.clone(), points }]);
-            let outcome = Outcome::Analysed { analysis, queued: Duration::ZERO, analysing: Duration::ZERO, computed: Duration::ZERO };
+            let outcome = analysed(analysis);
             let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).unwrap_err();
             assert!(refused.to_string().contains("a mesh with"), "{refused}");
         }
         let things = vec![Thing { class: 0, score: 0.5, rect: Some([0.0, f32::NAN, 0.0, 0.0]) }];
-        let outcome = Outcome::Analysed {
-            analysis: Analysis::Things(things),
-            queued: Duration::ZERO,
-            analysing: Duration::ZERO,
-            computed: Duration::ZERO,
-        };
+        let outcome = analysed(Analysis::Things(things));
         let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).unwrap_err();
         assert!(refused.to_string().contains("a thing with"), "{refused}");
     }

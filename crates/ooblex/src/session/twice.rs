@@ -24,7 +24,7 @@ const AFTER: Duration = Duration::from_millis(5);
 const MOST_WAITING: usize = 64;
 /// The part of the estimate that is filled with copies: it is often too high.
 const CARRIES: f64 = 0.8;
-/// What copies may have of a budget at a time.
+/// What copies may have of a [`Budget`] at a time.
 const MOST_SAVED_BYTES: f64 = 30_000.0;
 /// What else is sent may take of it in advance.
 const MOST_OWED_BYTES: f64 = 20_000.0;
@@ -43,18 +43,37 @@ pub(super) struct Twice {
     types: Option<PayloadTypes>,
     /// Bytes of copies and retransmissions for each byte that is sent for the first time.
     share: f64,
-    lost: f32,
-    is_on: bool,
-    /// Bytes that copies may have by that share.
-    saved_bytes: f64,
     /// Bits a second that the network is thought to carry, where that is as much as is of use.
     room_bps: u64,
-    /// Bytes that copies may have of what it carries, and when that was looked at.
-    room: (f64, Option<Instant>),
+    /// What copies may have by that share, and of what the network carries.
+    by_share: Budget,
+    by_room: Budget,
+    /// When the last packet went out.
+    sent: Option<Instant>,
+    lost: f32,
+    is_on: bool,
     waiting: VecDeque<(Instant, Transmit)>,
     copied_bytes: u64,
     /// All that was sent save copies, and copies, at the last look.
     looked_at: (u64, u64),
+}
+
+/// Bytes that copies may have.
+#[derive(Debug, Default)]
+struct Budget(f64);
+
+impl Budget {
+    fn save(&mut self, bytes: f64) {
+        self.0 = (self.0 + bytes).min(MOST_SAVED_BYTES);
+    }
+
+    fn spend(&mut self, bytes: f64) {
+        self.0 = (self.0 - bytes).max(-MOST_OWED_BYTES);
+    }
+
+    fn has(&self, bytes: f64) -> bool {
+        self.0 >= bytes
+    }
 }
 
 /// What a datagram is, by the header of RTP, which is not encrypted.
@@ -72,11 +91,12 @@ impl Twice {
         Self {
             types: None,
             share,
+            room_bps: 0,
+            by_share: Budget::default(),
+            by_room: Budget::default(),
+            sent: None,
             lost: 0.0,
             is_on: false,
-            saved_bytes: 0.0,
-            room_bps: 0,
-            room: (0.0, None),
             waiting: VecDeque::new(),
             copied_bytes: 0,
             looked_at: (0, 0),
@@ -115,21 +135,21 @@ impl Twice {
         let is_worth_a_copy = match self.kind(&transmit.contents) {
             Kind::Other => return,
             Kind::First { is_last_of_frame } => {
-                self.saved_bytes = (self.saved_bytes + self.share * bytes).min(MOST_SAVED_BYTES);
+                self.by_share.save(self.share * bytes);
                 is_last_of_frame
             }
             Kind::Resent => {
-                self.saved_bytes = (self.saved_bytes - bytes).max(-MOST_OWED_BYTES);
+                self.by_share.spend(bytes);
                 true
             }
         };
-        let passed = self.room.1.replace(now).map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
-        let room = (self.room.0 + CARRIES * self.room_bps as f64 / 8.0 * passed.as_secs_f64()).min(MOST_SAVED_BYTES);
-        self.room.0 = (room - bytes).max(-MOST_OWED_BYTES);
-        let is_room = self.room_bps > 0 && self.saved_bytes.min(self.room.0) >= bytes;
+        let passed = self.sent.replace(now).map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
+        self.by_room.save(CARRIES * self.room_bps as f64 / 8.0 * passed.as_secs_f64());
+        self.by_room.spend(bytes);
+        let is_room = self.room_bps > 0 && self.by_share.has(bytes) && self.by_room.has(bytes);
         if self.is_on && is_worth_a_copy && is_room && self.waiting.len() < MOST_WAITING {
-            self.saved_bytes -= bytes;
-            self.room.0 -= bytes;
+            self.by_share.spend(bytes);
+            self.by_room.spend(bytes);
             self.copied_bytes += bytes as u64;
             let contents = transmit.contents.to_vec().into();
             let copy = Transmit { proto: transmit.proto, source: transmit.source, destination: transmit.destination, contents };
