@@ -2,8 +2,9 @@
 //!
 //! Each track has a thread, and left to the system all that have something to do share the cores in slices: with thirty of them every step
 //! of every frame takes as long as the thirty together, caches are never warm, and models starve. In turn, each step runs through, and what
-//! waits is what can still be given up: a frame that has been begun can not, so what is near its end has a turn more. Workers are not
-//! counted, nor is who uses more than its share ([`crate::shares`]): they stand back by their priority, and nobody waits for them.
+//! waits is what can still be given up: a frame that has been begun can not, so what is near its end has a turn more. So has what needs no
+//! worker: more beginnings of other frames would only wait for one, and leave it less of the cores. Workers are not counted, nor is who uses
+//! more than its share ([`crate::shares`]): they stand back by their priority, and nobody waits for them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,12 @@ pub enum Urgency {
     Finish,
     /// Frames are to be decoded, of which those go on that came at this time or later. What is due sooner goes first; as long as there is nothing
     /// but older ones, all else does for a while.
-    Begin(Instant),
+    Begin {
+        /// That time.
+        due: Instant,
+        /// They are not ready before a worker has had them.
+        needs_worker: bool,
+    },
 }
 
 /// The cores. One is taken by [`Cores::take`] and given back when its [`Core`] is dropped.
@@ -29,7 +35,7 @@ pub struct Cores(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Turns that can be taken; and how many of them to begin something.
+    /// Turns that can be taken; and how many of them to begin what needs a worker.
     free: usize,
     beginnings: usize,
     /// In the order in which they came. Few enough to be looked through: no more than there are sessions.
@@ -72,7 +78,7 @@ const SPARE_FOR: Duration = Duration::from_millis(100);
 /// One thread's place in the line for a core.
 #[derive(Debug)]
 pub struct Place {
-    /// It has its turn; and that is one of those that are for beginning something.
+    /// It has its turn; and that is one of those that are for beginning what needs a worker.
     granted: AtomicBool,
     begins: AtomicBool,
     hurried: AtomicBool,
@@ -87,7 +93,7 @@ pub struct Core<'c> {
     cores: &'c Cores,
     /// It came early, because [`Cores::hurry`] was called: it is meant for what is near its end.
     pub hurried: bool,
-    /// It is one of those that are for beginning something.
+    /// It is one of those that are for beginning what needs a worker.
     begins: bool,
 }
 
@@ -113,6 +119,12 @@ pub fn leave_a_core() {
     }
 }
 
+impl Urgency {
+    fn needs_worker(self) -> bool {
+        matches!(self, Self::Begin { needs_worker: true, .. })
+    }
+}
+
 impl Default for Place {
     fn default() -> Self {
         let [granted, begins, hurried] = [false; 3].map(AtomicBool::new);
@@ -133,7 +145,7 @@ impl Place {
 }
 
 impl Cores {
-    /// As many turns at a time to begin something as the machine has cores, and one more for what is near its end: while one is handed over,
+    /// As many turns at a time to begin what needs a worker as the machine has cores, and one more for all else: while one is handed over,
     /// another computes.
     pub fn new(count: usize) -> Self {
         let beginnings = count.max(1);
@@ -195,13 +207,13 @@ impl State {
         }
     }
 
-    /// Who is to have a turn, if there is one for anybody that waits, and whether it is one of those that are for beginning something.
+    /// Who is to have a turn, if there is one for anybody that waits, and whether it is one of those that are for beginning what needs a worker.
     fn most_urgent(&self) -> Option<(usize, bool)> {
         let now = Instant::now();
         let ranks = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.is_spare(now), waiting.urgency(), at));
-        let may_go = |urgency| self.free > 0 && (urgency == Urgency::Finish || self.beginnings > 0);
+        let may_go = |urgency: Urgency| self.free > 0 && (!urgency.needs_worker() || self.beginnings > 0);
         let (_, urgency, at) = ranks.filter(|(_, urgency, _)| may_go(*urgency)).min()?;
-        Some((at, urgency != Urgency::Finish))
+        Some((at, urgency.needs_worker()))
     }
 }
 
@@ -212,7 +224,7 @@ impl Waiting {
 
     /// Nothing is there yet that goes on, and it can still be waited for.
     fn is_spare(&self, now: Instant) -> bool {
-        matches!(self.urgency(), Urgency::Begin(due) if self.place.newest() < due && now < due + SPARE_FOR)
+        matches!(self.urgency(), Urgency::Begin { due, .. } if self.place.newest() < due && now < due + SPARE_FOR)
     }
 }
 
@@ -245,7 +257,12 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc::channel;
 
-    /// Turns that nobody has, and how many of them are for beginning something.
+    /// To begin what needs a worker.
+    fn begin(due: Instant) -> Urgency {
+        Urgency::Begin { due, needs_worker: true }
+    }
+
+    /// Turns that nobody has, and how many of them are for beginning what needs a worker.
     fn free(cores: &Cores) -> (usize, usize) {
         let state = cores.lock();
         (state.free, state.beginnings)
@@ -263,16 +280,16 @@ mod tests {
         let (cores, now) = (Cores::new(1), Instant::now());
         let [soon, later] = [1, 2].map(|hours| now + Duration::from_secs(3600 * hours));
         let wants = [
-            ("spare", Urgency::Begin(soon)),
-            ("later", Urgency::Begin(later)),
-            ("early", Urgency::Begin(now)),
-            ("hurried", Urgency::Begin(later)),
+            ("spare", begin(soon)),
+            ("later", begin(later)),
+            ("early", begin(now)),
+            ("hurried", begin(later)),
             ("finish", Urgency::Finish),
-            ("early too", Urgency::Begin(now)),
+            ("early too", begin(now)),
         ];
         let (done, order) = channel();
         std::thread::scope(|scope| {
-            let (first, _other) = (cores.take(&Arc::default(), Urgency::Begin(now)), cores.take(&Arc::default(), Urgency::Finish));
+            let (first, _other) = (cores.take(&Arc::default(), begin(now)), cores.take(&Arc::default(), Urgency::Finish));
             for (at, (name, urgency)) in wants.into_iter().enumerate() {
                 let (cores, done, place) = (&cores, done.clone(), Arc::new(Place::default()));
                 let its = place.clone();
@@ -299,7 +316,7 @@ mod tests {
     fn who_has_only_what_does_not_go_on_is_not_forgotten() {
         let place = Arc::new(Place::default());
         let due = Instant::now() + Duration::from_secs(1);
-        let waiting = Waiting { urgency: Urgency::Begin(due), thread: std::thread::current(), place: place.clone() };
+        let waiting = Waiting { urgency: begin(due), thread: std::thread::current(), place: place.clone() };
         assert!(waiting.is_spare(due));
         assert!(!waiting.is_spare(due + SPARE_FOR), "its camera may have stopped, or its session ended");
         place.on_frame(due);
@@ -317,14 +334,26 @@ mod tests {
     #[test]
     fn one_turn_is_for_what_is_near_its_end_also_if_that_comes_up_while_one_waits() {
         let (cores, place, now) = (Cores::new(1), Arc::new(Place::default()), Instant::now());
-        let beginning = cores.take(&Arc::default(), Urgency::Begin(now));
+        let beginning = cores.take(&Arc::default(), begin(now));
         drop(cores.take(&Arc::default(), Urgency::Finish));
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| cores.take(&place, Urgency::Begin(now)).hurried);
+            let waits = scope.spawn(|| cores.take(&place, begin(now)).hurried);
             until_waiting(&cores, 1);
             cores.hurry(&place);
             assert!(waits.join().expect("it does not panic"), "before the other has begun");
         });
+        drop(beginning);
+        assert_eq!(free(&cores), (2, 1));
+    }
+
+    #[test]
+    fn what_needs_no_worker_may_begin_in_the_turn_for_all_else() {
+        let (cores, now) = (Cores::new(1), Instant::now());
+        let beginning = cores.take(&Arc::default(), begin(now));
+        let direct = cores.take(&Arc::default(), Urgency::Begin { due: now, needs_worker: false });
+        assert_eq!(free(&cores), (0, 0));
+        drop(direct);
+        assert_eq!(free(&cores), (1, 0));
         drop(beginning);
         assert_eq!(free(&cores), (2, 1));
     }
@@ -338,7 +367,7 @@ mod tests {
                 scope.spawn(|| {
                     let place = Arc::new(Place::default());
                     for _ in 0..200 {
-                        let _core = cores.take(&place, Urgency::Begin(now));
+                        let _core = cores.take(&place, begin(now));
                         most.fetch_max(computing.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::yield_now();
                         computing.fetch_sub(1, Ordering::SeqCst);

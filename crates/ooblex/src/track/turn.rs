@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use ooblex_codec::{DecodeError, Decoder, Rotation, Undecodable, rotate};
-use ooblex_pipeline::EncodedFrame;
+use ooblex_pipeline::{EncodedFrame, Mode};
 use serde_json::Value;
 use tracing::{debug, warn};
 
@@ -85,7 +85,9 @@ impl Driver {
             // A frame that will not go on waits, and is decoded together with the next that will, unless a core is free.
             let due = self.arrived.front().map(|frame| self.pace.due().unwrap_or(frame.at));
             let asked = Instant::now();
-            let core = (!stands_back).then(|| context.cores.take(&self.place, due.map_or(Urgency::Finish, Urgency::Begin)));
+            let needs_worker = self.track.mode() == Mode::Hold;
+            let urgency = due.map_or(Urgency::Finish, |due| Urgency::Begin { due, needs_worker });
+            let core = (!stands_back).then(|| context.cores.take(&self.place, urgency));
             inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
             self.release();
             // A turn that came early is for what is near its end; frames have theirs when it comes.
