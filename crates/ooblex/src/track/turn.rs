@@ -85,7 +85,7 @@ impl Driver {
             // A frame that will not go on waits, and is decoded together with the next that will, unless a core is free.
             let due = self.arrived.front().map(|frame| self.pace.due().unwrap_or(frame.at));
             let asked = Instant::now();
-            let needs_worker = self.track.mode() == Mode::Hold;
+            let needs_worker = self.needs_worker();
             let urgency = due.map_or(Urgency::Finish, |due| Urgency::Begin { due, needs_worker });
             let core = (!stands_back).then(|| context.cores.take(&self.place, urgency));
             inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
@@ -133,10 +133,15 @@ impl Driver {
         decoded.into_iter().for_each(|pending| self.admit(pending));
     }
 
+    /// No frame is ready before a worker has had it.
+    fn needs_worker(&self) -> bool {
+        self.track.mode() == Mode::Hold
+    }
+
     /// How many frames may go on now. Who stands back has one at a time with the workers of this machine, so that the others do not find them all
-    /// busy with what takes long.
+    /// busy with what takes long; what needs no worker is not kept waiting for one.
     fn room_with_workers(&self) -> usize {
-        if !self.stands_back || !self.context.broker.is_local() {
+        if !self.stands_back || !self.needs_worker() || !self.context.broker.is_local() {
             return usize::MAX;
         }
         1_usize.saturating_sub(self.track.outstanding(Instant::now()))
