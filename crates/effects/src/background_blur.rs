@@ -97,7 +97,7 @@ impl Painter for BlurPainter {
         let mask = mask_of(NAME, analysis)?;
         self.matte.update(picture, mask);
         self.weights.clear();
-        self.weights.extend(mask.probability.iter().map(|p| 255 - p.saturating_mul(3)));
+        self.weights.extend(mask.probability.iter().map(|p| 255 - 3 * (*p).min(85)));
         let sigma = SIGMA_LEAST + SIGMA_RANGE * parameters.number("strength") as f32;
         self.blur.set(picture, sigma, Some((&self.weights, [mask.width, mask.height])));
         self.matte.put_behind(picture, &self.blur, parameters.number("edge_softness") as f32);

@@ -3,8 +3,13 @@
 //! Blocks lie side by side and have whole pixels, so that their sides differ by one where the sizes do not divide. First the rows of a row of blocks
 //! are added up, all columns side by side, which the compiler turns into vector instructions; then the columns of each block.
 
+use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd_macros::simd;
+
 /// Most pixels of a block: the sum of its columns must fit 16 bits.
 const MOST_PIXELS: usize = 257;
+/// Sums of columns that fit a register together.
+const PACKED: usize = 4;
 /// Bits after the point of the factors that stand for a division.
 const PRECISION: u32 = 24;
 
@@ -15,7 +20,9 @@ pub(crate) struct Blocks {
     made_for: Option<([u32; 2], [f64; 2], [u32; 2])>,
     across: Sides,
     down: Sides,
+    /// Of the columns of a row of blocks, and of its blocks.
     sums: Vec<u16>,
+    totals: Vec<u32>,
 }
 
 /// The blocks along one axis.
@@ -59,31 +66,30 @@ impl Blocks {
             (self.across, self.down, self.made_for) = (across, down, Some((size, shown, target_size)));
         }
         let width = size[0] as usize;
-        // One column more than there are: what is read there counts 0 times.
-        self.sums.resize(width + 1, 0);
+        // More columns than there are: what is read there counts 0 times.
+        self.sums.resize(width + PACKED, 0);
         let rows = |index: usize| {
             let start = usize::from(self.down.starts[index]);
             &plane[start * width..][..(self.down.least + usize::from(self.down.longer[index])) * width]
         };
         for (index, out) in target.chunks_exact_mut(target_size[0] as usize).enumerate() {
             let rows = rows(index);
-            add_up(rows, &mut self.sums[..width]);
-            let count = rows.len() / width;
-            match self.across.least {
-                1 => self.across.means::<1>(&self.sums, count, out),
-                2 => self.across.means::<2>(&self.sums, count, out),
-                3 => self.across.means::<3>(&self.sums, count, out),
-                4 => self.across.means::<4>(&self.sums, count, out),
-                5 => self.across.means::<5>(&self.sums, count, out),
-                _ => self.across.means_of_many(&self.sums, count, out),
+            dispatch!(Level::new(), simd => add_up(simd, rows, &mut self.sums[..width]));
+            self.totals.clear();
+            match self.across.longest() {
+                ..=PACKED => self.totals.extend(self.across.few(&self.sums)),
+                _ => self.totals.extend(self.across.many(&self.sums)),
             }
+            let factors = [self.across.least, self.across.longest()].map(|columns| factor(columns * rows.len() / width));
+            dispatch!(Level::new(), simd => divide(simd, &self.totals, &self.across.longer, factors, out));
         }
         true
     }
 }
 
 /// The sum of each column.
-fn add_up(rows: &[u8], sums: &mut [u16]) {
+#[simd]
+fn add_up<S: Simd>(_: S, rows: &[u8], sums: &mut [u16]) {
     let mut rows = rows.chunks_exact(sums.len());
     if let Some(first) = rows.next() {
         sums.iter_mut().zip(first).for_each(|(sum, value)| *sum = u16::from(*value));
@@ -94,23 +100,23 @@ fn add_up(rows: &[u8], sums: &mut [u16]) {
 }
 
 impl Sides {
-    /// The mean of each block whose columns have these sums of `rows` rows; `LEAST` is `self.least`.
-    fn means<const LEAST: usize>(&self, sums: &[u16], rows: usize, out: &mut [u8]) {
-        let factors = [LEAST, LEAST + 1].map(|columns| factor(columns * rows));
-        for ((out, start), longer) in out.iter_mut().zip(&self.starts).zip(&self.longer) {
-            let Some(columns) = sums[usize::from(*start)..].first_chunk::<LEAST>() else { continue };
-            let last = sums[usize::from(*start) + LEAST];
-            let sum = columns.iter().map(|sum| u32::from(*sum)).sum::<u32>() + u32::from(last) * u32::from(*longer);
-            *out = divided(sum, factors[usize::from(*longer)]);
-        }
+    /// The sum of each block, given those of columns, where no block has more than [`PACKED`] of them: they are added up within a register.
+    fn few(&self, sums: &[u16]) -> impl Iterator<Item = u32> {
+        let [short, long] = [self.least, self.longest()].map(|columns| u64::MAX >> (16 * (PACKED - columns)));
+        self.starts.iter().zip(&self.longer).map(move |(start, longer)| {
+            let columns = sums[usize::from(*start)..].first_chunk::<PACKED>().map_or([0; PACKED], |columns| *columns);
+            let packed = columns.iter().rev().fold(0, |packed, sum| packed << 16 | u64::from(*sum));
+            let kept = packed & if *longer { long } else { short };
+            (kept.wrapping_mul(0x0001_0001_0001_0001) >> 48) as u32
+        })
     }
 
-    fn means_of_many(&self, sums: &[u16], rows: usize, out: &mut [u8]) {
-        for ((out, start), longer) in out.iter_mut().zip(&self.starts).zip(&self.longer) {
+    /// The sum of each block, given those of columns.
+    fn many(&self, sums: &[u16]) -> impl Iterator<Item = u32> {
+        self.starts.iter().zip(&self.longer).map(|(start, longer)| {
             let columns = self.least + usize::from(*longer);
-            let sum = sums[usize::from(*start)..][..columns].iter().map(|sum| u32::from(*sum)).sum();
-            *out = divided(sum, factor(columns * rows));
-        }
+            sums[usize::from(*start)..][..columns].iter().map(|sum| u32::from(*sum)).sum()
+        })
     }
 }
 
@@ -119,8 +125,12 @@ fn factor(count: usize) -> u32 {
     (1 << PRECISION) / count as u32
 }
 
-fn divided(sum: u32, factor: u32) -> u8 {
-    ((sum * factor + (1 << (PRECISION - 1))) >> PRECISION) as u8
+/// The means of blocks with these sums. Those that are longer have the second factor.
+#[simd]
+fn divide<S: Simd>(_: S, totals: &[u32], longer: &[bool], [short, long]: [u32; 2], out: &mut [u8]) {
+    for ((out, total), longer) in out.iter_mut().zip(totals).zip(longer) {
+        *out = ((total * if *longer { long } else { short } + (1 << (PRECISION - 1))) >> PRECISION) as u8;
+    }
 }
 
 #[cfg(test)]

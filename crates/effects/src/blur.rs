@@ -3,9 +3,12 @@
 //! Three box blurs in a row come close to a Gaussian (Kovesi, *Fast almost-Gaussian filtering*, 2010). Each pixel has a weight,
 //! so that what must not bleed into its surroundings can be left out: the result is Σ weight · pixel / Σ weight.
 
+use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd_macros::simd;
 use ooblex_pipeline::I420;
 
-use crate::pixels::{Shrinker, Stretched, plane_size};
+use crate::boxes::{Boxes, Four};
+use crate::pixels::{Shrinker, Stretched, byte, plane_size};
 
 /// Pixels of the small copy, whatever the size of the frame.
 const SMALL_PIXELS: f64 = 14_400.0;
@@ -13,16 +16,14 @@ const SMALL_PIXELS: f64 = 14_400.0;
 /// Least radius in the small copy: also of a frame that is itself tiny.
 const LEAST_SIGMA: f32 = 1.4;
 
-/// Y, U, V, each times the weight, and the weight.
-type Weighted = [f32; 4];
-
 /// Makes the blurred picture of a frame, and keeps its buffers for the next one.
 #[derive(Default)]
 pub(crate) struct Blur {
     shrinker: Shrinker,
     weights: Vec<u8>,
-    pixels: Vec<Weighted>,
-    spare: Vec<Weighted>,
+    /// Y, U, V, each times the weight, and the weight.
+    pixels: Vec<Four>,
+    boxes: Boxes,
     planes: [Vec<u8>; 3],
     stretched: [Stretched; 3],
 }
@@ -38,11 +39,7 @@ impl Blur {
         self.gather(source, small, weights);
         let sigma = (sigma * (small_width as f32 * small_height as f32).sqrt()).max(LEAST_SIGMA);
         let radius = ((4.0 * sigma * sigma + 1.0).sqrt() - 1.0) / 2.0;
-        blur_rows(&mut self.pixels, small_width as usize, radius);
-        for _ in 0..3 {
-            blur_columns(&self.pixels, &mut self.spare, small_width as usize, radius);
-            std::mem::swap(&mut self.pixels, &mut self.spare);
-        }
+        self.boxes.sum(&mut self.pixels, small_width as usize, radius, 3);
         self.spread(source, small);
     }
 
@@ -66,18 +63,11 @@ impl Blur {
             let weight = f32::from(*weight) + 1.0;
             [f32::from(*y) * weight, f32::from(*u) * weight, f32::from(*v) * weight, weight]
         }));
-        self.spare.resize(self.pixels.len(), [0.0; 4]);
     }
 
     fn spread(&mut self, source: &I420, small: [u32; 2]) {
         self.planes.iter_mut().for_each(|plane| plane.resize(self.pixels.len(), 0));
-        let [y, u, v] = &mut self.planes;
-        for (pixel, ((y, u), v)) in self.pixels.iter().zip(y.iter_mut().zip(u).zip(v)) {
-            let factor = 1.0 / pixel[3];
-            *y = (pixel[0] * factor + 0.5) as u8;
-            *u = (pixel[1] * factor + 0.5) as u8;
-            *v = (pixel[2] * factor + 0.5) as u8;
-        }
+        dispatch!(Level::new(), simd => divide(simd, &self.pixels, &mut self.planes));
         for ((index, stretched), plane) in self.stretched.iter_mut().enumerate().zip(&self.planes) {
             let (size, shown) = plane_size(source, index);
             stretched.set(plane, small, size, shown);
@@ -85,55 +75,14 @@ impl Blur {
     }
 }
 
-/// Three box blurs along each row. The radius may have a fraction: the two outermost pixels then count with that weight.
-fn blur_rows(pixels: &mut [Weighted], width: usize, radius: f32) {
-    let (whole, part) = (radius as usize, radius.fract());
-    let margin = whole + 1;
-    let mut padded = vec![[0.0; 4]; width + 2 * margin];
-    for row in pixels.chunks_exact_mut(width) {
-        for _ in 0..3 {
-            padded[margin..][..width].copy_from_slice(row);
-            let mut sum = [0.0; 4];
-            for pixel in &padded[1..=2 * whole] {
-                add(&mut sum, pixel, 1.0);
-            }
-            for (x, out) in row.iter_mut().enumerate() {
-                let (left, right) = (padded[x], padded[x + 2 * margin]);
-                add(&mut sum, &padded[x + 2 * whole + 1], 1.0);
-                *out = sum;
-                add(out, &left, part);
-                add(out, &right, part);
-                let first = padded[x + 1];
-                add(&mut sum, &first, -1.0);
-            }
-        }
-    }
-}
-
-/// One box blur along the columns, all columns side by side.
-fn blur_columns(pixels: &[Weighted], target: &mut [Weighted], width: usize, radius: f32) {
-    let (whole, part) = (radius as isize, radius.fract());
-    let height = (pixels.len() / width) as isize;
-    let row = |y: isize| (0..height).contains(&y).then(|| &pixels.as_flattened()[4 * width * y as usize..][..4 * width]);
-    let mut sums = vec![0.0; 4 * width];
-    let add_row = |sums: &mut [f32], y: isize, factor: f32| {
-        for (sum, value) in sums.iter_mut().zip(row(y).unwrap_or_default()) {
-            *sum += value * factor;
-        }
-    };
-    (0..whole).for_each(|y| add_row(&mut sums, y, 1.0));
-    for (y, out) in (0..).zip(target.as_flattened_mut().chunks_exact_mut(4 * width)) {
-        add_row(&mut sums, y + whole, 1.0);
-        out.copy_from_slice(&sums);
-        add_row(out, y - whole - 1, part);
-        add_row(out, y + whole + 1, part);
-        add_row(&mut sums, y - whole, -1.0);
-    }
-}
-
-fn add(sum: &mut Weighted, pixel: &Weighted, factor: f32) {
-    for (sum, value) in sum.iter_mut().zip(pixel) {
-        *sum += value * factor;
+/// The colours of pixels that have each been multiplied with its weight.
+#[simd]
+fn divide<S: Simd>(_: S, pixels: &[Four], [y, u, v]: &mut [Vec<u8>; 3]) {
+    for (pixel, ((y, u), v)) in pixels.iter().zip(y.iter_mut().zip(u).zip(v)) {
+        let factor = 1.0 / pixel[3];
+        *y = byte(pixel[0] * factor);
+        *u = byte(pixel[1] * factor);
+        *v = byte(pixel[2] * factor);
     }
 }
 
@@ -146,12 +95,7 @@ mod tests {
         let (size, middle) = (61, 30);
         let mut pixels = vec![[0.0; 4]; size * size];
         pixels[size * middle + middle] = [1.0; 4];
-        blur_rows(&mut pixels, size, radius);
-        let mut spare = pixels.clone();
-        for _ in 0..3 {
-            blur_columns(&pixels, &mut spare, size, radius);
-            std::mem::swap(&mut pixels, &mut spare);
-        }
+        Boxes::default().sum(&mut pixels, size, radius, 3);
         let mass: f32 = pixels.iter().map(|p| p[0]).sum();
         let variance = |along: fn(usize) -> usize| {
             let distance = |index: usize| along(index) as f32 - middle as f32;

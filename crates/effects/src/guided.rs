@@ -4,7 +4,11 @@
 //! what is stretched over the frame, so that the result turns where the frame's luma turns, at the frame's own resolution. Where
 //! luma is even, the slope is 0 and the result is the small plane, smoothed. It knows planes, not what they stand for.
 
-use crate::pixels::Stretched;
+use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd_macros::simd;
+
+use crate::boxes::{Boxes, Four};
+use crate::pixels::{Stretched, byte};
 
 /// Units of a slope of 1, as it is stored in a byte, around [`LEVEL`]: slopes reach from -2 to 2.
 const SLOPE_UNIT: f32 = 64.0;
@@ -12,14 +16,14 @@ const LEVEL: u8 = 128;
 /// Variance of luma that is taken for noise: (8 levels)².
 const NOISE: f32 = 64.0;
 
-/// Luma, the plane, luma², luma · plane; or sums of them. Later: slope, offset, luma.
-type Moments = [f32; 4];
-
 /// The fitted lines, ready to be stretched; buffers are kept for the next frame.
 #[derive(Default)]
 pub(crate) struct Guided {
-    moments: Vec<Moments>,
-    spare: Vec<Moments>,
+    /// Luma, the plane, luma², luma · plane; or sums of them. Later: slope, offset, luma.
+    moments: Vec<Four>,
+    boxes: Boxes,
+    /// What the sum over a window is multiplied with for its mean: a factor of its column, and one of its row.
+    factors: [Vec<f32>; 2],
     /// What the result is where luma is `mean`, luma, and how the result turns with luma.
     small: [Vec<u8>; 3],
     stretched: [Stretched; 3],
@@ -32,13 +36,8 @@ impl Guided {
     /// them over a plane of `to` columns and rows.
     pub(crate) fn smooth(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
         self.fit(luma, plane, size, radius);
-        let [base, mean, slope] = &mut self.small;
-        [&mut *base, &mut *mean, &mut *slope].into_iter().for_each(|plane| plane.resize(luma.len(), 0));
-        for (line, ((base, mean), slope)) in self.moments.iter().zip(base.iter_mut().zip(mean).zip(slope)) {
-            *base = (line[0] * line[2] + line[1] + 0.5).clamp(0.0, 255.0) as u8;
-            *mean = (line[2] + 0.5) as u8;
-            *slope = coded(line[0]);
-        }
+        self.small.iter_mut().for_each(|plane| plane.resize(luma.len(), 0));
+        dispatch!(Level::new(), simd => code_lines(simd, &self.moments, &mut self.small));
         self.stretch(size, to);
     }
 
@@ -49,8 +48,8 @@ impl Guided {
             small.clear();
             small.extend_from_slice(source);
         }
-        self.small[2].clear();
-        self.small[2].extend(self.moments.iter().map(|line| coded(line[0])));
+        self.small[2].resize(luma.len(), 0);
+        dispatch!(Level::new(), simd => code_slopes(simd, &self.moments, &mut self.small[2]));
         self.stretch(size, to);
     }
 
@@ -60,12 +59,7 @@ impl Guided {
             row.resize(luma.len(), 0);
             stretched.row(y).copy_to(row);
         }
-        let [base, mean, slope] = &self.rows;
-        for ((((out, luma), base), mean), slope) in target.iter_mut().zip(luma).zip(base).zip(mean).zip(slope) {
-            let away = i16::from(*luma) - i16::from(*mean);
-            let turn = (i16::from(*slope) - i16::from(LEVEL)) * away;
-            *out = (i16::from(*base) + ((turn + 32) >> 6)).clamp(0, 255) as u8;
-        }
+        dispatch!(Level::new(), simd => turn(simd, &self.rows, luma, target));
     }
 
     /// Evens out `luma`, of `size` columns and rows: what varies little becomes flat, edges stay. The rows are those of [`Guided::even_row`].
@@ -75,8 +69,8 @@ impl Guided {
         [&mut *offset, &mut *slope].into_iter().for_each(|plane| plane.resize(luma.len(), 0));
         for (line, (offset, slope)) in self.moments.iter().zip(offset.iter_mut().zip(slope)) {
             // Over itself, luma has slopes from 0 to 1, and so no offset that is not a luma.
-            *offset = (line[1] + 0.5).clamp(0.0, 255.0) as u8;
-            *slope = (line[0] * 256.0 + 0.5).clamp(0.0, 255.0) as u8;
+            *offset = byte(line[1]);
+            *slope = byte(line[0] * 256.0);
         }
         for (stretched, small) in self.stretched.iter_mut().zip(&self.small).take(2) {
             stretched.set(small, size, to, to.map(f64::from));
@@ -89,29 +83,26 @@ impl Guided {
             row.resize(luma.len(), 0);
             stretched.row(y).copy_to(row);
         }
-        let [offset, slope, _] = &self.rows;
-        for (((out, luma), offset), slope) in target.iter_mut().zip(luma).zip(offset).zip(slope) {
-            let turn = (u16::from(*luma) * u16::from(*slope) + 128) >> 8;
-            *out = (turn + u16::from(*offset)).min(255) as u8;
-        }
+        dispatch!(Level::new(), simd => even_turn(simd, &self.rows, luma, target));
     }
 
     /// Leaves slope, offset and luma, each a mean over the windows that a pixel is in, in `moments`.
     fn fit(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize) {
-        let width = size[0] as usize;
-        self.moments.clear();
-        self.moments.extend(luma.iter().zip(plane).map(|(luma, plane)| {
-            let (i, p) = (f32::from(*luma), f32::from(*plane));
-            [i, p, i * i, i * p]
-        }));
-        self.spare.resize(luma.len(), [0.0; 4]);
-        means(&mut self.moments, &mut self.spare, width, radius);
-        for moment in &mut self.moments {
-            let [i, p, ii, ip] = *moment;
-            let slope = (ip - i * p) / ((ii - i * i).max(0.0) + NOISE);
-            *moment = [slope, p - slope * i, i, 0.0];
+        for (factors, side) in self.factors.iter_mut().zip(size.map(|side| side as usize)) {
+            let within = |at: usize| (at + radius).min(side - 1) + 1 - at.saturating_sub(radius);
+            factors.clear();
+            factors.extend((0..side).map(|at| 1.0 / within(at) as f32));
         }
-        means(&mut self.moments, &mut self.spare, width, radius);
+        let width = size[0] as usize;
+        self.moments.resize(luma.len(), [0.0; 4]);
+        dispatch!(Level::new(), simd => multiply(simd, luma, plane, &mut self.moments));
+        self.boxes.sum(&mut self.moments, width, radius as f32, 1);
+        dispatch!(Level::new(), simd => means(simd, &mut self.moments, &self.factors, |[i, p, ii, ip]| {
+            let slope = (ip - i * p) / ((ii - i * i).max(0.0) + NOISE);
+            [slope, p - slope * i, i, 0.0]
+        }));
+        self.boxes.sum(&mut self.moments, width, radius as f32, 1);
+        dispatch!(Level::new(), simd => means(simd, &mut self.moments, &self.factors, |line| line));
     }
 
     fn stretch(&mut self, size: [u32; 2], to: [u32; 2]) {
@@ -121,48 +112,57 @@ impl Guided {
     }
 }
 
+#[simd]
+fn multiply<S: Simd>(_: S, luma: &[u8], plane: &[u8], moments: &mut [Four]) {
+    for (moment, (luma, plane)) in moments.iter_mut().zip(luma.iter().zip(plane)) {
+        let (i, p) = (f32::from(*luma), f32::from(*plane));
+        *moment = [i, p, i * i, i * p];
+    }
+}
+
+/// Makes means of sums over windows, and of those what is asked for.
+#[simd]
+fn means<S: Simd>(_: S, moments: &mut [Four], [across, down]: &[Vec<f32>; 2], of: impl Fn(Four) -> Four) {
+    for (row, down) in moments.chunks_exact_mut(across.len()).zip(down) {
+        for (moment, across) in row.iter_mut().zip(across) {
+            *moment = of(moment.map(|sum| sum * (across * down)));
+        }
+    }
+}
+
+#[simd]
+fn code_lines<S: Simd>(_: S, lines: &[Four], [base, mean, slope]: &mut [Vec<u8>; 3]) {
+    for (line, ((base, mean), slope)) in lines.iter().zip(base.iter_mut().zip(mean).zip(slope)) {
+        *base = byte(line[0] * line[2] + line[1]);
+        *mean = byte(line[2]);
+        *slope = coded(line[0]);
+    }
+}
+
+#[simd]
+fn code_slopes<S: Simd>(_: S, lines: &[Four], slopes: &mut [u8]) {
+    lines.iter().zip(slopes).for_each(|(line, slope)| *slope = coded(line[0]));
+}
+
+#[inline(always)]
 fn coded(slope: f32) -> u8 {
-    (slope * SLOPE_UNIT + f32::from(LEVEL) + 0.5).clamp(0.0, 255.0) as u8
+    byte(slope * SLOPE_UNIT + f32::from(LEVEL))
 }
 
-/// Replaces each value by the mean of those at most `radius` columns and rows away, of those that there are.
-fn means(values: &mut [Moments], spare: &mut [Moments], width: usize, radius: usize) {
-    let height = values.len() / width;
-    let counts = |side: usize| move |at: usize| 1.0 / ((at + radius).min(side - 1) + 1 - at.saturating_sub(radius)) as f32;
-    let across: Vec<f32> = (0..width).map(counts(width)).collect();
-    for (row, out) in values.chunks_exact(width).zip(spare.chunks_exact_mut(width)) {
-        let mut sum = [0.0; 4];
-        row.iter().take(radius).for_each(|value| add(&mut sum, value, 1.0));
-        for x in 0..width {
-            if let Some(value) = row.get(x + radius) {
-                add(&mut sum, value, 1.0);
-            }
-            out[x] = sum.map(|sum| sum * across[x]);
-            if x >= radius {
-                add(&mut sum, &row[x - radius], -1.0);
-            }
-        }
-    }
-    let rows = |y: usize| &spare.as_flattened()[4 * width * y..][..4 * width];
-    let mut sums = vec![0.0; 4 * width];
-    let add_row = |sums: &mut [f32], y: usize, factor: f32| sums.iter_mut().zip(rows(y)).for_each(|(sum, value)| *sum += value * factor);
-    (0..radius.min(height)).for_each(|y| add_row(&mut sums, y, 1.0));
-    let count = counts(height);
-    for (y, out) in values.as_flattened_mut().chunks_exact_mut(4 * width).enumerate() {
-        if y + radius < height {
-            add_row(&mut sums, y + radius, 1.0);
-        }
-        let factor = count(y);
-        out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = sum * factor);
-        if y >= radius {
-            add_row(&mut sums, y - radius, -1.0);
-        }
+#[simd]
+fn turn<S: Simd>(_: S, [base, mean, slope]: &[Vec<u8>; 3], luma: &[u8], target: &mut [u8]) {
+    for ((((out, luma), base), mean), slope) in target.iter_mut().zip(luma).zip(base).zip(mean).zip(slope) {
+        let away = i16::from(*luma) - i16::from(*mean);
+        let turn = (i16::from(*slope) - i16::from(LEVEL)) * away;
+        *out = (i16::from(*base) + ((turn + 32) >> 6)).clamp(0, 255) as u8;
     }
 }
 
-fn add(sum: &mut Moments, value: &Moments, factor: f32) {
-    for (sum, value) in sum.iter_mut().zip(value) {
-        *sum += value * factor;
+#[simd]
+fn even_turn<S: Simd>(_: S, [offset, slope, _]: &[Vec<u8>; 3], luma: &[u8], target: &mut [u8]) {
+    for (((out, luma), offset), slope) in target.iter_mut().zip(luma).zip(offset).zip(slope) {
+        let turn = (u16::from(*luma) * u16::from(*slope) + 128) >> 8;
+        *out = (turn + u16::from(*offset)).min(255) as u8;
     }
 }
 

@@ -8,6 +8,7 @@ mod background_blur;
 mod background_replace;
 mod blocks;
 mod blur;
+mod boxes;
 mod chain;
 mod delay;
 mod drawing;

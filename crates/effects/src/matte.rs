@@ -10,6 +10,8 @@
 //!
 //! **The ramp.** The probability `p` becomes the opacity `clamp((p - 0.3) / width)`, where the width (0.3 to 0.7) is the softness of the edge.
 
+use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd_macros::simd;
 use ooblex_pipeline::{Analysis, EffectName, I420, Mask};
 
 use crate::effect::ComposeError;
@@ -58,9 +60,7 @@ impl Matte {
         let luma = self.shrinker.luma(source, size[0], size[1]);
         let moved = self.stillness.update(luma, size, NEIGHBOURHOOD);
         if self.size == size {
-            for ((steady, target), moved) in self.steady.iter_mut().zip(&mask.probability).zip(moved) {
-                *steady = follow(*steady, *target, *moved);
-            }
+            dispatch!(Level::new(), simd => follow_all(simd, &mut self.steady, &mask.probability, moved));
         } else {
             self.size = size;
             self.steady = mask.probability.iter().map(|p| i16::from(*p) << 7).collect();
@@ -92,7 +92,7 @@ impl Matte {
                 }
                 None => odd.copy_from_slice(even),
             }
-            halve(even, odd, chroma);
+            dispatch!(Level::new(), simd => halve(simd, even, odd, chroma));
             for (index, plane) in [(1, &mut u), (2, &mut v)] {
                 let Some(row) = plane.next() else { continue };
                 blend(row, behind, chroma, scratch, (index, y));
@@ -131,15 +131,28 @@ impl Ramp {
     }
 
     fn apply(&self, row: &mut [u8]) {
-        for value in row {
-            let above = (i16::from(*value) - LEAST_PROBABILITY).clamp(0, self.width);
-            *value = ((above * self.factor + 127) >> 7).min(255) as u8;
-        }
+        dispatch!(Level::new(), simd => rise(simd, row, self.width, self.factor));
+    }
+}
+
+#[simd]
+fn rise<S: Simd>(_: S, row: &mut [u8], width: i16, factor: i16) {
+    for value in row {
+        let above = (i16::from(*value) - LEAST_PROBABILITY).clamp(0, width);
+        *value = ((above * factor + 127) >> 7).min(255) as u8;
+    }
+}
+
+#[simd]
+fn follow_all<S: Simd>(_: S, steady: &mut [i16], targets: &[u8], moved: &[u8]) {
+    for ((steady, target), moved) in steady.iter_mut().zip(targets).zip(moved) {
+        *steady = follow(*steady, *target, *moved);
     }
 }
 
 /// One step towards `target`, in 1/128. A rise of 64 is followed at once, a fall of 35 as well; small changes slowly, unless
 /// something has moved there.
+#[inline(always)]
 fn follow(steady: i16, target: u8, moved: u8) -> i16 {
     let change = (i32::from(target) << 7) - i32::from(steady);
     let levels = change.abs() >> 7;
@@ -155,14 +168,20 @@ fn blend(row: &mut [u8], behind: &impl Backdrop, opacity: &[u8], scratch: &mut V
     }
     scratch.resize(row.len(), 0);
     behind.row(index, y, scratch);
-    for ((out, behind), opacity) in row.iter_mut().zip(&*scratch).zip(opacity) {
+    dispatch!(Level::new(), simd => mix(simd, row, scratch, opacity));
+}
+
+#[simd]
+fn mix<S: Simd>(_: S, row: &mut [u8], behind: &[u8], opacity: &[u8]) {
+    for ((out, behind), opacity) in row.iter_mut().zip(behind).zip(opacity) {
         let kept = u16::from(*opacity) + u16::from(*opacity >> 7);
         *out = ((u16::from(*behind) * (256 - kept) + u16::from(*out) * kept + 128) >> 8) as u8;
     }
 }
 
 /// The opacity of chroma: the mean of the four pixels of luma that share it.
-fn halve(even: &[u8], odd: &[u8], chroma: &mut [u8]) {
+#[simd]
+fn halve<S: Simd>(_: S, even: &[u8], odd: &[u8], chroma: &mut [u8]) {
     let (pairs, rests) = (even.as_chunks::<2>(), odd.as_chunks::<2>());
     for ((out, a), b) in chroma.iter_mut().zip(pairs.0).zip(rests.0) {
         *out = ((u16::from(a[0]) + u16::from(a[1]) + u16::from(b[0]) + u16::from(b[1]) + 2) >> 2) as u8;
@@ -205,7 +224,7 @@ mod tests {
     #[test]
     fn chroma_has_the_mean_of_its_four_pixels() {
         let mut chroma = [0; 2];
-        halve(&[0, 100, 7], &[200, 100, 9], &mut chroma);
+        dispatch!(Level::new(), simd => halve(simd, &[0, 100, 7], &[200, 100, 9], &mut chroma));
         assert_eq!(chroma, [100, 8]);
     }
 }

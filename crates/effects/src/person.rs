@@ -7,7 +7,7 @@ use ooblex_pipeline::{Analysis, I420, Mask, ModelInput};
 
 use crate::model::Extent::Fixed;
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
-use crate::pixels::{Shrinker, nchw};
+use crate::pixels::{Shrinker, bytes, nchw};
 
 const WIDTH: u32 = 256;
 const HEIGHT: u32 = 144;
@@ -40,6 +40,5 @@ pub(crate) fn analyse(models: &mut Models, input: &ModelInput) -> Result<Analysi
     let picture = MODEL.picture_of(input, WIDTH, HEIGHT)?;
     let data = nchw(&picture.data, 255.0, 0.0);
     let outputs = models.run(&MODEL, &[Input { shape: &[1, 3, HEIGHT as usize, WIDTH as usize], data: &data }])?;
-    let probability = outputs[0].data.iter().map(|p| (p.clamp(0.0, 1.0) * 255.0 + 0.5) as u8).collect();
-    Ok(Analysis::Mask(Mask { width: WIDTH, height: HEIGHT, probability }))
+    Ok(Analysis::Mask(Mask { width: WIDTH, height: HEIGHT, probability: bytes(&outputs[0].data) }))
 }

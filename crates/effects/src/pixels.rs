@@ -7,6 +7,9 @@ use std::slice::ChunksExactMut;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, u8x16, u16x8};
+use fearless_simd_macros::simd;
 use ooblex_pipeline::{I420, Rgb};
 use yuv::{
     BufferStoreMut, YuvConversionMode, YuvPlanarImage, YuvPlanarImageMut, YuvRange, YuvStandardMatrix, rgb_to_yuv420, rgb_to_yuv444,
@@ -100,7 +103,11 @@ pub(crate) fn nchw_into(data: &mut Vec<f32>, rgb: &[u8], scale: f32, offset: f32
     data.resize(3 * pixels, 0.0);
     let (red, rest) = data.split_at_mut(pixels);
     let (green, blue) = rest.split_at_mut(pixels);
-    let factor = 1.0 / scale;
+    dispatch!(Level::new(), simd => part(simd, rgb, [red, green, blue], 1.0 / scale, offset));
+}
+
+#[simd]
+fn part<S: Simd>(_: S, rgb: &[u8], [red, green, blue]: [&mut [f32]; 3], factor: f32, offset: f32) {
     for (((pixel, r), g), b) in rgb.as_chunks::<3>().0.iter().zip(red).zip(green).zip(blue) {
         *r = f32::from(pixel[0]) * factor + offset;
         *g = f32::from(pixel[1]) * factor + offset;
@@ -210,10 +217,10 @@ impl Stretched {
         self.down.set(from[1], to[1], shown[1]);
         self.width = to[0] as usize;
         self.rows.resize(self.width * from[1] as usize, 0);
-        for (row, stretched) in plane.chunks_exact(from[0] as usize).zip(self.rows.chunks_exact_mut(self.width)) {
-            for (out, tap) in stretched.iter_mut().zip(&self.across.taps) {
-                *out = lerp(row[tap.first as usize], row[tap.second as usize], tap.weight);
-            }
+        let rows = plane.chunks_exact(from[0] as usize).zip(self.rows.chunks_exact_mut(self.width));
+        match self.across.windows.is_empty() {
+            true => rows.for_each(|(row, stretched)| self.across.stretch(row, stretched)),
+            false => dispatch!(Level::new(), simd => stretch(simd, &self.across.windows, rows)),
         }
     }
 
@@ -230,6 +237,20 @@ impl Stretched {
 struct Taps {
     made_for: Option<(u32, u32, f64)>,
     taps: Vec<Tap>,
+    /// The same for [`LANES`] columns at a time; none where it can not be so.
+    windows: Vec<Window>,
+}
+
+/// Columns of the large plane that are made at a time.
+const LANES: usize = 16;
+
+/// The taps of as many columns, which lie within as many of the small plane.
+struct Window {
+    start: usize,
+    /// Counted from `start`.
+    first: [u8; LANES],
+    second: [u8; LANES],
+    weight: [u16; LANES],
 }
 
 #[derive(Clone, Copy)]
@@ -254,22 +275,77 @@ impl Taps {
             let (first, weight) = (first as u16, ((position - first) * 256.0).round() as u16);
             Tap { first, second: (first + 1).min(last), weight }
         }));
+        self.windows = self.taps.chunks(LANES).map(|taps| Window::of(taps, from as usize)).collect::<Option<_>>().unwrap_or_default();
+    }
+
+    fn stretch(&self, row: &[u8], stretched: &mut [u8]) {
+        for (out, tap) in stretched.iter_mut().zip(&self.taps) {
+            *out = lerp(row[tap.first as usize], row[tap.second as usize], tap.weight);
+        }
+    }
+}
+
+impl Window {
+    /// For these taps of a plane of `from` columns, if they lie within a window of it.
+    fn of(taps: &[Tap], from: usize) -> Option<Self> {
+        let start = usize::from(taps[0].first).min(from.checked_sub(LANES)?);
+        let mut window = Self { start, first: [0; LANES], second: [0; LANES], weight: [0; LANES] };
+        for (lane, tap) in taps.iter().enumerate() {
+            let [first, second] = [tap.first, tap.second].map(|column| usize::from(column) - start);
+            (window.first[lane], window.second[lane], window.weight[lane]) = (first as u8, second as u8, tap.weight);
+            if second >= LANES {
+                return None;
+            }
+        }
+        Some(window)
+    }
+}
+
+/// Stretches rows, a window at a time: its bytes are put where they belong at once.
+#[simd]
+fn stretch<'a, S: Simd>(simd: S, windows: &[Window], rows: impl Iterator<Item = (&'a [u8], &'a mut [u8])>) {
+    for (row, stretched) in rows {
+        for (window, out) in windows.iter().zip(stretched.chunks_mut(LANES)) {
+            let columns = u8x16::from_slice(simd, &row[window.start..][..LANES]);
+            let [first, second] = [window.first, window.second].map(|lanes| columns.swizzle_dyn(u8x16::simd_from(simd, lanes)).widen());
+            let (left, right) = window.weight.split_at(LANES / 2);
+            let lerp = |a: u16x8<S>, b: u16x8<S>, weight: &[u16]| {
+                let weight = u16x8::from_slice(simd, weight);
+                (a * (256 - weight) + b * weight + 128) >> 8
+            };
+            let mut lanes = [0; LANES];
+            lerp(first.0, second.0, left).narrow(lerp(first.1, second.1, right)).store_slice(&mut lanes);
+            match out.first_chunk_mut() {
+                Some(whole) => *whole = lanes,
+                None => out.copy_from_slice(&lanes[..out.len()]),
+            }
+        }
     }
 }
 
 impl Between<'_> {
     /// Writes the row.
     pub(crate) fn copy_to(&self, target: &mut [u8]) {
-        for ((out, upper), lower) in target.iter_mut().zip(self.upper).zip(self.lower) {
-            *out = lerp(*upper, *lower, self.weight);
-        }
+        dispatch!(Level::new(), simd => between(simd, target, self.upper, self.lower, self.weight));
     }
 
     /// Writes the row over `target` with one opacity, 0..=256.
     pub(crate) fn blend_onto(&self, target: &mut [u8], opacity: u16) {
-        for ((out, upper), lower) in target.iter_mut().zip(self.upper).zip(self.lower) {
-            *out = lerp(*out, lerp(*upper, *lower, self.weight), opacity);
-        }
+        dispatch!(Level::new(), simd => between_onto(simd, target, self.upper, self.lower, self.weight, opacity));
+    }
+}
+
+#[simd]
+fn between<S: Simd>(_: S, target: &mut [u8], upper: &[u8], lower: &[u8], weight: u16) {
+    for ((out, upper), lower) in target.iter_mut().zip(upper).zip(lower) {
+        *out = lerp(*upper, *lower, weight);
+    }
+}
+
+#[simd]
+fn between_onto<S: Simd>(_: S, target: &mut [u8], upper: &[u8], lower: &[u8], weight: u16, opacity: u16) {
+    for ((out, upper), lower) in target.iter_mut().zip(upper).zip(lower) {
+        *out = lerp(*out, lerp(*upper, *lower, weight), opacity);
     }
 }
 
@@ -286,7 +362,26 @@ pub(crate) fn mix_with(target: &mut [u8], value: u8, opacity: u16) {
     target.iter_mut().for_each(|out| *out = lerp(*out, value, opacity));
 }
 
+/// The byte that is nearest, of 0 to 255. A sum with 2²³ has it in its last bits; that can be done for many at a time, `as` can not.
+#[inline(always)]
+pub(crate) fn byte(value: f32) -> u8 {
+    (value.clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8
+}
+
+/// The bytes for shares of 0 to 1.
+pub(crate) fn bytes(shares: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; shares.len()];
+    dispatch!(Level::new(), simd => to_bytes(simd, shares, &mut bytes));
+    bytes
+}
+
+#[simd]
+fn to_bytes<S: Simd>(_: S, shares: &[f32], bytes: &mut [u8]) {
+    bytes.iter_mut().zip(shares).for_each(|(out, share)| *out = byte(share * 255.0));
+}
+
 /// Between `a` (weight 0) and `b` (weight 256).
+#[inline(always)]
 fn lerp(a: u8, b: u8, weight: u16) -> u8 {
     ((u16::from(a) * (256 - weight) + u16::from(b) * weight + 128) >> 8) as u8
 }
@@ -342,6 +437,31 @@ mod tests {
                 assert!(got.abs_diff(expected) <= 4, "{got} instead of {expected} at {x},{y}");
             }
         }
+    }
+
+    #[test]
+    fn a_plane_is_stretched_alike_with_all_instructions_of_the_processor_and_with_few() {
+        for (from, to, shown) in
+            [(16, 16, 16.0), (17, 100, 99.5), (256, 640, 640.0), (139, 320, 319.5), (640, 1919, 1919.0), (40, 31, 31.0)]
+        {
+            let row: Vec<u8> = (0..from).map(|index| (index * 7919 % 251) as u8).collect();
+            let mut taps = Taps::default();
+            taps.set(from, to, shown);
+            assert_eq!(taps.windows.is_empty(), to < from, "{from} to {to}");
+            let mut expected = vec![0; to as usize];
+            taps.stretch(&row, &mut expected);
+            for level in [Level::baseline(), Level::new()].into_iter().filter(|_| !taps.windows.is_empty()) {
+                let mut stretched = vec![0; to as usize];
+                dispatch!(level, simd => stretch(simd, &taps.windows, [(&row[..], &mut stretched[..])].into_iter()));
+                assert_eq!(stretched, expected, "{from} to {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_the_nearest() {
+        let values = [-1e9, -0.6, 0.4, 0.6, 127.4, 254.6, 255.4, 1e9, f32::NAN];
+        assert_eq!(values.map(byte), [0, 0, 0, 1, 127, 255, 255, 255, 0]);
     }
 
     #[test]

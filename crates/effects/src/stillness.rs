@@ -3,6 +3,9 @@
 //! It compares small luma planes with what they were while they stood still. Sensor noise is below [`FLOOR`]; what is above it in the mean
 //! of the neighbourhood has moved. A camera that drifts (its exposure, its white balance) is followed slowly and counts as still.
 
+use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd_macros::simd;
+
 /// Luma levels of difference, in the mean of a neighbourhood, that are noise.
 const FLOOR: i32 = 3;
 /// How quickly the remembered picture follows one that stands still: a share of 256 a frame.
@@ -28,8 +31,14 @@ impl Stillness {
             self.moved = vec![255; luma.len()];
             return &self.moved;
         }
+        dispatch!(Level::new(), simd => self.compare(simd, luma, size[0] as usize, radius));
+        &self.moved
+    }
+
+    #[simd]
+    fn compare<S: Simd>(&mut self, _: S, luma: &[u8], width: usize, radius: usize) {
         self.differences(luma);
-        mean_within(&mut self.moved, &mut self.sums, size[0] as usize, radius);
+        mean_within(&mut self.moved, &mut self.sums, width, radius);
         let span = 2 * radius as i32 + 1;
         for ((moved, remembered), luma) in self.moved.iter_mut().zip(&mut self.remembered).zip(luma) {
             // One pixel of 40 levels within the neighbourhood is as much as all of it by a little.
@@ -38,9 +47,9 @@ impl Stillness {
             let away = (i32::from(*luma) << 6) - i32::from(*remembered);
             *remembered += ((away * pace) >> 8) as i16;
         }
-        &self.moved
     }
 
+    #[inline(always)]
     fn differences(&mut self, luma: &[u8]) {
         for ((moved, remembered), luma) in self.moved.iter_mut().zip(&self.remembered).zip(luma) {
             *moved = ((*remembered + 32) >> 6).clamp(0, 255).abs_diff(i16::from(*luma)) as u8;
@@ -49,6 +58,7 @@ impl Stillness {
 }
 
 /// Replaces each value by the mean of those at most `radius` columns and rows away. Beyond the edge there is nothing.
+#[inline(always)]
 fn mean_within(values: &mut [u8], sums: &mut Vec<u16>, width: usize, radius: usize) {
     let height = values.len() / width;
     sums.clear();

@@ -25,7 +25,7 @@ use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::guided::Guided;
 use crate::model::{Input, ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
-use crate::pixels::{self, Shrinker, Stretched, nchw_into, plane_size, planes_from_rgb, rows_mut};
+use crate::pixels::{self, Shrinker, Stretched, byte, nchw_into, plane_size, planes_from_rgb, rows_mut};
 use crate::stillness::Stillness;
 
 /// See the top of this file.
@@ -200,7 +200,7 @@ fn cut_out(data: &[f32], width: usize, height: usize, content: [u32; 4]) -> Rgb 
     for (channel, plane) in data.chunks_exact(width * height).enumerate() {
         for (row, line) in plane.chunks_exact(width).skip(top).zip(cut.chunks_exact_mut(3 * columns)) {
             for (value, pixel) in row[left..left + columns].iter().zip(line.as_chunks_mut::<3>().0) {
-                pixel[channel] = (value.clamp(0.0, 1.0) * 255.0 + 0.5) as u8;
+                pixel[channel] = byte(value * 255.0);
             }
         }
     }

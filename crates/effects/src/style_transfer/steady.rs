@@ -1,5 +1,8 @@
 //! A painting that holds still where its source does: each is blended with those before it.
 
+use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd_macros::simd;
+
 /// Share (of 256) of a new painting where the source stands still.
 const STILL: i32 = 44;
 
@@ -26,13 +29,18 @@ impl Steady {
             return;
         }
         for (steady, plane) in self.planes.iter_mut().zip(planes) {
-            for ((steady, value), moved) in steady.iter_mut().zip(plane.iter_mut()).zip(moved) {
-                let pace = STILL.max(i32::from(*moved) + 1);
-                let away = (i32::from(*value) << 6) - i32::from(*steady);
-                *steady += ((away * pace) >> 8) as i16;
-                *value = ((*steady + 32) >> 6).clamp(0, 255) as u8;
-            }
+            dispatch!(Level::new(), simd => follow(simd, steady, plane, moved));
         }
+    }
+}
+
+#[simd]
+fn follow<S: Simd>(_: S, steady: &mut [i16], plane: &mut [u8], moved: &[u8]) {
+    for ((steady, value), moved) in steady.iter_mut().zip(plane).zip(moved) {
+        let pace = STILL.max(i32::from(*moved) + 1);
+        let away = (i32::from(*value) << 6) - i32::from(*steady);
+        *steady += ((away * pace) >> 8) as i16;
+        *value = ((*steady + 32) >> 6).clamp(0, 255) as u8;
     }
 }
 
