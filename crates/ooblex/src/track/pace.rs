@@ -73,10 +73,12 @@ impl Pace {
         self.rate = self.rate.clamp(LEAST, MOST);
     }
 
-    /// In the last second it has used so many cores, and it may use so many.
-    pub(super) fn on_share(&mut self, used: f64, allowed: f64) {
+    /// In the last second it has used so many cores, and it may use so many. So many frames have gone on.
+    pub(super) fn on_share(&mut self, used: f64, allowed: f64, went_on: f64) {
         let factor = (allowed / used.max(f64::EPSILON)).clamp(LEAST_FACTOR, MOST_FACTOR);
-        self.most = (self.most * factor).clamp(LEAST, MOST);
+        // Whoever uses far too much is to have less from now on than it had, however few that were.
+        let most = if factor < HELD_BACK { self.most.min(went_on) } else { self.most };
+        self.most = (most * factor).clamp(LEAST, MOST);
     }
 
     /// Whether its share of the cores is what holds the track back, and not that turns come late: of so many frames a second that its
@@ -133,9 +135,9 @@ mod tests {
     #[test]
     fn who_needs_much_more_than_its_share_is_held_to_it_until_it_is_enough() {
         let mut pace = Pace::new();
-        (0..8).for_each(|_| pace.on_share(0.6, 0.55));
+        (0..8).for_each(|_| pace.on_share(0.6, 0.55, 60.0));
         assert!(pace.is_held_to_share(60.0, false) && !pace.is_held_to_share(30.0, false));
-        (0..4).for_each(|_| pace.on_share(0.4, 0.55));
+        (0..4).for_each(|_| pace.on_share(0.4, 0.55, 30.0));
         assert!(!pace.is_held_to_share(60.0, true));
     }
 
@@ -143,7 +145,7 @@ mod tests {
     fn who_has_no_turns_is_not_held_to_its_share() {
         let (mut pace, start) = (Pace::new(), Instant::now());
         taken(&mut pace, start, 90, Duration::from_millis(30));
-        (0..4).for_each(|_| pace.on_share(0.2, 0.18));
+        (0..4).for_each(|_| pace.on_share(0.2, 0.18, 10.0));
         assert!(!pace.is_held_to_share(30.0, false));
     }
 
@@ -194,7 +196,7 @@ mod tests {
             let frames = taken(&mut pace, start, 30, Duration::ZERO).len() as f64;
             start += FRAME * 30;
             // All have to be decoded.
-            pace.on_share(0.2 + 0.04 * frames, allowed);
+            pace.on_share(0.2 + 0.04 * frames, allowed, frames);
             frames
         };
         assert_eq!(second(0.6) as u32, 30);

@@ -65,9 +65,11 @@ impl Driver {
     fn keep_to_share(&mut self, elapsed: Duration, counts: &FrameCounts) {
         let used = self.meter.take(elapsed);
         let allowed = self.context.shares.report(self.id(), used);
-        self.pace.on_share(used, allowed);
         self.cores = (used, allowed);
-        let camera = (counts.admitted - self.report.counts.admitted) as f64 / elapsed.as_secs_f64().max(1e-3);
+        let rate = |frames: u64| frames as f64 / elapsed.as_secs_f64().max(1e-3);
+        let camera = rate(counts.admitted - self.report.counts.admitted);
+        let behind = rate(counts.dropped(DropReason::Behind) - self.report.counts.dropped(DropReason::Behind));
+        self.pace.on_share(used, allowed, camera - behind);
         self.stands_back = self.pace.is_held_to_share(camera, self.stands_back);
     }
 
