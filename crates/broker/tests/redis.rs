@@ -118,7 +118,7 @@ fn bytes_of_other_people_stop_nothing() {
     // A queue that is no list, and slots and turns that are noise.
     server.command(&[b"SET", QUEUE, b"hello"]);
     broker.submit(job(1, 0));
-    eventually("a turn in a queue", || server.command(&[b"LLEN", QUEUE]) == Value::Int(1));
+    eventually("a queue", || server.command(&[b"TYPE", QUEUE]) == Value::SimpleString("list".into()));
     for turn in [&b"noise"[..], b"", b"0:0", &[0xff; 40]] {
         server.command(&[b"LPUSH", QUEUE, turn]);
     }
