@@ -1,7 +1,8 @@
 //! The broker within one process: fair slots behind a lock that is held for moves only.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{Completion, EffectName, FairSlots, Job, Outcome, TrackId};
@@ -13,7 +14,6 @@ use crate::{Capacity, Notice, Service, Sink};
 #[derive(Default)]
 pub struct Local {
     state: Mutex<State>,
-    work: Condvar,
 }
 
 #[derive(Default)]
@@ -21,12 +21,20 @@ struct State {
     slots: FairSlots<Job>,
     sinks: HashMap<TrackId, Arc<Sink>>,
     workers: usize,
+    /// Workers that found nothing to do and have not been woken since, in the order in which they came.
+    idle: Vec<Idle>,
     serving: BTreeMap<EffectName, usize>,
     busy: Duration,
     waits: Waits,
     /// Jobs in the hands of workers.
     taken: usize,
     closed: bool,
+}
+
+/// A worker that waits.
+struct Idle {
+    thread: Thread,
+    effects: Vec<EffectName>,
 }
 
 impl Local {
@@ -46,11 +54,14 @@ impl Local {
         if !state.sinks.contains_key(&job.track) {
             return;
         }
-        // All are woken, since not every worker serves every effect.
-        self.work.notify_all();
         state.waits.on_submitted(job.track, job.submitted);
-        if let Some(older) = state.slots.put(job.track, job) {
-            self.deliver(state, Completion { track: older.track, seq: older.seq, outcome: Outcome::Replaced });
+        let idle = state.idle_for(&job.effect);
+        match state.slots.put(job.track, job) {
+            Some(older) => self.deliver(state, Completion { track: older.track, seq: older.seq, outcome: Outcome::Replaced }),
+            None => drop(state),
+        }
+        if let Some(idle) = idle {
+            idle.thread.unpark();
         }
     }
 
@@ -80,8 +91,9 @@ impl Local {
     }
 
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.work.notify_all();
+        let mut state = self.lock();
+        state.closed = true;
+        state.wake_all();
     }
 
     fn take(&self, effects: &Mutex<Vec<EffectName>>) -> Option<Job> {
@@ -102,7 +114,13 @@ impl Local {
                     self.deliver(state, Completion { track: late.track, seq: late.seq, outcome: Outcome::Expired });
                     state = self.lock();
                 }
-                None => state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    state.idle.push(Idle { thread: std::thread::current(), effects });
+                    drop(state);
+                    std::thread::park();
+                    state = self.lock();
+                    state.idle.retain(|idle| idle.thread.id() != std::thread::current().id());
+                }
             }
         }
     }
@@ -122,7 +140,7 @@ impl Local {
             *state.serving.entry(effect.clone()).or_default() += 1;
         }
         state.forget(before);
-        self.work.notify_all();
+        state.wake_all();
         self.tell_all(state);
     }
 
@@ -156,6 +174,16 @@ impl Local {
 }
 
 impl State {
+    /// A worker to be woken for a job of this effect: the one that came last, whose caches are warm.
+    fn idle_for(&mut self, effect: &EffectName) -> Option<Idle> {
+        let at = self.idle.iter().rposition(|idle| idle.effects.contains(effect))?;
+        Some(self.idle.remove(at))
+    }
+
+    fn wake_all(&mut self) {
+        self.idle.drain(..).for_each(|idle| idle.thread.unpark());
+    }
+
     /// One worker less serves these effects.
     fn forget(&mut self, effects: &[EffectName]) {
         for effect in effects {
@@ -197,5 +225,20 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let effects = self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.local.leave(&effects);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worker_that_came_last_of_those_that_serve_a_job_is_woken_for_it_and_no_other() {
+        let [blur, faces] = ["blur", "faces"].map(EffectName::new);
+        let idle = |effects: &[&EffectName]| Idle { thread: std::thread::current(), effects: effects.iter().copied().cloned().collect() };
+        let mut state = State { idle: vec![idle(&[&blur]), idle(&[&blur, &faces]), idle(&[&blur])], ..State::default() };
+        assert_eq!(state.idle_for(&faces).map(|idle| idle.effects), Some(vec![blur.clone(), faces.clone()]));
+        assert!(state.idle_for(&faces).is_none(), "the only one is on its way");
+        assert_eq!((state.idle_for(&blur).is_some(), state.idle.len()), (true, 1));
     }
 }
