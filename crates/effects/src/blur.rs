@@ -21,9 +21,7 @@ const LEAST_SIGMA: f32 = 1.4;
 pub(crate) struct Blur {
     shrinker: Shrinker,
     weights: Vec<u8>,
-    /// Y, U, V, each times the weight, and the weight.
-    pixels: Vec<Four>,
-    boxes: Boxes,
+    boxes: [Boxes; 3],
     planes: [Vec<u8>; 3],
     stretched: [Stretched; 3],
 }
@@ -36,49 +34,72 @@ impl Blur {
         let scale = (SMALL_PIXELS / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
         let [small_width, small_height] = [width, height].map(|side| (f64::from(side) * scale).ceil().max(1.0) as u32);
         let small = [small_width, small_height];
-        self.gather(source, small, weights);
+        match weights {
+            Some((plane, size)) => self.shrinker.plane(plane, size, &mut self.weights, small),
+            None => {
+                self.weights.clear();
+                self.weights.resize(small_width as usize * small_height as usize, 255);
+            }
+        }
         let sigma = (sigma * (small_width as f32 * small_height as f32).sqrt()).max(LEAST_SIGMA);
         let radius = ((4.0 * sigma * sigma + 1.0).sqrt() - 1.0) / 2.0;
-        self.boxes.sum(&mut self.pixels, small_width as usize, radius, 3);
-        self.spread(source, small);
+        self.boxes.iter_mut().for_each(|boxes| boxes.start(small.map(|side| side as usize), radius));
+        self.planes.iter_mut().for_each(|plane| plane.resize(self.weights.len(), 0));
+        let pixels = self.shrinker.planes(source, small_width, small_height);
+        dispatch!(Level::new(), simd => blur(simd, pixels, &self.weights, &mut self.boxes, &mut self.planes, small_width as usize));
+        for ((index, stretched), plane) in self.stretched.iter_mut().enumerate().zip(&self.planes) {
+            let (size, shown) = plane_size(source, index);
+            stretched.set(plane, small, size, shown);
+        }
     }
 
     /// The blurred picture's planes, stretched to those of the frame.
     pub(crate) fn planes(&self) -> &[Stretched; 3] {
         &self.stretched
     }
+}
 
-    fn gather(&mut self, source: &I420, small: [u32; 2], weights: Option<(&[u8], [u32; 2])>) {
-        match weights {
-            Some((plane, size)) => self.shrinker.plane(plane, size, &mut self.weights, small),
-            None => {
-                self.weights.clear();
-                self.weights.resize(small[0] as usize * small[1] as usize, 255);
+/// Sends what is in Y, U and V through all boxes, row by row.
+#[simd]
+fn blur<S: Simd>(
+    _: S,
+    [y, u, v]: [&[u8]; 3],
+    weights: &[u8],
+    [first, second, third]: &mut [Boxes; 3],
+    planes: &mut [Vec<u8>; 3],
+    width: usize,
+) {
+    let mut targets = planes.each_mut().map(|plane| plane.chunks_exact_mut(width));
+    let colours = y.chunks_exact(width).zip(u.chunks_exact(width).zip(v.chunks_exact(width)));
+    for (weights, (y, (u, v))) in weights.chunks_exact(width).zip(colours) {
+        first.put(|row| weigh(row, weights, [y, u, v]));
+        while let Some(sums) = first.take() {
+            second.put(|row| row.copy_from_slice(sums));
+            while let Some(sums) = second.take() {
+                third.put(|row| row.copy_from_slice(sums));
+                while let Some(sums) = third.take() {
+                    let [Some(y), Some(u), Some(v)] = targets.each_mut().map(Iterator::next) else { return };
+                    divide(sums, [y, u, v]);
+                }
             }
-        }
-        let [y, u, v] = self.shrinker.planes(source, small[0], small[1]);
-        self.pixels.clear();
-        self.pixels.extend(self.weights.iter().zip(y).zip(u.iter().zip(v)).map(|((weight, y), (u, v))| {
-            // Never 0, so that there is always a colour, be it that of what is left out.
-            let weight = f32::from(*weight) + 1.0;
-            [f32::from(*y) * weight, f32::from(*u) * weight, f32::from(*v) * weight, weight]
-        }));
-    }
-
-    fn spread(&mut self, source: &I420, small: [u32; 2]) {
-        self.planes.iter_mut().for_each(|plane| plane.resize(self.pixels.len(), 0));
-        dispatch!(Level::new(), simd => divide(simd, &self.pixels, &mut self.planes));
-        for ((index, stretched), plane) in self.stretched.iter_mut().enumerate().zip(&self.planes) {
-            let (size, shown) = plane_size(source, index);
-            stretched.set(plane, small, size, shown);
         }
     }
 }
 
-/// The colours of pixels that have each been multiplied with its weight.
-#[simd]
-fn divide<S: Simd>(_: S, pixels: &[Four], [y, u, v]: &mut [Vec<u8>; 3]) {
-    for (pixel, ((y, u), v)) in pixels.iter().zip(y.iter_mut().zip(u).zip(v)) {
+/// Y, U, V, each times the weight, and the weight.
+#[inline(always)]
+fn weigh(row: &mut [Four], weights: &[u8], [y, u, v]: [&[u8]; 3]) {
+    for ((pixel, weight), (y, (u, v))) in row.iter_mut().zip(weights).zip(y.iter().zip(u.iter().zip(v))) {
+        // Never 0, so that there is always a colour, be it that of what is left out.
+        let weight = f32::from(*weight) + 1.0;
+        *pixel = [f32::from(*y) * weight, f32::from(*u) * weight, f32::from(*v) * weight, weight];
+    }
+}
+
+/// The colours of a row that was multiplied with weights.
+#[inline(always)]
+fn divide(sums: &[Four], [y, u, v]: [&mut [u8]; 3]) {
+    for (pixel, (y, (u, v))) in sums.iter().zip(y.iter_mut().zip(u.iter_mut().zip(v))) {
         let factor = 1.0 / pixel[3];
         *y = byte(pixel[0] * factor);
         *u = byte(pixel[1] * factor);
@@ -95,7 +116,18 @@ mod tests {
         let (size, middle) = (61, 30);
         let mut pixels = vec![[0.0; 4]; size * size];
         pixels[size * middle + middle] = [1.0; 4];
-        Boxes::default().sum(&mut pixels, size, radius, 3);
+        let mut boxes = Boxes::default();
+        for _ in 0..3 {
+            boxes.start([size; 2], radius);
+            let mut sums = Vec::new();
+            for row in pixels.chunks_exact(size) {
+                boxes.put(|line| line.copy_from_slice(row));
+                while let Some(row) = boxes.take() {
+                    sums.extend_from_slice(row);
+                }
+            }
+            pixels = sums;
+        }
         let mass: f32 = pixels.iter().map(|p| p[0]).sum();
         let variance = |along: fn(usize) -> usize| {
             let distance = |index: usize| along(index) as f32 - middle as f32;

@@ -1,107 +1,138 @@
 //! Box sums: every pixel becomes the sum of those around it, for four planes side by side. It knows numbers, not what they stand for.
-
-use fearless_simd::{Level, Simd, dispatch};
-use fearless_simd_macros::simd;
+//!
+//! It works row by row, and keeps no more of them than a window has: those stay in the processor's caches, whole planes of four numbers a
+//! pixel do not.
 
 /// What a pixel has in each of the four planes.
 pub(crate) type Four = [f32; 4];
 
-/// Rows that are summed at a time: each pixel of a row waits for the one before it, those of other rows do not.
-const ROWS: usize = 4;
+/// Parts of a row that are summed side by side: within one, each pixel waits for the one before it.
+const PARTS: usize = 4;
 
-/// Sums, and keeps its buffers for the next time.
+/// The sums over one plane. Rows are put in from top to bottom, and taken out as soon as all that they need is there; with [`Boxes::start`]
+/// it begins anew, and keeps its buffers.
 #[derive(Default)]
 pub(crate) struct Boxes {
-    spare: Vec<Four>,
-    /// Some rows, pixel by pixel, between margins of zeros.
-    lines: [Vec<[Four; ROWS]>; 2],
-    column_sums: Vec<f32>,
-    /// What is beyond the edge: zeros.
-    no_row: Vec<f32>,
+    width: usize,
+    height: usize,
+    /// The radius, and the weight of the outermost pixels.
+    whole: usize,
+    part: f32,
+    /// The row that was put in last, between margins of zeros.
+    line: Vec<Four>,
+    /// The sums along the newest rows, and behind them a row of zeros: what is beyond the edge.
+    rows: Vec<Four>,
+    /// The sums of the columns of those, for the row that was taken last; and that row.
+    columns: Vec<Four>,
+    sums: Vec<Four>,
+    put: usize,
+    taken: usize,
 }
 
 impl Boxes {
-    /// Replaces each pixel by the sum of those at most `radius` columns and rows away, of those that there are, and does so `times` times. The
-    /// radius may have a fraction: the outermost pixels then count with that weight.
-    pub(crate) fn sum(&mut self, pixels: &mut Vec<Four>, width: usize, radius: f32, times: usize) {
-        dispatch!(Level::new(), simd => self.along_rows(simd, pixels, width, radius, times));
-        self.spare.resize(pixels.len(), [0.0; 4]);
-        for _ in 0..times {
-            dispatch!(Level::new(), simd => self.along_columns(simd, pixels, width, radius));
-            std::mem::swap(pixels, &mut self.spare);
+    /// Begins with a plane of `width` columns and `height` rows. Each pixel becomes the sum of those at most `radius` columns and rows away, of those
+    /// that there are. The radius may have a fraction: the outermost pixels then count with that weight.
+    pub(crate) fn start(&mut self, [width, height]: [usize; 2], radius: f32) {
+        *self = Self { width, height, whole: radius as usize, part: radius.fract(), put: 0, taken: 0, ..std::mem::take(self) };
+        let stride = self.stride();
+        for (buffer, length) in [
+            (&mut self.line, stride + 2 * self.whole + 2),
+            (&mut self.rows, stride * (2 * self.whole + 4)),
+            (&mut self.columns, stride),
+            (&mut self.sums, stride),
+        ] {
+            buffer.clear();
+            buffer.resize(length, [0.0; 4]);
         }
     }
 
-    #[simd]
-    fn along_rows<S: Simd>(&mut self, _: S, pixels: &mut [Four], width: usize, radius: f32, times: usize) {
-        let (whole, part) = (radius as usize, radius.fract());
-        let margin = whole + 1;
-        for line in &mut self.lines {
-            line.clear();
-            line.resize(width + 2 * margin, [[0.0; 4]; ROWS]);
-        }
-        let [from, to] = &mut self.lines;
-        for rows in pixels.chunks_mut(ROWS * width) {
-            for (index, row) in rows.chunks_exact(width).enumerate() {
-                from[margin..].iter_mut().zip(row).for_each(|(at, pixel)| at[index] = *pixel);
-            }
-            for _ in 0..times {
-                let mut sums = [[0.0; 4]; ROWS];
-                from[1..=2 * whole].iter().for_each(|at| step(sums.as_flattened_mut(), at.as_flattened(), &[0.0; 4 * ROWS]));
-                for (at, out) in from.windows(2 * margin + 1).zip(&mut to[margin..]) {
-                    let [old, new, next] = [0, 2 * whole + 1, 2 * margin].map(|x| at[x].as_flattened());
-                    step(sums.as_flattened_mut(), new, old);
-                    *out = sums;
-                    if part > 0.0 {
-                        fade(out.as_flattened_mut(), old, next, part);
-                    }
-                }
-                std::mem::swap(from, to);
-            }
-            for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                from[margin..].iter().zip(row).for_each(|(at, pixel)| *pixel = at[index]);
-            }
+    /// Takes the next row, which `fill` writes.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, fill: impl FnOnce(&mut [Four])) {
+        fill(&mut self.line[self.whole + 1..][..self.width]);
+        let (stride, slot) = (self.stride(), self.put % self.kept());
+        self.put += 1;
+        along(&self.line, &mut self.rows[slot * stride..][..stride], self.whole);
+        if self.part > 0.0 {
+            let (before, after) = (&self.line[..stride], &self.line[2 * self.whole + 2..]);
+            fade(&mut self.rows[slot * stride..][..stride], before, after, self.part);
         }
     }
 
-    /// All columns side by side. The result is in `spare`.
-    #[simd]
-    fn along_columns<S: Simd>(&mut self, _: S, pixels: &[Four], width: usize, radius: f32) {
-        let (whole, part) = (radius as isize, radius.fract());
-        let height = (pixels.len() / width) as isize;
-        let Self { spare, column_sums: sums, no_row, .. } = self;
-        for row in [&mut *sums, &mut *no_row] {
-            row.clear();
-            row.resize(4 * width, 0.0);
+    /// The sums of the next row, if the rows that it needs are there.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Option<&[Four]> {
+        let (y, reach) = (self.taken, self.whole + usize::from(self.part > 0.0));
+        if y == self.height || self.put < self.height.min(y + reach + 1) {
+            return None;
         }
-        let row = |y: isize| match (0..height).contains(&y) {
-            true => pixels[width * y as usize..][..width].as_flattened(),
-            false => &no_row[..],
+        self.taken += 1;
+        let (stride, kept) = (self.stride(), self.kept());
+        let row = |y: Option<usize>| {
+            let slot = y.filter(|y| *y < self.height).map_or(kept, |y| y % kept);
+            &self.rows[slot * stride..][..stride]
         };
-        (0..whole).for_each(|y| step(sums, row(y), row(-1)));
-        for (y, out) in (0..).zip(spare.as_flattened_mut().chunks_exact_mut(4 * width)) {
-            let [old, new, next] = [y - whole - 1, y + whole, y + whole + 1].map(row);
-            step(sums, new, old);
-            out.copy_from_slice(sums);
-            if part > 0.0 {
-                fade(out, old, next, part);
+        if y == 0 {
+            (0..self.whole).for_each(|y| step(&mut self.columns, row(Some(y)), row(None)));
+        }
+        let [old, new, next] = [y.checked_sub(self.whole + 1), Some(y + self.whole), Some(y + self.whole + 1)].map(row);
+        step(&mut self.columns, new, old);
+        self.sums.copy_from_slice(&self.columns);
+        if self.part > 0.0 {
+            fade(&mut self.sums, old, next, self.part);
+        }
+        Some(&self.sums[..self.width])
+    }
+
+    /// Columns of a row in memory: those of all parts.
+    fn stride(&self) -> usize {
+        PARTS * self.width.div_ceil(PARTS)
+    }
+
+    /// Rows that are kept.
+    fn kept(&self) -> usize {
+        2 * self.whole + 3
+    }
+}
+
+/// The sums along a row, without what only counts in part.
+#[inline(always)]
+fn along(line: &[Four], out: &mut [Four], whole: usize) {
+    let length = out.len() / PARTS;
+    let [old, new] = [0, 2 * whole + 1].map(|from| {
+        let parts: [&[Four]; PARTS] = std::array::from_fn(|part| &line[from + part * length..][..length]);
+        parts
+    });
+    // Of the pixel before each part's first.
+    let mut sums: [Four; PARTS] = std::array::from_fn(|part| {
+        let mut sum = [0.0; 4];
+        for pixel in &line[part * length..][..=2 * whole] {
+            sum.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += value);
+        }
+        sum
+    });
+    for x in 0..length {
+        for part in 0..PARTS {
+            for (sum, (new, old)) in sums[part].iter_mut().zip(new[part][x].iter().zip(&old[part][x])) {
+                *sum += new - old;
             }
+            out[part * length + x] = sums[part];
         }
     }
 }
 
 /// The sums one pixel further.
 #[inline(always)]
-fn step(sums: &mut [f32], new: &[f32], old: &[f32]) {
-    for ((sum, new), old) in sums.iter_mut().zip(new).zip(old) {
+fn step(sums: &mut [Four], new: &[Four], old: &[Four]) {
+    for ((sum, new), old) in sums.as_flattened_mut().iter_mut().zip(new.as_flattened()).zip(old.as_flattened()) {
         *sum += new - old;
     }
 }
 
 /// Adds a part of the pixels on either side.
 #[inline(always)]
-fn fade(sums: &mut [f32], before: &[f32], after: &[f32], part: f32) {
-    for ((sum, before), after) in sums.iter_mut().zip(before).zip(after) {
+fn fade(sums: &mut [Four], before: &[Four], after: &[Four], part: f32) {
+    for ((sum, before), after) in sums.as_flattened_mut().iter_mut().zip(before.as_flattened()).zip(after.as_flattened()) {
         *sum += part * (before + after);
     }
 }
@@ -131,26 +162,24 @@ mod tests {
     }
 
     #[test]
-    fn every_pixel_is_the_sum_of_those_around_it() {
-        for (width, height, radius) in [(9, 7, 2.0), (5, 4, 1.6), (1, 1, 0.5), (2, 9, 3.0), (13, 6, 0.0)] {
+    fn every_pixel_is_the_sum_of_those_around_it_in_one_plane_after_the_other() {
+        let mut boxes = Boxes::default();
+        for (width, height, radius) in [(9, 7, 2.0), (5, 4, 1.6), (1, 1, 0.5), (2, 9, 3.0), (13, 6, 0.0), (21, 33, 4.3), (3, 2, 5.7)] {
             let given: Vec<Four> = (0..width * height).map(|at| [at % 11, at % 7, at * 3 % 13, 1].map(|value| value as f32)).collect();
-            let mut sums = given.clone();
-            Boxes::default().sum(&mut sums, width, radius, 1);
+            boxes.start([width, height], radius);
+            let mut sums = Vec::new();
+            for row in given.chunks_exact(width) {
+                boxes.put(|line| line.copy_from_slice(row));
+                while let Some(row) = boxes.take() {
+                    sums.extend_from_slice(row);
+                }
+            }
+            assert_eq!(sums.len(), given.len());
             for (at, sum) in sums.iter().enumerate() {
                 let expected = expected(&given, width, radius, at);
                 let is_near = sum.iter().zip(expected).all(|(sum, expected)| (sum - expected).abs() < 1e-3);
                 assert!(is_near, "{sum:?} instead of {expected:?} at {at} of {width}x{height}, radius {radius}");
             }
         }
-    }
-
-    #[test]
-    fn twice_is_the_same_as_one_after_the_other() {
-        let given: Vec<Four> = (0..12 * 10).map(|at| [at as f32, 1.0, 0.0, 2.0]).collect();
-        let (mut twice, mut after) = (given.clone(), given);
-        Boxes::default().sum(&mut twice, 12, 1.5, 2);
-        let mut boxes = Boxes::default();
-        (0..2).for_each(|_| boxes.sum(&mut after, 12, 1.5, 1));
-        assert!(twice.as_flattened().iter().zip(after.as_flattened()).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs().max(1.0)));
     }
 }

@@ -19,12 +19,11 @@ const NOISE: f32 = 64.0;
 /// The fitted lines, ready to be stretched; buffers are kept for the next frame.
 #[derive(Default)]
 pub(crate) struct Guided {
-    /// Luma, the plane, luma², luma · plane; or sums of them. Later: slope, offset, luma.
-    moments: Vec<Four>,
-    boxes: Boxes,
+    moments: Boxes,
+    lines: Boxes,
     /// What the sum over a window is multiplied with for its mean: a factor of its column, and one of its row.
     factors: [Vec<f32>; 2],
-    /// What the result is where luma is `mean`, luma, and how the result turns with luma.
+    /// What the result is where luma is its mean, that mean, and how the result turns with luma.
     small: [Vec<u8>; 3],
     stretched: [Stretched; 3],
     /// The current row of each.
@@ -35,21 +34,14 @@ impl Guided {
     /// Fits lines to `plane` over `luma`, both of `size` columns and rows, in windows of `radius` pixels to each side, and stretches
     /// them over a plane of `to` columns and rows.
     pub(crate) fn smooth(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
-        self.fit(luma, plane, size, radius);
-        self.small.iter_mut().for_each(|plane| plane.resize(luma.len(), 0));
-        dispatch!(Level::new(), simd => code_lines(simd, &self.moments, &mut self.small));
+        self.fit(luma, plane, size, radius, |[slope, offset, mean, _]| [byte(slope * mean + offset), byte(mean), coded(slope)]);
         self.stretch(size, to);
     }
 
     /// The same, but the small plane keeps all of its own detail, and the frame only adds what it has between its pixels.
     pub(crate) fn sharpen(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
-        self.fit(luma, plane, size, radius);
-        for (small, source) in self.small.iter_mut().zip([plane, luma]) {
-            small.clear();
-            small.extend_from_slice(source);
-        }
-        self.small[2].resize(luma.len(), 0);
-        dispatch!(Level::new(), simd => code_slopes(simd, &self.moments, &mut self.small[2]));
+        self.fit(luma, plane, size, radius, |[slope, ..]| [0, 0, coded(slope)]);
+        self.small.iter_mut().zip([plane, luma]).for_each(|(small, source)| small.copy_from_slice(source));
         self.stretch(size, to);
     }
 
@@ -64,14 +56,8 @@ impl Guided {
 
     /// Evens out `luma`, of `size` columns and rows: what varies little becomes flat, edges stay. The rows are those of [`Guided::even_row`].
     pub(crate) fn even_out(&mut self, luma: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
-        self.fit(luma, luma, size, radius);
-        let [offset, slope, _] = &mut self.small;
-        [&mut *offset, &mut *slope].into_iter().for_each(|plane| plane.resize(luma.len(), 0));
-        for (line, (offset, slope)) in self.moments.iter().zip(offset.iter_mut().zip(slope)) {
-            // Over itself, luma has slopes from 0 to 1, and so no offset that is not a luma.
-            *offset = byte(line[1]);
-            *slope = byte(line[0] * 256.0);
-        }
+        // Over itself, luma has slopes from 0 to 1, and so no offset that is not a luma.
+        self.fit(luma, luma, size, radius, |[slope, offset, ..]| [byte(offset), byte(slope * 256.0), 0]);
         for (stretched, small) in self.stretched.iter_mut().zip(&self.small).take(2) {
             stretched.set(small, size, to, to.map(f64::from));
         }
@@ -86,23 +72,47 @@ impl Guided {
         dispatch!(Level::new(), simd => even_turn(simd, &self.rows, luma, target));
     }
 
-    /// Leaves slope, offset and luma, each a mean over the windows that a pixel is in, in `moments`.
-    fn fit(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize) {
-        for (factors, side) in self.factors.iter_mut().zip(size.map(|side| side as usize)) {
+    /// Fits the lines and writes what `code` makes of each: of slope, offset and luma, each a mean over the windows that a pixel is in.
+    fn fit(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, code: impl Fn(Four) -> [u8; 3]) {
+        let sides = size.map(|side| side as usize);
+        for (factors, side) in self.factors.iter_mut().zip(sides) {
             let within = |at: usize| (at + radius).min(side - 1) + 1 - at.saturating_sub(radius);
             factors.clear();
             factors.extend((0..side).map(|at| 1.0 / within(at) as f32));
         }
-        let width = size[0] as usize;
-        self.moments.resize(luma.len(), [0.0; 4]);
-        dispatch!(Level::new(), simd => multiply(simd, luma, plane, &mut self.moments));
-        self.boxes.sum(&mut self.moments, width, radius as f32, 1);
-        dispatch!(Level::new(), simd => means(simd, &mut self.moments, &self.factors, |[i, p, ii, ip]| {
-            let slope = (ip - i * p) / ((ii - i * i).max(0.0) + NOISE);
-            [slope, p - slope * i, i, 0.0]
-        }));
-        self.boxes.sum(&mut self.moments, width, radius as f32, 1);
-        dispatch!(Level::new(), simd => means(simd, &mut self.moments, &self.factors, |line| line));
+        [&mut self.moments, &mut self.lines].into_iter().for_each(|boxes| boxes.start(sides, radius as f32));
+        self.small.iter_mut().for_each(|plane| plane.resize(luma.len(), 0));
+        dispatch!(Level::new(), simd => self.fit_rows(simd, luma, plane, code));
+    }
+
+    #[simd]
+    fn fit_rows<S: Simd>(&mut self, _: S, luma: &[u8], plane: &[u8], code: impl Fn(Four) -> [u8; 3]) {
+        let Self { moments, lines, factors, small, .. } = self;
+        let [across, down] = &*factors;
+        let width = across.len();
+        let mut targets = small.each_mut().map(|plane| plane.chunks_exact_mut(width));
+        let (mut downs, mut last_downs) = (down.iter(), down.iter());
+        for (luma, plane) in luma.chunks_exact(width).zip(plane.chunks_exact(width)) {
+            moments.put(|row| multiply(luma, plane, row));
+            while let Some(sums) = moments.take()
+                && let Some(down) = downs.next()
+            {
+                lines.put(|row| {
+                    for (line, (sums, across)) in row.iter_mut().zip(sums.iter().zip(across)) {
+                        *line = line_of(sums.map(|sum| sum * (across * down)));
+                    }
+                });
+                while let Some(sums) = lines.take()
+                    && let Some(down) = last_downs.next()
+                {
+                    let [Some(first), Some(second), Some(third)] = targets.each_mut().map(Iterator::next) else { return };
+                    let pixels = first.iter_mut().zip(second.iter_mut().zip(third));
+                    for ((first, (second, third)), (sums, across)) in pixels.zip(sums.iter().zip(across)) {
+                        [*first, *second, *third] = code(sums.map(|sum| sum * (across * down)));
+                    }
+                }
+            }
+        }
     }
 
     fn stretch(&mut self, size: [u32; 2], to: [u32; 2]) {
@@ -112,36 +122,20 @@ impl Guided {
     }
 }
 
-#[simd]
-fn multiply<S: Simd>(_: S, luma: &[u8], plane: &[u8], moments: &mut [Four]) {
-    for (moment, (luma, plane)) in moments.iter_mut().zip(luma.iter().zip(plane)) {
+/// Luma, the plane, luma², luma · plane.
+#[inline(always)]
+fn multiply(luma: &[u8], plane: &[u8], row: &mut [Four]) {
+    for (moments, (luma, plane)) in row.iter_mut().zip(luma.iter().zip(plane)) {
         let (i, p) = (f32::from(*luma), f32::from(*plane));
-        *moment = [i, p, i * i, i * p];
+        *moments = [i, p, i * i, i * p];
     }
 }
 
-/// Makes means of sums over windows, and of those what is asked for.
-#[simd]
-fn means<S: Simd>(_: S, moments: &mut [Four], [across, down]: &[Vec<f32>; 2], of: impl Fn(Four) -> Four) {
-    for (row, down) in moments.chunks_exact_mut(across.len()).zip(down) {
-        for (moment, across) in row.iter_mut().zip(across) {
-            *moment = of(moment.map(|sum| sum * (across * down)));
-        }
-    }
-}
-
-#[simd]
-fn code_lines<S: Simd>(_: S, lines: &[Four], [base, mean, slope]: &mut [Vec<u8>; 3]) {
-    for (line, ((base, mean), slope)) in lines.iter().zip(base.iter_mut().zip(mean).zip(slope)) {
-        *base = byte(line[0] * line[2] + line[1]);
-        *mean = byte(line[2]);
-        *slope = coded(line[0]);
-    }
-}
-
-#[simd]
-fn code_slopes<S: Simd>(_: S, lines: &[Four], slopes: &mut [u8]) {
-    lines.iter().zip(slopes).for_each(|(line, slope)| *slope = coded(line[0]));
+/// Slope, offset and luma, of the means of these.
+#[inline(always)]
+fn line_of([i, p, ii, ip]: Four) -> Four {
+    let slope = (ip - i * p) / ((ii - i * i).max(0.0) + NOISE);
+    [slope, p - slope * i, i, 0.0]
 }
 
 #[inline(always)]
