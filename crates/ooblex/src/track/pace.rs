@@ -200,6 +200,7 @@ mod tests {
             frames
         };
         assert_eq!(second(0.6) as u32, 30);
+        assert!(second(0.6) <= 20.0, "far fewer already in the next second");
         (0..8).for_each(|_| _ = second(0.6));
         let held: Vec<_> = (0..5).map(|_| second(0.6)).collect();
         assert!(held.iter().all(|frames| (8.0..=12.0).contains(frames)), "{held:?}");

@@ -68,9 +68,12 @@ impl Driver {
         self.cores = (used, allowed);
         let rate = |frames: u64| frames as f64 / elapsed.as_secs_f64().max(1e-3);
         let camera = rate(counts.admitted - self.report.counts.admitted);
-        let behind = rate(counts.dropped(DropReason::Behind) - self.report.counts.dropped(DropReason::Behind));
-        self.pace.on_share(used, allowed, camera - behind);
+        self.pace.on_share(used, allowed, camera - rate(self.dropped_since(counts, DropReason::Behind)));
         self.stands_back = self.pace.is_held_to_share(camera, self.stands_back);
+    }
+
+    fn dropped_since(&self, counts: &FrameCounts, reason: DropReason) -> u64 {
+        counts.dropped(reason) - self.report.counts.dropped(reason)
     }
 
     fn tell_metrics(&mut self, now: Instant, rate: f64) {
@@ -88,9 +91,8 @@ impl Driver {
 
     /// Gives something up if this second's frames found too little CPU, or takes something back if there was enough for a while.
     fn adapt(&mut self, counts: &FrameCounts, utilisation: f64) {
-        let since = |reason| counts.dropped(reason) - self.report.counts.dropped(reason);
         let (waited, frames) = self.report.waited;
-        let (behind, replaced) = (since(DropReason::Behind), since(DropReason::Replaced));
+        let (behind, replaced) = (self.dropped_since(counts, DropReason::Behind), self.dropped_since(counts, DropReason::Replaced));
         let (replaced_here, missed_elsewhere) = if self.context.broker.is_local() { (replaced, 0) } else { (0, replaced) };
         let signs = Signs {
             admitted: counts.admitted - self.report.counts.admitted,
