@@ -30,6 +30,8 @@ function anotherMachine() {
     ['address', 'add', `${here}/24`, 'dev', cable],
     ['link', 'set', cable, 'up'],
     ['-n', space, 'address', 'add', `${there}/24`, 'dev', 'eth0'],
+    // Without IPv6: its address would come seconds later, and a browser drops what is under way when an address comes.
+    ['-n', space, 'link', 'set', 'eth0', 'addrgenmode', 'none'],
     ['-n', space, 'link', 'set', 'eth0', 'up'],
     ['-n', space, 'link', 'set', 'lo', 'up'],
   ];
@@ -86,9 +88,10 @@ test('with the media port closed, the page and the gateway’s log name exactly 
   // Opened on this machine alone: from elsewhere that is a port which a firewall closes, or which a container does not publish.
   withBrowserElsewhere(t, { media: '127.0.0.1' }, async ({ stack, browser, machine }) => {
     const { page } = await browser.page(new URL('?autostart&effect=background_blur', stack.url).href);
-    const told = await until('the page to say it', async () => /UDP[^.]*/.exec(await page.locator('body').innerText())?.[0]);
+    const says = () => page.locator('body').innerText();
+    const told = await until('the page to say it', async () => /UDP[^.]*/.exec(await says())?.[0]).catch(async ({ message }) => assert.fail(`${message}; it says: ${await says()}`));
     t.diagnostic(told);
-    assert.match(await page.locator('body').innerText(), /UDP media port is closed by a firewall or not published by the container, or the address that it advertises/);
+    assert.match(await says(), /UDP media port is closed by a firewall or not published by the container, or the address that it advertises/);
     const logged = await until('the log to say it', () => /.*no packet of the browser has come to the media port.*/.exec(stack.running.gateway.said())?.[0]);
     assert.ok(logged.includes(`${machine.here}:${stack.ports.media}`), `it names what the browser was told: ${logged}`);
   }));

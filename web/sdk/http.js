@@ -2,6 +2,9 @@
 
 import { OoblexError, problemOf } from './errors.js';
 
+/** How long a network that has just changed is left alone. */
+const AGAIN_AFTER_MS = 500;
+
 /** The effects of a gateway, with their parameters, and whether each is available now. */
 export async function effects(url, { signal } = {}) {
   return call(new URL('api/effects', gatewayBase(url)), { signal }, 'gateway-error');
@@ -15,17 +18,36 @@ export function defaults(schema) {
 
 /** The answer of an HTTP call as JSON; `code` is for a refusal by the gateway itself. */
 export async function call(url, init, code) {
-  let response;
+  let answer;
   try {
-    response = await fetch(url, init);
+    answer = await ask(url, init);
   } catch (cause) {
     if (init?.signal?.aborted) throw cause;
     throw new OoblexError('gateway-unreachable', { detail: `${url.origin} does not answer: check that the gateway runs and that its address is right.`, cause });
   }
-  const body = parsedObject(await response.text().catch(() => ''));
-  if (response.ok && body) return body;
-  if (!response.ok && body?.title) throw new OoblexError(code, { problem: problemOf(body, response.status) });
-  throw new OoblexError('gateway-unreachable', { detail: `${url} answered with status ${response.status}, but not as an Ooblex gateway does: check the address, and a proxy in between.` });
+  const body = parsedObject(answer.text);
+  if (answer.ok && body) return body;
+  if (!answer.ok && body?.title) throw new OoblexError(code, { problem: problemOf(body, answer.status) });
+  throw new OoblexError('gateway-unreachable', { detail: `${url} answered with status ${answer.status}, but not as an Ooblex gateway does: check the address, and a proxy in between.` });
+}
+
+/**
+ * Status and text of an answer. A request without one is sent once more: a browser drops what is under way when its network changes (another
+ * Wi-Fi, a cable, an address that comes late). An offer whose answer was lost costs nothing: no media comes, and the gateway ends that session.
+ */
+async function ask(url, init) {
+  const once = async () => {
+    const response = await fetch(url, init);
+    return { ok: response.ok, status: response.status, text: await response.text() };
+  };
+  try {
+    return await once();
+  } catch {
+    init?.signal?.throwIfAborted();
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_AFTER_MS));
+    init?.signal?.throwIfAborted();
+    return once();
+  }
 }
 
 /** The address of a gateway, with a slash at its end, so that paths are below it. */

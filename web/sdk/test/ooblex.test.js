@@ -12,15 +12,20 @@ import { bitrateFor, candidateAddresses } from '../link.js';
 import { figuresBetween } from '../measure.js';
 import { OoblexError, connect, defaults, effects } from '../ooblex.js';
 
-async function serving(status, type, body, use) {
+function serving(status, type, body, use) {
   const paths = [];
-  const server = createServer(({ url }, response) => {
+  const answer = ({ url }, response) => {
     paths.push(url);
     response.writeHead(status, { 'content-type': type }).end(body);
-  });
+  };
+  return answering(answer, (url) => use(url, paths));
+}
+
+async function answering(answer, use) {
+  const server = createServer(answer);
   await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
   try {
-    return await use(`http://127.0.0.1:${server.address().port}`, paths);
+    return await use(`http://127.0.0.1:${server.address().port}`);
   } finally {
     server.close();
   }
@@ -141,6 +146,34 @@ test('what is not an Ooblex gateway is called unreachable, with the address', as
   await serving(200, 'text/html', '<h1>Hello</h1>', (url) => assert.rejects(effects(url), names));
   const gone = await serving(200, 'text/html', '', (url) => url);
   await assert.rejects(effects(gone), names);
+});
+
+test('a request that is cut off, before its answer or within it, is made once more', async () => {
+  const list = { effects: [], backend: 'x' };
+  const cuts = [({ socket }) => socket.destroy(), ({ socket }, response) => response.writeHead(200, { 'content-length': 99 }).write('{"effects"', () => socket.destroy())];
+  for (const cut of cuts) {
+    for (const times of [1, 2]) {
+      let requests = 0;
+      const answer = (request, response) => ((requests += 1) <= times ? cut(request, response) : response.end(JSON.stringify(list)));
+      await answering(answer, async (url) => {
+        if (times === 1) assert.deepEqual(await effects(url), list);
+        else await assert.rejects(effects(url), code('gateway-unreachable'));
+        assert.equal(requests, 2);
+      });
+    }
+  }
+});
+
+test('a request that its caller gave up is not made again', async () => {
+  const gaveUp = new AbortController();
+  let requests = 0;
+  const answer = ({ socket }) => {
+    requests += 1;
+    gaveUp.abort(new Error('enough'));
+    socket.destroy();
+  };
+  await answering(answer, (url) => assert.rejects(effects(url, { signal: gaveUp.signal }), (error) => error.message === 'enough'));
+  assert.equal(requests, 1);
 });
 
 test('the list of effects is read below a path as well', async () => {
