@@ -43,7 +43,7 @@ static MODELS: [&ModelSpec; 2] = [&face_model::MODEL, &MODEL];
 static MODEL: ModelSpec = ModelSpec {
     name: "face_landmark_192",
     file: "face_landmark_192.onnx",
-    sha256: "23bc0217a8843dec1b703326d9def74bb788faba933b356b9ada09523557684e",
+    sha256: "3e77a9a49a0e86a106746b193e8b2cd3333a098357e3e338a391e8fc5fd38617",
     embedded: include_bytes!("../../../models/face_landmark_192.onnx"),
     inputs: &[TensorSpec { name: "input", shape: &[Fixed(1), Fixed(3), Fixed(SIDE), Fixed(SIDE)] }],
     outputs: &[

@@ -30,7 +30,7 @@ pub(crate) static MODELS: [&ModelSpec; 1] = [&MODEL];
 pub(crate) static MODEL: ModelSpec = ModelSpec {
     name: "blazeface_back_160x256",
     file: "blazeface_back_160x256.onnx",
-    sha256: "02cfac2df5e32b6f984077cde56a4be84916f4e094f07541428ae5fe4d043694",
+    sha256: "9d5ad3dcb23da8402e41eb8463321fb4b7a2f86662c294acfd4b849beaf5f2c3",
     embedded: include_bytes!("../../../models/blazeface_back_160x256.onnx"),
     inputs: &[TensorSpec { name: "input", shape: &[Fixed(1), Fixed(3), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
     outputs: &[

@@ -5,6 +5,8 @@
 
 mod device;
 mod ort;
+#[cfg(test)]
+mod rewritten;
 mod rten;
 mod runtime;
 mod spare;

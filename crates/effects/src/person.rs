@@ -18,7 +18,7 @@ pub(crate) static MODELS: [&ModelSpec; 1] = [&MODEL];
 static MODEL: ModelSpec = ModelSpec {
     name: "selfie_landscape_144x256",
     file: "selfie_landscape_144x256.onnx",
-    sha256: "d4bca3a85b81e3659ebbe1c25a5e1a5f967453f5fec1db8245409395106ff5a6",
+    sha256: "4f2d4572eda261f60b06e3905e45889795df610d79ab6833b28c43260b7e7bca",
     embedded: include_bytes!("../../../models/selfie_landscape_144x256.onnx"),
     inputs: &[TensorSpec { name: "input", shape: &[Fixed(1), Fixed(3), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
     outputs: &[TensorSpec { name: "mask", shape: &[Fixed(1), Fixed(1), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],

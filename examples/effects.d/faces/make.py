@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes model.onnx of models/blazeface_back_160x256.onnx, whose boxes are offsets to anchors: here the anchors are added, so that what comes
+"""Makes model.onnx of models/rewrite/originals/blazeface_back_160x256.onnx, whose boxes are offsets to anchors: here the anchors are added, so that what comes
 out are boxes. It needs the PyPI package onnx (1.19.1 made what lies here).
 
 In:  input  [1, 3, 160, 256], RGB, -1..1, the frame letterboxed.
@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 WIDTH, HEIGHT = 256, 160
-model = onnx.load("../../../models/blazeface_back_160x256.onnx")
+model = onnx.load("../../../models/rewrite/originals/blazeface_back_160x256.onnx")
 graph = model.graph
 anchors = [
     [(x + 0.5) * stride, (y + 0.5) * stride, 0, 0]

@@ -1,0 +1,55 @@
+//! A test: the models that `models/rewrite` made compute what those computed that they were made of.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::Path;
+
+use ooblex_pipeline::{I420, Rgb};
+
+use super::{Backend, Extent, Input, ModelSpec, Runtime, Spare, Tensor};
+use crate::list::effects;
+use crate::pixels::{Shrinker, i420_from_rgb, nchw};
+
+/// Largest difference of a value, as a part of the largest value, or of 1 where all are smaller.
+const APART: f32 = 1e-4;
+
+#[test]
+fn rewritten_models_compute_what_their_originals_do() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let picture = picture(&folder.join("tests/data/picture_640x480.png"));
+    let specs: Vec<&ModelSpec> = effects().iter().flat_map(|effect| effect.models()).copied().collect();
+    for entry in fs::read_dir(folder.join("../../models/rewrite/originals")).unwrap() {
+        let original = entry.unwrap();
+        let spec = specs.iter().find(|spec| *spec.file == *original.file_name()).unwrap_or_else(|| panic!("no effect has {original:?}"));
+        let original = fs::read(original.path()).unwrap();
+        assert_ne!(original, spec.embedded, "{} is not rewritten", spec.name);
+        for backend in [Backend::Ort, Backend::Rten] {
+            let runtime = Runtime::load(None, Some(backend)).unwrap();
+            let [before, after] = [original.as_slice(), spec.embedded].map(|bytes| run(&runtime, spec, bytes, &picture));
+            for (before, after) in before.iter().zip(&after) {
+                assert_eq!(before.shape, after.shape, "{} on {backend}", spec.name);
+                let largest = before.data.iter().fold(1.0_f32, |largest, value| largest.max(value.abs()));
+                let apart = before.data.iter().zip(&after.data).map(|(before, after)| (before - after).abs()).fold(0.0, f32::max);
+                println!("{} on {backend}: {apart:.1e} apart, of {largest:.1}", spec.name);
+                assert!(apart <= APART * largest, "{} on {backend}: {apart} apart, of {largest}", spec.name);
+            }
+        }
+    }
+}
+
+fn picture(path: &Path) -> I420 {
+    let mut reader = png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
+    let mut data = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut data).unwrap();
+    assert_eq!(info.color_type, png::ColorType::Rgb);
+    i420_from_rgb(&Rgb { width: info.width, height: info.height, data }).unwrap()
+}
+
+/// What a model makes of the picture, stretched to what goes in.
+fn run(runtime: &Runtime, spec: &'static ModelSpec, bytes: &[u8], picture: &I420) -> Vec<Tensor> {
+    let shape: Vec<_> = spec.inputs[0].shape.iter().filter_map(Extent::fixed).collect();
+    let &[1, 3, height, width] = shape.as_slice() else { panic!("{} does not take one picture of a fixed size", spec.name) };
+    let data = nchw(&Shrinker::default().rgb(picture, width as u32, height as u32).data, 255.0, 0.0);
+    runtime.open(spec, bytes).unwrap().run(&[Input { shape: &shape, data: &data }], &mut Spare::default()).unwrap()
+}
