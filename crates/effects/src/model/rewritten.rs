@@ -12,7 +12,7 @@ use crate::list::effects;
 use crate::pixels::{Shrinker, i420_from_rgb, nchw};
 
 /// Largest difference of a value, as a part of the largest value, or of 1 where all are smaller.
-const APART: f32 = 1e-4;
+const APART: f32 = 1e-3;
 
 #[test]
 fn rewritten_models_compute_what_their_originals_do() {
