@@ -190,6 +190,9 @@ async function changeEffect(name, params = {}) {
   choose(name, params);
   try {
     const ack = await session.changeEffect(name, params);
+    // What the effect before had found is no more.
+    found = null;
+    at['chip-found'].textContent = '';
     if (chosen === name) keep(name, ack.params, params);
     return ack;
   } catch (error) {
