@@ -49,10 +49,12 @@ def matrix(weights):
 
 
 class Rule(RewriteRuleClassBase):
+    constants = 0
+
     def constant(self, op, like, array):
         """A tensor of the model, with a name of its own."""
-        self.count = getattr(self, "count", 0) + 1
-        return op.initializer(ir.tensor(np.ascontiguousarray(array, np.float32)), name=f"{like}_{type(self).__name__}_{self.count}")
+        self.constants += 1
+        return op.initializer(ir.tensor(np.ascontiguousarray(array, np.float32)), name=f"{like}_{type(self).__name__}_{self.constants}")
 
 
 class ConvolveFirst(Rule):
