@@ -253,6 +253,17 @@ test('the codec in the address is the codec in the call', async () => {
   await page.context().close();
 });
 
+test('what an effect finds is told, and no more when another one has taken its place', async () => {
+  const { page } = await openLive(DESK, '?autostart&effect=face_detection');
+  await page.waitForFunction(() => document.querySelector('#chip-found').textContent === '1 face', null, patience);
+  const told = await page.evaluate(async () => {
+    await window.changeEffect('sepia');
+    return document.querySelector('#chip-found').textContent;
+  });
+  assert.equal(told, '');
+  await leave(page);
+});
+
 test('a visitor who leaves the page leaves no session behind', async () => {
   const { page } = await browser.page(new URL('?autostart', gateway.url).href, DESK);
   await live(page);

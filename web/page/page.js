@@ -244,7 +244,6 @@ function choose(name, params = {}) {
   for (const part of names) settings.set(part, { ...defaults(known.get(part).parameters), ...(names.length === 1 ? params : params?.[part]) });
   combining ||= names.length > 1;
   at.combine.ariaPressed = String(combining);
-  found = null;
   drawEffects();
   drawParameters();
 }
