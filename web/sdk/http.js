@@ -33,7 +33,7 @@ export async function call(url, init, code) {
 
 /**
  * Status and text of an answer. A request without one is sent once more: a browser drops what is under way when its network changes (another
- * Wi-Fi, a cable, an address that comes late). An offer whose answer was lost costs nothing: no media comes, and the gateway ends that session.
+ * Wi-Fi, a cable, an address that comes late). The session of an offer whose answer was lost gets no media, and is ended by the gateway.
  */
 async function ask(url, init) {
   const once = async () => {
