@@ -19,8 +19,9 @@ fn rewritten_models_compute_what_their_originals_do() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let picture = picture(&folder.join("tests/data/picture_640x480.png"));
     let specs: Vec<&ModelSpec> = effects().iter().flat_map(|effect| effect.models()).copied().collect();
-    for entry in fs::read_dir(folder.join("../../models/rewrite/originals")).unwrap() {
-        let original = entry.unwrap();
+    let originals: Vec<_> = fs::read_dir(folder.join("../../models/rewrite/originals")).unwrap().map(Result::unwrap).collect();
+    assert!(!originals.is_empty());
+    for original in originals {
         let spec = specs.iter().find(|spec| *spec.file == *original.file_name()).unwrap_or_else(|| panic!("no effect has {original:?}"));
         let original = fs::read(original.path()).unwrap();
         assert_ne!(original, spec.embedded, "{} is not rewritten", spec.name);
