@@ -1,8 +1,8 @@
 """Rewrites models so that ONNX Runtime computes them faster on processors; what they compute stays the same.
 
-ONNX Runtime keeps channels in blocks of 16 (NCHWc) from one convolution to the next. A layer that it can not compute in blocks costs two conversions
-of the whole picture, and an addition or activation after such a layer is a pass of its own. These rules put in the place of such layers what is
-computed in blocks, and compute on the small picture what may be computed there as well.
+ONNX Runtime keeps channels in blocks (NCHWc; of 16 with AVX-512, of 8 otherwise) from one convolution to the next. A layer that it can not
+compute in blocks costs two conversions of the whole picture, and an addition or activation after such a layer is a pass of its own. These
+rules put in the place of such layers what is computed in blocks, and compute on the small picture what may be computed there as well.
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt
     venv/bin/python rewrite.py             writes ../NAME.onnx for every originals/NAME.onnx
@@ -22,6 +22,7 @@ import onnxruntime
 from onnxscript.rewriter import RewriteRuleClassBase, rewrite
 
 HERE = Path(__file__).resolve().parent
+# The larger of both.
 BLOCK = 16
 
 
