@@ -10,6 +10,7 @@ use ooblex_effects::{Device, Effect as _, OwnEffect};
 
 use crate::config::Config;
 use crate::own::trial::{self, Report};
+use crate::sandbox;
 use crate::settings::Catalogue;
 use crate::start;
 use crate::tls::Certificate;
@@ -33,7 +34,7 @@ enum Finding {
 }
 
 /// Prints a line for everything that was looked at. Returns whether the gateway would serve.
-pub fn check(config: &Config) -> bool {
+pub fn check(config: &Config, file: Option<&Path>) -> bool {
     let checks = [
         ("effects", fine_or_wrong(effects(config))),
         ("own", own(config).unwrap_or_else(Finding::Wrong)),
@@ -42,6 +43,7 @@ pub fn check(config: &Config) -> bool {
         ("models", models(config).unwrap_or_else(Finding::Wrong)),
         ("http", http(config).unwrap_or_else(Finding::Wrong)),
         ("media", media(config, is_container()).unwrap_or_else(Finding::Wrong)),
+        ("sandbox", sandbox(config, file)),
     ];
     for (what, finding) in &checks {
         match finding {
@@ -98,6 +100,12 @@ fn own(config: &Config) -> Result<Finding, String> {
     }
     let found = if fine.is_empty() { format!("none in {folder}") } else { format!("{} from {folder}", fine.join(", ")) };
     Ok(if wrong.is_empty() { Finding::Fine(found) } else { Finding::Poor(format!("{found}; not served: {}", wrong.join("; "))) })
+}
+
+/// How `serve` and `worker` would be restricted on this machine.
+fn sandbox(config: &Config, file: Option<&Path>) -> Finding {
+    let sandbox = sandbox::probe(config, file);
+    if sandbox.is_incomplete() { Finding::Poor(sandbox.to_string()) } else { Finding::Fine(sandbox.to_string()) }
 }
 
 fn codecs() -> Result<String, String> {

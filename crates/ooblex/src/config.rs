@@ -44,6 +44,8 @@ pub struct Config {
     pub own_effects: OwnEffects,
     /// What is refused.
     pub limits: Limits,
+    /// How the process is restricted.
+    pub security: Security,
     /// By effect.
     pub effects: BTreeMap<String, EffectConfig>,
     /// For tests and benchmarks.
@@ -202,6 +204,26 @@ pub struct Limits {
     pub session_kbps: u32,
     /// Readers of the events of one session.
     pub event_readers: usize,
+}
+
+/// `[security]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Security {
+    /// Whether `serve` and `worker` restrict what they may do themselves.
+    #[serde(deserialize_with = "word")]
+    pub sandbox: SandboxChoice,
+}
+
+/// Whether the process restricts its access to files and system calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxChoice {
+    /// As far as the kernel can.
+    #[default]
+    Auto,
+    /// Not at all.
+    Off,
 }
 
 /// `[effects.NAME]`
@@ -404,6 +426,12 @@ impl Config {
     pub fn tls(&self) -> Option<Files> {
         let (certificate, key) = (self.serve.tls_certificate.clone()?, self.serve.tls_key.clone()?);
         Some(Files { certificate, key })
+    }
+
+    /// Files that are read again while the program runs, at SIGHUP or when Redis is reached anew.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let files = [&self.serve.tls_certificate, &self.serve.tls_key, &self.broker.ca_file, &self.broker.password_file];
+        files.into_iter().flatten().cloned().collect()
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -26,6 +26,7 @@ pub mod problem;
 mod rate;
 mod reception;
 pub mod reload;
+pub mod sandbox;
 mod sdp;
 pub mod serve;
 pub mod session;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use ooblex::config::Config;
 use ooblex::reload::Reload;
+use ooblex::sandbox;
 use ooblex::settings::Catalogue;
 use serde_json::{Map, Value};
 
@@ -185,7 +186,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(_) | Command::Effect(EffectCommand::Try) => Vec::new(),
     };
     let config = Config::load(cli.config.as_deref(), &flags)?;
+    // Before the first thread is started, because threads that run already would stay as they are.
+    let sandbox = matches!(cli.command, Command::Serve(_) | Command::Worker(_)).then(|| sandbox::enter(&config, cli.config.as_deref()));
     let logs = ooblex::logs::start(&config.log)?;
+    match sandbox {
+        Some(sandbox) if sandbox.is_incomplete() => tracing::warn!("the sandbox is incomplete: {sandbox}"),
+        Some(sandbox) => tracing::info!("sandbox: {sandbox}"),
+        None => {}
+    }
     let file = cli.config.clone();
     let reload = Reload::new(logs, move || Config::load(file.as_deref(), &flags));
     match cli.command {
@@ -210,7 +218,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Err(error) => anyhow::bail!(error),
         },
         Command::Check { .. } => {
-            if !ooblex::check::check(&config) {
+            if !ooblex::check::check(&config, cli.config.as_deref()) {
                 return Ok(ExitCode::FAILURE);
             }
         }

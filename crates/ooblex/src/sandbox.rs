@@ -1,0 +1,316 @@
+//! Restrictions that `ooblex serve` and `ooblex worker` put on themselves at start: which files they may open (Landlock) and which system
+//! calls they may make (seccomp). They limit what somebody can do who has taken over the process through a codec or a model.
+//!
+//! A kernel without one of the two leaves it out, which is logged and which `ooblex check` reports. Both apply to the calling thread and to
+//! whatever it starts later, so [`enter`] must run before the first thread is started. The processes that try custom models inherit them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
+    path_beneath_rules,
+};
+use ooblex_effects::Device;
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+
+use crate::config::{Config, SandboxChoice};
+
+/// Paths that every process may read: they are needed to load libraries, to resolve names and to verify certificates. Missing ones are skipped.
+const SYSTEM_FILES: [&str; 24] = [
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/usr/local/share/ca-certificates",
+    "/usr/share/ca-certificates",
+    "/usr/share/zoneinfo",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/localtime",
+    "/proc",
+    "/sys/devices/system",
+    "/sys/fs/cgroup",
+    "/dev/null",
+    "/dev/urandom",
+];
+/// Address families of the sockets that are needed: Unix, IPv4, IPv6, and netlink, by which addresses of the machine are listed.
+const SOCKET_FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+/// Kinds of name spaces; each is a flag of `clone`.
+const NAME_SPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWUTS,
+];
+/// System calls that neither this program nor its libraries make: they inspect other processes, change the machine, or are a frequent way
+/// from a taken process into the kernel.
+const FORBIDDEN: [libc::c_long; 44] = [
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_adjtimex,
+    libc::SYS_bpf,
+    libc::SYS_chroot,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_fanotify_init,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kcmp,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_mount,
+    libc::SYS_move_mount,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setdomainname,
+    libc::SYS_sethostname,
+    libc::SYS_setns,
+    libc::SYS_settimeofday,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+];
+
+/// Outcome of one of the two restrictions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restriction {
+    /// The kernel enforces it.
+    InForce,
+    /// The configuration leaves it out.
+    Off(&'static str),
+    /// The kernel does not have it, or refuses it.
+    Unavailable(String),
+}
+
+/// The restrictions in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Access to files (Landlock).
+    pub files: Restriction,
+    /// System calls (seccomp).
+    pub calls: Restriction,
+}
+
+/// Restricts the calling thread, and all threads and processes that it starts from now on. `file`: the configuration file, if one was named.
+///
+/// Nothing fails: a restriction that cannot be had is reported as [`Restriction::Unavailable`].
+pub fn enter(config: &Config, file: Option<&Path>) -> Sandbox {
+    if config.security.sandbox == SandboxChoice::Off {
+        let off = Restriction::Off("security.sandbox is \"off\"");
+        return Sandbox { files: off.clone(), calls: off };
+    }
+    let files = if config.inference.device == Device::Cpu {
+        restrict_files(&readable(config, file)).unwrap_or_else(|error| Restriction::Unavailable(format!("Landlock: {error}")))
+    } else {
+        // Drivers open devices and keep caches where they like.
+        Restriction::Off("inference.device is not \"cpu\", and its driver opens files of its own")
+    };
+    let calls = restrict_calls().unwrap_or_else(|error| Restriction::Unavailable(format!("seccomp: {error}")));
+    Sandbox { files, calls }
+}
+
+/// Finds out what [`enter`] would achieve, on a thread that ends at once.
+pub fn probe(config: &Config, file: Option<&Path>) -> Sandbox {
+    std::thread::scope(|threads| threads.spawn(|| enter(config, file)).join()).unwrap_or_else(|_| {
+        let unavailable = Restriction::Unavailable("no thread could try it".into());
+        Sandbox { files: unavailable.clone(), calls: unavailable }
+    })
+}
+
+impl Sandbox {
+    /// Returns whether a restriction is missing that the operator did not turn off.
+    pub fn is_incomplete(&self) -> bool {
+        [&self.files, &self.calls].iter().any(|restriction| matches!(restriction, Restriction::Unavailable(_)))
+    }
+}
+
+impl std::fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "files: {}; system calls: {}", self.files, self.calls)
+    }
+}
+
+impl std::fmt::Display for Restriction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Restriction::InForce => f.write_str("restricted"),
+            Restriction::Off(reason) => write!(f, "not restricted, because {reason}"),
+            Restriction::Unavailable(reason) => write!(f, "not restricted, because this system cannot ({reason})"),
+        }
+    }
+}
+
+/// Files and folders that are read after the start: on SIGHUP, when Redis is reached anew, and when a custom model is tried.
+fn readable(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = SYSTEM_FILES.iter().map(PathBuf::from).collect();
+    paths.push(file.unwrap_or(Path::new(Config::DEFAULT_FILE)).into());
+    paths.extend(config.files().into_iter().flat_map(|file| with_folders(&file)));
+    paths.extend(config.inference.models.clone());
+    let libraries = config.inference.library.clone().into_iter().chain(std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
+    paths.extend(libraries.flat_map(|library| with_folders(&library)));
+    paths.push(".runtime".into());
+    if let Ok(program) = std::env::current_exe() {
+        // ONNX Runtime may lie beside the program.
+        paths.extend(with_folders(&program));
+    }
+    paths.extend(existing_or_parent(&config.own_effects.folder));
+    paths
+}
+
+/// A file is often replaced by another one of its name, or is a link to one elsewhere, so its folder and that of its target are readable too.
+fn with_folders(file: &Path) -> Vec<PathBuf> {
+    let real = file.canonicalize().ok();
+    let folders = [Some(file), real.as_deref()].into_iter().flatten().filter_map(|file| Some(file.parent()?.to_path_buf()));
+    folders.filter(|folder| !folder.as_os_str().is_empty() && folder != Path::new("/")).chain([file.to_path_buf()]).collect()
+}
+
+/// The folder of custom effects may be made later; until then the folder that will hold it stands for it, unless that is the root.
+fn existing_or_parent(folder: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(folder).ok()?;
+    if absolute.exists() {
+        return Some(absolute);
+    }
+    absolute.parent().filter(|parent| parent.exists() && *parent != Path::new("/")).map(Into::into)
+}
+
+fn restrict_files(readable: &[PathBuf]) -> Result<Restriction, Box<dyn std::error::Error>> {
+    // Rights that the running kernel does not know yet are left out.
+    let rights = AccessFs::from_all(ABI::V5);
+    let program = std::env::current_exe()?;
+    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"].map(PathBuf::from);
+    let executable = loaders.into_iter().chain([program]);
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(rights)?
+        .create()?
+        .add_rules(path_beneath_rules(readable, AccessFs::ReadFile | AccessFs::ReadDir))?
+        .add_rules(path_beneath_rules(executable, AccessFs::ReadFile | AccessFs::Execute))?
+        .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
+        .restrict_self()?;
+    Ok(match status.ruleset {
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Restriction::InForce,
+        RulesetStatus::NotEnforced => Restriction::Unavailable("the kernel has no Landlock; it came with Linux 5.13".into()),
+    })
+}
+
+fn restrict_calls() -> Result<Restriction, Box<dyn std::error::Error>> {
+    let arch = std::env::consts::ARCH.try_into()?;
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+    let is_flag_set =
+        |flag: libc::c_int| SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag as u64), flag as u64);
+    let name_spaces = NAME_SPACES.iter().map(|flag| SeccompRule::new(vec![is_flag_set(*flag)?]));
+    rules.insert(libc::SYS_clone, name_spaces.collect::<Result<_, _>>()?);
+    let is_not = |family: &libc::c_int| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *family as u64);
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(SOCKET_FAMILIES.iter().map(is_not).collect::<Result<_, _>>()?)?]);
+    let refuse: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?.try_into()?;
+    // A filter cannot read the flags of clone3. Told that the kernel does not have it, the C library takes clone.
+    let old_kernel = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let absent: BpfProgram =
+        SeccompFilter::new(old_kernel, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32), arch)?.try_into()?;
+    seccompiler::apply_filter(&refuse)?;
+    seccompiler::apply_filter(&absent)?;
+    Ok(Restriction::InForce)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    /// Runs `look` on a thread that is in the sandbox of the default configuration.
+    fn inside<T: Send>(look: impl FnOnce(Sandbox) -> T + Send) -> T {
+        std::thread::scope(|threads| threads.spawn(|| look(enter(&Config::default(), None))).join()).expect("the thread does not panic")
+    }
+
+    #[test]
+    fn files_that_are_not_needed_cannot_be_read_and_none_can_be_written() {
+        let folder = std::env::temp_dir();
+        let secret = folder.join(format!("ooblex-sandbox-{}", std::process::id()));
+        fs::write(&secret, "secret").expect("outside of the sandbox it can be written");
+        inside(|sandbox| {
+            if sandbox.files != Restriction::InForce {
+                eprintln!("not tested: {sandbox}");
+                return;
+            }
+            let kind = |outcome: std::io::Result<()>| outcome.map_err(|error| error.kind());
+            assert_eq!(kind(fs::read(&secret).map(drop)), Err(ErrorKind::PermissionDenied));
+            assert_eq!(kind(fs::write(&secret, "changed")), Err(ErrorKind::PermissionDenied));
+            assert_eq!(kind(fs::write(folder.join("ooblex-sandbox-new"), "new")), Err(ErrorKind::PermissionDenied));
+            assert_eq!(
+                kind(std::process::Command::new("/bin/sh").arg("-c").arg("true").status().map(drop)),
+                Err(ErrorKind::PermissionDenied)
+            );
+            assert_eq!(kind(fs::read("/proc/self/status").map(drop)), Ok(()));
+        });
+        assert_eq!(fs::read_to_string(&secret).expect("other threads are not restricted"), "secret");
+        fs::remove_file(secret).expect("it was there");
+    }
+
+    #[test]
+    fn sockets_of_other_families_and_new_processes_in_name_spaces_are_refused() {
+        inside(|sandbox| {
+            if sandbox.calls != Restriction::InForce {
+                eprintln!("not tested: {sandbox}");
+                return;
+            }
+            let open = |family: libc::c_int| {
+                socket2::Socket::new(family.into(), socket2::Type::STREAM, None).map_err(|error| error.raw_os_error())
+            };
+            assert_eq!(open(libc::AF_VSOCK).map(drop), Err(Some(libc::EPERM)));
+            assert!(open(libc::AF_INET).is_ok());
+            let status = fs::read_to_string("/proc/thread-self/status").expect("Linux has it");
+            assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
+        });
+    }
+
+    #[test]
+    fn turned_off_it_restricts_nothing_and_says_so() {
+        let mut config = Config::default();
+        config.security.sandbox = SandboxChoice::Off;
+        let sandbox = probe(&config, None);
+        assert!(matches!(sandbox.files, Restriction::Off(_)) && matches!(sandbox.calls, Restriction::Off(_)) && !sandbox.is_incomplete());
+        assert!(sandbox.to_string().contains("security.sandbox"), "{sandbox}");
+    }
+
+    #[test]
+    fn a_graphics_processor_keeps_its_files() {
+        let mut config = Config::default();
+        config.inference.device = "cuda".parse().expect("a device");
+        assert!(matches!(probe(&config, None).files, Restriction::Off(_)));
+    }
+}
