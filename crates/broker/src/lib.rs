@@ -23,6 +23,8 @@ use ooblex_pipeline::{Analysis, Completion, EffectName, Job, Outcome, TrackId};
 use rustix::time::{ClockId, clock_gettime};
 
 pub use local::Local;
+#[doc(hidden)]
+pub use redis::fuzz;
 pub use redis::{Identity, Redis, RedisError, RedisOptions, RedisUrl, UrlError};
 pub use round_trips::RoundTrips;
 

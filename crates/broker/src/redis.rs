@@ -9,6 +9,7 @@
 
 mod connection;
 mod error;
+pub mod fuzz;
 mod gateway;
 mod keys;
 mod monitor;

@@ -41,6 +41,8 @@ pub use model::{
     Backend, Device, DeviceError, Extent, Input, LONGEST_RUN, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime,
     RuntimeError, Tensor, TensorSpec,
 };
+#[doc(hidden)]
+pub use own::fuzz;
 pub use own::{OwnEffect, OwnError, OwnLimits, OwnSet, Place, Refused, Trial};
 pub use parameters::{Kind, Parameter, ParameterError, Parameters, schema};
 pub use pixels::{BadPicture, i420_from_rgb, rgb_from_i420};

@@ -9,6 +9,7 @@ mod decode;
 mod effect;
 mod error;
 mod fit;
+pub mod fuzz;
 mod graph;
 mod kept;
 mod painter;

@@ -25,6 +25,13 @@ use film::{Cut, Film};
 use progress::Progress;
 use unfinished::Unfinished;
 
+/// Reads up to `frames` frames of bytes that may be an IVF file, for fuzzing.
+pub(crate) fn read_ivf(bytes: &[u8], frames: usize) {
+    if let Ok(mut video) = ivf::IvfReader::new(std::io::Cursor::new(bytes)) {
+        (0..frames as u64).map_while(|index| video.next_frame(index).ok().flatten()).for_each(drop);
+    }
+}
+
 /// Reads a picture or a video, puts the effect on it, and writes one of the same size. Nothing has the name `output` before it is whole.
 ///
 /// # Errors

@@ -16,6 +16,8 @@ mod control;
 pub mod cores;
 pub mod events;
 pub mod figures;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod health;
 pub mod http;
 pub mod logs;
