@@ -15,7 +15,9 @@ macro_rules! files {
 }
 
 /// All that is served as it is.
-const FILES: [(&str, &str); 29] = files![
+const FILES: [(&str, &str); 31] = files![
+    "/page/access.js",
+    "/page/changes.js",
     "/page/diagnosis.js",
     "/page/figures.js",
     "/page/gallery.js",
