@@ -16,7 +16,7 @@ export class Changes {
   /** Shows a notice, `{title, text, urgent}`. */
   show({ title, text, urgent }) {
     this.#remove(urgent ? '.urgent' : ':not(.urgent)');
-    // Who listens to the page hears that something is no longer hidden at once.
+    // A screen reader says at once that something is no longer hidden.
     this.#place.setAttribute('aria-live', urgent ? 'assertive' : 'polite');
     const dismiss = element('button', { type: 'button', className: 'quiet', textContent: 'Dismiss', ariaLabel: `Dismiss: ${title}` });
     const notice = element('div', { className: urgent ? 'change urgent' : 'change' }, element('div', {}, element('strong', { textContent: title }), element('p', { textContent: text })), dismiss);

@@ -2,7 +2,7 @@
  * The demo page: a source, an effect, the picture before and after, and how it goes.
  *
  * Owns what the visitor sees and the order of events: list of effects, camera, session. Everything about the gateway goes through
- * the SDK, as on anybody's page. In the URL: `?effect=…`, `?codec=vp8|h264`, `?size=720p`, `?autostart`. For the console and for tests:
+ * the SDK, as on anybody's page. In the URL: `?effect=…`, `?codec=vp8|h264`, `?size=720p`, `?autostart`, `#token=…`. For the console and for tests:
  * `window.changeEffect(name, params)` and `window.ooblex.session`.
  */
 
