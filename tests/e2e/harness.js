@@ -19,7 +19,8 @@ import { clip } from './clip.js';
 import { measure } from './measure.js';
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
-const BINARY = process.env.OOBLEX ?? here('../../target/release/ooblex');
+/** The program under test. */
+export const BINARY = process.env.OOBLEX ?? here('../../target/release/ooblex');
 const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const READY_MS = 60_000;
 /** A host name that leads to this machine in the browser that `startBrowser` starts. */

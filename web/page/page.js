@@ -2,11 +2,13 @@
  * The demo page: a source, an effect, the picture before and after, and how it goes.
  *
  * Owns what the visitor sees and the order of events: list of effects, camera, session. Everything about the gateway goes through
- * the SDK, as on anybody's page. In the URL: `?effect=…`, `?codec=vp8|h264`, `?size=720p`, `?autostart`. For the console and for tests:
+ * the SDK, as on anybody's page. In the URL: `?effect=…`, `?codec=vp8|h264`, `?size=720p`, `?autostart`, `#token=…`. For the console and for tests:
  * `window.changeEffect(name, params)` and `window.ooblex.session`.
  */
 
 import { OoblexError, connect, defaults, effects } from '../sdk/ooblex.js';
+import { Access } from './access.js';
+import { Changes, changeNotice } from './changes.js';
 import { Figures } from './figures.js';
 import { showEffects } from './gallery.js';
 import { latest } from './latest.js';
@@ -14,7 +16,7 @@ import { element, showParameters } from './parameters.js';
 import { Source } from './source.js';
 import { Stage } from './stage.js';
 import { Tools } from './tools.js';
-import { COVER, ERROR_TITLES, STATUS, insecureText, waitingText } from './words.js';
+import { COVER, END_TITLES, ERROR_TITLES, STATUS, insecureText, reconnectingText, waitingText } from './words.js';
 
 const LIST_EVERY_MS = 5_000;
 const WORKER_PATIENCE_MS = 3_000;
@@ -30,6 +32,9 @@ const stage = new Stage(() => session && (at.cover.hidden = true));
 const tools = new Tools(stage, tellShortly);
 const source = new Source(switchSource);
 const later = latest(sendNow);
+const changes = new Changes();
+// Without a token the session does not come back.
+const access = new Access(() => void session?.close());
 
 /** All effects by name, as the gateway last listed them. */
 let known = new Map();
@@ -44,6 +49,10 @@ let starting = null;
 let waitingSince = null;
 let placeholder = false;
 let found = null;
+/** Why there is no connection now, as the SDK told last. */
+let reconnecting = {};
+/** Changes of the effect that were asked for and are not answered. */
+let changing = 0;
 /** What the hint says for a moment, whatever else there is to say. */
 let told = '';
 
@@ -87,6 +96,7 @@ async function start(click) {
   starting = new AbortController();
   const { signal } = starting;
   at.notice.hidden = true;
+  changes.clear();
   try {
     if (!chosen && !(await loadEffects())) return;
     if (!source.stream) {
@@ -97,7 +107,7 @@ async function start(click) {
     become('connecting');
     const [effect, params] = [chosen, wanted()];
     const codec = ASKED.get('codec') ?? undefined;
-    session = await connect({ url: GATEWAY, effect, params, source: source.stream, codec, signal });
+    session = await connected({ url: GATEWAY, token: access.give, effect, params, source: source.stream, codec, signal });
     attach(session);
     if (click) at.stop.focus({ preventScroll: true });
     if (chosen !== effect || JSON.stringify(wanted()) !== JSON.stringify(params)) later.send();
@@ -113,6 +123,18 @@ async function start(click) {
   }
 }
 
+/** A session. Tokens that are refused are asked for until one is accepted, or the visitor gives none. */
+async function connected(options) {
+  for (;;) {
+    try {
+      return await connect(options);
+    } catch (error) {
+      if (error.code !== 'unauthorized' || !error.problem) throw error;
+      await access.ask(error, options);
+    }
+  }
+}
+
 function attach(made) {
   stage.show({ input: made.input, output: made.output });
   [waitingSince, placeholder, found] = [null, false, null];
@@ -121,16 +143,22 @@ function attach(made) {
   made.on('source', ({ input }) => stage.show({ input }));
   made.on('error', (error) => ABOUT_WORKERS.test(error.problem?.type) || tell(error));
   made.on('service', () => drawHint());
+  made.on('settings', (change) => void follow(made, change));
   made.on('detections', ({ faces, objects = [] }) => (found = { faces: faces.length, objects: objects.length }));
   made.on('stats', (stats) => drawStats(made, stats));
   // A recorder does not outlive the tracks that it records.
-  made.on('reconnecting', () => tools.stopRecording());
+  made.on('reconnecting', (about) => {
+    tools.stopRecording();
+    reconnecting = about;
+    drawHint();
+  });
   made.on('reconnected', () => tellShortly('The connection is back.'));
   made.on('close', ({ error }) => {
     session = null;
     letGo();
     figures.clear();
     become(error ? 'failed' : 'idle');
+    if (error?.code === 'unauthorized' && error.problem) access.forget();
     if (error) tell(error);
   });
 }
@@ -186,8 +214,10 @@ async function switchMicrophone() {
 async function changeEffect(name, params = {}) {
   if (!session) throw new OoblexError('closed', { detail: 'There is no session: start the camera first.' });
   later.cancel();
+  changes.onOwnChange();
   const before = chosen;
   choose(name, params);
+  changing += 1;
   try {
     const ack = await session.changeEffect(name, params);
     // What the effect before had found is no more.
@@ -198,7 +228,26 @@ async function changeEffect(name, params = {}) {
   } catch (error) {
     if (chosen === name && session) choose(isKnown(session.effect) ? session.effect : before, session.params);
     throw error;
+  } finally {
+    changing -= 1;
+    agree();
   }
+}
+
+/** Somebody else changed what is in force: label, tile and settings follow, and the visitor is told. */
+async function follow(made, change) {
+  later.cancel();
+  found = null;
+  at['chip-found'].textContent = '';
+  if (!isKnown(change.effect)) await loadEffects({ quiet: true });
+  if (made !== session) return;
+  if (session.effect === change.effect) take(change.effect, change.params);
+  changes.show(changeNotice(change, titleOf, (name) => Boolean(known.get(name)?.own)));
+}
+
+/** When all that was asked for is answered, the page shows what is in force. */
+function agree() {
+  if (!changing && session?.effect && session.effect !== chosen) take(session.effect, session.params);
 }
 
 /** A click in the gallery. */
@@ -238,10 +287,14 @@ function isKnown(name) {
 }
 
 function choose(name, params = {}) {
-  if (!isKnown(name)) return;
+  if (isKnown(name)) take(name, params);
+}
+
+/** Shows this effect, also one that is not offered, as what is on. */
+function take(name, params = {}) {
   chosen = name;
   const names = parts();
-  for (const part of names) settings.set(part, { ...defaults(known.get(part).parameters), ...(names.length === 1 ? params : params?.[part]) });
+  for (const part of names) settings.set(part, { ...defaults(known.get(part)?.parameters), ...(names.length === 1 ? params : params?.[part]) });
   combining ||= names.length > 1;
   at.combine.ariaPressed = String(combining);
   drawEffects();
@@ -258,11 +311,16 @@ function keep(name, confirmed, sent) {
 
 async function sendNow() {
   if (!session) return;
+  changes.onOwnChange();
+  changing += 1;
   try {
     await session.changeEffect(chosen, wanted());
     at.notice.hidden = true;
   } catch (error) {
     if (session) tell(error);
+  } finally {
+    changing -= 1;
+    agree();
   }
 }
 
@@ -362,7 +420,7 @@ function drawHint() {
     gone: Boolean(effect) && !isKnown(effect),
     long: waitingSince !== null && performance.now() - waitingSince >= WORKER_PATIENCE_MS,
   });
-  const connection = { interrupted: 'No media comes through at the moment.', reconnecting: 'The connection was lost. The last picture is held; trying again…' }[session?.state];
+  const connection = { interrupted: 'No media comes through at the moment.', reconnecting: reconnectingText(reconnecting) }[session?.state];
   const text = connection ?? (told || (session ? waiting : ''));
   if (at.hint.textContent !== text) at.hint.textContent = text;
 }
@@ -386,7 +444,8 @@ function become(state) {
 function tell(error) {
   if (!(error instanceof OoblexError)) console.error(error);
   const about = error.problem?.title && error.code !== 'gateway-error' ? `${error.problem.title}: ` : '';
-  notify(ERROR_TITLES[error.code] ?? 'Something went wrong in this page', about + (error.detail ?? error.message));
+  const wait = error.retryAfterMs ? ` The gateway asks to wait for ${Math.ceil(error.retryAfterMs / 1000)} s.` : '';
+  notify(END_TITLES[error.reason] ?? ERROR_TITLES[error.code] ?? 'Something went wrong in this page', about + (error.detail ?? error.message) + wait);
 }
 
 function tellInsecure() {

@@ -1,5 +1,8 @@
 /** The page's words for what happens to a session. */
 
+/** Longer than the SDK waits of its own accord. */
+const LONG_DELAY_MS = 10_000;
+
 export const ERROR_TITLES = {
   'insecure-context': 'This page cannot use the camera',
   'not-supported': 'This browser cannot do that',
@@ -13,8 +16,22 @@ export const ERROR_TITLES = {
   'effect-rejected': 'The effect was not changed',
   'gateway-error': 'The gateway reported a problem',
   'gave-up': 'The connection did not come back',
+  unauthorized: 'The gateway does not let you in',
+  forbidden: 'The gateway does not allow this',
+  'wrong-host': 'The gateway does not answer to this name',
+  'no-token': 'A token is needed',
+  expired: 'Your access has expired',
   closed: 'The session has ended',
   timeout: 'The change was not confirmed',
+};
+
+/** Titles for the end of a session, by the gateway's reason for it. */
+export const END_TITLES = {
+  ended: 'The session was ended by the operator',
+  idle: 'The session ended because nothing was sent',
+  time_limit: 'The time of the session is over',
+  undecodable: 'The gateway could not decode the picture',
+  budget: 'The session took too much of the gateway',
 };
 
 export const STATUS = {
@@ -45,6 +62,16 @@ export function insecureText({ hostname, port }) {
     `On the gateway's own machine open http://localhost:${at}/. From this machine either put https in front of the gateway, or ` +
     `run “ssh -L ${at}:localhost:${at} ${hostname}” and open http://localhost:${at}/ here.`
   );
+}
+
+/** What is said while another connection is made: why the last one is gone, and when the next is tried if that is not soon. */
+export function reconnectingText({ reason, delayMs }) {
+  const why = {
+    draining: 'The gateway is being replaced. The last picture is held; connecting again…',
+    stopping: 'The gateway was stopped. The last picture is held; trying again…',
+    expired: 'Your access has expired. The last picture is held until another token is given.',
+  }[reason] ?? 'The connection was lost. The last picture is held; trying again…';
+  return delayMs >= LONG_DELAY_MS ? `${why} The gateway asks to wait for ${Math.round(delayMs / 1000)} s.` : why;
 }
 
 /** Why the picture stands still or is a stand-in; empty while it does neither. */

@@ -5,7 +5,10 @@ import { parsedObject } from './http.js';
 
 const ACK_TIMEOUT_MS = 5_000;
 /** Messages that are handed on as they are, by their type. */
-const HANDED_ON = ['stats', 'detections', 'service', 'bye'];
+const HANDED_ON = ['stats', 'detections', 'service', 'settings', 'bye'];
+/** Messages that are not said again, and how many of them are kept until somebody listens. */
+const KEPT = ['service', 'settings', 'bye', 'error'];
+const MOST_KEPT = 32;
 
 export class Control {
   #channel;
@@ -13,16 +16,31 @@ export class Control {
   #pending = new Map();
   #lastId = 0;
   #ended = null;
+  #listeners = {};
+  #listening = false;
+  /** What came before anybody listened. */
+  #early = [];
 
   constructor(channel, { timeoutMs = ACK_TIMEOUT_MS } = {}) {
     this.#channel = channel;
     this.#timeoutMs = timeoutMs;
-    this.listeners = {};
     channel.onmessage = ({ data }) => this.#route(data);
     channel.onclose = () => {
       this.close(new OoblexError('closed'));
-      this.listeners.closed?.();
+      this.#listeners.closed?.();
     };
+  }
+
+  /** Whom to tell from now on, and of what came before; the latter not at once, so that they can be told in turn. */
+  set listeners(listeners) {
+    this.#listeners = listeners;
+    if (this.#early.length) setTimeout(() => this.#listen());
+    else this.#listening = true;
+  }
+
+  #listen() {
+    this.#listening = true;
+    for (const message of this.#early.splice(0)) if (!this.#ended) this.#tell(message);
   }
 
   /** Sends a change; resolves with its ack. */
@@ -51,17 +69,17 @@ export class Control {
 
   #route(data) {
     const message = parsedObject(data);
-    this.listeners.heard?.();
+    this.#listeners.heard?.();
     if (message?.type === 'ack') this.#settle(message.id, 'resolve', message);
-    else if (message?.type === 'error') this.#fail(message);
-    // Other types belong to newer gateways.
-    else if (HANDED_ON.includes(message?.type)) this.listeners[message.type]?.(message);
+    else if (message?.type === 'error' && this.#pending.has(message.id)) this.#settle(message.id, 'reject', new OoblexError('effect-rejected', { problem: problemOf(message.problem, 0) }));
+    else if (this.#listening) this.#tell(message);
+    else if (KEPT.includes(message?.type) && this.#early.length < MOST_KEPT) this.#early.push(message);
   }
 
-  #fail({ id, problem: given }) {
-    const problem = problemOf(given, 0);
-    if (this.#pending.has(id)) this.#settle(id, 'reject', new OoblexError('effect-rejected', { problem }));
-    else this.listeners.error?.(new OoblexError('gateway-error', { problem }));
+  #tell(message) {
+    if (message?.type === 'error') this.#listeners.error?.(new OoblexError('gateway-error', { problem: problemOf(message.problem, 0) }));
+    // Other types belong to newer gateways.
+    else if (HANDED_ON.includes(message?.type)) this.#listeners[message.type]?.(message);
   }
 
   #settle(id, how, value) {

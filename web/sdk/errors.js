@@ -10,6 +10,11 @@ const CODES = {
   'file-unreadable': ['The file is no video that this browser can play.', 'Choose an MP4 or WebM file.'],
   'gateway-unreachable': ['The gateway does not answer.', 'Check that it runs and that its address is right.'],
   'offer-rejected': ['The gateway refused the connection.', 'See what it says.'],
+  unauthorized: ['The gateway does not accept who asks.', 'Give a token or key that it knows and that has not expired: its operator has one.'],
+  forbidden: ['The gateway does not allow this.', 'Ask its operator for a token or key that allows it.'],
+  'wrong-host': ['The gateway is not to be reached by this host name.', 'Use one of its own names, or add this one to its serve.hosts.'],
+  'no-token': ['The application gave no token.', 'See its cause, then connect again.'],
+  expired: ['The token of the session has expired, so the gateway ended the session.', 'Connect again with a new one.'],
   'connection-failed': ['The gateway answered, but no media came through.', 'Usually its UDP media port is closed by a firewall or not published by the container, or the address that it advertises cannot be reached from here.'],
   'effect-rejected': ['The gateway refused this effect or its parameters.', 'See what it says; what was on stays on.'],
   'gateway-error': ['The gateway reported a problem.', 'See what it says.'],
@@ -23,9 +28,9 @@ const CODES = {
 export class OoblexError extends Error {
   /**
    * @param {string} code one of the stable codes in ooblex.d.ts
-   * @param {{detail?: string, problem?: object, cause?: unknown}} [about]
+   * @param {{detail?: string, problem?: object, cause?: unknown, reason?: string, retryAfterMs?: number}} [about]
    */
-  constructor(code, { detail, problem = null, cause } = {}) {
+  constructor(code, { detail, problem = null, cause, reason = null, retryAfterMs = null } = {}) {
     const [what, mend] = CODES[code];
     const text = detail ?? problem?.detail ?? `${what} ${mend}`;
     super(text, cause === undefined ? undefined : { cause });
@@ -33,6 +38,10 @@ export class OoblexError extends Error {
     this.code = code;
     this.detail = text;
     this.problem = problem;
+    /** Why the gateway ended the session, where it did. */
+    this.reason = reason;
+    /** How long the gateway asks to wait before the next try. */
+    this.retryAfterMs = retryAfterMs;
     /** The gateway's, where it was the gateway. */
     this.type = problem?.type ?? `urn:ooblex:sdk:${code}`;
     /** The gateway's sentence says how to mend it, too. */

@@ -1,13 +1,22 @@
 /** Calls to the gateway over HTTP. Owns addresses and answers; refuses to know what is asked for. */
 
+import { Access } from './access.js';
 import { OoblexError, problemOf } from './errors.js';
 
 /** How long a network that has just changed is left alone. */
 const AGAIN_AFTER_MS = 500;
 
-/** The effects of a gateway, with their parameters, and whether each is available now. */
-export async function effects(url, { signal } = {}) {
-  return call(new URL('api/effects', gatewayBase(url)), { signal }, 'gateway-error');
+/** Refusals that mean the same whatever was asked for. */
+const CODE_OF_STATUS = { 401: 'unauthorized', 403: 'forbidden', 421: 'wrong-host' };
+
+/** The effects of a gateway, with their parameters, and whether each is available now. Everybody may ask; headers and cookies are for proxies. */
+export async function effects(url, { signal, headers, credentials } = {}) {
+  return listed(gatewayBase(url), new Access({ headers, credentials }), signal);
+}
+
+/** The same, of the gateway at `base`. */
+export async function listed(base, access, signal) {
+  return call(new URL('api/effects', base), access.init(null, { signal }), 'gateway-error');
 }
 
 /** The value of every parameter when none is given, from an effect's `parameters`. */
@@ -27,7 +36,8 @@ export async function call(url, init, code) {
   }
   const body = parsedObject(answer.text);
   if (answer.ok && body) return body;
-  if (!answer.ok && body?.title) throw new OoblexError(code, { problem: problemOf(body, answer.status) });
+  if (!answer.ok && body?.title) throw new OoblexError(CODE_OF_STATUS[answer.status] ?? code, { problem: problemOf(body, answer.status), retryAfterMs: answer.retryAfterMs });
+  if (answer.status === 401) throw new OoblexError('unauthorized', { detail: `${url.origin} asks for credentials, but not as an Ooblex gateway does: a proxy in between wants its own, such as a header or a cookie.` });
   throw new OoblexError('gateway-unreachable', { detail: `${url} answered with status ${answer.status}, but not as an Ooblex gateway does: check the address, and a proxy in between.` });
 }
 
@@ -38,7 +48,7 @@ export async function call(url, init, code) {
 async function ask(url, init) {
   const once = async () => {
     const response = await fetch(url, init);
-    return { ok: response.ok, status: response.status, text: await response.text() };
+    return { ok: response.ok, status: response.status, retryAfterMs: retryAfterMs(response.headers.get('retry-after'), Date.now()), text: await response.text() };
   };
   try {
     return await once();
@@ -57,9 +67,17 @@ export function gatewayBase(url = globalThis.location?.origin) {
   return base;
 }
 
-/** The address of a session in the gateway's API. */
-export function sessionUrl(base, id) {
-  return new URL(`api/sessions/${encodeURIComponent(id)}`, base);
+/** The address of a session in the gateway's API, or of what is below it, such as `events`. */
+export function sessionUrl(base, id, below = '') {
+  return new URL(`api/sessions/${encodeURIComponent(id)}${below && `/${below}`}`, base);
+}
+
+/** Milliseconds in a `Retry-After` header (RFC 9110, 10.2.3): seconds, or a date. Null where there is none that can be read. */
+export function retryAfterMs(value, now) {
+  const text = value?.trim();
+  if (!text) return null;
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now;
+  return Number.isFinite(ms) ? Math.max(0, ms) : null;
 }
 
 /** The object in a text of JSON; null where there is none. */

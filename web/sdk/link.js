@@ -13,16 +13,23 @@ import { call, sessionUrl } from './http.js';
 const LOOK_EVERY_MS = 40;
 
 export class Link {
-  #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+  #pc;
   #base;
+  #access;
+  /** What grants requests about this session: only the answer to its offer names it. */
+  #secret = null;
+  #iceServers;
   #video;
   #audio;
   #opened;
   /** What the browser was asked for last: the ceiling in bits per second (null: its own), and what to give up first. */
   #asked = null;
+  /** Set when the gateway ended the session: it need not be told. */
+  isOver = false;
 
-  constructor(base, { video, audio }, codec) {
-    this.#base = base;
+  constructor({ base, access, input: { video, audio }, codec, iceServers = [] }) {
+    [this.#base, this.#access, this.#iceServers] = [base, access, iceServers];
+    this.#pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers });
     this.#video = this.#pc.addTransceiver(forMotion(video), { direction: 'sendrecv' });
     this.#ask('maintain-resolution');
     if (codec) preferCodec(this.#video, codec);
@@ -36,14 +43,23 @@ export class Link {
     this.#opened = new Promise((resolve) => channel.addEventListener('open', resolve, { once: true }));
   }
 
-  /** Resolves when media can flow and the control channel is open. `input` is `{video, audio}`, tracks. */
-  static async open({ base, input, effect, params, codec, signal, timeoutMs }) {
+  /**
+   * Resolves when media can flow and the control channel is open. `input` is `{video, audio}`, tracks; `refused` is why a new token is needed.
+   * The time that the application takes to give a token does not count.
+   */
+  static async open({ refused, ...wanted }) {
+    const { access, signal } = wanted;
+    return access.authorized((bearer) => Link.#with(bearer, wanted), { signal, refused });
+  }
+
+  static async #with(bearer, { effect, params, signal, timeoutMs, ...wanted }) {
+    const { base } = wanted;
     signal?.throwIfAborted();
     let link = null;
     const late = () => (link?.answer ? link.unreached() : new OoblexError('gateway-unreachable', { detail: `${base.origin} did not answer within ${timeoutMs / 1000} s: check that the gateway runs and that its address is right.` }));
     try {
-      link = new Link(base, input, codec);
-      await within(timeoutMs, signal, late, (cut) => link.#negotiate(effect, params, cut));
+      link = new Link(wanted);
+      await within(timeoutMs, signal, late, (cut) => link.#negotiate(bearer, { effect, params }, cut));
       return link;
     } catch (error) {
       void link?.close();
@@ -95,8 +111,13 @@ export class Link {
   async close(error = new OoblexError('closed')) {
     this.retire(error);
     this.#pc.close();
-    if (!this.answer?.session) return;
-    await fetch(sessionUrl(this.#base, this.answer.session), { method: 'DELETE', keepalive: true }).catch(() => {});
+    if (!this.answer?.session || this.isOver) return;
+    await this.request('', { method: 'DELETE', keepalive: true }).catch(() => {});
+  }
+
+  /** A request about this session, or about what is below it, with its secret. Gives the answer as `fetch` does. */
+  request(below, init) {
+    return fetch(sessionUrl(this.#base, this.answer.session, below), this.#access.init(this.#secret, init));
   }
 
   /** The error for a connection that does not come about, or broke. */
@@ -127,12 +148,14 @@ export class Link {
     sender.setParameters({ ...parameters, degradationPreference }).catch(() => {});
   }
 
-  async #negotiate(effect, params, cut) {
-    // The gateway learns our addresses from connectivity checks, so the offer goes out before any candidate is gathered.
-    await this.#pc.setLocalDescription();
-    const offer = { sdp: this.#pc.localDescription.sdp, type: 'offer', effect, params };
-    const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(offer), signal: cut };
-    this.answer = await call(new URL('offer', this.#base), init, 'offer-rejected');
+  async #negotiate(bearer, wanted, cut) {
+    // The gateway learns our addresses from connectivity checks, so the offer goes out before any candidate is gathered. Gathering begins with
+    // setLocalDescription and asks the servers that are known by then, so that waits for the answer, which may name some.
+    const offer = await this.#pc.createOffer();
+    const body = JSON.stringify({ sdp: offer.sdp, type: 'offer', ...wanted });
+    const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body, signal: cut };
+    const { secret, ice_servers: named, ...answer } = await call(new URL('offer', this.#base), this.#access.init(bearer, init), 'offer-rejected');
+    [this.answer, this.#secret] = [answer, secret ?? null];
     const connected = new Promise((resolve, reject) => {
       this.#pc.onconnectionstatechange = () => {
         if (this.#pc.connectionState === 'connected') resolve();
@@ -140,6 +163,8 @@ export class Link {
       };
     });
     try {
+      if (named?.length) this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers: [...this.#iceServers, ...named] });
+      await this.#pc.setLocalDescription(offer);
       await this.#pc.setRemoteDescription({ type: 'answer', sdp: this.answer.sdp });
     } catch (cause) {
       throw new OoblexError('connection-failed', { detail: `The browser cannot use the gateway's answer: ${cause.message}`, cause });

@@ -18,6 +18,16 @@ export type OoblexErrorCode =
   | 'gateway-unreachable'
   /** The gateway, or the browser, refused to connect: an unknown effect, a bad parameter, no common codec. See `problem`. */
   | 'offer-rejected'
+  /** The gateway, or a proxy before it, does not accept the token, or wants one (HTTP status 401). See `problem`; it is null for a proxy. */
+  | 'unauthorized'
+  /** The gateway knows who asks and does not allow it (403). See `problem`. */
+  | 'forbidden'
+  /** The gateway does not answer to the host name in its address (421). See `problem`. */
+  | 'wrong-host'
+  /** `token` gave no token, or none that a request can carry. See `cause`. */
+  | 'no-token'
+  /** The token of the session has expired, and `token` was a string, so there is no other. */
+  | 'expired'
   /** HTTP works and media does not: most often the UDP port or the advertised address. */
   | 'connection-failed'
   /** The gateway refused a change of effect or parameters; what was on stays on. See `problem`. */
@@ -45,7 +55,7 @@ export interface Problem {
 }
 
 export class OoblexError extends Error {
-  constructor(code: OoblexErrorCode, about?: { detail?: string; problem?: Problem; cause?: unknown });
+  constructor(code: OoblexErrorCode, about?: { detail?: string; problem?: Problem; cause?: unknown; reason?: string; retryAfterMs?: number });
   readonly name: 'OoblexError';
   readonly code: OoblexErrorCode;
   /** A sentence for people that says how to mend it; the same as `message`. */
@@ -56,6 +66,46 @@ export class OoblexError extends Error {
   readonly mend: string;
   /** What the gateway said, when it was the gateway. */
   readonly problem: Problem | null;
+  /** Why the gateway ended the session, when it did. */
+  readonly reason: EndReason | null;
+  /** How long the gateway asks to wait before the next try, when it does; a session that comes back waits that long by itself. */
+  readonly retryAfterMs: number | null;
+}
+
+/** Why a gateway ends a session. Newer gateways may know others. */
+export type EndReason =
+  /** Somebody ended it through the API. */
+  | 'ended'
+  /** Its token has expired. */
+  | 'expired'
+  /** No media came from the browser for a while. */
+  | 'idle'
+  /** It has lasted as long as a session may. */
+  | 'time_limit'
+  /** The gateway cannot decode the browser's video. */
+  | 'undecodable'
+  /** It took more processor time than a session may. */
+  | 'budget'
+  /** The gateway is being replaced. The session comes back by itself. */
+  | 'draining'
+  /** The gateway stops, perhaps to start again. The session comes back by itself. */
+  | 'stopping'
+  /** The gateway had an error in this session. The session comes back by itself. */
+  | 'broken'
+  | (string & {});
+
+/**
+ * Gives a token. `refused` is why the one before is of no use any more (`unauthorized`, `expired`), null at first; `signal` is aborted when
+ * no token is needed any more.
+ */
+export type TokenSource = (about: { refused: OoblexError | null; signal?: AbortSignal }) => string | null | Promise<string | null>;
+
+/** How requests to the gateway prove who asks. */
+export interface RequestOptions {
+  /** Headers that go with every request. A token, and the session's secret, take the place of an `Authorization` header. */
+  headers?: HeadersInit;
+  /** As of `fetch`; cookies go to another origin with `'include'` only. */
+  credentials?: RequestCredentials;
 }
 
 export type Weights = Record<string, number>;
@@ -128,9 +178,16 @@ export interface EffectList {
   };
 }
 
-export interface ConnectOptions {
+export interface ConnectOptions extends RequestOptions {
   /** Address of the gateway; the page's own origin by default. */
   url?: string | URL;
+  /**
+   * A token or key that the gateway knows, sent as `Authorization: Bearer`; or a function that gives one. The function is asked before each
+   * connection, and once more when the gateway refuses what it gave.
+   */
+  token?: string | TokenSource;
+  /** STUN and TURN servers, beside those that the gateway names in its answer. */
+  iceServers?: RTCIceServer[];
   /** Effect from the first frame on; the gateway's default when left out. */
   effect?: string;
   /** Its parameters; defaults for those left out. */
@@ -163,6 +220,8 @@ export interface Ack {
   id: number;
   effect: string;
   params: Parameters;
+  /** Numbers the changes of a session: of an ack and a `settings` message, the higher one is in force. */
+  change?: number;
   /** Sequence number of the first frame that has the change. */
   first_sequence: number;
   /** RTP timestamp (90 kHz) of that frame. */
@@ -254,6 +313,16 @@ export interface Service {
   state: ServiceState;
 }
 
+/** Somebody else than this session has changed what is in force. */
+export interface SettingsChange {
+  effect: string;
+  params: Parameters;
+  /** `api`: a request to the API, such as an operator's; `reload`: an effect of the operator's own was replaced. */
+  by: 'api' | 'channel' | 'reload' | null;
+  /** What was in force before, as far as this session knew. */
+  previous: { effect: string | null; params: Parameters };
+}
+
 /** What the browser measures, over the time since the last call; null where it cannot tell (yet). */
 export interface Measures {
   /** Network only: from the browser to the gateway and back. */
@@ -293,17 +362,19 @@ export interface SessionEvents {
   stats: Stats;
   detections: Detections;
   service: Service;
+  /** Somebody else changed the effect or its parameters; `session.effect` and `session.params` say so already. */
+  settings: SettingsChange;
   /** Something is wrong and the session goes on. */
   error: OoblexError;
   state: SessionState;
-  /** Another connection is tried after `delayMs`; `error` says why the last one, or the last try, failed. */
-  reconnecting: { attempt: number; delayMs: number; error: Error };
+  /** Another connection is tried after `delayMs`; `error` says why the last one, or the last try, failed, `reason` why the gateway ended the session if it did. */
+  reconnecting: { attempt: number; delayMs: number; error: Error; reason: EndReason | null };
   /** Another connection stands, with the same effect and parameters, under another id. */
   reconnected: { id: string; attempts: number; downMs: number };
   /** Something else is sent. */
   source: { input: MediaStream };
-  /** The end, once; `error` says why unless `close` was called. */
-  close: { error: OoblexError | null };
+  /** The end, once; `error` says why unless `close` was called, `reason` what the gateway gave as one. */
+  close: { error: OoblexError | null; reason: EndReason | null };
 }
 
 /** Made by `connect`. Ends by itself when the page goes away. */
@@ -319,7 +390,7 @@ export class Session extends EventTarget {
    */
   readonly output: MediaStream;
   readonly state: SessionState;
-  /** The effect and its parameters, as the gateway last confirmed them. */
+  /** The effect and its parameters in force, as the gateway last said: it confirmed a change, or told of one by somebody else. */
   readonly effect: string | null;
   readonly params: Parameters;
   /** Whether workers serve the effect now; its name is null until the gateway has said something. */
@@ -339,6 +410,12 @@ export class Session extends EventTarget {
   setParams(params: Parameters): Promise<Ack>;
 
   effects(): Promise<EffectList>;
+
+  /**
+   * A request about this session (`/api/sessions/{id}`), or about what is below it, such as `events`, with the secret that grants it. Gives the
+   * answer as `fetch` does.
+   */
+  request(below?: string, init?: RequestInit): Promise<Response>;
 
   /** What is muted. */
   readonly muted: { video: boolean; audio: boolean };
@@ -377,8 +454,8 @@ export class Session extends EventTarget {
  */
 export function connect(options?: ConnectOptions): Promise<Session>;
 
-/** The effects of a gateway. @throws OoblexError `gateway-unreachable`, `gateway-error` */
-export function effects(url?: string | URL, options?: { signal?: AbortSignal }): Promise<EffectList>;
+/** The effects of a gateway. Needs no token. @throws OoblexError `gateway-unreachable`, `gateway-error`, `wrong-host` */
+export function effects(url?: string | URL, options?: RequestOptions & { signal?: AbortSignal }): Promise<EffectList>;
 
 /** Opens the camera as `connect` does. @throws OoblexError `insecure-context`, `no-camera`, `permission-denied`, `camera-busy` */
 export function openCamera(constraints?: MediaStreamConstraints, options?: { signal?: AbortSignal }): Promise<MediaStream>;

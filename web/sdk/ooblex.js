@@ -5,6 +5,7 @@
  * it breaks), and wraps both in a `Session` (what the caller keeps). No dependencies.
  */
 
+import { Access } from './access.js';
 import { OoblexError } from './errors.js';
 import { defaults, effects, gatewayBase } from './http.js';
 import { Inputs } from './inputs.js';
@@ -17,13 +18,14 @@ export { OoblexError, Session, defaults, effects, openCamera, openFile, openMicr
 const CONNECT_TIMEOUT_MS = 10_000;
 
 /** Opens a session. Resolves when media flows and the control channel is open; the first picture may be a moment away. */
-export async function connect({ url, effect, params, source, codec, signal, timeoutMs = CONNECT_TIMEOUT_MS, reconnect } = {}) {
+export async function connect({ url, token, headers, credentials, iceServers, effect, params, source, codec, signal, timeoutMs = CONNECT_TIMEOUT_MS, reconnect } = {}) {
   const base = gatewayBase(url);
+  const access = new Access({ token, headers, credentials });
   const input = await Inputs.of(source, { signal });
   const tracks = { video: input.video.track, audio: input.audio?.track ?? null };
   try {
-    const link = await Link.open({ base, input: tracks, effect, params, codec, signal, timeoutMs });
-    return new Session(link, { base, input, effect, params, codec, timeoutMs, reconnect });
+    const link = await Link.open({ base, access, iceServers, input: tracks, effect, params, codec, signal, timeoutMs });
+    return new Session(link, { base, access, iceServers, input, effect, params, codec, timeoutMs, reconnect });
   } catch (error) {
     if (input.video.owned) stopStream(input.video.stream);
     throw error;

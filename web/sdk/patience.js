@@ -45,8 +45,13 @@ export function delayBefore(attempt, maxMs, chance) {
   return Math.round(full * (0.5 + chance / 2));
 }
 
+/** The same, when the gateway may have asked to wait: its time, and what spreads those whom it told the same. */
+export function delayAfter({ retryAfterMs = null }, attempt, maxMs, chance) {
+  return (retryAfterMs ?? 0) + delayBefore(attempt, maxMs, chance);
+}
+
 /** Whether what went wrong may pass by itself. A gateway that knows the effect no more, say, will not change its mind. */
 export function mayPass({ code, problem }) {
   if (code === 'offer-rejected') return [429, 502, 503, 504].includes(problem?.status);
-  return ['gateway-unreachable', 'connection-failed', 'timeout', 'closed', 'interrupted'].includes(code);
+  return ['gateway-unreachable', 'connection-failed', 'timeout', 'closed', 'interrupted', 'no-token'].includes(code);
 }

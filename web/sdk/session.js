@@ -6,11 +6,12 @@
  */
 
 import { OoblexError } from './errors.js';
-import { effects, sessionUrl } from './http.js';
+import { goodbye } from './goodbye.js';
+import { listed } from './http.js';
 import { Inputs, showTracks } from './inputs.js';
 import { Link } from './link.js';
 import { figuresBetween } from './measure.js';
-import { Pulse, delayBefore, mayPass } from './patience.js';
+import { Pulse, delayAfter, mayPass } from './patience.js';
 import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './sources.js';
 
 const LOOK_EVERY_MS = 1_000;
@@ -23,6 +24,8 @@ const CAMERA_GONE = 'The camera stopped: was it unplugged or taken away? Give th
 export class Session extends EventTarget {
   #link;
   #base;
+  #access;
+  #iceServers;
   #codec;
   #timeoutMs;
   #reconnect;
@@ -31,12 +34,16 @@ export class Session extends EventTarget {
   #state = 'live';
   #confirmed;
   #wanted;
+  /** Changes of the effect that this session has asked for and that are not answered. */
+  #changing = 0;
+  /** The gateway's number of the newest change that it told of, and whether somebody else had made that. */
+  #newest = 0;
+  #overruled = false;
   #earlier = null;
   #service = { effect: null, state: 'served' };
   #pulse;
   #looking = null;
   #asking = false;
-  #dismissed = false;
   /** While the session comes back: what changes of the effect wait for. */
   #returning = null;
   #ending = new AbortController();
@@ -45,9 +52,9 @@ export class Session extends EventTarget {
   #hurry = () => this.#state === 'interrupted' && void this.#ask();
 
   /** Sessions come from `connect`. `input` is what `Inputs.of` gives. */
-  constructor(link, { base, input, effect, params, codec, timeoutMs, reconnect = true }) {
+  constructor(link, { base, access, iceServers, input, effect, params, codec, timeoutMs, reconnect = true }) {
     super();
-    [this.#base, this.#codec, this.#timeoutMs] = [base, codec, timeoutMs];
+    [this.#base, this.#access, this.#iceServers, this.#codec, this.#timeoutMs] = [base, access, iceServers, codec, timeoutMs];
     this.#reconnect = reconnect && { ...RECONNECT, ...(reconnect === true ? {} : reconnect) };
     this.#confirmed = this.#wanted = { effect: effect ?? link.answer.effect ?? null, params: params ?? {} };
     this.#inputs = new Inputs(() => this.#emit('error', new OoblexError('no-camera', { detail: CAMERA_GONE })));
@@ -65,9 +72,9 @@ export class Session extends EventTarget {
   get output() { return this.#output; }
   /** 'live', 'interrupted' (no media at the moment; it may come back), 'reconnecting', or 'closed'. */
   get state() { return this.#state; }
-  /** The effect that the gateway last confirmed. */
+  /** The effect in force, as the gateway last said: it confirmed a change of this session, or told of one by somebody else. */
   get effect() { return this.#confirmed.effect; }
-  /** Its parameters, as the gateway last confirmed them. */
+  /** Its parameters, as the gateway last said. */
   get params() { return this.#confirmed.params; }
   /** Whether workers serve which effect: 'served', 'no_worker', or 'broker_down'. While they do not, the last picture is held. */
   get service() { return this.#service; }
@@ -86,12 +93,27 @@ export class Session extends EventTarget {
   /** Changes the effect; parameters that are not given get their defaults. Resolves with the gateway's ack. */
   async changeEffect(effect, params = {}) {
     const wanted = (this.#wanted = { effect, params });
+    this.#changing += 1;
+    try {
+      return await this.#changed(wanted);
+    } finally {
+      this.#changing -= 1;
+      if (!this.#changing && this.#overruled) this.#wanted = this.#confirmed;
+    }
+  }
+
+  /** Asks for what is wanted until the gateway answers. */
+  async #changed(wanted) {
+    const { effect, params } = wanted;
     for (;;) {
       await this.#returning;
       if (this.#state === 'closed') throw new OoblexError('closed');
       try {
         const ack = await this.#link.control.request({ type: 'set_effect', effect, params });
-        this.#confirmed = { effect: ack.effect, params: ack.params ?? params };
+        if (this.#isNewest(ack)) {
+          this.#confirmed = { effect: ack.effect, params: ack.params ?? params };
+          this.#overruled = false;
+        }
         return ack;
       } catch (error) {
         if (this.#wanted === wanted && this.#mayBeAskedAgain(error)) continue;
@@ -99,6 +121,25 @@ export class Session extends EventTarget {
         throw error;
       }
     }
+  }
+
+  /** Whether a message is about the newest change that the gateway told of: an ack comes with a frame, which others may have overtaken. */
+  #isNewest({ change }) {
+    if (!Number.isInteger(change)) return true;
+    if (change < this.#newest) return false;
+    this.#newest = change;
+    return true;
+  }
+
+  /** Somebody else changed the settings in force. */
+  #follow({ effect, params = {}, by = null, ...message }) {
+    if (typeof effect !== 'string' || !this.#isNewest(message)) return;
+    const previous = this.#confirmed;
+    this.#confirmed = { effect, params };
+    this.#overruled = true;
+    // What this session has asked for and was not answered yet may be newer.
+    if (!this.#changing) this.#wanted = this.#confirmed;
+    this.#emit('settings', { effect, params, by, previous });
   }
 
   /** Whether a change failed with its connection only: the next one begins with what is wanted, and is asked once more for its ack. */
@@ -118,7 +159,15 @@ export class Session extends EventTarget {
 
   /** The effects of this session's gateway. */
   effects() {
-    return effects(this.#base);
+    return listed(this.#base, this.#access);
+  }
+
+  /**
+   * A request about this session (`/api/sessions/{id}`), or about what is below it, such as `events`, with what grants it: for `GET`, `PATCH`,
+   * `DELETE`. Gives the answer as `fetch` does.
+   */
+  request(below = '', init = {}) {
+    return this.#link.request(below, init);
   }
 
   // The source. It changes from one frame to the next, without a reconnect.
@@ -191,7 +240,7 @@ export class Session extends EventTarget {
     this.#inputs.release();
     const told = this.#link.close(error ?? undefined);
     this.#become('closed');
-    this.#emit('close', { error });
+    this.#emit('close', { error, reason: error?.reason ?? null });
     await told;
   }
 
@@ -201,7 +250,8 @@ export class Session extends EventTarget {
   #adopt(link) {
     this.#link = link;
     this.#earlier = null;
-    this.#dismissed = false;
+    this.#newest = 0;
+    this.#overruled = false;
     this.#pulse = new Pulse(performance.now());
     link.listen({
       heard: () => this.#pulse.heard(performance.now()),
@@ -213,8 +263,10 @@ export class Session extends EventTarget {
       service: ({ effect, state }) => this.#serve(effect, state),
       detections: (detections) => this.#emit('detections', detections),
       error: (error) => this.#emit('error', error),
-      bye: ({ reason }) => (this.#dismissed = reason === 'ended'),
-      closed: () => this.#lose(new OoblexError('closed', { detail: 'The gateway ended the session: connect again.' })),
+      settings: (settings) => this.#follow(settings),
+      // It is the last message: the connection closes by itself, or does not, and nobody has to wait for that.
+      bye: (bye) => this.#dismiss(bye),
+      closed: () => this.#dismiss(null),
       connection: (state) => {
         this.#pulse.connection(state);
         if (state === 'failed') this.#lose(link.unreached());
@@ -242,15 +294,23 @@ export class Session extends EventTarget {
     const link = this.#link;
     this.#asking = true;
     const signal = AbortSignal.timeout(ASK_TIMEOUT_MS);
-    const status = await fetch(sessionUrl(this.#base, this.id), { signal, cache: 'no-store' }).then((answer) => answer.status, () => null);
+    const status = await link.request('', { signal, cache: 'no-store' }).then((answer) => answer.status, () => null);
     this.#asking = false;
-    if (status === 404 && link === this.#link && this.#state === 'interrupted') this.#lose(new OoblexError('closed', { detail: 'The gateway does not know the session any more.' }));
+    // One that was started again does not know the secret either.
+    if ([401, 403, 404].includes(status) && link === this.#link && this.#state === 'interrupted') this.#lose(new OoblexError('closed', { detail: 'The gateway does not know the session any more.' }));
+  }
+
+  /** The gateway ended the session. */
+  #dismiss(bye) {
+    if (bye) this.#link.isOver = true;
+    const { error, comesBack } = goodbye(bye, this.#access);
+    this.#lose(error, { comesBack });
   }
 
   /** The connection is gone. */
-  #lose(error) {
+  #lose(error, { comesBack = true } = {}) {
     if (this.#returning || this.#state === 'closed') return;
-    if (!this.#reconnect || this.#dismissed) return void this.#end(error);
+    if (!this.#reconnect || !comesBack) return void this.#end(error);
     clearInterval(this.#looking);
     this.#link.retire(new OoblexError('interrupted', { cause: error }));
     this.#become('reconnecting');
@@ -261,14 +321,17 @@ export class Session extends EventTarget {
     const { maxDelayMs, giveUpAfterMs } = this.#reconnect;
     const began = performance.now();
     const { signal } = this.#ending;
+    const { reason } = error;
+    // An application that keeps its token has to know that this one is of no use any more.
+    let refused = reason === 'expired' ? error : null;
     for (let attempt = 1; ; attempt++) {
-      const delayMs = delayBefore(attempt, maxDelayMs, Math.random());
+      const delayMs = delayAfter(error, attempt, maxDelayMs, Math.random());
       if (performance.now() - began + delayMs > giveUpAfterMs) throw new OoblexError('gave-up', { cause: error });
-      this.#emit('reconnecting', { attempt, delayMs, error });
-      await pause(delayMs, signal);
+      this.#emit('reconnecting', { attempt, delayMs, error, reason });
+      await pause(delayMs, signal, { hurry: !error.retryAfterMs });
       if (signal.aborted) return;
       try {
-        const link = await this.#another(signal);
+        const link = await this.#another(signal, refused);
         if (signal.aborted) return void link.close();
         void this.#link.close();
         this.#adopt(link);
@@ -277,16 +340,17 @@ export class Session extends EventTarget {
       } catch (failed) {
         if (signal.aborted) return;
         error = failed;
+        if (failed.code !== 'no-token') refused = null;
         if (!mayPass(failed)) throw failed;
       }
     }
   }
 
   /** Another connection for what is wanted now, with its first picture there. */
-  async #another(signal) {
+  async #another(signal, refused) {
     const wanted = this.#wanted;
     const sent = this.#inputs.tracks;
-    const link = await Link.open({ base: this.#base, input: sent, effect: wanted.effect ?? undefined, params: wanted.params, codec: this.#codec, signal, timeoutMs: this.#timeoutMs });
+    const link = await Link.open({ base: this.#base, access: this.#access, iceServers: this.#iceServers, refused, input: sent, effect: wanted.effect ?? undefined, params: wanted.params, codec: this.#codec, signal, timeoutMs: this.#timeoutMs });
     await link.firstPicture(PICTURE_PATIENCE_MS);
     const now = this.#inputs.tracks;
     if (now.video !== sent.video || now.audio !== sent.audio) await link.send(now);
@@ -342,8 +406,8 @@ export class Session extends EventTarget {
   }
 }
 
-/** Resolves after this time, when the browser is online again, or when `signal` says so. */
-function pause(ms, signal) {
+/** Resolves after this time, when the browser is online again (in a `hurry` only), or when `signal` says so. */
+function pause(ms, signal, { hurry }) {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
@@ -352,7 +416,7 @@ function pause(ms, signal) {
       resolve();
     };
     const timer = setTimeout(done, ms);
-    globalThis.addEventListener?.('online', done);
+    if (hurry) globalThis.addEventListener?.('online', done);
     signal.addEventListener('abort', done);
     if (signal.aborted) done();
   });

@@ -15,7 +15,9 @@ macro_rules! files {
 }
 
 /// All that is served as it is.
-const FILES: [(&str, &str); 27] = files![
+const FILES: [(&str, &str); 31] = files![
+    "/page/access.js",
+    "/page/changes.js",
     "/page/diagnosis.js",
     "/page/figures.js",
     "/page/gallery.js",
@@ -33,8 +35,10 @@ const FILES: [(&str, &str); 27] = files![
     "/page/theme.js",
     "/page/tools.js",
     "/page/words.js",
+    "/sdk/access.js",
     "/sdk/control.js",
     "/sdk/errors.js",
+    "/sdk/goodbye.js",
     "/sdk/http.js",
     "/sdk/inputs.js",
     "/sdk/link.js",

@@ -1,13 +1,13 @@
 //! The words of the data channel `control`: JSON, one object a message.
 
 use ooblex_effects::Found;
-use ooblex_pipeline::{EffectName, FrameSeq, MediaTime};
+use ooblex_pipeline::{EffectName, FrameSeq, Generation, MediaTime};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::figures::round;
 use crate::problem::{Problem, ProblemKind};
-use crate::settings::Settings;
+use crate::settings::{ChangedBy, Settings};
 
 /// What a browser asks for.
 #[derive(Debug, Deserialize)]
@@ -37,13 +37,21 @@ impl Request {
     }
 }
 
-/// The change with this id is in force from the frame `first` on.
-pub(crate) fn ack(id: &Value, settings: &Settings, first: FrameSeq, timestamp: MediaTime) -> String {
+/// The change with this id is in force from the frame `first` on. `change` numbers the changes of a session: of an ack and a
+/// [`settings`] message, the one with the higher number says what is in force.
+pub(crate) fn ack(id: &Value, settings: &Settings, change: Generation, first: FrameSeq, timestamp: MediaTime) -> String {
     let (effect, params) = (settings.effect.name(), settings.parameters.to_json());
     json!({
-        "type": "ack", "id": id, "effect": effect, "params": params, "first_sequence": first, "timestamp": rtp(timestamp),
+        "type": "ack", "id": id, "effect": effect, "params": params, "change": change.0, "first_sequence": first,
+        "timestamp": rtp(timestamp),
     })
     .to_string()
+}
+
+/// Other settings are in force, numbered as in [`ack`]; the first frame that has them may be a moment away.
+pub(crate) fn settings(settings: &Settings, change: Generation, by: ChangedBy) -> String {
+    let (effect, params) = (settings.effect.name(), settings.parameters.to_json());
+    json!({"type": "settings", "effect": effect, "params": params, "change": change.0, "by": by.label()}).to_string()
 }
 
 /// Something was refused, or went wrong; everything else goes on as it was.

@@ -23,6 +23,8 @@ pub enum Kind {
     Stats,
     /// Workers of the effect have come or gone.
     Service,
+    /// Other settings are in force.
+    Settings,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             Kind::Detections => "detections",
             Kind::Stats => "stats",
             Kind::Service => "service",
+            Kind::Settings => "settings",
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::events::Reader;
 use crate::session::SessionId;
-use crate::settings::Settings;
+use crate::settings::{ChangedBy, Settings};
 use crate::track::{TrackHandle, TrackInput};
 use crate::visitor::Visitor;
 
@@ -21,6 +21,8 @@ pub struct Sessions {
 
 struct Running {
     track: TrackHandle,
+    /// A copy of what the track was asked for. The track owns its settings and notes every change that it makes, so the copy is
+    /// ahead of it for as long as a change waits for the track, and equal afterwards.
     settings: Settings,
     visitor: Visitor,
     started: Instant,
@@ -76,7 +78,7 @@ impl Sessions {
     pub fn change(&self, id: SessionId, settings: Settings) -> bool {
         let mut running = self.lock();
         let Some(session) = running.get_mut(&id) else { return false };
-        let taken = session.track.send(TrackInput::Change(settings.clone()));
+        let taken = session.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Api });
         if taken {
             session.settings = settings;
         }
@@ -87,14 +89,15 @@ impl Sessions {
     pub fn renew(&self, renew: impl Fn(&Settings) -> Option<Settings>) {
         for session in self.lock().values_mut() {
             if let Some(settings) = renew(&session.settings)
-                && session.track.send(TrackInput::Change(settings.clone()))
+                && session.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Reload })
             {
                 session.settings = settings;
             }
         }
     }
 
-    /// Notes what a session was asked for by its browser.
+    /// The track of a session notes the settings that it has put in force, whoever asked for them. The changes of several who ask at a
+    /// time take effect in the order in which the track takes them, which only the track knows.
     pub fn note_settings(&self, id: SessionId, settings: Settings) {
         if let Some(session) = self.lock().get_mut(&id) {
             session.settings = settings;

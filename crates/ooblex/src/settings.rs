@@ -38,6 +38,35 @@ pub struct Settings {
     pub mode: Mode,
 }
 
+/// Who changed the settings of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangedBy {
+    /// A request to the API, such as an operator's.
+    Api,
+    /// The browser of the session itself, over its data channel.
+    Channel,
+    /// The effects of the operator were read again, and one that is in force was replaced.
+    Reload,
+}
+
+impl ChangedBy {
+    /// The word for browsers.
+    pub fn label(self) -> &'static str {
+        match self {
+            ChangedBy::Api => "api",
+            ChangedBy::Channel => "channel",
+            ChangedBy::Reload => "reload",
+        }
+    }
+}
+
+impl Settings {
+    /// Whether both ask for the same versions of the same effects with equal parameters.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.effect.version() == other.effect.version() && self.parameters.to_json() == other.parameters.to_json()
+    }
+}
+
 impl Catalogue {
     /// All effects that are compiled in, and those of the folder of effects of one's own that can be read, as the operator configures them. What
     /// is wrong with a folder is told by [`Catalogue::refused`].

@@ -37,7 +37,7 @@ use crate::figures::TrackFigures;
 use crate::metrics::Metrics;
 use crate::session::SessionId;
 use crate::sessions::Sessions;
-use crate::settings::{Catalogue, Settings};
+use crate::settings::{Catalogue, ChangedBy, Settings};
 use crate::shares::Shares;
 use crate::transport::TransportHandle;
 pub(crate) use adaptation::CONCESSIONS;
@@ -68,8 +68,13 @@ pub enum TrackInput {
     },
     /// Workers may have come or gone.
     ServiceChanged,
-    /// The API asks for something else.
-    Change(Settings),
+    /// Somebody other than the browser asks for something else.
+    Change {
+        /// What is to be in force.
+        settings: Settings,
+        /// Who asks.
+        by: ChangedBy,
+    },
     /// The browser says something; `None`: something too long.
     Control(Option<Vec<u8>>),
     /// The browser can be talked to.

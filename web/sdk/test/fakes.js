@@ -54,6 +54,10 @@ export class FakeLink {
   sent = [];
   asked = [];
   closed = false;
+  isOver = false;
+  requests = [];
+  /** Of answers to requests. */
+  status = 200;
   output = { video: new FakeTrack(), audio: new FakeTrack('audio') };
   answer;
   control = { request: (message) => new Promise((resolve, reject) => this.asked.push({ ...message, resolve, reject })) };
@@ -66,6 +70,7 @@ export class FakeLink {
   retire(error) { for (const { reject } of this.asked.splice(0)) reject(error); }
   async close() { this.closed = true; }
   async firstPicture() {}
+  async request(below, init) { this.requests.push([below, init?.method ?? 'GET']); return { status: this.status }; }
   unreached() { return new Error('unreached'); }
 }
 
@@ -74,4 +79,49 @@ export function given({ owned = false, sound = false } = {}) {
   const tracks = [new FakeTrack(), ...(sound ? [new FakeTrack('audio')] : [])];
   const stream = new FakeStream(tracks);
   return { video: { stream, track: tracks[0], owned }, audio: sound ? { stream, track: tracks[1], owned } : null };
+}
+
+/** The part of RTCPeerConnection that a Link uses: it connects as soon as it has an answer. `made` are all of them, `did` what each was asked for in turn. */
+export class FakePeerConnection {
+  static made = [];
+  did = [];
+  connectionState = 'new';
+  #configuration;
+  #channel = null;
+  constructor(configuration) {
+    this.#configuration = configuration;
+    FakePeerConnection.made.push(this);
+  }
+  addTransceiver(given) {
+    const sender = { track: typeof given === 'string' ? null : given, replaceTrack: async (track) => (sender.track = track) };
+    return { sender, receiver: { track: new FakeTrack(typeof given === 'string' ? given : given.kind) } };
+  }
+  createDataChannel() {
+    this.#channel = Object.assign(new EventTarget(), new FakeChannel(), { send: FakeChannel.prototype.send, close: FakeChannel.prototype.close, say: FakeChannel.prototype.say });
+    return this.#channel;
+  }
+  get channel() { return this.#channel; }
+  async createOffer() {
+    this.did.push('createOffer');
+    return { type: 'offer', sdp: 'an offer' };
+  }
+  getConfiguration() { return this.#configuration; }
+  setConfiguration(configuration) {
+    this.did.push('setConfiguration');
+    this.#configuration = configuration;
+  }
+  async setLocalDescription() { this.did.push('setLocalDescription'); }
+  async setRemoteDescription() {
+    this.did.push('setRemoteDescription');
+    this.connectionState = 'connected';
+    setTimeout(() => {
+      this.onconnectionstatechange?.();
+      this.#channel.dispatchEvent(new Event('open'));
+    });
+  }
+  async getStats() { return new Map([['in', { type: 'inbound-rtp', kind: 'video', framesDecoded: 1 }]]); }
+  close() {
+    this.did.push('close');
+    this.connectionState = 'closed';
+  }
 }

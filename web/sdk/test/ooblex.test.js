@@ -77,6 +77,21 @@ test('news of workers are routed', () => {
   assert.deepEqual(heard, [['background_blur', 'no_worker'], ['background_blur', 'served']]);
 });
 
+test('what is said once is kept until somebody listens, and told in order', async () => {
+  const channel = new FakeChannel();
+  const control = new Control(channel);
+  const heard = [];
+  channel.say({ type: 'settings', effect: 'none' });
+  channel.say({ type: 'stats', fps_in: 30 });
+  channel.say({ type: 'error', problem: { title: 'No worker', detail: 'Start one.' } });
+  control.listeners = { settings: ({ effect }) => heard.push(effect), error: ({ code }) => heard.push(code), stats: () => heard.push('stats'), bye: ({ reason }) => heard.push(reason) };
+  channel.say({ type: 'bye', reason: 'idle' });
+  assert.deepEqual(heard, [], 'whoever made the session gets the time to listen to it');
+  await new Promise((resolve) => setTimeout(resolve));
+  channel.say({ type: 'stats', fps_in: 30 });
+  assert.deepEqual(heard, ['none', 'gateway-error', 'idle', 'stats']);
+});
+
 test('a change without an ack times out', async () => {
   const control = new Control(new FakeChannel(), { timeoutMs: 5 });
   await assert.rejects(control.request({ type: 'set_effect' }), code('timeout'));

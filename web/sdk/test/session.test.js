@@ -4,15 +4,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { FakeLink, FakeStream, FakeTrack, given } from './fakes.js';
+import { Access } from '../access.js';
 import { OoblexError, Session } from '../ooblex.js';
 import { Inputs, showTracks } from '../inputs.js';
-import { Pulse, delayBefore, mayPass } from '../patience.js';
+import { Pulse, delayAfter, delayBefore, mayPass } from '../patience.js';
 
 function session({ input = given(), reconnect = false, ...options } = {}) {
   const link = new FakeLink();
-  const made = new Session(link, { base: new URL('http://192.0.2.1/'), input, effect: 'background_blur', reconnect, timeoutMs: 1, ...options });
+  const made = new Session(link, { base: new URL('http://192.0.2.1/'), access: new Access(), input, effect: 'background_blur', reconnect, timeoutMs: 1, ...options });
   const heard = [];
-  for (const name of ['service', 'state', 'close', 'error', 'source', 'reconnecting', 'reconnected']) made.on(name, (detail) => heard.push([name, detail]));
+  for (const name of ['service', 'settings', 'state', 'close', 'error', 'source', 'reconnecting', 'reconnected']) made.on(name, (detail) => heard.push([name, detail]));
   return { made, link, heard, names: () => heard.map(([name]) => name) };
 }
 
@@ -128,6 +129,68 @@ test('a lost connection is made again until it is given up, and a change waits f
   assert.ok(error, 'the end says why');
 });
 
+test('why a gateway ends a session decides whether that comes back, and is what its end says', async () => {
+  const forGood = { ended: 'closed', idle: 'closed', time_limit: 'closed', undecodable: 'closed', budget: 'closed', expired: 'expired' };
+  for (const [reason, code] of Object.entries(forGood)) {
+    const { made, link, heard } = session({ reconnect: true });
+    link.tell.bye({ reason });
+    const [, { error, reason: told }] = heard.at(-1);
+    assert.deepEqual([made.state, error.code, error.reason, told], ['closed', code, reason, reason]);
+    assert.ok(link.isOver, 'a gateway that ended the session is not asked to end it');
+  }
+  for (const reason of ['draining', 'stopping', 'broken', 'something newer', undefined]) {
+    const { made, link } = session({ reconnect: true });
+    link.tell.bye({ reason });
+    assert.equal(made.state, 'reconnecting', reason);
+    await made.close();
+  }
+  const words = session({ reconnect: true });
+  words.link.tell.bye({ reason: 'budget', detail: 'It took 900 ms of every second.' });
+  assert.equal(words.heard.at(-1)[1].error.message, 'It took 900 ms of every second.');
+});
+
+test('an expired token ends a session for good only where there is no other', async () => {
+  const { made, link } = session({ reconnect: true, access: new Access({ token: () => new Promise(() => {}) }) });
+  link.tell.bye({ reason: 'expired' });
+  assert.equal(made.state, 'reconnecting');
+  await made.close();
+});
+
+test('a change by somebody else is what the session says, and what it comes back with', async () => {
+  const { made, link, heard } = session();
+  link.tell.settings({ type: 'settings', effect: 'none', params: {}, change: 1, by: 'api' });
+  assert.deepEqual([made.effect, made.params], ['none', {}]);
+  const previous = { effect: 'background_blur', params: {} };
+  assert.deepEqual(heard, [['settings', { effect: 'none', params: {}, by: 'api', previous }]]);
+  const set = made.setParams({ strength: 1 });
+  await Promise.resolve();
+  assert.equal(link.asked[0].effect, 'none', 'what is changed is what is in force');
+  link.asked[0].resolve({ effect: 'none', params: { strength: 1 }, change: 2 });
+  await set;
+  assert.deepEqual(made.params, { strength: 1 });
+  await made.close();
+});
+
+test('an ack that was overtaken by somebody else\'s change is an ack, and not what is in force', async () => {
+  const { made, link, heard } = session();
+  const change = made.changeEffect('sepia');
+  await Promise.resolve();
+  link.tell.settings({ effect: 'invert', params: {}, change: 2, by: 'api' });
+  link.asked[0].resolve({ effect: 'sepia', params: {}, change: 1 });
+  assert.equal((await change).effect, 'sepia');
+  assert.equal(made.effect, 'invert');
+  const parameter = made.setParams({ strength: 1 });
+  await Promise.resolve();
+  assert.equal(link.asked[1].effect, 'invert', 'nor what is wanted');
+  link.asked[1].resolve({ effect: 'invert', params: { strength: 1 }, change: 3 });
+  await parameter;
+  // One that comes late, or says nothing that can be followed, changes nothing.
+  link.tell.settings({ effect: 'none', params: {}, change: 2, by: 'api' });
+  link.tell.settings({ params: {}, change: 9 });
+  assert.deepEqual([made.effect, heard.filter(([name]) => name === 'settings').length], ['invert', 1]);
+  await made.close();
+});
+
 test('a pulse is live while the gateway is heard, and lost when it has not been for long', () => {
   const pulse = new Pulse(0);
   pulse.heard(4_000);
@@ -147,10 +210,13 @@ test('tries come at growing distances, within bounds, and not all at once', () =
   const full = [1, 2, 3, 4, 5, 6, 7, 50].map((attempt) => delayBefore(attempt, 8_000, 1));
   assert.deepEqual(full, [250, 500, 1000, 2000, 4000, 8000, 8000, 8000]);
   assert.equal(delayBefore(3, 8_000, 0), 500);
+  assert.equal(delayAfter({ retryAfterMs: 30_000 }, 1, 8_000, 1), 30_250, 'a gateway that asks to wait is not asked all at once either');
+  assert.equal(delayAfter(new Error('no such wish'), 1, 8_000, 1), 250);
 });
 
 test('what the gateway will say again is not asked for again', () => {
   const refused = (status) => new OoblexError('offer-rejected', { problem: { status, title: '', detail: '', type: '' } });
   assert.deepEqual([refused(503), refused(429), refused(422), new OoblexError('gateway-unreachable'), new OoblexError('connection-failed')].map(mayPass), [true, true, false, true, true]);
   assert.equal(mayPass(new TypeError('a mistake')), false);
+  assert.deepEqual(['unauthorized', 'forbidden', 'wrong-host', 'no-token'].map((code) => mayPass(new OoblexError(code))), [false, false, false, true]);
 });

@@ -29,7 +29,7 @@ use crate::events::{Events, Kind};
 use crate::figures::{Stage, TrackFigures};
 use crate::problem::{Problem, ProblemKind};
 use crate::session::SessionId;
-use crate::settings::Settings;
+use crate::settings::{ChangedBy, Settings};
 use crate::shares::Meter;
 
 /// Changes that wait for the first frame that has them.
@@ -60,7 +60,7 @@ pub(super) struct Driver {
     pub(super) context: Arc<Context>,
     id: SessionId,
     pub(super) figures: Arc<TrackFigures>,
-    events: Events,
+    pub(super) events: Events,
     pub(super) track: Track<Pending, Analysed>,
     next_seq: FrameSeq,
     pub(super) settings: Arc<Settings>,
@@ -165,7 +165,7 @@ impl Driver {
             TrackInput::Frame { frame, arrived, rotation, gap } => self.arrived.push_back(Arrived { frame, at: arrived, rotation, gap }),
             TrackInput::Completed { completion, at } => self.on_completion(completion, at),
             TrackInput::Codec(codec) => self.egress.start(codec),
-            TrackInput::Change(settings) => self.change(settings, Value::Null),
+            TrackInput::Change { settings, by } => self.change(settings, Value::Null, by),
             TrackInput::Control(text) => self.on_control(text.as_deref()),
             TrackInput::ControlOpen => self.on_control_open(),
             TrackInput::ServiceChanged => self.review_service(),
@@ -197,18 +197,21 @@ impl Driver {
             Err(problem) => (Value::Null, Err(problem)),
         };
         match changed {
-            Ok(settings) => {
-                self.context.sessions.note_settings(self.id, settings.clone());
-                self.change(settings, id);
-            }
+            Ok(settings) => self.change(settings, id, ChangedBy::Channel),
             Err(problem) => self.say(control::error(&id, &problem)),
         }
     }
 
-    fn change(&mut self, settings: Settings, id: Value) {
-        debug!(session = %self.id, effect = %settings.effect.name(), params = %settings.parameters.to_json(), "change");
+    /// Puts other settings in force; with an `id`, the first frame that has them is acknowledged.
+    fn change(&mut self, settings: Settings, id: Value, by: ChangedBy) {
+        debug!(session = %self.id, effect = %settings.effect.name(), params = %settings.parameters.to_json(), ?by, "change");
         let generation = self.track.change(settings.mode);
+        self.context.sessions.note_settings(self.id, settings.clone());
+        let is_other = !settings.is_same(&self.settings);
         self.settings = Arc::new(settings);
+        if is_other {
+            self.tell_settings(by);
+        }
         self.review_service();
         if id == Value::Null {
             return;
@@ -419,7 +422,7 @@ impl Driver {
 
     fn acknowledge(&mut self, seq: FrameSeq, generation: Generation, timestamp: MediaTime, settings: &Settings) {
         while let Some((_, id)) = self.acks.pop_front_if(|(changed, _)| *changed <= generation) {
-            self.say(control::ack(&id, settings, seq, timestamp));
+            self.say(control::ack(&id, settings, generation, seq, timestamp));
         }
     }
 

@@ -14,6 +14,7 @@ use super::driver::Driver;
 use crate::control;
 use crate::events::Kind;
 use crate::problem::{Problem, ProblemKind, start_a_worker};
+use crate::settings::ChangedBy;
 
 /// What the browser knows.
 #[derive(Default)]
@@ -22,13 +23,32 @@ pub(super) struct Told {
     open: bool,
     /// The effect of which it was last told that it is not served, and why; `None`: as far as it knows all is well.
     unserved: Option<(EffectName, Service)>,
+    /// Who changed the settings last, before the browser could be talked to.
+    pub(super) changed: Option<ChangedBy>,
 }
 
 impl Driver {
     /// The browser can be talked to: it is told what it could not be told before.
     pub(super) fn on_control_open(&mut self) {
         self.told.open = true;
+        if let Some(by) = self.told.changed.take() {
+            self.say_settings(by);
+        }
         self.review_service();
+    }
+
+    /// Tells whoever reads the session's events which settings are in force; and the browser, unless it changed them itself.
+    pub(super) fn tell_settings(&mut self, by: ChangedBy) {
+        self.events.tell(Kind::Settings, None, &control::settings(&self.settings, self.track.generation(), by));
+        match by {
+            ChangedBy::Channel => {}
+            _ if self.told.open => self.say_settings(by),
+            _ => self.told.changed = Some(by),
+        }
+    }
+
+    fn say_settings(&self, by: ChangedBy) {
+        self.say(control::settings(&self.settings, self.track.generation(), by));
     }
 
     /// Why frames of the effect in force would reach no worker now; `None` when they would.

@@ -1,0 +1,125 @@
+/**
+ * The token or key with which this visitor connects: from the address of the page, from this tab's memory, or from a form.
+ *
+ * Owns the form and where the token is kept: `sessionStorage`, so until the tab is closed. Refuses to know what the token allows.
+ */
+
+import { OoblexError } from '../sdk/ooblex.js';
+
+const KEY = 'ooblex-token';
+
+export class Access {
+  #at = Object.fromEntries(['access', 'access-form', 'access-reason', 'access-token', 'access-show', 'access-cancel'].map((id) => [id, document.getElementById(id)]));
+  /** For a browser that keeps nothing: until this page is closed. */
+  #token = null;
+  #cancelled;
+
+  /** `cancelled` is called when the visitor gives no token. */
+  constructor(cancelled) {
+    this.#cancelled = cancelled;
+    this.#takeFromAddress();
+    addEventListener('hashchange', () => this.#takeFromAddress());
+    this.#at['access-show'].addEventListener('click', () => this.#show(this.#at['access-token'].type === 'password'));
+    this.#at['access-cancel'].addEventListener('click', () => this.#at.access.close(''));
+    this.#at['access-form'].addEventListener('submit', (event) => {
+      event.preventDefault();
+      const token = this.#at['access-token'].value.trim();
+      if (token) this.#at.access.close(token);
+    });
+  }
+
+  /** For `connect`: the token that is kept, or another one when that was refused. A proxy's refusal is no business of this form. */
+  give = async ({ refused, signal }) => {
+    if (!refused) return this.#kept;
+    if (refused.code === 'unauthorized' && !refused.problem) throw refused;
+    return this.ask(refused, { signal });
+  };
+
+  /** Asks the visitor for a token and keeps it; the one before is forgotten. */
+  async ask(refused, { signal } = {}) {
+    const why = reasonText(refused, Boolean(this.#kept));
+    this.forget();
+    const token = await this.#filledIn(why, signal);
+    signal?.throwIfAborted();
+    if (!token) {
+      this.#cancelled();
+      throw new OoblexError('no-token', { detail: 'Without a token or key this gateway does not take your picture. Press “Try again” to give one.' });
+    }
+    this.#keep(token);
+    return token;
+  }
+
+  forget() {
+    this.#keep(null);
+  }
+
+  #filledIn(why, signal) {
+    const { access, 'access-token': input, 'access-reason': reason } = this.#at;
+    reason.textContent = why;
+    input.value = '';
+    this.#show(false);
+    access.returnValue = '';
+    if (!access.open) access.showModal();
+    input.focus();
+    return new Promise((resolve) => {
+      const stop = () => access.close('');
+      signal?.addEventListener('abort', stop, { once: true });
+      access.addEventListener('close', () => {
+        signal?.removeEventListener('abort', stop);
+        const token = access.returnValue;
+        input.value = access.returnValue = '';
+        resolve(token);
+      }, { once: true });
+    });
+  }
+
+  #show(shown) {
+    const { 'access-token': input, 'access-show': button } = this.#at;
+    input.type = shown ? 'text' : 'password';
+    button.ariaPressed = String(shown);
+    button.textContent = shown ? 'Hide' : 'Show';
+  }
+
+  /** A link may bring a token after the `#`, which is never sent to a server. It does not stay in the address bar, nor in the history. */
+  #takeFromAddress() {
+    const parts = location.hash.slice(1).split('&');
+    const given = parts.find((part) => part.startsWith('token='));
+    if (given === undefined) return;
+    const others = parts.filter((part) => part !== given).join('&');
+    history.replaceState(history.state, '', location.pathname + location.search + (others && `#${others}`));
+    const token = decoded(given.slice('token='.length)).trim();
+    if (token) this.#keep(token);
+  }
+
+  get #kept() {
+    try {
+      return sessionStorage.getItem(KEY) ?? this.#token;
+    } catch {
+      return this.#token;
+    }
+  }
+
+  #keep(token) {
+    try {
+      if (token) sessionStorage.setItem(KEY, token);
+      else sessionStorage.removeItem(KEY);
+      this.#token = null;
+    } catch {
+      this.#token = token;
+    }
+  }
+}
+
+/** Why a token is asked for; empty for the first time, when there was none. */
+function reasonText({ code, detail }, had) {
+  if (code === 'expired') return 'Your token has expired, so the gateway ended the session. Give another one to go on.';
+  return had ? `The token was not accepted: ${detail}` : '';
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
