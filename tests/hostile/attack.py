@@ -1,0 +1,98 @@
+"""What every test here asserts: the gateway lives, its memory is bounded, and a neighbour's frames go on coming, in order."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+import unittest
+from statistics import median
+
+from gateway import Gateway
+from neighbour import Neighbour
+
+# Memory that an attack may take, MB.
+MEMORY_MB = 150
+# The part of its frame rate that a neighbour keeps.
+KEPT = 0.7
+_addresses = itertools.count(1)
+
+
+def fresh_address():
+    """An address of the loopback network that nobody used, so that what one test did is not held against another."""
+    number = next(_addresses)
+    return f"127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}"
+
+
+class Attack(unittest.IsolatedAsyncioTestCase):
+    """One gateway and one neighbour for all tests of a class; new ones where a test has ended the gateway."""
+
+    config = ""
+    gateway = neighbour = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.gateway = Gateway(cls.config)
+        cls.neighbour = Neighbour(cls.gateway)
+        cls.quiet_since = time.monotonic()
+        cls.quiet = []
+
+    @classmethod
+    def tearDownClass(cls):
+        figures, gateway = cls.neighbour.finish(), cls.gateway
+        cls.neighbour = cls.gateway = None
+        gateway.stop()
+        if figures is None:
+            raise AssertionError("the neighbour's session has no figures")
+        wrong = {name: figures[name] for name in ("order_errors", "raw_leaks", "sessions_lost", "setup_failures") if figures[name]}
+        if wrong:
+            raise AssertionError(f"the neighbour saw {wrong}")
+
+    def setUp(self):
+        cls = type(self)
+        if cls.gateway.process.poll() is not None or cls.neighbour.has_stopped():
+            cls.neighbour.finish()
+            cls.gateway.stop()
+            cls.setUpClass()
+
+    def shortDescription(self):
+        return None  # The names say it.
+
+    def assert_alive(self):
+        code = self.gateway.process.poll()
+        self.assertIsNone(code, f"the gateway has ended with {code}:\n{self.gateway.log()}")
+        self.assertTrue(self.gateway.is_alive(), "the gateway does not answer /healthz")
+
+    @contextlib.asynccontextmanager
+    async def undisturbed(self, kept=KEPT):
+        """Around an attack: what must hold while it runs and after it."""
+        cls = type(self)
+        before = await asyncio.to_thread(cls.neighbour.wait_for_seconds, cls.quiet_since, 2)
+        cls.quiet = (cls.quiet + [second.fps for second in before])[-8:]
+        usual = median(cls.quiet)
+        resident = self.gateway.resident_mb()
+        self.gateway.forget_peak()
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            # Said first, whatever else went wrong because of it.
+            self.assert_alive()
+        during = await asyncio.to_thread(cls.neighbour.wait_for_seconds, start, 1)
+        cls.quiet_since = time.monotonic()
+        fps = median(second.fps for second in during)
+        self.assertGreaterEqual(fps, kept * usual, f"frames a second of the neighbour beside the attack: {during}")
+        peak, grown = self.gateway.peak_mb() - resident, self.gateway.resident_mb() - resident
+        self.assertLess(peak, MEMORY_MB, "MB that the gateway took at most")
+        self.assertLess(grown, MEMORY_MB, "MB that the gateway kept")
+        self.assert_alive()
+
+
+async def each(attempts, at_once=6):
+    """Runs coroutines, a few at a time; gives what they gave, in their order."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(attempt):
+        async with gate:
+            return await attempt
+
+    return await asyncio.gather(*map(one, attempts))
