@@ -3,17 +3,22 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import time
 import unittest
 from statistics import median
 
-from gateway import Gateway
+from gateway import Gateway, cpu_seconds, machine_seconds
 from neighbour import Neighbour
 
 # Memory that an attack may take, MB.
 MEMORY_MB = 150
 # The part of its frame rate that a neighbour keeps.
 KEPT = 0.7
+# After an attack, /healthz is answered within this time.
+ANSWERED_S = 5
+# The neighbour's rate and latency say nothing of an attack, and are not judged, when others take more of the machine than this part.
+OTHERS = 0.25
 _addresses = itertools.count(1)
 
 
@@ -57,10 +62,25 @@ class Attack(unittest.IsolatedAsyncioTestCase):
     def shortDescription(self):
         return None  # The names say it.
 
+    @classmethod
+    def others_cpu_seconds(cls):
+        """CPU time of everything on this machine that does not belong to the test."""
+        return machine_seconds() - sum(map(cpu_seconds, (cls.gateway.pid, cls.neighbour.process.pid, os.getpid())))
+
+    def is_machine_taken(self, since, others):
+        """Whether others have taken so much of the machine since then that nothing can be said of the attack."""
+        share = (self.others_cpu_seconds() - others) / (time.monotonic() - since) / os.cpu_count()
+        if share > OTHERS:
+            print(f"others take {share:.0%} of this machine: the neighbour is not judged ...", end=" ", flush=True)
+        return share > OTHERS
+
     def assert_alive(self):
         code = self.gateway.process.poll()
         self.assertIsNone(code, f"the gateway has ended with {code}:\n{self.gateway.log()}")
-        self.assertTrue(self.gateway.is_alive(), "the gateway does not answer /healthz")
+        deadline = time.monotonic() + ANSWERED_S
+        while not self.gateway.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.assertTrue(self.gateway.is_alive(), f"the gateway does not answer /healthz within {ANSWERED_S} s after the attack")
 
     @contextlib.asynccontextmanager
     async def undisturbed(self, kept=KEPT):
@@ -71,7 +91,7 @@ class Attack(unittest.IsolatedAsyncioTestCase):
         usual = median(cls.quiet)
         resident = self.gateway.resident_mb()
         self.gateway.forget_peak()
-        start = time.monotonic()
+        start, others = time.monotonic(), cls.others_cpu_seconds()
         try:
             yield
         finally:
@@ -80,7 +100,8 @@ class Attack(unittest.IsolatedAsyncioTestCase):
         during = await asyncio.to_thread(cls.neighbour.wait_for_seconds, start, 1)
         cls.quiet_since = time.monotonic()
         fps = median(second.fps for second in during)
-        self.assertGreaterEqual(fps, kept * usual, f"frames a second of the neighbour beside the attack: {during}")
+        if fps >= kept * usual or not self.is_machine_taken(start, others):
+            self.assertGreaterEqual(fps, kept * usual, f"frames a second of the neighbour beside the attack: {during}")
         peak, grown = self.gateway.peak_mb() - resident, self.gateway.resident_mb() - resident
         self.assertLess(peak, MEMORY_MB, "MB that the gateway took at most")
         self.assertLess(grown, MEMORY_MB, "MB that the gateway kept")

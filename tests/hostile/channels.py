@@ -64,11 +64,13 @@ class Channels(Attack):
         await self.assert_bounded(attack, must_end=True)
 
     async def test_messages_that_never_end(self):
-        """The first part of a message of megabytes on `control`, and more parts, without a last one."""
+        """The first part of a message of megabytes on `control`, and more parts, without a last one; then whole ones that are too long."""
         async def attack(peer):
-            for number in range(8000):
-                await peer.sctp._send(peer.control.id, WEBRTC_STRING, b"x" * 16_000)
-                await asyncio.sleep(0.001)
+            await peer.sctp._send(peer.control.id, WEBRTC_STRING, b"x" * 8_000_000)
+            peer.sctp._outbound_queue.pop()
+            for _ in range(40):
+                await peer.sctp._send(peer.control.id + 2, WEBRTC_STRING, b"x" * 250_000)
+                await asyncio.sleep(0.05)
 
         await self.assert_bounded(attack)
 

@@ -101,7 +101,7 @@ class Connections(Attack):
                     await asyncio.sleep(0.5)
                 self.assertLess(time.monotonic() - start, UNREAD_S, "seconds that the gateway kept the connection")
 
-    async def idle(self, addresses):
+    async def idle(self, addresses, most):
         """Opens thousands of connections that say nothing; looks whether others are answered meanwhile."""
         files = self.gateway.open_files()
         held = []
@@ -121,7 +121,7 @@ class Connections(Attack):
                     if number % 50 == 0:
                         await asyncio.sleep(0.01)
                 with self.subTest("there are as many as the limits allow"):
-                    self.assertLess(self.gateway.open_files() - files, 1100)
+                    self.assertLess(self.gateway.open_files() - files, most)
                 start = time.monotonic()
                 answered = None
                 while answered is None and time.monotonic() - start < CLOSED_S:
@@ -141,7 +141,7 @@ class Connections(Attack):
         return waited
 
     async def test_thousands_of_idle_connections_of_one_address(self):
-        self.assertLess(await self.idle([fresh_address()]), SOON_S, "seconds until another address was answered")
+        self.assertLess(await self.idle([fresh_address()], 100), SOON_S, "seconds until another address was answered")
 
     async def test_thousands_of_idle_connections_of_many_addresses(self):
-        await self.idle([fresh_address() for _ in range(40)])
+        await self.idle([fresh_address() for _ in range(40)], 1100)

@@ -76,9 +76,20 @@ HOSTILE_SDP = {
     "one line of 200 KB": lambda: "v=0\r\n" + "a=" + "x" * 200_000,
     "one value of 200 KB": lambda: plain_offer(extra_video="a=fmtp:96 " + "x" * 200_000 + "\r\n"),
     "line ends only": lambda: "v=0" + "\r\n" * 50_000,
-    "an mid of 60 KB": lambda: plain_offer().replace("a=mid:0", "a=mid:" + "0" * 60_000),
     "nothing but a beginning": lambda: "v=0",
     "noise": lambda: "v=0\r\n" + random.Random(1).randbytes(20_000).decode("latin-1"),
+}
+
+# Within the limits as a whole, and absurd in one part: answered soon, and in few bytes.
+ODD_SDP = {
+    "an mid of 60 KB": lambda: plain_offer().replace("a=mid:0", "a=mid:" + "0" * 60_000),
+    "a value of 60 KB": lambda: plain_offer(extra_video="a=fmtp:96 " + "x" * 60_000 + "\r\n"),
+    "60 KB of sources": lambda: attributes(60_000),
+    "60 KB of empty lines": lambda: plain_offer() + "\r\n" * 30_000,
+    "thousands of extensions": lambda: plain_offer(extra_video="".join(f"a=extmap:{n % 250 + 1} urn:x:{n}\r\n" for n in range(2500))),
+    "hundreds of layers": lambda: plain_offer(
+        extra_video="".join(f"a=rid:{n} send\r\n" for n in range(900)) + "a=simulcast:send " + ";".join(map(str, range(900))) + "\r\n"
+    ),
 }
 
 HOSTILE_BODIES = {
@@ -123,6 +134,16 @@ class Offers(Attack):
         async with self.undisturbed():
             for name, sdp in HOSTILE_SDP.items():
                 await self.assert_refused(name, json.dumps({"sdp": sdp(), "type": "offer", "effect": "none"}))
+
+    async def test_sdp_with_one_absurd_part(self):
+        async with self.undisturbed():
+            for name, sdp in ODD_SDP.items():
+                answers = [await asyncio.to_thread(self.gateway.offer, sdp(), fresh_address(), effect="none") for _ in range(TRIES)]
+                with self.subTest(name):
+                    for answer in answers:
+                        self.assertTrue(answer.status == 200 or 400 <= answer.status < 500, answer.body[:200])
+                        self.assertLess(len(answer.body), 16_384, "bytes of the answer")
+                    self.assertLess(min(answer.seconds for answer in answers), REFUSED_S, "seconds until it was answered")
 
     async def test_bodies_that_are_no_offer(self):
         async with self.undisturbed():

@@ -101,6 +101,7 @@ class Peer:
         self.pictures = []
         self.packets_received = 0
         self.sender = None
+        self.keyframe_wanted = False
         # The gateway's messages on the data channel `control`.
         self.messages = []
 
@@ -116,6 +117,7 @@ class Peer:
         certificate = RTCCertificate.generateCertificate()
         self.transport = Transport(self.ice, certificate)
         self.transport.on_rtp = self._on_rtp
+        self.transport.on_rtcp = self._on_rtcp
         self.sctp = RTCSctpTransport(self.transport)
 
         local = gatherer.getLocalParameters()
@@ -160,6 +162,13 @@ class Peer:
         payload_type, timestamp, self.sender = data[1] & 0x7F, *struct.unpack_from("!LL", data, 4)
         if payload_type == self.payload_type and data[1] & 0x80:
             self.pictures.append((time.monotonic(), timestamp))
+
+    def _on_rtcp(self, data):
+        """A compound packet (RFC 3550 §6.1): notes PLI and FIR."""
+        while len(data) >= 4:
+            if data[1] == 206 and data[0] & 0x1F in (1, 4):
+                self.keyframe_wanted = True
+            data = data[4 * (int.from_bytes(data[2:4], "big") + 1) :]
 
     # Sending.
 
@@ -217,14 +226,19 @@ class Peer:
         await self.send_payloads(h264_payloads(frame) if self.codec == "h264" else vp8_payloads(frame))
 
     async def play(self, frames, seconds, until=lambda: False, fps=30):
-        """Sends frames at their rate, over and over, for a while or until something holds. Tells whether it held."""
+        """Sends frames at their rate, over and over, for a while or until something holds. Tells whether it held.
+
+        Begins again with the first one, a keyframe, when the gateway asks for it.
+        """
         start = time.monotonic()
-        count = 0
+        count = at = 0
         while time.monotonic() < start + seconds:
             if until():
                 return True
-            await self.send_frame(frames[count % len(frames)])
-            count += 1
+            if self.keyframe_wanted:
+                self.keyframe_wanted, at = False, 0
+            await self.send_frame(frames[at % len(frames)])
+            count, at = count + 1, at + 1
             await asyncio.sleep(max(0, start + count / fps - time.monotonic()))
         return until()
 

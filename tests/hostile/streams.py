@@ -14,32 +14,42 @@ from peer import Peer
 
 # A stream is repeated for this time; a gateway has refused it by then.
 REPEATED_S = 8
+# A stream that would be shown is shown within this time.
+NOT_SHOWN_S = 2
+# Pictures that may still be on their way when a stream changes.
+SLACK = 3
 # Values at which parsers and sums go wrong.
 LARGE = (0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE)
 
 
 class Streams(Attack):
-    async def refusal(self, frames, codec="h264", shown=0):
-        """Plays a stream in a session of its own; gives what is wrong with how the gateway took it, or None."""
+    async def refusal(self, frames, codec="h264", sound=None, must_end=True):
+        """Plays a stream in a session of its own; gives what is wrong with how the gateway took it, or None.
+
+        `sound`: a first frame that may be shown. `must_end`: the session ends, or is told, besides not being shown.
+        """
         async with await Peer.connect(self.gateway, fresh_address(), codec) as peer:
             def was_told():
                 return not peer.is_connected or peer.said("bye") or peer.said("error")
 
-            await peer.play(frames, REPEATED_S, until=lambda: was_told() or len(peer.pictures) > shown)
-            pictures = len(peer.pictures)
-            if pictures > shown:
-                return f"{pictures} pictures were shown"
-            if not was_told() and not await peer.has_ended():
+            if sound:
+                await peer.play([sound], 2, until=lambda: peer.pictures)
+                peer.keyframe_wanted = False
+            shown = len(peer.pictures) + SLACK if sound else 0
+            await peer.play(frames, REPEATED_S if must_end else NOT_SHOWN_S, until=lambda: was_told() or len(peer.pictures) > shown)
+            if len(peer.pictures) > shown:
+                return f"{len(peer.pictures)} pictures were shown"
+            if must_end and not was_told() and not await peer.has_ended():
                 return "neither ended nor told"
             for message in peer.said("bye"):
                 if message["reason"] != "undecodable":
                     return f"ended for another reason: {message}"
             return None
 
-    async def assert_refused(self, streams, codec="h264", shown=0):
+    async def assert_refused(self, streams, codec="h264", sound=None, must_end=True):
         """All of these are refused, beside a neighbour that does not notice. `streams`: by what is wrong with them."""
         async with self.undisturbed():
-            results = await each([self.refusal(frames, codec, shown) for frames in streams.values()])
+            results = await each([self.refusal(frames, codec, sound, must_end) for frames in streams.values()])
         for name, wrong in zip(streams, results):
             with self.subTest(name):
                 self.assertIsNone(wrong)
@@ -161,9 +171,8 @@ class H264(Streams):
             "smaller": sps.with_(width_mbs_minus1=1, height_mbs_minus1=1),
             "references": sps.with_(reference_frames=8, level=40),
         }.items():
-            streams[name] = [sound[0], *([other.nal(), pps, *frame] for frame in sound[1:])]
-        # The first picture is sound.
-        await self.assert_refused(streams, shown=1)
+            streams[name] = [[other.nal(), pps, *frame] for frame in sound[1:]]
+        await self.assert_refused(streams, sound=sound[0], must_end=False)
 
     async def test_thousands_of_units_in_a_picture(self):
         sound = h264_frames()
@@ -188,14 +197,14 @@ class H264(Streams):
 
     async def test_parameter_sets_and_slices_that_are_cut_short(self):
         sps, pps, idr = h264_frames()[0][:3]
-        streams = {}
-        for length in (1, 2, 3, 4, 5, 7, 10, len(sps) - 1):
-            streams[f"SPS of {length}"] = [[sps[:length], pps, idr]] * 30
+        streams = {f"SPS of {length}": [[sps[:length], pps, idr]] * 30 for length in (1, 2, 3, 4, 5, 7)}
         for length in (1, 2):
             streams[f"PPS of {length}"] = [[sps, pps[:length], idr]] * 30
         streams["no parameter sets"] = [[idr]] * 30
         streams["nothing but a header"] = [[bytes([0x65])]] * 30
-        await self.assert_refused(streams)
+        await self.assert_refused(streams, must_end=False)
+        # Without the end of its usability information.
+        await self.assert_survived({length: [[sps[:length], pps, idr]] * 30 for length in (10, len(sps) - 1)}, seconds=1)
 
     async def test_mutated_streams(self):
         streams = {}
@@ -225,17 +234,18 @@ class Vp8(Streams):
 
     async def test_sizes_beyond_the_limit_and_of_nothing(self):
         key = vp8_frames()[0]
-        sizes = ((16383, 16383), (0xFFFF, 0xFFFF), (16383, 1), (16383, 240), (320, 16383), (1921, 1201), (0, 0), (0, 240), (320, 0))
+        sizes = ((16383, 16383), (0xFFFF, 0xFFFF), (16383, 240), (320, 16383), (1921, 1201), (0, 0), (0, 240), (320, 0))
         await self.assert_refused({f"{w}x{h}": [vp8_keyframe(key, w, h)] * 30 for w, h in sizes}, "vp8")
 
     async def test_partitions_outside_the_frame(self):
         key = vp8_frames()[0]
         streams = {str(size): [vp8_keyframe(key, first_partition=size)] * 30 for size in (len(key), len(key) + 1, 0x10000, 0x7FFFF)}
-        for length in (3, 9, 10, 11, 30):
-            streams[f"cut to {length}"] = [key[:length]] * 30
-        streams["nothing"] = [b""] * 30
-        streams["a tag"] = [b"\x10"] * 30
         await self.assert_refused(streams, "vp8")
+
+    async def test_keyframes_that_are_cut_short(self):
+        key = vp8_frames()[0]
+        streams = {length: [key[:length]] * 30 for length in (0, 1, 3, 9, 10, 11, 30)}
+        await self.assert_refused(streams, "vp8", must_end=False)
 
     async def test_unknown_versions_do_no_harm(self):
         key, *others = vp8_frames()
@@ -245,7 +255,7 @@ class Vp8(Streams):
         key = vp8_frames()[0]
         dice = random.Random(3)
         frames = [vp8_keyframe(key, dice.randrange(1, 1400), dice.randrange(1, 1400)) for _ in range(60)]
-        await self.assert_survived({"sizes": frames}, "vp8", 2)
+        await self.assert_survived({"of each": frames, "a wide line": [vp8_keyframe(key, 16383, 1)] * 30}, "vp8", 2)
 
     async def test_mutated_streams(self):
         streams = {}
