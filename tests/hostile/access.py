@@ -182,7 +182,7 @@ class Exposed(unittest.TestCase):
     def test_an_address_of_the_network_needs_a_word_on_access(self):
         with tempfile.NamedTemporaryFile(suffix=".toml") as defaults:
             process = subprocess.Popen(
-                [BINARY, "serve", "--config", defaults.name, "--listen", "0.0.0.0:0", "--media", "127.0.0.1:0", "--workers", "0"],
+                [BINARY, "serve", "--config", defaults.name, "--listen", "0.0.0.0:0", "--media", "127.0.0.1:0", "--workers", "1"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
             )
             try:
