@@ -15,7 +15,7 @@ from neighbour import Neighbour
 MEMORY_MB = 150
 # The part of its frame rate that a neighbour keeps.
 KEPT = 0.7
-# What the neighbour gets without an attack is measured before the first ones, for this many seconds.
+# The neighbour's usual rate is measured before the first attacks, for this many seconds.
 QUIET_SECONDS = 5
 # After an attack, /healthz is answered within this time.
 ANSWERED_S = 5

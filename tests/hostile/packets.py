@@ -23,7 +23,7 @@ PACKETS_A_SECOND = 1500
 # How much later the neighbour's frames may be beside an attack, and what a timer adds.
 LATER = 1.3
 TIMER_MS = 1.0
-ROUNDS = 3
+ROUNDS = 2
 
 
 def rtp_noise(peer, dice):

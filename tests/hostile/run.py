@@ -21,8 +21,8 @@ def main():
     logging.disable(logging.CRITICAL)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most if most == resource.RLIM_INFINITY else min(most, 1 << 16), most))
-    # So that what was started is ended also when this is.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # As Ctrl-C does: unittest stops, and the processes that were started are ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     suite = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:] or AREAS)
     result = unittest.TextTestRunner(verbosity=2, stream=sys.stdout).run(suite)
     # A test that failed in several of its cases is one failed test.
