@@ -67,6 +67,10 @@ class Neighbour:
 
     def finish(self):
         """Ends the session and gives its figures, as `ooblex bench --json` writes them."""
+        deadline = time.monotonic() + PATIENCE_S
+        # The first second warms up; without another one there are no figures.
+        while len(self.seconds) < 3 and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
         end(self.process, signal.SIGINT)
         self.reader.join(PATIENCE_S)
         self.process.stderr.close()
