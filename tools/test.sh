@@ -2,7 +2,7 @@
 # Runs the test suites one after the other, all of them even when one fails, and closes with their sum, "N passed, M failed",
 # read from what the runners printed.
 #
-# usage: test.sh [rust] [sdk] [e2e] [deploy]
+# usage: test.sh [rust] [sdk] [e2e] [hostile] [deploy]
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export NO_COLOR=1 CARGO_TERM_COLOR=never
@@ -54,6 +54,15 @@ e2e() {
     (cd tests/e2e && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
 }
 
+hostile() {
+    local python
+    tools/install-packages.sh hostile || return
+    python=$(tools/hostile-venv.sh) || return
+    # shellcheck disable=SC2046
+    cargo build --release --locked $(tools/cargo-features.sh) || return
+    "$python" tests/hostile/run.py
+}
+
 deploy() {
     local chromium
     tools/install-packages.sh deploy || return
@@ -66,16 +75,18 @@ deploy() {
     (cd tests/deploy && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
 }
 
-for name in "${@:-rust sdk e2e deploy}"; do
+for name in "${@:-rust sdk e2e hostile deploy}"; do
     for one in $name; do
         case $one in
-        rust | sdk | e2e | deploy) ;;
-        *) echo "test.sh: there is no suite '$one': rust, sdk, e2e, deploy" >&2; exit 2 ;;
+        rust | sdk | e2e | hostile | deploy) ;;
+        *) echo "test.sh: there is no suite '$one': rust, sdk, e2e, hostile, deploy" >&2; exit 2 ;;
         esac
-        if [ "$one" != rust ]; then
+        case $one in
+        sdk | e2e | deploy)
             node=$(tools/fetch-node.sh) || { failed=$((failed + 1)); continue; }
             PATH=$node:$PATH
-        fi
+            ;;
+        esac
         suite "$one" "$one"
     done
 done

@@ -1,0 +1,126 @@
+"""What every test here asserts: the gateway lives, its memory is bounded, and a neighbour's frames go on coming, in order."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import time
+import unittest
+from statistics import median
+
+from gateway import Gateway, cpu_seconds, machine_seconds
+from neighbour import Neighbour
+
+# Memory that an attack may take, MB.
+MEMORY_MB = 150
+# The part of its frame rate that a neighbour keeps.
+KEPT = 0.7
+# The neighbour's usual rate is measured before the first attacks, for this many seconds.
+QUIET_SECONDS = 5
+# After an attack, /healthz is answered within this time.
+ANSWERED_S = 5
+# The neighbour's rate and latency say nothing of an attack, and are not judged, when others take more of the machine than this part.
+OTHERS = 0.25
+_addresses = itertools.count(1)
+
+
+def fresh_address():
+    """An address of the loopback network that nobody used, so that what one test did is not held against another."""
+    number = next(_addresses)
+    return f"127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}"
+
+
+class Attack(unittest.IsolatedAsyncioTestCase):
+    """One gateway and one neighbour for all tests of a class; new ones where a test has ended the gateway."""
+
+    config = ""
+    gateway = neighbour = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.gateway = Gateway(cls.config)
+        cls.neighbour = Neighbour(cls.gateway)
+        cls.quiet_since = time.monotonic()
+        cls.quiet = []
+
+    @classmethod
+    def tearDownClass(cls):
+        figures, gateway = cls.neighbour.finish(), cls.gateway
+        cls.neighbour = cls.gateway = None
+        gateway.stop()
+        if figures is None:
+            raise AssertionError("the neighbour's session has no figures")
+        wrong = {name: figures[name] for name in ("order_errors", "raw_leaks", "sessions_lost", "setup_failures") if figures[name]}
+        if wrong:
+            raise AssertionError(f"the neighbour saw {wrong}")
+
+    def setUp(self):
+        cls = type(self)
+        if cls.gateway.process.poll() is not None or cls.neighbour.has_stopped():
+            cls.neighbour.finish()
+            cls.gateway.stop()
+            cls.setUpClass()
+
+    def shortDescription(self):
+        return None  # The names say it.
+
+    @classmethod
+    def others_cpu_seconds(cls):
+        """CPU time of everything on this machine that does not belong to the test."""
+        return machine_seconds() - sum(map(cpu_seconds, (cls.gateway.pid, cls.neighbour.process.pid, os.getpid())))
+
+    def is_machine_taken(self, since, others):
+        """Whether others have taken so much of the machine since then that nothing can be said of the attack."""
+        share = (self.others_cpu_seconds() - others) / (time.monotonic() - since) / os.cpu_count()
+        if share > OTHERS:
+            print(f"others take {share:.0%} of this machine: the neighbour is not judged ...", end=" ", flush=True)
+        return share > OTHERS
+
+    def assert_alive(self):
+        code = self.gateway.process.poll()
+        self.assertIsNone(code, f"the gateway has ended with {code}:\n{self.gateway.log()}")
+        deadline = time.monotonic() + ANSWERED_S
+        while not self.gateway.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.assertTrue(self.gateway.is_alive(), f"the gateway does not answer /healthz within {ANSWERED_S} s after the attack")
+
+    @contextlib.asynccontextmanager
+    async def undisturbed(self, kept=KEPT):
+        """Around an attack: what must hold while it runs and after it."""
+        cls = type(self)
+        if len(cls.quiet) < QUIET_SECONDS:
+            before = await asyncio.to_thread(cls.neighbour.wait_for_seconds, cls.quiet_since, 2)
+            cls.quiet += [second.fps for second in before]
+        usual = median(cls.quiet)
+        resident = self.gateway.resident_mb()
+        self.gateway.forget_peak()
+        start, others = time.monotonic(), cls.others_cpu_seconds()
+        try:
+            yield
+        finally:
+            # Said first, whatever else went wrong because of it.
+            self.assert_alive()
+        during = await asyncio.to_thread(cls.neighbour.wait_for_seconds, start, 1)
+        cls.quiet_since = time.monotonic()
+        fps = median(second.fps for second in during)
+        if fps >= kept * usual or not self.is_machine_taken(start, others):
+            self.assertGreaterEqual(fps, kept * usual, f"frames a second of the neighbour beside the attack: {during}")
+        peak, grown = self.gateway.peak_mb() - resident, self.gateway.resident_mb() - resident
+        self.assertLess(peak, MEMORY_MB, "MB that the gateway took at most")
+        self.assertLess(grown, MEMORY_MB, "MB that the gateway kept")
+        self.assert_alive()
+
+
+async def each(attempts, at_once=6):
+    """Runs coroutines, a few at a time; gives what they gave, in their order."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(attempt):
+        async with gate:
+            return await attempt
+
+    results = await asyncio.gather(*map(one, attempts), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
