@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ooblex_codec::H264Level;
 use ooblex_effects::{Device, OwnLimits};
 use ooblex_pipeline::{Patience, Sampling};
 use serde::{Deserialize, Serialize};
@@ -196,6 +197,9 @@ pub struct Limits {
     pub body_kib: usize,
     /// Pixels of a frame, in thousands.
     pub frame_kilopixels: u32,
+    /// The highest level of H.264.
+    #[serde(serialize_with = "shown", deserialize_with = "parsed")]
+    pub h264_level: H264Level,
     /// Packets that a session may send in a second.
     pub session_packets: u32,
     /// Kilobits that a session may send in a second.
@@ -327,10 +331,18 @@ impl Default for Limits {
             sessions_per_address: 256,
             body_kib: 256,
             frame_kilopixels: 2100,
+            h264_level: H264Level::default(),
             session_packets: 3000,
             session_kbps: 20_000,
             event_readers: 8,
         }
+    }
+}
+
+impl Limits {
+    /// What a camera's stream may ask of its decoder.
+    pub fn decoder(&self) -> ooblex_codec::Limits {
+        ooblex_codec::Limits { pixels: u64::from(self.frame_kilopixels) * 1000, h264_level: self.h264_level }
     }
 }
 
