@@ -1,10 +1,10 @@
-//! Tests of cameras whose frames are refused.
+//! Tests of cameras whose frames are refused, and of codecs that the operator has left out.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use common::{FRAME, Gateway, PLENTY, Player};
-use ooblex::client::Wish;
+use ooblex::client::{Client, ClientError, Wish};
 use ooblex_codec::{Encoder, EncoderConfig, Speed};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 
@@ -78,4 +78,32 @@ fn picture_beyond_the_limit_is_never_decoded_and_a_smaller_one_goes_on() {
         player.play_until(160, 128, "pictures", |player| player.shown.len() >= 5);
     }
     assert!(gateway.metric_of("ooblex_frames_undecodable_total", "reason=\"size\"") >= 2.0);
+}
+
+#[test]
+fn codec_that_was_left_out_is_in_no_answer() {
+    let gateway = Gateway::start("[video]\ncodecs = [\"vp8\"]\n", &["--workers", "1"]);
+    match Client::connect(&gateway.url, &wish(VideoCodec::H264)) {
+        Err(ClientError::Refused(422, problem)) => {
+            assert_eq!(problem["type"], "urn:ooblex:problem:no-common-codec");
+            assert!(problem["detail"].as_str().unwrap().contains("video.codecs"), "{problem}");
+        }
+        other => panic!("{:?}", other.err()),
+    }
+    let both = Wish { codecs: vec![VideoCodec::H264, VideoCodec::Vp8], ..wish(VideoCodec::Vp8) };
+    let client = Client::connect(&gateway.url, &both).unwrap();
+    assert!(client.answer.contains("VP8/90000") && !client.answer.contains("H264"), "{}", client.answer);
+}
+
+#[test]
+fn codecs_that_make_no_sense_keep_the_gateway_from_starting() {
+    for (variable, words) in [("", "video.codecs is empty"), ("vp9", "\"vp9\" is no codec of Ooblex"), ("vp8,av1", "\"av1\"")] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ooblex"))
+            .args(["check", "--print"])
+            .env("OOBLEX_VIDEO__CODECS", variable)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(words), "{variable:?}: {said}");
+    }
 }
