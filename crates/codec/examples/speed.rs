@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed, h264_is_accelerated};
+use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed, h264_is_accelerated};
 use ooblex_pipeline::{I420, MediaTime, VideoCodec};
 
 const FRAMES: u64 = 120;
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn measure(codec: VideoCodec, speed: Speed, width: u32, height: u32, bps: f64, every: u64) -> Result<String, Box<dyn Error>> {
     let bitrate_bps = (f64::from(width * height) / (640.0 * 480.0) * bps) as u32;
     let mut encoder = Encoder::new(EncoderConfig { codec, bitrate_bps, frame_rate: 30.0 / every as f32, speed })?;
-    let mut decoder = Decoder::new(codec)?;
+    let mut decoder = Decoder::new(codec, Limits::default())?;
     let (mut encode_ms, mut decode_ms, mut bytes, mut squares) = (Vec::new(), Vec::new(), 0, 0.0);
     for number in 0..FRAMES {
         let picture = scene(width, height, number * every);

@@ -2,9 +2,11 @@
 //!
 //! Called by the track's driver for each frame that came in whole; knows nothing of packets and asks for no keyframe itself.
 
+use std::fmt;
+
 use ooblex_pipeline::{I420, Pool, VideoCodec};
 
-use crate::{CodecError, h264, vp8};
+use crate::{CodecError, Limits, h264, vp8};
 
 /// Decodes one stream, one frame a call, without delay.
 pub struct Decoder {
@@ -16,7 +18,7 @@ pub struct Decoder {
 
 enum Backend {
     Vp8(vp8::Decoder),
-    H264(h264::Decoder),
+    H264(Box<h264::Decoder>),
 }
 
 /// A frame gave no picture.
@@ -43,7 +45,7 @@ pub enum Undecodable {
     /// It builds on a picture that was lost, damaged, or never there; only a keyframe helps. Expected after any other error.
     #[error("it builds on a picture that is not there")]
     AwaitsKeyframe,
-    /// It announces a picture that is empty or has a side above [`I420::MAX_SIDE`].
+    /// It announces a picture that is empty, has a side above [`I420::MAX_SIDE`], or has more pixels than [`Limits`] allow. No memory was taken for it.
     #[error("it announces a picture of {width}x{height}")]
     Size {
         /// Columns.
@@ -51,7 +53,16 @@ pub enum Undecodable {
         /// Rows.
         height: u32,
     },
-    /// The bitstream is broken, or (H.264) of a profile that is not supported.
+    /// Its headers say what they must not say, ask for more than [`Limits`] allow, or are of a kind that is not supported. The codec library has
+    /// not seen it.
+    #[error("its {part} can not be accepted: {why}")]
+    Refused {
+        /// What of it.
+        part: HeaderPart,
+        /// The field and its value, or a sentence.
+        why: String,
+    },
+    /// The bitstream is broken.
     #[error("{library} says {reason}")]
     Damaged {
         /// `libvpx` or `openh264`.
@@ -61,15 +72,85 @@ pub enum Undecodable {
     },
 }
 
+impl Undecodable {
+    /// All labels.
+    pub const LABELS: [&str; 9] = [
+        "empty",
+        "awaits_keyframe",
+        "size",
+        "nal_unit",
+        "sequence_parameters",
+        "picture_parameters",
+        "slice_header",
+        "frame_header",
+        "damaged",
+    ];
+
+    /// The label in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Undecodable::Empty => "empty",
+            Undecodable::AwaitsKeyframe => "awaits_keyframe",
+            Undecodable::Size { .. } => "size",
+            Undecodable::Refused { part, .. } => part.label(),
+            Undecodable::Damaged { .. } => "damaged",
+        }
+    }
+
+    /// Whether the check refused it: not for want of a keyframe, as after losses, and not for what the codec library found in it.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Undecodable::Size { .. } | Undecodable::Refused { .. })
+    }
+}
+
+/// What of a frame is looked at before it is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HeaderPart {
+    /// A NAL unit of H.264: its type, or how it follows others.
+    NalUnit,
+    /// A sequence parameter set of H.264.
+    SequenceParameters,
+    /// A picture parameter set of H.264.
+    PictureParameters,
+    /// The header of a slice of H.264.
+    SliceHeader,
+    /// The header of a VP8 frame.
+    FrameHeader,
+}
+
+impl HeaderPart {
+    fn label(self) -> &'static str {
+        match self {
+            HeaderPart::NalUnit => "nal_unit",
+            HeaderPart::SequenceParameters => "sequence_parameters",
+            HeaderPart::PictureParameters => "picture_parameters",
+            HeaderPart::SliceHeader => "slice_header",
+            HeaderPart::FrameHeader => "frame_header",
+        }
+    }
+}
+
+impl fmt::Display for HeaderPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HeaderPart::NalUnit => "NAL unit",
+            HeaderPart::SequenceParameters => "sequence parameter set",
+            HeaderPart::PictureParameters => "picture parameter set",
+            HeaderPart::SliceHeader => "slice header",
+            HeaderPart::FrameHeader => "frame header",
+        })
+    }
+}
+
 impl Decoder {
-    /// A decoder that waits for its first keyframe.
+    /// A decoder that waits for its first keyframe. What asks for more than `limits` is refused before memory is taken for it.
     ///
     /// # Errors
     /// [`CodecError::Start`] when the library can not be set up.
-    pub fn new(codec: VideoCodec) -> Result<Self, CodecError> {
+    pub fn new(codec: VideoCodec, limits: Limits) -> Result<Self, CodecError> {
         let backend = match codec {
-            VideoCodec::Vp8 => Backend::Vp8(vp8::Decoder::new()?),
-            VideoCodec::H264 => Backend::H264(h264::Decoder::new()?),
+            VideoCodec::Vp8 => Backend::Vp8(vp8::Decoder::new(limits)?),
+            VideoCodec::H264 => Backend::H264(Box::new(h264::Decoder::new(limits)?)),
         };
         Ok(Self { backend, awaits_keyframe: true, pool: Pool::default() })
     }

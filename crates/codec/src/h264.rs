@@ -3,7 +3,14 @@
 //! Speaks to the library directly rather than through its safe wrapper, which can neither change the bitrate without starting anew nor tell
 //! why a frame could not be decoded.
 
+mod bits;
+mod check;
+mod nal_units;
+mod parameter_sets;
 mod raw;
+mod slice_header;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::c_int;
 use std::ptr::null_mut;
@@ -11,10 +18,12 @@ use std::ptr::null_mut;
 use ooblex_pipeline::{I420, Pool};
 use openh264_sys2 as sys;
 
-use crate::CodecError;
 use crate::decoder::Undecodable;
 use crate::encoder::{EncodeError, Output, Speed, Task};
 use crate::planes::{ForeignPlanes, widen};
+use crate::{CodecError, Limits};
+use check::Check;
+use nal_units::{IDR_SLICE, SLICE, kind, nal_units};
 use raw::{RawDecoder, RawEncoder};
 
 const LIBRARY: &str = "openh264";
@@ -24,10 +33,6 @@ const MIN_SIDE: u32 = 16;
 const MAX_MACROBLOCKS: u32 = 36_864;
 /// The encoder hears of a new frame rate when it moved by this part of the old one.
 const FRAME_RATE_TOLERANCE: f32 = 0.15;
-
-const NAL_SLICE: u8 = 1;
-const NAL_IDR_SLICE: u8 = 5;
-const NAL_SEQUENCE_PARAMETERS: u8 = 7;
 
 /// Whether the assembler routines of openh264 were built in and this processor has what they need. Without them H.264 takes three times as
 /// long; the build refuses that unless it is told not to.
@@ -46,19 +51,18 @@ pub(crate) fn can_encode(width: u32, height: u32) -> bool {
     width >= MIN_SIDE && height >= MIN_SIDE && macroblocks(width, height) <= MAX_MACROBLOCKS
 }
 
-/// Whether the access unit (Annex B) has an IDR slice.
+/// Whether the first slice of the access unit (Annex B) is of an IDR picture.
 pub(crate) fn is_keyframe(data: &[u8]) -> bool {
-    nal_types(data).find(|kind| (NAL_SLICE..=NAL_IDR_SLICE).contains(kind)) == Some(NAL_IDR_SLICE)
+    slice_types(data).next() == Some(IDR_SLICE)
 }
 
 /// Whether the access unit (Annex B) has a picture, or parameter sets and the like only.
 pub(crate) fn has_slices(data: &[u8]) -> bool {
-    nal_types(data).any(|kind| (NAL_SLICE..=NAL_IDR_SLICE).contains(&kind))
+    slice_types(data).next().is_some()
 }
 
-/// The types of the NAL units that follow start codes (H.264 §7.4.1, Annex B).
-fn nal_types(data: &[u8]) -> impl Iterator<Item = u8> {
-    data.windows(4).filter(|window| window[..3] == [0, 0, 1]).map(|window| window[3] & 0x1f)
+fn slice_types(data: &[u8]) -> impl Iterator<Item = u8> {
+    nal_units(data).map(kind).filter(|kind| (SLICE..=IDR_SLICE).contains(kind))
 }
 
 fn macroblocks(width: u32, height: u32) -> u32 {
@@ -67,6 +71,7 @@ fn macroblocks(width: u32, height: u32) -> u32 {
 
 /// An H.264 stream being decoded, on the calling thread.
 pub(crate) struct Decoder {
+    check: Check,
     raw: RawDecoder,
     condition: Condition,
 }
@@ -83,24 +88,29 @@ enum Condition {
 }
 
 impl Decoder {
-    pub(crate) fn new() -> Result<Self, CodecError> {
-        Ok(Self { raw: RawDecoder::start()?, condition: Condition::Fresh })
+    pub(crate) fn new(limits: Limits) -> Result<Self, CodecError> {
+        Ok(Self { check: Check::new(limits), raw: RawDecoder::start()?, condition: Condition::Fresh })
     }
 
-    /// One access unit in, its picture out, in memory of `pool`.
+    /// One access unit in, its picture out, in memory of `pool`. The library sees nothing that was not checked.
     ///
-    /// After damage openh264 may refuse even a sound keyframe, so a keyframe that brings its parameter sets is decoded by a library object
-    /// of its own then.
+    /// After damage openh264 may refuse even a sound keyframe, so a keyframe is decoded by a library object of its own then. So is one with
+    /// other sequence parameters: no object ever takes its memory anew, and what is left of the old pictures goes with them.
     pub(crate) fn decode(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
-        let stands_alone = is_keyframe(data) && nal_types(data).any(|kind| kind == NAL_SEQUENCE_PARAMETERS);
-        if stands_alone && self.condition == Condition::Suspect {
+        let checked = self.check.check(data)?;
+        let is_unfit = match self.condition {
+            Condition::Fresh => false,
+            Condition::Used => checked.begins_anew,
+            Condition::Suspect => true,
+        };
+        if checked.is_idr && is_unfit {
             self.start_anew()?;
         }
         let was_fresh = self.condition == Condition::Fresh;
-        let mut decoded = self.decode_as_is(data, pool);
-        if decoded.is_err() && stands_alone && !was_fresh {
+        let mut decoded = self.decode_as_is(data, checked.size, pool);
+        if decoded.is_err() && checked.is_idr && !was_fresh {
             self.start_anew()?;
-            decoded = self.decode_as_is(data, pool);
+            decoded = self.decode_as_is(data, checked.size, pool);
         }
         self.condition = if decoded.is_ok() { Condition::Used } else { Condition::Suspect };
         decoded
@@ -109,35 +119,40 @@ impl Decoder {
     fn start_anew(&mut self) -> Result<(), Undecodable> {
         self.raw = RawDecoder::start().map_err(|error| damaged(error.to_string()))?;
         self.condition = Condition::Fresh;
+        // Senders need not repeat them. A set that the library does not take is missed when a picture needs it.
+        _ = self.pass_on(&self.check.parameter_sets());
         Ok(())
     }
 
-    /// openh264 bounds the memory by itself: it refuses parameter sets beyond level 5.2 (9.4 megapixels).
-    fn decode_as_is(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
+    /// `data`: an access unit that was checked; `size`: that of its picture, if it has one.
+    fn decode_as_is(&mut self, data: &[u8], size: Option<(u32, u32)>, pool: &Pool) -> Result<Option<I420>, Undecodable> {
+        let (start, info) = self.pass_on(data)?;
+        let Some((width, height)) = size else { return Ok(None) };
+        if info.iBufferStatus != 1 {
+            // After some errors openh264 resets itself and reports success.
+            return Err(damaged("no picture came out"));
+        }
+        // SAFETY: the union has this one member.
+        let buffer = unsafe { info.UsrData.sSystemBuffer };
+        if (i64::from(buffer.iWidth), i64::from(buffer.iHeight)) != (width.into(), height.into()) {
+            return Err(damaged(format!("a picture of {}x{} came out for one of {width}x{height}", buffer.iWidth, buffer.iHeight)));
+        }
+        let [luma, chroma] = buffer.iStride;
+        let planes = ForeignPlanes::new(start.map(<*mut u8>::cast_const), [luma, chroma, chroma], (width, height));
+        let planes = planes.ok_or_else(|| damaged("the planes of the picture make no sense"))?;
+        // SAFETY: openh264 says that the planes, which live until the next call, hold a picture of this size, which is that of the checked
+        // parameter sets.
+        Ok(Some(unsafe { planes.copy(pool) }))
+    }
+
+    /// Gives the library bytes that were checked. Returns the planes of the picture that came out, if one did, and what is said of it.
+    fn pass_on(&self, data: &[u8]) -> Result<([*mut u8; 3], sys::SBufferInfo), Undecodable> {
         let length = c_int::try_from(data.len()).map_err(|_| damaged("an access unit of more than 2 GiB"))?;
         let mut start = [null_mut::<u8>(); 3];
         let mut info = sys::SBufferInfo::default();
         // SAFETY: the decoder is alive, `data` is readable for `length` bytes, openh264 copies it, and the other two are written during the call.
         let state = unsafe { (self.raw.calls.decode)(self.raw.object, data.as_ptr(), length, start.as_mut_ptr(), &mut info) };
-        if state != sys::dsErrorFree {
-            return Err(damaged(describe_state(state)));
-        }
-        if info.iBufferStatus != 1 || start.iter().any(|plane| plane.is_null()) {
-            // After some errors openh264 resets itself and reports success.
-            return if has_slices(data) { Err(damaged("no picture came out")) } else { Ok(None) };
-        }
-        // SAFETY: the union has this one member.
-        let buffer = unsafe { info.UsrData.sSystemBuffer };
-        let side = |side: c_int| u32::try_from(side).unwrap_or(0);
-        let (width, height) = (side(buffer.iWidth), side(buffer.iHeight));
-        let fits = |side| (1..=I420::MAX_SIDE).contains(&side);
-        if !fits(width) || !fits(height) {
-            return Err(Undecodable::Size { width, height });
-        }
-        let [luma, chroma] = buffer.iStride.map(|stride| stride as usize);
-        let planes = ForeignPlanes { start: start.map(<*mut u8>::cast_const), stride: [luma, chroma, chroma] };
-        // SAFETY: the sides were checked; openh264 says that the planes, which live until the next call, hold a picture of this size.
-        Ok(Some(unsafe { planes.copy(pool, width, height) }))
+        if state == sys::dsErrorFree { Ok((start, info)) } else { Err(damaged(describe_state(state))) }
     }
 }
 
@@ -192,7 +207,7 @@ impl Encoder {
         // SAFETY: the encoder is alive; it only reads from the planes, which outlive the call, and writes `bitstream`.
         check("encode", unsafe { (self.raw.calls.encode)(self.raw.object, &source, &mut bitstream) })?;
         // SAFETY: filled by the encoder, which was not called since.
-        Ok(unsafe { copy_output(&bitstream) })
+        unsafe { copy_output(&bitstream) }
     }
 
     fn apply_rates(&mut self, task: &Task) -> Result<(), EncodeError> {
@@ -214,17 +229,39 @@ impl Encoder {
 
 /// # Safety
 /// `bitstream` was filled by an encoder that is alive and was not called since.
-unsafe fn copy_output(bitstream: &sys::SFrameBSInfo) -> Option<Output> {
+unsafe fn copy_output(bitstream: &sys::SFrameBSInfo) -> Result<Option<Output>, EncodeError> {
+    let layers = usize::try_from(bitstream.iLayerNum).ok().and_then(|count| bitstream.sLayerInfo.get(..count));
     let mut data = Vec::with_capacity(bitstream.iFrameSizeInBytes.max(0) as usize);
-    for layer in bitstream.sLayerInfo.iter().take(bitstream.iLayerNum.max(0) as usize) {
-        // SAFETY: there are `iNalCount` lengths, and the units, start codes included, follow each other in `pBsBuf`.
-        data.extend_from_slice(unsafe {
-            let lengths = std::slice::from_raw_parts(layer.pNalLengthInByte, layer.iNalCount.max(0) as usize);
-            std::slice::from_raw_parts(layer.pBsBuf, lengths.iter().map(|length| *length as usize).sum())
-        });
+    for layer in layers.ok_or_else(senseless_output)? {
+        // SAFETY: as the caller says.
+        data.extend_from_slice(unsafe { layer_bytes(layer) }?);
     }
     let keyframe = bitstream.eFrameType == sys::videoFrameTypeIDR;
-    (!data.is_empty()).then_some(Output { data, keyframe })
+    Ok((!data.is_empty()).then_some(Output { data, keyframe }))
+}
+
+/// The NAL units of a layer, start codes included. A layer may have none, and no memory then.
+///
+/// # Safety
+/// Where the pointers of `layer` are not null, `pNalLengthInByte` has `iNalCount` lengths, and the units follow each other in `pBsBuf`.
+unsafe fn layer_bytes(layer: &sys::SLayerBSInfo) -> Result<&[u8], EncodeError> {
+    let count = usize::try_from(layer.iNalCount).map_err(|_| senseless_output())?;
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if layer.pNalLengthInByte.is_null() || layer.pBsBuf.is_null() {
+        return Err(senseless_output());
+    }
+    // SAFETY: neither pointer is null, and the caller vouches for the lengths.
+    let lengths = unsafe { std::slice::from_raw_parts(layer.pNalLengthInByte, count) };
+    let add = |sum: usize, length: &c_int| sum.checked_add(usize::try_from(*length).ok()?);
+    let length = lengths.iter().try_fold(0, add).filter(|sum| isize::try_from(*sum).is_ok()).ok_or_else(senseless_output)?;
+    // SAFETY: the pointer is not null, and the caller vouches for the units' bytes.
+    Ok(unsafe { std::slice::from_raw_parts(layer.pBsBuf, length) })
+}
+
+fn senseless_output() -> EncodeError {
+    EncodeError::Failed { library: LIBRARY, reason: "the description of what it wrote makes no sense".into() }
 }
 
 fn damaged(reason: impl Into<String>) -> Undecodable {

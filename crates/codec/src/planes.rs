@@ -1,22 +1,33 @@
 //! Pixels out of the codec libraries' memory, and pictures widened to what a codec can take.
 
+use std::ffi::c_int;
+
 use ooblex_pipeline::{I420, Pool};
 
-/// Three planes in foreign memory: where each begins, and the bytes from one row to the next.
+/// Three planes of a picture in foreign memory: where each begins, and the bytes from one row to the next.
 pub(crate) struct ForeignPlanes {
-    pub(crate) start: [*const u8; 3],
-    pub(crate) stride: [usize; 3],
+    start: [*const u8; 3],
+    stride: [usize; 3],
+    size: (u32, u32),
 }
 
 impl ForeignPlanes {
+    /// `stride`: as the library says. `None` when a plane is nowhere, its rows overlap or go backwards, or a side is not in 1..=`I420::MAX_SIDE`.
+    pub(crate) fn new(start: [*const u8; 3], stride: [c_int; 3], size: (u32, u32)) -> Option<Self> {
+        let sides = 1..=I420::MAX_SIDE;
+        let fits = sides.contains(&size.0) && sides.contains(&size.1) && start.iter().all(|plane| !plane.is_null());
+        let stride = stride.map(|stride| usize::try_from(stride).unwrap_or(0));
+        let holds_rows = stride.iter().zip(Self::columns(size)).all(|(stride, columns)| *stride >= columns);
+        (fits && holds_rows).then_some(Self { start, stride, size })
+    }
+
     /// Copies the planes into a picture of `pool`.
     ///
     /// # Safety
-    /// `width` and `height` are in 1..=`I420::MAX_SIDE`, and for every plane of such a picture `start[i] + row * stride[i]` is readable for
-    /// that plane's columns at each of its rows.
-    pub(crate) unsafe fn copy(&self, pool: &Pool, width: u32, height: u32) -> I420 {
-        let mut picture = pool.picture(width, height);
-        let columns = [width as usize, width.div_ceil(2) as usize, width.div_ceil(2) as usize];
+    /// For every plane of a picture of this size `start[i] + row * stride[i]` is readable for that plane's columns at each of its rows.
+    pub(crate) unsafe fn copy(&self, pool: &Pool) -> I420 {
+        let mut picture = pool.picture(self.size.0, self.size.1);
+        let columns = Self::columns(self.size);
         for (index, plane) in picture.planes_mut().into_iter().enumerate() {
             for (row, target) in plane.chunks_exact_mut(columns[index]).enumerate() {
                 // SAFETY: the caller vouches for this row of this plane; `target` is as long as its columns.
@@ -26,6 +37,11 @@ impl ForeignPlanes {
             }
         }
         picture
+    }
+
+    fn columns((width, _): (u32, u32)) -> [usize; 3] {
+        let chroma = width.div_ceil(2) as usize;
+        [width as usize, chroma, chroma]
     }
 }
 
@@ -57,5 +73,26 @@ mod tests {
         widen(&odd, &mut even);
         assert_eq!(even.planes()[0], [1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 7, 8, 9, 9]);
         assert_eq!(even.planes()[1], [10, 11, 12, 13]);
+    }
+
+    #[test]
+    fn planes_that_make_no_sense_are_none() {
+        let memory = [7_u8; 64];
+        let (there, nowhere) = (memory.as_ptr(), std::ptr::null());
+        let planes = |start, stride, size| ForeignPlanes::new(start, stride, size);
+        let fits = planes([there; 3], [8, 4, 4], (8, 4)).unwrap();
+        // SAFETY: the largest plane has 32 bytes.
+        assert!(unsafe { fits.copy(&Pool::default()) }.planes()[0].iter().all(|pixel| *pixel == 7));
+        for (start, stride, size) in [
+            ([there; 3], [7, 4, 4], (8, 4)),
+            ([there; 3], [8, 3, 4], (8, 4)),
+            ([there; 3], [-8, 4, 4], (8, 4)),
+            ([there; 3], [8, 4, c_int::MIN], (8, 4)),
+            ([there, there, nowhere], [8, 4, 4], (8, 4)),
+            ([there; 3], [8, 4, 4], (0, 4)),
+            ([there; 3], [5_000, 5_000, 5_000], (4_097, 4)),
+        ] {
+            assert!(planes(start, stride, size).is_none(), "{stride:?} {size:?}");
+        }
     }
 }

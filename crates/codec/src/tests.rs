@@ -75,7 +75,7 @@ fn pictures_survive_the_round_trip() {
         (VideoCodec::H264, 1920, 1080),
     ] {
         let bitrate = 2_000_000.max(width * height * 2);
-        let (mut encoder, mut decoder) = (encoder(codec, bitrate), Decoder::new(codec).unwrap());
+        let (mut encoder, mut decoder) = (encoder(codec, bitrate), Decoder::new(codec, Limits::default()).unwrap());
         let mut worst = f64::MAX;
         for number in 0..12 {
             let picture = scene(width, height, number);
@@ -103,7 +103,8 @@ fn nothing_of_earlier_pictures_is_left_in_their_memory() {
     for codec in BOTH {
         for (width, height) in [(64, 48), (66, 50), (65, 49), (17, 33), (640, 360), (48, 64)] {
             // The decoder that keeps the pictures never reuses their memory; the other one gets it back, soiled.
-            let (mut keeping, mut reusing) = (Decoder::new(codec).unwrap(), Decoder::new(codec).unwrap());
+            let (mut keeping, mut reusing) =
+                (Decoder::new(codec, Limits::default()).unwrap(), Decoder::new(codec, Limits::default()).unwrap());
             let mut kept = Vec::new();
             for frame in clip(codec, width, height, 4) {
                 let clean = keeping.decode(&frame.data).unwrap().unwrap();
@@ -134,7 +135,7 @@ fn fast_stays_within_a_few_db() {
     for codec in BOTH {
         let [balanced, fast] = [Speed::Balanced, Speed::Fast].map(|speed| {
             let config = EncoderConfig { codec, bitrate_bps: 600_000, frame_rate: 30.0, speed };
-            let (mut encoder, mut decoder) = (Encoder::new(config).unwrap(), Decoder::new(codec).unwrap());
+            let (mut encoder, mut decoder) = (Encoder::new(config).unwrap(), Decoder::new(codec, Limits::default()).unwrap());
             let quality = (0..30).map(|number| {
                 let picture = scene(640, 480, number);
                 let frame = encode(&mut encoder, &picture, number, false);
@@ -164,7 +165,7 @@ fn keyframes_come_only_when_asked_for() {
 #[test]
 fn changed_size_starts_with_a_keyframe() {
     for codec in BOTH {
-        let (mut encoder, mut decoder) = (encoder(codec, 1_000_000), Decoder::new(codec).unwrap());
+        let (mut encoder, mut decoder) = (encoder(codec, 1_000_000), Decoder::new(codec, Limits::default()).unwrap());
         let sizes = [(640, 480), (640, 480), (320, 240), (320, 240), (480, 640), (1280, 720), (640, 480)];
         for (number, (width, height)) in sizes.into_iter().enumerate() {
             let frame = encode(&mut encoder, &scene(width, height, number as u64), number as u64, false);
@@ -277,7 +278,7 @@ fn frame_rates_without_sense_are_refused() {
 fn frames_before_the_first_keyframe_are_undecodable() {
     for codec in BOTH {
         let frames = clip(codec, 320, 240, 5);
-        let mut decoder = Decoder::new(codec).unwrap();
+        let mut decoder = Decoder::new(codec, Limits::default()).unwrap();
         for frame in &frames[1..] {
             let DecodeError::Undecodable { why, .. } = decoder.decode(&frame.data).unwrap_err();
             assert_eq!(why, Undecodable::AwaitsKeyframe);
@@ -292,7 +293,7 @@ fn frames_before_the_first_keyframe_are_undecodable() {
 fn lost_frames_make_it_wait_for_a_keyframe() {
     for codec in BOTH {
         let frames = clip(codec, 320, 240, 6);
-        let mut decoder = Decoder::new(codec).unwrap();
+        let mut decoder = Decoder::new(codec, Limits::default()).unwrap();
         assert!(decoder.decode(&frames[0].data).is_ok());
         decoder.frames_lost();
         assert!(decoder.decode(&frames[4].data).is_err());
@@ -304,7 +305,7 @@ fn lost_frames_make_it_wait_for_a_keyframe() {
 #[test]
 fn h264_notices_a_missing_frame_by_itself() {
     let frames = clip(VideoCodec::H264, 320, 240, 6);
-    let mut decoder = Decoder::new(VideoCodec::H264).unwrap();
+    let mut decoder = Decoder::new(VideoCodec::H264, Limits::default()).unwrap();
     assert!(decoder.decode(&frames[0].data).is_ok());
     assert!(decoder.decode(&frames[3].data).is_err());
 }
@@ -329,7 +330,7 @@ fn h264_keyframes_carry_their_parameter_sets_and_one_slice() {
 fn h264_parameter_sets_alone_are_no_error() {
     let frame = clip(VideoCodec::H264, 320, 240, 1).remove(0);
     let slice = frame.data.windows(4).position(|window| window == [0, 0, 1, 0x65]).unwrap() - 1;
-    let mut decoder = Decoder::new(VideoCodec::H264).unwrap();
+    let mut decoder = Decoder::new(VideoCodec::H264, Limits::default()).unwrap();
     assert!(decoder.decode(&frame.data[..slice]).unwrap().is_none());
     assert!(decoder.decode(&frame.data[slice..]).unwrap().is_some());
 }
@@ -343,7 +344,7 @@ fn h264_uses_its_assembler() {
 #[test]
 fn vp8_keyframe_of_absurd_size_is_refused_before_memory_is_taken() {
     let mut data = clip(VideoCodec::Vp8, 320, 240, 1).remove(0).data;
-    let mut decoder = Decoder::new(VideoCodec::Vp8).unwrap();
+    let mut decoder = Decoder::new(VideoCodec::Vp8, Limits::default()).unwrap();
     for (width, height) in [(16_383u16, 16_383u16), (4_097, 240), (0, 240), (320, 0)] {
         data[6..8].copy_from_slice(&width.to_le_bytes());
         data[8..10].copy_from_slice(&height.to_le_bytes());
@@ -382,7 +383,7 @@ fn garbage_never_panics_and_a_keyframe_mends_everything() {
         let frames: Vec<_> = [clip(codec, 160, 128, 8), clip(codec, 320, 240, 8)].concat();
         let scenes = [(160, 128), (320, 240)].map(|(width, height)| (0..8).map(|number| scene(width, height, number)).collect::<Vec<_>>());
         let mut random = StdRng::seed_from_u64(7);
-        let mut decoder = Decoder::new(codec).unwrap();
+        let mut decoder = Decoder::new(codec, Limits::default()).unwrap();
         let (mut refused, mut taken) = (0, 0);
         for round in 0..400 {
             for _ in 0..random.random_range(1..12) {
@@ -410,7 +411,7 @@ fn garbage_never_panics_and_a_keyframe_mends_everything() {
 fn keyframe_decodes_after_any_flipped_bit_of_a_header() {
     for codec in BOTH {
         let frames = clip(codec, 160, 128, 4);
-        let mut decoder = Decoder::new(codec).unwrap();
+        let mut decoder = Decoder::new(codec, Limits::default()).unwrap();
         for (bit, frame) in (0..48 * 8).flat_map(|bit| frames.iter().map(move |frame| (bit, frame))) {
             assert!(decoder.decode(&frames[0].data).unwrap().is_some(), "{} after bit {}", codec.label(), bit);
             let mut flipped = frame.data.clone();
@@ -432,7 +433,7 @@ fn codecs_move_between_threads() {
 #[test]
 fn another_speed_is_taken_on_in_mid_stream() {
     for codec in BOTH {
-        let (mut encoder, mut decoder) = (encoder(codec, 1_000_000), Decoder::new(codec).unwrap());
+        let (mut encoder, mut decoder) = (encoder(codec, 1_000_000), Decoder::new(codec, Limits::default()).unwrap());
         let keyframes: Vec<_> = (0..12)
             .filter(|number| {
                 encoder.set_speed(if (4..8).contains(number) { Speed::Fast } else { Speed::Balanced });
@@ -444,5 +445,83 @@ fn another_speed_is_taken_on_in_mid_stream() {
             .collect();
         let expected: &[u64] = if codec == VideoCodec::Vp8 { &[0] } else { &[0, 4, 8] };
         assert_eq!(keyframes, expected, "{codec:?}");
+    }
+}
+
+/// Reads every pixel of what comes out; a plane that lies elsewhere than it should would be read as well.
+fn sum_of_pixels(picture: &I420) -> u64 {
+    picture.planes().into_iter().flatten().map(|pixel| u64::from(*pixel)).sum()
+}
+
+#[test]
+fn what_comes_out_of_mutated_streams_is_within_the_limits() {
+    let limits = Limits { pixels: 320 * 240, ..Limits::default() };
+    for codec in BOTH {
+        let frames: Vec<_> = [clip(codec, 160, 128, 6), clip(codec, 320, 240, 6), clip(codec, 322, 240, 2)].concat();
+        let mut random = StdRng::seed_from_u64(11);
+        let mut decoder = Decoder::new(codec, limits).unwrap();
+        let (mut pictures, mut reasons) = (0, std::collections::BTreeMap::new());
+        for round in 0..6_000 {
+            // The stream goes on in its order, with damage in places, most of it in headers.
+            let mut data = frames[round % frames.len()].data.clone();
+            for _ in 0..random.random_range(0..4) {
+                let within = if random.random_ratio(3, 4) { data.len().min(40) } else { data.len() };
+                let at = random.random_range(0..within);
+                match random.random_range(0..4) {
+                    0 => data[at] ^= 1 << random.random_range(0..8),
+                    1 => data[at] = random.random(),
+                    2 => drop(data.remove(at)),
+                    _ => data.insert(at, [0, 0, 1, 3, 0x67, 0xff][random.random_range(0..6)]),
+                }
+                if data.is_empty() {
+                    break;
+                }
+            }
+            match decoder.decode(&data) {
+                Ok(Some(picture)) => {
+                    assert!(u64::from(picture.width()) * u64::from(picture.height()) <= limits.pixels);
+                    std::hint::black_box(sum_of_pixels(&picture));
+                    pictures += 1;
+                }
+                Ok(None) => {}
+                Err(DecodeError::Undecodable { why, .. }) => {
+                    assert!(Undecodable::LABELS.contains(&why.label()));
+                    *reasons.entry(why.label()).or_insert(0) += 1;
+                }
+            }
+        }
+        println!("{}: {pictures} pictures, {reasons:?}", codec.label());
+        assert!(pictures > 300 && reasons["size"] > 100, "{}: {pictures} pictures, {reasons:?}", codec.label());
+    }
+}
+
+#[test]
+fn h264_parameter_sets_of_another_size_may_come_before_their_keyframe() {
+    let (small, large) = (clip(VideoCodec::H264, 160, 128, 3), clip(VideoCodec::H264, 320, 240, 3));
+    let slice_of = |frame: &EncodedFrame| frame.data.windows(4).position(|window| window == [0, 0, 1, 0x65]).unwrap() - 1;
+    let mut decoder = Decoder::new(VideoCodec::H264, Limits::default()).unwrap();
+    for (frames, size) in [(&small, (160, 128)), (&large, (320, 240)), (&small, (160, 128))] {
+        let slice = slice_of(&frames[0]);
+        assert!(decoder.decode(&frames[0].data[..slice]).unwrap().is_none());
+        for data in [&frames[0].data[slice..], &frames[1].data, &frames[2].data] {
+            let picture = decoder.decode(data).unwrap().unwrap();
+            assert_eq!((picture.width(), picture.height()), size);
+        }
+    }
+}
+
+#[test]
+fn pictures_larger_than_the_limit_are_refused_and_smaller_ones_go_on() {
+    for codec in BOTH {
+        let limits = Limits { pixels: 320 * 240, ..Limits::default() };
+        let mut decoder = Decoder::new(codec, limits).unwrap();
+        let (fits, does_not) = (clip(codec, 320, 240, 2), clip(codec, 320, 242, 1));
+        assert!(decoder.decode(&fits[0].data).unwrap().is_some());
+        let DecodeError::Undecodable { why, .. } = decoder.decode(&does_not[0].data).unwrap_err();
+        assert_eq!(why, Undecodable::Size { width: 320, height: 242 });
+        assert!(why.is_refusal());
+        let DecodeError::Undecodable { why, .. } = decoder.decode(&fits[1].data).unwrap_err();
+        assert_eq!((why.clone(), why.is_refusal()), (Undecodable::AwaitsKeyframe, false));
+        assert!(decoder.decode(&fits[0].data).unwrap().is_some() && decoder.decode(&fits[1].data).unwrap().is_some());
     }
 }

@@ -1,5 +1,7 @@
 //! VP8 through libvpx. Owns libvpx's contexts; knows nothing of when to encode or what to do about errors.
 
+mod header;
+
 use std::ffi::{CStr, c_int, c_uint};
 use std::mem::MaybeUninit;
 
@@ -8,41 +10,25 @@ use vpx_sys::vp8_dec_control_id::VP8D_GET_FRAME_CORRUPTED;
 use vpx_sys::vp8e_enc_control_id as control;
 use vpx_sys::vpx_codec_err_t::VPX_CODEC_OK;
 
-use crate::CodecError;
 use crate::decoder::Undecodable;
 use crate::encoder::{EncodeError, Output, Speed, Task};
 use crate::planes::ForeignPlanes;
+use crate::{CodecError, Limits};
+pub(crate) use header::is_keyframe;
+use header::is_shown;
 
 const LIBRARY: &str = "libvpx";
-
-/// Whether the frame header says key frame (RFC 6386 §9.1).
-pub(crate) fn is_keyframe(data: &[u8]) -> bool {
-    data.first().is_some_and(|tag| tag & 1 == 0)
-}
-
-/// Whether the frame header says that the picture is to be shown.
-fn is_shown(data: &[u8]) -> bool {
-    data.first().is_some_and(|tag| tag & 0x10 != 0)
-}
-
-/// Width and height in a key frame's header, without the scaling bits; `None` when it is cut short or lacks the start code.
-fn keyframe_size(data: &[u8]) -> Option<(u32, u32)> {
-    match *data {
-        [_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..] => {
-            let side = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
-            Some((side(w0, w1), side(h0, h1)))
-        }
-        _ => None,
-    }
-}
 
 /// A VP8 stream being decoded, on the calling thread.
 pub(crate) struct Decoder {
     context: Context,
+    limits: Limits,
+    /// Columns and rows that the last key frame announced.
+    size: (u32, u32),
 }
 
 impl Decoder {
-    pub(crate) fn new() -> Result<Self, CodecError> {
+    pub(crate) fn new(limits: Limits) -> Result<Self, CodecError> {
         let config = vpx_sys::vpx_codec_dec_cfg_t { threads: 1, w: 0, h: 0 };
         let context = Context::start("decoder", |context| {
             // SAFETY: `context` is zeroed and `config` is read during the call only.
@@ -50,17 +36,12 @@ impl Decoder {
                 vpx_sys::vpx_codec_dec_init_ver(context, vpx_sys::vpx_codec_vp8_dx(), &config, 0, vpx_sys::VPX_DECODER_ABI_VERSION as c_int)
             }
         })?;
-        Ok(Self { context })
+        Ok(Self { context, limits, size: (0, 0) })
     }
 
+    /// One frame in, its picture out, in memory of `pool`. libvpx sees nothing that was not checked: it takes memory for whatever size is announced.
     pub(crate) fn decode(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
-        if is_keyframe(data) {
-            // libvpx takes memory for whatever size is announced, so it must not see one that is too large.
-            let (width, height) = keyframe_size(data).ok_or_else(|| damaged("a key frame without its start code"))?;
-            if !sides_fit(width, height) {
-                return Err(Undecodable::Size { width, height });
-            }
-        }
+        self.size = header::check(data, &self.limits)?.unwrap_or(self.size);
         let length = c_uint::try_from(data.len()).map_err(|_| damaged("a frame of more than 4 GiB"))?;
         // SAFETY: the context is alive, `data` is readable for `length` bytes, and libvpx keeps no pointer to it.
         let result = unsafe { vpx_sys::vpx_codec_decode(self.context.pointer(), data.as_ptr(), length, std::ptr::null_mut(), 0) };
@@ -84,16 +65,15 @@ impl Decoder {
         // SAFETY: the context is alive; the image that is returned, if any, lives until the next call on it.
         let image = unsafe { vpx_sys::vpx_codec_get_frame(self.context.pointer(), &mut iterator).as_ref() };
         let Some(image) = image else { return Ok(None) };
-        let (width, height) = (image.d_w, image.d_h);
-        if !sides_fit(width, height) {
-            return Err(Undecodable::Size { width, height });
+        if (image.d_w, image.d_h) != self.size || image.fmt != vpx_sys::vpx_img_fmt::VPX_IMG_FMT_I420 {
+            let (width, height) = self.size;
+            return Err(damaged(format!("a picture of {}x{} came out for one of {width}x{height}", image.d_w, image.d_h)));
         }
-        let planes = ForeignPlanes {
-            start: [image.planes[0], image.planes[1], image.planes[2]].map(<*mut u8>::cast_const),
-            stride: [image.stride[0], image.stride[1], image.stride[2]].map(|stride| stride as usize),
-        };
-        // SAFETY: the sides were checked, and a VP8 image is I420 with planes that hold its displayed size.
-        Ok(Some(unsafe { planes.copy(pool, width, height) }))
+        let start = [image.planes[0], image.planes[1], image.planes[2]].map(<*mut u8>::cast_const);
+        let planes = ForeignPlanes::new(start, [image.stride[0], image.stride[1], image.stride[2]], self.size);
+        let planes = planes.ok_or_else(|| damaged("the planes of the picture make no sense"))?;
+        // SAFETY: the image is I420, and libvpx says that its planes hold its displayed size.
+        Ok(Some(unsafe { planes.copy(pool) }))
     }
 }
 
@@ -257,11 +237,6 @@ fn borrow_image(picture: &I420) -> vpx_sys::vpx_image_t {
         image.stride[index] = if index == 0 { picture.width() } else { picture.chroma_width() } as c_int;
     }
     image
-}
-
-fn sides_fit(width: u32, height: u32) -> bool {
-    let sides = 1..=I420::MAX_SIDE;
-    sides.contains(&width) && sides.contains(&height)
 }
 
 fn damaged(reason: impl Into<String>) -> Undecodable {

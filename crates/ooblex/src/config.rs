@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ooblex_codec::H264Level;
 use ooblex_effects::{Device, OwnLimits};
-use ooblex_pipeline::{Patience, Sampling};
+use ooblex_pipeline::{Patience, Sampling, VideoCodec};
 use serde::{Deserialize, Serialize};
 
 use crate::tls::Files;
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
 pub use words::AutoOr;
-use words::{names, networks, optional_word, parsed, shown, shown_all, word};
+use words::{codecs, names, networks, optional_word, parsed, shown, shown_all, word};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -102,6 +103,9 @@ pub struct Media {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Video {
+    /// Codecs that cameras may come in.
+    #[serde(deserialize_with = "codecs")]
+    pub codecs: Vec<VideoCodec>,
     /// Lowest bitrate of an encoder, kbit/s.
     pub min_bitrate_kbps: u32,
     /// Bitrate until there is an estimate, in both directions, kbit/s.
@@ -198,6 +202,9 @@ pub struct Limits {
     pub body_kib: usize,
     /// Pixels of a frame, in thousands.
     pub frame_kilopixels: u32,
+    /// The highest level of H.264.
+    #[serde(serialize_with = "shown", deserialize_with = "parsed")]
+    pub h264_level: H264Level,
     /// Packets that a session may send in a second.
     pub session_packets: u32,
     /// Kilobits that a session may send in a second.
@@ -307,7 +314,13 @@ impl Default for Media {
 
 impl Default for Video {
     fn default() -> Self {
-        Self { min_bitrate_kbps: 100, start_bitrate_kbps: 2500, max_bitrate_kbps: 6000, vp8_speed: Vp8Speed::Balanced }
+        Self {
+            codecs: vec![VideoCodec::Vp8, VideoCodec::H264],
+            min_bitrate_kbps: 100,
+            start_bitrate_kbps: 2500,
+            max_bitrate_kbps: 6000,
+            vp8_speed: Vp8Speed::Balanced,
+        }
     }
 }
 
@@ -349,10 +362,18 @@ impl Default for Limits {
             sessions_per_address: 256,
             body_kib: 256,
             frame_kilopixels: 2100,
+            h264_level: H264Level::default(),
             session_packets: 3000,
             session_kbps: 20_000,
             event_readers: 8,
         }
+    }
+}
+
+impl Limits {
+    /// What a camera's stream may ask of its decoder.
+    pub fn decoder(&self) -> ooblex_codec::Limits {
+        ooblex_codec::Limits { pixels: u64::from(self.frame_kilopixels) * 1000, h264_level: self.h264_level }
     }
 }
 
@@ -443,6 +464,9 @@ impl Config {
         if video.min_bitrate_kbps < 30 {
             return senseless("video.min_bitrate_kbps must be at least 30");
         }
+        if video.codecs.is_empty() {
+            return senseless("video.codecs is empty, so no camera could be taken: name \"vp8\", \"h264\", or both");
+        }
         if self.frames.deadline_ms == 0 {
             return senseless("frames.deadline_ms must be above 0");
         }
@@ -516,6 +540,7 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config:
         .with_list_parse_key("media.advertise")
         .with_list_parse_key("serve.allow_origins")
         .with_list_parse_key("serve.trusted_proxies")
+        .with_list_parse_key("video.codecs")
         .with_list_parse_key("worker.effects")
         .source(Some(text.filter(|(name, _)| name.contains("__")).collect()))
 }

@@ -68,6 +68,8 @@ pub(crate) enum Goodbye {
     Stopping,
     /// The track broke.
     Broken,
+    /// Frame after frame of the camera was refused; the `error` before says why.
+    Undecodable,
 }
 
 /// The last message of a session that the gateway ends.
@@ -76,8 +78,14 @@ pub(crate) fn bye(why: Goodbye) -> String {
         Goodbye::Ended => "ended",
         Goodbye::Stopping => "stopping",
         Goodbye::Broken => "broken",
+        Goodbye::Undecodable => "undecodable",
     };
-    json!({"type": "bye", "reason": reason}).to_string()
+    let mut bye = json!({"type": "bye", "reason": reason});
+    if why == Goodbye::Undecodable {
+        bye["detail"] =
+            json!("the camera's frames are refused one after the other: send VP8, or H.264 4:2:0 with 8 bits, within the gateway's limits");
+    }
+    bye.to_string()
 }
 
 /// Whether frames of the effect reach a worker, when that has changed.

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ooblex_broker::Broker;
+use ooblex_codec::Undecodable;
 use ooblex_effects::Runtime;
 use ooblex_pipeline::{DropReason, EffectName, FrameCounts};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -73,7 +74,7 @@ pub struct Metrics {
     frames_shown: Family<EffectLabel, Counter>,
     frames_reused: Counter,
     frames_dropped: Family<ReasonLabel, Counter>,
-    frames_undecodable: Counter,
+    frames_undecodable: Family<ReasonLabel, Counter>,
     frames_lost: Counter,
     placeholders: Counter,
     analyses_late: Counter,
@@ -140,7 +141,7 @@ impl Metrics {
             frames_shown: Family::default(),
             frames_reused: Counter::default(),
             frames_dropped: Family::default(),
-            frames_undecodable: Counter::default(),
+            frames_undecodable: Family::default(),
             frames_lost: Counter::default(),
             placeholders: Counter::default(),
             analyses_late: Counter::default(),
@@ -182,7 +183,7 @@ impl Metrics {
         r.register("frames_shown", "Frames that were painted and sent, by effect", self.frames_shown.clone());
         r.register("frames_reused", "Frames of those shown that were painted with an earlier frame's analysis", self.frames_reused.clone());
         r.register("frames_dropped", "Admitted frames that were not shown, by reason", self.frames_dropped.clone());
-        r.register("frames_undecodable", "Encoded frames that could not be decoded", self.frames_undecodable.clone());
+        r.register("frames_undecodable", "Encoded frames that were not decoded, by reason", self.frames_undecodable.clone());
         r.register("frames_lost", "Encoded frames that a track was too busy to take", self.frames_lost.clone());
         r.register("placeholders", "Placeholder or held pictures that were sent for want of a processed one", self.placeholders.clone());
         r.register("analyses_late", "Analyses that came back after their frame's turn", self.analyses_late.clone());
@@ -205,6 +206,9 @@ impl Metrics {
         }
         for reason in DropReason::ALL {
             drop(self.frames_dropped.get_or_create(&ReasonLabel { reason: reason.label() }));
+        }
+        for reason in Undecodable::LABELS {
+            drop(self.frames_undecodable.get_or_create(&ReasonLabel { reason }));
         }
         for stage in Stage::ALL {
             drop(self.stages.get_or_create(&StageLabel { stage: stage.label() }));
@@ -312,8 +316,8 @@ impl Metrics {
         self.residence.observe(residence.as_secs_f64());
     }
 
-    pub(crate) fn on_undecodable(&self) {
-        self.frames_undecodable.inc();
+    pub(crate) fn on_undecodable(&self, why: &Undecodable) {
+        self.frames_undecodable.get_or_create(&ReasonLabel { reason: why.label() }).inc();
     }
 
     pub(crate) fn on_lost_frame(&self) {

@@ -31,6 +31,8 @@ const PLAYOUT_DELAY_ID: u8 = 5;
 pub struct Endpoint {
     /// Where the media socket can be reached, best first; at least one.
     pub candidates: Vec<SocketAddr>,
+    /// Codecs that cameras may come in.
+    pub codecs: Vec<VideoCodec>,
     /// The first bitrate estimate.
     pub start_bitrate_bps: u32,
 }
@@ -40,7 +42,7 @@ pub struct Endpoint {
 /// # Errors
 /// When the offer can not be read or served.
 pub fn negotiate(offer: &str, endpoint: &Endpoint, now: Instant) -> Result<(Rtc, String), Problem> {
-    let codecs = offered_codecs(offer)?;
+    let codecs = offered_codecs(offer, &endpoint.codecs)?;
     // The library is known to panic on some states that it believes impossible; an offer must not be one of them.
     let accepted = catch_unwind(AssertUnwindSafe(|| accept(offer, &codecs, endpoint, now)));
     let answer = accepted.unwrap_or_else(|_| Err("it makes no sense as a whole".into()));

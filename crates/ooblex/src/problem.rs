@@ -55,6 +55,8 @@ pub enum ProblemKind {
     TooFast,
     /// As many readers of a session's events as allowed are there.
     TooManyReaders,
+    /// Frame after frame of a session's camera is refused.
+    Undecodable,
     /// No worker serves the effect now.
     NoWorker,
     /// The way to the workers is down.
@@ -119,6 +121,7 @@ impl ProblemKind {
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::TooManyOfAddress => ("too-many-of-address", "This address has enough sessions", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManyReaders => ("too-many-readers", "The session has enough readers", StatusCode::TOO_MANY_REQUESTS),
+            ProblemKind::Undecodable => ("undecodable", "The camera's stream is refused", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::BrokerDown => ("broker-down", "The workers can not be reached now", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::Unavailable => ("unavailable", "The gateway can not do this now", StatusCode::SERVICE_UNAVAILABLE),

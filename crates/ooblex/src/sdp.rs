@@ -5,11 +5,11 @@ use ooblex_pipeline::VideoCodec;
 
 use crate::problem::{Problem, ProblemKind};
 
-/// The codecs of the first video line that can be used, in the browser's order.
+/// The codecs of the first video line that can be used, in the browser's order. `allowed`: those that the operator has not left out.
 ///
 /// # Errors
-/// When this is not SDP, there is no video line that sends and receives, or none of its codecs is known.
-pub(crate) fn offered_codecs(sdp: &str) -> Result<Vec<VideoCodec>, Problem> {
+/// When this is not SDP, there is no video line that sends and receives, or none of its codecs is known and allowed.
+pub(crate) fn offered_codecs(sdp: &str, allowed: &[VideoCodec]) -> Result<Vec<VideoCodec>, Problem> {
     if !sdp.starts_with("v=0") {
         let detail = "'sdp' must be an SDP session description, which begins with 'v=0': send RTCSessionDescription.sdp as it is";
         return Err(Problem::new(ProblemKind::BadSdp, detail));
@@ -32,7 +32,17 @@ pub(crate) fn offered_codecs(sdp: &str) -> Result<Vec<VideoCodec>, Problem> {
         );
         return Err(Problem::new(ProblemKind::NoCommonCodec, detail));
     }
-    Ok(codecs)
+    let taken: Vec<_> = codecs.iter().copied().filter(|codec| allowed.contains(codec)).collect();
+    if taken.is_empty() {
+        let names = |codecs: &[VideoCodec]| codecs.iter().map(|codec| codec.label()).collect::<Vec<_>>().join(", ");
+        let detail = format!(
+            "the offer has {}, and this gateway takes {}: allow one of them, or add the codec to video.codecs",
+            names(&codecs),
+            names(allowed)
+        );
+        return Err(Problem::new(ProblemKind::NoCommonCodec, detail));
+    }
+    Ok(taken)
 }
 
 /// The lines of each media section, the `m=` line first.
@@ -87,8 +97,10 @@ mod tests {
 
     const HEAD: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
 
+    const BOTH: [VideoCodec; 2] = [VideoCodec::Vp8, VideoCodec::H264];
+
     fn kind(sdp: &str) -> String {
-        offered_codecs(sdp).unwrap_err().r#type.rsplit(':').next().unwrap().to_string()
+        offered_codecs(sdp, &BOTH).unwrap_err().r#type.rsplit(':').next().unwrap().to_string()
     }
 
     #[test]
@@ -99,7 +111,8 @@ mod tests {
              a=rtpmap:102 H264/90000\r\na=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
              a=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\n"
         );
-        assert_eq!(offered_codecs(&sdp).unwrap(), [VideoCodec::H264, VideoCodec::Vp8]);
+        assert_eq!(offered_codecs(&sdp, &BOTH).unwrap(), [VideoCodec::H264, VideoCodec::Vp8]);
+        assert_eq!(offered_codecs(&sdp, &[VideoCodec::Vp8]).unwrap(), [VideoCodec::Vp8], "what the operator left out is not taken");
     }
 
     #[test]
@@ -110,6 +123,18 @@ mod tests {
         assert_eq!(kind(&format!("{HEAD}m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=recvonly\r\na=rtpmap:96 VP8/90000\r\n")), "no-video");
         assert_eq!(kind(&format!("{HEAD}m=video 9 UDP/TLS/RTP/SAVPF 98\r\na=rtpmap:98 VP9/90000\r\n")), "no-common-codec");
         assert_eq!(kind(&format!("{HEAD}m=video")), "no-common-codec");
+    }
+
+    #[test]
+    fn offer_of_codecs_that_were_left_out_is_told_where_to_add_them() {
+        let sdp = format!("{HEAD}m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\n");
+        let problem = offered_codecs(&sdp, &[VideoCodec::H264]).unwrap_err();
+        assert_eq!((problem.status, problem.kind), (422, ProblemKind::NoCommonCodec));
+        assert!(
+            problem.detail.contains("vp8, and this gateway takes h264") && problem.detail.contains("video.codecs"),
+            "{}",
+            problem.detail
+        );
     }
 
     #[test]

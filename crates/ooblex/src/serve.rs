@@ -56,7 +56,11 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     }
     metrics.know(catalogue.labels(), config.limits.sessions);
     let sessions = Arc::new(Sessions::default());
-    let endpoint = Endpoint { candidates: transport.candidates().to_vec(), start_bitrate_bps: config.video.start_bitrate_kbps * 1000 };
+    let endpoint = Endpoint {
+        candidates: transport.candidates().to_vec(),
+        codecs: config.video.codecs.clone(),
+        start_bitrate_bps: config.video.start_bitrate_kbps * 1000,
+    };
     info!(
         workers = workers.len(),
         broker = %config.broker.url,

@@ -92,6 +92,11 @@ impl TransportHandle {
         _ = self.commands.try_send(Command::End(session, Goodbye::Broken));
     }
 
+    /// The session's camera sends what is refused: it ends as soon as the media thread comes to it. `false` when that could not be told.
+    pub(crate) fn refuse(&self, session: SessionId) -> bool {
+        self.commands.try_send(Command::End(session, Goodbye::Undecodable)).is_ok()
+    }
+
     /// Ends all sessions with a goodbye, then the thread.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
@@ -289,7 +294,7 @@ impl MediaLoop {
             Command::Track(id, output) => self.with_session(id, |session, now, send| session.on_track(now, output, send)),
             Command::End(id, goodbye) => self.with_session(id, |session, now, send| {
                 session.close(now, goodbye, send);
-                Err(End::Requested)
+                Err(if goodbye == Goodbye::Undecodable { End::Undecodable } else { End::Requested })
             }),
             Command::Stop(_) => {}
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::{difference, scene, temporary_folder};
-use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed};
+use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_pipeline::{I420, MediaTime, VideoCodec};
 use serde_json::Value;
 
@@ -116,7 +116,8 @@ fn read_ivf(path: &Path) -> Vec<I420> {
     let file = fs::read(path).unwrap();
     assert_eq!(&file[..12], b"DKIF\0\0\x20\0VP80");
     let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
-    let (mut decoder, mut at, mut pictures) = (Decoder::new(VideoCodec::Vp8).unwrap(), 32, Vec::new());
+    let mut decoder = Decoder::new(VideoCodec::Vp8, Limits::default()).unwrap();
+    let (mut at, mut pictures) = (32, Vec::new());
     while at < file.len() {
         let length = word(at) as usize;
         pictures.extend(decoder.decode(&file[at + 12..at + 12 + length]).unwrap());

@@ -5,7 +5,7 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed};
+use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_effects::{ModelStore, Models, Parameters, Runtime, effects};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 use serde_json::Value;
@@ -96,7 +96,8 @@ fn work(
     let mut models = load_models();
     let codec = clip[0].codec;
     let config = EncoderConfig { codec, bitrate_bps, frame_rate: FPS as f32, speed: Speed::Balanced };
-    let stream = |_| (Decoder::new(codec).expect("the codec starts"), effect.painter(), Encoder::new(config).expect("the codec starts"));
+    let decoder = || Decoder::new(codec, Limits::default()).expect("the codec starts");
+    let stream = |_| (decoder(), effect.painter(), Encoder::new(config).expect("the codec starts"));
     let mut each: Vec<_> = (0..streams).map(stream).collect();
     let mut stages = [Duration::ZERO; STAGES];
     let mut cpu_before = 0.0;

@@ -7,7 +7,7 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed};
+use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_pipeline::{I420, MediaTime, VideoCodec};
 
 use super::ffmpeg;
@@ -76,7 +76,7 @@ impl Film {
 
     fn ivf(path: &Path, reader: IvfReader<BufReader<File>>) -> anyhow::Result<Self> {
         let (frames, rate) = (reader.frames(), reader.rate());
-        let mut ivf = Box::new(Ivf { reader, decoder: Decoder::new(VideoCodec::Vp8)?, next: 0, first: None });
+        let mut ivf = Box::new(Ivf { reader, decoder: Decoder::new(VideoCodec::Vp8, Limits::default())?, next: 0, first: None });
         let first = ivf.next_picture().with_context(|| path.display().to_string())?;
         let Some(first) = first else { bail!("{}: there is no picture in it", path.display()) };
         let head = Head { width: first.width(), height: first.height(), rate, aspect: None };

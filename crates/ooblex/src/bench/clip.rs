@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
-use ooblex_codec::{CodecError, DecodeError, Decoder, EncodeError, Encoder, EncoderConfig, Speed};
+use ooblex_codec::{CodecError, DecodeError, Decoder, EncodeError, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_effects::{BadPicture, i420_from_rgb};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Rgb, VideoCodec};
 
@@ -117,7 +117,7 @@ impl Clip {
         let useful = f64::from(size.0) * f64::from(size.1) * f64::from(plan.fps) * BITS_PER_PIXEL;
         let bitrate_bps = plan.bitrate_bps.unwrap_or((useful as u32).clamp(150_000, 4_000_000));
         let config = EncoderConfig { codec: plan.codec, bitrate_bps, frame_rate: plan.fps as f32, speed: Speed::Fast };
-        let (mut encoder, mut decoder) = (Encoder::new(config)?, Decoder::new(plan.codec)?);
+        let (mut encoder, mut decoder) = (Encoder::new(config)?, Decoder::new(plan.codec, Limits::default())?);
         let background = source.background(size);
         let mut frames = Vec::new();
         while let Some(picture) = source.next_picture(size)? {

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ooblex_codec::Decoder;
+use ooblex_codec::{Decoder, Limits};
 use ooblex_pipeline::EncodedFrame;
 
 use super::clip::Clip;
@@ -99,7 +99,7 @@ fn run(clip: &Clip, tasks: &Receiver<Task>) {
 fn decode(clip: &Clip, decoders: &mut HashMap<usize, Decoder>, work: &Work) {
     let session = work.viewer.index;
     if decoders.get(&session).is_none_or(|decoder| decoder.codec() != work.frame.codec) {
-        let Ok(decoder) = Decoder::new(work.frame.codec) else { return };
+        let Ok(decoder) = Decoder::new(work.frame.codec, Limits::default()) else { return };
         decoders.insert(session, decoder);
     }
     let Some(decoder) = decoders.get_mut(&session) else { return };

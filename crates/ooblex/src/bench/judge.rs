@@ -148,7 +148,7 @@ fn sharpness(picture: &I420, Area([left, top, right, bottom]): Area) -> Option<f
 mod tests {
     use std::sync::Arc;
 
-    use ooblex_codec::{Decoder, Encoder, EncoderConfig, Speed};
+    use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
     use ooblex_effects::{Effect, ModelStore, Models, Parameters, Runtime, diagnostics, effects};
     use ooblex_pipeline::VideoCodec;
     use serde_json::json;
@@ -170,7 +170,7 @@ mod tests {
         let mut models = Models::load(&runtime, &ModelStore::embedded(), std::slice::from_ref(effect)).unwrap();
         let parameters = Parameters::defaults(effect.parameters());
         let config = EncoderConfig { codec: clip.codec, bitrate_bps: 400_000, frame_rate: 30.0, speed: Speed::Balanced };
-        let (mut there, mut back) = (Decoder::new(clip.codec).unwrap(), Decoder::new(clip.codec).unwrap());
+        let [mut there, mut back] = [(), ()].map(|()| Decoder::new(clip.codec, Limits::default()).unwrap());
         let (mut encoder, mut painter) = (Encoder::new(config).unwrap(), effect.painter());
         let mut of = |frame: &crate::bench::clip::ClipFrame| {
             let mut picture = there.decode(&frame.frame.data).unwrap().unwrap();

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use ooblex_pipeline::VideoCodec;
 use serde::de::{self, IntoDeserializer, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -102,6 +103,20 @@ pub(super) fn shown<S: Serializer, T: Display>(value: &T, to: S) -> Result<S::Ok
 pub(super) fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let names = Vec::<String>::deserialize(from)?;
     Ok(names.iter().map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect())
+}
+
+/// Reads a list of video codecs by their labels.
+pub(super) fn codecs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<VideoCodec>, D::Error> {
+    let mut codecs = Vec::new();
+    for name in names(from)? {
+        let known = [VideoCodec::Vp8, VideoCodec::H264].into_iter().find(|codec| codec.label() == name);
+        let unknown = || de::Error::custom(format_args!("{name:?} is no codec of Ooblex: write \"vp8\", \"h264\", or both"));
+        let codec = known.ok_or_else(unknown)?;
+        if !codecs.contains(&codec) {
+            codecs.push(codec);
+        }
+    }
+    Ok(codecs)
 }
 
 /// Reads a list of networks (`10.0.0.0/8`) and addresses, which are networks of one.

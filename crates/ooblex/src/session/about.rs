@@ -62,11 +62,13 @@ pub enum End {
     Requested,
     /// The WebRTC library gave up on it.
     Failed,
+    /// Frame after frame of its camera was refused.
+    Undecodable,
 }
 
 impl End {
     /// All reasons.
-    pub const ALL: [End; 5] = [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Failed];
+    pub const ALL: [End; 6] = [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Failed, End::Undecodable];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
@@ -76,6 +78,7 @@ impl End {
             End::NeverConnected => "never_connected",
             End::Requested => "requested",
             End::Failed => "failed",
+            End::Undecodable => "undecodable",
         }
     }
 }

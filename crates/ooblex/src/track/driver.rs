@@ -90,6 +90,8 @@ pub(super) struct Driver {
     pub(super) stands_back: bool,
     pub(super) arrived: VecDeque<Arrived>,
     pub(super) too_large: Option<(u32, u32)>,
+    /// Frames that the decoder refused since the last picture.
+    pub(super) refusals: u32,
     pub(super) report: Report,
     pub(super) watch: Watch,
     /// When the connection stood.
@@ -146,6 +148,7 @@ impl Driver {
             stands_back: false,
             arrived: VecDeque::new(),
             too_large: None,
+            refusals: 0,
             report,
             watch: Watch::default(),
             connected: Instant::now(),

@@ -165,7 +165,11 @@ impl Simulation {
         let wish = Wish { codecs: vec![plan.codec], feedback: plan.feedback, paced: false, ..Wish::default() };
         let offered = Offered::new(&wish, addresses[1], now).unwrap();
         let video = Video::default();
-        let endpoint = negotiate::Endpoint { candidates: vec![addresses[0]], start_bitrate_bps: video.start_bitrate_kbps * 1000 };
+        let endpoint = negotiate::Endpoint {
+            candidates: vec![addresses[0]],
+            codecs: video.codecs.clone(),
+            start_bitrate_bps: video.start_bitrate_kbps * 1000,
+        };
         let (rtc, answer) = negotiate(offered.body["sdp"].as_str().unwrap(), &endpoint, now).unwrap();
         let (browser, _) = offered.answered(200, serde_json::json!({"sdp": answer})).unwrap();
         let (sender, inbox) = bounded(INBOX);

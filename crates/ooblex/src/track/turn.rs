@@ -31,6 +31,8 @@ const BEHIND_AFTER: Duration = Duration::from_millis(10);
 const HOPELESS_AFTER: Duration = Duration::from_secs(1);
 /// Who stands back does so behind workers, too.
 const NICE: i32 = 10;
+/// A session ends after so many frames that were refused without a picture between them. Those that only miss a keyframe are not counted.
+const MOST_REFUSALS: u32 = 30;
 /// The browser is asked for a keyframe at most this often.
 const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 
@@ -151,7 +153,8 @@ impl Driver {
         let Arrived { frame, at: arrived, rotation, gap } = arrived;
         self.rotation = rotation.unwrap_or(self.rotation);
         if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
-            self.decoder = Decoder::new(frame.codec).inspect_err(|error| warn!(session = %self.id(), %error, "no decoder")).ok();
+            let limits = self.context.config.limits.decoder();
+            self.decoder = Decoder::new(frame.codec, limits).inspect_err(|error| warn!(session = %self.id(), %error, "no decoder")).ok();
         }
         self.context.metrics.on_received();
         let decoder = self.decoder.as_mut()?;
@@ -173,36 +176,47 @@ impl Driver {
             Ok(Some(picture)) => {
                 let picture = rotate(picture, self.rotation);
                 self.figures.on_stage(Stage::Decode, started.elapsed());
-                let size = (picture.width(), picture.height());
-                self.fits(size).then(|| Pending { picture, capture: frame.capture, arrived, settings: self.settings.clone() })
+                (self.too_large, self.refusals) = (None, 0);
+                Some(Pending { picture, capture: frame.capture, arrived, settings: self.settings.clone() })
             }
             Ok(None) => None,
             Err(DecodeError::Undecodable { why, .. }) => {
                 if why != Undecodable::AwaitsKeyframe {
                     debug!(session = %self.id(), %why, "undecodable");
                 }
-                self.context.metrics.on_undecodable();
+                self.context.metrics.on_undecodable(&why);
                 self.ask_for_keyframe();
+                self.on_refused(&why);
                 None
             }
         }
     }
 
-    /// Whether frames of this size are taken; if not, the browser is told once.
-    fn fits(&mut self, size: (u32, u32)) -> bool {
-        let limit = self.context.config.limits.frame_kilopixels;
-        if u64::from(size.0) * u64::from(size.1) <= u64::from(limit) * 1000 {
-            self.too_large = None;
-            return true;
+    /// Tells the browser of frames that are too large, once for each size. A camera of which frame after frame is refused ends its session: it will
+    /// not send anything else, and each of its keyframes costs.
+    fn on_refused(&mut self, why: &Undecodable) {
+        if !why.is_refusal() {
+            return;
         }
-        if self.too_large.replace(size) != Some(size) {
+        if let Undecodable::Size { width, height } = *why
+            && self.too_large.replace((width, height)) != Some((width, height))
+        {
+            let limit = self.context.config.limits.frame_kilopixels;
             let detail = format!(
-                "frames of {}x{} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels",
-                size.0, size.1
+                "frames of {width}x{height} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels"
             );
             self.say(control::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
         }
-        false
+        self.refusals += 1;
+        // Once is enough, unless it could not be told.
+        if self.refusals == MOST_REFUSALS {
+            let detail = format!("{MOST_REFUSALS} frames of the camera were refused one after the other, the last because {why}");
+            debug!(session = %self.id(), detail, "the session ends");
+            self.say(control::error(&Value::Null, &Problem::new(ProblemKind::Undecodable, detail)));
+            if !self.context.transport.refuse(self.id()) {
+                self.refusals = 0;
+            }
+        }
     }
 
     pub(super) fn ask_for_keyframe(&mut self) {

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use ooblex::client::{Client, ClientEvent, Wish};
-use ooblex_codec::{Decoder, Encoder, EncoderConfig, Rotation, Speed};
+use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Rotation, Speed};
 use ooblex_effects::i420_from_rgb;
 use ooblex_pipeline::{I420, MediaTime, Rgb, VideoCodec};
 use serde_json::Value;
@@ -117,7 +117,7 @@ impl Player {
             codec,
             rotation: None,
             encoder: Encoder::new(config).unwrap(),
-            decoder: Decoder::new(codec).unwrap(),
+            decoder: Decoder::new(codec, Limits::default()).unwrap(),
             next: 0,
             sent: Vec::new(),
             shown: Vec::new(),
