@@ -28,6 +28,7 @@ mod reception;
 pub mod reload;
 mod sdp;
 pub mod serve;
+mod server;
 pub mod session;
 pub mod sessions;
 pub mod settings;
