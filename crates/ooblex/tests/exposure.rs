@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Gateway, Player, TWO_SECONDS, WITHIN};
 use ooblex::client::{Client, Wish};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -76,7 +76,8 @@ fn requests_for_foreign_hosts_are_refused_with_the_option_and_probes_are_not() {
     let refused = ask(address(&gateway), "GET /api/sessions", &["host: rebound.example"], "");
     assert_eq!((refused.status, refused.problem().as_str()), (421, "wrong-host"));
     assert!(refused.body.contains("rebound.example") && refused.body.contains("serve.hosts"), "{refused:?}");
-    assert_eq!((status("/healthz", &["host: 10.1.2.3:8000"]), status("/healthz", &[]), status("/readyz", &[])), (200, 200, 200));
+    assert_eq!((status("/healthz", &["host: 10.1.2.3:8000"]), status("/healthz", &[])), (200, 200));
+    assert_eq!(status("/readyz", &[]), 503, "it serves no default effect, and says so");
     assert_eq!(gateway.metric_of("ooblex_http_requests_refused_total", "reason=\"wrong-host\""), 1.0);
     let automatic = Gateway::start("", QUICK);
     assert_eq!(ask(address(&automatic), "GET /", &["host: localhost:8000"], "").status, 200);
@@ -171,8 +172,10 @@ fn preflights_are_for_allowed_pages_and_say_what_they_may() {
 #[test]
 fn operators_have_a_listener_of_their_own() {
     let gateway = Gateway::start("[serve]\nadmin_listen = \"127.0.0.1:0\"\n", QUICK);
+    let served = "the routes of operators are served";
+    gateway.wait("the address of the other listener", |gateway| gateway.said().contains(served));
     let said = gateway.said();
-    let line = said.lines().find(|line| line.contains("the routes of operators are served")).unwrap();
+    let line = said.lines().find(|line| line.contains(served)).unwrap();
     let admin: SocketAddr = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
     let client = Client::connect(&gateway.url, &Wish { effect: Some("delay".into()), ..Wish::default() }).unwrap();
     let session = format!("/api/sessions/{}", client.session);
@@ -305,7 +308,7 @@ fn without_descriptors_for_connections_media_go_on_and_health_comes_back() {
     player.play_until_processed(10, TWO_SECONDS);
     let process = Pid::from_raw(gateway.id().try_into().unwrap()).unwrap();
     let used = std::fs::read_dir(format!("/proc/{}/fd", gateway.id())).unwrap().count() as u64;
-    let limited = Rlimit { current: Some(used + 6), maximum: Some(65_536) };
+    let limited = Rlimit { current: Some(used + 6), ..getrlimit(Resource::Nofile) };
     let before = prlimit(Some(process), Resource::Nofile, limited).unwrap();
     let held: Vec<_> = (0..40).map(|_| connect(address(&gateway))).collect();
     gateway.wait("it to run out of descriptors", |gateway| gateway.said().contains("no connection can be accepted now"));
