@@ -82,24 +82,47 @@ test('every option that containers are given exists, and every port agrees with 
   assert.ok(given.length > 10);
   for (const variable of given) assert.ok(known.includes(optionOf(variable)), `${variable} is no option of ooblex.toml`);
 
-  const [gateway, worker, media] = ['serve.listen', 'worker.listen', 'media.listen'].map(listens);
+  const [gateway, admin, worker, media] = ['serve.listen', 'serve.admin_listen', 'worker.listen', 'media.listen'].map(listens);
   const dockerfile = read('deploy/Dockerfile');
   assert.match(dockerfile, new RegExp(`OOBLEX_SERVE__LISTEN=0.0.0.0:${gateway}\\b`));
   assert.match(dockerfile, new RegExp(`OOBLEX_WORKER__LISTEN=0.0.0.0:${worker}\\b`));
   assert.match(dockerfile, new RegExp(`^EXPOSE ${gateway}/tcp ${media}/udp ${worker}/tcp$`, 'm'));
   const { webrtc, 'ml-worker': workers } = compose().services;
   assert.equal(interpolated(webrtc.environment.OOBLEX_MEDIA__LISTEN), `0.0.0.0:${media}`);
+  assert.equal(webrtc.environment.OOBLEX_SERVE__ADMIN_LISTEN, `0.0.0.0:${admin}`);
   assert.ok(webrtc.healthcheck.test.at(-1).includes(`:${gateway}/healthz`) && workers.healthcheck.test.at(-1).includes(`:${worker}/healthz`));
   const jobs = Object.fromEntries(prometheus().scrape_configs.map((job) => [job.job_name, job]));
-  assert.deepEqual(jobs['ooblex-gateway'].static_configs[0].targets, [`webrtc:${gateway}`]);
+  assert.deepEqual(jobs['ooblex-gateway'].static_configs[0].targets, [`webrtc:${admin}`]);
   assert.deepEqual([jobs['ooblex-worker'].dns_sd_configs[0].names, jobs['ooblex-worker'].dns_sd_configs[0].port], [['ml-worker'], worker]);
   assert.ok(read('deploy/nginx/ooblex.conf').includes(`http://webrtc:${gateway};`));
   assert.equal(/client_max_body_size (\d+)k;/.exec(read('deploy/nginx/ooblex.conf'))[1], options()['limits.body_kib']);
   for (const { object } of manifests().filter(({ object }) => object.kind === 'Deployment')) {
     const [{ ports }] = object.spec.template.spec.containers;
-    const expected = { gateway: [gateway, media], worker: [worker], redis: [6379] }[object.metadata.name];
+    const expected = { gateway: [gateway, admin, media], worker: [worker], redis: [6379] }[object.metadata.name];
     assert.deepEqual(ports.map(({ containerPort }) => containerPort), expected, object.metadata.name);
   }
+});
+
+test('the gateway answers to every name that nginx is asked by, and nginx passes the name on', () => {
+  const given = { OOBLEX_ADVERTISE: '203.0.113.7', OOBLEX_DOMAIN: 'video.example.com' };
+  const hosts = (given) => interpolated(compose().services.webrtc.environment.OOBLEX_SERVE__HOSTS, given).split(',').filter(Boolean);
+  assert.deepEqual(hosts(given), ['localhost', '127.0.0.1', '203.0.113.7', 'video.example.com']);
+  assert.deepEqual(hosts({ OOBLEX_ADVERTISE: '203.0.113.7' }), ['localhost', '127.0.0.1', '203.0.113.7']);
+  assert.match(read('deploy/nginx/ooblex.conf'), /proxy_set_header Host +\$http_host;/);
+});
+
+test('the routes of operators are reached by Prometheus only', () => {
+  const gateway = manifests().find(({ object }) => object.kind === 'Deployment' && object.metadata.name === 'gateway').object.spec.template;
+  const [{ env, ports }] = gateway.spec.containers;
+  const admin = ports.find(({ name }) => name === 'admin').containerPort;
+  assert.equal(env.find(({ name }) => name === 'OOBLEX_SERVE__ADMIN_LISTEN').value, `0.0.0.0:${admin}`);
+  assert.equal(gateway.metadata.annotations['prometheus.io/port'], `${admin}`);
+  const services = manifests().filter(({ object }) => object.kind === 'Service').flatMap(({ object }) => object.spec.ports);
+  assert.ok(services.every(({ targetPort }) => targetPort !== 'admin' && targetPort !== admin), 'no service leads there');
+  const policy = manifests().find(({ object }) => object.kind === 'NetworkPolicy' && object.metadata.name === 'gateway').object.spec;
+  const open = policy.ingress.filter(({ from }) => !from).flatMap(({ ports }) => ports.map(({ port }) => port));
+  assert.deepEqual(open, ['http', 'media']);
+  for (const path of ['/metrics', '/api/sessions', '/api/effects/reload']) assert.match(read('deploy/nginx/ooblex.conf'), new RegExp(`location = ${path} \\{\\s+return 404;`));
 });
 
 test('every host that the configuration files name is a service', () => {

@@ -37,7 +37,7 @@ export function substituted(text, changes) {
  */
 export async function startStack({ host = '127.0.0.1', media = host, given = {}, options = {} } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-stack-'));
-  const [redisPort, gatewayPort, mediaPort, https, http, prometheusPort, nobody, ...workerPorts] = await freePorts(10, host);
+  const [redisPort, gatewayPort, adminPort, mediaPort, https, http, prometheusPort, nobody, ...workerPorts] = await freePorts(11, host);
   const running = {};
   const end = async () => {
     await Promise.all(Object.values(running).map((one) => one.stop()));
@@ -58,7 +58,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     const ours = (service, changes) => ({ ...inImage, ...environment(service, env), ...changes });
     const broker = substituted(environment('webrtc', env).OOBLEX_BROKER__URL, [['redis:6379', `127.0.0.1:${redisPort}`]]);
     const library = { OOBLEX_INFERENCE__LIBRARY: onnxRuntime(), OOBLEX_BROKER__URL: broker, ...options };
-    const gatewayEnv = ours('webrtc', { ...library, OOBLEX_SERVE__LISTEN: `127.0.0.1:${gatewayPort}`, OOBLEX_MEDIA__LISTEN: `${media}:${mediaPort}` });
+    const gatewayEnv = ours('webrtc', { ...library, OOBLEX_SERVE__LISTEN: `127.0.0.1:${gatewayPort}`, OOBLEX_SERVE__ADMIN_LISTEN: `127.0.0.1:${adminPort}`, OOBLEX_MEDIA__LISTEN: `${media}:${mediaPort}` });
     const isReady = (said) => /is ready: http/.test(said);
     running.gateway = await keep('gateway', PROGRAM, ['serve'], { env: gatewayEnv, cwd: folder, isReady });
     const startWorker = (index) => {
@@ -91,7 +91,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     running.nginx = await keep('nginx', 'nginx', nginx, { cwd: folder, isReady: async () => (await ask('healthz').catch(() => ({}))).status === 200 });
 
     const config = prometheusYml();
-    const targets = { 'ooblex-gateway': [`127.0.0.1:${gatewayPort}`], 'ooblex-worker': workerPorts.map((port) => `127.0.0.1:${port}`), prometheus: [`127.0.0.1:${prometheusPort}`] };
+    const targets = { 'ooblex-gateway': [`127.0.0.1:${adminPort}`], 'ooblex-worker': workerPorts.map((port) => `127.0.0.1:${port}`), prometheus: [`127.0.0.1:${prometheusPort}`] };
     // Looked at more often, and without a DNS that knows containers.
     config.global = { scrape_interval: '1s', evaluation_interval: '1s' };
     config.scrape_configs = config.scrape_configs.map(({ job_name }) => ({ job_name, static_configs: [{ targets: targets[job_name] }] }));
@@ -110,7 +110,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
       url,
       http: `http://${host}:${http}/`,
       folder,
-      ports: { redis: redisPort, gateway: gatewayPort, media: mediaPort, prometheus: prometheusPort, workers: workerPorts },
+      ports: { redis: redisPort, gateway: gatewayPort, admin: adminPort, media: mediaPort, prometheus: prometheusPort, workers: workerPorts },
       running,
       certificate: made,
       nginxTest: tested,

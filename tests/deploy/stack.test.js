@@ -30,7 +30,7 @@ before(async () => {
   stack = await startStack({ given: { OOBLEX_SESSIONS: `${SESSIONS}` }, options: { OOBLEX_DIAGNOSTICS__EFFECTS: 'true' } });
   // An offer that nobody follows up: its sessions can never connect.
   const offer = 'v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=ice-options:trickle\r\na=fingerprint:sha-256 ' + Array(32).fill('AB').join(':') + '\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\n';
-  const ask = () => fetch(`http://127.0.0.1:${stack.ports.gateway}/offer`, { method: 'POST', body: JSON.stringify({ type: 'offer', sdp: offer }) });
+  const ask = () => fetch(`http://127.0.0.1:${stack.ports.gateway}/offer`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ type: 'offer', sdp: offer }) });
   for (let session = 0; session < SESSIONS; session += 1) {
     const answer = await ask();
     assert.equal(answer.status, 200, await answer.text());

@@ -42,6 +42,7 @@ pub fn check(config: &Config, file: Option<&Path>) -> bool {
         ("broker", broker(config)),
         ("models", models(config).unwrap_or_else(Finding::Wrong)),
         ("http", http(config).unwrap_or_else(Finding::Wrong)),
+        ("admin", admin(config).unwrap_or_else(Finding::Wrong)),
         ("media", media(config, is_container()).unwrap_or_else(Finding::Wrong)),
         ("sandbox", sandbox(config, file)),
     ];
@@ -217,6 +218,23 @@ fn http(config: &Config) -> Result<Finding, String> {
     }
     let found = format!("TCP {listen} is free; HTTPS for {names}, for another {days} days");
     Ok(if days < SOON_DAYS { Finding::Poor(format!("{found}: have it issued anew")) } else { Finding::Fine(found) })
+}
+
+/// The listener for operators, who are asked for no credential there.
+fn admin(config: &Config) -> Result<Finding, String> {
+    let Some(listen) = config.serve.admin_listen else {
+        return Ok(Finding::Fine("operators' routes are on serve.listen, for programs on this machine".into()));
+    };
+    TcpListener::bind(listen)
+        .map_err(|error| format!("serve.admin_listen: TCP {listen} can not be opened ({error}): choose another port"))?;
+    let found = format!("TCP {listen} is free; operators' routes are served there without credentials");
+    Ok(match listen.ip() {
+        ip if ip.is_loopback() => Finding::Fine(format!("{found}, to programs on this machine")),
+        ip if ip.is_unspecified() && !is_container() => {
+            Finding::Poor(format!("{found}, to every network of this machine: name an address that only operators reach"))
+        }
+        _ => Finding::Fine(format!("{found}: let only operators reach it")),
+    })
 }
 
 fn media(config: &Config, is_container: bool) -> Result<Finding, String> {

@@ -18,6 +18,7 @@ use ooblex_effects::{Device, OwnLimits};
 use ooblex_pipeline::{Patience, Sampling, VideoCodec};
 use serde::{Deserialize, Serialize};
 
+use crate::http::{HostPattern, is_origin};
 use crate::tls::Files;
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
 pub use words::AutoOr;
@@ -65,8 +66,16 @@ pub struct Serve {
     pub workers: AutoOr<0>,
     /// The effect of sessions that ask for none.
     pub default_effect: String,
+    /// Names of the gateway that requests may be for; none: those that it knows of itself; `*` stands for all.
+    #[serde(deserialize_with = "names")]
+    pub hosts: Vec<String>,
+    /// Address and port of operators' routes; none: they are on `listen`, for this machine only.
+    pub admin_listen: Option<SocketAddr>,
     /// Origins of other hosts' pages that may use the API; `*` stands for all.
+    #[serde(deserialize_with = "names")]
     pub allow_origins: Vec<String>,
+    /// Pages that `allow_origins` names may have their browser send cookies and the like.
+    pub allow_credentials: bool,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     #[serde(serialize_with = "shown_all", deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
@@ -198,6 +207,10 @@ pub struct Limits {
     pub sessions: usize,
     /// Sessions at a time of one visitor: an IPv4 address, or a /64 of IPv6.
     pub sessions_per_address: usize,
+    /// Connections of HTTP at a time, in all.
+    pub connections: usize,
+    /// Connections of HTTP at a time of one visitor: an IPv4 address, or a /64 of IPv6.
+    pub connections_per_address: usize,
     /// Size of a request's body, KiB.
     pub body_kib: usize,
     /// Pixels of a frame, in thousands.
@@ -289,7 +302,10 @@ impl Default for Serve {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             workers: AutoOr::Auto,
             default_effect: "background_blur".into(),
+            hosts: Vec::new(),
+            admin_listen: None,
             allow_origins: Vec::new(),
+            allow_credentials: false,
             trusted_proxies: vec![
                 Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
                 Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
@@ -360,6 +376,8 @@ impl Default for Limits {
         Self {
             sessions: 256,
             sessions_per_address: 256,
+            connections: 1024,
+            connections_per_address: 64,
             body_kib: 256,
             frame_kilopixels: 2100,
             h264_level: H264Level::default(),
@@ -492,9 +510,26 @@ impl Config {
         if self.limits.frame_kilopixels == 0
             || self.limits.sessions == 0
             || self.limits.sessions_per_address == 0
+            || self.limits.connections == 0
+            || self.limits.connections_per_address == 0
             || self.limits.body_kib == 0
         {
             return senseless("limits must be above 0");
+        }
+        let Serve { hosts, allow_origins, .. } = &self.serve;
+        if let Some(host) = hosts.iter().find(|host| HostPattern::parse(host).is_none()) {
+            return senseless(&format!(
+                "serve.hosts: '{host}' is no name of a host: write \"video.example\", \"*.video.example\", an address or \"*\", without \
+                 scheme and port"
+            ));
+        }
+        if let Some(origin) = allow_origins.iter().find(|origin| !is_origin(origin)) {
+            return senseless(&format!(
+                "serve.allow_origins: '{origin}' is no origin: write \"https://app.example\" as browsers do, without a path, or \"*\""
+            ));
+        }
+        if self.serve.admin_listen.is_some_and(|admin| admin.port() != 0 && admin == self.serve.listen) {
+            return senseless("serve.admin_listen must be another address or port than serve.listen");
         }
         if self.serve.tls_certificate.is_some() != self.serve.tls_key.is_some() {
             return senseless(
@@ -539,6 +574,7 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config:
         .list_separator(",")
         .with_list_parse_key("media.advertise")
         .with_list_parse_key("serve.allow_origins")
+        .with_list_parse_key("serve.hosts")
         .with_list_parse_key("serve.trusted_proxies")
         .with_list_parse_key("video.codecs")
         .with_list_parse_key("worker.effects")

@@ -1,17 +1,19 @@
 //! The HTTP side of the gateway: the page, the offer, the API, health and metrics.
 
+mod body;
 mod effects;
 mod events;
+mod hosts;
+mod operators;
+mod origins;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ooblex_broker::{Broker, Service};
@@ -19,6 +21,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{debug, error, info};
 
+use self::body::JsonBody;
+pub use self::hosts::Hosts;
+pub(crate) use self::hosts::Pattern as HostPattern;
+use self::hosts::known_hosts_only;
+use self::operators::operator_routes;
+use self::origins::Origins;
+pub(crate) use self::origins::is_origin;
 use crate::assets;
 use crate::metrics::About;
 use crate::negotiate::{Endpoint, negotiate};
@@ -27,7 +36,7 @@ use crate::problem::{Problem, ProblemKind, start_a_worker};
 use crate::session::{Session, SessionId};
 use crate::thumbnails::Thumbnails;
 use crate::track::{self, Context};
-use crate::visitor::{Peer, Visitor};
+use crate::visitor::{Listener, Peer, Visitor};
 
 /// What the handlers share.
 pub struct Gateway {
@@ -56,26 +65,47 @@ impl Gateway {
     }
 }
 
-/// All that is served over HTTP.
-pub fn router(gateway: Arc<Gateway>) -> Router {
-    let body_limit = gateway.context.config.limits.body_kib * 1024;
+/// All that is served over HTTP on a listener, to requests for the right hosts and from the right pages.
+///
+/// From without: headers of answers, hosts, origins (with CORS), for operators' routes who asks, then the route. What decides by
+/// credentials belongs inside the origins, so that pages can read its refusals.
+pub(crate) fn router(gateway: Arc<Gateway>, listener: Listener, hosts: Arc<Hosts>) -> Router {
+    let context = &gateway.context;
+    let origins = Origins::new(&context.config.serve, hosts.clone(), context.metrics.http().clone());
+    let body_limit = context.config.limits.body_kib * 1024;
+    let routes = match listener {
+        Listener::Public => session_routes().merge(public_routes()),
+        Listener::Admin => session_routes(),
+    };
+    let routes = routes.merge(health_routes()).fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+    let operators = operator_routes(&gateway).method_not_allowed_fallback(method_not_allowed);
+    origins
+        .guard(routes)
+        .merge(origins.named_only().guard(operators))
+        .layer(DefaultBodyLimit::max(body_limit))
+        .layer(from_fn_with_state(hosts, known_hosts_only))
+        .layer(from_fn(headers))
+        .with_state(gateway)
+}
+
+/// What everybody may ask, and only browsers want.
+fn public_routes() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/offer", post(offer))
         .route("/api/effects", get(effects::list))
-        .route("/api/effects/reload", post(effects::reload))
         .route("/api/effects/{name}/thumbnail.png", get(effects::thumbnail))
-        .route("/api/sessions", get(sessions))
+        .merge(assets::router())
+}
+
+/// What concerns one session.
+fn session_routes() -> Router<Arc<Gateway>> {
+    Router::new()
         .route("/api/sessions/{id}", get(session).patch(change_session).delete(end_session))
         .route("/api/sessions/{id}/events", get(events::events))
-        .route("/healthz", get(async || "alive\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .merge(assets::router())
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(body_limit))
-        .layer(from_fn_with_state(gateway.clone(), headers))
-        .with_state(gateway)
+}
+
+fn health_routes() -> Router<Arc<Gateway>> {
+    Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(ready))
 }
 
 #[derive(Deserialize)]
@@ -100,7 +130,7 @@ async fn offer(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<JsonBody, Problem>,
 ) -> Result<Response, Problem> {
     let visitor = Visitor::of(peer, &headers, &gateway.context.config.serve.trusted_proxies);
     let answered = accept_offer(&gateway, visitor, body).await;
@@ -108,9 +138,8 @@ async fn offer(
     answered.map(|answer| axum::Json(answer).into_response()).inspect_err(|problem| debug!(detail = problem.detail, "offer refused"))
 }
 
-async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
-    let example = r#"{"sdp": "v=0…", "type": "offer", "effect": "background_blur"}"#;
-    let offer: Offer = read(body, example)?;
+async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<JsonBody, Problem>) -> Result<Value, Problem> {
+    let offer: Offer = body?.read(r#"{"sdp": "v=0…", "type": "offer", "effect": "background_blur"}"#)?;
     if offer.kind.as_deref().is_some_and(|kind| kind != "offer") {
         let detail = "'type' must be \"offer\": send the browser's local description as it is after createOffer";
         return Err(Problem::new(ProblemKind::BadSdp, detail));
@@ -147,21 +176,13 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<Bytes, B
     Ok(json!({"sdp": answer, "type": "answer", "session": id}))
 }
 
-async fn sessions(State(gateway): State<Arc<Gateway>>) -> Response {
-    axum::Json(json!({"sessions": gateway.context.sessions.describe_all()})).into_response()
-}
-
 async fn session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<Response, Problem> {
     let description = SessionId::parse(&id).and_then(|id| gateway.context.sessions.describe(id));
     description.map(|session| axum::Json(session).into_response()).ok_or_else(|| unknown_session(&id))
 }
 
-async fn change_session(
-    State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<String>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
-    let change: Change = read(body, r#"{"effect": "style_transfer", "params": {"strength": 0.7}}"#)?;
+async fn change_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>, body: JsonBody) -> Result<Response, Problem> {
+    let change: Change = body.read(r#"{"effect": "style_transfer", "params": {"strength": 0.7}}"#)?;
     let context = &gateway.context;
     let session = SessionId::parse(&id).and_then(|id| Some((id, context.sessions.settings(id)?)));
     let (known, current) = session.ok_or_else(|| unknown_session(&id))?;
@@ -206,11 +227,6 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     axum::Json(body).into_response()
 }
 
-async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
-    let context = &gateway.context;
-    metrics_text(context.metrics.encode(&context.sessions.by_effect()))
-}
-
 /// For Prometheus.
 pub(crate) fn metrics_text(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
@@ -229,14 +245,9 @@ async fn method_not_allowed(method: Method) -> Problem {
     Problem::new(ProblemKind::MethodNotAllowed, format!("this address does not take {method}; sessions begin with POST /offer"))
 }
 
-/// Headers of every response: browsers ask this host only, and pages of other hosts may use the API where the operator
-/// allows it. Without that, any page that is open beside could list the sessions and take their effect off.
-async fn headers(State(gateway): State<Arc<Gateway>>, request: axum::extract::Request, next: Next) -> Response {
-    let preflight = request.method() == Method::OPTIONS;
-    let allowed = &gateway.context.config.serve.allow_origins;
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let origin = origin.filter(|origin| allowed.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes()));
-    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+/// Headers of every response: what browsers may keep, load and tell others.
+async fn headers(request: axum::extract::Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
     let headers = response.headers_mut();
     // What may be kept says so itself.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
@@ -247,24 +258,7 @@ async fn headers(State(gateway): State<Arc<Gateway>>, request: axum::extract::Re
     );
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::REFERRER_POLICY, "no-referrer");
-    set(header::VARY, "origin");
-    if let Some(origin) = origin {
-        set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, DELETE");
-        set(header::ACCESS_CONTROL_ALLOW_HEADERS, "content-type");
-        set(header::ACCESS_CONTROL_MAX_AGE, "86400");
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    }
     response
-}
-
-/// Reads a JSON body, whatever its content type says.
-fn read<T: for<'a> Deserialize<'a>>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ProblemKind::TooLarge, "the body is larger than limits.body_kib allows"),
-        _ => Problem::new(ProblemKind::BadRequest, format!("the body could not be read ({rejection}): send it whole")),
-    })?;
-    serde_json::from_slice(&body)
-        .map_err(|error| Problem::new(ProblemKind::BadRequest, format!("the body must be JSON such as {example} ({error})")))
 }
 
 fn unknown_session(id: &str) -> Problem {

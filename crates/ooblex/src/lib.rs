@@ -31,6 +31,7 @@ pub mod reload;
 pub mod sandbox;
 mod sdp;
 pub mod serve;
+mod server;
 pub mod session;
 pub mod sessions;
 pub mod settings;

@@ -1,6 +1,7 @@
 //! What the gateway tells Prometheus; `worker` is what `ooblex worker` tells. Labels are bounded; no session is named.
 
 mod broker;
+mod http;
 mod network;
 mod process;
 mod set_up;
@@ -31,6 +32,7 @@ use crate::tls::Certificate;
 use crate::track::CONCESSIONS;
 use crate::workers::Ledger;
 use broker::{BrokerFigures, Told};
+pub(crate) use http::HttpFigures;
 use network::Network;
 pub(crate) use network::{Direction, LineCounts};
 use process::Process;
@@ -68,6 +70,7 @@ pub struct Metrics {
     set_ups: SetUps,
     viewings: Viewings,
     network: Network,
+    http: HttpFigures,
     frames_received: Counter,
     frames_admitted: Counter,
     frames_analysed: Counter,
@@ -135,6 +138,7 @@ impl Metrics {
             set_ups: SetUps::new(),
             viewings: Viewings::new(),
             network: Network::new(),
+            http: HttpFigures::default(),
             frames_received: Counter::default(),
             frames_admitted: Counter::default(),
             frames_analysed: Counter::default(),
@@ -177,6 +181,7 @@ impl Metrics {
         r.register("certificate_days_left", help, self.certificate_days_left.clone());
         self.viewings.register(r);
         self.network.register(r);
+        self.http.register(r);
         r.register("frames_received", "Encoded frames that came in whole", self.frames_received.clone());
         r.register("frames_admitted", "Frames that were decoded", self.frames_admitted.clone());
         r.register("frames_analysed", "Frames whose analysis came back", self.frames_analysed.clone());
@@ -237,6 +242,11 @@ impl Metrics {
     /// The certificate of this process's HTTPS.
     pub(crate) fn watch_certificate(&self, certificate: Arc<Certificate>) {
         _ = self.certificate.set(certificate);
+    }
+
+    /// The figures of the HTTP server, for those who count there.
+    pub(crate) fn http(&self) -> &HttpFigures {
+        &self.http
     }
 
     /// In the OpenMetrics text format. `sessions`: how many ask for each effect.

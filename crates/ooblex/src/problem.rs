@@ -45,8 +45,16 @@ pub enum ProblemKind {
     NotFound,
     /// The path exists, and takes other methods.
     MethodNotAllowed,
-    /// A page of another host asks for what only this one's and the operator may.
+    /// Operators may ask for this, and whoever asks is none.
     Forbidden,
+    /// A page of another host asks for a change.
+    ForeignOrigin,
+    /// The request names a host that is none of this gateway's.
+    WrongHost,
+    /// The body has another content type than the call takes.
+    WrongContentType,
+    /// The body did not come in time.
+    TimedOut,
     /// As many sessions as allowed are running.
     TooManySessions,
     /// As many sessions as one address may have are running.
@@ -84,8 +92,10 @@ pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
 
 impl ProblemKind {
     /// What an offer can be refused with.
-    pub(crate) const OF_OFFERS: [ProblemKind; 11] = [
+    pub(crate) const OF_OFFERS: [ProblemKind; 13] = [
         ProblemKind::BadRequest,
+        ProblemKind::WrongContentType,
+        ProblemKind::TimedOut,
         ProblemKind::TooLarge,
         ProblemKind::BadSdp,
         ProblemKind::NoVideo,
@@ -116,7 +126,11 @@ impl ProblemKind {
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
-            ProblemKind::Forbidden => ("forbidden", "This is not for pages of other hosts", StatusCode::FORBIDDEN),
+            ProblemKind::Forbidden => ("forbidden", "This is for operators", StatusCode::FORBIDDEN),
+            ProblemKind::ForeignOrigin => ("foreign-origin", "This is not for pages of other hosts", StatusCode::FORBIDDEN),
+            ProblemKind::WrongHost => ("wrong-host", "This gateway does not have that name", StatusCode::MISDIRECTED_REQUEST),
+            ProblemKind::WrongContentType => ("wrong-content-type", "The body has the wrong type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            ProblemKind::TimedOut => ("timed-out", "The request took too long", StatusCode::REQUEST_TIMEOUT),
             ProblemKind::TooFast => ("too-fast", "The session sends more than it may", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::TooManyOfAddress => ("too-many-of-address", "This address has enough sessions", StatusCode::TOO_MANY_REQUESTS),

@@ -1,33 +1,32 @@
 //! `ooblex serve`: the gateway, with workers of its own or with those that share its broker.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::bail;
 use ooblex_effects::OwnSet;
-use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::cores::Cores;
-use crate::http::{Gateway, router};
-use crate::metrics::{About, Metrics};
+use crate::http::{Gateway, Hosts, router};
+use crate::metrics::{About, HttpFigures, Metrics};
 use crate::negotiate::Endpoint;
 use crate::own::Shelf;
 use crate::reload::Reload;
+use crate::server::{Capacity, Options, Server, Timeouts};
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
 use crate::shares::Shares;
 use crate::start::{self, Signals};
 use crate::thumbnails::Thumbnails;
-use crate::tls::{Certificate, TlsListener};
+use crate::tls::Certificate;
 use crate::track::Context;
 use crate::transport::Transport;
-use crate::visitor::Peer;
+use crate::visitor::Listener;
 
-/// What serves HTTP or HTTPS.
-type BoxFuture = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
+/// At the end, requests that are being answered have this long to finish.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the gateway until SIGINT or SIGTERM; a second one ends it at once.
 ///
@@ -39,6 +38,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     // What lies in the folder of effects of one's own is offered once it was tried.
     catalogue.offer_own(&OwnSet::default());
     let http = start::listen(config.serve.listen, "serve.listen", "OOBLEX_SERVE__LISTEN")?;
+    let admin = config.serve.admin_listen.map(|address| start::listen(address, "serve.admin_listen", "OOBLEX_SERVE__ADMIN_LISTEN"));
+    let admin = admin.transpose()?;
     let certificate = config.tls().map(Certificate::load).transpose()?.map(Arc::new);
     let transport = Transport::bind(&config.media)?;
     let broker = start::broker(&config)?;
@@ -92,30 +93,40 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build()?;
     threads.block_on(async {
         let mut signals = Signals::catch()?;
-        let listener = TcpListener::from_std(http)?;
-        let address = listener.local_addr()?;
         let config = &gateway.context.config;
         let again = || {
             reload.reload(config, certificate.as_deref());
             let own = gateway.clone();
             tokio::task::spawn_blocking(move || own.reload_own());
         };
-        let routes = router(gateway.clone()).into_make_service_with_connect_info::<Peer>();
-        let serving: BoxFuture = match &certificate {
-            None => Box::pin(axum::serve(listener, routes).into_future()),
-            Some(certificate) => {
-                let watched = certificate.clone();
-                tokio::spawn(async move { watched.watch().await });
-                Box::pin(axum::serve(TlsListener::new(listener, certificate.clone())?, routes).into_future())
+        if let Some(certificate) = &certificate {
+            tokio::spawn(certificate.clone().watch());
+        }
+        let start = |socket, listener, certificate: Option<Arc<Certificate>>| listen(&gateway, socket, listener, certificate);
+        let mut public = start(http, Listener::Public, certificate.clone())?;
+        let mut admin = admin.map(|socket| start(socket, Listener::Admin, None)).transpose()?;
+        if let Some(admin) = &admin {
+            info!(address = %admin.address(), "the routes of operators are served");
+        }
+        start::announce("Ooblex", if certificate.is_some() { "https" } else { "http" }, public.address())?;
+        let broken = async {
+            match &mut admin {
+                Some(admin) => tokio::select! { () = public.ended() => {}, () = admin.ended() => {} },
+                None => public.ended().await,
             }
         };
-        start::announce("Ooblex", if certificate.is_some() { "https" } else { "http" }, address)?;
         tokio::select! {
-            served = serving => served.context("HTTP ended")?,
+            () = broken => bail!("HTTP ended: the log says why"),
             signal = signals.next(again) => info!("{signal} received: saying goodbye to all sessions"),
         }
         tokio::spawn(async move { signals.end_at_next().await });
         transport.stop().await;
+        let end = async |server: Option<Server>| {
+            if let Some(server) = server {
+                server.stop(LAST_ANSWERS_WITHIN).await;
+            }
+        };
+        tokio::join!(end(Some(public)), end(admin));
         anyhow::Ok(())
     })?;
     broker.close();
@@ -124,4 +135,23 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     }
     threads.shutdown_background();
     Ok(())
+}
+
+/// Serves a listener of the gateway.
+fn listen(
+    gateway: &Arc<Gateway>,
+    socket: std::net::TcpListener,
+    listener: Listener,
+    certificate: Option<Arc<Certificate>>,
+) -> std::io::Result<Server> {
+    let Context { config, metrics, .. } = gateway.context.as_ref();
+    let hosts = Hosts::new(listener, config, &start::own_names(), certificate.clone(), metrics.http().clone());
+    let routes = router(gateway.clone(), listener, Arc::new(hosts));
+    let figures = match listener {
+        Listener::Public => metrics.http().clone(),
+        // What strangers do is counted; who scrapes is not.
+        Listener::Admin => HttpFigures::default(),
+    };
+    let options = Options { listener, capacity: Capacity::of(config), timeouts: Timeouts::default(), certificate, figures };
+    Server::start(socket, routes, options)
 }

@@ -113,6 +113,14 @@ impl Signals {
     }
 }
 
+/// The addresses of this machine, and its names, for those who ask it by them.
+pub(crate) fn own_names() -> Vec<String> {
+    let addresses = if_addrs::get_if_addrs().inspect_err(|error| warn!(%error, "the addresses of this machine cannot be listed"));
+    let addresses = addresses.unwrap_or_default().into_iter().map(|interface| interface.ip().to_string());
+    // Machines of one network find one another as NAME.local.
+    addresses.chain([host(), format!("{}.local", host())]).collect()
+}
+
 /// The name of this machine.
 fn host() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use ooblex_effects::{Effect, OwnEffect, caption, i420_from_rgb, rgb_from_i420};
@@ -30,6 +30,13 @@ pub struct Thumbnails {
     made: Mutex<HashMap<EffectName, Arc<[u8]>>>,
     /// Of effects of one's own, with why there is none: a model that hangs is waited for once. They hold up no others.
     own: Mutex<HashMap<EffectName, OwnPicture>>,
+    /// Whose turn it is to make one: one at a time of the program's effects, and one of one's own.
+    turns: [Arc<tokio::sync::Mutex<()>>; 2],
+}
+
+/// The right to make a thumbnail, which others wait for.
+pub struct Turn {
+    _held: tokio::sync::OwnedMutexGuard<()>,
 }
 
 /// The picture of an effect of one's own, or why there is none.
@@ -37,33 +44,56 @@ pub struct Thumbnails {
 struct OwnPicture(Result<Arc<[u8]>, String>);
 
 impl Thumbnails {
-    /// The thumbnail of these settings' effect, a PNG. Blocks while it is made, and while another one is.
+    /// The thumbnail of these settings' effect, a PNG, or why there is none; `None` when nobody has tried yet. Does not block.
+    pub fn made(&self, settings: &Settings) -> Option<anyhow::Result<Arc<[u8]>>> {
+        match own_part(settings) {
+            Some(part) => lock(&self.own).get(&part.queue()).cloned().map(|own| own.0.map_err(anyhow::Error::msg)),
+            None => lock(&self.made).get(&settings.effect.name()).cloned().map(Ok),
+        }
+    }
+
+    /// Waits until one may make the thumbnail of these settings' effect. It may have been made by then.
+    pub async fn turn(&self, settings: &Settings) -> Turn {
+        let turns = self.turns[usize::from(own_part(settings).is_some())].clone();
+        Turn { _held: turns.lock_owned().await }
+    }
+
+    /// The thumbnail of these settings' effect, a PNG. Blocks while it is made.
     ///
     /// # Errors
     /// When a model is not usable.
     pub fn png(&self, config: &Config, settings: &Settings) -> anyhow::Result<Arc<[u8]>> {
-        // A model that somebody else has made runs in no process that has sessions and need not run it.
-        if let [part] = settings.effect.parts()
-            && part.folder().is_some()
-        {
-            let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-            let make = || OwnPicture(own_thumbnail(config, part.as_ref()).map_err(|error| format!("{error:#}")));
-            return own.entry(part.queue()).or_insert_with(make).clone().0.map_err(anyhow::Error::msg);
+        if let Some(made) = self.made(settings) {
+            return made;
         }
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(png) = made.get(&settings.effect.name()) {
-            return Ok(png.clone());
+        // A model that somebody else has made runs in no process that has sessions and need not run it.
+        if let Some(part) = own_part(settings) {
+            let own = OwnPicture(own_thumbnail(config, part).map_err(|error| format!("{error:#}")));
+            lock(&self.own).insert(part.queue(), own.clone());
+            return own.0.map_err(anyhow::Error::msg);
         }
         let png: Arc<[u8]> = encode_png(&rgb_from_i420(&thumbnail(config, settings)?))?.into();
-        made.insert(settings.effect.name(), png.clone());
+        lock(&self.made).insert(settings.effect.name(), png.clone());
         Ok(png)
     }
 
     /// Forgets those of effects of one's own that are not among `offered` any more, or that could not be made.
     pub fn keep(&self, offered: &[Arc<dyn Effect>]) {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = lock(&self.own);
         own.retain(|version, made| made.0.is_ok() && offered.iter().any(|effect| effect.queue() == *version));
     }
+}
+
+/// The effect of one's own that these settings are, if they are one.
+fn own_part(settings: &Settings) -> Option<&dyn Effect> {
+    match settings.effect.parts() {
+        [part] if part.folder().is_some() => Some(part.as_ref()),
+        _ => None,
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes the thumbnail of every effect into a folder, as `NAME.png`, and `sheet.png`, which shows them all with their names.

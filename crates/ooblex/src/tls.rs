@@ -1,11 +1,10 @@
-//! HTTPS of `ooblex serve` itself, for those without a proxy before it: the certificate, and the listener that speaks TLS.
+//! HTTPS of `ooblex serve` itself, for those without a proxy before it: the certificate, and the beginning of a TLS connection.
 //!
 //! A certificate is read again when its file changes or the process is told to reload; connections that stand are left alone. Whoever speaks
 //! plain HTTP to the port is sent to https.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -18,16 +17,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
-/// A handshake may take this long.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// Handshakes at a time; others wait to be accepted.
-const HANDSHAKES: usize = 256;
 /// Between two looks whether the files have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// The first byte of a TLS connection: a record of its handshake.
@@ -119,20 +112,26 @@ impl Certificate {
     }
 
     /// Looks from time to time whether the files have changed, and reads them then.
-    pub async fn watch(&self) {
+    pub async fn watch(self: Arc<Self>) {
         let mut refused = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let changed = self.files.changed();
-            if changed == self.read().changed || changed == refused {
-                continue;
-            }
-            if let Err(error) = self.reload() {
-                // Half-written files are whole the next time.
-                warn!("{error}; the certificate before stays in use");
-                refused = changed;
-            }
+            let certificate = self.clone();
+            // Reading files may block, on a network for long.
+            let looked = tokio::task::spawn_blocking(move || certificate.look(refused)).await;
+            refused = looked.unwrap_or(refused);
         }
+    }
+
+    /// Reads the files again if they have changed. `refused`: when those that were refused last were written. Returns the next such time.
+    fn look(&self, refused: Option<SystemTime>) -> Option<SystemTime> {
+        let changed = self.files.changed();
+        if changed == self.read().changed || changed == refused {
+            return refused;
+        }
+        // Half-written files are whole the next time.
+        let failed = self.reload().inspect_err(|error| warn!("{error}; the certificate before stays in use")).is_err();
+        if failed { changed } else { refused }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
@@ -197,83 +196,32 @@ fn about(pem: &[u8]) -> Result<About, openssl::error::ErrorStack> {
     Ok(About { names: names.collect(), days_left })
 }
 
-/// Takes connections and hands on those whose handshake went well.
-pub struct TlsListener {
-    address: SocketAddr,
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+/// What speaks TLS with a certificate, for HTTP/1.
+///
+/// # Errors
+/// When the library knows no protocol version, which does not happen.
+pub(crate) fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
+    let mut config = config.with_no_client_auth().with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-impl TlsListener {
-    /// Begins to take connections on a runtime of tokio.
-    ///
-    /// # Errors
-    /// When the listener has no address.
-    pub fn new(listener: TcpListener, certificate: Arc<Certificate>) -> io::Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
-        let mut config = config.with_no_client_auth().with_cert_resolver(certificate);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let address = listener.local_addr()?;
-        let (sender, ready) = mpsc::channel(HANDSHAKES);
-        tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), sender));
-        Ok(Self { address, ready })
-    }
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match self.ready.recv().await {
-            Some(connection) => connection,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
-    }
-}
-
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    loop {
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file handles, most likely: others may end soon.
-                error!(%error, "no connection could be taken");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
-            }
-        };
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
-        tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_WITHIN, shake_hands(stream, &acceptor)).await {
-                Ok(Ok(Some(stream))) => _ = ready.send((stream, from)).await,
-                Ok(Ok(None)) => debug!(%from, "plain HTTP on the port of HTTPS"),
-                Ok(Err(error)) => debug!(%from, %error, "no TLS handshake"),
-                Err(_) => debug!(%from, "no TLS handshake within {HANDSHAKE_WITHIN:?}"),
-            }
-            drop(permit);
-        });
-    }
-}
-
-/// `None`: it was no TLS, and was told so.
-async fn shake_hands(mut stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Option<TlsStream<TcpStream>>> {
-    stream.set_nodelay(true)?;
+/// Waits for the first byte of a connection, and leaves it there. Returns whether it begins a TLS handshake.
+///
+/// # Errors
+/// When the connection broke.
+pub(crate) async fn begins_with_handshake(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
-    if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
-        send_to_https(&mut stream).await?;
-        return Ok(None);
-    }
-    acceptor.accept(stream).await.map(Some)
+    Ok(stream.peek(&mut first).await? != 1 || first[0] == HANDSHAKE_RECORD)
 }
 
-async fn send_to_https(stream: &mut TcpStream) -> io::Result<()> {
+/// Answers a request in plain HTTP: the same address, by HTTPS.
+///
+/// # Errors
+/// When the connection broke.
+pub(crate) async fn send_to_https(stream: &mut TcpStream) -> io::Result<()> {
     let mut head = Vec::with_capacity(MAX_HEAD);
     while head.len() < MAX_HEAD && !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if stream.read_buf(&mut head).await? == 0 {

@@ -1,33 +1,32 @@
 //! Who asks: the address that a request over HTTP comes from, also through proxies that the operator trusts.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
-use axum::extract::connect_info::Connected;
-use axum::http::HeaderMap;
-use axum::serve::IncomingStream;
+use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
-use tokio::net::TcpListener;
 
-use crate::tls::TlsListener;
-
-/// The other end of a connection: a visitor, or the last proxy on the way.
+/// The other end of a connection: a visitor, or the last proxy on the way. IPv4 addresses are never written as IPv6.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Peer(address(*stream.remote_addr()))
-    }
+/// The address of this machine that a connection was made to. IPv4 addresses are never written as IPv6.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Local(pub IpAddr);
+
+/// The listener that a request came to; every request carries it as an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// That of browsers: `serve.listen`.
+    Public,
+    /// That of operators: `serve.admin_listen`, or `worker.listen`.
+    Admin,
 }
 
-impl Connected<IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        Peer(address(*stream.remote_addr()))
-    }
-}
-
-fn address(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
+/// Returns true for a request of a program on this machine that came through no proxy that says so. `listen` is the address of the listener:
+/// one that other machines reach has no local requests.
+pub(crate) fn is_local(listen: IpAddr, peer: Peer, headers: &HeaderMap) -> bool {
+    let is_forwarded = |name: &HeaderName| name == "forwarded" || name.as_str().starts_with("x-forwarded-");
+    listen.is_loopback() && peer.0.is_loopback() && !headers.keys().any(is_forwarded)
 }
 
 /// What counts as one visitor: an IPv4 address, or the 64 bits of an IPv6 address that a household is given.
@@ -65,7 +64,7 @@ mod tests {
             headers.append("x-forwarded-for", line.parse().expect("a header"));
         }
         let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().expect("a net")).collect();
-        Visitor::of(Peer(address(SocketAddr::new(peer.parse().expect("an address"), 1))), &headers, &trusted)
+        Visitor::of(Peer(peer.parse::<IpAddr>().expect("an address").to_canonical()), &headers, &trusted)
     }
 
     fn plain(address: &str) -> Visitor {
@@ -88,5 +87,21 @@ mod tests {
         assert_eq!(visitor("2001:db8:1:2:3::4", &[], &[]), visitor("2001:db8:1:2::9", &[], &[]));
         assert_ne!(visitor("2001:db8:1:2::9", &[], &[]), visitor("2001:db8:1:3::9", &[], &[]));
         assert_eq!(visitor("::ffff:192.0.2.1", &[], &[]), plain("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_request_is_local_when_the_listener_and_the_peer_are_and_no_proxy_is_between() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let local = |listen: &str, peer: &str, header: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header, "x".parse().expect("a header"));
+            is_local(ip(listen), Peer(ip(peer)), &headers)
+        };
+        assert!(local("127.0.0.1", "127.0.0.1", "accept") && local("::1", "::1", "accept"));
+        assert!(!local("0.0.0.0", "127.0.0.1", "accept"), "others reach the listener");
+        assert!(!local("127.0.0.1", "192.0.2.1", "accept"));
+        for proxied in ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"] {
+            assert!(!local("127.0.0.1", "127.0.0.1", proxied), "{proxied}");
+        }
     }
 }

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -16,17 +16,21 @@ use axum::routing::get;
 use ooblex_broker::Broker;
 use ooblex_effects::OwnSet;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::http::{lines, metrics_text};
-use crate::metrics::{About, WorkerMetrics};
+use crate::metrics::{About, HttpFigures, WorkerMetrics};
 use crate::own::{Shelf, refusals};
 use crate::reload::Reload;
+use crate::server::{Capacity, Options, Server, Timeouts};
 use crate::settings::Catalogue;
 use crate::start::{self, Signals};
+use crate::visitor::Listener;
 use crate::workers::Ledger;
+
+/// At the end, requests that are being answered have this long to finish.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(200);
 
 /// What the handlers share.
 struct Worker {
@@ -79,11 +83,17 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::catch()?;
-        let listener = TcpListener::from_std(http)?;
-        start::announce("Ooblex worker", "http", listener.local_addr()?)?;
-        let mut serving = tokio::spawn(axum::serve(listener, router(worker.clone())).into_future());
+        let options = Options {
+            listener: Listener::Admin,
+            capacity: Capacity::of(config),
+            timeouts: Timeouts::default(),
+            certificate: None,
+            figures: HttpFigures::default(),
+        };
+        let mut server = Server::start(http, router(worker.clone()), options)?;
+        start::announce("Ooblex worker", "http", server.address())?;
         tokio::select! {
-            served = &mut serving => served?.context("HTTP ended")?,
+            () = server.ended() => bail!("HTTP ended: the log says why"),
             signal = signals.next(|| {
                 reload.reload(config, None);
                 let own = worker.clone();
@@ -100,7 +110,7 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
             },
             () = signals.end_at_next() => {}
         }
-        serving.abort();
+        server.stop(LAST_ANSWERS_WITHIN).await;
         anyhow::Ok(())
     })
 }

@@ -156,7 +156,7 @@ fn a_worker_of_another_version_is_named_and_is_no_capacity() {
         gateway.metric("ooblex_broker_strangers") == 1.0
     });
     assert_eq!(gateway.metric("ooblex_workers"), 0.0);
-    assert!(gateway.said().contains("9.9.9") && gateway.said().contains("elsewhere"), "it is named in the log: {}", gateway.said());
+    gateway.wait("it to be named in the log", |gateway| gateway.said().contains("9.9.9") && gateway.said().contains("elsewhere"));
     gateway.wait("the stranger to be forgotten", |gateway| gateway.metric("ooblex_broker_strangers") == 0.0);
 }
 
@@ -198,7 +198,8 @@ fn noise_in_redis_is_counted_and_stops_nothing() {
     player.play_until_processed(20, 2 * TWO_SECONDS);
     player.assert_sound();
     assert_eq!(gateway.metric("ooblex_workers"), 1.0);
-    assert!(gateway.said().contains("version 9") || workers[0].said().contains("version 9"), "the other version is named");
+    gateway
+        .wait("the other version to be named", |gateway| gateway.said().contains("version 9") || workers[0].said().contains("version 9"));
 }
 
 #[test]

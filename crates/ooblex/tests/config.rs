@@ -76,6 +76,8 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
             ("OOBLEX_DIAGNOSTICS__EFFECTS", "true"),
             ("OOBLEX_BROKER__PREFIX", "stage:"),
             ("OOBLEX_SERVE__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1"),
+            ("OOBLEX_SERVE__HOSTS", "localhost,video.example,"),
+            ("OOBLEX_SERVE__ADMIN_LISTEN", "0.0.0.0:9000"),
             ("OOBLEX_BLESS", "1"),
         ],
     );
@@ -85,6 +87,8 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
     assert_eq!(in_force(&[], &[("OOBLEX_SERVE__WORKERS", "auto")])["serve"]["workers"], "auto");
     assert_eq!(printed["media"]["advertise"], serde_json::json!(["203.0.113.7", "2001:db8::7"]));
     assert_eq!(printed["serve"]["trusted_proxies"], serde_json::json!(["10.0.0.0/8", "192.0.2.1/32"]));
+    assert_eq!(printed["serve"]["hosts"], serde_json::json!(["localhost", "video.example"]));
+    assert_eq!(printed["serve"]["admin_listen"], "0.0.0.0:9000");
     assert_eq!(printed["frames"]["sampling"], 3);
     assert_eq!(printed["effects"]["face_detection"]["when_slow"], "hold");
 }
@@ -141,6 +145,10 @@ fn what_is_not_understood_is_refused_with_the_option_and_what_it_may_be() {
         ("limits.sessions = 0", &["limits", "above 0"]),
         ("log.format = 'xml'", &["log.format", "xml", "text", "json"]),
         ("serve.tls_key = 'key.pem'", &["serve.tls_certificate", "serve.tls_key", "together"]),
+        ("serve.hosts = ['https://video.example']", &["serve.hosts", "https://video.example", "without scheme"]),
+        ("serve.allow_origins = ['app.example']", &["serve.allow_origins", "'app.example'", "https://app.example"]),
+        ("serve.admin_listen = '127.0.0.1:8000'", &["serve.admin_listen", "another address or port", "serve.listen"]),
+        ("limits.connections = 0", &["limits", "above 0"]),
         ("log.filter = 'a==b'", &["log.filter", "a==b", "write 'info'"]),
     ] {
         let path = scratch("refused.toml", file);

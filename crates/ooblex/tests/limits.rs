@@ -47,7 +47,8 @@ fn sessions_of_one_address_have_a_limit_of_their_own() {
     // Through a proxy on this machine, others come from elsewhere; its word counts, and that of one behind it does not.
     let offer = |forwarded: &str| {
         let request = ureq::post(format!("{}/offer", gateway.url)).config().http_status_as_error(false).build();
-        let answer = request.header("X-Forwarded-For", forwarded).send("{\"sdp\": \"\"}").unwrap();
+        let answer =
+            request.header("X-Forwarded-For", forwarded).header("content-type", "application/json").send("{\"sdp\": \"\"}").unwrap();
         let problem: serde_json::Value = answer.into_body().read_json().unwrap();
         problem["type"].as_str().unwrap().to_string()
     };

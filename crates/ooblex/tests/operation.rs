@@ -141,6 +141,8 @@ fn certificates_that_can_not_be_used_are_refused_with_the_mend() {
 fn check_tells_what_others_would_not_reach() {
     let open = said(&check(&[("SERVE__LISTEN", "0.0.0.0:0")]));
     assert!(open.contains("warn  http") && open.contains("without HTTPS"), "{open}");
+    let admin = |listen| said(&check(&[("SERVE__ADMIN_LISTEN", listen)]));
+    assert!(admin("127.0.0.1:0").contains("ok    admin") && admin("127.0.0.1:0").contains("without credentials"));
     let own = said(&check(&[("MEDIA__LISTEN", "127.0.0.1:0")]));
     assert!(own.contains("warn  media") && own.contains("set media.advertise"), "{own}");
     let told = said(&check(&[("MEDIA__ADVERTISE", "203.0.113.7")]));
@@ -178,7 +180,7 @@ fn at_sighup_the_filter_changes_and_what_needs_a_new_start_is_named() {
     gateway.signal(Signal::HUP);
     gateway.wait("a word on the new file", |gateway| gateway.said().contains("limits.sessions"));
     let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build().new_agent();
-    agent.post(format!("{}/offer", gateway.url)).send("no JSON").unwrap();
+    agent.post(format!("{}/offer", gateway.url)).header("content-type", "application/json").send("no JSON").unwrap();
     gateway.wait("a line that only debug shows", |gateway| gateway.said().contains("offer refused"));
     write("[log]\nfilter = \"a==b\"\n");
     gateway.signal(Signal::HUP);

@@ -168,7 +168,7 @@ fn what_is_refused_is_told_and_hinders_nothing() {
         ("misspelt", "misspelt/effect.toml:7: unknown field `pictur`"),
     ] {
         assert!(refusal(&gateway, folder).contains(words), "{folder}: {}", refusal(&gateway, folder));
-        assert!(gateway.said().contains(words), "the log says nothing of {folder}");
+        gateway.wait(&format!("a line in the log on {folder}"), |gateway| gateway.said().contains(words));
     }
     let mut session = player(&gateway, "good");
     play_painted(&mut session, &gateway, "good");
@@ -260,7 +260,7 @@ fn a_model_that_hangs_in_the_gateway_costs_seconds_and_is_not_served_any_more() 
     (0..30).for_each(|_| session.play(&green));
     // The only worker of this gateway comes back, and never hangs on it again.
     gateway.wait("the worker to let go of it", |_| !offered(&gateway, "on_green"));
-    assert!(gateway.said().contains("does not serve it any more"), "the log says nothing of it");
+    gateway.wait("a line in the log", |gateway| gateway.said().contains("does not serve it any more"));
     play_painted(&mut other, &gateway, "background_blur");
     session.play_until_told(300, "to be told", |player| player.told_problem(0, "no-worker").is_some());
     assert!(!session.ended && gateway.answer("/healthz").0 == 200);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use ooblex_broker::Service;
 use serde_json::{Value, json};
@@ -49,16 +49,8 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
     axum::Json(body).into_response()
 }
 
-/// Reads the effects of one's own again; answers when that is done. A page of another host may not: what it would start takes time.
-pub(super) async fn reload(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let of = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
-    let (origin, host) = (of(header::ORIGIN), of(header::HOST));
-    let allowed = &gateway.context.config.serve.allow_origins;
-    let is_own = origin.is_empty() || origin.split_once("://").is_some_and(|(_, authority)| authority == host);
-    if !is_own && !allowed.iter().any(|allowed| allowed == origin) {
-        let detail = format!("a page of {origin:.80} may not reload effects: ask from this host, or name it in serve.allow_origins");
-        return Err(Problem::new(ProblemKind::Forbidden, detail));
-    }
+/// Reads the effects of one's own again; answers when that is done.
+pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
     if gateway.shelf.is_crowded() {
         let detail = "the effects are being read, and will be once more after that: see GET /api/effects in a moment";
         return Err(Problem::new(ProblemKind::Unavailable, detail));
@@ -80,8 +72,20 @@ pub(super) async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): P
         ));
     }
     let settings = catalogue.settings(Some(&name), &Value::Null)?;
-    let making = tokio::task::spawn_blocking(move || gateway.thumbnails.png(&gateway.context.config, &settings));
-    match making.await {
+    let made = match gateway.thumbnails.made(&settings) {
+        Some(made) => Ok(made),
+        None => {
+            // Whoever waits for a picture holds a connection, and no thread.
+            let turn = gateway.thumbnails.turn(&settings).await;
+            let drawn = gateway.clone();
+            tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                drawn.thumbnails.png(&drawn.context.config, &settings)
+            })
+            .await
+        }
+    };
+    match made {
         Ok(Ok(png)) => Ok(([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "max-age=3600")], png.to_vec()).into_response()),
         Ok(Err(error)) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: {error:#}"))),
         Err(_) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: its effect panicked"))),

@@ -1,0 +1,303 @@
+//! The `Host` names that a listener answers to.
+//!
+//! A page of another host could point its own name at this machine (DNS rebinding) and would then count as a page of this gateway. Its
+//! requests still carry that name, so only known names are answered. IP addresses and names that only their owner can point here are known
+//! without configuration.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::config::{Config, Serve};
+use crate::metrics::HttpFigures;
+use crate::problem::{Problem, ProblemKind};
+use crate::tls::Certificate;
+use crate::visitor::{Listener, Local};
+
+/// Paths that are answered whatever the host is called: probes ask by the address of a container.
+const EXEMPT: [&str; 2] = ["/healthz", "/readyz"];
+
+/// A host, and the port where one is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Authority {
+    pub(super) host: Host,
+    pub(super) port: Option<u16>,
+}
+
+/// A host in its canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Host {
+    Ip(IpAddr),
+    /// In lower case, without a dot at the end.
+    Name(String),
+}
+
+impl Authority {
+    /// Reads `name`, `name:port`, `192.0.2.1:port` and `[2001:db8::1]:port`. `None` for anything else.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']')?;
+                (
+                    Host::Ip(IpAddr::V6(address.parse().ok()?).to_canonical()),
+                    if port.is_empty() { None } else { Some(port.strip_prefix(':')?) },
+                )
+            }
+            None => {
+                let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+                (Host::parse(host)?, port)
+            }
+        };
+        // A colon without a number stands for the default port.
+        let port = match port.filter(|port| !port.is_empty()) {
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().ok()?),
+            Some(_) => return None,
+            None => None,
+        };
+        Some(Self { host, port })
+    }
+}
+
+impl Host {
+    fn parse(text: &str) -> Option<Self> {
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > 253 || name.starts_with('.') || name.contains("..") || !name.bytes().all(is_fit) {
+            return None;
+        }
+        Some(name.parse().map_or(Host::Name(name), Host::Ip))
+    }
+}
+
+/// One entry of the accepted hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    Any,
+    Ip(IpAddr),
+    Name(String),
+    /// All names below this one.
+    Below(String),
+}
+
+impl Pattern {
+    /// Reads `*`, `name`, `*.name` and an IP address, with or without brackets. `None` for anything else.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if text == "*" {
+            return Some(Pattern::Any);
+        }
+        if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Some(Pattern::Ip(address.to_canonical()));
+        }
+        let (below, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
+        match Host::parse(name)? {
+            Host::Name(name) => Some(if below { Pattern::Below(name) } else { Pattern::Name(name) }),
+            Host::Ip(_) => None,
+        }
+    }
+
+    fn matches(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Pattern::Any, _) => true,
+            (Pattern::Ip(known), Host::Ip(host)) => known == host,
+            (Pattern::Name(known), Host::Name(host)) => known == host,
+            (Pattern::Below(known), Host::Name(host)) => {
+                host.strip_suffix(known.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The hosts that a listener answers to.
+pub struct Hosts {
+    listener: Listener,
+    /// Those that the operator listed, and those of this machine where it listed none.
+    known: Vec<Pattern>,
+    /// Names that can change are accepted as well: those in the certificate, and the address that a connection was made to.
+    is_automatic: bool,
+    certificate: Option<Arc<Certificate>>,
+    figures: HttpFigures,
+}
+
+impl Hosts {
+    /// Those of a listener. `machine`: the addresses and the name of this machine.
+    pub(crate) fn new(
+        listener: Listener,
+        config: &Config,
+        machine: &[String],
+        certificate: Option<Arc<Certificate>>,
+        figures: HttpFigures,
+    ) -> Self {
+        let Serve { hosts, listen, admin_listen, .. } = &config.serve;
+        // serve.hosts lists the names for browsers. Operators ask by those of the machine, too.
+        let is_automatic = hosts.is_empty() || listener == Listener::Admin;
+        let mut known: Vec<_> = hosts.iter().filter_map(|host| Pattern::parse(host)).collect();
+        if is_automatic {
+            known.extend([Pattern::Name("localhost".into()), Pattern::Below("localhost".into())]);
+            known.extend(machine.iter().filter_map(|name| Pattern::parse(name)));
+            let addresses = [listen.ip()].into_iter().chain(admin_listen.map(|address| address.ip())).filter(|ip| !ip.is_unspecified());
+            known.extend(config.media.advertise.iter().copied().chain(addresses).map(|ip| Pattern::Ip(ip.to_canonical())));
+        }
+        Self { listener, known, is_automatic, certificate, figures }
+    }
+
+    /// Returns true for a host that requests may name. `local`: the address that the connection was made to.
+    pub(super) fn accepts(&self, host: &Host, local: Option<IpAddr>) -> bool {
+        let automatic = || {
+            let is_own = |ip: &IpAddr| ip.is_loopback() || Some(*ip) == local;
+            let names = || self.certificate.as_ref().map(|certificate| certificate.about().names).unwrap_or_default();
+            matches!(host, Host::Ip(ip) if is_own(ip))
+                || names().iter().filter_map(|name| Pattern::parse(name)).any(|name| name != Pattern::Any && name.matches(host))
+        };
+        self.known.iter().any(|known| known.matches(host)) || (self.is_automatic && automatic())
+    }
+
+    fn check(&self, uri: &Uri, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Problem> {
+        // Metrics are asked for by service names, and only the listener of operators has them without asking who comes.
+        if EXEMPT.contains(&uri.path()) || (self.listener == Listener::Admin && uri.path() == "/metrics") {
+            return Ok(());
+        }
+        let authority = requested(uri, headers)?;
+        if self.accepts(&authority.host, local) {
+            return Ok(());
+        }
+        let host = match authority.host {
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => name,
+        };
+        let detail = format!("this gateway is not known as '{host:.80}': ask by one of its own names, or list this one in serve.hosts");
+        Err(Problem::new(ProblemKind::WrongHost, detail))
+    }
+}
+
+/// The host that a request is for.
+///
+/// # Errors
+/// When it names none, or several.
+pub(super) fn requested(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
+    let bad = |detail: &str| Problem::new(ProblemKind::BadRequest, detail);
+    let mut lines = headers.get_all(header::HOST).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return Err(bad("a request has exactly one header Host: send the name that the gateway was asked by"));
+    };
+    let host = line.to_str().ok().and_then(Authority::parse);
+    let host = host.ok_or_else(|| bad("the header Host is no name with an optional port: send the name that the gateway was asked by"))?;
+    match uri.authority().map(|authority| Authority::parse(authority.as_str())) {
+        Some(target) if target.as_ref() != Some(&host) => Err(bad("the header Host and the target of the request differ: send one name")),
+        _ => Ok(host),
+    }
+}
+
+/// Refuses requests to unknown hosts.
+pub(super) async fn known_hosts_only(
+    State(hosts): State<Arc<Hosts>>,
+    local: Option<Extension<Local>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let local = local.map(|Extension(Local(address))| address);
+    let checked = hosts.check(request.uri(), request.headers(), local);
+    checked.inspect_err(|problem| hosts.figures.on_refused_request(problem.kind))?;
+    Ok(next.run(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(listener: Listener, listed: &[&str]) -> Hosts {
+        let mut config = Config::default();
+        config.serve.hosts = listed.iter().map(ToString::to_string).collect();
+        config.media.advertise = vec!["203.0.113.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+        let machine = ["192.168.1.5".to_string(), "studio".into(), "studio.local".into()];
+        Hosts::new(listener, &config, &machine, None, HttpFigures::default())
+    }
+
+    fn asked(hosts: &Hosts, host: &str) -> Option<ProblemKind> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        let local = Some("192.168.1.9".parse().unwrap());
+        hosts.check(&Uri::from_static("/api/sessions"), &headers, local).err().map(|problem| problem.kind)
+    }
+
+    #[test]
+    fn without_a_list_the_names_of_this_machine_are_accepted_in_every_spelling() {
+        let hosts = hosts(Listener::Public, &[]);
+        for known in [
+            "localhost",
+            "LocalHost:8000",
+            "localhost.",
+            "app.localhost:1",
+            "127.0.0.1:8000",
+            "127.8.9.1",
+            "[::1]:8000",
+            "[::1]",
+            "192.168.1.5",
+            "192.168.1.9:8000",
+            "STUDIO",
+            "studio.local.:80",
+            "203.0.113.7:443",
+            "[2001:DB8::7]:",
+        ] {
+            assert_eq!(asked(&hosts, known), None, "{known}");
+        }
+        for foreign in ["evil.example", "localhost.evil.example", "notlocalhost", "192.168.1.6", "[2001:db8::8]", "127.0.0.1.evil.example"]
+        {
+            assert_eq!(asked(&hosts, foreign), Some(ProblemKind::WrongHost), "{foreign}");
+        }
+        for broken in
+            ["", ":80", "a b", "localhost:port", "localhost:99999", "[::1", "[::1]80", "::1", "user@localhost", "local/host", "a..b", "."]
+        {
+            assert_eq!(asked(&hosts, broken), Some(ProblemKind::BadRequest), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_replaces_the_names_of_the_machine_for_browsers_and_not_for_operators() {
+        let listed = ["video.example", "*.apps.example", "2001:db8::1"];
+        let public = hosts(Listener::Public, &listed);
+        for known in ["video.example:443", "Video.Example.", "a.apps.example", "a.b.apps.example", "[2001:db8::1]:8443"] {
+            assert_eq!(asked(&public, known), None, "{known}");
+        }
+        for foreign in ["localhost", "127.0.0.1", "apps.example", "xapps.example", "www.video.example"] {
+            assert_eq!(asked(&public, foreign), Some(ProblemKind::WrongHost), "{foreign}");
+        }
+        let admin = hosts(Listener::Admin, &listed);
+        assert_eq!((asked(&admin, "localhost"), asked(&admin, "192.168.1.5"), asked(&admin, "video.example")), (None, None, None));
+        assert_eq!(asked(&admin, "evil.example"), Some(ProblemKind::WrongHost));
+        assert_eq!(asked(&hosts(Listener::Public, &["*"]), "anything.example"), None);
+    }
+
+    #[test]
+    fn a_request_names_one_host_and_probes_need_none() {
+        let hosts = hosts(Listener::Public, &[]);
+        let check = |target: &str, lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|line| _ = headers.append(header::HOST, line.parse().unwrap()));
+            hosts.check(&target.parse().unwrap(), &headers, None).err().map(|problem| problem.kind)
+        };
+        assert_eq!(check("/", &[]), Some(ProblemKind::BadRequest));
+        assert_eq!(check("/", &["localhost", "localhost"]), Some(ProblemKind::BadRequest));
+        assert_eq!(check("http://localhost/", &["localhost"]), None);
+        assert_eq!(check("http://evil.example/", &["localhost"]), Some(ProblemKind::BadRequest));
+        assert_eq!(check("http://evil.example/", &["evil.example"]), Some(ProblemKind::WrongHost));
+        assert_eq!((check("/healthz", &[]), check("/readyz", &["10.0.0.3:8000"])), (None, None));
+        assert_eq!(check("/metrics", &["webrtc:8000"]), Some(ProblemKind::WrongHost));
+        assert!(super::Hosts { listener: Listener::Admin, ..hosts }.check(&Uri::from_static("/metrics"), &HeaderMap::new(), None).is_ok());
+    }
+
+    #[test]
+    fn patterns_are_names_and_addresses_and_nothing_else() {
+        for good in ["*", "video.example", "*.video.example", "192.0.2.1", "[2001:db8::1]", "2001:db8::1", "localhost"] {
+            assert!(Pattern::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", "https://video.example", "video.example:443", "video.example/", "*video.example", "*.192.0.2.1", "a b", "*."] {
+            assert!(Pattern::parse(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The routes for operators: metrics, the list of all sessions, and the reload of effects.
+
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::{Gateway, effects, metrics_text};
+use crate::problem::{Problem, ProblemKind};
+use crate::visitor::{Listener, Peer, is_local};
+
+/// Limits how many answers about all sessions are made at once. They take milliseconds and are made outside of the HTTP threads.
+static SURVEYS: Semaphore = Semaphore::const_new(2);
+
+/// The routes of operators. Each is refused to others.
+pub(super) fn operator_routes(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/sessions", get(sessions))
+        .route("/api/effects/reload", post(effects::reload))
+        .route_layer(from_fn_with_state(gateway.clone(), operators_only))
+}
+
+async fn operators_only(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(listener): Extension<Listener>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let listen = gateway.context.config.serve.listen.ip();
+    if listener == Listener::Admin || is_local(listen, peer, request.headers()) {
+        return Ok(next.run(request).await);
+    }
+    let detail = "this is for operators: ask on serve.admin_listen, or with a credential of the role admin";
+    Err(Problem::new(ProblemKind::Forbidden, detail))
+}
+
+async fn sessions(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+    survey(move || json!({"sessions": gateway.context.sessions.describe_all()})).await.map(|all| axum::Json(all).into_response())
+}
+
+async fn metrics(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+    let encode = move || {
+        let context = &gateway.context;
+        context.metrics.encode(&context.sessions.by_effect())
+    };
+    survey(encode).await.map(metrics_text)
+}
+
+async fn survey<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let failed = || Problem::new(ProblemKind::Unavailable, "this answer could not be made: the log says why");
+    let _permit = SURVEYS.acquire().await.map_err(|_| failed())?;
+    tokio::task::spawn_blocking(make).await.map_err(|_| failed())
+}

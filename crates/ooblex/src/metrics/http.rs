@@ -1,0 +1,74 @@
+//! Connections and requests of HTTP, and those that were refused or cut.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::ReasonLabel;
+use crate::problem::ProblemKind;
+
+/// Why connections are refused.
+const REFUSED: [&str; 3] = ["full", "address", "handshakes"];
+/// Why connections are cut.
+const CUT: [&str; 5] = ["handshake", "head", "body", "write", "displaced"];
+/// Why requests are refused before any route sees them.
+const REQUESTS: [ProblemKind; 3] = [ProblemKind::BadRequest, ProblemKind::WrongHost, ProblemKind::ForeignOrigin];
+
+/// The figures of an HTTP server. Clones count together.
+#[derive(Clone)]
+pub(crate) struct HttpFigures {
+    connections: Gauge,
+    refused_connections: Family<ReasonLabel, Counter>,
+    cut_connections: Family<ReasonLabel, Counter>,
+    refused_requests: Family<ReasonLabel, Counter>,
+}
+
+impl Default for HttpFigures {
+    fn default() -> Self {
+        let zero = |reasons: &mut dyn Iterator<Item = &'static str>| {
+            let counters = Family::<ReasonLabel, Counter>::default();
+            reasons.for_each(|reason| drop(counters.get_or_create(&ReasonLabel { reason })));
+            counters
+        };
+        Self {
+            connections: Gauge::default(),
+            refused_connections: zero(&mut REFUSED.into_iter()),
+            cut_connections: zero(&mut CUT.into_iter()),
+            refused_requests: zero(&mut REQUESTS.into_iter().map(ProblemKind::slug)),
+        }
+    }
+}
+
+impl HttpFigures {
+    pub(super) fn register(&self, r: &mut Registry) {
+        r.register("http_connections", "Connections of HTTP that are open on serve.listen", self.connections.clone());
+        let help = "Connections of HTTP for which there was no place, by reason";
+        r.register("http_connections_refused", help, self.refused_connections.clone());
+        let help = "Connections of HTTP that ended because their client was too slow, by what it was slow with";
+        r.register("http_connections_cut", help, self.cut_connections.clone());
+        let help = "Requests that were refused for their Host or Origin, by reason";
+        r.register("http_requests_refused", help, self.refused_requests.clone());
+    }
+
+    pub(crate) fn set_connections(&self, open: usize) {
+        self.connections.set(open as i64);
+    }
+
+    pub(crate) fn on_refused_connection(&self, reason: &'static str) {
+        self.refused_connections.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(crate) fn on_cut(&self, reason: &'static str) {
+        self.cut_connections.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(crate) fn on_refused_request(&self, kind: ProblemKind) {
+        self.refused_requests.get_or_create(&ReasonLabel { reason: kind.slug() }).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn cut(&self, reason: &'static str) -> u64 {
+        self.cut_connections.get_or_create(&ReasonLabel { reason }).get()
+    }
+}
