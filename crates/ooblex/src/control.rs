@@ -58,6 +58,8 @@ pub(crate) enum Goodbye {
     Ended,
     /// The gateway stops, perhaps to start again.
     Stopping,
+    /// The token that it began with has expired.
+    Expired,
     /// The track broke.
     Broken,
 }
@@ -67,6 +69,7 @@ pub(crate) fn bye(why: Goodbye) -> String {
     let reason = match why {
         Goodbye::Ended => "ended",
         Goodbye::Stopping => "stopping",
+        Goodbye::Expired => "expired",
         Goodbye::Broken => "broken",
     };
     json!({"type": "bye", "reason": reason}).to_string()

@@ -4,9 +4,8 @@ mod effects;
 mod events;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
@@ -14,19 +13,22 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use ooblex_broker::{Broker, Service};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{debug, error, info};
 
 use crate::assets;
+use crate::auth::{Authenticator, Caller, SessionAccess, SessionSecret, access};
 use crate::metrics::About;
 use crate::negotiate::{Endpoint, negotiate};
 use crate::own::{Reloaded, Shelf};
 use crate::problem::{Problem, ProblemKind, start_a_worker};
-use crate::session::{Session, SessionId};
+use crate::session::{End, Session, SessionId};
 use crate::thumbnails::Thumbnails;
 use crate::track::{self, Context};
+use crate::turn::Turn;
 use crate::visitor::{Peer, Visitor};
 
 /// What the handlers share.
@@ -35,6 +37,10 @@ pub struct Gateway {
     pub context: Arc<Context>,
     /// What endpoints are made with.
     pub endpoint: Endpoint,
+    /// Who may do what.
+    pub auth: Authenticator,
+    /// Relays for browsers that UDP does not reach.
+    pub turn: Option<Turn>,
     /// What runs the models of this process.
     pub about: About,
     /// What effects look like.
@@ -51,7 +57,10 @@ impl Gateway {
             metrics.know(catalogue.labels(), config.limits.sessions);
             metrics.know_analysed(&catalogue.analysed());
             self.thumbnails.keep(&catalogue.effects());
-            sessions.renew(|settings| catalogue.renewed(settings));
+            sessions.renew(|settings, restrictions| {
+                let renewed = catalogue.renewed(settings)?;
+                restrictions.permit(catalogue, renewed, &Value::Null).ok()
+            });
         })
     }
 }
@@ -74,6 +83,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(body_limit))
+        .layer(from_fn_with_state(gateway.clone(), access::guard))
         .layer(from_fn_with_state(gateway.clone(), headers))
         .with_state(gateway)
 }
@@ -99,16 +109,17 @@ struct Change {
 async fn offer(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let visitor = Visitor::of(peer, &headers, &gateway.context.config.serve.trusted_proxies);
-    let answered = accept_offer(&gateway, visitor, body).await;
+    let answered = accept_offer(&gateway, visitor, &caller, body).await;
     gateway.context.metrics.on_offer(answered.as_ref().err().map(|problem| problem.kind));
     answered.map(|answer| axum::Json(answer).into_response()).inspect_err(|problem| debug!(detail = problem.detail, "offer refused"))
 }
 
-async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
+async fn accept_offer(gateway: &Gateway, visitor: Visitor, caller: &Caller, body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
     let example = r#"{"sdp": "v=0…", "type": "offer", "effect": "background_blur"}"#;
     let offer: Offer = read(body, example)?;
     if offer.kind.as_deref().is_some_and(|kind| kind != "offer") {
@@ -116,7 +127,8 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<Bytes, B
         return Err(Problem::new(ProblemKind::BadSdp, detail));
     }
     let context = &gateway.context;
-    let settings = context.catalogue.settings(offer.effect.as_deref(), &offer.params)?;
+    let restrictions = Arc::new(caller.restrictions());
+    let settings = restrictions.settings(&context.catalogue, offer.effect.as_deref(), &offer.params)?;
     let limit = context.config.limits.sessions;
     if context.sessions.len() >= limit {
         let detail = format!("{limit} sessions are running, as many as limits.sessions allows: try again later, or raise it");
@@ -133,18 +145,30 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<Bytes, B
     let now = Instant::now();
     let (rtc, answer) = negotiate(&offer.sdp, &gateway.endpoint, now)?;
     let id = SessionId::random();
+    let (secret, time_left) = (SessionSecret::random(), caller.time_left());
     let unavailable = |detail: &str| Problem::new(ProblemKind::Unavailable, detail);
-    let track = track::spawn(context.clone(), id, settings.clone()).map_err(|error| {
+    let track = track::spawn(context.clone(), id, settings.clone(), restrictions.clone()).map_err(|error| {
         error!(%error, "no thread for a track");
         unavailable("the gateway has no thread left for another session: try again later")
     })?;
     info!(session = %id, effect = %settings.effect.name(), "session begins");
-    context.sessions.insert(id, track.clone(), settings, visitor);
-    if !context.transport.add(Session::new(id, rtc, track, now)).await {
+    context.sessions.insert(id, track.clone(), settings, SessionAccess::new(&secret, restrictions), visitor);
+    let mut session = Session::new(id, rtc, track, now);
+    if let Some(left) = time_left {
+        session = session.with_end(now + left, End::Expired);
+    }
+    if !context.transport.add(session).await {
         context.sessions.remove(id);
         return Err(unavailable("the gateway is stopping: try again in a moment"));
     }
-    Ok(json!({"sdp": answer, "type": "answer", "session": id}))
+    let mut answer = json!({"sdp": answer, "type": "answer", "session": id, "secret": secret.reveal()});
+    if let Some(turn) = &gateway.turn {
+        answer["ice_servers"] = turn.ice_servers(id, SystemTime::now(), time_left);
+    }
+    if let Some(left) = time_left {
+        answer["expires_in_s"] = left.as_secs().into();
+    }
+    Ok(answer)
 }
 
 async fn sessions(State(gateway): State<Arc<Gateway>>) -> Response {
@@ -158,6 +182,7 @@ async fn session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) ->
 
 async fn change_session(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -165,7 +190,12 @@ async fn change_session(
     let context = &gateway.context;
     let session = SessionId::parse(&id).and_then(|id| Some((id, context.sessions.settings(id)?)));
     let (known, current) = session.ok_or_else(|| unknown_session(&id))?;
-    let settings = context.catalogue.change(&current, change.effect.as_deref(), &change.params)?;
+    let restrictions = match caller {
+        Caller::Session(_) => context.sessions.restrictions(known).unwrap_or_default(),
+        // An operator may do what the session itself may not.
+        operator => Arc::new(operator.restrictions()),
+    };
+    let settings = restrictions.change(&context.catalogue, &current, change.effect.as_deref(), &change.params)?;
     if !context.sessions.change(known, settings) {
         return Err(Problem::new(ProblemKind::Unavailable, format!("session {id} is too busy or just ended: try again")));
     }

@@ -45,8 +45,12 @@ pub enum ProblemKind {
     NotFound,
     /// The path exists, and takes other methods.
     MethodNotAllowed,
-    /// A page of another host asks for what only this one's and the operator may.
+    /// No credential was shown, or none that is accepted.
+    Unauthorized,
+    /// Who asks is known, and may not do this.
     Forbidden,
+    /// An address has tried too many credentials.
+    TooManyAttempts,
     /// As many sessions as allowed are running.
     TooManySessions,
     /// As many sessions as one address may have are running.
@@ -82,7 +86,7 @@ pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
 
 impl ProblemKind {
     /// What an offer can be refused with.
-    pub(crate) const OF_OFFERS: [ProblemKind; 11] = [
+    pub(crate) const OF_OFFERS: [ProblemKind; 14] = [
         ProblemKind::BadRequest,
         ProblemKind::TooLarge,
         ProblemKind::BadSdp,
@@ -93,6 +97,9 @@ impl ProblemKind {
         ProblemKind::BadParameter,
         ProblemKind::TooManySessions,
         ProblemKind::TooManyOfAddress,
+        ProblemKind::Unauthorized,
+        ProblemKind::Forbidden,
+        ProblemKind::TooManyAttempts,
         ProblemKind::Unavailable,
     ];
 
@@ -114,7 +121,9 @@ impl ProblemKind {
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
-            ProblemKind::Forbidden => ("forbidden", "This is not for pages of other hosts", StatusCode::FORBIDDEN),
+            ProblemKind::Unauthorized => ("unauthorized", "This needs a credential that is accepted", StatusCode::UNAUTHORIZED),
+            ProblemKind::Forbidden => ("forbidden", "This is not allowed", StatusCode::FORBIDDEN),
+            ProblemKind::TooManyAttempts => ("too-many-attempts", "Too many attempts have failed", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooFast => ("too-fast", "The session sends more than it may", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::TooManyOfAddress => ("too-many-of-address", "This address has enough sessions", StatusCode::TOO_MANY_REQUESTS),

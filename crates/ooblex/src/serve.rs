@@ -9,6 +9,7 @@ use ooblex_effects::OwnSet;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::cores::Cores;
 use crate::http::{Gateway, router};
@@ -24,6 +25,7 @@ use crate::thumbnails::Thumbnails;
 use crate::tls::{Certificate, TlsListener};
 use crate::track::Context;
 use crate::transport::Transport;
+use crate::turn::Turn;
 use crate::visitor::Peer;
 
 /// What serves HTTP or HTTPS.
@@ -38,6 +40,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let catalogue = Arc::new(Catalogue::new(&config).map_err(|problem| anyhow::anyhow!(problem.detail))?);
     // What lies in the folder of effects of one's own is offered once it was tried.
     catalogue.offer_own(&OwnSet::default());
+    let (auth, turn) = (Authenticator::new(&config)?, Turn::new(&config.turn)?);
     let http = start::listen(config.serve.listen, "serve.listen", "OOBLEX_SERVE__LISTEN")?;
     let certificate = config.tls().map(Certificate::load).transpose()?.map(Arc::new);
     let transport = Transport::bind(&config.media)?;
@@ -81,7 +84,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         shares: Shares::new(count),
         config,
     });
-    let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default(), shelf });
+    let gateway = Arc::new(Gateway { context, endpoint, auth, turn, about, thumbnails: Thumbnails::default(), shelf });
     let own = gateway.clone();
     std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
 
@@ -96,6 +99,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
             let own = gateway.clone();
             tokio::task::spawn_blocking(move || own.reload_own());
         };
+        let keys = gateway.clone();
+        tokio::spawn(async move { keys.auth.warm_up().await });
         let routes = router(gateway.clone()).into_make_service_with_connect_info::<Peer>();
         let serving: BoxFuture = match &certificate {
             None => Box::pin(axum::serve(listener, routes).into_future()),

@@ -60,13 +60,15 @@ pub enum End {
     NeverConnected,
     /// The API was asked to end it, or the gateway stops.
     Requested,
+    /// The token that it began with has expired.
+    Expired,
     /// The WebRTC library gave up on it.
     Failed,
 }
 
 impl End {
     /// All reasons.
-    pub const ALL: [End; 5] = [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Failed];
+    pub const ALL: [End; 6] = [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Expired, End::Failed];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
@@ -75,6 +77,7 @@ impl End {
             End::Vanished => "vanished",
             End::NeverConnected => "never_connected",
             End::Requested => "requested",
+            End::Expired => "expired",
             End::Failed => "failed",
         }
     }

@@ -191,13 +191,14 @@ impl Driver {
     /// Whether frames of this size are taken; if not, the browser is told once.
     fn fits(&mut self, size: (u32, u32)) -> bool {
         let limit = self.context.config.limits.frame_kilopixels;
+        let limit = self.restrictions.max_kilopixels.map_or(limit, |most| limit.min(most.get()));
         if u64::from(size.0) * u64::from(size.1) <= u64::from(limit) * 1000 {
             self.too_large = None;
             return true;
         }
         if self.too_large.replace(size) != Some(size) {
             let detail = format!(
-                "frames of {}x{} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels",
+                "frames of {}x{} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels (or max_kilopixels of the token)",
                 size.0, size.1
             );
             self.say(control::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
