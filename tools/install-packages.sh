@@ -7,7 +7,7 @@
 #   test     a Redis, openssl and ffmpeg for the tests; they start their own, on free ports, and leave the system's alone
 #   browser  a Chromium for the end-to-end tests
 #   hostile  a Python that makes virtual environments, for the tests with a public WebRTC stack
-#   deploy   nginx and Prometheus for the tests of deploy/, which start their own as well
+#   deploy   nginx, Prometheus and coturn for the tests of deploy/, which start their own as well
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,6 +38,7 @@ missing() {
     deploy)
         [ -x /usr/sbin/nginx ] || tool nginx nginx-light
         tool promtool prometheus
+        tool turnserver coturn
         ;;
     *)
         echo "usage: install-packages.sh build|test|browser|hostile|deploy" >&2

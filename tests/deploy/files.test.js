@@ -35,10 +35,13 @@ test('every variable of the compose file is explained in .env.example, and none 
 });
 
 test('only HTTPS, its redirect and the media port are open to the world', () => {
-  const published = Object.entries(compose().services).flatMap(([name, { ports = [] }]) => ports.map((port) => `${name} ${interpolated(port)}`));
+  const always = Object.entries(compose().services).filter(([, { profiles }]) => !profiles);
+  const published = always.flatMap(([name, { ports = [] }]) => ports.map((port) => `${name} ${interpolated(port)}`));
   assert.deepEqual(published.sort(), ['nginx 443:443', 'nginx 80:80', 'webrtc 8000:8000/udp']);
   assert.deepEqual(compose().networks.inside, { internal: true });
-  const outside = Object.entries(compose().services).filter(([, { networks }]) => networks.includes('outside'));
+  const { profiles, ports, networks } = compose().services.turn;
+  assert.deepEqual([profiles, ports, networks], [['turn'], ['3478:3478/udp', '3478:3478/tcp'], ['outside']], 'a relay only where it is wanted');
+  const outside = always.filter(([, { networks }]) => networks.includes('outside'));
   assert.deepEqual(outside.map(([name]) => name).sort(), ['nginx', 'webrtc']);
 });
 
@@ -314,7 +317,7 @@ test('a certificate is made when there is none, and anew when ours ends; one of 
 });
 
 test('every file of deploy/ is looked at by a test or named by another', () => {
-  const known = new Set(['.env.example', 'Dockerfile', 'compose.yaml', 'nginx', 'redis', 'prometheus', 'grafana', 'kubernetes', 'systemd']);
+  const known = new Set(['.env.example', 'Dockerfile', 'auth', 'compose.yaml', 'nginx', 'redis', 'turn', 'prometheus', 'grafana', 'kubernetes', 'systemd']);
   for (const name of readdirSync(at('deploy'))) assert.ok(known.has(name) || name === '.env', name);
-  assert.ok(statSync(at('deploy/redis/start.sh')).mode & 0o100);
+  for (const script of ['redis', 'turn']) assert.ok(statSync(at(`deploy/${script}/start.sh`)).mode & 0o100, script);
 });

@@ -44,7 +44,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     rmSync(folder, { recursive: true, force: true });
   };
   try {
-    const env = { OOBLEX_ADVERTISE: host, REDIS_PASSWORD: PASSWORD, GRAFANA_PASSWORD: 'x', OOBLEX_MEDIA_PORT: mediaPort, ...given };
+    const env = { OOBLEX_ADVERTISE: host, OOBLEX_AUTH_MODE: 'none', REDIS_PASSWORD: PASSWORD, GRAFANA_PASSWORD: 'x', OOBLEX_MEDIA_PORT: mediaPort, ...given };
 
     mkdirSync(join(folder, 'redis'));
     cpSync(at('deploy/redis/start.sh'), join(folder, 'redis/start.sh'));
@@ -161,7 +161,7 @@ export async function until(what, condition, patience = PATIENCE_MS) {
 }
 
 /** Starts a program and waits until it is ready, or, with `ends`, until it has ended well. */
-async function keep(name, program, options, { env = {}, cwd, isReady, ends = false }) {
+export async function keep(name, program, options, { env = {}, cwd, isReady, ends = false }) {
   const path = [process.env.PATH, '/usr/sbin', '/sbin'].join(delimiter);
   const child = spawn(program, options, { cwd, env: { PATH: path, HOME: cwd, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
@@ -202,7 +202,7 @@ function onnxRuntime() {
 }
 
 /** Ports that nobody listens at now. */
-async function freePorts(count, host) {
+export async function freePorts(count, host) {
   const servers = await Promise.all(
     Array.from({ length: count }, () => new Promise((resolve, reject) => {
       const server = createServer().once('error', reject).listen(0, host, () => resolve(server));

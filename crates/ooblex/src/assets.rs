@@ -60,6 +60,11 @@ pub(crate) fn router() -> Router<Arc<Gateway>> {
     all.fold(Router::new(), |router, (path, (name, content))| router.route(path, get(async move || file(content_type(name), content))))
 }
 
+/// Whether something is served at a path.
+pub(crate) fn is_path(path: &str) -> bool {
+    FILES.iter().chain(&ALIASES).any(|(served, _)| *served == path)
+}
+
 fn content_type(name: &str) -> &'static str {
     match name.rsplit('.').next() {
         Some("html") => "text/html; charset=utf-8",

@@ -41,6 +41,7 @@ pub fn check(config: &Config, file: Option<&Path>) -> bool {
         ("codecs", fine_or_wrong(codecs())),
         ("broker", broker(config)),
         ("models", models(config).unwrap_or_else(Finding::Wrong)),
+        ("auth", fine_or_wrong(crate::auth::check(config))),
         ("http", http(config).unwrap_or_else(Finding::Wrong)),
         ("admin", admin(config).unwrap_or_else(Finding::Wrong)),
         ("media", media(config, is_container()).unwrap_or_else(Finding::Wrong)),

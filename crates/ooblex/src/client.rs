@@ -36,11 +36,22 @@ pub struct Wish {
     pub paced: bool,
     /// The UDP port from which it is spoken; 0: any that is free.
     pub port: u16,
+    /// The key or token that is shown with the offer.
+    pub token: Option<String>,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { codecs: vec![VideoCodec::Vp8], effect: None, params: Value::Null, audio: false, feedback: true, paced: true, port: 0 }
+        Self {
+            codecs: vec![VideoCodec::Vp8],
+            effect: None,
+            params: Value::Null,
+            audio: false,
+            feedback: true,
+            paced: true,
+            port: 0,
+            token: None,
+        }
     }
 }
 
@@ -98,6 +109,8 @@ pub enum ClientError {
 pub struct Client {
     /// The session's id at the gateway; empty where the gateway names none.
     pub session: String,
+    /// What opens the session to the API; empty where the gateway gives none.
+    pub secret: String,
     /// What the gateway answered.
     pub answer: String,
     endpoint: Endpoint,
@@ -116,9 +129,10 @@ impl Client {
     pub fn connect(url: &str, wish: &Wish) -> Result<Self, ClientError> {
         let socket = UdpSocket::bind((address_towards(url), wish.port))?;
         let offered = Offered::new(wish, socket.local_addr()?, Instant::now())?;
-        let (status, answer) = post(&format!("{url}/offer"), &offered.body)?;
+        let (status, answer) = post(&format!("{url}/offer"), &offered.body, wish.token.as_deref())?;
         let (endpoint, answer) = offered.answered(status, answer)?;
-        let mut client = Self { session: answer.session, answer: answer.sdp, endpoint, socket, buffer: vec![0; MAX_DATAGRAM] };
+        let mut client =
+            Self { session: answer.session, secret: answer.secret, answer: answer.sdp, endpoint, socket, buffer: vec![0; MAX_DATAGRAM] };
         client.wait_for_connection()?;
         Ok(client)
     }
@@ -240,13 +254,17 @@ pub(crate) const MAX_DATAGRAM: usize = 2048;
 /// A gateway that has not answered an offer for so long will not.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// The JSON that the gateway answers, with its status.
+/// The JSON that the gateway answers to whoever shows `token`, with its status.
 ///
 /// # Errors
 /// When the gateway can not be reached.
-pub fn post(url: &str, body: &Value) -> Result<(u16, Value), ureq::Error> {
+pub fn post(url: &str, body: &Value, token: Option<&str>) -> Result<(u16, Value), ureq::Error> {
     let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_WITHIN)).build();
-    let mut response = ureq::Agent::new_with_config(config).post(url).send_json(body)?;
+    let mut request = ureq::Agent::new_with_config(config).post(url);
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let mut response = request.send_json(body)?;
     let status = response.status().as_u16();
     Ok((status, response.body_mut().read_json().unwrap_or(Value::Null)))
 }

@@ -2,6 +2,7 @@
 //!
 //! `ooblex.toml` at the root of the repository documents every option in place; a test holds it against these structures.
 
+mod auth;
 mod broker;
 mod words;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::{HostPattern, is_origin};
 use crate::tls::Files;
+pub use auth::{Auth, Hook, HttpUrl, HttpUrlError, Jwt, KeyEntry, Mode, Modes, Role, Secret, Turn};
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
 pub use words::AutoOr;
 use words::{codecs, names, networks, optional_word, parsed, shown, shown_all, word};
@@ -30,6 +32,10 @@ use words::{codecs, names, networks, optional_word, parsed, shown, shown_all, wo
 pub struct Config {
     /// The gateway.
     pub serve: Serve,
+    /// Who may do what.
+    pub auth: Auth,
+    /// Relays for browsers that UDP does not reach.
+    pub turn: Turn,
     /// Between the gateway and its workers.
     pub broker: Broker,
     /// The workers, in a process of their own or in the gateway's.
@@ -418,6 +424,16 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that was to hold a secret does not.
+    #[error("{option} {path} {reason}: write the secret into it, readable for this user")]
+    SecretFile {
+        /// What names the file.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Options are understood and make no sense.
     #[error("{0}")]
     Senseless(String),
@@ -469,8 +485,10 @@ impl Config {
 
     /// Files that are read again while the program runs, at SIGHUP or when Redis is reached anew.
     pub fn files(&self) -> Vec<PathBuf> {
-        let files = [&self.serve.tls_certificate, &self.serve.tls_key, &self.broker.ca_file, &self.broker.password_file];
-        files.into_iter().flatten().cloned().collect()
+        let (serve, broker, auth) = (&self.serve, &self.broker, &self.auth);
+        let files = [&serve.tls_certificate, &serve.tls_key, &broker.ca_file, &broker.password_file];
+        let secrets = [&auth.keys_file, &auth.jwt.secret_file, &self.turn.secret_file];
+        files.into_iter().chain(secrets).flatten().cloned().collect()
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -540,6 +558,8 @@ impl Config {
         if self.limits.session_packets < 50 || self.limits.session_kbps < 100 {
             return senseless("limits.session_packets must be at least 50, limits.session_kbps at least 100");
         }
+        self.auth.check()?;
+        self.turn.check()?;
         self.broker.check()
     }
 }
@@ -555,13 +575,26 @@ fn invalid(error: config::ConfigError) -> ConfigError {
 /// A file that is not TOML is quoted where it is wrong, and that may be the line with the password. The form of addresses, which
 /// begins with `[user]`, stays.
 fn without_secrets(text: &str) -> String {
-    let hidden = text.split('\n').map(|line| match (line.find("://"), line.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 < at && !line[scheme..].starts_with("://[") => {
-            format!("{}***{}", &line[..scheme + 3], &line[at..])
+    let hidden = text.split('\n').map(|line| {
+        if let Some(end) = secret_in(line) {
+            return format!("{} = ***", &line[..end]);
         }
-        _ => line.to_string(),
+        match (line.find("://"), line.rfind('@')) {
+            (Some(scheme), Some(at)) if scheme + 3 < at && !line[scheme..].starts_with("://[") => {
+                format!("{}***{}", &line[..scheme + 3], &line[at..])
+            }
+            _ => line.to_string(),
+        }
     });
     hidden.collect::<Vec<_>>().join("\n")
+}
+
+/// Where the value of a secret begins in a line of a file, such as `12 | secret = "…"`.
+fn secret_in(line: &str) -> Option<usize> {
+    line.match_indices("secret").map(|(at, word)| at + word.len()).find(|end| {
+        let rest = line[*end..].trim_start_matches(['"', '\'']).trim_start();
+        rest.starts_with('=')
+    })
 }
 
 /// The variables that name an option; others that begin with `OOBLEX_` are none of ours.
@@ -578,6 +611,9 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config:
         .with_list_parse_key("serve.trusted_proxies")
         .with_list_parse_key("video.codecs")
         .with_list_parse_key("worker.effects")
+        .with_list_parse_key("auth.mode")
+        .with_list_parse_key("auth.jwt.algorithms")
+        .with_list_parse_key("turn.urls")
         .source(Some(text.filter(|(name, _)| name.contains("__")).collect()))
 }
 

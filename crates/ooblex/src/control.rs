@@ -66,6 +66,8 @@ pub(crate) enum Goodbye {
     Ended,
     /// The gateway stops, perhaps to start again.
     Stopping,
+    /// The token that it began with has expired.
+    Expired,
     /// The track broke.
     Broken,
     /// Frame after frame of the camera was refused; the `error` before says why.
@@ -77,6 +79,7 @@ pub(crate) fn bye(why: Goodbye) -> String {
     let reason = match why {
         Goodbye::Ended => "ended",
         Goodbye::Stopping => "stopping",
+        Goodbye::Expired => "expired",
         Goodbye::Broken => "broken",
         Goodbye::Undecodable => "undecodable",
     };

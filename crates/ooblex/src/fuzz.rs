@@ -12,6 +12,7 @@ pub use ooblex_broker::fuzz::wire as redis_wire;
 pub use ooblex_effects::fuzz::{effect_toml, onnx_graph};
 
 use crate::apply::read_ivf;
+use crate::config;
 use crate::control::Request;
 use crate::negotiate::{Endpoint, negotiate};
 use crate::stun;
@@ -49,7 +50,7 @@ pub fn vp8(bytes: &[u8]) {
 }
 
 fn decode(codec: VideoCodec, mut bytes: &[u8]) {
-    let Ok(mut decoder) = ooblex_codec::Decoder::new(codec) else { return };
+    let Ok(mut decoder) = ooblex_codec::Decoder::new(codec, config::Limits::default().decoder()) else { return };
     while let [low, high, rest @ ..] = bytes {
         let (frame, rest) = rest.split_at(rest.len().min(u16::from_le_bytes([*low, *high]).into()));
         bytes = rest;
@@ -64,7 +65,8 @@ fn decode(codec: VideoCodec, mut bytes: &[u8]) {
 pub fn offer(bytes: &[u8]) {
     let Ok(sdp) = std::str::from_utf8(bytes) else { return };
     str0m::crypto::from_feature_flags().install_process_default();
-    let endpoint = Endpoint { candidates: vec![([127, 0, 0, 1], 8000).into()], start_bitrate_bps: 1_000_000 };
+    let endpoint =
+        Endpoint { candidates: vec![([127, 0, 0, 1], 8000).into()], start_bitrate_bps: 1_000_000, codecs: config::Video::default().codecs };
     if let Ok((_, answer)) = negotiate(sdp, &endpoint, Instant::now()) {
         assert!(answer.len() <= 2 * sdp.len() + ANSWER_EXTRA, "an answer of {} bytes to an offer of {}", answer.len(), sdp.len());
     }

@@ -8,14 +8,14 @@ mod operators;
 mod origins;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use ooblex_broker::{Broker, Service};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,13 +29,15 @@ use self::operators::operator_routes;
 use self::origins::Origins;
 pub(crate) use self::origins::is_origin;
 use crate::assets;
+use crate::auth::{Authenticator, Caller, SessionAccess, SessionSecret, access};
 use crate::metrics::About;
 use crate::negotiate::{Endpoint, negotiate};
 use crate::own::{Reloaded, Shelf};
 use crate::problem::{Problem, ProblemKind, start_a_worker};
-use crate::session::{Session, SessionId};
+use crate::session::{End, Session, SessionId};
 use crate::thumbnails::Thumbnails;
 use crate::track::{self, Context};
+use crate::turn::Turn;
 use crate::visitor::{Listener, Peer, Visitor};
 
 /// What the handlers share.
@@ -44,6 +46,10 @@ pub struct Gateway {
     pub context: Arc<Context>,
     /// What endpoints are made with.
     pub endpoint: Endpoint,
+    /// Who may do what.
+    pub auth: Authenticator,
+    /// Relays for browsers that UDP does not reach.
+    pub turn: Option<Turn>,
     /// What runs the models of this process.
     pub about: About,
     /// What effects look like.
@@ -60,15 +66,18 @@ impl Gateway {
             metrics.know(catalogue.labels(), config.limits.sessions);
             metrics.know_analysed(&catalogue.analysed());
             self.thumbnails.keep(&catalogue.effects());
-            sessions.renew(|settings| catalogue.renewed(settings));
+            sessions.renew(|settings, restrictions| {
+                let renewed = catalogue.renewed(settings)?;
+                restrictions.permit(catalogue, renewed, &Value::Null).ok()
+            });
         })
     }
 }
 
 /// All that is served over HTTP on a listener, to requests for the right hosts and from the right pages.
 ///
-/// From without: headers of answers, hosts, origins (with CORS), for operators' routes who asks, then the route. What decides by
-/// credentials belongs inside the origins, so that pages can read its refusals.
+/// A request passes the checks in this order: its host, its origin (with CORS), its credentials, then its route. Credentials are checked
+/// inside of the origins, so that pages can read the refusals.
 pub(crate) fn router(gateway: Arc<Gateway>, listener: Listener, hosts: Arc<Hosts>) -> Router {
     let context = &gateway.context;
     let origins = Origins::new(&context.config.serve, hosts.clone(), context.metrics.http().clone());
@@ -77,8 +86,9 @@ pub(crate) fn router(gateway: Arc<Gateway>, listener: Listener, hosts: Arc<Hosts
         Listener::Public => session_routes().merge(public_routes()),
         Listener::Admin => session_routes(),
     };
-    let routes = routes.merge(health_routes()).fallback(not_found).method_not_allowed_fallback(method_not_allowed);
-    let operators = operator_routes(&gateway).method_not_allowed_fallback(method_not_allowed);
+    let guard = from_fn_with_state(gateway.clone(), access::guard);
+    let routes = routes.merge(health_routes()).fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(guard.clone());
+    let operators = operator_routes().method_not_allowed_fallback(method_not_allowed).layer(guard);
     origins
         .guard(routes)
         .merge(origins.named_only().guard(operators))
@@ -129,23 +139,25 @@ struct Change {
 async fn offer(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<JsonBody, Problem>,
 ) -> Result<Response, Problem> {
     let visitor = Visitor::of(peer, &headers, &gateway.context.config.serve.trusted_proxies);
-    let answered = accept_offer(&gateway, visitor, body).await;
+    let answered = accept_offer(&gateway, visitor, &caller, body).await;
     gateway.context.metrics.on_offer(answered.as_ref().err().map(|problem| problem.kind));
     answered.map(|answer| axum::Json(answer).into_response()).inspect_err(|problem| debug!(detail = problem.detail, "offer refused"))
 }
 
-async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<JsonBody, Problem>) -> Result<Value, Problem> {
+async fn accept_offer(gateway: &Gateway, visitor: Visitor, caller: &Caller, body: Result<JsonBody, Problem>) -> Result<Value, Problem> {
     let offer: Offer = body?.read(r#"{"sdp": "v=0…", "type": "offer", "effect": "background_blur"}"#)?;
     if offer.kind.as_deref().is_some_and(|kind| kind != "offer") {
         let detail = "'type' must be \"offer\": send the browser's local description as it is after createOffer";
         return Err(Problem::new(ProblemKind::BadSdp, detail));
     }
     let context = &gateway.context;
-    let settings = context.catalogue.settings(offer.effect.as_deref(), &offer.params)?;
+    let restrictions = Arc::new(caller.restrictions());
+    let settings = restrictions.settings(&context.catalogue, offer.effect.as_deref(), &offer.params)?;
     let limit = context.config.limits.sessions;
     if context.sessions.len() >= limit {
         let detail = format!("{limit} sessions are running, as many as limits.sessions allows: try again later, or raise it");
@@ -162,18 +174,30 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<JsonBody
     let now = Instant::now();
     let (rtc, answer) = negotiate(&offer.sdp, &gateway.endpoint, now)?;
     let id = SessionId::random();
+    let (secret, time_left) = (SessionSecret::random(), caller.time_left());
     let unavailable = |detail: &str| Problem::new(ProblemKind::Unavailable, detail);
-    let track = track::spawn(context.clone(), id, settings.clone()).map_err(|error| {
+    let track = track::spawn(context.clone(), id, settings.clone(), restrictions.clone()).map_err(|error| {
         error!(%error, "no thread for a track");
         unavailable("the gateway has no thread left for another session: try again later")
     })?;
     info!(session = %id, effect = %settings.effect.name(), "session begins");
-    context.sessions.insert(id, track.clone(), settings, visitor);
-    if !context.transport.add(Session::new(id, rtc, track, now)).await {
+    context.sessions.insert(id, track.clone(), settings, SessionAccess::new(&secret, restrictions), visitor);
+    let mut session = Session::new(id, rtc, track, now);
+    if let Some(left) = time_left {
+        session = session.with_end(now + left, End::Expired);
+    }
+    if !context.transport.add(session).await {
         context.sessions.remove(id);
         return Err(unavailable("the gateway is stopping: try again in a moment"));
     }
-    Ok(json!({"sdp": answer, "type": "answer", "session": id}))
+    let mut answer = json!({"sdp": answer, "type": "answer", "session": id, "secret": secret.reveal()});
+    if let Some(turn) = &gateway.turn {
+        answer["ice_servers"] = turn.ice_servers(id, SystemTime::now(), time_left);
+    }
+    if let Some(left) = time_left {
+        answer["expires_in_s"] = left.as_secs().into();
+    }
+    Ok(answer)
 }
 
 async fn session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<Response, Problem> {
@@ -181,12 +205,22 @@ async fn session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) ->
     description.map(|session| axum::Json(session).into_response()).ok_or_else(|| unknown_session(&id))
 }
 
-async fn change_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>, body: JsonBody) -> Result<Response, Problem> {
+async fn change_session(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    body: JsonBody,
+) -> Result<Response, Problem> {
     let change: Change = body.read(r#"{"effect": "style_transfer", "params": {"strength": 0.7}}"#)?;
     let context = &gateway.context;
     let session = SessionId::parse(&id).and_then(|id| Some((id, context.sessions.settings(id)?)));
     let (known, current) = session.ok_or_else(|| unknown_session(&id))?;
-    let settings = context.catalogue.change(&current, change.effect.as_deref(), &change.params)?;
+    let restrictions = match caller {
+        Caller::Session(_) => context.sessions.restrictions(known).unwrap_or_default(),
+        // An operator may do what the session itself may not.
+        operator => Arc::new(operator.restrictions()),
+    };
+    let settings = restrictions.change(&context.catalogue, &current, change.effect.as_deref(), &change.params)?;
     if !context.sessions.change(known, settings) {
         return Err(Problem::new(ProblemKind::Unavailable, format!("session {id} is too busy or just ended: try again")));
     }

@@ -7,6 +7,7 @@
 mod allowance;
 pub mod apply;
 mod assets;
+pub mod auth;
 mod bandwidth;
 pub mod bench;
 pub mod check;
@@ -40,8 +41,10 @@ mod start;
 mod stun;
 pub mod thumbnails;
 pub mod tls;
+pub mod token;
 pub mod track;
 pub mod transport;
+pub mod turn;
 mod visitor;
 pub mod worker;
 pub mod workers;

@@ -8,6 +8,7 @@ use ooblex::config::Config;
 use ooblex::reload::Reload;
 use ooblex::sandbox;
 use ooblex::settings::Catalogue;
+use ooblex::token::TokenCommand;
 use serde_json::{Map, Value};
 
 /// Machine-learning effects on live video.
@@ -58,6 +59,9 @@ enum Command {
     /// Make effects of your own: folders with an effect.toml and an ONNX file.
     #[command(subcommand)]
     Effect(EffectCommand),
+    /// Make keys and tokens that let others use the gateway.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Look for what would keep the gateway from serving.
     Check {
         /// Only print the configuration that is in force.
@@ -178,12 +182,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         // Its configuration is what it is asked.
         return Ok(if ooblex::own::trial::answer() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
+    if let Command::Token(command) = &cli.command {
+        // Neither needs a gateway, nor its configuration.
+        println!("{}", ooblex::token::token(command)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let flags = match &cli.command {
         Command::Serve(flags) | Command::Check { serve: flags, .. } => flags.options(),
         Command::Apply { inference, .. } | Command::Effect(EffectCommand::Check { inference, .. }) => inference.options(),
         Command::Worker(flags) => flags.options(),
         Command::Effects { diagnostics, .. } => diagnostics.options(),
-        Command::Bench(_) | Command::Effect(EffectCommand::Try) => Vec::new(),
+        Command::Bench(_) | Command::Effect(EffectCommand::Try) | Command::Token(_) => Vec::new(),
     };
     let config = Config::load(cli.config.as_deref(), &flags)?;
     // Before the first thread is started, because threads that run already would stay as they are.
@@ -211,7 +220,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Effect(EffectCommand::Try) => {}
+        Command::Effect(EffectCommand::Try) | Command::Token(_) => {}
         Command::Check { print: true, .. } => println!("{}", serde_json::to_string_pretty(&config)?),
         Command::Check { health: Some(url), .. } => match ooblex::health::health(&url) {
             Ok(answer) => println!("{answer}"),

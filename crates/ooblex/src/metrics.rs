@@ -25,6 +25,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::auth::Reason;
 use crate::figures::Stage;
 use crate::problem::ProblemKind;
 use crate::session::{End, SetUp};
@@ -64,6 +65,7 @@ impl About {
 pub struct Metrics {
     registry: Registry,
     offers: Family<ResultLabel, Counter>,
+    unauthorized: Family<ReasonLabel, Counter>,
     certificate: OnceLock<Arc<Certificate>>,
     certificate_days_left: Gauge<f64, AtomicU64>,
     sessions_limit: Gauge,
@@ -132,6 +134,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("ooblex"),
             offers: Family::default(),
+            unauthorized: Family::default(),
             certificate: OnceLock::new(),
             certificate_days_left: Gauge::default(),
             sessions_limit: Gauge::default(),
@@ -175,6 +178,7 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("offers", "SDP offers by result: accepted, or the kind of problem", self.offers.clone());
+        r.register("unauthorized", "Requests that were refused for want of permission, by reason", self.unauthorized.clone());
         self.set_ups.register(r);
         r.register("sessions_limit", "Sessions that may run at a time, by limits.sessions", self.sessions_limit.clone());
         let help = "Days until the certificate of serve.tls_certificate ends; infinite where a proxy has it";
@@ -217,6 +221,9 @@ impl Metrics {
         }
         for stage in Stage::ALL {
             drop(self.stages.get_or_create(&StageLabel { stage: stage.label() }));
+        }
+        for reason in Reason::ALL {
+            drop(self.unauthorized.get_or_create(&ReasonLabel { reason: reason.label() }));
         }
         for result in ProblemKind::OF_OFFERS.into_iter().map(ProblemKind::slug).chain([ACCEPTED]) {
             drop(self.offers.get_or_create(&ResultLabel { result }));
@@ -263,6 +270,11 @@ impl Metrics {
     pub fn on_offer(&self, refused: Option<ProblemKind>) {
         let result = refused.map_or(ACCEPTED, ProblemKind::slug);
         self.offers.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// A request was refused for want of permission.
+    pub fn on_unauthorized(&self, reason: Reason) {
+        self.unauthorized.get_or_create(&ReasonLabel { reason: reason.label() }).inc();
     }
 
     pub(crate) fn on_connected(&self, after: Duration) {

@@ -45,8 +45,6 @@ pub enum ProblemKind {
     NotFound,
     /// The path exists, and takes other methods.
     MethodNotAllowed,
-    /// Operators may ask for this, and whoever asks is none.
-    Forbidden,
     /// A page of another host asks for a change.
     ForeignOrigin,
     /// The request names a host that is none of this gateway's.
@@ -55,6 +53,12 @@ pub enum ProblemKind {
     WrongContentType,
     /// The body did not come in time.
     TimedOut,
+    /// No credential was shown, or none that is accepted.
+    Unauthorized,
+    /// Who asks is known, and may not do this.
+    Forbidden,
+    /// An address has tried too many credentials.
+    TooManyAttempts,
     /// As many sessions as allowed are running.
     TooManySessions,
     /// As many sessions as one address may have are running.
@@ -92,7 +96,7 @@ pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
 
 impl ProblemKind {
     /// What an offer can be refused with.
-    pub(crate) const OF_OFFERS: [ProblemKind; 13] = [
+    pub(crate) const OF_OFFERS: [ProblemKind; 16] = [
         ProblemKind::BadRequest,
         ProblemKind::WrongContentType,
         ProblemKind::TimedOut,
@@ -105,6 +109,9 @@ impl ProblemKind {
         ProblemKind::BadParameter,
         ProblemKind::TooManySessions,
         ProblemKind::TooManyOfAddress,
+        ProblemKind::Unauthorized,
+        ProblemKind::Forbidden,
+        ProblemKind::TooManyAttempts,
         ProblemKind::Unavailable,
     ];
 
@@ -126,11 +133,13 @@ impl ProblemKind {
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
-            ProblemKind::Forbidden => ("forbidden", "This is for operators", StatusCode::FORBIDDEN),
             ProblemKind::ForeignOrigin => ("foreign-origin", "This is not for pages of other hosts", StatusCode::FORBIDDEN),
             ProblemKind::WrongHost => ("wrong-host", "This gateway does not have that name", StatusCode::MISDIRECTED_REQUEST),
             ProblemKind::WrongContentType => ("wrong-content-type", "The body has the wrong type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             ProblemKind::TimedOut => ("timed-out", "The request took too long", StatusCode::REQUEST_TIMEOUT),
+            ProblemKind::Unauthorized => ("unauthorized", "This needs a credential that is accepted", StatusCode::UNAUTHORIZED),
+            ProblemKind::Forbidden => ("forbidden", "This is not allowed", StatusCode::FORBIDDEN),
+            ProblemKind::TooManyAttempts => ("too-many-attempts", "Too many attempts have failed", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooFast => ("too-fast", "The session sends more than it may", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::TooManyOfAddress => ("too-many-of-address", "This address has enough sessions", StatusCode::TOO_MANY_REQUESTS),

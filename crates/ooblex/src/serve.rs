@@ -7,6 +7,7 @@ use anyhow::bail;
 use ooblex_effects::OwnSet;
 use tracing::{info, warn};
 
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::cores::Cores;
 use crate::http::{Gateway, Hosts, router};
@@ -23,6 +24,7 @@ use crate::thumbnails::Thumbnails;
 use crate::tls::Certificate;
 use crate::track::Context;
 use crate::transport::Transport;
+use crate::turn::Turn;
 use crate::visitor::Listener;
 
 /// At the end, requests that are being answered have this long to finish.
@@ -37,6 +39,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let catalogue = Arc::new(Catalogue::new(&config).map_err(|problem| anyhow::anyhow!(problem.detail))?);
     // What lies in the folder of effects of one's own is offered once it was tried.
     catalogue.offer_own(&OwnSet::default());
+    let (auth, turn) = (Authenticator::new(&config)?, Turn::new(&config.turn)?);
     let http = start::listen(config.serve.listen, "serve.listen", "OOBLEX_SERVE__LISTEN")?;
     let admin = config.serve.admin_listen.map(|address| start::listen(address, "serve.admin_listen", "OOBLEX_SERVE__ADMIN_LISTEN"));
     let admin = admin.transpose()?;
@@ -86,7 +89,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         shares: Shares::new(count),
         config,
     });
-    let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default(), shelf });
+    let gateway = Arc::new(Gateway { context, endpoint, auth, turn, about, thumbnails: Thumbnails::default(), shelf });
     let own = gateway.clone();
     std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
 
@@ -99,6 +102,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
             let own = gateway.clone();
             tokio::task::spawn_blocking(move || own.reload_own());
         };
+        let keys = gateway.clone();
+        tokio::spawn(async move { keys.auth.warm_up().await });
         if let Some(certificate) = &certificate {
             tokio::spawn(certificate.clone().watch());
         }

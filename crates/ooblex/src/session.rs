@@ -35,6 +35,8 @@ pub struct Session {
     rtc: Rtc,
     track: TrackHandle,
     created: Instant,
+    /// When it ends at the latest, and why.
+    ends_at: Option<(Instant, End)>,
     connected: Option<Instant>,
     set_up: SetUp,
     /// What the video line had counted when it was looked at last, from the browser and to it.
@@ -110,6 +112,7 @@ impl Session {
             rtc,
             track,
             created: now,
+            ends_at: None,
             connected: None,
             set_up: SetUp::Answered,
             counted: [LineCounts::default(); 2],
@@ -127,6 +130,13 @@ impl Session {
             has_dropped: false,
             twice: Twice::new(Self::MOST_RESENT),
         }
+    }
+
+    /// The same, which ends at a time.
+    #[must_use]
+    pub fn with_end(mut self, at: Instant, why: End) -> Self {
+        self.ends_at = Some((at, why));
+        self
     }
 
     /// Its identity.
@@ -173,6 +183,10 @@ impl Session {
     pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
         if self.connected.is_none() && now.duration_since(self.created) > Self::CONNECT_WITHIN {
             return Err(End::NeverConnected);
+        }
+        if let Some((_, why)) = self.ends_at.filter(|(at, _)| *at <= now) {
+            self.close(now, Goodbye::Expired, send);
+            return Err(why);
         }
         self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
         self.drain(now, send)
@@ -253,6 +267,7 @@ impl Session {
                         send(copy);
                     }
                     let at = self.twice.next_due().map_or(at, |copy| copy.min(at));
+                    let at = self.ends_at.map_or(at, |(end, _)| end.min(at));
                     self.tell_backlog();
                     return if self.rtc.is_alive() { Ok(at) } else { Err(End::ByPeer) };
                 }

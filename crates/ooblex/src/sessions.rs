@@ -1,12 +1,14 @@
 //! The sessions that are running, for those who ask: the API, and the limit on their number.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ooblex_pipeline::EffectName;
 use serde_json::{Value, json};
 
+use crate::auth::keys::Digest;
+use crate::auth::{Restrictions, SessionAccess};
 use crate::events::Reader;
 use crate::session::SessionId;
 use crate::settings::{ChangedBy, Settings};
@@ -24,6 +26,7 @@ struct Running {
     /// A copy of what the track was asked for. The track owns its settings and notes every change that it makes, so the copy is
     /// ahead of it for as long as a change waits for the track, and equal afterwards.
     settings: Settings,
+    access: SessionAccess,
     visitor: Visitor,
     started: Instant,
 }
@@ -34,8 +37,8 @@ pub struct TooManyReaders;
 
 impl Sessions {
     /// Notes a new session.
-    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, visitor: Visitor) {
-        self.lock().insert(id, Running { track, settings, visitor, started: Instant::now() });
+    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, access: SessionAccess, visitor: Visitor) {
+        self.lock().insert(id, Running { track, settings, access, visitor, started: Instant::now() });
     }
 
     /// The session is over: its track ends.
@@ -74,6 +77,21 @@ impl Sessions {
         self.lock().get(&id).map(|session| session.settings.clone())
     }
 
+    /// Whether a credential is the secret of a session.
+    pub(crate) fn is_secret_of(&self, id: SessionId, presented: &Digest) -> bool {
+        self.lock().get(&id).is_some_and(|session| session.access.belongs_to(presented))
+    }
+
+    /// Whether a credential is the secret of any session.
+    pub(crate) fn has_secret(&self, presented: &Digest) -> bool {
+        self.lock().values().any(|session| session.access.belongs_to(presented))
+    }
+
+    /// What the changes of a session's effect are held against.
+    pub fn restrictions(&self, id: SessionId) -> Option<Arc<Restrictions>> {
+        self.lock().get(&id).map(|session| session.access.restrictions.clone())
+    }
+
     /// Asks a session for something else. `false` when it is not running, or its track can not take it.
     pub fn change(&self, id: SessionId, settings: Settings) -> bool {
         let mut running = self.lock();
@@ -86,9 +104,9 @@ impl Sessions {
     }
 
     /// Gives sessions the settings that `renew` makes of theirs, where it makes any.
-    pub fn renew(&self, renew: impl Fn(&Settings) -> Option<Settings>) {
+    pub fn renew(&self, renew: impl Fn(&Settings, &Restrictions) -> Option<Settings>) {
         for session in self.lock().values_mut() {
-            if let Some(settings) = renew(&session.settings)
+            if let Some(settings) = renew(&session.settings, &session.access.restrictions)
                 && session.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Reload })
             {
                 session.settings = settings;

@@ -30,6 +30,7 @@ use ooblex_codec::Rotation;
 use ooblex_pipeline::{Completion, EncodedFrame, Outcome, VideoCodec};
 use tracing::error;
 
+use crate::auth::Restrictions;
 use crate::config::Config;
 use crate::cores::{Cores, Place};
 use crate::events::Events;
@@ -200,11 +201,11 @@ pub struct Context {
     pub config: Config,
 }
 
-/// Starts the thread of a track.
+/// Starts the thread of a track, whose changes are held against `restrictions`.
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::io::Result<TrackHandle> {
+pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings, restrictions: Arc<Restrictions>) -> std::io::Result<TrackHandle> {
     let (inbox, receiver) = bounded(INBOX);
     let figures = Arc::new(TrackFigures::new(context.metrics.clone()));
     let events = Events::new(context.metrics.clone());
@@ -237,7 +238,9 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings) -> std::i
     let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
     let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
     let run = move || {
-        let driven = AssertUnwindSafe(|| Driver::new(context.clone(), id, settings, egress, figures, events, place).run(&receiver, &ended));
+        let driven = AssertUnwindSafe(|| {
+            Driver::new(context.clone(), id, settings, restrictions, egress, figures, events, place).run(&receiver, &ended)
+        });
         if catch_unwind(driven).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");
             close_lanes(&context, id);

@@ -37,21 +37,31 @@ impl Visitor {
     /// Who asks through `peer`. `X-Forwarded-For` is read from its end, as far as those that wrote it are `trusted`; what others write there
     /// is not believed.
     pub fn of(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
-        let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
-        let lines = headers.get_all("x-forwarded-for").iter().rev();
-        let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(|hop| hop.trim().parse::<IpAddr>()));
-        let mut from = peer.0;
-        for hop in hops {
-            match hop {
-                Ok(hop) if is_trusted(from) => from = hop.to_canonical(),
-                _ => break,
-            }
-        }
-        Self(match from {
+        Self::at(caller(peer, headers, trusted))
+    }
+
+    /// Who is at an address.
+    pub fn at(address: IpAddr) -> Self {
+        Self(match address {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-            IpAddr::V4(_) => from,
+            IpAddr::V4(_) => address,
         })
     }
+}
+
+/// The address of who asks through `peer`, as [`Visitor::of`] finds it.
+pub(crate) fn caller(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',').map(|hop| hop.trim().parse::<IpAddr>()));
+    let mut from = peer.0;
+    for hop in hops {
+        match hop {
+            Ok(hop) if is_trusted(from) => from = hop.to_canonical(),
+            _ => break,
+        }
+    }
+    from
 }
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
             ("OOBLEX_WORKER__EFFECTS", "style_transfer, delay"),
             ("OOBLEX_DIAGNOSTICS__EFFECTS", "true"),
             ("OOBLEX_BROKER__PREFIX", "stage:"),
+            ("OOBLEX_AUTH__MODE", "keys,jwt"),
+            ("OOBLEX_AUTH__KEYS_FILE", "/run/keys.toml"),
+            ("OOBLEX_AUTH__JWT__SECRET", "not a number"),
+            ("OOBLEX_TURN__URLS", "turn:a,turn:b"),
+            ("OOBLEX_TURN__SECRET_FILE", "/run/turn"),
             ("OOBLEX_SERVE__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1"),
             ("OOBLEX_SERVE__HOSTS", "localhost,video.example,"),
             ("OOBLEX_SERVE__ADMIN_LISTEN", "0.0.0.0:9000"),
@@ -89,6 +94,9 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
     assert_eq!(printed["serve"]["trusted_proxies"], serde_json::json!(["10.0.0.0/8", "192.0.2.1/32"]));
     assert_eq!(printed["serve"]["hosts"], serde_json::json!(["localhost", "video.example"]));
     assert_eq!(printed["serve"]["admin_listen"], "0.0.0.0:9000");
+    assert_eq!(printed["auth"]["mode"], serde_json::json!(["keys", "jwt"]));
+    assert_eq!((&printed["auth"]["jwt"]["secret"], &printed["turn"]["urls"]), (&"***".into(), &serde_json::json!(["turn:a", "turn:b"])));
+    assert_eq!(in_force(&[], &[("OOBLEX_AUTH__MODE", "none")])["auth"]["mode"], "none");
     assert_eq!(printed["frames"]["sampling"], 3);
     assert_eq!(printed["effects"]["face_detection"]["when_slow"], "hold");
 }
@@ -149,6 +157,20 @@ fn what_is_not_understood_is_refused_with_the_option_and_what_it_may_be() {
         ("serve.allow_origins = ['app.example']", &["serve.allow_origins", "'app.example'", "https://app.example"]),
         ("serve.admin_listen = '127.0.0.1:8000'", &["serve.admin_listen", "another address or port", "serve.listen"]),
         ("limits.connections = 0", &["limits", "above 0"]),
+        ("auth.mode = 'open'", &["auth.mode", "open", "none", "keys", "jwt", "hook"]),
+        ("auth.mode = []", &["auth.mode", "empty"]),
+        ("auth.mode = ['none', 'keys']", &["auth.mode", "none", "alone"]),
+        ("auth.mode = 'keys'", &["auth.mode", "ooblex token key", "auth.keys_file"]),
+        ("auth.mode = 'jwt'", &["auth.jwt.secret_file", "auth.jwt.jwks_url"]),
+        ("[auth]\nmode = 'jwt'\njwt = { secret = 'a', jwks_url = 'https://h/' }", &["exactly one", "auth.jwt.jwks_url"]),
+        ("[auth]\nmode = 'jwt'\njwt.jwks_url = 'http://h/'", &["auth.jwt.jwks_url", "https://"]),
+        ("auth.mode = 'hook'", &["auth.hook.url"]),
+        ("auth.hook.url = 'h'", &["auth.hook.url", "https://HOST/PATH"]),
+        ("auth.hook.url = 'https://ann:pw@h/'", &["auth.hook.url", "no user name and no password"]),
+        ("[[auth.keys]]\nname = 'a'\nrole = 'owner'\nhash = ''", &["role", "owner", "publish", "view", "admin"]),
+        ("turn.urls = ['stun:h']", &["turn.urls", "stun:h", "turn:HOST"]),
+        ("turn.urls = ['turn:h']", &["turn.urls", "turn.secret_file"]),
+        ("[turn]\nurls = ['turn:h']\nsecret = 'a'\nttl_s = 1", &["turn.ttl_s", "60"]),
         ("log.filter = 'a==b'", &["log.filter", "a==b", "write 'info'"]),
     ] {
         let path = scratch("refused.toml", file);

@@ -286,7 +286,7 @@ fn offers_that_can_not_be_served_are_refused_with_a_problem() {
         (json!({"sdp": video, "effect": "background_blur", "params": {"strength": -1}}), "bad-parameter", 422),
         (offer(&long), "too-large", 413),
     ] {
-        let (got, problem) = post(&format!("{}/offer", gateway.url), &body).unwrap();
+        let (got, problem) = post(&format!("{}/offer", gateway.url), &body, None).unwrap();
         assert_eq!((got, problem["type"].as_str()), (status, Some(format!("urn:ooblex:problem:{kind}").as_str())), "{problem}");
         assert!(problem["detail"].as_str().unwrap().len() > 20, "{problem}");
     }

@@ -139,10 +139,12 @@ fn certificates_that_can_not_be_used_are_refused_with_the_mend() {
 
 #[test]
 fn check_tells_what_others_would_not_reach() {
-    let open = said(&check(&[("SERVE__LISTEN", "0.0.0.0:0")]));
+    let open = said(&check(&[("SERVE__LISTEN", "0.0.0.0:0"), ("AUTH__MODE", "none")]));
     assert!(open.contains("warn  http") && open.contains("without HTTPS"), "{open}");
     let admin = |listen| said(&check(&[("SERVE__ADMIN_LISTEN", listen)]));
     assert!(admin("127.0.0.1:0").contains("ok    admin") && admin("127.0.0.1:0").contains("without credentials"));
+    let undecided = check(&[("SERVE__LISTEN", "0.0.0.0:0")]);
+    assert!(!undecided.status.success() && said(&undecided).contains("WRONG auth"), "{}", said(&undecided));
     let own = said(&check(&[("MEDIA__LISTEN", "127.0.0.1:0")]));
     assert!(own.contains("warn  media") && own.contains("set media.advertise"), "{own}");
     let told = said(&check(&[("MEDIA__ADVERTISE", "203.0.113.7")]));

@@ -38,7 +38,7 @@ impl Connection {
         let offer = move || {
             let socket = std::net::UdpSocket::bind((address_towards(&url), 0))?;
             let offered = Offered::new(&wish, socket.local_addr()?, Instant::now())?;
-            let (status, answer) = post(&format!("{url}/offer"), &offered.body)?;
+            let (status, answer) = post(&format!("{url}/offer"), &offered.body, wish.token.as_deref())?;
             let (endpoint, _) = offered.answered(status, answer)?;
             socket.set_nonblocking(true)?;
             Ok::<_, ClientError>((endpoint, socket))

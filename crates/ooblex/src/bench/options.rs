@@ -14,12 +14,16 @@ use super::link::Conditions;
 use super::plan::{Decode, Limits, Mode, Plan};
 use super::words::{Both, Outage, Percent, Seconds, Share, Size, parse_parameter};
 use crate::client::Wish;
+use crate::config::Secret;
 
 /// The flags of `ooblex bench`.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     /// The gateway, such as http://127.0.0.1:8000: anything that answers POST /offer with {sdp, type}.
     url: String,
+    /// File that holds the key or token that is shown with each offer.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Sessions at a time.
     #[arg(long, value_name = "N", default_value_t = 1)]
     sessions: usize,
@@ -148,6 +152,9 @@ pub(super) enum PlanError {
     /// Parameters without an effect's name, where there are several effects.
     #[error("--set {0} does not say which effect it is for: write EFFECT.{0}=VALUE")]
     Ambiguous(String),
+    /// The file of the token cannot be read.
+    #[error("--token-file: {0}")]
+    Token(String),
 }
 
 impl Options {
@@ -232,6 +239,7 @@ impl Options {
                 return Err(PlanError::Unused(name.clone()));
             }
         }
+        let token = self.token()?;
         let total: usize = shares.iter().map(|(_, weight)| weight).sum();
         let mut credit = vec![0_i64; shares.len()];
         let turns = (0..total).map(|_| {
@@ -248,9 +256,15 @@ impl Options {
             // What is sent does not follow an estimate, so packets that wait for one would only grow old.
             paced: false,
             feedback: !self.no_feedback,
+            token: token.clone(),
             ..Wish::default()
         };
         Ok(turns.map(wish).collect())
+    }
+
+    fn token(&self) -> Result<Option<String>, PlanError> {
+        let read = |file: &PathBuf| Secret::read(file, "--token-file").map(|token| token.reveal().to_string());
+        self.token_file.as_ref().map(read).transpose().map_err(|error| PlanError::Token(error.to_string()))
     }
 
     fn params_of(&self, effect: Option<&str>, effects: usize) -> Result<Value, PlanError> {

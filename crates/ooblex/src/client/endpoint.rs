@@ -43,6 +43,8 @@ pub(crate) struct Offered {
 pub(crate) struct Answer {
     /// The session's id; empty where the gateway names none.
     pub(crate) session: String,
+    /// What opens the session to the API; empty where the gateway gives none.
+    pub(crate) secret: String,
     /// The answer as it came.
     pub(crate) sdp: String,
 }
@@ -81,13 +83,14 @@ impl Offered {
         }
         let sdp = answer["sdp"].as_str().map(String::from).ok_or_else(|| ClientError::Answer("it has no 'sdp'".into()))?;
         let session = answer["session"].as_str().unwrap_or_default().to_string();
+        let secret = answer["secret"].as_str().unwrap_or_default().to_string();
         let parsed = SdpAnswer::from_sdp_string(&sdp).map_err(|error| ClientError::Answer(error.to_string()))?;
         let mut endpoint = self.endpoint;
         endpoint.rtc.sdp_api().accept_answer(self.pending, parsed)?;
         if let Some(stream) = endpoint.rtc.direct_api().stream_tx_by_mid(endpoint.video, None) {
             stream.set_rtx_cache(RESENDABLE.0, RESENDABLE.1, None);
         }
-        Ok((endpoint, Answer { session, sdp }))
+        Ok((endpoint, Answer { session, secret, sdp }))
     }
 }
 

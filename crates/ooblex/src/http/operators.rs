@@ -2,43 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::Router;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{Gateway, effects, metrics_text};
 use crate::problem::{Problem, ProblemKind};
-use crate::visitor::{Listener, Peer, is_local};
 
 /// Limits how many answers about all sessions are made at once. They take milliseconds and are made outside of the HTTP threads.
 static SURVEYS: Semaphore = Semaphore::const_new(2);
 
-/// The routes of operators. Each is refused to others.
-pub(super) fn operator_routes(gateway: &Arc<Gateway>) -> Router<Arc<Gateway>> {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route("/api/sessions", get(sessions))
-        .route("/api/effects/reload", post(effects::reload))
-        .route_layer(from_fn_with_state(gateway.clone(), operators_only))
-}
-
-async fn operators_only(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(listener): Extension<Listener>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let listen = gateway.context.config.serve.listen.ip();
-    if listener == Listener::Admin || is_local(listen, peer, request.headers()) {
-        return Ok(next.run(request).await);
-    }
-    let detail = "this is for operators: ask on serve.admin_listen, or with a credential of the role admin";
-    Err(Problem::new(ProblemKind::Forbidden, detail))
+/// The routes of operators; [`crate::auth::access`] refuses them to others.
+pub(super) fn operator_routes() -> Router<Arc<Gateway>> {
+    Router::new().route("/metrics", get(metrics)).route("/api/sessions", get(sessions)).route("/api/effects/reload", post(effects::reload))
 }
 
 async fn sessions(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {

@@ -60,6 +60,8 @@ pub enum End {
     NeverConnected,
     /// The API was asked to end it, or the gateway stops.
     Requested,
+    /// The token that it began with has expired.
+    Expired,
     /// The WebRTC library gave up on it.
     Failed,
     /// Frame after frame of its camera was refused.
@@ -68,7 +70,8 @@ pub enum End {
 
 impl End {
     /// All reasons.
-    pub const ALL: [End; 6] = [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Failed, End::Undecodable];
+    pub const ALL: [End; 7] =
+        [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Expired, End::Failed, End::Undecodable];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
@@ -77,6 +80,7 @@ impl End {
             End::Vanished => "vanished",
             End::NeverConnected => "never_connected",
             End::Requested => "requested",
+            End::Expired => "expired",
             End::Failed => "failed",
             End::Undecodable => "undecodable",
         }

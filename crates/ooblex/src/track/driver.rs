@@ -23,6 +23,7 @@ use super::service::Told;
 use super::turn::Arrived;
 use super::viewing::Watch;
 use super::{Context, TrackInput, TrackOutput};
+use crate::auth::Restrictions;
 use crate::control::{self, Request};
 use crate::cores::Place;
 use crate::events::{Events, Kind};
@@ -64,6 +65,8 @@ pub(super) struct Driver {
     pub(super) track: Track<Pending, Analysed>,
     next_seq: FrameSeq,
     pub(super) settings: Arc<Settings>,
+    /// What the session may have.
+    pub(super) restrictions: Arc<Restrictions>,
     pub(super) painters: HashMap<EffectName, ChainPainter>,
     /// The frames of a chain whose analyses are gathered.
     gather: Gather<Job>,
@@ -113,6 +116,7 @@ impl Driver {
         context: Arc<Context>,
         id: SessionId,
         settings: Settings,
+        restrictions: Arc<Restrictions>,
         egress: Egress,
         figures: Arc<TrackFigures>,
         events: Events,
@@ -129,6 +133,7 @@ impl Driver {
             track,
             next_seq: FrameSeq(0),
             settings: Arc::new(settings),
+            restrictions,
             painters: HashMap::new(),
             gather: Gather::new(),
             acks: VecDeque::new(),
@@ -194,7 +199,7 @@ impl Driver {
     fn on_control(&mut self, text: Option<&[u8]>) {
         let (id, changed) = match Request::parse(text) {
             Ok(Request::SetEffect { effect, params, id }) => {
-                let changed = self.context.catalogue.change(&self.settings, effect.as_deref(), &params);
+                let changed = self.restrictions.change(&self.context.catalogue, &self.settings, effect.as_deref(), &params);
                 (id, changed)
             }
             Err(problem) => (Value::Null, Err(problem)),

@@ -153,7 +153,7 @@ impl Driver {
         let Arrived { frame, at: arrived, rotation, gap } = arrived;
         self.rotation = rotation.unwrap_or(self.rotation);
         if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
-            let limits = self.context.config.limits.decoder();
+            let limits = ooblex_codec::Limits { pixels: u64::from(self.most_kilopixels()) * 1000, ..self.context.config.limits.decoder() };
             self.decoder = Decoder::new(frame.codec, limits).inspect_err(|error| warn!(session = %self.id(), %error, "no decoder")).ok();
         }
         self.context.metrics.on_received();
@@ -201,9 +201,9 @@ impl Driver {
         if let Undecodable::Size { width, height } = *why
             && self.too_large.replace((width, height)) != Some((width, height))
         {
-            let limit = self.context.config.limits.frame_kilopixels;
+            let limit = self.most_kilopixels();
             let detail = format!(
-                "frames of {width}x{height} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels"
+                "frames of {width}x{height} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels (or max_kilopixels of the token)"
             );
             self.say(control::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
         }
@@ -217,6 +217,12 @@ impl Driver {
                 self.refusals = 0;
             }
         }
+    }
+
+    /// The largest frames that are taken, in thousands of pixels: the operator's limit, or less if the token says so.
+    fn most_kilopixels(&self) -> u32 {
+        let limit = self.context.config.limits.frame_kilopixels;
+        self.restrictions.max_kilopixels.map_or(limit, |most| limit.min(most.get()))
     }
 
     pub(super) fn ask_for_keyframe(&mut self) {

@@ -1,0 +1,344 @@
+//! The needs of each route, and the middleware that checks them before any handler runs.
+//!
+//! Every route has a row in [`ROUTES`]; one without is open to nobody. The page and its files are public.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use openssl::base64::decode_block;
+use tracing::debug;
+
+use super::hook::Action;
+use super::keys::digest;
+use super::{Authenticator, Caller, Claim, Credential, Grant, Reason, Restrictions};
+use crate::assets;
+use crate::http::Gateway;
+use crate::problem::{Problem, ProblemKind};
+use crate::session::SessionId;
+use crate::sessions::Sessions;
+use crate::visitor::{self, Listener, Peer, Visitor};
+
+/// The permission that a route needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing.
+    Public,
+    /// The right to begin a session.
+    Publish,
+    /// The secret of the session that the route names, or the rights of an operator.
+    Session,
+    /// The rights of an operator.
+    Admin,
+}
+
+/// The permission that each route of the API needs.
+pub const ROUTES: [(Method, &str, Need); 12] = [
+    (Method::POST, "/offer", Need::Publish),
+    (Method::GET, "/api/effects", Need::Public),
+    (Method::POST, "/api/effects/reload", Need::Admin),
+    (Method::GET, "/api/effects/{name}/thumbnail.png", Need::Public),
+    (Method::GET, "/api/sessions", Need::Admin),
+    (Method::GET, "/api/sessions/{id}", Need::Session),
+    (Method::PATCH, "/api/sessions/{id}", Need::Session),
+    (Method::DELETE, "/api/sessions/{id}", Need::Session),
+    (Method::GET, "/api/sessions/{id}/events", Need::Session),
+    (Method::GET, "/healthz", Need::Public),
+    (Method::GET, "/readyz", Need::Public),
+    (Method::GET, "/metrics", Need::Admin),
+];
+
+/// The permission that a request to a route needs; `None`: the route takes no such method, or has no row.
+fn need(method: &Method, path: &str) -> Option<Need> {
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let row = ROUTES.iter().find(|(of, route, _)| of == method && *route == path);
+    row.map(|(.., need)| *need).or_else(|| (method == Method::GET && assets::is_path(path)).then_some(Need::Public))
+}
+
+/// Lets a request pass with its [`Caller`], or answers why it may not.
+pub(crate) async fn guard(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let Some(route) = request.extensions().get::<MatchedPath>().cloned() else {
+        // Nothing is there; the router says so.
+        return next.run(request).await;
+    };
+    let Some(need) = need(request.method(), route.as_str()) else {
+        let detail = format!("this address does not take {}; sessions begin with POST /offer", request.method());
+        return Problem::new(ProblemKind::MethodNotAllowed, detail).into_response();
+    };
+    let (mut parts, body) = request.into_parts();
+    let context = &gateway.context;
+    match gateway.auth.caller(&context.sessions, &context.config.serve.trusted_proxies, need, route.as_str(), &parts).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(refusal) => {
+            debug!(reason = refusal.reason.label(), route = route.as_str(), "refused");
+            context.metrics.on_unauthorized(refusal.reason);
+            if need == Need::Publish {
+                context.metrics.on_offer(Some(refusal.problem.kind));
+            }
+            refusal.into_response()
+        }
+    }
+}
+
+/// A request that may not be made.
+pub(crate) struct Refusal {
+    reason: Reason,
+    problem: Problem,
+    retry_after: Option<Duration>,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = self.problem.into_response();
+        let status = response.status();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
+        }
+        response
+    }
+}
+
+impl Authenticator {
+    async fn caller(
+        &self,
+        sessions: &Sessions,
+        trusted: &[ipnet::IpNet],
+        need: Need,
+        route: &str,
+        parts: &request::Parts,
+    ) -> Result<Caller, Refusal> {
+        if need == Need::Public {
+            return Ok(Caller::Anyone);
+        }
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map_or(Peer(std::net::Ipv4Addr::UNSPECIFIED.into()), |info| info.0);
+        let credential = Credential::of(&parts.headers, parts.uri.query());
+        let address = visitor::caller(peer, &parts.headers, trusted);
+        let visitor = Visitor::at(address);
+        let id = (need == Need::Session).then(|| parts.uri.path().split('/').nth(3)).flatten();
+        if let Some(id) = id.and_then(SessionId::parse)
+            && let Some(token) = &credential.token
+            && sessions.is_secret_of(id, &digest(token))
+        {
+            return Ok(Caller::Session(id));
+        }
+        let is_admin_listener = parts.extensions.get::<Listener>() == Some(&Listener::Admin);
+        if is_admin_listener || self.is_local_operator(peer, &parts.headers) {
+            return Ok(Caller::Operator);
+        }
+        if self.is_open() && need == Need::Publish {
+            return Ok(Caller::Anyone);
+        }
+        // A session's secret opens nothing else; nobody else is asked about it, and a stale one is no attempt to guess.
+        if credential.is_of_session() {
+            return Err(if need == Need::Session {
+                wrong_session(sessions, id, &credential)
+            } else {
+                wrong_place(sessions, need, &credential)
+            });
+        }
+        if self.is_open() {
+            return Err(if need == Need::Session { self.refusal(Reason::Missing, visitor) } else { closed() });
+        }
+        let action = match (need, route) {
+            (Need::Publish, _) => Action::Publish,
+            (_, "/metrics") => Action::Metrics,
+            _ => Action::Api,
+        };
+        let query = parts.uri.query().unwrap_or_default();
+        let claim = Claim { credential: &credential, visitor, address, action, id, query };
+        let grant = match self.grant(&claim).await {
+            Ok(grant) => grant,
+            Err(reason) => return Err(self.refusal(reason, visitor)),
+        };
+        let is_allowed = match need {
+            Need::Public => true,
+            Need::Publish => grant.may_publish(),
+            Need::Session | Need::Admin => grant.admin,
+        };
+        if is_allowed { Ok(Caller::Granted(Arc::new(grant))) } else { Err(not_allowed(need)) }
+    }
+
+    /// Tells whether the request comes from a program of this machine, not through a proxy, to a gateway that only this machine reaches.
+    fn is_local_operator(&self, peer: Peer, headers: &HeaderMap) -> bool {
+        self.is_open() && visitor::is_local(self.listen, peer, headers)
+    }
+
+    fn refusal(&self, reason: Reason, visitor: Visitor) -> Refusal {
+        let refusal = |kind, detail: &str, retry_after| Refusal { reason, problem: Problem::new(kind, detail), retry_after };
+        match reason {
+            Reason::Throttled => {
+                let wait = self.throttled(visitor).unwrap_or_default() + Duration::from_secs(1);
+                let detail = "too many attempts from this address have failed: wait as long as Retry-After says, then show a key or token that is valid";
+                refusal(ProblemKind::TooManyAttempts, detail, Some(wait))
+            }
+            Reason::Unavailable => {
+                let detail = "what decides who may do this cannot be reached now: try again in a moment; the gateway's log names it";
+                refusal(ProblemKind::Unavailable, detail, Some(Duration::from_secs(5)))
+            }
+            Reason::Missing => {
+                let detail = "this needs a key, a token or the secret of the session: send it as Authorization: Bearer …";
+                refusal(ProblemKind::Unauthorized, detail, None)
+            }
+            Reason::Expired => refusal(ProblemKind::Unauthorized, "the token has expired: ask for a new one", None),
+            Reason::WrongClaims => {
+                let detail = "the token is not meant for this gateway, not valid yet, or has no expiry: look at its iss, aud, nbf and exp";
+                refusal(ProblemKind::Unauthorized, detail, None)
+            }
+            _ => refusal(
+                ProblemKind::Unauthorized,
+                "the key or token is not accepted: ask the operator of this gateway for one that is",
+                None,
+            ),
+        }
+    }
+}
+
+fn not_allowed(need: Need) -> Refusal {
+    let detail = match need {
+        Need::Publish => "these credentials do not let their holder begin a session: that needs the role publish or admin",
+        Need::Session => "these credentials do not belong to this session: use the secret of its answer, or the role admin",
+        Need::Public | Need::Admin => "this is an operator's: it needs the role admin, or serve.admin_listen",
+    };
+    Refusal { reason: Reason::NotAllowed, problem: Problem::new(ProblemKind::Forbidden, detail), retry_after: None }
+}
+
+/// There are no credentials that would help.
+fn closed() -> Refusal {
+    let detail = "this is an operator's, and with auth.mode = \"none\" it is served on this machine's loopback address or on serve.admin_listen only";
+    Refusal { reason: Reason::NotAllowed, problem: Problem::new(ProblemKind::Forbidden, detail), retry_after: None }
+}
+
+/// A session's secret that does not open this session: it is another's, or the session is over.
+fn wrong_session(sessions: &Sessions, id: Option<&str>, credential: &Credential) -> Refusal {
+    let presented = digest(credential.token.as_deref().unwrap_or_default());
+    let (kind, detail) = if sessions.has_secret(&presented) {
+        (ProblemKind::Forbidden, "this is the secret of another session: use the one that came with this session's answer")
+    } else if id.and_then(SessionId::parse).is_some_and(|id| sessions.settings(id).is_some()) {
+        (ProblemKind::Unauthorized, "this is not the secret of the session: use the one that came with its answer")
+    } else {
+        (ProblemKind::UnknownSession, "this session is not running any more: begin another one with POST /offer")
+    };
+    Refusal { reason: Reason::WrongSession, problem: Problem::new(kind, detail), retry_after: None }
+}
+
+/// A session's secret where it opens nothing.
+fn wrong_place(sessions: &Sessions, need: Need, credential: &Credential) -> Refusal {
+    if sessions.has_secret(&digest(credential.token.as_deref().unwrap_or_default())) {
+        return not_allowed(need);
+    }
+    let detail = "the secret of a session opens that session only, and this one is not running any more: show a key or token";
+    Refusal { reason: Reason::WrongSession, problem: Problem::new(ProblemKind::Unauthorized, detail), retry_after: None }
+}
+
+impl Credential {
+    /// Reads what a request shows: the header, or the query where browsers cannot set headers.
+    fn of(headers: &HeaderMap, query: Option<&str>) -> Self {
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if let Some((scheme, value)) = header.and_then(|header| header.trim().split_once(' ')) {
+            let value = value.trim();
+            if scheme.eq_ignore_ascii_case("bearer") {
+                return Self { token: Some(value.into()), ..Self::default() };
+            }
+            if scheme.eq_ignore_ascii_case("basic") {
+                let decoded = decode_block(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                let (user, password) = decoded.as_deref().and_then(|text| text.split_once(':')).unwrap_or_default();
+                return Self { token: None, user: user.into(), password: password.into() };
+            }
+        }
+        let token = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("token="));
+        Self { token: token.map(percent_decoded), ..Self::default() }
+    }
+}
+
+/// `%41` is `A`. What is not of this form stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digit = |at: usize| tail.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        match (first, digit(0).zip(digit(1))) {
+            (b'%', Some((high, low))) => {
+                bytes.push((high * 16 + low) as u8);
+                rest = &tail[2..];
+            }
+            (byte, _) => {
+                bytes.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Caller {
+    /// The restrictions of a session that it begins.
+    pub(crate) fn restrictions(&self) -> Restrictions {
+        match self {
+            Caller::Granted(grant) => grant.restrictions.clone(),
+            Caller::Anyone | Caller::Operator | Caller::Session(_) => Restrictions::default(),
+        }
+    }
+
+    /// How long a session that it begins may last; `None`: as long as it likes.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        match self {
+            Caller::Granted(grant) => Grant::time_left(grant, SystemTime::now()),
+            Caller::Anyone | Caller::Operator | Caller::Session(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_of_the_router_has_a_row_and_no_row_is_left_over() {
+        let source = concat!(include_str!("../http.rs"), include_str!("../http/operators.rs"));
+        let routes = source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let mut in_router: Vec<_> = routes.collect();
+        in_router.sort_unstable();
+        let mut in_table: Vec<_> = ROUTES.iter().map(|(_, path, _)| *path).collect();
+        in_table.sort_unstable();
+        in_table.dedup();
+        assert_eq!(in_router, in_table);
+    }
+
+    #[test]
+    fn what_nobody_has_described_is_open_to_nobody() {
+        assert_eq!(need(&Method::GET, "/api/new"), None);
+        assert_eq!(need(&Method::PUT, "/offer"), None);
+        assert_eq!(need(&Method::POST, "/"), None);
+        assert_eq!(need(&Method::HEAD, "/"), Some(Need::Public));
+        assert_eq!(need(&Method::HEAD, "/metrics"), Some(Need::Admin));
+    }
+
+    #[test]
+    fn credentials_are_read_from_the_header_or_the_query() {
+        let of = |header: Option<&str>, query: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            header.map(|value| headers.insert(header::AUTHORIZATION, value.parse().unwrap()));
+            let Credential { token, user, password } = Credential::of(&headers, query);
+            (token.unwrap_or_default(), user, password)
+        };
+        let token = |text: &str| (text.to_string(), String::new(), String::new());
+        assert_eq!(of(Some("Bearer abc"), None), token("abc"));
+        assert_eq!(of(Some("bearer  abc "), Some("token=other")), token("abc"));
+        assert_eq!(of(None, Some("a=b&token=a%2Bb%zz%4")), token("a+b%zz%4"));
+        assert_eq!(of(None, Some("mytoken=abc")), token(""));
+        assert_eq!(of(Some("Basic YW5uOmE6Yg=="), None), (String::new(), "ann".into(), "a:b".into()));
+        for nothing in ["Bearer", "Digest abc", "Basic !!", ""] {
+            assert_eq!(of(Some(nothing), None), token(""), "{nothing}");
+        }
+    }
+}
