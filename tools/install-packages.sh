@@ -4,7 +4,7 @@
 #
 # usage: install-packages.sh build|test|browser|hostile|deploy
 #   build    what `cargo build` and fetching ONNX Runtime need
-#   test     a Redis, openssl and ffmpeg for the tests; they start their own, on free ports, and leave the system's alone
+#   test     a Redis, its Sentinel, openssl and ffmpeg for the tests; they start their own, on free ports, and leave the system's alone
 #   browser  a Chromium for the end-to-end tests
 #   hostile  a Python that makes virtual environments, for the tests with a public WebRTC stack
 #   deploy   nginx, Prometheus and coturn for the tests of deploy/, which start their own as well
@@ -26,6 +26,7 @@ missing() {
         ;;
     test)
         tool redis-server redis-server
+        tool redis-sentinel redis-sentinel
         tool openssl openssl
         tool ffmpeg ffmpeg
         ;;

@@ -1,19 +1,28 @@
 #!/bin/sh
-# Starts Redis on redis.conf, with the user and the limit of memory that the environment gives. They go in by standard input, so that no
+# Starts Redis on redis.conf, with the users and the limit of memory that the environment gives. They go in by standard input, so that no
 # password stands in a list of processes.
 set -eu
 : "${REDIS_PASSWORD:?is not set: write it into .env}"
-case $REDIS_PASSWORD in
-*[!A-Za-z0-9]*)
-    echo "REDIS_PASSWORD may hold letters and digits only, because it stands in an address: openssl rand -hex 32" >&2
+: "${REDIS_WORKER_PASSWORD:?is not set: write it into .env}"
+for password in "$REDIS_PASSWORD" "$REDIS_WORKER_PASSWORD"; do
+    case $password in
+    *[!A-Za-z0-9]*)
+        echo "REDIS_PASSWORD and REDIS_WORKER_PASSWORD may hold letters and digits only, because they stand in addresses: openssl rand -hex 32" >&2
+        exit 1
+        ;;
+    esac
+done
+if [ "$REDIS_PASSWORD" = "$REDIS_WORKER_PASSWORD" ]; then
+    echo "REDIS_PASSWORD and REDIS_WORKER_PASSWORD must differ: a worker must not be able to log in as the gateway" >&2
     exit 1
-    ;;
-esac
+fi
 
-# `default` is the user that everybody is who gives no name.
+# `default` is the user that everybody is who gives no name. The rights of the others are explained in docs/scaling.md; a gateway reads no
+# frames, a worker no results.
 exec redis-server - <<CONFIGURATION
 $(cat "$(dirname "$0")/redis.conf")
 maxmemory ${REDIS_MEMORY_MB:-256}mb
 user default reset off
-user ooblex reset on >$REDIS_PASSWORD ~ooblex:* &ooblex:* +auth +select +ping +eval +set +getdel +del +exists +type +rename +pttl +pexpire +rpush +lpop +blpop +lpos +lrem +ltrim +llen +publish +subscribe +unsubscribe +punsubscribe
+user gateway reset on >$REDIS_PASSWORD %RW~ooblex:v*:next:* %W~ooblex:v*:frame:* %RW~ooblex:v*:frames_to_process:* %RW~ooblex:v*:processed_frames:* %W~ooblex:v*:probe:* %W~ooblex:gateway:* &ooblex:announcements:* -@all +select +ping +eval +set +del +exists +type +rename +pexpire +rpush +lpop +blpop +lpos +lrem +llen +publish +subscribe
+user worker reset on >$REDIS_WORKER_PASSWORD %RW~ooblex:v*:frame:* %RW~ooblex:v*:frames_to_process:* %RW~ooblex:v*:hand:* %RW~ooblex:v*:wake:* %W~ooblex:v*:processed_frames:* %W~ooblex:v*:probe:* %W~ooblex:worker:* &ooblex:announcements:* -@all +select +ping +eval +set +del +strlen +getdel +rename +pttl +pexpire +rpush +ltrim +lpop +blpop +publish +subscribe
 CONFIGURATION

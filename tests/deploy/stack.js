@@ -20,6 +20,7 @@ import { at, environment, prometheus as prometheusYml, read } from './deployment
 export const PATIENCE_MS = 90_000;
 const PROGRAM = process.env.OOBLEX ?? at('target/release/ooblex');
 const PASSWORD = '0123456789abcdef';
+const WORKER_PASSWORD = 'fedcba9876543210';
 
 /** A text of deploy/ with what is different outside of containers; each of the changes must have something to change. */
 export function substituted(text, changes) {
@@ -44,7 +45,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     rmSync(folder, { recursive: true, force: true });
   };
   try {
-    const env = { OOBLEX_ADVERTISE: host, OOBLEX_AUTH_MODE: 'none', REDIS_PASSWORD: PASSWORD, GRAFANA_PASSWORD: 'x', OOBLEX_MEDIA_PORT: mediaPort, ...given };
+    const env = { OOBLEX_ADVERTISE: host, OOBLEX_AUTH_MODE: 'none', REDIS_PASSWORD: PASSWORD, REDIS_WORKER_PASSWORD: WORKER_PASSWORD, GRAFANA_PASSWORD: 'x', OOBLEX_MEDIA_PORT: mediaPort, ...given };
 
     mkdirSync(join(folder, 'redis'));
     cpSync(at('deploy/redis/start.sh'), join(folder, 'redis/start.sh'));
@@ -56,13 +57,13 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     const inImage = Object.fromEntries([...read('deploy/Dockerfile').matchAll(/(OOBLEX_\w+)=(\S+)/g)].map(([, name, value]) => [name, value]));
     // From the image, from the compose file, and what is different here.
     const ours = (service, changes) => ({ ...inImage, ...environment(service, env), ...changes });
-    const broker = substituted(environment('webrtc', env).OOBLEX_BROKER__URL, [['redis:6379', `127.0.0.1:${redisPort}`]]);
-    const library = { OOBLEX_INFERENCE__LIBRARY: onnxRuntime(), OOBLEX_BROKER__URL: broker, ...options };
-    const gatewayEnv = ours('webrtc', { ...library, OOBLEX_SERVE__LISTEN: `127.0.0.1:${gatewayPort}`, OOBLEX_SERVE__ADMIN_LISTEN: `127.0.0.1:${adminPort}`, OOBLEX_MEDIA__LISTEN: `${media}:${mediaPort}` });
+    const broker = (service) => ({ OOBLEX_BROKER__URL: substituted(environment(service, env).OOBLEX_BROKER__URL, [['redis:6379', `127.0.0.1:${redisPort}`]]) });
+    const library = { OOBLEX_INFERENCE__LIBRARY: onnxRuntime(), ...options };
+    const gatewayEnv = ours('webrtc', { ...broker('webrtc'), ...library, OOBLEX_SERVE__LISTEN: `127.0.0.1:${gatewayPort}`, OOBLEX_SERVE__ADMIN_LISTEN: `127.0.0.1:${adminPort}`, OOBLEX_MEDIA__LISTEN: `${media}:${mediaPort}` });
     const isReady = (said) => /is ready: http/.test(said);
     running.gateway = await keep('gateway', PROGRAM, ['serve'], { env: gatewayEnv, cwd: folder, isReady });
     const startWorker = (index) => {
-      const workerEnv = ours('ml-worker', { ...library, OOBLEX_WORKER__LISTEN: `127.0.0.1:${workerPorts[index]}`, OOBLEX_WORKER__THREADS: '1' });
+      const workerEnv = ours('ml-worker', { ...broker('ml-worker'), ...library, OOBLEX_WORKER__LISTEN: `127.0.0.1:${workerPorts[index]}`, OOBLEX_WORKER__THREADS: '1' });
       return keep(`worker ${index}`, PROGRAM, ['worker'], { env: workerEnv, cwd: folder, isReady });
     };
     for (const index of workerPorts.keys()) running[`worker${index}`] = await startWorker(index);

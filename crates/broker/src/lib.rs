@@ -25,7 +25,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub use local::Local;
 #[doc(hidden)]
 pub use redis::fuzz;
-pub use redis::{Identity, Redis, RedisError, RedisOptions, RedisUrl, UrlError};
+pub use redis::{ClientCertificate, Identity, Redis, RedisError, RedisOptions, RedisUrl, UrlError};
 pub use round_trips::RoundTrips;
 
 /// What a broker tells a track.
@@ -75,8 +75,10 @@ pub struct Capacity {
 pub struct Health {
     /// Frames and results can pass.
     pub connected: bool,
-    /// What is wrong now, in a sentence with its mend; without secrets.
+    /// What is wrong now, in a sentence with its mend; without secrets. It names hosts and users, so it is for operators.
     pub trouble: Option<String>,
+    /// The same for everybody else: it names no host, no user and no path.
+    pub trouble_in_public: Option<&'static str>,
     /// Connections that were made again after they had broken.
     pub reconnects: u64,
     /// What was asked and not done, by kind of error; every kind is listed.
@@ -198,7 +200,17 @@ impl Health {
     fn local() -> Self {
         let errors = redis::ErrorKind::ALL.map(|kind| (kind.label(), 0)).to_vec();
         let round_trips = RoundTrips::default();
-        Self { connected: true, trouble: None, reconnects: 0, errors, late: 0, turns_requeued: 0, strangers: 0, round_trips }
+        Self {
+            connected: true,
+            trouble: None,
+            trouble_in_public: None,
+            reconnects: 0,
+            errors,
+            late: 0,
+            turns_requeued: 0,
+            strangers: 0,
+            round_trips,
+        }
     }
 }
 

@@ -16,6 +16,8 @@ mod monitor;
 mod presence;
 mod roster;
 mod seat;
+mod stream;
+mod tls;
 mod url;
 mod wire;
 
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 use ooblex_pipeline::{EffectName, Job, TrackId};
 
 use crate::{Capacity, Health, Notice, Service, Sink};
-use connection::Connector;
+use connection::{Connector, Limit};
 use error::Fault;
 use gateway::Desk;
 use keys::{Keys, PeerId};
@@ -50,8 +52,19 @@ pub struct RedisOptions {
     pub prefix: String,
     /// For `rediss://`: the certificate, PEM, of the authority to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
+    /// For `rediss://`: the certificate that we show, where Redis wants one.
+    pub client_certificate: Option<ClientCertificate>,
     /// What others are told of this process.
     pub identity: Identity,
+}
+
+/// What a process shows a Redis that asks for client certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM file of the certificate, with those that lead to its authority.
+    pub certificate: PathBuf,
+    /// PEM file of its key, not encrypted.
+    pub key: PathBuf,
 }
 
 /// What others are told of a process.
@@ -96,15 +109,16 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 
 impl Redis {
     pub(crate) fn new(options: RedisOptions) -> Result<Self, RedisError> {
-        let connector = Connector::new(&options)?;
+        let (keys, me) = (Keys::new(&options.prefix, options.url.database()), PeerId::random());
+        let connector = Connector::new(&options, keys.probe(me))?;
         // A Redis that is not there may come later; the threads say so, and try.
-        if let Err(Fault { kind: ErrorKind::Denied, sentence }) = connector.connect(Duration::ZERO) {
+        if let Err(Fault { kind: ErrorKind::Denied, sentence }) = connector.connect(Duration::ZERO, Limit::SMALL) {
             return Err(RedisError::Denied(sentence));
         }
         let shared = Arc::new(Shared {
             connector,
-            keys: Keys::new(&options.prefix, options.url.database()),
-            me: PeerId::random(),
+            keys,
+            me,
             identity: options.identity,
             monitor: Monitor::default(),
             roster: Mutex::default(),
@@ -164,7 +178,8 @@ impl Redis {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Health {
             connected: monitor.connected(),
-            trouble: monitor.trouble(),
+            trouble: monitor.trouble().map(|fault| fault.sentence),
+            trouble_in_public: monitor.trouble().map(|fault| fault.kind.in_public()),
             reconnects: monitor.reconnects(),
             errors: monitor.errors(),
             late: read(&monitor.late),
@@ -236,24 +251,33 @@ impl Shared {
         }
     }
 
+    /// Redis has taken a write that it can take at once, or has refused it.
+    fn on_written(&self, refused: Option<&Fault>) {
+        if self.monitor.on_written(refused) {
+            self.desk.tell_all();
+        }
+    }
+
     /// Keeps a connection for as long as `wanted`: runs `body` on a fresh one whenever the one before has broken, with pauses that grow
     /// while none can be had.
     fn keep<T>(
         &self,
         link: Link,
-        patience: Duration,
+        (patience, limit): (Duration, Limit),
         wanted: impl Fn() -> bool,
         mut body: impl FnMut(connection::Line) -> Result<T, Fault>,
     ) -> Option<T> {
         let mut backoff = BACKOFF.0;
         while wanted() {
             let since = Instant::now();
-            let broken = self.connector.connect(patience).and_then(|line| {
+            let broken = self.connector.connect(patience, limit).and_then(|line| {
                 self.on_up(link);
                 body(line)
             });
             match broken {
                 Ok(done) => return Some(done),
+                // The connection was given up, and not lost: a new one is there at once.
+                Err(fault) if fault.kind == ErrorKind::Malformed => self.monitor.on_complaint(fault.kind, &fault.sentence),
                 Err(fault) => self.on_down(link, &fault),
             }
             if since.elapsed() > BACKOFF.1 * 4 {

@@ -10,7 +10,7 @@ use common::{RedisServer, analysis, eventually, gateway, job, next, open, test};
 use ooblex_broker::Service;
 use ooblex_pipeline::{Completion, EffectName, FrameSeq, Job, Outcome};
 use redis::Value;
-const QUEUE: &[u8] = b"ooblex:v2:frames_to_process:test";
+const QUEUE: &[u8] = b"ooblex:v3:frames_to_process:test";
 
 #[test]
 fn lost_turn_is_queued_again_with_the_next_frame_although_the_slot_is_never_empty() {
@@ -122,8 +122,8 @@ fn bytes_of_other_people_stop_nothing() {
     for turn in [&b"noise"[..], b"", b"0:0", &[0xff; 40]] {
         server.command(&[b"LPUSH", QUEUE, turn]);
     }
-    server.command(&[b"SET", b"ooblex:v2:frame:test:0:0", b"garbage"]);
-    server.command(&[b"RPUSH", b"ooblex:v2:frame:test:noise", b"a list where a frame belongs"]);
+    server.command(&[b"SET", b"ooblex:v3:frame:test:0:0", b"garbage"]);
+    server.command(&[b"RPUSH", b"ooblex:v3:frame:test:noise", b"a list where a frame belongs"]);
     let seat = broker.join(&[test()]);
     let taken = seat.take().unwrap();
     assert_eq!(taken.job().seq, FrameSeq(0));
@@ -143,7 +143,7 @@ fn bytes_of_other_people_stop_nothing() {
     assert!(matches!(next(&completions), Completion { seq: FrameSeq(2), .. }));
 
     // Noise among the results, and something that is no list where they belong.
-    let results = gateway_of(&server).replace("gateway:", "v2:processed_frames:");
+    let results = gateway_of(&server).replace("gateway:", "v3:processed_frames:");
     server.command(&[b"RPUSH", results.as_bytes(), b"noise", b"OB\x01R\xff\xff", b""]);
     eventually("the noise to be seen", || malformed() == 5);
     server.command(&[b"SET", results.as_bytes(), b"noise"]);
@@ -151,6 +151,29 @@ fn bytes_of_other_people_stop_nothing() {
     broker.submit(job(1, 3));
     seat.take().unwrap().complete(Ok(analysis(3)));
     assert!(matches!(next(&completions), Completion { seq: FrameSeq(3), outcome: Outcome::Analysed { .. }, .. }));
+}
+
+#[test]
+fn result_of_somebody_who_did_not_get_the_job_is_counted_and_ends_nothing() {
+    let server = RedisServer::start();
+    let broker = gateway(&server);
+    let completions = open(&broker, 1);
+    broker.submit(job(1, 0));
+    let results = gateway_of(&server).replace("gateway:", "v3:processed_frames:");
+    let forged = || broker.health().errors.iter().find(|(kind, _)| *kind == "forged").unwrap().1;
+    // Track 1, frame 0, a nonce, no time, and a failure with the reason "no".
+    for nonce in [[0; 16], [0xff; 16]] {
+        let before = forged();
+        server.command(&[b"RPUSH", results.as_bytes(), &[b"OB\x03R\x01\x00", &nonce[..], b"\x00\x00\x01\x02no"].concat()]);
+        eventually("the forgery to be counted", || forged() == before + 1);
+    }
+    let seat = broker.join(&[test()]);
+    seat.take().unwrap().complete(Ok(analysis(7)));
+    let end = next(&completions);
+    assert!(matches!(&end.outcome, Outcome::Analysed { analysis: result, .. } if *result == analysis(7)), "{end:?}");
+    assert!(completions.try_recv().is_err());
+    // With the nonce of one job another one is not answered.
+    assert_eq!((forged(), broker.health().late), (2, 0));
 }
 
 #[test]

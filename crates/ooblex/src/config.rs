@@ -486,7 +486,7 @@ impl Config {
     /// Files that are read again while the program runs, at SIGHUP or when Redis is reached anew.
     pub fn files(&self) -> Vec<PathBuf> {
         let (serve, broker, auth) = (&self.serve, &self.broker, &self.auth);
-        let files = [&serve.tls_certificate, &serve.tls_key, &broker.ca_file, &broker.password_file];
+        let files = [&serve.tls_certificate, &serve.tls_key, &broker.ca_file, &broker.password_file, &broker.client_certificate, &broker.client_key];
         let secrets = [&auth.keys_file, &auth.jwt.secret_file, &self.turn.secret_file];
         files.into_iter().chain(secrets).flatten().cloned().collect()
     }

@@ -244,7 +244,7 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let unserved: Vec<_> = unserved.map(|effect| effect.name().to_string()).collect();
     let mut missing = Vec::new();
     if !health.connected {
-        missing.push(health.trouble.unwrap_or_else(|| "the broker is not connected yet".into()));
+        missing.push(health.trouble_in_public.unwrap_or("the broker is not connected yet").into());
     } else if capacity.workers == 0 && matches!(broker, Broker::Local(_)) {
         missing.push("no worker runs: effects with models can not be served".into());
     } else if catalogue.default_effect().as_str().split('+').any(|part| unserved.iter().any(|name| name == part)) {

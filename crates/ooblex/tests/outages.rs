@@ -25,7 +25,12 @@ fn held_while_down(gateway: &Gateway, player: &mut Player, since: usize, frames:
     assert!(status == 503 && body.contains("Redis"), "{status} {body}");
     assert_eq!(gateway.metric("ooblex_broker_connected"), 0.0);
     let broker = gateway.json("/api/effects")["broker"].clone();
-    assert!(broker["connected"] == false && broker["trouble"].as_str().unwrap().contains("Redis"), "{broker}");
+    let trouble = broker["trouble"].as_str().unwrap();
+    assert!(broker["connected"] == false && trouble.contains("Redis"), "{broker}");
+    for public in [trouble, &body, &format!("{:?}", player.messages)] {
+        assert!(!public.contains("127.0.0.1"), "strangers are told no address: {public}");
+    }
+    assert!(gateway.said().contains("127.0.0.1:"), "the log names it");
     player.assert_sound();
 }
 
@@ -102,7 +107,7 @@ fn redis_takes_connections_and_answers_nothing() {
 
 #[test]
 fn redis_is_full() {
-    let (redis, gateway, _workers) = farm(2);
+    let (redis, gateway, workers) = farm(2);
     let mut player = delayed(&gateway, 40);
     player.play_until_processed(10, 300);
     redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -114,12 +119,34 @@ fn redis_is_full() {
     assert_eq!(player.processed_since(mark), 0);
     assert!(player.shown[shown..].iter().all(|shown| player.look(shown) == Look::Processed), "only the last picture is shown, again");
     assert!(gateway.broker_errors("full") >= 10.0);
+    let (status, body) = gateway.answer("/readyz");
+    assert!(status == 503 && body.contains("Redis is full"), "{status} {body}");
+    assert_eq!((gateway.metric("ooblex_broker_connected"), workers[0].answer("/readyz").0), (0.0, 503));
     player.assert_sound();
     redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
     player.play_until_processed(5, TWO_SECONDS);
     player.play_until_processed(30, 2 * TWO_SECONDS);
+    gateway.wait("it to be ready again", |gateway| gateway.answer("/readyz").0 == 200);
+    assert_eq!(gateway.metric("ooblex_broker_connected"), 1.0);
     player.assert_sound();
     assert_eq!(player.heard(0, "error").iter().filter(|error| error["id"] != serde_json::Value::Null).count(), 0);
+}
+
+/// What a failover leaves of the old master when nobody leads us to the new one.
+#[test]
+fn redis_becomes_a_replica() {
+    let (redis, gateway, workers) = farm(1);
+    let mut player = delayed(&gateway, 20);
+    player.play_until_processed(10, 300);
+    let since = player.messages.len();
+    redis.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    held_while_down(&gateway, &mut player, since, TWO_SECONDS);
+    assert!(gateway.broker_errors("not_ready") >= 1.0);
+    assert!(gateway.answer("/readyz").1.contains("takes no writes"), "{}", gateway.answer("/readyz").1);
+    assert!(gateway.said().contains("takes no writes now"), "{}", gateway.said());
+    workers[0].wait("the worker to see it as well", |worker| worker.answer("/readyz").0 == 503);
+    redis.command(&["REPLICAOF", "NO", "ONE"]);
+    goes_on(&gateway, &mut player, since, FIVE_SECONDS);
 }
 
 #[test]

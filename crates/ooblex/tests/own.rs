@@ -320,6 +320,53 @@ fn a_trial_ends_with_the_program_that_waits_for_it() {
     }
 }
 
+#[test]
+fn a_trial_inherits_no_secrets_and_no_descriptors_and_is_limited() {
+    let shelf = Shelf::new();
+    shelf.put("endless", "hang", PICTURE);
+    let redis = RedisServer::start();
+    let config = shelf.with("trial_s = 600\ntrial_memory_mib = 2048\n");
+    // With Redis, UDP, TCP and a session there are sockets of all kinds.
+    let flags = ["--workers", "1", "--effect", "sepia", "--backend", "rten", "--broker", &redis.url()];
+    let gateway = Gateway::with_environment(&config, &flags, &[("OOBLEX_LOG__FILTER", "info"), ("A_SECRET", "open-sesame-7391")]);
+    gateway.wait("the trial", |gateway| !children(gateway.id()).is_empty());
+    let trial = children(gateway.id())[0];
+    let of = |what: &str| fs::read_to_string(format!("/proc/{trial}/{what}")).unwrap();
+    gateway.wait("the trial to run its model", |_| {
+        of("limits").lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 "))
+    });
+
+    let environment = of("environ");
+    let names: Vec<_> = environment.split('\0').filter_map(|variable| variable.split_once('=')).map(|(name, _)| name).collect();
+    let allowed = ["PATH", "LD_LIBRARY_PATH", "ORT_DYLIB_PATH", "TMPDIR", "LANG", "LC_ALL", "LC_MESSAGES", "RUST_BACKTRACE"];
+    assert!(names.iter().all(|name| allowed.contains(name)), "{names:?}");
+    assert!(names.contains(&"RUST_BACKTRACE") && !environment.contains("open-sesame-7391"), "{environment}");
+
+    let mine = |id: u32| -> Vec<String> {
+        let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap().flatten();
+        open.filter_map(|file| fs::read_link(file.path()).ok()).map(|to| to.display().to_string()).collect()
+    };
+    let (gateway_has, trial_has) = (mine(gateway.id()), mine(trial));
+    assert!(gateway_has.iter().filter(|to| to.starts_with("socket:")).count() >= 4, "{gateway_has:?}");
+    // Its pipes to the gateway are its own; what whoever runs the tests has left open for everybody is nobody's fault here.
+    let everybodys = mine(std::process::id());
+    let own: Vec<_> = trial_has.iter().filter(|to| !everybodys.contains(to)).collect();
+    assert!(!own.iter().any(|to| to.starts_with("socket:") || to.starts_with("anon_inode:")), "{own:?}");
+    assert!(own.iter().filter(|to| to.starts_with("pipe:")).count() <= 3, "{own:?}");
+
+    let limits = of("limits");
+    let limit = |name: &str| {
+        let line = limits.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {limits}"));
+        line[name.len()..].split_whitespace().map(str::to_string).take(2).collect::<Vec<_>>()
+    };
+    assert_eq!(limit("Max address space"), [(2048_u64 << 20).to_string(), (2048_u64 << 20).to_string()]);
+    assert_eq!(limit("Max file size"), ["0", "0"]);
+    assert_eq!(limit("Max open files"), ["64", "64"]);
+    for name in ["Max cpu time", "Max processes"] {
+        assert!(limit(name).iter().all(|most| most.parse::<u64>().is_ok_and(|most| most <= 8192)), "{name}: {:?}", limit(name));
+    }
+}
+
 // The command
 
 fn ooblex(arguments: &[&str]) -> (bool, String) {

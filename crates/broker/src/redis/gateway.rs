@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ooblex_pipeline::{Completion, EffectName, FairSlots, FrameSeq, Job, Outcome, TrackId};
 use redis::Value;
 
-use super::connection::{Line, WAIT};
+use super::connection::{Limit, Line, WAIT};
 use super::error::{ErrorKind, Fault};
 use super::keys::turn;
 use super::monitor::Link;
@@ -24,7 +24,7 @@ const SUBMIT: &str = include_str!("submit.lua");
 const QUEUE_OUTLIVES: Duration = Duration::from_secs(10);
 /// An idle connection is tried this often, so that a session does not begin with one that is dead.
 const IDLE: Duration = Duration::from_secs(1);
-/// Results that are fetched at a time.
+/// Results that are fetched at a time at most; fewer where they are large, so that an answer stays within its limit.
 const RESULTS_AT_ONCE: usize = 64;
 
 /// The tracks of this gateway and their jobs.
@@ -60,6 +60,8 @@ struct Track {
 }
 
 struct UnderWay {
+    /// What its result must carry.
+    nonce: wire::Nonce,
     submitted: Instant,
     deadline: Instant,
     /// Its slot was found empty, so a worker has it.
@@ -70,7 +72,18 @@ struct UnderWay {
 #[derive(Default)]
 struct Batch {
     clear: Vec<(TrackId, EffectName)>,
-    jobs: Vec<Job>,
+    jobs: Vec<(Job, wire::Nonce)>,
+}
+
+/// What a result was to its gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    /// Its job has ended with it, or its track was closed meanwhile.
+    Used,
+    /// Its job had been given up.
+    Late,
+    /// It does not carry the nonce of its job, so it comes from somebody who did not get the job. The job still waits.
+    Forged,
 }
 
 /// Calls to sinks, which are made when the lock is released.
@@ -105,7 +118,7 @@ impl Desk {
         let (track, seq) = (job.track, job.seq);
         let (submitted, deadline) = (job.submitted, job.deadline);
         state.waits.on_submitted(track, submitted);
-        state.under_way.insert((track, seq), UnderWay { submitted, deadline, taken: false });
+        state.under_way.insert((track, seq), UnderWay { nonce: wire::Nonce::random(), submitted, deadline, taken: false });
         state.deadlines.insert((deadline, track, seq));
         if !state.connected {
             state.end(&mut due, track, seq, Outcome::Undelivered { reason: "Redis is not connected".into() });
@@ -240,12 +253,17 @@ impl Desk {
         deliver(state, due);
     }
 
-    /// A result came in. Returns whether somebody waited for it.
-    fn on_result(&self, now: Instant, result: wire::WireResult) -> bool {
+    /// A result came in.
+    fn on_result(&self, now: Instant, result: wire::WireResult) -> Received {
         let mut state = self.lock();
         let mut due = Due::new();
         let (track, seq, analysing) = (result.track, result.seq, result.analysing);
-        let Some(job) = state.under_way.get(&(track, seq)) else { return !state.tracks.contains_key(&track) };
+        let Some(job) = state.under_way.get(&(track, seq)) else {
+            return if state.tracks.contains_key(&track) { Received::Late } else { Received::Used };
+        };
+        if job.nonce != result.nonce {
+            return Received::Forged;
+        }
         // What was not the worker's time was spent on the way and in the queue. Clocks of two machines are not compared.
         let queued = now.saturating_duration_since(job.submitted).saturating_sub(analysing);
         let outcome = match result.result {
@@ -254,7 +272,7 @@ impl Desk {
         };
         state.end(&mut due, track, seq, outcome);
         deliver(state, due);
-        true
+        Received::Used
     }
 
     /// A panic while the lock was held can not have left half a move behind, so its poison is ignored.
@@ -305,8 +323,9 @@ impl State {
             if let Some((_, left)) = laid.filter(|(_, effect)| *effect != job.effect) {
                 batch.clear.push((job.track, left.clone()));
             }
+            let Some(nonce) = self.under_way.get(&(job.track, job.seq)).map(|job| job.nonce) else { continue };
             self.effects.insert(job.effect.clone());
-            batch.jobs.push(job);
+            batch.jobs.push((job, nonce));
         }
         batch
     }
@@ -321,7 +340,7 @@ fn deliver(state: MutexGuard<'_, State>, due: Due) {
 pub(super) fn submit(shared: &Shared) {
     shared.keep(
         Link::Submit,
-        Duration::ZERO,
+        (Duration::ZERO, Limit::SMALL),
         || !shared.ended(),
         |mut line| {
             let end = carry_out(shared, &mut line);
@@ -339,13 +358,12 @@ fn carry_out(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
             let turn = turn(shared.me, *track);
             pipeline.cmd("DEL").arg(shared.keys.slot(effect, &turn)).cmd("LREM").arg(shared.keys.turns(effect)).arg(0).arg(turn);
         }
-        for job in &batch.jobs {
+        for (job, nonce) in &batch.jobs {
             let turn = turn(shared.me, job.track);
             let left = job.deadline.saturating_duration_since(Instant::now()).as_millis().max(1) as u64;
-            pipeline.cmd("SET").arg(&next).arg(wire::encode_job(job)).arg("PX").arg(left);
-            let lay = pipeline.cmd("EVAL").arg(SUBMIT).arg(3);
-            let lay = lay.arg(shared.keys.slot(&job.effect, &turn)).arg(&next).arg(shared.keys.turns(&job.effect));
-            lay.arg(turn).arg(QUEUE_OUTLIVES.as_millis() as u64);
+            pipeline.cmd("SET").arg(&next).arg(wire::encode_job(job, *nonce)).arg("PX").arg(left);
+            let lay = pipeline.cmd("EVAL").arg(SUBMIT).arg(2).arg(&next).arg(shared.keys.turns(&job.effect));
+            lay.arg(shared.keys.slot(&job.effect, &turn)).arg(turn).arg(QUEUE_OUTLIVES.as_millis() as u64);
         }
         if pipeline.is_empty() {
             pipeline.cmd("PING");
@@ -359,7 +377,7 @@ fn carry_out(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
                 shared.desk.on_cleared(track);
             }
         }
-        for job in batch.jobs {
+        for (job, _) in batch.jobs {
             let (set, laid) = (answers.next(), answers.next());
             match set.filter(Result::is_err).or(laid) {
                 Some(Ok(Value::Int(found))) => {
@@ -379,20 +397,23 @@ fn carry_out(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
 
 /// The thread that fetches results.
 pub(super) fn results(shared: &Shared) {
-    shared.keep(Link::Results, WAIT, || !shared.ended(), |mut line| carry_in(shared, &mut line));
+    shared.keep(Link::Results, (WAIT, Limit::RESULTS), || !shared.ended(), |mut line| carry_in(shared, &mut line));
 }
 
 fn carry_in(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
     let key = shared.keys.results(shared.me);
-    let mut fetch = redis::pipe();
-    // Redis answers the second when the first has something or has waited long enough.
-    fetch.cmd("BLPOP").arg(&key).arg(WAIT.as_secs()).cmd("LPOP").arg(&key).arg(RESULTS_AT_ONCE - 1);
+    let mut largest = 1;
     while !shared.ended() {
+        let more = (Limit::RESULTS.bytes() / 2 / largest).clamp(1, RESULTS_AT_ONCE - 1);
+        let mut fetch = redis::pipe();
+        // Redis answers the second when the first has something or has waited long enough.
+        fetch.cmd("BLPOP").arg(&key).arg(WAIT.as_secs()).cmd("LPOP").arg(&key).arg(more);
         let answers = line.ask(&fetch)?;
         let now = Instant::now();
         if shared.ended() {
             break;
         }
+        largest = answers.iter().flatten().map(longest).max().unwrap_or(1).max(largest / 2).max(1);
         for answer in answers {
             match answer {
                 // BLPOP names the list before what it took from it.
@@ -409,6 +430,12 @@ fn carry_in(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Bytes of the longest result in an answer.
+fn longest(answer: &Value) -> usize {
+    let Value::Array(values) = answer else { return 0 };
+    values.iter().map(|value| if let Value::BulkString(bytes) = value { bytes.len() } else { 0 }).max().unwrap_or(0)
+}
+
 fn is(value: &Value, text: &str) -> bool {
     matches!(value, Value::BulkString(bytes) if bytes == text.as_bytes())
 }
@@ -416,11 +443,14 @@ fn is(value: &Value, text: &str) -> bool {
 fn take_in(shared: &Shared, now: Instant, value: &Value) {
     let Value::BulkString(bytes) = value else { return };
     match wire::decode_result(bytes) {
-        Ok(result) => {
-            if !shared.desk.on_result(now, result) {
-                shared.monitor.late.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        Ok(result) => match shared.desk.on_result(now, result) {
+            Received::Used => {}
+            Received::Late => _ = shared.monitor.late.fetch_add(1, Ordering::Relaxed),
+            Received::Forged => shared.monitor.on_complaint(
+                ErrorKind::Forged,
+                "a result in Redis is not used, since it does not carry the nonce of its job: whoever sent it did not get the job; see who                  else may write to this Redis",
+            ),
+        },
         Err(error) => shared.monitor.on_complaint(ErrorKind::Malformed, &format!("a result in Redis is not used: {error}")),
     }
 }

@@ -49,6 +49,11 @@ impl Keys {
         format!("{}v{}:next:{}", self.prefix, wire::VERSION, hex(gateway.0))
     }
 
+    /// What a process writes to see whether Redis takes writes.
+    pub(super) fn probe(&self, peer: PeerId) -> String {
+        format!("{}v{}:probe:{}", self.prefix, wire::VERSION, hex(peer.0))
+    }
+
     /// Where a frame is while a worker fetches it.
     pub(super) fn hand(&self, peer: PeerId, seat: u64) -> String {
         format!("{}v{}:hand:{}:{seat}", self.prefix, wire::VERSION, hex(peer.0))

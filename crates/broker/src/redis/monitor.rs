@@ -41,6 +41,9 @@ pub(super) struct Monitor {
 struct Links {
     /// `Some`: what is wrong with it.
     by_purpose: BTreeMap<Link, State>,
+    /// Writes that were refused in a row, and the last refusal.
+    refusals: u32,
+    refused: Option<Fault>,
     /// When the first of those that are down went down, once that was said.
     down_since: Option<Instant>,
 }
@@ -49,8 +52,12 @@ struct Links {
 enum State {
     Connecting,
     Up,
-    Down(String),
+    Down(Fault),
 }
+
+/// Beats of the announcement (200 ms each) at which Redis refuses to write before frames are held to be lost: where it is only at the
+/// edge of its memory, single ones are refused.
+const REFUSALS: u32 = 2;
 
 /// An error that repeats is said again after this long.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -69,8 +76,8 @@ impl Monitor {
             self.reconnects.fetch_add(1, Ordering::Relaxed);
         }
         let connected = links.all_up();
-        if connected && let Some(since) = links.down_since.take() {
-            info!("connected to Redis again after {:.1?}", since.elapsed());
+        if connected {
+            links.on_all_up();
         }
         connected && before != Some(State::Up)
     }
@@ -80,14 +87,35 @@ impl Monitor {
         self.count(fault.kind);
         let mut links = self.lock();
         let connected = links.all_up();
-        links.by_purpose.insert(link, State::Down(fault.sentence.clone()));
-        if links.down_since.is_none() {
-            links.down_since = Some(Instant::now());
-            warn!("{}; it is tried again until it works", fault.sentence);
-        } else {
-            debug!(?link, "{}", fault.sentence);
-        }
+        links.by_purpose.insert(link, State::Down(fault.clone()));
+        links.on_fault(fault);
+        debug!(?link, "{}", fault.sentence);
         connected
+    }
+
+    /// Redis has taken a write, or has refused it though the connection stands. Returns whether that changes what [`Monitor::connected`] says.
+    pub(super) fn on_written(&self, refused: Option<&Fault>) -> bool {
+        let mut links = self.lock();
+        let before = links.all_up();
+        match refused {
+            None => {
+                links.refusals = 0;
+                links.refused = None;
+            }
+            Some(fault) => {
+                self.count(fault.kind);
+                links.refusals += 1;
+                if links.refusals >= REFUSALS {
+                    links.refused = Some(fault.clone());
+                    links.on_fault(fault);
+                }
+            }
+        }
+        let now = links.all_up();
+        if now {
+            links.on_all_up();
+        }
+        before != now
     }
 
     /// The connection is not needed any more.
@@ -106,17 +134,18 @@ impl Monitor {
         }
     }
 
-    /// All connections stand.
+    /// All connections stand, and Redis takes writes.
     pub(super) fn connected(&self) -> bool {
         self.lock().all_up()
     }
 
     /// What is wrong with the first connection that does not stand.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<Fault> {
         let links = self.lock();
         let mut states = links.by_purpose.values();
-        let down = states.find_map(|state| if let State::Down(sentence) = state { Some(sentence.clone()) } else { None });
-        down.or_else(|| (!links.all_up()).then(|| "the connection to Redis is being made".into()))
+        let down = states.find_map(|state| if let State::Down(fault) = state { Some(fault.clone()) } else { None });
+        let making = || Fault { kind: ErrorKind::Unreachable, sentence: "the connection to Redis is being made".into() };
+        down.or_else(|| links.refused.clone()).or_else(|| (!links.all_up()).then(making))
     }
 
     /// Redis answered what it could answer at once.
@@ -147,7 +176,20 @@ impl Monitor {
 
 impl Links {
     fn all_up(&self) -> bool {
-        self.by_purpose.values().all(|state| *state == State::Up)
+        self.refused.is_none() && self.by_purpose.values().all(|state| *state == State::Up)
+    }
+
+    fn on_fault(&mut self, fault: &Fault) {
+        if self.down_since.is_none() {
+            self.down_since = Some(Instant::now());
+            warn!("{}; it is tried again until it works", fault.sentence);
+        }
+    }
+
+    fn on_all_up(&mut self) {
+        if let Some(since) = self.down_since.take() {
+            info!("connected to Redis again after {:.1?}", since.elapsed());
+        }
     }
 }
 
@@ -169,12 +211,28 @@ mod tests {
         assert!(monitor.on_up(Link::Results), "the last one makes the difference");
         assert!(monitor.on_down(Link::Submit, &fault()), "the first one makes the difference");
         assert!(!monitor.on_down(Link::Results, &fault()));
-        assert_eq!(monitor.trouble().as_deref(), Some("gone"));
+        assert_eq!(monitor.trouble(), Some(fault()));
         assert!(!monitor.on_up(Link::Submit));
         monitor.on_gone(Link::Results);
         assert!(monitor.connected());
         assert_eq!(monitor.reconnects(), 1);
         assert_eq!(monitor.errors()[0], ("unreachable", 2));
+    }
+
+    #[test]
+    fn redis_that_refuses_writes_is_not_connected_until_it_takes_one() {
+        let monitor = Monitor::default();
+        monitor.on_planned(Link::Submit);
+        monitor.on_up(Link::Submit);
+        let full = Fault { kind: ErrorKind::Full, sentence: "full".into() };
+        assert!(!monitor.on_written(Some(&full)) && monitor.connected(), "one refusal is the edge of its memory");
+        assert!(!monitor.on_written(None));
+        assert!(!monitor.on_written(Some(&full)));
+        assert!(monitor.on_written(Some(&full)) && !monitor.connected());
+        assert_eq!(monitor.trouble(), Some(full.clone()));
+        assert!(!monitor.on_written(Some(&full)), "it is no news");
+        assert!(monitor.on_written(None) && monitor.connected());
+        assert_eq!((monitor.trouble(), monitor.reconnects()), (None, 0));
     }
 
     #[test]

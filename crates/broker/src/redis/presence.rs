@@ -8,7 +8,7 @@ use ooblex_pipeline::EffectName;
 use redis::Value;
 use tracing::warn;
 
-use super::connection::Line;
+use super::connection::{Limit, Line};
 use super::error::{ErrorKind, Fault};
 use super::keys::hex;
 use super::monitor::Link;
@@ -51,10 +51,12 @@ impl Crew {
 
 /// The thread that announces this process, until it ends with a goodbye.
 pub(super) fn announce(shared: &Shared) {
-    shared.keep(Link::Announce, Duration::ZERO, || !shared.ended(), |mut line| beat(shared, &mut line));
+    shared.keep(Link::Announce, (Duration::ZERO, Limit::SMALL), || !shared.ended(), |mut line| beat(shared, &mut line));
 }
 
 fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
+    // What this process has not been it takes no right to unsay.
+    let mut was = [false; 2];
     loop {
         let ended = shared.ended();
         let mut said = shared.announcement();
@@ -63,21 +65,24 @@ fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
         }
         let text = serde_json::to_string(&said).expect("plain data becomes JSON");
         let mut pipeline = redis::pipe();
-        for (role, is) in [("gateway", said.gateway), ("worker", said.threads > 0)] {
+        pipeline.cmd("SET").arg(shared.keys.probe(shared.me)).arg("").arg("PX").arg(GONE_AFTER.as_millis() as u64);
+        for ((role, is), was) in [("gateway", said.gateway), ("worker", said.threads > 0)].into_iter().zip(&mut was) {
             let key = shared.keys.announcement(role, shared.me);
-            match is {
-                true => pipeline.cmd("SET").arg(key).arg(&text).arg("PX").arg(GONE_AFTER.as_millis() as u64),
-                false => pipeline.cmd("DEL").arg(key),
-            };
+            if is {
+                pipeline.cmd("SET").arg(key).arg(&text).arg("PX").arg(GONE_AFTER.as_millis() as u64);
+            } else if *was {
+                pipeline.cmd("DEL").arg(key);
+            }
+            *was = is;
         }
         pipeline.cmd("PUBLISH").arg(shared.keys.announcements()).arg(&text);
-        if shared.closed() {
+        let seats = vec!["1"; shared.crew().seats.len()];
+        if shared.closed() && !seats.is_empty() {
             // Workers that wait for a turn would hear of it a second later.
             let wake = shared.keys.wake(shared.me);
-            let seats = vec!["1"; shared.crew().seats.len().max(1)];
             pipeline.cmd("RPUSH").arg(&wake).arg(seats).cmd("PEXPIRE").arg(wake).arg(GONE_AFTER.as_millis() as u64);
         }
-        if ended {
+        if ended && shared.desk.is_open() {
             // So does the thread that waits for results.
             let results = shared.keys.results(shared.me);
             pipeline.cmd("RPUSH").arg(&results).arg("").cmd("PEXPIRE").arg(results).arg(GONE_AFTER.as_millis() as u64);
@@ -88,7 +93,9 @@ fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
         let mut answers = line.ask(&pipeline)?;
         let waiting = answers.split_off(known).into_iter().map(|answer| if let Ok(Value::Int(turns)) = answer { turns } else { 0 });
         shared.desk.on_waiting(waiting.sum::<i64>() as usize);
-        for fault in answers.into_iter().filter_map(Result::err) {
+        let mut answers = answers.into_iter();
+        shared.on_written(answers.next().and_then(Result::err).as_ref());
+        for fault in answers.filter_map(Result::err) {
             shared.monitor.on_complaint(fault.kind, &fault.sentence);
         }
         if ended {
@@ -102,7 +109,7 @@ fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
 pub(super) fn listen(shared: &Shared) {
     shared.keep(
         Link::Listen,
-        Duration::ZERO,
+        (Duration::ZERO, Limit::SMALL),
         || !shared.ended(),
         |line| {
             let mut heard = Instant::now();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ooblex_pipeline::{EffectName, Job, Outcome};
 use redis::Value;
 
-use super::connection::{Line, WAIT};
+use super::connection::{Limit, Line, WAIT};
 use super::error::{ErrorKind, Fault};
 use super::keys::{PeerId, gateway_of};
 use super::monitor::Link;
@@ -31,6 +31,7 @@ pub(crate) struct Hand {
     redis: Arc<Redis>,
     lane: Arc<Lane>,
     gateway: PeerId,
+    nonce: wire::Nonce,
 }
 
 /// The connection of one worker.
@@ -42,6 +43,22 @@ struct State {
     /// Which effect is asked for first: each in its turn.
     first: usize,
     backoff: Duration,
+}
+
+/// A turn that was taken from a queue by itself.
+struct Held {
+    /// The number of the queue, from 1.
+    queue: usize,
+    turn: Vec<u8>,
+}
+
+/// Where a worker finds frames.
+struct Names {
+    hand: String,
+    /// The queues, in the order in which they are asked.
+    turns: Vec<String>,
+    /// For each queue, what the names of its slots begin with.
+    slots: Vec<String>,
 }
 
 /// What lies in a slot.
@@ -82,6 +99,11 @@ impl Seat {
                 }
                 Err(fault) => {
                     lane.line = None;
+                    if fault.kind == ErrorKind::Malformed {
+                        // The connection was given up, and not lost. What was too long is gone with it.
+                        shared.monitor.on_complaint(fault.kind, &fault.sentence);
+                        continue;
+                    }
                     let pause = lane.backoff;
                     lane.backoff = (pause * 2).clamp(BACKOFF.0, BACKOFF.1);
                     drop(lane);
@@ -102,43 +124,25 @@ impl Seat {
         let line = match &mut lane.line {
             Some(line) => line,
             none => {
-                let line = none.insert(shared.connector.connect(WAIT)?);
+                let line = none.insert(shared.connector.connect(WAIT, Limit::FRAME)?);
                 shared.on_up(Link::Seat(self.number));
                 line
             }
         };
-        let turns: Vec<_> = effects.iter().map(|effect| shared.keys.turns(effect)).collect();
-        let slots: Vec<_> = effects.iter().map(|effect| shared.keys.slots(effect)).collect();
-        let hand = shared.keys.hand(shared.me, self.number);
-        let mut take = redis::pipe();
-        take.cmd("EVAL").arg(TAKE).arg(1 + turns.len()).arg(&hand).arg(&turns).arg(&slots).cmd("GETDEL").arg(&hand);
-        let answers = line.ask(&take);
-        if let Some(fault) = line.complaint() {
-            shared.monitor.on_complaint(fault.kind, &fault.sentence);
-        }
-        let mut answers = answers?.into_iter();
-        let (found, frame) = (answers.next(), answers.next());
-        if let Some(Value::Array(found)) = answer(shared, found)
-            && let [_, Value::BulkString(turn), Value::Int(left)] = &found[..]
-        {
-            // Nothing is there when it has expired on its way.
-            let Some(Ok(Value::BulkString(frame))) = frame else { return Ok(None) };
-            return Ok(Some(Found { turn: turn.clone(), left: millis(*left), frame }));
+        let names = Names {
+            hand: shared.keys.hand(shared.me, self.number),
+            turns: effects.iter().map(|effect| shared.keys.turns(effect)).collect(),
+            slots: effects.iter().map(|effect| shared.keys.slots(effect)).collect(),
+        };
+        if let Some(found) = take(shared, line, &names, None)? {
+            return Ok(Some(found));
         }
         let wake = shared.keys.wake(shared.me);
-        let answers = line.ask(redis::pipe().cmd("BLPOP").arg(wake).arg(&turns).arg(WAIT.as_secs()))?;
+        let answers = line.ask(redis::pipe().cmd("BLPOP").arg(wake).arg(&names.turns).arg(WAIT.as_secs()))?;
         let Some(Value::Array(popped)) = answer(shared, answers.into_iter().next()) else { return Ok(None) };
         let [Value::BulkString(queue), Value::BulkString(turn)] = &popped[..] else { return Ok(None) };
-        let Some(at) = turns.iter().position(|name| name.as_bytes() == queue) else { return Ok(None) };
-        let slot = [slots[at].as_bytes(), turn].concat();
-        let mut answers = line.ask(redis::pipe().cmd("PTTL").arg(&slot).cmd("GETDEL").arg(&slot))?.into_iter();
-        match (answers.next(), answers.next()) {
-            (Some(Ok(Value::Int(left))), Some(Ok(Value::BulkString(frame)))) => {
-                Ok(Some(Found { turn: turn.clone(), left: millis(left), frame }))
-            }
-            // The frame has expired, or another worker has it.
-            _ => Ok(None),
-        }
+        let Some(at) = names.turns.iter().position(|name| name.as_bytes() == queue) else { return Ok(None) };
+        take(shared, line, &names, Some(&Held { queue: at + 1, turn: turn.clone() }))
     }
 
     /// Makes a job of what lay in a slot.
@@ -155,10 +159,10 @@ impl Seat {
             complain(&"it lies in the queue of another effect");
             return None;
         }
-        let wire::WireJob { track, seq, effect, input } = job;
+        let wire::WireJob { track, seq, nonce, effect, input } = job;
         let submitted = Instant::now();
         let job = Job { track, seq, effect, input, submitted, deadline: submitted + found.left };
-        Some((job, Hand { redis: self.redis.clone(), lane: self.lane.clone(), gateway }))
+        Some((job, Hand { redis: self.redis.clone(), lane: self.lane.clone(), gateway, nonce }))
     }
 }
 
@@ -182,7 +186,7 @@ impl Hand {
         shared.crew().on_busy(analysing);
         let key = shared.keys.results(self.gateway);
         let mut pipeline = redis::pipe();
-        pipeline.cmd("RPUSH").arg(&key).arg(wire::encode_result(job.track, job.seq, outcome, analysing));
+        pipeline.cmd("RPUSH").arg(&key).arg(wire::encode_result(job.track, job.seq, self.nonce, outcome, analysing));
         pipeline.cmd("LTRIM").arg(&key).arg(-MAX_RESULTS).arg(-1);
         pipeline.cmd("PEXPIRE").arg(&key).arg(RESULTS_OUTLIVE.as_millis() as u64);
         let mut lane = self.lane.lock();
@@ -199,6 +203,33 @@ impl Lane {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes the frame of the turn that is `held`, or else of the first that waits.
+fn take(shared: &Shared, line: &mut Line, names: &Names, held: Option<&Held>) -> Result<Option<Found>, Fault> {
+    let (queue, turn) = held.map_or((0, &[][..]), |held| (held.queue, &held.turn));
+    let mut take = redis::pipe();
+    take.cmd("EVAL").arg(TAKE).arg(1 + names.turns.len()).arg(&names.hand).arg(&names.turns);
+    take.arg(wire::MAX_BYTES).arg(queue).arg(turn).arg(&names.slots).cmd("GETDEL").arg(&names.hand);
+    let answers = line.ask(&take);
+    if let Some(fault) = line.complaint() {
+        shared.monitor.on_complaint(fault.kind, &fault.sentence);
+    }
+    let mut answers = answers?.into_iter();
+    let (found, frame) = (answers.next(), answers.next());
+    let Some(Value::Array(found)) = answer(shared, found) else { return Ok(None) };
+    Ok(match (&found[..], frame) {
+        ([Value::Int(0), _, Value::Int(bytes)], _) => {
+            let sentence = format!("a frame in Redis is not used: {bytes} bytes, more than any has");
+            shared.monitor.on_complaint(ErrorKind::Malformed, &sentence);
+            None
+        }
+        ([_, Value::BulkString(turn), Value::Int(left)], Some(Ok(Value::BulkString(frame)))) => {
+            Some(Found { turn: turn.clone(), left: millis(*left), frame })
+        }
+        // Nothing is there when it has expired on its way.
+        _ => None,
+    })
 }
 
 /// What Redis answered to a command, unless that is an error, which is counted.

@@ -1,4 +1,4 @@
-//! Where a Redis is and who we are there. The password is never shown.
+//! The address of a Redis, with user and password. The password is never shown.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,84 +6,174 @@ use std::str::FromStr;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
+use super::stream::{Host, Place};
+
 /// The address of a Redis with user, password and database:
-/// `redis://[user][:password@]host[:port][/database]`, `rediss://…` (TLS), `redis+unix:///path[?db=1&user=…&pass=…]`.
-#[derive(Clone)]
-pub struct RedisUrl(ConnectionInfo);
+/// `redis://[user][:password@]host[:port][/database]`, `rediss://…` (TLS), `redis+unix:///path[?db=1&user=…&pass=…]`, or by its
+/// Sentinels `redis+sentinel://[user][:password@]host[:port],…/master[/database]`, `rediss+sentinel://…` (TLS).
+#[derive(Clone, PartialEq)]
+pub struct RedisUrl {
+    target: Target,
+    is_tls: bool,
+    user: Option<String>,
+    password: Option<String>,
+    database: i64,
+}
+
+/// The server, or the Sentinels, that an address leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Always the same Redis.
+    Server(Place),
+    /// The Redis that these Sentinels call the master of this name.
+    Sentinels { sentinels: Vec<Host>, master: String },
+}
 
 /// A text that is no address of a Redis. It is not repeated here, since it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: write redis://[user][:password@]host[:port][/database], rediss://… for TLS, or redis+unix:///path?db=0")]
+#[error(
+    "{reason}: write redis://[user][:password@]host[:port][/database], rediss://… for TLS, redis+unix:///path?db=0, or \
+     redis+sentinel://[user][:password@]host:port,host:port/master-name[/database]"
+)]
 pub struct UrlError {
     reason: String,
 }
 
+/// Sentinels that may be named.
+const MAX_SENTINELS: usize = 16;
+/// The port of a Sentinel that is named without one.
+const SENTINEL_PORT: u16 = 26379;
+/// A text with a password that has broken it.
+const PERCENT: &str = "the address of Redis is not understood; characters of a password such as / ? # @ : and % must be percent-encoded in it \
+                       (# as %23, / as %2F, % as %25), or put the password into broker.password_file";
+
 impl RedisUrl {
     /// With this password in place of the one in the address.
     pub fn with_password(self, password: &str) -> Self {
-        let settings = self.0.redis_settings().clone().set_password(password);
-        Self(self.0.set_redis_settings(settings))
+        Self { password: Some(password.into()), ..self }
     }
 
     /// The number of the database.
     pub fn database(&self) -> i64 {
-        self.0.redis_settings().db()
+        self.database
     }
 
     /// Whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
-        matches!(self.0.addr(), ConnectionAddr::TcpTls { .. })
+        self.is_tls
     }
 
-    pub(super) fn info(&self) -> &ConnectionInfo {
-        &self.0
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    pub(super) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    fn new(target: Target, info: &ConnectionInfo) -> Self {
+        let settings = info.redis_settings();
+        Self {
+            target,
+            is_tls: matches!(info.addr(), ConnectionAddr::TcpTls { .. }),
+            user: settings.username().filter(|user| !user.is_empty()).map(Into::into),
+            password: settings.password().map(Into::into),
+            database: settings.db(),
+        }
+    }
+
+    /// `rest`: what follows `redis+sentinel://`.
+    fn sentinels(scheme: &str, rest: &str) -> Result<Self, UrlError> {
+        let (login, rest) = rest.rsplit_once('@').map_or((String::new(), rest), |(login, rest)| (format!("{login}@"), rest));
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (master, database) = path.split_once('/').unwrap_or((path, "0"));
+        if master.is_empty() || master.contains(['?', '#', '%']) {
+            return Err(refused("the name of the master is missing"));
+        }
+        let mut sentinels = Vec::new();
+        for host in hosts.split(',') {
+            // An IPv6 address is in brackets, and so is what it has of colons.
+            let has_port = host.rsplit_once(']').map_or(host, |(_, rest)| rest).contains(':');
+            let host = if has_port { host.to_string() } else { format!("{host}:{SENTINEL_PORT}") };
+            match parse(&format!("redis://{host}"))?.addr() {
+                ConnectionAddr::Tcp(name, port) if !name.is_empty() => sentinels.push(Host { name: name.clone(), port: *port }),
+                _ => return Err(refused("the address of a Sentinel is not understood")),
+            }
+        }
+        if sentinels.len() > MAX_SENTINELS {
+            return Err(refused(&format!("more than {MAX_SENTINELS} Sentinels are named")));
+        }
+        // Its own parser knows how users, passwords and databases are written.
+        let info = parse(&format!("{scheme}://{login}sentinel/{database}"))?;
+        Ok(Self::new(Target::Sentinels { sentinels, master: master.into() }, &info))
+    }
+}
+
+fn refused(reason: &str) -> UrlError {
+    UrlError { reason: reason.into() }
+}
+
+fn parse(text: &str) -> Result<ConnectionInfo, UrlError> {
+    let info = text
+        .into_connection_info()
+        .map_err(|_| refused(if text.contains('@') { PERCENT } else { "the address of Redis is not understood" }))?;
+    if info.redis_settings().db() < 0 {
+        return Err(refused("the number of the database is negative"));
+    }
+    Ok(info)
 }
 
 impl FromStr for RedisUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let refused = |reason: &str| UrlError { reason: reason.into() };
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-        if !scheme.is_some_and(|scheme| ["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"].contains(&scheme)) {
-            return Err(refused("this is not the address of a Redis"));
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| refused("this is not the address of a Redis"))?;
+        let is_socket = ["redis+unix", "valkey+unix", "unix"].contains(&scheme);
+        // One of these in a password makes a path or a query of the rest of it.
+        let login = rest.rsplit_once('@').map_or("", |(login, _)| login);
+        if !is_socket && (login.contains(['/', '?']) || rest.contains('#')) {
+            return Err(refused(PERCENT));
         }
-        let info = text.into_connection_info().map_err(|_| refused("the address of Redis is not understood"))?;
-        if info.redis_settings().db() < 0 {
-            return Err(refused("the number of the database is negative"));
+        match scheme {
+            "redis+sentinel" | "valkey+sentinel" => return Self::sentinels("redis", rest),
+            "rediss+sentinel" | "valkeys+sentinel" => return Self::sentinels("rediss", rest),
+            "redis" | "rediss" | "valkey" | "valkeys" => {}
+            _ if is_socket => {}
+            _ => return Err(refused("this is not the address of a Redis")),
         }
-        if info.addr() == &ConnectionAddr::Unix(PathBuf::new()) {
-            return Err(refused("the path of the socket is missing"));
-        }
-        Ok(Self(info))
-    }
-}
-
-impl PartialEq for RedisUrl {
-    fn eq(&self, other: &Self) -> bool {
-        let same = |a: &ConnectionInfo, b: &ConnectionInfo| {
-            let (a, b) = (a.redis_settings(), b.redis_settings());
-            a.username() == b.username() && a.password() == b.password() && a.db() == b.db()
+        let info = parse(text)?;
+        let place = match info.addr() {
+            ConnectionAddr::Tcp(name, port) | ConnectionAddr::TcpTls { host: name, port, .. } => {
+                Place::Tcp(Host { name: name.clone(), port: *port })
+            }
+            ConnectionAddr::Unix(path) if *path == PathBuf::new() => return Err(refused("the path of the socket is missing")),
+            ConnectionAddr::Unix(path) => Place::Unix(path.clone()),
+            _ => return Err(refused("this is not the address of a Redis")),
         };
-        self.0.addr() == other.0.addr() && same(&self.0, &other.0)
+        Ok(Self::new(Target::Server(place), &info))
     }
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = self.0.redis_settings();
-        let user = settings.username().unwrap_or_default();
-        let who = match settings.password() {
+        let user = self.user().unwrap_or_default();
+        let who = match self.password {
             Some(_) => format!("{user}:***@"),
             None if user.is_empty() => String::new(),
             None => format!("{user}@"),
         };
-        let database = settings.db();
-        match self.0.addr() {
-            ConnectionAddr::Unix(path) => write!(f, "redis+unix://{who}{}?db={database}", path.display()),
-            ConnectionAddr::TcpTls { host, port, .. } => write!(f, "rediss://{who}{host}:{port}/{database}"),
-            other => write!(f, "redis://{who}{other}/{database}"),
+        let (s, database) = (if self.is_tls { "s" } else { "" }, self.database);
+        match &self.target {
+            Target::Server(Place::Unix(path)) => write!(f, "redis+unix://{who}{}?db={database}", path.display()),
+            Target::Server(Place::Tcp(host)) => write!(f, "redis{s}://{who}{host}/{database}"),
+            Target::Sentinels { sentinels, master } => {
+                let hosts: Vec<_> = sentinels.iter().map(ToString::to_string).collect();
+                write!(f, "redis{s}+sentinel://{who}{}/{master}/{database}", hosts.join(","))
+            }
         }
     }
 }
@@ -106,8 +196,14 @@ mod tests {
             ("rediss://gateway:secret@redis.example", "rediss://gateway:***@redis.example:6379/0"),
             ("redis+unix:///run/redis.sock?db=2&user=worker&pass=secret", "redis+unix://worker:***@/run/redis.sock?db=2"),
             ("unix:///run/redis.sock", "redis+unix:///run/redis.sock?db=0"),
+            ("redis+sentinel://a:7000,b/video", "redis+sentinel://a:7000,b:26379/video/0"),
+            (
+                "redis+sentinel://worker:secret@10.0.0.1:7000,10.0.0.2:7001/video/3",
+                "redis+sentinel://worker:***@10.0.0.1:7000,10.0.0.2:7001/video/3",
+            ),
+            ("rediss+sentinel://:secret@[::1]:7000,[::2]/video", "rediss+sentinel://:***@::1:7000,::2:26379/video/0"),
         ] {
-            let url: RedisUrl = text.parse().unwrap();
+            let url: RedisUrl = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("secret"));
         }
@@ -115,11 +211,47 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_the_forms_and_without_its_text() {
-        for text in
-            ["", "local", "localhost:6379", "http://secret@host", "redis://", "redis://host:port", "redis://host/-1", "redis://h/secret"]
-        {
+        for text in [
+            "",
+            "local",
+            "localhost:6379",
+            "http://secret@host",
+            "redis://",
+            "redis://host:port",
+            "redis://host/-1",
+            "redis://h/secret",
+            "redis+sentinel://",
+            "redis+sentinel://host:7000",
+            "redis+sentinel://host:7000/",
+            "redis+sentinel:///secret",
+            "redis+sentinel://host:7000,/secret",
+            "redis+sentinel://host:port/secret",
+            "redis+sentinel://host/secret/-1",
+            "redis+sentinel://host/secret/x",
+        ] {
             let refusal = text.parse::<RedisUrl>().unwrap_err().to_string();
             assert!(refusal.contains("redis://[user]") && !refusal.contains("secret"), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn password_with_special_characters_is_answered_with_how_they_are_written() {
+        for text in [
+            "redis://user:sec/ret@host",
+            "redis://user:sec?ret@host/1",
+            "redis://user:sec#ret@host",
+            "redis://:12/ret@host",
+            "redis://sec#ret",
+            "rediss://:sec[ret@host:port/0",
+            "redis+sentinel://user:sec/ret@host:7000/video",
+            "redis+sentinel://user:sec#ret@host:7000/video",
+        ] {
+            let refusal = text.parse::<RedisUrl>().unwrap_err().to_string();
+            assert!(refusal.contains("percent-encoded") && refusal.contains("broker.password_file"), "{text}: {refusal}");
+            assert!(!refusal.contains("sec") && !refusal.contains("ret@"), "{text}: {refusal}");
+        }
+        for text in ["redis://user:a%2Fb%23c%25d%40e@host", "redis+sentinel://user:a%2Fb%23c%25d%40e@host/video"] {
+            assert_eq!(text.parse::<RedisUrl>().unwrap().password(), Some("a/b#c%d@e"), "{text}");
         }
     }
 

@@ -9,17 +9,35 @@ use ooblex_pipeline::{Analysis, EffectName, Face, FaceMesh, FrameSeq, Job, Model
 use serde::{Deserialize, Serialize};
 
 /// Counts up whenever the fields of a job or a result change.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 /// Bytes of a job or a result at most: a 1920×1080 picture in RGB fits.
-const MAX_BYTES: usize = 8 << 20;
+pub(super) const MAX_BYTES: usize = 8 << 20;
 /// Characters of what a worker says when it fails.
 const MAX_REASON: usize = 500;
 /// Characters of an effect's name.
 const MAX_NAME: usize = 100;
 /// Pixels on a side of a picture or a mask.
 const MAX_SIDE: u32 = 1 << 16;
+/// Faces of a result, with or without a mesh: the detector has no more candidates.
+const MAX_FACES: usize = 896;
+/// Meshes that have points. Those of `face_mesh` are 4 at most.
+const MAX_MESHED: usize = 16;
+/// Boxes and labels of a result: what a custom effect may ask for.
+const MAX_THINGS: usize = 100;
+/// Arguments of a model.
+const MAX_ARGUMENTS: usize = 1024;
 
 const MAGIC: &[u8; 2] = b"OB";
+
+/// What a job carries and its result must repeat: whoever has not got the job cannot know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Nonce([u8; 16]);
+
+impl Nonce {
+    pub(super) fn random() -> Self {
+        Self(rand::random())
+    }
+}
 
 /// Bytes that are no job, or no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +67,7 @@ pub(super) enum WireError {
 pub(super) struct WireJob {
     pub(super) track: TrackId,
     pub(super) seq: FrameSeq,
+    pub(super) nonce: Nonce,
     pub(super) effect: EffectName,
     pub(super) input: ModelInput,
 }
@@ -58,6 +77,7 @@ pub(super) struct WireJob {
 struct WireJobRef<'a> {
     track: TrackId,
     seq: FrameSeq,
+    nonce: Nonce,
     effect: &'a EffectName,
     input: &'a ModelInput,
 }
@@ -67,15 +87,16 @@ struct WireJobRef<'a> {
 pub(super) struct WireResult {
     pub(super) track: TrackId,
     pub(super) seq: FrameSeq,
+    pub(super) nonce: Nonce,
     /// How long the worker had it.
     pub(super) analysing: Duration,
     pub(super) result: Result<Analysis, String>,
 }
 
 /// The bytes of a job.
-pub(super) fn encode_job(job: &Job) -> Vec<u8> {
+pub(super) fn encode_job(job: &Job, nonce: Nonce) -> Vec<u8> {
     let size = job.input.picture.data.len() + 4 * job.input.arguments.len() + 256;
-    encode(b'J', size, &WireJobRef { track: job.track, seq: job.seq, effect: &job.effect, input: &job.input })
+    encode(b'J', size, &WireJobRef { track: job.track, seq: job.seq, nonce, effect: &job.effect, input: &job.input })
 }
 
 /// The job in these bytes.
@@ -83,18 +104,19 @@ pub(super) fn decode_job(bytes: &[u8]) -> Result<WireJob, WireError> {
     let job: WireJob = decode(b'J', bytes)?;
     check(job.effect.as_str().len() <= MAX_NAME, "a long name of an effect")?;
     check_rgb(&job.input.picture)?;
+    check(job.input.arguments.len() <= MAX_ARGUMENTS, "more arguments than any model has")?;
     check(job.input.arguments.iter().all(|argument| argument.is_finite()), "an argument that is not finite")?;
     Ok(job)
 }
 
 /// The bytes of a job's end, as a worker sees it.
-pub(super) fn encode_result(track: TrackId, seq: FrameSeq, outcome: Outcome, analysing: Duration) -> Vec<u8> {
+pub(super) fn encode_result(track: TrackId, seq: FrameSeq, nonce: Nonce, outcome: Outcome, analysing: Duration) -> Vec<u8> {
     let (size, result) = match outcome {
         Outcome::Analysed { analysis, .. } => (size(&analysis), Ok(analysis)),
         Outcome::Failed { reason } => (reason.len(), Err(reason.chars().take(MAX_REASON).collect())),
         other => (0, Err(format!("{other:?}"))),
     };
-    encode(b'R', size + 256, &WireResult { track, seq, analysing, result })
+    encode(b'R', size + 256, &WireResult { track, seq, nonce, analysing, result })
 }
 
 /// The result in these bytes.
@@ -108,15 +130,20 @@ pub(super) fn decode_result(bytes: &[u8]) -> Result<WireResult, WireError> {
         }
         Ok(Analysis::Picture(picture)) => check_rgb(picture)?,
         Ok(Analysis::Faces(faces)) => {
+            check(faces.len() <= MAX_FACES, "more faces than a picture has")?;
             check(faces.iter().all(is_finite), "a face with a number that is not finite")?;
         }
         Ok(Analysis::Meshes(meshes)) => {
+            check(meshes.len() <= MAX_FACES, "more faces than a picture has")?;
+            let meshed = meshes.iter().filter(|mesh| !mesh.points.is_empty()).count();
+            check(meshed <= MAX_MESHED, "more meshes than a picture has")?;
             let whole = |mesh: &FaceMesh| mesh.points.is_empty() || mesh.points.len() == FaceMesh::POINTS;
             check(meshes.iter().all(whole), "a mesh with another number of points than it has")?;
             let finite = |mesh: &FaceMesh| is_finite(&mesh.face) && mesh.points.iter().flatten().all(|number| number.is_finite());
             check(meshes.iter().all(finite), "a mesh with a number that is not finite")?;
         }
         Ok(Analysis::Things(things)) => {
+            check(things.len() <= MAX_THINGS, "more things than a picture has")?;
             let finite = |thing: &Thing| thing.score.is_finite() && thing.rect.iter().flatten().all(|number| number.is_finite());
             check(things.iter().all(finite), "a thing with a number that is not finite")?;
         }
@@ -179,6 +206,8 @@ mod tests {
 
     use super::*;
 
+    const NONCE: Nonce = Nonce(*b"0123456789abcdef");
+
     fn job(width: u32, height: u32) -> Job {
         let data = (0..3 * width * height).map(|n| n as u8).collect();
         let input = ModelInput { picture: Rgb { width, height, data }, content: [0, 0, width, height], arguments: vec![0.5, -1.0] };
@@ -207,17 +236,17 @@ mod tests {
     }
 
     fn encoded_results() -> Vec<Vec<u8>> {
-        results().into_iter().map(|outcome| encode_result(TrackId(1), FrameSeq(2), outcome, Duration::from_millis(3))).collect()
+        results().into_iter().map(|outcome| encode_result(TrackId(1), FrameSeq(2), NONCE, outcome, Duration::from_millis(3))).collect()
     }
 
     #[test]
     fn jobs_and_results_come_out_as_they_went_in() {
         let sent = job(32, 18);
-        let got = decode_job(&encode_job(&sent)).unwrap();
-        assert_eq!((got.track, got.seq, got.effect, got.input), (sent.track, sent.seq, sent.effect, sent.input));
+        let got = decode_job(&encode_job(&sent, NONCE)).unwrap();
+        assert_eq!((got.track, got.seq, got.nonce, got.effect, got.input), (sent.track, sent.seq, NONCE, sent.effect, sent.input));
         for (outcome, bytes) in results().into_iter().zip(encoded_results()) {
             let got = decode_result(&bytes).unwrap();
-            assert_eq!((got.track, got.seq, got.analysing), (TrackId(1), FrameSeq(2), Duration::from_millis(3)));
+            assert_eq!((got.track, got.seq, got.nonce, got.analysing), (TrackId(1), FrameSeq(2), NONCE, Duration::from_millis(3)));
             match outcome {
                 Outcome::Analysed { analysis, .. } => assert_eq!(got.result, Ok(analysis)),
                 _ => assert_eq!(got.result, Err("NaN".into())),
@@ -227,19 +256,19 @@ mod tests {
 
     /// A change of the fields without a new version would be taken for damage, or worse, be misread.
     #[test]
-    fn version_2_is_these_bytes() {
-        let small = encode_job(&job(1, 1));
+    fn version_3_is_these_bytes() {
+        let small = encode_job(&job(1, 1), NONCE);
         assert_eq!(
             small,
-            b"OB\x02J\x07\x09\x0estyle_transfer\x01\x01\x03\x00\x01\x02\x00\x00\x01\x01\x02\x00\x00\x00\x3f\x00\x00\x80\xbf".to_vec()
+            b"OB\x03J\x07\x090123456789abcdef\x0estyle_transfer\x01\x01\x03\x00\x01\x02\x00\x00\x01\x01\x02\x00\x00\x00\x3f\x00\x00\x80\xbf".to_vec()
         );
-        let failed = encode_result(TrackId(1), FrameSeq(2), Outcome::Failed { reason: "no".into() }, Duration::from_nanos(300));
-        assert_eq!(failed, b"OB\x02R\x01\x02\x00\xac\x02\x01\x02no".to_vec());
+        let failed = encode_result(TrackId(1), FrameSeq(2), NONCE, Outcome::Failed { reason: "no".into() }, Duration::from_nanos(300));
+        assert_eq!(failed, b"OB\x03R\x01\x020123456789abcdef\x00\xac\x02\x01\x02no".to_vec());
     }
 
     #[test]
     fn another_version_is_named() {
-        let mut bytes = encode_job(&job(2, 2));
+        let mut bytes = encode_job(&job(2, 2), NONCE);
         bytes[2] = 9;
         assert_eq!(decode_job(&bytes), Err(WireError::Version { got: 9 }));
         assert!(decode_job(&bytes).unwrap_err().to_string().contains("run the same version"));
@@ -248,7 +277,7 @@ mod tests {
     #[test]
     fn a_result_is_no_job_and_foreign_bytes_are_neither() {
         assert_eq!(decode_job(&encoded_results()[0]), Err(WireError::Foreign));
-        for bytes in [&b""[..], b"O", b"OB", b"OB\x02", b"hello, world", &[0; 64]] {
+        for bytes in [&b""[..], b"O", b"OB", b"OB\x03", b"hello, world", &[0; 64]] {
             assert_eq!(decode_job(bytes), Err(WireError::Foreign));
             assert_eq!(decode_result(bytes), Err(WireError::Foreign));
         }
@@ -258,38 +287,67 @@ mod tests {
     fn sizes_that_do_not_fit_their_content_are_refused() {
         let mut bad = job(4, 4);
         bad.input.picture.width = 5;
-        assert!(matches!(decode_job(&encode_job(&bad)), Err(WireError::Damaged(_))));
+        assert!(matches!(decode_job(&encode_job(&bad, NONCE)), Err(WireError::Damaged(_))));
         let mask = Mask { width: u32::MAX, height: u32::MAX, probability: vec![1] };
         let outcome = analysed(Analysis::Mask(mask));
-        assert!(matches!(decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)), Err(WireError::Damaged(_))));
+        assert!(matches!(
+            decode_result(&encode_result(TrackId(1), FrameSeq(2), NONCE, outcome, Duration::ZERO)),
+            Err(WireError::Damaged(_))
+        ));
     }
 
     #[test]
     fn numbers_that_are_not_finite_are_refused() {
         let mut bad = job(1, 1);
         bad.input.arguments[0] = f32::NAN;
-        assert!(decode_job(&encode_job(&bad)).is_err());
+        assert!(decode_job(&encode_job(&bad, NONCE)).is_err());
         let face = Face { score: f32::INFINITY, rect: [0.0; 4], keypoints: [[0.0; 2]; 6] };
         let outcome = analysed(Analysis::Faces(vec![face]));
-        assert!(decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).is_err());
+        assert!(decode_result(&encode_result(TrackId(1), FrameSeq(2), NONCE, outcome, Duration::ZERO)).is_err());
         let face = Face { score: 0.5, rect: [0.0; 4], keypoints: [[0.0; 2]; 6] };
         for points in [vec![[0.0; 3]; 467], vec![[0.0, f32::NAN, 0.0]; 468]] {
             let analysis = Analysis::Meshes(vec![FaceMesh { face: face.clone(), points }]);
             let outcome = analysed(analysis);
-            let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).unwrap_err();
+            let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), NONCE, outcome, Duration::ZERO)).unwrap_err();
             assert!(refused.to_string().contains("a mesh with"), "{refused}");
         }
         let things = vec![Thing { class: 0, score: 0.5, rect: Some([0.0, f32::NAN, 0.0, 0.0]) }];
         let outcome = analysed(Analysis::Things(things));
-        let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), outcome, Duration::ZERO)).unwrap_err();
+        let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), NONCE, outcome, Duration::ZERO)).unwrap_err();
         assert!(refused.to_string().contains("a thing with"), "{refused}");
+    }
+
+    #[test]
+    fn results_with_more_than_a_picture_has_are_refused() {
+        let face = Face { score: 0.5, rect: [0.0; 4], keypoints: [[0.0; 2]; 6] };
+        let thing = Thing { class: 0, score: 0.5, rect: None };
+        let mesh = |points| FaceMesh { face: face.clone(), points };
+        let most = [
+            Analysis::Faces(vec![face.clone(); MAX_FACES]),
+            Analysis::Meshes([vec![mesh(vec![[0.0; 3]; 468]); MAX_MESHED], vec![mesh(vec![]); MAX_FACES - MAX_MESHED]].concat()),
+            Analysis::Things(vec![thing.clone(); MAX_THINGS]),
+        ];
+        let read = |analysis| decode_result(&encode_result(TrackId(1), FrameSeq(2), NONCE, analysed(analysis), Duration::ZERO));
+        most.into_iter().for_each(|analysis| assert!(read(analysis).is_ok()));
+        for analysis in [
+            Analysis::Faces(vec![face.clone(); MAX_FACES + 1]),
+            Analysis::Meshes(vec![mesh(vec![]); MAX_FACES + 1]),
+            Analysis::Meshes(vec![mesh(vec![[0.0; 3]; 468]); MAX_MESHED + 1]),
+            Analysis::Things(vec![thing; MAX_THINGS + 1]),
+        ] {
+            let refused = read(analysis).unwrap_err().to_string();
+            assert!(refused.contains("than a picture has"), "{refused}");
+        }
+        let mut bad = job(1, 1);
+        bad.input.arguments = vec![0.0; MAX_ARGUMENTS + 1];
+        assert!(decode_job(&encode_job(&bad, NONCE)).is_err());
     }
 
     /// Cut, spliced and flipped bytes are refused or read, never a panic and never memory beyond what came.
     #[test]
     fn damaged_bytes_of_all_sorts_are_survived() {
         let mut random = SmallRng::seed_from_u64(11);
-        let originals: Vec<_> = encoded_results().into_iter().chain([encode_job(&job(8, 8))]).collect();
+        let originals: Vec<_> = encoded_results().into_iter().chain([encode_job(&job(8, 8), NONCE)]).collect();
         let (mut refused, mut read) = (0, 0);
         for _ in 0..200_000 {
             let mut bytes = originals[random.random_range(0..originals.len())].clone();

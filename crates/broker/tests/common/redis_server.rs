@@ -35,7 +35,8 @@ impl RedisServer {
     /// A broker on it.
     pub fn broker(&self, prefix: &str) -> Broker {
         let identity = Identity { host: "test".into(), version: "0".into(), device: "cpu".into() };
-        Broker::redis(RedisOptions { url: self.url().parse().unwrap(), prefix: prefix.into(), ca_file: None, identity }).unwrap()
+        let url = self.url().parse().unwrap();
+        Broker::redis(RedisOptions { url, prefix: prefix.into(), ca_file: None, client_certificate: None, identity }).unwrap()
     }
 
     /// Lets it do something, such as `["GET", "key"]`.

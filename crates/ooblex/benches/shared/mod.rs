@@ -72,7 +72,7 @@ pub fn redis() -> Option<RedisServer> {
 pub fn broker(redis: &RedisServer) -> Broker {
     let identity = Identity { host: "bench".into(), version: "0".into(), device: "cpu".into() };
     let url = redis.url().parse().expect("the address is right");
-    Broker::redis(RedisOptions { url, prefix: "bench:".into(), ca_file: None, identity }).expect("Redis is there")
+    Broker::redis(RedisOptions { url, prefix: "bench:".into(), ca_file: None, client_certificate: None, identity }).expect("Redis is there")
 }
 
 /// Worker threads that give back at once what was computed before.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use ooblex_broker::{Identity, RedisOptions, RedisUrl, UrlError};
+use ooblex_broker::{ClientCertificate, Identity, RedisOptions, RedisUrl, UrlError};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
@@ -23,6 +23,10 @@ pub struct Broker {
     pub prefix: String,
     /// With `rediss://`: PEM file of the authority that signed the certificate of Redis; none: those that the system trusts.
     pub ca_file: Option<PathBuf>,
+    /// PEM file of the certificate that we show with `rediss://`; none: we show none.
+    pub client_certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub client_key: Option<PathBuf>,
     /// A file that holds the password; none: it is in the address, or there is none.
     pub password_file: Option<PathBuf>,
 }
@@ -43,7 +47,14 @@ pub struct BrokerUrlError(#[from] UrlError);
 
 impl Default for Broker {
     fn default() -> Self {
-        Self { url: BrokerUrl::Local, prefix: "ooblex:".into(), ca_file: None, password_file: None }
+        Self {
+            url: BrokerUrl::Local,
+            prefix: "ooblex:".into(),
+            ca_file: None,
+            client_certificate: None,
+            client_key: None,
+            password_file: None,
+        }
     }
 }
 
@@ -83,7 +94,9 @@ impl Broker {
             Some(file) => url.with_password(&password(file)?),
             None => *url,
         };
-        Ok(Some(RedisOptions { url, prefix: self.prefix.clone(), ca_file: self.ca_file.clone(), identity }))
+        let client_certificate = self.client_certificate.clone().zip(self.client_key.clone());
+        let client_certificate = client_certificate.map(|(certificate, key)| ClientCertificate { certificate, key });
+        Ok(Some(RedisOptions { url, prefix: self.prefix.clone(), ca_file: self.ca_file.clone(), client_certificate, identity }))
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -101,6 +114,23 @@ impl Broker {
             return senseless(format!(
                 "broker.ca_file is for rediss:// only, and broker.url is {}: write the address with rediss://, or leave broker.ca_file away",
                 self.url
+            ));
+        }
+        let [missing, given] = match (&self.client_certificate, &self.client_key) {
+            (Some(_), None) => ["client_key", "client_certificate"],
+            (None, Some(_)) => ["client_certificate", "client_key"],
+            (Some(_), Some(_)) if !is_tls => {
+                return senseless(format!(
+                    "broker.client_certificate and broker.client_key are for rediss:// only, and broker.url is {}: write the address with \
+                     rediss://, or leave both away",
+                    self.url
+                ));
+            }
+            _ => [""; 2],
+        };
+        if !missing.is_empty() {
+            return senseless(format!(
+                "broker.{given} is set and broker.{missing} is not: a client certificate needs its key, so set both, or leave both away"
             ));
         }
         if self.password_file.is_some() && !self.is_shared() {

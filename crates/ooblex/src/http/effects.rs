@@ -40,7 +40,7 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
         "effects": effects,
         "refused": refusals(&catalogue.refused()),
         "chains": ooblex_effects::Chain::MOST,
-        "broker": {"kind": kind, "connected": health.connected, "trouble": health.trouble},
+        "broker": {"kind": kind, "connected": health.connected, "trouble": health.trouble_in_public},
         "workers": capacity.workers,
         "devices": devices,
         "backend": gateway.about.backend,

@@ -1,10 +1,14 @@
 //! A model is tried in a process of its own, which may crash, hang and ask for memory without anybody being the worse for it.
 //!
+//! It gets nothing of the program that it does not need: no environment but what [`INHERITED`] names, no descriptors but its pipes, and what it may
+//! take of memory, CPU time, files and processes is limited.
+//!
 //! The child is this program as `ooblex effect try`. It reads what is wanted as a line of JSON, and writes what came out of it as another, followed by
 //! the painted picture as PNG.
 
 use std::fmt::Display;
 use std::io::{BufRead, Cursor, Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -12,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ooblex_effects::{Device, Effect, OwnEffect, i420_from_rgb, rgb_from_i420};
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::picture::{decode_png, encode_png};
@@ -25,6 +29,17 @@ const RUNS: usize = 9;
 const MAX_ANSWER: u64 = 64 << 20;
 /// Characters of a child's last words.
 const MAX_WORDS: usize = 300;
+/// Files that a child may have open.
+const MAX_FILES: u64 = 64;
+/// Processes and threads that the user of a child may have, those of the program itself among them.
+const MAX_PROCESSES: u64 = 8192;
+/// Bytes that drivers of devices may write into a file, such as the code that they compile. On the processor nothing is written.
+const MAX_DRIVER_FILE: u64 = 256 << 20;
+
+/// The variables that a child gets: where programs and libraries are, and the language of messages. All others may be secrets.
+const INHERITED: [&str; 7] = ["PATH", "LD_LIBRARY_PATH", "ORT_DYLIB_PATH", "TMPDIR", "LANG", "LC_ALL", "LC_MESSAGES"];
+/// What drivers of devices need beside them: the place of their caches, and variables with these beginnings.
+const OF_DRIVERS: [&str; 7] = ["HOME", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "OPENVINO_", "TENSORRT_"];
 
 /// What the child is asked for.
 #[derive(Serialize, Deserialize)]
@@ -125,6 +140,9 @@ pub fn run(config: &Config, effect: &OwnEffect, picture: Option<&Path>) -> Resul
     let Some(status) = child.wait_until(started + limit).map_err(no_process)? else {
         return Err(TrialError::Hangs { model, limit });
     };
+    if status.signal() == Some(Signal::XCPU.as_raw()) {
+        return Err(TrialError::Hangs { model, limit });
+    }
     let (said, complained) = child.words();
     let mut said = Cursor::new(said);
     let mut line = String::new();
@@ -168,7 +186,7 @@ fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
     let Request { folder, queue, own_effects, inference, picture } = request;
     // A model that hangs would outlive a program that is ended while it waits.
     _ = set_parent_process_death_signal(Some(Signal::KILL));
-    limit_memory(own_effects, inference.device);
+    limit(own_effects, inference);
     let effect = OwnEffect::read(folder, own_effects.limits()).map_err(words)?;
     if effect.queue().as_str() != queue {
         return Err(format!("{}: it was changed while it was read: reload once more", folder.display()));
@@ -194,14 +212,32 @@ fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
     Ok((report, encode_png(&rgb_from_i420(&trial.painted)).map_err(|error| format!("{error:#}"))?))
 }
 
-/// What a model asks for beyond it is refused by the system. Drivers of other devices reserve more address space than any machine has, so
-/// only on the processor.
-fn limit_memory(own: &OwnEffects, device: Device) {
-    if device == Device::Cpu {
-        let most = Some(own.trial_memory_mib << 20);
-        // Where a policy forbids it, the time limit is left.
-        _ = setrlimit(Resource::As, Rlimit { current: most, maximum: most });
+/// What a model asks for beyond it is refused by the system, or ends the process. Drivers of other devices reserve more address space than any
+/// machine has, so memory is limited only on the processor.
+fn limit(own: &OwnEffects, inference: &Inference) {
+    let is_cpu = inference.device == Device::Cpu;
+    // As much as the threads of a model can use within the time that it has.
+    let cpu_s = own.trial_s.saturating_mul(inference.threads_per_frame.saturating_add(1) as u64);
+    let limits = [
+        (Resource::As, is_cpu.then_some(own.trial_memory_mib << 20)),
+        (Resource::Cpu, Some(cpu_s)),
+        (Resource::Fsize, Some(if is_cpu { 0 } else { MAX_DRIVER_FILE })),
+        (Resource::Nofile, Some(MAX_FILES)),
+        (Resource::Nproc, Some(MAX_PROCESSES)),
+        (Resource::Core, Some(0)),
+    ];
+    for (resource, wanted) in limits {
+        let Some(wanted) = wanted else { continue };
+        // It can only become less than the program itself has. Where a policy forbids it, the other limits are left.
+        let most = Some(getrlimit(resource).maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        _ = setrlimit(resource, Rlimit { current: most, maximum: most });
     }
+}
+
+/// Whether a child that runs a model on `device` gets this variable.
+fn is_inherited(name: &str, device: Device) -> bool {
+    let is_of_drivers = |beginning: &&str| name == *beginning || (beginning.ends_with('_') && name.starts_with(*beginning));
+    INHERITED.contains(&name) || (device != Device::Cpu && OF_DRIVERS.iter().any(|beginning| is_of_drivers(&beginning)))
 }
 
 fn words(error: impl Display) -> String {
@@ -219,8 +255,13 @@ impl Trying {
         // Also when the file was replaced by a newer version meanwhile, this is the program that runs.
         let running = Path::new("/proc/self/exe");
         let program = if running.exists() { running.into() } else { std::env::current_exe()? };
+        let device = request.inference.device;
+        let inherited = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| is_inherited(name, device)));
+        // Everything else that is open here is closed by the system when the child begins.
         let mut child = Command::new(program)
             .args(["effect", "try"])
+            .env_clear()
+            .envs(inherited)
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -271,5 +312,22 @@ impl Drop for Trying {
         // Whoever has ended already can not be ended, which is fine.
         _ = self.child.kill();
         _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_inherited() {
+        for secret in
+            ["OOBLEX_BROKER__URL", "OOBLEX_AUTH__JWT__SECRET", "AWS_SECRET_ACCESS_KEY", "HOMEPAGE", "PATH_TO_KEY", "LD_PRELOAD", ""]
+        {
+            assert!(!is_inherited(secret, Device::Cpu) && !is_inherited(secret, "cuda".parse().unwrap()), "{secret}");
+        }
+        for (name, on_the_processor) in [("PATH", true), ("ORT_DYLIB_PATH", true), ("HOME", false), ("CUDA_VISIBLE_DEVICES", false)] {
+            assert_eq!((is_inherited(name, Device::Cpu), is_inherited(name, "cuda".parse().unwrap())), (on_the_processor, true), "{name}");
+        }
     }
 }

@@ -37,6 +37,11 @@ impl Gateway {
         Self(Program::start(Self::COMMAND, "Ooblex is ready: ", config, flags))
     }
 
+    /// The same with variables of the environment.
+    pub fn with_environment(config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self(Program::start_with(Self::COMMAND, "Ooblex is ready: ", config, flags, variables))
+    }
+
     /// Runs a gateway that is expected to give up at once. Returns what it says.
     pub fn refuse(flags: &[&str]) -> String {
         Program::refuse(Self::COMMAND, "", flags)
@@ -59,10 +64,15 @@ impl Worker {
 
 impl Program {
     fn start(command: &[&str], ready: &str, config: &str, flags: &[&str]) -> Self {
+        Self::start_with(command, ready, config, flags, &[])
+    }
+
+    fn start_with(command: &[&str], ready: &str, config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = temporary_folder();
         std::fs::write(folder.join("ooblex.toml"), config).unwrap();
-        let mut process =
-            ooblex().args(command).args(flags).current_dir(&folder).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = ooblex();
+        process.args(command).args(flags).envs(variables.iter().copied()).current_dir(&folder);
+        let mut process = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, kept) = (process.stderr.take().unwrap(), said.clone());
         let listener = std::thread::spawn(move || {

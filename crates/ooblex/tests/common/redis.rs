@@ -52,6 +52,15 @@ impl RedisServer {
         Self::on_a_free_port(Place::Tls, &options)
     }
 
+    /// The same, which lets nobody in but who shows a certificate that the authority `ca.crt` of this folder has signed.
+    pub fn with_client_certificates(certificates: &Path) -> Self {
+        let [certificate, key, authority] =
+            ["redis.crt", "redis.key", "ca.crt"].map(|name| certificates.join(name).to_str().unwrap().to_string());
+        let options =
+            ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority, "--tls-auth-clients", "yes"];
+        Self::on_a_free_port(Place::Tls, &options)
+    }
+
     /// One on a unix socket, and nowhere else.
     pub fn on_a_socket() -> Self {
         Self::try_start(Place::Socket, &[]).expect("redis-server starts")
@@ -106,6 +115,14 @@ impl RedisServer {
             Place::Port(port) => format!("redis://{user}:{password}@127.0.0.1:{port}"),
             Place::Tls(port) => format!("rediss://{user}:{password}@127.0.0.1:{port}"),
             Place::Socket => format!("{}?user={user}&pass={password}", self.url()),
+        }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        match self.place {
+            Place::Port(port) | Place::Tls(port) => port,
+            Place::Socket => panic!("it has no port"),
         }
     }
 
