@@ -1,9 +1,12 @@
 //! Logs: for people, or as JSON for machines, to standard error. What repeats is limited, and the filter can change while the program runs.
+//! Nobody who logs waits for standard error; `lines` does.
+
+mod lines;
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -15,6 +18,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
+use lines::Lines;
+pub(crate) use lines::lost;
 
 /// Lines of one kind are counted for this long.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -23,7 +28,16 @@ const COMPLAINTS: u32 = 20;
 /// Other lines of one kind that are written in that time: several sessions begin and end each second.
 const NEWS: u32 = 500;
 
-/// The running logs.
+static WRITER: OnceLock<Lines> = OnceLock::new();
+
+/// Waits until what was logged is written, but not for long.
+pub(crate) fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush();
+    }
+}
+
+/// The running logs. The last lines are written when it is dropped.
 pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
 }
@@ -34,7 +48,9 @@ pub struct Logs {
 /// When the filter is not understood.
 pub fn start(config: &Log) -> anyhow::Result<Logs> {
     let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let writer = Lines::start(std::io::stderr()).context("no thread for the logs")?;
+    let writer = WRITER.get_or_init(|| writer).clone();
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let lines = match config.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
@@ -50,6 +66,12 @@ impl Logs {
     /// When it is not understood; the one before stays.
     pub fn set_filter(&self, filter: &str) -> anyhow::Result<()> {
         Ok(self.filter.reload(parse(filter)?)?)
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        flush();
     }
 }
 
