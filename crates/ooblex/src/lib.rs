@@ -4,6 +4,7 @@
 //! [`session`] (WebRTC) ▸ [`track`] (decode, prepare, paint, encode) ▸ broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸
 //! [`transport`].
 
+pub mod admission;
 mod allowance;
 pub mod apply;
 mod assets;

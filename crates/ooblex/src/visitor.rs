@@ -35,6 +35,14 @@ fn address(peer: SocketAddr) -> IpAddr {
 pub struct Visitor(IpAddr);
 
 impl Visitor {
+    /// The one at an address.
+    pub fn at(address: IpAddr) -> Self {
+        Self(match address {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+            IpAddr::V4(_) => address,
+        })
+    }
+
     /// Who asks through `peer`. `X-Forwarded-For` is read from its end, as far as those that wrote it are `trusted`; what others write there
     /// is not believed.
     pub fn of(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
@@ -48,10 +56,7 @@ impl Visitor {
                 _ => break,
             }
         }
-        Self(match from {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-            IpAddr::V4(_) => from,
-        })
+        Self::at(from)
     }
 }
 
