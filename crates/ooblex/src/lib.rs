@@ -27,6 +27,7 @@ pub mod problem;
 mod rate;
 mod reception;
 pub mod reload;
+mod sctp;
 mod sdp;
 pub mod serve;
 pub mod session;
