@@ -39,6 +39,7 @@ mod stun;
 pub mod thumbnails;
 pub mod tls;
 pub mod track;
+mod traffic;
 pub mod transport;
 mod visitor;
 pub mod worker;
