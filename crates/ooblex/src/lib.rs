@@ -23,6 +23,7 @@ pub mod logs;
 pub mod metrics;
 pub mod negotiate;
 pub mod own;
+mod paths;
 pub mod problem;
 mod rate;
 mod reception;
