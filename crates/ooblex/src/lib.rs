@@ -20,6 +20,7 @@ pub mod figures;
 pub mod health;
 pub mod http;
 pub mod logs;
+mod media_budget;
 pub mod metrics;
 pub mod negotiate;
 pub mod own;
