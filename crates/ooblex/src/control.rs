@@ -58,8 +58,18 @@ pub(crate) enum Goodbye {
     Ended,
     /// The gateway stops, perhaps to start again.
     Stopping,
+    /// The gateway stops, and the session had the time of `serve.drain_s` to end by itself.
+    Draining,
     /// The track broke.
     Broken,
+    /// No media came for the time of `limits.idle_s`.
+    Idle,
+    /// The session has lasted for the time of `limits.session_minutes`.
+    TimeLimit,
+    /// It took more of the media thread than `limits.media_ms`.
+    Budget,
+    /// It uses more data channels than it may.
+    TooManyChannels,
 }
 
 /// The last message of a session that the gateway ends.
@@ -67,7 +77,12 @@ pub(crate) fn bye(why: Goodbye) -> String {
     let reason = match why {
         Goodbye::Ended => "ended",
         Goodbye::Stopping => "stopping",
+        Goodbye::Draining => "draining",
         Goodbye::Broken => "broken",
+        Goodbye::Idle => "idle",
+        Goodbye::TimeLimit => "time_limit",
+        Goodbye::Budget => "budget",
+        Goodbye::TooManyChannels => "too_many_channels",
     };
     json!({"type": "bye", "reason": reason}).to_string()
 }

@@ -4,7 +4,7 @@ mod effects;
 mod events;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -19,22 +19,28 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{debug, error, info};
 
+use crate::admission::Admission;
 use crate::assets;
 use crate::metrics::About;
-use crate::negotiate::{Endpoint, negotiate};
+use crate::negotiate::Negotiator;
 use crate::own::{Reloaded, Shelf};
 use crate::problem::{Problem, ProblemKind, start_a_worker};
-use crate::session::{Session, SessionId};
+use crate::session::{Lifetime, Session, SessionId};
 use crate::thumbnails::Thumbnails;
 use crate::track::{self, Context};
 use crate::visitor::{Peer, Visitor};
+use crate::watchdog::Heartbeat;
 
 /// What the handlers share.
 pub struct Gateway {
     /// What tracks share.
     pub context: Arc<Context>,
-    /// What endpoints are made with.
-    pub endpoint: Endpoint,
+    /// Who may begin a session.
+    pub admission: Arc<Admission>,
+    /// What answers offers.
+    pub negotiator: Negotiator,
+    /// Whether the media thread works.
+    pub heartbeat: Arc<Heartbeat>,
     /// What runs the models of this process.
     pub about: About,
     /// What effects look like.
@@ -67,7 +73,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/sessions", get(sessions))
         .route("/api/sessions/{id}", get(session).patch(change_session).delete(end_session))
         .route("/api/sessions/{id}/events", get(events::events))
-        .route("/healthz", get(async || "alive\n"))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .merge(assets::router())
@@ -103,7 +109,10 @@ async fn offer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let visitor = Visitor::of(peer, &headers, &gateway.context.config.serve.trusted_proxies);
-    let answered = accept_offer(&gateway, visitor, body).await;
+    let answered = match gateway.admission.on_offer(Instant::now(), visitor) {
+        Ok(()) => accept_offer(&gateway, visitor, body).await,
+        Err(problem) => Err(problem),
+    };
     gateway.context.metrics.on_offer(answered.as_ref().err().map(|problem| problem.kind));
     answered.map(|answer| axum::Json(answer).into_response()).inspect_err(|problem| debug!(detail = problem.detail, "offer refused"))
 }
@@ -117,21 +126,9 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<Bytes, B
     }
     let context = &gateway.context;
     let settings = context.catalogue.settings(offer.effect.as_deref(), &offer.params)?;
-    let limit = context.config.limits.sessions;
-    if context.sessions.len() >= limit {
-        let detail = format!("{limit} sessions are running, as many as limits.sessions allows: try again later, or raise it");
-        return Err(Problem::new(ProblemKind::TooManySessions, detail));
-    }
-    let of_one = context.config.limits.sessions_per_address;
-    if context.sessions.of(visitor) >= of_one {
-        let detail = format!(
-            "this address has {of_one} sessions, as many as limits.sessions_per_address allows: end one, or raise it; if all visitors come \
-             through a proxy, name that in serve.trusted_proxies"
-        );
-        return Err(Problem::new(ProblemKind::TooManyOfAddress, detail));
-    }
-    let now = Instant::now();
-    let (rtc, answer) = negotiate(&offer.sdp, &gateway.endpoint, now)?;
+    let place = gateway.admission.enter(visitor)?;
+    let negotiated = gateway.negotiator.answer(offer.sdp).await?;
+    let (now, answer) = (Instant::now(), negotiated.answer.clone());
     let id = SessionId::random();
     let unavailable = |detail: &str| Problem::new(ProblemKind::Unavailable, detail);
     let track = track::spawn(context.clone(), id, settings.clone()).map_err(|error| {
@@ -139,10 +136,11 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, body: Result<Bytes, B
         unavailable("the gateway has no thread left for another session: try again later")
     })?;
     info!(session = %id, effect = %settings.effect.name(), "session begins");
-    context.sessions.insert(id, track.clone(), settings, visitor);
-    if !context.transport.add(Session::new(id, rtc, track, now)).await {
+    context.sessions.insert(id, track.clone(), settings, place);
+    let lifetime = Lifetime::new(&context.config.limits);
+    if !context.transport.add(Session::new(id, negotiated, track, lifetime, now)) {
         context.sessions.remove(id);
-        return Err(unavailable("the gateway is stopping: try again in a moment"));
+        return Err(unavailable("the gateway is stopping or far too busy: try again in a moment").retry_after(Duration::from_secs(1)));
     }
     Ok(json!({"sdp": answer, "type": "answer", "session": id}))
 }
@@ -180,6 +178,11 @@ async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Healthy is a gateway whose media thread works; without it nothing does, and it is to be started again.
+async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
+    if gateway.heartbeat.is_well() { "alive\n".into_response() } else { lines(&["the media thread does not work".into()]) }
+}
+
 /// Ready is a gateway whose sessions get what they get when they ask for nothing.
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
@@ -188,6 +191,9 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let unserved = analysed.filter(|effect| broker.service(&effect.queue()) != Service::Served);
     let unserved: Vec<_> = unserved.map(|effect| effect.name().to_string()).collect();
     let mut missing = Vec::new();
+    if gateway.admission.is_draining() {
+        missing.push("the gateway is stopping and takes no new sessions".into());
+    }
     if !health.connected {
         missing.push(health.trouble.unwrap_or_else(|| "the broker is not connected yet".into()));
     } else if capacity.workers == 0 && matches!(broker, Broker::Local(_)) {

@@ -2,18 +2,21 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ooblex_effects::OwnSet;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
+use crate::admission::Admission;
 use crate::config::Config;
+use crate::control::Goodbye;
 use crate::cores::Cores;
 use crate::http::{Gateway, router};
 use crate::metrics::{About, Metrics};
-use crate::negotiate::Endpoint;
+use crate::negotiate::{Endpoint, Negotiator};
+use crate::notify::Notify;
 use crate::own::Shelf;
 use crate::reload::Reload;
 use crate::sessions::Sessions;
@@ -25,6 +28,14 @@ use crate::tls::{Certificate, TlsListener};
 use crate::track::Context;
 use crate::transport::Transport;
 use crate::visitor::Peer;
+use crate::watchdog::Heartbeat;
+
+/// Between two looks at how many sessions are left when the gateway stops.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+/// After all sessions have ended, threads have this long to end.
+const JOIN_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks at whether they have.
+const JOIN_LOOK: Duration = Duration::from_millis(5);
 
 /// What serves HTTP or HTTPS.
 type BoxFuture = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
@@ -57,6 +68,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     metrics.know(catalogue.labels(), config.limits.sessions);
     let sessions = Arc::new(Sessions::default());
     let endpoint = Endpoint { candidates: transport.candidates().to_vec(), start_bitrate_bps: config.video.start_bitrate_kbps * 1000 };
+    let admission = Arc::new(Admission::new(&config.limits));
+    let (heartbeat, notify) = (Arc::new(Heartbeat::default()), Notify::from_environment());
     info!(
         workers = workers.len(),
         broker = %config.broker.url,
@@ -68,7 +81,9 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         "loaded in {:?}",
         started.elapsed()
     );
-    let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone())?;
+    let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone(), &heartbeat)?;
+    heartbeat.watch(notify.clone())?;
+    let negotiator = Negotiator::new(endpoint, config.limits.sdp_kib);
     let shelf = Shelf::new(&config, catalogue.clone(), workshop);
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     let context = Arc::new(Context {
@@ -81,7 +96,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         shares: Shares::new(count),
         config,
     });
-    let gateway = Arc::new(Gateway { context, endpoint, about, thumbnails: Thumbnails::default(), shelf });
+    let gateway = Arc::new(Gateway { context, admission, negotiator, heartbeat, about, thumbnails: Thumbnails::default(), shelf });
     let own = gateway.clone();
     std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
 
@@ -97,7 +112,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
             tokio::task::spawn_blocking(move || own.reload_own());
         };
         let routes = router(gateway.clone()).into_make_service_with_connect_info::<Peer>();
-        let serving: BoxFuture = match &certificate {
+        let mut serving: BoxFuture = match &certificate {
             None => Box::pin(axum::serve(listener, routes).into_future()),
             Some(certificate) => {
                 let watched = certificate.clone();
@@ -106,18 +121,45 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
             }
         };
         start::announce("Ooblex", if certificate.is_some() { "https" } else { "http" }, address)?;
+        notify.ready();
         tokio::select! {
-            served = serving => served.context("HTTP ended")?,
-            signal = signals.next(again) => info!("{signal} received: saying goodbye to all sessions"),
+            served = &mut serving => served.context("HTTP ended")?,
+            signal = signals.next(again) => info!("{signal} received: no new sessions from now on"),
         }
+        notify.stopping();
+        gateway.admission.drain();
         tokio::spawn(async move { signals.end_at_next().await });
-        transport.stop().await;
+        let drain = Duration::from_secs(config.serve.drain_s);
+        tokio::select! {
+            served = &mut serving => served.context("HTTP ended")?,
+            () = drained(&gateway, drain) => info!("saying goodbye to {} sessions", gateway.context.sessions.len()),
+        }
+        transport.stop(if drain.is_zero() { Goodbye::Stopping } else { Goodbye::Draining }).await;
         anyhow::Ok(())
     })?;
     broker.close();
-    if media.join().is_err() || workers.into_iter().any(|worker| worker.join().is_err()) {
-        warn!("a thread ended with a panic");
+    // One that hangs in a model does not hold up the end.
+    let deadline = Instant::now() + JOIN_WITHIN;
+    for thread in std::iter::once(media).chain(workers) {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(JOIN_LOOK);
+        }
+        if !thread.is_finished() {
+            warn!(thread = thread.thread().name(), "a thread has not ended in time; the process ends without it");
+        } else if thread.join().is_err() {
+            warn!("a thread ended with a panic");
+        }
     }
     threads.shutdown_background();
     Ok(())
+}
+
+/// Waits until no session is left, `most` at most.
+async fn drained(gateway: &Gateway, most: Duration) {
+    let empty = async {
+        while !gateway.context.sessions.is_empty() {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    };
+    _ = tokio::time::timeout(most, empty).await;
 }

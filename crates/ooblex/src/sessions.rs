@@ -7,11 +7,11 @@ use std::time::Instant;
 use ooblex_pipeline::EffectName;
 use serde_json::{Value, json};
 
+use crate::admission::Place;
 use crate::events::Reader;
 use crate::session::SessionId;
 use crate::settings::Settings;
 use crate::track::{TrackHandle, TrackInput};
-use crate::visitor::Visitor;
 
 /// The running sessions by their ids.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub struct Sessions {
 struct Running {
     track: TrackHandle,
     settings: Settings,
-    visitor: Visitor,
+    place: Place,
     started: Instant,
 }
 
@@ -31,9 +31,16 @@ struct Running {
 pub struct TooManyReaders;
 
 impl Sessions {
-    /// Notes a new session.
-    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, visitor: Visitor) {
-        self.lock().insert(id, Running { track, settings, visitor, started: Instant::now() });
+    /// Notes a new session, which keeps its place until it is over.
+    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, place: Place) {
+        self.lock().insert(id, Running { track, settings, place, started: Instant::now() });
+    }
+
+    /// The session is connected.
+    pub fn connected(&self, id: SessionId) {
+        if let Some(session) = self.lock().get_mut(&id) {
+            session.place.connected();
+        }
     }
 
     /// The session is over: its track ends.
@@ -55,11 +62,6 @@ impl Sessions {
     /// How many are running.
     pub fn len(&self) -> usize {
         self.lock().len()
-    }
-
-    /// How many one visitor has.
-    pub fn of(&self, visitor: Visitor) -> usize {
-        self.lock().values().filter(|session| session.visitor == visitor).count()
     }
 
     /// Whether none is running.
