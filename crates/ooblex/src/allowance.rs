@@ -45,14 +45,21 @@ impl Allowance {
 
     /// A packet of `bytes` came.
     pub(crate) fn take(&mut self, now: Instant, bytes: usize) -> Verdict {
+        let verdict = self.look(now, bytes);
+        if verdict == Verdict::Taken {
+            self.spend(bytes);
+        }
+        verdict
+    }
+
+    /// What would become of a packet of `bytes`. It is not charged for yet.
+    pub(crate) fn look(&mut self, now: Instant, bytes: usize) -> Verdict {
         let (packets, most) = self.rates.in_a_second();
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.packets = (self.packets + elapsed * packets).min(packets);
         self.bytes = (self.bytes + elapsed * most).min(most);
         if self.packets >= 1.0 && self.bytes >= bytes as f64 {
-            self.packets -= 1.0;
-            self.bytes -= bytes as f64;
             return Verdict::Taken;
         }
         if self.told.is_some_and(|told| now.saturating_duration_since(told) < TELL_EVERY) {
@@ -60,6 +67,18 @@ impl Allowance {
         }
         self.told = Some(now);
         Verdict::RefusedAndTold
+    }
+
+    /// Charges for a packet of `bytes`.
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        self.packets -= 1.0;
+        self.bytes -= bytes as f64;
+    }
+
+    /// A packet of `bytes` was charged for wrongly.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        self.packets += 1.0;
+        self.bytes += bytes as f64;
     }
 }
 

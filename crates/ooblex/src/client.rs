@@ -201,6 +201,25 @@ impl Client {
         self.socket.send_to(bytes, gateway).map(drop)
     }
 
+    /// Opens another data channel.
+    ///
+    /// # Errors
+    /// When the session is broken.
+    pub fn open_channel(&mut self, label: &str) -> Result<(), ClientError> {
+        self.endpoint.open_channel(label.into());
+        self.drain(Instant::now()).map(drop)
+    }
+
+    /// The user fragment of its ICE credentials.
+    pub fn ice_user(&mut self) -> String {
+        self.endpoint.ice_user()
+    }
+
+    /// Speaks from this socket from now on. Returns the one before, to which the gateway still sends.
+    pub fn change_socket(&mut self, socket: UdpSocket) -> UdpSocket {
+        std::mem::replace(&mut self.socket, socket)
+    }
+
     /// Leaves without a word, as a browser does whose machine is switched off.
     pub fn vanish(self) {}
 

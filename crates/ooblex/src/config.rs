@@ -89,6 +89,8 @@ pub struct Serve {
     pub tls_certificate: Option<PathBuf>,
     /// PEM file of its key.
     pub tls_key: Option<PathBuf>,
+    /// Time that sessions go on after the gateway was asked to stop, s.
+    pub drain_s: u64,
 }
 
 /// `[worker]`
@@ -217,6 +219,22 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of HTTP at a time of one visitor: an IPv4 address, or a /64 of IPv6.
     pub connections_per_address: usize,
+    /// Sessions at a time that are not connected yet.
+    pub unconnected_sessions: usize,
+    /// The same, of one visitor.
+    pub unconnected_per_address: usize,
+    /// Offers of one visitor in a minute.
+    pub offers_per_minute: u32,
+    /// Time from the answer to the connection, s.
+    pub connect_s: u64,
+    /// Time of a session without media, s.
+    pub idle_s: u64,
+    /// Time of a session in all, minutes; 0: without end.
+    pub session_minutes: u64,
+    /// Processor time that a session may take of the media thread in a second, ms.
+    pub media_ms: u32,
+    /// Size of an SDP offer, KiB.
+    pub sdp_kib: usize,
     /// Size of a request's body, KiB.
     pub body_kib: usize,
     /// Pixels of a frame, in thousands.
@@ -318,6 +336,7 @@ impl Default for Serve {
             ],
             tls_certificate: None,
             tls_key: None,
+            drain_s: 0,
         }
     }
 }
@@ -381,9 +400,17 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions: 256,
-            sessions_per_address: 256,
+            sessions_per_address: 16,
             connections: 1024,
             connections_per_address: 64,
+            unconnected_sessions: 32,
+            unconnected_per_address: 4,
+            offers_per_minute: 60,
+            connect_s: 10,
+            idle_s: 60,
+            session_minutes: 0,
+            media_ms: 200,
+            sdp_kib: 64,
             body_kib: 256,
             frame_kilopixels: 2100,
             h264_level: H264Level::default(),
@@ -486,7 +513,14 @@ impl Config {
     /// Files that are read again while the program runs, at SIGHUP or when Redis is reached anew.
     pub fn files(&self) -> Vec<PathBuf> {
         let (serve, broker, auth) = (&self.serve, &self.broker, &self.auth);
-        let files = [&serve.tls_certificate, &serve.tls_key, &broker.ca_file, &broker.password_file, &broker.client_certificate, &broker.client_key];
+        let files = [
+            &serve.tls_certificate,
+            &serve.tls_key,
+            &broker.ca_file,
+            &broker.password_file,
+            &broker.client_certificate,
+            &broker.client_key,
+        ];
         let secrets = [&auth.keys_file, &auth.jwt.secret_file, &self.turn.secret_file];
         files.into_iter().chain(secrets).flatten().cloned().collect()
     }
@@ -531,6 +565,10 @@ impl Config {
             || self.limits.connections == 0
             || self.limits.connections_per_address == 0
             || self.limits.body_kib == 0
+            || self.limits.unconnected_sessions == 0
+            || self.limits.unconnected_per_address == 0
+            || self.limits.offers_per_minute == 0
+            || self.limits.sdp_kib == 0
         {
             return senseless("limits must be above 0");
         }
@@ -548,6 +586,17 @@ impl Config {
         }
         if self.serve.admin_listen.is_some_and(|admin| admin.port() != 0 && admin == self.serve.listen) {
             return senseless("serve.admin_listen must be another address or port than serve.listen");
+        }
+        let limits = &self.limits;
+        // Sessions that set up or end within a second or two would look like a fault of the gateway.
+        if !(2..=120).contains(&limits.connect_s) || !(5..=86_400).contains(&limits.idle_s) || limits.session_minutes > 525_600 {
+            return senseless("limits: connect_s must be from 2 to 120, idle_s from 5 to 86400, session_minutes at most 525600");
+        }
+        if !(20..=1000).contains(&limits.media_ms) {
+            return senseless("limits.media_ms must be from 20 to 1000");
+        }
+        if self.serve.drain_s > 86_400 {
+            return senseless("serve.drain_s must be at most 86400");
         }
         if self.serve.tls_certificate.is_some() != self.serve.tls_key.is_some() {
             return senseless(

@@ -66,12 +66,22 @@ pub(crate) enum Goodbye {
     Ended,
     /// The gateway stops, perhaps to start again.
     Stopping,
+    /// The gateway stops, and the session had the time of `serve.drain_s` to end by itself.
+    Draining,
     /// The token that it began with has expired.
     Expired,
     /// The track broke.
     Broken,
     /// Frame after frame of the camera was refused; the `error` before says why.
     Undecodable,
+    /// No media came for the time of `limits.idle_s`.
+    Idle,
+    /// The session has lasted for the time of `limits.session_minutes`.
+    TimeLimit,
+    /// It took more of the media thread than `limits.media_ms`.
+    Budget,
+    /// It uses more data channels than it may.
+    TooManyChannels,
 }
 
 /// The last message of a session that the gateway ends.
@@ -79,9 +89,14 @@ pub(crate) fn bye(why: Goodbye) -> String {
     let reason = match why {
         Goodbye::Ended => "ended",
         Goodbye::Stopping => "stopping",
+        Goodbye::Draining => "draining",
         Goodbye::Expired => "expired",
         Goodbye::Broken => "broken",
         Goodbye::Undecodable => "undecodable",
+        Goodbye::Idle => "idle",
+        Goodbye::TimeLimit => "time_limit",
+        Goodbye::Budget => "budget",
+        Goodbye::TooManyChannels => "too_many_channels",
     };
     let mut bye = json!({"type": "bye", "reason": reason});
     if why == Goodbye::Undecodable {

@@ -14,7 +14,8 @@ pub use ooblex_effects::fuzz::{effect_toml, onnx_graph};
 use crate::apply::read_ivf;
 use crate::config;
 use crate::control::Request;
-use crate::negotiate::{Endpoint, negotiate};
+use crate::negotiate::{Endpoint, Negotiated, negotiate};
+use crate::sdp::check_size;
 use crate::stun;
 use crate::y4m::Y4m;
 
@@ -67,7 +68,11 @@ pub fn offer(bytes: &[u8]) {
     str0m::crypto::from_feature_flags().install_process_default();
     let endpoint =
         Endpoint { candidates: vec![([127, 0, 0, 1], 8000).into()], start_bitrate_bps: 1_000_000, codecs: config::Video::default().codecs };
-    if let Ok((_, answer)) = negotiate(sdp, &endpoint, Instant::now()) {
+    // As the gateway does it: what is too large for any browser is refused first.
+    if check_size(sdp, config::Limits::default().sdp_kib).is_err() {
+        return;
+    }
+    if let Ok(Negotiated { answer, .. }) = negotiate(sdp, &endpoint, Instant::now()) {
         assert!(answer.len() <= 2 * sdp.len() + ANSWER_EXTRA, "an answer of {} bytes to an offer of {}", answer.len(), sdp.len());
     }
 }

@@ -8,7 +8,7 @@ mod operators;
 mod origins;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -28,24 +28,30 @@ use self::hosts::known_hosts_only;
 use self::operators::operator_routes;
 use self::origins::Origins;
 pub(crate) use self::origins::is_origin;
+use crate::admission::Admission;
 use crate::assets;
 use crate::auth::{Authenticator, Caller, SessionAccess, SessionSecret, access};
 use crate::metrics::About;
-use crate::negotiate::{Endpoint, negotiate};
+use crate::negotiate::Negotiator;
 use crate::own::{Reloaded, Shelf};
 use crate::problem::{Problem, ProblemKind, start_a_worker};
-use crate::session::{End, Session, SessionId};
+use crate::session::{Lifetime, Session, SessionId};
 use crate::thumbnails::Thumbnails;
 use crate::track::{self, Context};
 use crate::turn::Turn;
 use crate::visitor::{Listener, Peer, Visitor};
+use crate::watchdog::Heartbeat;
 
 /// What the handlers share.
 pub struct Gateway {
     /// What tracks share.
     pub context: Arc<Context>,
-    /// What endpoints are made with.
-    pub endpoint: Endpoint,
+    /// Who may begin a session.
+    pub admission: Arc<Admission>,
+    /// What answers offers.
+    pub negotiator: Negotiator,
+    /// Whether the media thread works.
+    pub heartbeat: Arc<Heartbeat>,
     /// Who may do what.
     pub auth: Authenticator,
     /// Relays for browsers that UDP does not reach.
@@ -115,7 +121,7 @@ fn session_routes() -> Router<Arc<Gateway>> {
 }
 
 fn health_routes() -> Router<Arc<Gateway>> {
-    Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(ready))
+    Router::new().route("/healthz", get(health)).route("/readyz", get(ready))
 }
 
 #[derive(Deserialize)]
@@ -144,7 +150,10 @@ async fn offer(
     body: Result<JsonBody, Problem>,
 ) -> Result<Response, Problem> {
     let visitor = Visitor::of(peer, &headers, &gateway.context.config.serve.trusted_proxies);
-    let answered = accept_offer(&gateway, visitor, &caller, body).await;
+    let answered = match gateway.admission.on_offer(Instant::now(), visitor) {
+        Ok(()) => accept_offer(&gateway, visitor, &caller, body).await,
+        Err(problem) => Err(problem),
+    };
     gateway.context.metrics.on_offer(answered.as_ref().err().map(|problem| problem.kind));
     answered.map(|answer| axum::Json(answer).into_response()).inspect_err(|problem| debug!(detail = problem.detail, "offer refused"))
 }
@@ -158,21 +167,9 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, caller: &Caller, body
     let context = &gateway.context;
     let restrictions = Arc::new(caller.restrictions());
     let settings = restrictions.settings(&context.catalogue, offer.effect.as_deref(), &offer.params)?;
-    let limit = context.config.limits.sessions;
-    if context.sessions.len() >= limit {
-        let detail = format!("{limit} sessions are running, as many as limits.sessions allows: try again later, or raise it");
-        return Err(Problem::new(ProblemKind::TooManySessions, detail));
-    }
-    let of_one = context.config.limits.sessions_per_address;
-    if context.sessions.of(visitor) >= of_one {
-        let detail = format!(
-            "this address has {of_one} sessions, as many as limits.sessions_per_address allows: end one, or raise it; if all visitors come \
-             through a proxy, name that in serve.trusted_proxies"
-        );
-        return Err(Problem::new(ProblemKind::TooManyOfAddress, detail));
-    }
-    let now = Instant::now();
-    let (rtc, answer) = negotiate(&offer.sdp, &gateway.endpoint, now)?;
+    let place = gateway.admission.enter(visitor)?;
+    let negotiated = gateway.negotiator.answer(offer.sdp).await?;
+    let (now, answer) = (Instant::now(), negotiated.answer.clone());
     let id = SessionId::random();
     let (secret, time_left) = (SessionSecret::random(), caller.time_left());
     let unavailable = |detail: &str| Problem::new(ProblemKind::Unavailable, detail);
@@ -181,14 +178,14 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, caller: &Caller, body
         unavailable("the gateway has no thread left for another session: try again later")
     })?;
     info!(session = %id, effect = %settings.effect.name(), "session begins");
-    context.sessions.insert(id, track.clone(), settings, SessionAccess::new(&secret, restrictions), visitor);
-    let mut session = Session::new(id, rtc, track, now);
+    context.sessions.insert(id, track.clone(), settings, SessionAccess::new(&secret, restrictions), place);
+    let mut session = Session::new(id, negotiated, track, Lifetime::new(&context.config.limits), now);
     if let Some(left) = time_left {
-        session = session.with_end(now + left, End::Expired);
+        session = session.with_expiry(now + left);
     }
-    if !context.transport.add(session).await {
+    if !context.transport.add(session) {
         context.sessions.remove(id);
-        return Err(unavailable("the gateway is stopping: try again in a moment"));
+        return Err(unavailable("the gateway is stopping or far too busy: try again in a moment").retry_after(Duration::from_secs(1)));
     }
     let mut answer = json!({"sdp": answer, "type": "answer", "session": id, "secret": secret.reveal()});
     if let Some(turn) = &gateway.turn {
@@ -235,6 +232,11 @@ async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Healthy is a gateway whose media thread works; without it nothing does, and it is to be started again.
+async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
+    if gateway.heartbeat.is_well() { "alive\n".into_response() } else { lines(&["the media thread does not work".into()]) }
+}
+
 /// Ready is a gateway whose sessions get what they get when they ask for nothing.
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
@@ -243,6 +245,9 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let unserved = analysed.filter(|effect| broker.service(&effect.queue()) != Service::Served);
     let unserved: Vec<_> = unserved.map(|effect| effect.name().to_string()).collect();
     let mut missing = Vec::new();
+    if gateway.admission.is_draining() {
+        missing.push("the gateway is stopping and takes no new sessions".into());
+    }
     if !health.connected {
         missing.push(health.trouble_in_public.unwrap_or("the broker is not connected yet").into());
     } else if capacity.workers == 0 && matches!(broker, Broker::Local(_)) {

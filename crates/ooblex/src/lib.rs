@@ -4,6 +4,7 @@
 //! [`session`] (WebRTC) ▸ [`track`] (decode, prepare, paint, encode) ▸ broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸
 //! [`transport`].
 
+pub mod admission;
 mod allowance;
 pub mod apply;
 mod assets;
@@ -22,14 +23,18 @@ pub mod fuzz;
 pub mod health;
 pub mod http;
 pub mod logs;
+mod media_budget;
 pub mod metrics;
 pub mod negotiate;
+mod notify;
 pub mod own;
+mod paths;
 pub mod problem;
 mod rate;
 mod reception;
 pub mod reload;
 pub mod sandbox;
+mod sctp;
 mod sdp;
 pub mod serve;
 mod server;
@@ -43,9 +48,11 @@ pub mod thumbnails;
 pub mod tls;
 pub mod token;
 pub mod track;
+mod traffic;
 pub mod transport;
 pub mod turn;
 mod visitor;
+pub mod watchdog;
 pub mod worker;
 pub mod workers;
 mod y4m;

@@ -1,25 +1,25 @@
 //! Logs: for people, or as JSON for machines, to standard error. What repeats is limited, and the filter can change while the program runs.
-//!
-//! A thread of its own writes the lines, so that nobody else waits for a reader of standard error that has stopped reading.
+//! Nobody who logs waits for standard error; `lines` does.
+
+mod lines;
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
-use std::io::{self, IsTerminal};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::IsTerminal;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber, info, warn};
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
+use lines::Lines;
+pub(crate) use lines::lost;
 
 /// Lines of one kind are counted for this long.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -28,15 +28,18 @@ const COMPLAINTS: u32 = 20;
 /// Other lines of one kind that are written in that time: several sessions begin and end each second.
 const NEWS: u32 = 500;
 
-/// Lines that wait to be written; more are dropped and counted.
-const QUEUE: usize = 4096;
-/// Time in which the last lines must be written when the program ends.
-const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
+static WRITER: OnceLock<Lines> = OnceLock::new();
 
-/// The running logs.
+/// Waits until what was logged is written, but not for long.
+pub(crate) fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush();
+    }
+}
+
+/// The running logs. The last lines are written when it is dropped.
 pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
-    lines: Lines,
 }
 
 /// Begins to log.
@@ -45,14 +48,15 @@ pub struct Logs {
 /// When the filter is not understood.
 pub fn start(config: &Log) -> anyhow::Result<Logs> {
     let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
-    let lines = Lines::start(io::stderr())?;
-    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone()).with_target(false);
-    let layer = match config.format {
-        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    let writer = Lines::start(std::io::stderr()).context("no thread for the logs")?;
+    let writer = WRITER.get_or_init(|| writer).clone();
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
+    let lines = match config.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(Repeats::default()).with(layer).init();
-    Ok(Logs { filter: handle, lines })
+    tracing_subscriber::registry().with(filter).with(Repeats::default()).with(lines).init();
+    Ok(Logs { filter: handle })
 }
 
 impl Logs {
@@ -67,80 +71,7 @@ impl Logs {
 
 impl Drop for Logs {
     fn drop(&mut self) {
-        self.lines.flush(LAST_LINES_WITHIN);
-    }
-}
-
-/// The queue of lines in front of the thread that writes them. Clones lead to the same one.
-#[derive(Clone)]
-struct Lines {
-    queue: Sender<Item>,
-    dropped: Arc<AtomicU64>,
-}
-
-enum Item {
-    Line(Vec<u8>),
-    /// All lines before are written when this is dropped.
-    Mark(#[allow(dead_code, reason = "only its end is of use")] Sender<()>),
-}
-
-impl Lines {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    fn start(to: impl io::Write + Send + 'static) -> io::Result<Self> {
-        let (queue, items) = bounded(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counted = dropped.clone();
-        std::thread::Builder::new().name("logs".into()).spawn(move || write_all(to, &items, &counted))?;
-        Ok(Self { queue, dropped })
-    }
-
-    /// Waits until all lines are written, at most for `within`.
-    fn flush(&self, within: Duration) {
-        let deadline = Instant::now() + within;
-        let (mark, passed) = bounded(0);
-        if self.queue.send_deadline(Item::Mark(mark), deadline).is_ok() {
-            // It ends with an error as soon as the mark is dropped.
-            _ = passed.recv_deadline(deadline);
-        }
-    }
-}
-
-fn write_all(mut to: impl io::Write, items: &Receiver<Item>, dropped: &AtomicU64) {
-    let mut told = 0;
-    for item in items {
-        let Item::Line(line) = item else { continue };
-        // Nobody can be told where standard error is closed.
-        _ = to.write_all(&line);
-        let dropped = dropped.load(Ordering::Relaxed);
-        if dropped > told {
-            warn!(dropped = dropped - told, "lines of the log were dropped: standard error was not read in time");
-            told = dropped;
-        }
-    }
-}
-
-/// Takes a whole line with each call.
-impl io::Write for Lines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.queue.try_send(Item::Line(line.to_vec())).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
+        flush();
     }
 }
 
@@ -242,37 +173,5 @@ mod tests {
         assert_eq!(window.on_line(start + WINDOW, COMPLAINTS), Verdict::WriteAfter(30));
         assert_eq!(window.on_line(start + WINDOW, COMPLAINTS), Verdict::Write);
         assert_eq!(window.on_line(start + 3 * WINDOW, COMPLAINTS), Verdict::Write, "nothing was left out meanwhile");
-    }
-
-    #[test]
-    fn nobody_waits_for_a_reader_who_does_not_read() {
-        let (mut reader, writer) = io::pipe().unwrap();
-        let mut lines = Lines::start(writer).unwrap();
-        let line = format!("{}\n", "x".repeat(99));
-        // More than the pipe and the queue hold.
-        for _ in 0..3 * QUEUE {
-            io::Write::write_all(&mut lines, line.as_bytes()).unwrap();
-        }
-        let dropped = lines.dropped.clone();
-        drop(lines);
-        let mut read = String::new();
-        io::Read::read_to_string(&mut reader, &mut read).unwrap();
-        assert!(read.lines().all(|one| one.len() == 99), "each line is whole");
-        let dropped = dropped.load(Ordering::Relaxed);
-        assert!(dropped > 0);
-        assert_eq!(read.lines().count() as u64 + dropped, 3 * QUEUE as u64);
-    }
-
-    #[test]
-    fn the_last_lines_are_written_before_the_program_ends() {
-        let (mut reader, writer) = io::pipe().unwrap();
-        let mut lines = Lines::start(writer).unwrap();
-        for _ in 0..100 {
-            io::Write::write_all(&mut lines, b"line\n").unwrap();
-        }
-        lines.flush(Duration::from_secs(30));
-        let mut read = [0; 500];
-        // All of it lies in the pipe already.
-        assert_eq!(io::Read::read(&mut reader, &mut read).unwrap(), 500);
     }
 }

@@ -90,6 +90,8 @@ pub struct Metrics {
     stray_datagrams: Counter,
     refused_datagrams: Counter,
     unsent_datagrams: Counter,
+    unauthenticated_datagrams: Counter,
+    withheld_datagrams: Counter,
     adaptations: Family<AdaptationLabel, Counter>,
     event_readers: Gauge,
     events_lost: Counter,
@@ -159,6 +161,8 @@ impl Metrics {
             stray_datagrams: Counter::default(),
             refused_datagrams: Counter::default(),
             unsent_datagrams: Counter::default(),
+            unauthenticated_datagrams: Counter::default(),
+            withheld_datagrams: Counter::default(),
             adaptations: Family::default(),
             event_readers: Gauge::default(),
             events_lost: Counter::default(),
@@ -203,6 +207,10 @@ impl Metrics {
         r.register("datagrams_stray", "Datagrams that belonged to no session", self.stray_datagrams.clone());
         r.register("datagrams_refused", "Datagrams beyond what their session may send", self.refused_datagrams.clone());
         r.register("datagrams_unsent", "Datagrams that the system did not take", self.unsent_datagrams.clone());
+        let help = "Datagrams that claimed to be a connected session's and were not authentic";
+        r.register("datagrams_unauthenticated", help, self.unauthenticated_datagrams.clone());
+        let help = "Datagrams that were not sent because their address had not proven to be the browser's";
+        r.register("datagrams_withheld", help, self.withheld_datagrams.clone());
         r.register("adaptations", "Things that tracks gave up for want of CPU (down) or took back (up)", self.adaptations.clone());
         r.register("event_readers", "Readers of sessions' events over HTTP", self.event_readers.clone());
         r.register("events_lost", "Events that a reader was too slow for", self.events_lost.clone());
@@ -372,6 +380,14 @@ impl Metrics {
 
     pub(crate) fn on_unsent_datagram(&self) {
         self.unsent_datagrams.inc();
+    }
+
+    pub(crate) fn on_unauthenticated_datagram(&self) {
+        self.unauthenticated_datagrams.inc();
+    }
+
+    pub(crate) fn on_withheld_datagram(&self) {
+        self.withheld_datagrams.inc();
     }
 
     /// A reader of events came, or went.

@@ -1,7 +1,9 @@
 //! From an SDP offer to a WebRTC endpoint and its answer.
 
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::VideoCodec;
@@ -9,9 +11,12 @@ use str0m::bwe::Bitrate;
 use str0m::change::SdpOffer;
 use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
+use tokio::sync::Semaphore;
+use tracing::error;
 
 use crate::problem::{Problem, ProblemKind};
-use crate::sdp::offered_codecs;
+use crate::sdp::{check_size, declared_sources, offered_codecs};
+use crate::session::guard;
 
 /// Packets that wait for one that is missing; a keyframe of 1080p has about 150.
 const REORDERING_PACKETS: usize = 300;
@@ -37,11 +42,95 @@ pub struct Endpoint {
     pub start_bitrate_bps: u32,
 }
 
-/// Accepts an offer. Returns the endpoint and its answer.
+/// A session's end of a WebRTC connection. What the library does when it is dropped can cost this session only.
+pub struct Connection(Option<Box<Rtc>>);
+
+impl Deref for Connection {
+    type Target = Rtc;
+
+    fn deref(&self) -> &Rtc {
+        self.0.as_ref().expect("it is taken by drop only")
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Rtc {
+        self.0.as_mut().expect("it is taken by drop only")
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let rtc = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(rtc))).is_err() {
+            error!("the WebRTC library panicked at the end of a connection");
+        }
+    }
+}
+
+/// What comes of an offer.
+pub struct Negotiated {
+    /// The endpoint.
+    pub connection: Connection,
+    /// The user fragment of its ICE credentials, by which a browser's first datagrams name it.
+    pub ice_user: String,
+    /// The sources of media that the offer declares.
+    pub sources: Vec<u32>,
+    /// The SDP answer.
+    pub answer: String,
+}
+
+/// Answers offers on threads of their own: reading one and making the keys of a connection takes milliseconds, which HTTP is not to wait for.
+pub struct Negotiator {
+    endpoint: Endpoint,
+    sdp_kib: usize,
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Negotiator {
+    /// Offers that wait for those before them; more are refused.
+    const WAITING: usize = 64;
+    /// How long they wait.
+    const WAIT: Duration = Duration::from_secs(2);
+
+    /// For endpoints that are made so. Offers of more than `sdp_kib` are refused.
+    pub fn new(endpoint: Endpoint, sdp_kib: usize) -> Self {
+        let running = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let [running, waiting] = [running, Self::WAITING].map(|permits| Arc::new(Semaphore::new(permits)));
+        Self { endpoint, sdp_kib, running, waiting }
+    }
+
+    /// Answers an offer.
+    ///
+    /// # Errors
+    /// When the offer cannot be read or served, or too many others are being answered.
+    pub async fn answer(&self, offer: String) -> Result<Negotiated, Problem> {
+        // What is too large for any browser is refused before it waits.
+        check_size(&offer, self.sdp_kib)?;
+        let busy = || {
+            let detail = "the gateway is answering as many other offers as it can: try again in a moment";
+            Problem::new(ProblemKind::Busy, detail).retry_after(Duration::from_secs(1))
+        };
+        let waiting = self.waiting.try_acquire().map_err(|_| busy())?;
+        let permit = tokio::time::timeout(Self::WAIT, self.running.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
+        drop(waiting);
+        let endpoint = self.endpoint.clone();
+        let answered = tokio::task::spawn_blocking(move || {
+            // Whoever asked may have left; what runs counts until it has ended.
+            let _permit = permit;
+            negotiate(&offer, &endpoint, Instant::now())
+        });
+        answered.await.unwrap_or_else(|_| Err(Problem::new(ProblemKind::Unavailable, "the offer could not be answered: try again")))
+    }
+}
+
+/// Accepts an offer whose size was checked.
 ///
 /// # Errors
-/// When the offer can not be read or served.
-pub fn negotiate(offer: &str, endpoint: &Endpoint, now: Instant) -> Result<(Rtc, String), Problem> {
+/// When the offer cannot be read or served.
+pub fn negotiate(offer: &str, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, Problem> {
     let codecs = offered_codecs(offer, &endpoint.codecs)?;
     // The library is known to panic on some states that it believes impossible; an offer must not be one of them.
     let accepted = catch_unwind(AssertUnwindSafe(|| accept(offer, &codecs, endpoint, now)));
@@ -49,15 +138,18 @@ pub fn negotiate(offer: &str, endpoint: &Endpoint, now: Instant) -> Result<(Rtc,
     answer.map_err(|reason| Problem::new(ProblemKind::BadSdp, format!("the SDP offer can not be used: {reason}")))
 }
 
-fn accept(offer: &str, codecs: &[VideoCodec], endpoint: &Endpoint, now: Instant) -> Result<(Rtc, String), String> {
+fn accept(offer: &str, codecs: &[VideoCodec], endpoint: &Endpoint, now: Instant) -> Result<Negotiated, String> {
+    let sources = declared_sources(offer);
     let offer = SdpOffer::from_sdp_string(offer).map_err(|error| error.to_string())?;
-    let mut rtc = config(codecs, endpoint).build(now);
+    let mut rtc = Connection(Some(Box::new(config(codecs, endpoint).build(now))));
     for address in &endpoint.candidates {
         let candidate = Candidate::host(*address, "udp").map_err(|error| error.to_string())?;
         rtc.add_local_candidate(candidate);
     }
     let answer = rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string())?;
-    Ok((rtc, with_start_bitrate(&answer.to_sdp_string(), endpoint.start_bitrate_bps / 1000)))
+    let ice_user = rtc.direct_api().local_ice_credentials().ufrag;
+    let answer = with_start_bitrate(&answer.to_sdp_string(), endpoint.start_bitrate_bps / 1000);
+    Ok(Negotiated { connection: rtc, ice_user, sources, answer })
 }
 
 /// Tells browsers that know it (Chromium, Safari) at what bitrate to begin: they would begin at 300 kbit/s and send a small,
@@ -86,6 +178,7 @@ fn with_start_bitrate(answer: &str, kbps: u32) -> String {
 fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
     let mut config = RtcConfig::new()
         .set_ice_lite(true)
+        .set_crypto_provider(guard::provider())
         .clear_codecs()
         .enable_opus(true, false)
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))

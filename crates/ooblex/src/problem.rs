@@ -1,5 +1,7 @@
 //! What goes wrong, said to people and programs: RFC 9457 problem documents.
 
+use std::time::Duration;
+
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -18,6 +20,9 @@ pub struct Problem {
     /// Its kind, which `type` and `title` follow from.
     #[serde(skip)]
     pub kind: ProblemKind,
+    /// When to try again at the earliest; said in the header `Retry-After`.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }
 
 /// The kinds of problems.
@@ -63,6 +68,12 @@ pub enum ProblemKind {
     TooManySessions,
     /// As many sessions as one address may have are running.
     TooManyOfAddress,
+    /// As many sessions as allowed are not connected yet.
+    TooManyUnconnected,
+    /// An address makes more offers than it may.
+    TooManyOffers,
+    /// As many offers as allowed are being answered.
+    Busy,
     /// A session sends more than it may.
     TooFast,
     /// As many readers of a session's events as allowed are there.
@@ -81,7 +92,19 @@ impl Problem {
     /// A problem of a kind, with the sentence that names the thing and the mend.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         let (slug, title, status) = kind.describe();
-        Self { r#type: format!("urn:ooblex:problem:{slug}"), title, status: status.as_u16(), detail: detail.into(), kind }
+        Self {
+            r#type: format!("urn:ooblex:problem:{slug}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            kind,
+            retry_after: None,
+        }
+    }
+
+    /// The same, to be tried again after some time.
+    pub fn retry_after(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
     }
 }
 
@@ -96,7 +119,7 @@ pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
 
 impl ProblemKind {
     /// What an offer can be refused with.
-    pub(crate) const OF_OFFERS: [ProblemKind; 16] = [
+    pub(crate) const OF_OFFERS: [ProblemKind; 19] = [
         ProblemKind::BadRequest,
         ProblemKind::WrongContentType,
         ProblemKind::TimedOut,
@@ -112,6 +135,9 @@ impl ProblemKind {
         ProblemKind::Unauthorized,
         ProblemKind::Forbidden,
         ProblemKind::TooManyAttempts,
+        ProblemKind::TooManyUnconnected,
+        ProblemKind::TooManyOffers,
+        ProblemKind::Busy,
         ProblemKind::Unavailable,
     ];
 
@@ -143,6 +169,11 @@ impl ProblemKind {
             ProblemKind::TooFast => ("too-fast", "The session sends more than it may", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::TooManySessions => ("too-many-sessions", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::TooManyOfAddress => ("too-many-of-address", "This address has enough sessions", StatusCode::TOO_MANY_REQUESTS),
+            ProblemKind::TooManyUnconnected => {
+                ("too-many-unconnected", "Enough sessions are about to connect", StatusCode::SERVICE_UNAVAILABLE)
+            }
+            ProblemKind::TooManyOffers => ("too-many-offers", "This address makes too many offers", StatusCode::TOO_MANY_REQUESTS),
+            ProblemKind::Busy => ("busy", "The gateway is busy with other offers", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::TooManyReaders => ("too-many-readers", "The session has enough readers", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::Undecodable => ("undecodable", "The camera's stream is refused", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),
@@ -156,6 +187,12 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&self).unwrap_or_default();
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if let Some(time) = self.retry_after {
+            // In whole seconds, and never too early.
+            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

@@ -1,9 +1,121 @@
 //! What an SDP offer says of video, read before the WebRTC library sees it: enough to choose the codec that the browser
-//! prefers, and to say in words what is wrong with an offer that can not be served.
+//! prefers, to say in words what is wrong with an offer that can not be served, and to refuse one that is larger than any browser's.
+//!
+//! Every line is looked at once, so that the time is linear in the size of the offer. The parser of the library is not: it goes over all
+//! attributes of a media line for each of its payload types. The limits here bound that, too.
+
+use std::collections::HashMap;
 
 use ooblex_pipeline::VideoCodec;
 
 use crate::problem::{Problem, ProblemKind};
+
+/// Media lines of an offer; browsers offer two or three.
+const MEDIA_LINES: usize = 16;
+/// Payload types of a media line; Chromium offers about 40 for video.
+const PAYLOAD_TYPES: usize = 64;
+/// Candidates of an offer.
+const CANDIDATES: usize = 64;
+/// Different ICE user fragments of an offer; browsers use one.
+const ICE_UFRAGS: usize = 8;
+/// Bytes of a line. The longest that browsers write is the identity assertion of Firefox.
+const LINE_BYTES: usize = 4096;
+/// Lines of an offer; Chromium writes about 300 for a camera, a microphone and a data channel.
+const LINES: usize = 2048;
+/// Header extensions of a media line; Chromium offers about 15.
+const EXTENSIONS: usize = 64;
+/// Lines about SSRCs of a media line; Chromium writes five.
+const SSRC_LINES: usize = 64;
+/// Restriction identifiers of a media line, and layers of its simulcast; browsers offer three.
+const LAYERS: usize = 8;
+
+/// Refuses an offer that has more of something than a browser would ever offer.
+///
+/// # Errors
+/// Names what there is too much of, and the limit.
+pub(crate) fn check_size(sdp: &str, limit_kib: usize) -> Result<(), Problem> {
+    if sdp.len() > limit_kib * 1024 {
+        let detail = format!(
+            "the SDP offer has {} KiB, more than the {limit_kib} that limits.sdp_kib allows: offer fewer codecs and lines, or raise it",
+            sdp.len().div_ceil(1024)
+        );
+        return Err(Problem::new(ProblemKind::TooLarge, detail));
+    }
+    let mut whole = Counts::default();
+    let mut section = Counts::default();
+    let mut ufrags: Vec<&str> = Vec::new();
+    for line in sdp.lines() {
+        whole.lines += 1;
+        at_most(whole.lines, LINES, "lines")?;
+        at_most(line.len(), LINE_BYTES, "bytes in one line")?;
+        if let Some(media) = line.strip_prefix("m=") {
+            whole.media_lines += 1;
+            at_most(whole.media_lines, MEDIA_LINES, "media lines")?;
+            at_most(media.split_ascii_whitespace().skip(3).count(), PAYLOAD_TYPES, "payload types on one media line")?;
+            section = Counts::default();
+            continue;
+        }
+        let Some(attribute) = line.strip_prefix("a=") else { continue };
+        let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
+        match name {
+            "candidate" => {
+                whole.candidates += 1;
+                at_most(whole.candidates, CANDIDATES, "candidates")?;
+            }
+            "ice-ufrag" if !ufrags.contains(&value.trim_end()) => {
+                ufrags.push(value.trim_end());
+                at_most(ufrags.len(), ICE_UFRAGS, "different ICE user fragments (a=ice-ufrag)")?;
+            }
+            "rtpmap" => {
+                section.rtpmaps += 1;
+                at_most(section.rtpmaps, PAYLOAD_TYPES, "a=rtpmap lines for one media line")?;
+            }
+            "fmtp" => {
+                section.formats += 1;
+                at_most(section.formats, PAYLOAD_TYPES, "a=fmtp lines for one media line")?;
+            }
+            "extmap" => {
+                section.extensions += 1;
+                at_most(section.extensions, EXTENSIONS, "header extensions (a=extmap) for one media line")?;
+            }
+            "ssrc" | "ssrc-group" => {
+                section.ssrc_lines += 1;
+                at_most(section.ssrc_lines, SSRC_LINES, "a=ssrc lines for one media line")?;
+            }
+            "rid" => {
+                section.rids += 1;
+                at_most(section.rids, LAYERS, "a=rid lines for one media line")?;
+            }
+            "simulcast" => {
+                let layers = value.split([';', ',', ' ']).filter(|word| !matches!(*word, "" | "send" | "recv")).count();
+                at_most(layers, LAYERS, "layers of simulcast on one media line")?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How often something was seen so far.
+#[derive(Default)]
+struct Counts {
+    lines: usize,
+    media_lines: usize,
+    candidates: usize,
+    rtpmaps: usize,
+    formats: usize,
+    extensions: usize,
+    ssrc_lines: usize,
+    rids: usize,
+}
+
+fn at_most(count: usize, limit: usize, what: &str) -> Result<(), Problem> {
+    if count <= limit {
+        return Ok(());
+    }
+    let detail = format!("the SDP offer has more than {limit} {what}, which is more than is taken: offer fewer");
+    Err(Problem::new(ProblemKind::BadSdp, detail))
+}
 
 /// The codecs of the first video line that can be used, in the browser's order. `allowed`: those that the operator has not left out.
 ///
@@ -14,7 +126,9 @@ pub(crate) fn offered_codecs(sdp: &str, allowed: &[VideoCodec]) -> Result<Vec<Vi
         let detail = "'sdp' must be an SDP session description, which begins with 'v=0': send RTCSessionDescription.sdp as it is";
         return Err(Problem::new(ProblemKind::BadSdp, detail));
     }
-    let Some(video) = sections(sdp).find(|section| section.first().is_some_and(|m| m.starts_with("m=video"))) else {
+    let lines = sdp.lines().map(str::trim_end).skip_while(|line| !line.starts_with("m=video"));
+    let video: Vec<_> = lines.enumerate().take_while(|(n, line)| *n == 0 || !line.starts_with("m=")).map(|(_, line)| line).collect();
+    let Some(first) = video.first() else {
         let detail = "the offer has no video line: add a camera track (pc.addTrack) before createOffer";
         return Err(Problem::new(ProblemKind::NoVideo, detail));
     };
@@ -23,7 +137,7 @@ pub(crate) fn offered_codecs(sdp: &str, allowed: &[VideoCodec]) -> Result<Vec<Vi
             format!("the video line is {direction} and must be sendrecv: the camera goes in and the effect comes back on the same line");
         return Err(Problem::new(ProblemKind::NoVideo, detail));
     }
-    let codecs = codecs(&video);
+    let codecs = codecs(first, &video);
     if codecs.is_empty() {
         let names: Vec<_> = video.iter().filter_map(|line| rtpmap(line)).map(|(_, name)| name).collect();
         let detail = format!(
@@ -45,27 +159,30 @@ pub(crate) fn offered_codecs(sdp: &str, allowed: &[VideoCodec]) -> Result<Vec<Vi
     Ok(taken)
 }
 
-/// The lines of each media section, the `m=` line first.
-fn sections(sdp: &str) -> impl Iterator<Item = Vec<&str>> {
-    let mut sections: Vec<Vec<&str>> = Vec::new();
-    for line in sdp.lines().map(str::trim_end) {
-        if line.starts_with("m=") {
-            sections.push(vec![line]);
-        } else if let Some(section) = sections.last_mut() {
-            section.push(line);
-        }
-    }
-    sections.into_iter()
+/// The sources of media (SSRC) that an offer declares.
+pub(crate) fn declared_sources(sdp: &str) -> Vec<u32> {
+    let declared = sdp.lines().filter_map(|line| line.strip_prefix("a=ssrc:")?.split(' ').next()?.trim_end().parse().ok());
+    let mut sources: Vec<u32> = declared.collect();
+    sources.sort_unstable();
+    sources.dedup();
+    sources
 }
 
-fn codecs(video: &[&str]) -> Vec<VideoCodec> {
-    let payload_types = video[0].split_whitespace().skip(3);
+/// Of the video section with this `m=` line.
+fn codecs(media_line: &str, section: &[&str]) -> Vec<VideoCodec> {
+    let (mut names, mut formats) = (HashMap::new(), HashMap::new());
+    for line in section {
+        if let Some((pt, name)) = rtpmap(line) {
+            names.entry(pt).or_insert(name);
+        } else if let Some((pt, format)) = line.strip_prefix("a=fmtp:").and_then(|format| format.split_once(' ')) {
+            formats.entry(pt).or_insert(format);
+        }
+    }
     let mut codecs = Vec::new();
-    for pt in payload_types {
-        let name = video.iter().filter_map(|line| rtpmap(line)).find(|(number, _)| *number == pt).map(|(_, name)| name);
-        let codec = match name {
+    for pt in media_line.split_whitespace().skip(3) {
+        let codec = match names.get(pt) {
             Some(name) if name.eq_ignore_ascii_case("VP8") => VideoCodec::Vp8,
-            Some(name) if name.eq_ignore_ascii_case("H264") && fragments(video, pt) => VideoCodec::H264,
+            Some(name) if name.eq_ignore_ascii_case("H264") && formats.get(pt).is_some_and(|format| fragments(format)) => VideoCodec::H264,
             _ => continue,
         };
         if !codecs.contains(&codec) {
@@ -81,10 +198,9 @@ fn rtpmap(line: &str) -> Option<(&str, &str)> {
     Some((pt, encoding.split('/').next()?))
 }
 
-/// Whether this H.264 payload type may be cut into packets: RFC 6184, packetization-mode=1.
-fn fragments(video: &[&str], pt: &str) -> bool {
-    let format = video.iter().find_map(|line| line.strip_prefix("a=fmtp:")?.strip_prefix(pt)?.strip_prefix(' '));
-    format.is_some_and(|format| format.split(';').any(|parameter| parameter.trim() == "packetization-mode=1"))
+/// Whether H.264 of this format may be cut into packets: RFC 6184, packetization-mode=1.
+fn fragments(format: &str) -> bool {
+    format.split(';').any(|parameter| parameter.trim() == "packetization-mode=1")
 }
 
 fn direction(line: &str) -> Option<&str> {
@@ -138,8 +254,85 @@ mod tests {
     }
 
     #[test]
+    fn sources_are_those_that_the_offer_declares() {
+        let lines = "a=ssrc-group:FID 5 6\r\na=ssrc:6 cname:x\r\na=ssrc:5 cname:x\r\na=ssrc:5 msid:a b\r\na=ssrc:x cname:x\r\n";
+        assert_eq!(declared_sources(&format!("{HEAD}m=video 9 UDP/TLS/RTP/SAVPF 96\r\n{lines}")), [5, 6]);
+    }
+
+    #[test]
     fn h264_that_can_not_be_fragmented_is_no_common_codec() {
         let mode_0 = format!("{HEAD}m=video 9 UDP/TLS/RTP/SAVPF 102\r\na=rtpmap:102 H264/90000\r\na=fmtp:102 packetization-mode=0\r\n");
         assert_eq!(kind(&mode_0), "no-common-codec");
+    }
+
+    /// An offer with one video line of these payload types and attributes.
+    fn offer(payload_types: &str, attributes: &str) -> String {
+        format!("{HEAD}m=video 9 UDP/TLS/RTP/SAVPF {payload_types}\r\n{attributes}")
+    }
+
+    fn repeated(line: impl Fn(usize) -> String, count: usize) -> String {
+        (0..count).map(|n| line(n) + "\r\n").collect()
+    }
+
+    fn refusal(sdp: &str) -> Option<String> {
+        check_size(sdp, 64).err().map(|problem| problem.detail)
+    }
+
+    #[test]
+    fn as_much_as_allowed_is_taken_and_one_more_is_refused_by_name() {
+        /// The words of the refusal, the limit, and an offer with so many.
+        type Case<'a> = (&'a str, usize, &'a dyn Fn(usize) -> String);
+        let cases: [Case<'_>; 10] = [
+            ("media lines", MEDIA_LINES - 1, &|count| offer("96", &repeated(|_| "m=audio 9 UDP/TLS/RTP/SAVPF 111".into(), count))),
+            ("payload types", PAYLOAD_TYPES, &|count| offer(&vec!["96"; count].join(" "), "")),
+            ("candidates", CANDIDATES, &|count| {
+                offer("96", &repeated(|n| format!("a=candidate:{n} 1 udp 1 192.0.2.1 {n} typ host"), count))
+            }),
+            ("ICE user fragments", ICE_UFRAGS, &|count| offer("96", &repeated(|n| format!("a=ice-ufrag:user{n}"), count))),
+            ("a=rtpmap", PAYLOAD_TYPES, &|count| offer("96", &repeated(|_| "a=rtpmap:96 VP8/90000".into(), count))),
+            ("a=fmtp", PAYLOAD_TYPES, &|count| offer("96", &repeated(|_| "a=fmtp:96 x=1".into(), count))),
+            ("a=extmap", EXTENSIONS, &|count| offer("96", &repeated(|n| format!("a=extmap:{n} urn:x"), count))),
+            ("a=ssrc", SSRC_LINES, &|count| offer("96", &repeated(|n| format!("a=ssrc:{n} cname:x"), count))),
+            ("a=rid", LAYERS, &|count| offer("96", &repeated(|n| format!("a=rid:{n} send"), count))),
+            ("simulcast", LAYERS, &|count| offer("96", &format!("a=simulcast:send {}\r\n", vec!["a"; count].join(";")))),
+        ];
+        for (what, limit, sdp) in cases {
+            assert_eq!(refusal(&sdp(limit)), None, "{what}");
+            let detail = refusal(&sdp(limit + 1)).unwrap_or_default();
+            assert!(detail.contains(what) && detail.chars().any(|c| c.is_ascii_digit()), "{what}: {detail}");
+        }
+        let same = offer("96", &repeated(|_| "a=ice-ufrag:user".into(), 100));
+        assert_eq!(refusal(&same), None, "Firefox repeats the same user fragment for each media line");
+    }
+
+    #[test]
+    fn size_lines_and_length_of_lines_are_limited() {
+        let large = offer("96", &repeated(|_| "a=x".repeat(100), 400));
+        let problem = check_size(&large, 64).unwrap_err();
+        assert!(problem.status == 413 && problem.detail.contains("limits.sdp_kib"), "{}", problem.detail);
+        assert!(check_size(&large, 256).is_ok());
+        assert!(refusal(&offer("96", &repeated(|_| "a=x".into(), LINES))).is_some_and(|detail| detail.contains("lines")));
+        assert!(refusal(&offer("96", &"a=x".repeat(2000))).is_some_and(|detail| detail.contains("bytes in one line")));
+    }
+
+    #[test]
+    fn an_offer_as_large_as_a_request_may_be_is_refused_at_once() {
+        let many: Vec<_> = (0..24_000).map(|pt| (pt % 128).to_string()).collect();
+        let payload_types = offer(&many.join(" "), "");
+        let media_lines = offer("96", &repeated(|_| "m=video 9 UDP/TLS/RTP/SAVPF 96".into(), 1200));
+        // What reads the codecs is linear, too.
+        let maps = offer(&many.join(" "), &repeated(|n| format!("a=rtpmap:{n} VP9/90000"), 24_000));
+        // The quickest of some tries counts, because the machine may be busy.
+        let tries = (0..10).map(|_| {
+            let began = std::time::Instant::now();
+            assert!(
+                check_size(&payload_types, 1024).is_err()
+                    && check_size(&media_lines, 1024).is_err()
+                    && offered_codecs(&maps, &BOTH).is_err()
+            );
+            began.elapsed()
+        });
+        let quickest = tries.min().unwrap();
+        assert!(quickest < std::time::Duration::from_millis(100), "{quickest:?}");
     }
 }

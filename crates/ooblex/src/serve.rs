@@ -7,12 +7,15 @@ use anyhow::bail;
 use ooblex_effects::OwnSet;
 use tracing::{info, warn};
 
+use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::control::Goodbye;
 use crate::cores::Cores;
 use crate::http::{Gateway, Hosts, router};
 use crate::metrics::{About, HttpFigures, Metrics};
-use crate::negotiate::Endpoint;
+use crate::negotiate::{Endpoint, Negotiator};
+use crate::notify::Notify;
 use crate::own::Shelf;
 use crate::reload::Reload;
 use crate::server::{Capacity, Options, Server, Timeouts};
@@ -26,6 +29,14 @@ use crate::track::Context;
 use crate::transport::Transport;
 use crate::turn::Turn;
 use crate::visitor::Listener;
+use crate::watchdog::Heartbeat;
+
+/// Between two looks at how many sessions are left when the gateway stops.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+/// After all sessions have ended, threads have this long to end.
+const JOIN_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks at whether they have.
+const JOIN_LOOK: Duration = Duration::from_millis(5);
 
 /// At the end, requests that are being answered have this long to finish.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
@@ -65,6 +76,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         codecs: config.video.codecs.clone(),
         start_bitrate_bps: config.video.start_bitrate_kbps * 1000,
     };
+    let admission = Arc::new(Admission::new(&config.limits));
+    let (heartbeat, notify) = (Arc::new(Heartbeat::default()), Notify::from_environment());
     info!(
         workers = workers.len(),
         broker = %config.broker.url,
@@ -76,7 +89,9 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         "loaded in {:?}",
         started.elapsed()
     );
-    let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone())?;
+    let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone(), &heartbeat)?;
+    heartbeat.watch(notify.clone())?;
+    let negotiator = Negotiator::new(endpoint, config.limits.sdp_kib);
     let shelf = Shelf::new(&config, catalogue.clone(), workshop);
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     let context = Arc::new(Context {
@@ -89,7 +104,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         shares: Shares::new(count),
         config,
     });
-    let gateway = Arc::new(Gateway { context, endpoint, auth, turn, about, thumbnails: Thumbnails::default(), shelf });
+    let gateway =
+        Arc::new(Gateway { context, admission, negotiator, heartbeat, auth, turn, about, thumbnails: Thumbnails::default(), shelf });
     let own = gateway.clone();
     std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
 
@@ -114,6 +130,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
             info!(address = %admin.address(), "the routes of operators are served");
         }
         start::announce("Ooblex", if certificate.is_some() { "https" } else { "http" }, public.address())?;
+        notify.ready();
         let broken = async {
             match &mut admin {
                 Some(admin) => tokio::select! { () = public.ended() => {}, () = admin.ended() => {} },
@@ -122,10 +139,15 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         };
         tokio::select! {
             () = broken => bail!("HTTP ended: the log says why"),
-            signal = signals.next(again) => info!("{signal} received: saying goodbye to all sessions"),
+            signal = signals.next(again) => info!("{signal} received: no new sessions from now on"),
         }
+        notify.stopping();
+        gateway.admission.drain();
         tokio::spawn(async move { signals.end_at_next().await });
-        transport.stop().await;
+        let drain = Duration::from_secs(config.serve.drain_s);
+        drained(&gateway, drain).await;
+        info!("saying goodbye to {} sessions", gateway.context.sessions.len());
+        transport.stop(if drain.is_zero() { Goodbye::Stopping } else { Goodbye::Draining }).await;
         let end = async |server: Option<Server>| {
             if let Some(server) = server {
                 server.stop(LAST_ANSWERS_WITHIN).await;
@@ -135,8 +157,17 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         anyhow::Ok(())
     })?;
     broker.close();
-    if media.join().is_err() || workers.into_iter().any(|worker| worker.join().is_err()) {
-        warn!("a thread ended with a panic");
+    // One that hangs in a model does not hold up the end.
+    let deadline = Instant::now() + JOIN_WITHIN;
+    for thread in std::iter::once(media).chain(workers) {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(JOIN_LOOK);
+        }
+        if !thread.is_finished() {
+            warn!(thread = thread.thread().name(), "a thread has not ended in time; the process ends without it");
+        } else if thread.join().is_err() {
+            warn!("a thread ended with a panic");
+        }
     }
     threads.shutdown_background();
     Ok(())
@@ -159,4 +190,14 @@ fn listen(
     };
     let options = Options { listener, capacity: Capacity::of(config), timeouts: Timeouts::default(), certificate, figures };
     Server::start(socket, routes, options)
+}
+
+/// Waits until no session is left, `most` at most.
+async fn drained(gateway: &Gateway, most: Duration) {
+    let empty = async {
+        while !gateway.context.sessions.is_empty() {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    };
+    _ = tokio::time::timeout(most, empty).await;
 }

@@ -2,10 +2,12 @@
 //!
 //! Owns the endpoint of the WebRTC library and nothing of pixels. Driven by [`crate::transport`], which owns the socket and
 //! the clock. Here is what drives it and what its endpoint says; `incoming` is the media that comes, `outgoing` how frames leave, `network` what
-//! is learnt of the network, `twice` which packets are sent twice, `about` the words about sessions.
+//! is learnt of the network, `twice` which packets are sent twice, `about` the words about sessions, `lifetime` how long they last, `guard` what the library's cryptography shows.
 
 mod about;
+pub(crate) mod guard;
 mod incoming;
+mod lifetime;
 mod network;
 mod outgoing;
 mod twice;
@@ -18,25 +20,33 @@ use str0m::bwe::{Bitrate, BweKind};
 use str0m::channel::ChannelId;
 use str0m::media::{KeyframeRequestKind, MediaData, Mid, Pt, Rid};
 use str0m::net::{Receive, Transmit};
-use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
+use str0m::{Event, IceConnectionState, Input, Output, RtcError};
 use tracing::{debug, info};
 
 pub use self::about::{End, SessionId, SetUp};
+pub use self::lifetime::Lifetime;
 use self::twice::Twice;
 use crate::bandwidth::Bandwidth;
 use crate::control::{self, Goodbye};
 use crate::metrics::{Direction, LineCounts};
+use crate::negotiate::{Connection, Negotiated};
 use crate::reception::{Reception, Resent};
 use crate::track::{TrackHandle, TrackInput, TrackOutput};
 
 /// One WebRTC connection.
 pub struct Session {
     id: SessionId,
-    rtc: Rtc,
+    rtc: Connection,
+    ice_user: String,
+    sources: Vec<u32>,
     track: TrackHandle,
+    lifetime: Lifetime,
     created: Instant,
-    /// When it ends at the latest, and why.
-    ends_at: Option<(Instant, End)>,
+    /// When the token that it began with expires.
+    expires_at: Option<Instant>,
+    /// When media came last.
+    media_at: Option<Instant>,
+    closing: Option<Closing>,
     connected: Option<Instant>,
     set_up: SetUp,
     /// What the video line had counted when it was looked at last, from the browser and to it.
@@ -67,6 +77,13 @@ pub struct Session {
     twice: Twice,
 }
 
+/// The gateway has said goodbye, and waits until the browser has heard it.
+#[derive(Debug, Clone, Copy)]
+struct Closing {
+    deadline: Instant,
+    end: End,
+}
+
 /// The line that the camera comes in and the effect goes out on.
 #[derive(Debug, Clone, Copy)]
 struct Video {
@@ -77,8 +94,8 @@ struct Video {
 }
 
 impl Session {
-    /// From the offer to the connection, at most this long.
-    const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+    /// A browser that has not acknowledged the goodbye after this time does not get it any more.
+    const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
     /// Whoever has waited this long for a connection does not just think better of it.
     const CONNECTS_MOSTLY_WITHIN: Duration = Duration::from_secs(5);
     /// What is due within this time is due now.
@@ -106,13 +123,18 @@ impl Session {
     const MAX_CONTROL_BACKLOG: usize = 64 * 1024;
 
     /// A session whose offer was answered.
-    pub fn new(id: SessionId, rtc: Rtc, track: TrackHandle, now: Instant) -> Self {
+    pub fn new(id: SessionId, negotiated: Negotiated, track: TrackHandle, lifetime: Lifetime, now: Instant) -> Self {
         Self {
             id,
-            rtc,
+            rtc: negotiated.connection,
+            ice_user: negotiated.ice_user,
+            sources: negotiated.sources,
             track,
+            lifetime,
             created: now,
-            ends_at: None,
+            expires_at: None,
+            media_at: None,
+            closing: None,
             connected: None,
             set_up: SetUp::Answered,
             counted: [LineCounts::default(); 2],
@@ -132,10 +154,10 @@ impl Session {
         }
     }
 
-    /// The same, which ends at a time.
+    /// The same session, which ends when its token expires.
     #[must_use]
-    pub fn with_end(mut self, at: Instant, why: End) -> Self {
-        self.ends_at = Some((at, why));
+    pub fn with_expiry(mut self, at: Instant) -> Self {
+        self.expires_at = Some(at);
         self
     }
 
@@ -157,8 +179,18 @@ impl Session {
     }
 
     /// The user fragment of its ICE credentials, by which a browser's first datagrams name it.
-    pub fn ice_user(&mut self) -> String {
-        self.rtc.direct_api().local_ice_credentials().ufrag
+    pub fn ice_user(&self) -> &str {
+        &self.ice_user
+    }
+
+    /// The sources of media that its offer declares.
+    pub fn sources(&self) -> &[u32] {
+        &self.sources
+    }
+
+    /// Why it is over, when its last call said `end`: what the gateway has decided counts, whatever the browser does then.
+    pub fn reason(&self, end: End) -> End {
+        self.closing.map_or(end, |closing| closing.end)
     }
 
     /// Whether a datagram is for this session.
@@ -181,12 +213,21 @@ impl Session {
     /// # Errors
     /// When the session is over.
     pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
-        if self.connected.is_none() && now.duration_since(self.created) > Self::CONNECT_WITHIN {
-            return Err(End::NeverConnected);
-        }
-        if let Some((_, why)) = self.ends_at.filter(|(at, _)| *at <= now) {
-            self.close(now, Goodbye::Expired, send);
-            return Err(why);
+        if self.closing.is_none() {
+            if self.expires_at.is_some_and(|at| at <= now) {
+                return self.close(now, Goodbye::Expired, send);
+            }
+            let since = |then: Instant| now.saturating_duration_since(then);
+            match self.connected {
+                None if since(self.created) > self.lifetime.connect => return Err(End::NeverConnected),
+                None => {}
+                Some(connected) => {
+                    let over = self.lifetime.over(since(connected), since(self.media_at.unwrap_or(connected)));
+                    if let Some(goodbye) = over {
+                        return self.close(now, goodbye, send);
+                    }
+                }
+            }
         }
         self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
         self.drain(now, send)
@@ -235,11 +276,39 @@ impl Session {
         self.drain(now, send)
     }
 
-    /// Says goodbye to the browser. The session is over.
-    pub(crate) fn close(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) {
-        let said = TrackOutput::Message { text: control::bye(goodbye), may_be_missed: false };
-        if self.on_track(now, said, send).is_ok() && self.rtc.close().is_ok() {
-            _ = self.drain(now, send);
+    /// Says goodbye to the browser. The session ends as soon as that has heard it, or after a second.
+    pub(crate) fn close(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+        if self.closing.is_some() {
+            return self.drain(now, send);
+        }
+        self.closing = Some(Closing { deadline: now + Self::GOODBYE_WITHIN, end: goodbye.into() });
+        self.on_track(now, TrackOutput::Message { text: control::bye(goodbye), may_be_missed: false }, send)
+    }
+
+    /// Says goodbye to the browser and ends without waiting.
+    pub(crate) fn close_at_once(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) -> End {
+        self.closing = Some(Closing { deadline: now, end: goodbye.into() });
+        let said = self.on_track(now, TrackOutput::Message { text: control::bye(goodbye), may_be_missed: false }, send);
+        said.err().unwrap_or_else(|| goodbye.into())
+    }
+
+    /// Whether there is nothing more to wait for.
+    fn has_closed(&mut self, now: Instant, closing: Closing) -> bool {
+        let unheard = self.control.and_then(|id| self.rtc.channel(id)).map_or(0, |mut channel| channel.buffered_amount());
+        unheard == 0 || now >= closing.deadline || !self.rtc.is_alive()
+    }
+
+    /// The end of DTLS, too, if it can still be said.
+    fn finish(&mut self, send: &mut dyn FnMut(Transmit)) {
+        if self.rtc.close().is_err() {
+            return;
+        }
+        for _ in 0..Self::MAX_STEPS {
+            match self.rtc.poll_output() {
+                Ok(Output::Transmit(transmit)) => send(transmit),
+                Ok(Output::Event(_)) => {}
+                Ok(Output::Timeout(_)) | Err(_) => return,
+            }
         }
     }
 
@@ -250,6 +319,8 @@ impl Session {
     /// by that much.
     fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
         let soon = now + Self::SOON;
+        // What is said from here on is said of this session.
+        _ = guard::take_too_many_channels();
         for _ in 0..Self::MAX_STEPS {
             match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
                 Output::Transmit(transmit) => {
@@ -267,8 +338,18 @@ impl Session {
                         send(copy);
                     }
                     let at = self.twice.next_due().map_or(at, |copy| copy.min(at));
-                    let at = self.ends_at.map_or(at, |(end, _)| end.min(at));
+                    let at = self.expires_at.filter(|_| self.closing.is_none()).map_or(at, |expiry| expiry.min(at));
                     self.tell_backlog();
+                    if guard::take_too_many_channels() && self.closing.is_none() {
+                        return Err(self.close_at_once(now, Goodbye::TooManyChannels, send));
+                    }
+                    if let Some(closing) = self.closing {
+                        if self.has_closed(now, closing) {
+                            self.finish(send);
+                            return Err(closing.end);
+                        }
+                        return Ok(at.min(closing.deadline));
+                    }
                     return if self.rtc.is_alive() { Ok(at) } else { Err(End::ByPeer) };
                 }
             }
@@ -310,8 +391,14 @@ impl Session {
             }
             Event::Closed => return Err(End::ByPeer),
             Event::MediaAdded(added) => self.on_media_added(added),
-            Event::MediaData(data) if self.is_camera(&data) => self.on_video(now, data),
-            Event::MediaData(data) if data.params.spec().codec.is_audio() => self.audio_back.push_back(data),
+            Event::MediaData(data) if self.is_camera(&data) => {
+                self.media_at = Some(now);
+                self.on_video(now, data);
+            }
+            Event::MediaData(data) if data.params.spec().codec.is_audio() => {
+                self.media_at = Some(now);
+                self.audio_back.push_back(data);
+            }
             Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
             Event::EgressBitrateEstimate(kind) => {
                 match kind {

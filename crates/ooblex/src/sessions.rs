@@ -7,13 +7,13 @@ use std::time::Instant;
 use ooblex_pipeline::EffectName;
 use serde_json::{Value, json};
 
+use crate::admission::Place;
 use crate::auth::keys::Digest;
 use crate::auth::{Restrictions, SessionAccess};
 use crate::events::Reader;
 use crate::session::SessionId;
 use crate::settings::{ChangedBy, Settings};
 use crate::track::{TrackHandle, TrackInput};
-use crate::visitor::Visitor;
 
 /// The running sessions by their ids.
 #[derive(Default)]
@@ -27,7 +27,7 @@ struct Running {
     /// ahead of it for as long as a change waits for the track, and equal afterwards.
     settings: Settings,
     access: SessionAccess,
-    visitor: Visitor,
+    place: Place,
     started: Instant,
 }
 
@@ -36,9 +36,16 @@ struct Running {
 pub struct TooManyReaders;
 
 impl Sessions {
-    /// Notes a new session.
-    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, access: SessionAccess, visitor: Visitor) {
-        self.lock().insert(id, Running { track, settings, access, visitor, started: Instant::now() });
+    /// Notes a new session, which keeps its place until it is over.
+    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, access: SessionAccess, place: Place) {
+        self.lock().insert(id, Running { track, settings, access, place, started: Instant::now() });
+    }
+
+    /// The session is connected.
+    pub fn connected(&self, id: SessionId) {
+        if let Some(session) = self.lock().get_mut(&id) {
+            session.place.connected();
+        }
     }
 
     /// The session is over: its track ends.
@@ -60,11 +67,6 @@ impl Sessions {
     /// How many are running.
     pub fn len(&self) -> usize {
         self.lock().len()
-    }
-
-    /// How many one visitor has.
-    pub fn of(&self, visitor: Visitor) -> usize {
-        self.lock().values().filter(|session| session.visitor == visitor).count()
     }
 
     /// Whether none is running.

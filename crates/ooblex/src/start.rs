@@ -109,6 +109,7 @@ impl Signals {
     pub(crate) async fn end_at_next(&mut self) {
         let signal = self.next(|| {}).await;
         warn!("{signal} received again: ending at once");
+        crate::logs::flush();
         std::process::exit(130);
     }
 }

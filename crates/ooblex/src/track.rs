@@ -164,6 +164,20 @@ impl TrackHandle {
         }
     }
 
+    /// To a track that is no thread but the other end of `inbox`.
+    #[cfg(test)]
+    pub(crate) fn detached(inbox: Sender<TrackInput>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            inbox,
+            ended: Arc::default(),
+            backlog_bytes: Arc::default(),
+            place: Arc::default(),
+            metrics: metrics.clone(),
+            figures: Arc::new(TrackFigures::new(metrics.clone())),
+            events: Events::new(metrics),
+        }
+    }
+
     /// Where its session notes what Prometheus is told.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics

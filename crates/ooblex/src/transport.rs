@@ -18,28 +18,32 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use crate::allowance::{Allowance, Rates, Verdict};
+use crate::allowance::{Rates, Verdict};
 use crate::config;
 use crate::control::{self, Goodbye};
+use crate::media_budget::MediaBudget;
 use crate::metrics::Metrics;
+use crate::paths::{Arrival, Paths};
 use crate::problem::{Problem, ProblemKind};
-use crate::session::{End, Session, SessionId};
+use crate::session::{End, Session, SessionId, guard};
 use crate::sessions::Sessions;
 use crate::stun;
 use crate::track::TrackOutput;
+use crate::traffic::{Kind, Traffic};
+use crate::watchdog::{Heartbeat, TURN_EVERY};
 
 /// Buffer of the socket in either direction, bytes: a burst of keyframes of many sessions.
 const SOCKET_BUFFER: usize = 4 << 20;
 /// Commands that wait for the thread: some seconds of frames of all sessions.
 const COMMANDS: usize = 8192;
-/// Datagrams that are read before anything else is looked at.
+/// Datagrams that are read, or commands that are followed, before anything else is looked at.
 const BATCH: usize = 256;
 /// Largest datagram that is read; WebRTC stays below 1500 bytes.
 const MAX_DATAGRAM: usize = 2048;
 /// Of a session that is there something comes several times in this time.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
-/// Remote addresses that are remembered for one session.
-const MAX_ADDRESSES: usize = 16;
+/// When the gateway stops, sessions have this long to hear the goodbye.
+const STOP_WITHIN: Duration = Duration::from_millis(1500);
 
 /// A media socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +66,16 @@ enum Command {
     Add(Box<Session>),
     Track(SessionId, TrackOutput),
     End(SessionId, Goodbye),
-    Stop(oneshot::Sender<()>),
+    Stop(Goodbye, oneshot::Sender<()>),
+}
+
+/// Why a session has its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It has something to do.
+    Own,
+    /// A datagram came that may be forged. It is charged for what it costs only when it was authenticated.
+    Datagram,
 }
 
 /// The way to the media thread. Clones lead to the same one.
@@ -72,9 +85,9 @@ pub struct TransportHandle {
 }
 
 impl TransportHandle {
-    /// A session was negotiated; from now on datagrams reach it.
-    pub async fn add(&self, session: Session) -> bool {
-        self.commands.send(Command::Add(Box::new(session))).await.is_ok()
+    /// A session was negotiated; from now on datagrams reach it. `false` when it could not be taken and is gone.
+    pub fn add(&self, session: Session) -> bool {
+        self.commands.try_send(Command::Add(Box::new(session))).is_ok()
     }
 
     /// A track has something for its browser. `false` when it could not be taken and is lost.
@@ -97,12 +110,15 @@ impl TransportHandle {
         self.commands.try_send(Command::End(session, Goodbye::Undecodable)).is_ok()
     }
 
-    /// Ends all sessions with a goodbye, then the thread.
-    pub async fn stop(&self) {
+    /// Ends all sessions with a goodbye, then the thread. It waits for that no longer than sessions may take to hear it.
+    pub(crate) async fn stop(&self, goodbye: Goodbye) {
         let (done, stopped) = oneshot::channel();
-        if self.commands.send(Command::Stop(done)).await.is_ok() {
-            _ = stopped.await;
-        }
+        let stop = async {
+            if self.commands.send(Command::Stop(goodbye, done)).await.is_ok() {
+                _ = stopped.await;
+            }
+        };
+        _ = tokio::time::timeout(2 * STOP_WITHIN, stop).await;
     }
 }
 
@@ -143,16 +159,23 @@ impl Transport {
         limits: &config::Limits,
         sessions: Arc<Sessions>,
         metrics: Arc<Metrics>,
+        heartbeat: &Arc<Heartbeat>,
     ) -> io::Result<(TransportHandle, JoinHandle<()>)> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let rates = Rates { packets: limits.session_packets, kbps: limits.session_kbps };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let candidates = self.candidates;
         let local = *candidates.first().ok_or_else(|| io::Error::other("no address to advertise"))?;
+        let media_time = Duration::from_millis(limits.media_ms.into());
+        let beating = heartbeat.begin();
         let thread = std::thread::Builder::new().name("media".into()).spawn(move || {
             runtime.block_on(async {
                 match UdpSocket::from_std(self.socket) {
-                    Ok(socket) => MediaLoop::new(socket, local, candidates, rates, sessions, metrics).run(receiver).await,
+                    Ok(socket) => {
+                        let mut media = MediaLoop::new(socket, local, candidates, rates, media_time, sessions, metrics);
+                        media.run(receiver, || beating.turn()).await;
+                        beating.stop();
+                    }
                     Err(error) => error!(%error, "the media socket can not be used"),
                 }
             });
@@ -197,6 +220,8 @@ struct MediaLoop {
     is_v6: bool,
     /// What each session may send.
     rates: Rates,
+    /// What each session may take of this thread in a second.
+    media_time: Duration,
     /// The local address that the endpoints know. Whatever address a datagram was sent to, it came to this socket.
     local: SocketAddr,
     /// The addresses that browsers are told.
@@ -208,15 +233,18 @@ struct MediaLoop {
     timers: BTreeSet<(Instant, SessionId)>,
     registry: Arc<Sessions>,
     metrics: Arc<Metrics>,
+    /// The gateway stops: until when sessions may hear the goodbye, and who waits for that.
+    stopping: Option<(Instant, oneshot::Sender<()>)>,
 }
 
 struct Entry {
     session: Session,
-    ice_user: String,
     timer: Instant,
-    addresses: Vec<SocketAddr>,
-    allowance: Allowance,
-    /// When something came of it last.
+    paths: Paths,
+    traffic: Traffic,
+    budget: MediaBudget,
+    is_connected: bool,
+    /// When something came last that was its own.
     heard: Instant,
 }
 
@@ -226,6 +254,7 @@ impl MediaLoop {
         local: SocketAddr,
         candidates: Vec<SocketAddr>,
         rates: Rates,
+        media_time: Duration,
         registry: Arc<Sessions>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -235,6 +264,7 @@ impl MediaLoop {
             is_v6,
             local,
             rates,
+            media_time,
             candidates,
             sessions: HashMap::new(),
             by_address: HashMap::new(),
@@ -242,61 +272,79 @@ impl MediaLoop {
             timers: BTreeSet::new(),
             registry,
             metrics,
+            stopping: None,
         }
     }
 
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    /// Until it is told to stop. `on_turn` is called at least every [`TURN_EVERY`].
+    async fn run(&mut self, mut commands: mpsc::Receiver<Command>, on_turn: impl Fn()) {
         let mut buffer = [0; MAX_DATAGRAM];
         loop {
-            let timer = self.timers.first().map(|(at, _)| *at);
+            on_turn();
+            if let Some((_, done)) = self.stopping.take_if(|(until, _)| self.sessions.is_empty() || Instant::now() >= *until) {
+                _ = done.send(());
+                return;
+            }
+            let next_turn = Instant::now() + TURN_EVERY;
+            let timer = self.timers.first().map_or(next_turn, |(at, _)| next_turn.min(*at));
             tokio::select! {
                 command = commands.recv() => {
                     let mut next = command;
-                    while let Some(command) = next {
-                        if let Command::Stop(done) = command {
-                            self.stop();
-                            _ = done.send(());
-                            return;
-                        }
-                        self.on_command(command);
+                    for _ in 0..BATCH {
+                        let Some(command) = next.take() else { break };
+                        self.guarded(|media| media.on_command(command));
                         next = commands.try_recv().ok();
+                    }
+                    if let Some(command) = next {
+                        self.guarded(|media| media.on_command(command));
                     }
                 }
                 _ = self.socket.readable() => {
                     for _ in 0..BATCH {
                         let Ok((length, source)) = self.socket.try_recv_from(&mut buffer) else { break };
-                        self.on_datagram(source, &buffer[..length]);
+                        self.guarded(|media| media.on_datagram(source, &buffer[..length]));
                     }
                 }
-                () = sleep_until(timer) => self.on_timers(),
+                () = tokio::time::sleep_until(timer.into()) => self.guarded(Self::on_timers),
             }
+        }
+    }
+
+    /// No panic ends the thread that all sessions share.
+    fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
+            error!("the media thread panicked and goes on");
         }
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Add(mut session) => {
-                let (id, ice_user) = (session.id(), session.ice_user());
-                self.by_ice_user.insert(ice_user.clone(), id);
+            // Whoever comes while it stops is told by the end of the connection.
+            Command::Add(session) if self.stopping.is_some() => self.registry.remove(session.id()),
+            Command::Add(session) => {
+                let (id, now) = (session.id(), Instant::now());
+                self.by_ice_user.insert(session.ice_user().to_string(), id);
                 self.sessions.insert(
                     id,
                     Entry {
+                        traffic: Traffic::new(self.rates, session.sources(), now),
                         session: *session,
-                        ice_user,
-                        timer: Instant::now(),
-                        addresses: Vec::new(),
-                        allowance: Allowance::new(self.rates, Instant::now()),
-                        heard: Instant::now(),
+                        timer: now,
+                        paths: Paths::new(now),
+                        budget: MediaBudget::new(self.media_time, now),
+                        is_connected: false,
+                        heard: now,
                     },
                 );
-                self.with_session(id, Session::on_timeout);
+                self.with_session(id, Turn::Own, Session::on_timeout);
             }
-            Command::Track(id, output) => self.with_session(id, |session, now, send| session.on_track(now, output, send)),
-            Command::End(id, goodbye) => self.with_session(id, |session, now, send| {
-                session.close(now, goodbye, send);
-                Err(if goodbye == Goodbye::Undecodable { End::Undecodable } else { End::Requested })
-            }),
-            Command::Stop(_) => {}
+            Command::Track(id, output) => self.with_session(id, Turn::Own, |session, now, send| session.on_track(now, output, send)),
+            Command::End(id, goodbye) => self.with_session(id, Turn::Own, |session, now, send| session.close(now, goodbye, send)),
+            Command::Stop(goodbye, done) => {
+                self.stopping = Some((Instant::now() + STOP_WITHIN, done));
+                let ids: Vec<_> = self.sessions.keys().copied().collect();
+                ids.into_iter().for_each(|id| self.on_command(Command::End(id, goodbye)));
+            }
         }
     }
 
@@ -306,29 +354,56 @@ impl MediaLoop {
         let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
         let now = Instant::now();
         let input = Input::Receive(now, receive);
+        let kind = Kind::of(bytes);
         let known = self.by_address.get(&source).copied();
-        let named = stun::is_stun(bytes).then(|| self.by_ice_user.get(stun::receiver(bytes)?).copied()).flatten();
+        let named = (kind == Kind::Stun).then(|| self.by_ice_user.get(stun::receiver(bytes)?).copied()).flatten();
         // One that has vanished leaves its address to whoever gets it next. One that is there does not: a sender's address can be forged.
         let has_left = |id: &SessionId| named.is_some() && named != Some(*id) && self.is_silent(*id, now);
         let accepts = |id: &SessionId| self.sessions.get(id).is_some_and(|entry| entry.session.accepts(&input));
         let accepted = known.filter(|id| !has_left(id)).filter(accepts).or_else(|| named.filter(accepts));
         let (Some(id), Input::Receive(_, receive)) = (accepted, input) else { return self.metrics.on_stray_datagram() };
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        // Before anything is decrypted for it.
+        match entry.traffic.admit(now, kind, bytes.len()) {
+            Verdict::Taken => {}
+            Verdict::Refused => return self.metrics.on_refused_datagram(),
+            Verdict::RefusedAndTold => return self.refuse(id),
+        }
         if known != Some(id) {
-            self.remember(source, id);
+            match entry.paths.arrive(now, source) {
+                Arrival::Refused => return self.metrics.on_refused_datagram(),
+                Arrival::Remembered { forgotten } => {
+                    // Another session may have come to that address since.
+                    if let Some(address) = forgotten.filter(|address| self.by_address.get(address) == Some(&id)) {
+                        self.by_address.remove(&address);
+                    }
+                }
+            }
+            self.by_address.insert(source, id);
             if let Some(former) = known {
                 self.remove(former, End::Vanished);
             }
         }
-        // Before anything is decrypted for it.
-        let taken = self.sessions.get_mut(&id).map(|entry| {
+        let authenticated_before = guard::authenticated();
+        if kind != Kind::Stun
+            && let Some(entry) = self.sessions.get_mut(&id)
+        {
+            entry.paths.on_received(now, source, bytes.len());
+        }
+        self.with_session(id, Turn::Datagram, |session, now, send| session.on_datagram(now, receive, send));
+        let is_own = guard::authenticated() != authenticated_before;
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        if is_own {
+            entry.traffic.on_authenticated(kind, bytes.len());
+            if kind.is_fresh() {
+                entry.paths.prove(source);
+            }
+        } else if kind != Kind::Stun && entry.is_connected {
+            entry.traffic.on_unauthenticated(now, kind, bytes.len());
+            self.metrics.on_unauthenticated_datagram();
+        }
+        if is_own || !entry.is_connected {
             entry.heard = now;
-            entry.allowance.take(now, bytes.len())
-        });
-        match taken {
-            Some(Verdict::Taken) => self.with_session(id, |session, now, send| session.on_datagram(now, receive, send)),
-            Some(Verdict::Refused) => self.metrics.on_refused_datagram(),
-            Some(Verdict::RefusedAndTold) => self.refuse(id),
-            None => {}
         }
     }
 
@@ -348,42 +423,57 @@ impl MediaLoop {
         debug!(session = %id, detail, "datagrams refused");
         let text = control::error(&Value::Null, &Problem::new(ProblemKind::TooFast, detail));
         let told = TrackOutput::Message { text, may_be_missed: true };
-        self.with_session(id, |session, now, send| session.on_track(now, told, send));
-    }
-
-    fn remember(&mut self, source: SocketAddr, id: SessionId) {
-        let Some(entry) = self.sessions.get_mut(&id) else { return };
-        if entry.addresses.len() == MAX_ADDRESSES {
-            self.by_address.remove(&entry.addresses.remove(0));
-        }
-        entry.addresses.push(source);
-        self.by_address.insert(source, id);
+        self.with_session(id, Turn::Own, |session, now, send| session.on_track(now, told, send));
     }
 
     fn on_timers(&mut self) {
         let now = Instant::now();
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, id));
-            self.with_session(id, Session::on_timeout);
+            self.with_session(id, Turn::Own, Session::on_timeout);
         }
     }
 
-    /// Lets a session do something, sends what it has to send, and takes note of when it wants to be called again.
-    fn with_session(&mut self, id: SessionId, act: impl FnOnce(&mut Session, Instant, &mut dyn FnMut(Transmit)) -> Result<Instant, End>) {
+    /// Lets a session do something, sends what it has to send, and takes note of when it wants to be called again and of what it took.
+    fn with_session(
+        &mut self,
+        id: SessionId,
+        turn: Turn,
+        act: impl FnOnce(&mut Session, Instant, &mut dyn FnMut(Transmit)) -> Result<Instant, End>,
+    ) {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let Entry { session, paths, budget, .. } = entry;
         let (socket, is_v6, metrics) = (&self.socket, self.is_v6, &self.metrics);
         let mut send = |transmit: Transmit| {
+            let is_reply = stun::is_stun(&transmit.contents);
+            if !paths.may_send(transmit.destination, transmit.contents.len(), is_reply) {
+                return metrics.on_withheld_datagram();
+            }
             if let Err(error) = socket.try_send_to(&transmit.contents, mapped(transmit.destination, is_v6)) {
                 metrics.on_unsent_datagram();
                 debug!(session = %id, %error, "a datagram was not sent");
             }
         };
+        let authenticated = guard::authenticated();
+        let cpu = budget.wants_cpu().then(cpu_time);
+        let began = Instant::now();
         // The WebRTC library panics on states that it believes impossible: that costs this session only.
-        let done = catch_unwind(AssertUnwindSafe(|| act(&mut entry.session, Instant::now(), &mut send)));
-        let next = done.unwrap_or_else(|_| {
+        let done = catch_unwind(AssertUnwindSafe(|| act(session, began, &mut send)));
+        let mut next = done.unwrap_or_else(|_| {
             error!(session = %id, "the WebRTC library panicked; the session ends");
             Err(End::Failed)
         });
+        let ended = Instant::now();
+        let took = ended.saturating_duration_since(began);
+        let is_charged = turn == Turn::Own || guard::authenticated() != authenticated;
+        if is_charged && !budget.charge(ended, took, cpu.map(|before| cpu_time().saturating_sub(before))) && next.is_ok() {
+            let close = || session.close_at_once(ended, Goodbye::Budget, &mut send);
+            next = Err(catch_unwind(AssertUnwindSafe(close)).unwrap_or(End::Budget));
+        }
+        if !entry.is_connected && entry.session.connected_at().is_some() {
+            entry.is_connected = true;
+            self.registry.connected(id);
+        }
         self.timers.remove(&(entry.timer, id));
         match next {
             Ok(at) => {
@@ -396,8 +486,9 @@ impl MediaLoop {
 
     fn remove(&mut self, id: SessionId, end: End) {
         let Some(entry) = self.sessions.remove(&id) else { return };
-        self.by_ice_user.remove(&entry.ice_user);
-        for address in entry.addresses {
+        let end = entry.session.reason(end);
+        self.by_ice_user.remove(entry.session.ice_user());
+        for address in entry.paths.addresses() {
             // Another session may have come to this address since.
             if self.by_address.get(&address) == Some(&id) {
                 self.by_address.remove(&address);
@@ -414,18 +505,12 @@ impl MediaLoop {
             info!(session = %id, reason = end.label(), "session ended");
         }
     }
-
-    fn stop(&mut self) {
-        let ids: Vec<_> = self.sessions.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.on_command(Command::End(id, Goodbye::Stopping)));
-    }
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
+/// Processor time of this thread so far.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// An IPv6 socket sends to IPv4 addresses in their mapped form.

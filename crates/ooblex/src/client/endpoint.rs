@@ -154,6 +154,19 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The user fragment of its ICE credentials.
+    pub(crate) fn ice_user(&mut self) -> String {
+        self.rtc.direct_api().local_ice_credentials().ufrag
+    }
+
+    /// Opens another data channel.
+    pub(crate) fn open_channel(&mut self, label: String) {
+        let mut api = self.rtc.sdp_api();
+        api.add_channel(label);
+        // With the first channel there, another needs no offer.
+        _ = api.apply();
+    }
+
     /// Asks the other side for a keyframe.
     pub(crate) fn ask_for_keyframe(&mut self) {
         if let Some(mut writer) = self.rtc.writer(self.video) {
@@ -188,8 +201,10 @@ impl Endpoint {
                 self.connected = true;
                 return;
             }
-            Event::ChannelOpen(id, _) => {
-                self.control = Some(id);
+            Event::ChannelOpen(id, label) => {
+                if label == "control" {
+                    self.control = Some(id);
+                }
                 return;
             }
             Event::ChannelData(data) => ClientEvent::Message(serde_json::from_slice(&data.data).unwrap_or(Value::Null)),

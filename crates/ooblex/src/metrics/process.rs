@@ -32,7 +32,10 @@ impl Collector for Process {
         cpu.encode(to.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?)?;
         let help = "Memory of this process that lies in RAM";
         let memory = ConstGauge::new(resident_bytes() as i64);
-        memory.encode(to.encode_descriptor("process_resident_memory_bytes", help, None, MetricType::Gauge)?)
+        memory.encode(to.encode_descriptor("process_resident_memory_bytes", help, None, MetricType::Gauge)?)?;
+        let help = "Log lines that were lost because standard error did not take them";
+        let lost = ConstCounter::new(crate::logs::lost());
+        lost.encode(to.encode_descriptor("log_lines_lost", help, None, MetricType::Counter)?)
     }
 }
 

@@ -6,6 +6,8 @@ use ooblex_effects::Chain;
 use ooblex_pipeline::TrackId;
 use serde::{Serialize, Serializer};
 
+use crate::control::Goodbye;
+
 /// Identity of a session: 16 hexadecimal digits that can not be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
@@ -66,12 +68,31 @@ pub enum End {
     Failed,
     /// Frame after frame of its camera was refused.
     Undecodable,
+    /// No media came for too long.
+    Idle,
+    /// It lasted as long as a session may.
+    TimeLimit,
+    /// It took more of the media thread than it may.
+    Budget,
+    /// It used more data channels than it may.
+    TooManyChannels,
 }
 
 impl End {
     /// All reasons.
-    pub const ALL: [End; 7] =
-        [End::ByPeer, End::Vanished, End::NeverConnected, End::Requested, End::Expired, End::Failed, End::Undecodable];
+    pub const ALL: [End; 11] = [
+        End::ByPeer,
+        End::Vanished,
+        End::NeverConnected,
+        End::Requested,
+        End::Expired,
+        End::Failed,
+        End::Undecodable,
+        End::Idle,
+        End::TimeLimit,
+        End::Budget,
+        End::TooManyChannels,
+    ];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
@@ -83,6 +104,24 @@ impl End {
             End::Expired => "expired",
             End::Failed => "failed",
             End::Undecodable => "undecodable",
+            End::Idle => "idle",
+            End::TimeLimit => "time_limit",
+            End::Budget => "budget",
+            End::TooManyChannels => "too_many_channels",
+        }
+    }
+}
+
+impl From<Goodbye> for End {
+    fn from(goodbye: Goodbye) -> Self {
+        match goodbye {
+            Goodbye::Ended | Goodbye::Stopping | Goodbye::Draining | Goodbye::Broken => End::Requested,
+            Goodbye::Expired => End::Expired,
+            Goodbye::Undecodable => End::Undecodable,
+            Goodbye::Idle => End::Idle,
+            Goodbye::TimeLimit => End::TimeLimit,
+            Goodbye::Budget => End::Budget,
+            Goodbye::TooManyChannels => End::TooManyChannels,
         }
     }
 }

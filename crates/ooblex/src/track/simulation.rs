@@ -20,12 +20,10 @@ use super::{INBOX, TrackHandle, TrackInput, TrackOutput};
 use crate::bench::link::{Conditions, Link};
 use crate::client::endpoint::{Endpoint, Offered};
 use crate::client::{ClientEvent, Wish};
-use crate::config::Video;
-use crate::events::Events;
-use crate::figures::TrackFigures;
+use crate::config::{Limits, Video};
 use crate::metrics::{About, Metrics};
 use crate::negotiate::{self, negotiate};
-use crate::session::{Session, SessionId};
+use crate::session::{Lifetime, Session, SessionId};
 
 const MS: Duration = Duration::from_millis(1);
 /// Between two pictures.
@@ -170,19 +168,11 @@ impl Simulation {
             codecs: video.codecs.clone(),
             start_bitrate_bps: video.start_bitrate_kbps * 1000,
         };
-        let (rtc, answer) = negotiate(offered.body["sdp"].as_str().unwrap(), &endpoint, now).unwrap();
-        let (browser, _) = offered.answered(200, serde_json::json!({"sdp": answer})).unwrap();
+        let negotiated = negotiate(offered.body["sdp"].as_str().unwrap(), &endpoint, now).unwrap();
+        let (browser, _) = offered.answered(200, serde_json::json!({"sdp": negotiated.answer})).unwrap();
         let (sender, inbox) = bounded(INBOX);
         let metrics = Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None));
-        let handle = TrackHandle {
-            inbox: sender,
-            ended: Arc::default(),
-            backlog_bytes: Arc::default(),
-            place: Arc::default(),
-            metrics: metrics.clone(),
-            figures: Arc::new(TrackFigures::new(metrics.clone())),
-            events: Events::new(metrics),
-        };
+        let handle = TrackHandle::detached(sender, metrics);
         let config = EncoderConfig { codec: plan.codec, bitrate_bps: 100_000, frame_rate: 30.0, speed: Speed::Fast };
         let grey = I420::grey(160, 120, 128);
         let camera = Encoder::new(config).unwrap().encode(&grey, MediaTime(0), true).unwrap().unwrap();
@@ -190,7 +180,7 @@ impl Simulation {
         Self {
             now,
             began: now,
-            session: Session::new(SessionId(1), rtc, handle, now),
+            session: Session::new(SessionId(1), negotiated, handle, Lifetime::new(&Limits::default()), now),
             gateway_wakeup: now,
             inbox,
             egress,

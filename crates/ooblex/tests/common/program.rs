@@ -34,12 +34,12 @@ impl Gateway {
 
     /// Starts a gateway on free ports, with `config` as its ooblex.toml.
     pub fn start(config: &str, flags: &[&str]) -> Self {
-        Self(Program::start(Self::COMMAND, "Ooblex is ready: ", config, flags))
+        Self(Program::start(Self::COMMAND, "Ooblex is ready: ", &with_wide_limits(config), flags, &[]))
     }
 
-    /// The same with variables of the environment.
-    pub fn with_environment(config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self(Program::start_with(Self::COMMAND, "Ooblex is ready: ", config, flags, variables))
+    /// The same, with more in its environment.
+    pub fn with_environment(config: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self(Program::start(Self::COMMAND, "Ooblex is ready: ", &with_wide_limits(config), flags, environment))
     }
 
     /// Runs a gateway that is expected to give up at once. Returns what it says.
@@ -53,7 +53,7 @@ impl Worker {
 
     /// Starts a worker, with `config` as its ooblex.toml, and waits until its models are loaded.
     pub fn start(config: &str, flags: &[&str]) -> Self {
-        Self(Program::start(Self::COMMAND, "Ooblex worker is ready: ", config, flags))
+        Self(Program::start(Self::COMMAND, "Ooblex worker is ready: ", config, flags, &[]))
     }
 
     /// Runs a worker that is expected to give up at once. Returns what it says.
@@ -63,16 +63,12 @@ impl Worker {
 }
 
 impl Program {
-    fn start(command: &[&str], ready: &str, config: &str, flags: &[&str]) -> Self {
-        Self::start_with(command, ready, config, flags, &[])
-    }
-
-    fn start_with(command: &[&str], ready: &str, config: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+    fn start(command: &[&str], ready: &str, config: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = temporary_folder();
         std::fs::write(folder.join("ooblex.toml"), config).unwrap();
-        let mut process = ooblex();
-        process.args(command).args(flags).envs(variables.iter().copied()).current_dir(&folder);
-        let mut process = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut program = ooblex();
+        program.args(command).args(flags).envs(environment.iter().copied()).current_dir(&folder);
+        let mut process = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, kept) = (process.stderr.take().unwrap(), said.clone());
         let listener = std::thread::spawn(move || {
@@ -171,6 +167,19 @@ impl Program {
         self.listener.take().unwrap().join().unwrap();
         status
     }
+}
+
+/// All sessions of a test come from one address and in a moment, so what limits an address is wide where a test does not set it itself.
+fn with_wide_limits(config: &str) -> String {
+    let wide = ["sessions_per_address = 256", "unconnected_sessions = 256", "unconnected_per_address = 256", "offers_per_minute = 100000"];
+    let own = |line: &&&str| config.lines().all(|own| own.split('=').next().map(str::trim) != line.split(" =").next());
+    let wide: String = wide.iter().filter(own).map(|line| format!("{line}\n")).collect();
+    let mut lines: Vec<String> =
+        config.lines().map(|line| if line == "[limits]" { format!("{line}\n{wide}") } else { line.into() }).collect();
+    if !config.lines().any(|line| line == "[limits]") {
+        lines.push(format!("[limits]\n{wide}"));
+    }
+    lines.join("\n")
 }
 
 fn ooblex() -> Command {

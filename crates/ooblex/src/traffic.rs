@@ -1,0 +1,223 @@
+//! Accounting of what a session sends. Only packets that the session has made itself spend its allowance; packets that others send in its name
+//! do not. The clock is an argument.
+
+use std::time::Instant;
+
+use crate::allowance::{Allowance, Rates, Verdict};
+
+/// Messages of STUN that are answered for one session: browsers send fewer than twenty a second.
+const STUN: Rates = Rates { packets: 100, kbps: 200 };
+/// Packets of unknown sources that are looked at for one session in all. Its offer declares most sources, and one is known after its first packet.
+/// The WebRTC library makes room for each, before it knows whether the packet is authentic.
+const STRANGERS: u32 = 1000;
+/// Sources of media that are remembered for one session; browsers use four.
+const SOURCES: usize = 32;
+
+/// The kind of a datagram, which its first bytes tell (RFC 7983, RFC 5761).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A STUN message, which is about the connection.
+    Stun,
+    /// A DTLS record, which carries the key agreement or data channels.
+    Dtls,
+    /// An SRTP packet of this source (SSRC).
+    Rtp(u32),
+    /// An SRTCP packet of this source (SSRC).
+    Rtcp(u32),
+}
+
+impl Kind {
+    /// Classifies a datagram. Anything else counts as DTLS, whose reader drops it.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let source = |at: usize| bytes.get(at..at + 4).and_then(|ssrc| ssrc.try_into().ok()).map(u32::from_be_bytes);
+        match bytes {
+            [0..=3, ..] => Self::Stun,
+            [128..=191, 192..=223, ..] => source(4).map_or(Self::Dtls, Self::Rtcp),
+            [128..=191, ..] => source(8).map_or(Self::Dtls, Self::Rtp),
+            _ => Self::Dtls,
+        }
+    }
+
+    /// Returns whether an authenticated datagram of this kind cannot be a replay.
+    pub(crate) fn is_fresh(self) -> bool {
+        matches!(self, Self::Dtls | Self::Rtp(_))
+    }
+}
+
+/// The buckets of one session.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    /// Spent by what was authenticated.
+    own: Allowance,
+    /// Spent by what was not, and has no source that is known.
+    unproven: Allowance,
+    /// Spent by what was not, and has a known source: old packets that came again, and forged ones of somebody who sees the session's.
+    doubtful: Allowance,
+    stun: Allowance,
+    /// Packets of unknown sources that may still come.
+    strangers: u32,
+    /// Sources that were declared, and those of what was authenticated.
+    sources: Vec<u32>,
+}
+
+impl Traffic {
+    /// Creates the accounts of a session that has sent nothing.
+    pub(crate) fn new(rates: Rates, declared: &[u32], now: Instant) -> Self {
+        let [own, unproven, doubtful, stun] = [rates, rates, rates, STUN].map(|rates| Allowance::new(rates, now));
+        Self { own, unproven, doubtful, stun, strangers: STRANGERS, sources: declared.iter().copied().take(SOURCES).collect() }
+    }
+
+    /// Decides whether a datagram is looked at.
+    pub(crate) fn admit(&mut self, now: Instant, kind: Kind, bytes: usize) -> Verdict {
+        let quietly = |verdict| if verdict == Verdict::Taken { Verdict::Taken } else { Verdict::Refused };
+        if kind == Kind::Stun {
+            return quietly(self.stun.take(now, bytes));
+        }
+        let verdict = self.own.look(now, bytes);
+        if verdict != Verdict::Taken || self.is_known(kind) {
+            return verdict;
+        }
+        let is_stranger = matches!(kind, Kind::Rtp(_));
+        if is_stranger && self.strangers == 0 || self.unproven.take(now, bytes) != Verdict::Taken {
+            return Verdict::Refused;
+        }
+        self.strangers -= u32::from(is_stranger);
+        Verdict::Taken
+    }
+
+    /// A datagram that was admitted turned out to be authentic.
+    pub(crate) fn on_authenticated(&mut self, kind: Kind, bytes: usize) {
+        self.own.spend(bytes);
+        if self.is_known(kind) {
+            return;
+        }
+        self.unproven.give_back(bytes);
+        if let Kind::Rtp(source) | Kind::Rtcp(source) = kind {
+            if self.sources.len() >= SOURCES {
+                self.sources.remove(0);
+            }
+            self.sources.push(source);
+        }
+    }
+
+    /// A datagram that was admitted turned out not to be authentic, or not to be new.
+    pub(crate) fn on_unauthenticated(&mut self, now: Instant, kind: Kind, bytes: usize) {
+        // A session that sends its own packets again and again must not do so for free.
+        if self.is_known(kind) && self.doubtful.take(now, bytes) != Verdict::Taken {
+            self.own.spend(bytes);
+        }
+    }
+
+    fn is_known(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Rtp(source) | Kind::Rtcp(source) if self.sources.contains(&source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const RATES: Rates = Rates { packets: 100, kbps: 800 };
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn kinds_are_told_apart() {
+        assert_eq!(Kind::of(&[0, 1, 0, 0]), Kind::Stun);
+        assert_eq!(Kind::of(&[22, 254, 253]), Kind::Dtls);
+        assert_eq!(Kind::of(&[0x80, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3]), Kind::Rtp(3));
+        assert_eq!(Kind::of(&[0x80, 200, 0, 1, 0, 0, 0, 2]), Kind::Rtcp(2));
+        assert_eq!(Kind::of(&[0x80, 96, 0]), Kind::Dtls);
+        assert_eq!(Kind::of(&[]), Kind::Dtls);
+    }
+
+    #[test]
+    fn what_others_send_in_its_name_takes_nothing_from_a_session() {
+        let began = Instant::now();
+        let mut traffic = Traffic::new(RATES, &[], began);
+        let own = Kind::Rtp(7);
+        assert_eq!(traffic.admit(began, own, 100), Verdict::Taken);
+        traffic.on_authenticated(own, 100);
+        let mut taken = 0;
+        for n in 1..10_000 {
+            let now = began + n * MS;
+            // Forged: a media packet of a source that was made up, and noise.
+            _ = traffic.admit(now, Kind::Rtp(1_000_000 + n), 100);
+            _ = traffic.admit(now, Kind::Dtls, 100);
+            if n % 20 == 0 && traffic.admit(now, own, 100) == Verdict::Taken {
+                traffic.on_authenticated(own, 100);
+                taken += 1;
+            }
+        }
+        assert_eq!(taken, 499, "all of fifty packets a second");
+    }
+
+    #[test]
+    fn forged_packets_are_looked_at_as_often_as_a_session_may_send_and_no_more() {
+        let began = Instant::now();
+        let mut traffic = Traffic::new(RATES, &[], began);
+        let looked_at = (0..10_000).filter(|n| traffic.admit(began + *n * MS, Kind::Dtls, 100) == Verdict::Taken).count();
+        assert!((1095..=1105).contains(&looked_at), "{looked_at}");
+    }
+
+    #[test]
+    fn a_session_spends_its_own_allowance() {
+        let began = Instant::now();
+        let mut traffic = Traffic::new(RATES, &[], began);
+        let taken = (0..10_000).filter(|n| {
+            let verdict = traffic.admit(began + *n * MS, Kind::Rtp(7), 10);
+            if verdict == Verdict::Taken {
+                traffic.on_authenticated(Kind::Rtp(7), 10);
+            }
+            verdict == Verdict::Taken
+        });
+        let taken = taken.count();
+        assert!((1095..=1105).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn a_session_that_sends_its_packets_again_and_again_spends_its_allowance() {
+        let began = Instant::now();
+        let mut traffic = Traffic::new(RATES, &[], began);
+        traffic.on_authenticated(Kind::Rtp(7), 10);
+        let looked_at = (0..10_000).filter(|n| {
+            let (now, kind) = (began + *n * MS, Kind::Rtp(7));
+            let is_taken = traffic.admit(now, kind, 10) == Verdict::Taken;
+            if is_taken {
+                traffic.on_unauthenticated(now, kind, 10);
+            }
+            is_taken
+        });
+        let looked_at = looked_at.count();
+        assert!((2150..=2250).contains(&looked_at), "{looked_at}");
+    }
+
+    #[test]
+    fn stun_has_an_allowance_of_its_own() {
+        let began = Instant::now();
+        let mut traffic = Traffic::new(RATES, &[], began);
+        let answered = (0..10_000).filter(|_| traffic.admit(began, Kind::Stun, 100) == Verdict::Taken).count();
+        assert_eq!(answered, 100);
+        assert_eq!(traffic.admit(began, Kind::Rtp(7), 10), Verdict::Taken);
+    }
+
+    #[test]
+    fn media_of_ever_new_sources_is_refused_in_the_end_and_that_of_declared_ones_never() {
+        let began = Instant::now();
+        let mut traffic = Traffic::new(RATES, &[7], began);
+        let looked_at = (0..100_000).filter(|n| traffic.admit(began + *n * 20 * MS, Kind::Rtp(1000 + n), 100) == Verdict::Taken).count();
+        assert_eq!(looked_at, STRANGERS as usize);
+        let after = began + 100_000 * 20 * MS;
+        assert_eq!(traffic.admit(after, Kind::Rtp(7), 100), Verdict::Taken);
+        assert_eq!(traffic.admit(after, Kind::Rtcp(8), 100), Verdict::Taken, "no room is made for who speaks of media");
+    }
+
+    #[test]
+    fn sources_that_are_remembered_are_limited() {
+        let now = Instant::now();
+        let mut traffic = Traffic::new(RATES, &[], now);
+        (0..1000).for_each(|source| traffic.on_authenticated(Kind::Rtp(source), 1));
+        assert_eq!(traffic.sources.len(), SOURCES);
+    }
+}
