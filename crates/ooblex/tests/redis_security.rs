@@ -148,7 +148,7 @@ fn peak(id: u32) -> u64 {
 
 #[test]
 fn values_of_any_size_are_not_read() {
-    const HUGE: usize = 200 << 20;
+    const HUGE: usize = 120 << 20;
     // More than that, Redis itself does not keep for a subscriber.
     const LOUD: usize = 20 << 20;
     const MOST: u64 = 80 << 20;
@@ -167,13 +167,17 @@ fn values_of_any_size_are_not_read() {
         ("an announcement", "PUBLISH", "ooblex:announcements:0", LOUD, None),
     ] {
         let counted = malformed();
-        let mut connection = redis.connect().unwrap();
-        connection.set_read_timeout(Some(WITHIN)).unwrap();
-        let (): () = redis::cmd(command).arg(key).arg(vec![b'x'; size]).query(&mut connection).unwrap();
-        then.iter().for_each(|then| _ = redis.command(then));
-        // A long turn that is thrown away within Redis is not counted.
-        if what != "a turn" {
-            player.play_until_told(2 * FIVE_SECONDS, &format!("{what} to be counted"), |_| malformed() > counted);
+        // On a busy machine Redis takes longer for it than its clients wait, and then gives it to a connection that is gone. A long turn that
+        // is thrown away within Redis is not counted.
+        let mut tries = 0;
+        while malformed() == counted && (what != "a turn" || tries == 0) {
+            assert!(tries < 10, "{what} is not counted");
+            tries += 1;
+            let mut connection = redis.connect().unwrap();
+            connection.set_read_timeout(Some(WITHIN)).unwrap();
+            let (): () = redis::cmd(command).arg(key).arg(vec![b'x'; size]).query(&mut connection).unwrap();
+            then.iter().for_each(|then| _ = redis.command(then));
+            (0..20).filter(|_| malformed() == counted).for_each(|_| player.play_some(5));
         }
         player.play_until_processed(10, 2 * FIVE_SECONDS);
         let grown =
