@@ -28,7 +28,8 @@ test('coturn takes the credentials that the gateway gives, and relays to the gat
   try {
     writeFileSync(secret, `${SECRET}\n`);
     const turn = { OOBLEX_ADVERTISE: own, TURN_SECRET_FILE: secret, TURN_CONFIGURATION: configuration, TURN_PORT: `${port}` };
-    running.push(await keep('coturn', 'sh', [at('deploy/turn/start.sh')], { env: turn, cwd: folder, isReady: (said) => said.includes(`${port}`) }));
+    const answers = () => /reflexive/.test(spawnSync('turnutils_stunclient', ['-p', `${port}`, '127.0.0.1'], { encoding: 'utf8', timeout: 2_000 }).stdout);
+    running.push(await keep('coturn', 'sh', [at('deploy/turn/start.sh')], { env: turn, cwd: folder, isReady: answers }));
     assert.equal(statSync(configuration).mode & 0o077, 0, 'nobody else reads the secret');
     const env = {
       OOBLEX_SERVE__LISTEN: `127.0.0.1:${http}`,

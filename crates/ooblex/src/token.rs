@@ -24,7 +24,7 @@ pub enum TokenCommand {
         name: Option<String>,
     },
     /// Sign a token with the shared secret of auth.jwt.secret_file.
-    Sign(Claims),
+    Sign(Box<Claims>),
 }
 
 /// The permissions that a role stands for.

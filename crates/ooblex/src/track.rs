@@ -253,7 +253,8 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings, restricti
     let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
     let run = move || {
         let driven = AssertUnwindSafe(|| {
-            Driver::new(context.clone(), id, settings, restrictions, egress, figures, events, place).run(&receiver, &ended)
+            let driver = Driver::new(context.clone(), id, settings, egress, figures, events, place);
+            driver.held_to(restrictions).run(&receiver, &ended)
         });
         if catch_unwind(driven).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");

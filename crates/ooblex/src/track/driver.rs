@@ -116,7 +116,6 @@ impl Driver {
         context: Arc<Context>,
         id: SessionId,
         settings: Settings,
-        restrictions: Arc<Restrictions>,
         egress: Egress,
         figures: Arc<TrackFigures>,
         events: Events,
@@ -133,7 +132,7 @@ impl Driver {
             track,
             next_seq: FrameSeq(0),
             settings: Arc::new(settings),
-            restrictions,
+            restrictions: Arc::default(),
             painters: HashMap::new(),
             gather: Gather::new(),
             acks: VecDeque::new(),
@@ -160,6 +159,12 @@ impl Driver {
             adaptation: Adaptation::new(),
             model_input: None,
         }
+    }
+
+    /// The same, held to restrictions.
+    pub(super) fn held_to(mut self, restrictions: Arc<Restrictions>) -> Self {
+        self.restrictions = restrictions;
+        self
     }
 
     pub(super) fn next_wakeup(&self) -> Instant {
