@@ -237,7 +237,7 @@ fn limit(own: &OwnEffects, inference: &Inference) {
 /// Whether a child that runs a model on `device` gets this variable.
 fn is_inherited(name: &str, device: Device) -> bool {
     let is_of_drivers = |beginning: &&str| name == *beginning || (beginning.ends_with('_') && name.starts_with(*beginning));
-    INHERITED.contains(&name) || (device != Device::Cpu && OF_DRIVERS.iter().any(|beginning| is_of_drivers(&beginning)))
+    INHERITED.contains(&name) || (device != Device::Cpu && OF_DRIVERS.iter().any(is_of_drivers))
 }
 
 fn words(error: impl Display) -> String {
