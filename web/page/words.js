@@ -32,6 +32,8 @@ export const END_TITLES = {
   time_limit: 'The time of the session is over',
   undecodable: 'The gateway could not decode the picture',
   budget: 'The session took too much of the gateway',
+  too_many_channels: 'The session used too many data channels',
+  broken: 'The gateway had an error in this session',
 };
 
 export const STATUS = {
@@ -69,6 +71,7 @@ export function reconnectingText({ reason, delayMs }) {
   const why = {
     draining: 'The gateway is being replaced. The last picture is held; connecting again…',
     stopping: 'The gateway was stopped. The last picture is held; trying again…',
+    broken: 'The gateway had an error in this session. The last picture is held; connecting again…',
     expired: 'Your access has expired. The last picture is held until another token is given.',
   }[reason] ?? 'The connection was lost. The last picture is held; trying again…';
   return delayMs >= LONG_DELAY_MS ? `${why} The gateway asks to wait for ${Math.round(delayMs / 1000)} s.` : why;

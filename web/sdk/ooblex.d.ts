@@ -86,6 +86,8 @@ export type EndReason =
   | 'undecodable'
   /** It took more processor time than a session may. */
   | 'budget'
+  /** It used more data channels than a session may. */
+  | 'too_many_channels'
   /** The gateway is being replaced. The session comes back by itself. */
   | 'draining'
   /** The gateway stops, perhaps to start again. The session comes back by itself. */

@@ -130,7 +130,7 @@ test('a lost connection is made again until it is given up, and a change waits f
 });
 
 test('why a gateway ends a session decides whether that comes back, and is what its end says', async () => {
-  const forGood = { ended: 'closed', idle: 'closed', time_limit: 'closed', undecodable: 'closed', budget: 'closed', expired: 'expired' };
+  const forGood = { ended: 'closed', idle: 'closed', time_limit: 'closed', undecodable: 'closed', budget: 'closed', too_many_channels: 'closed', expired: 'expired' };
   for (const [reason, code] of Object.entries(forGood)) {
     const { made, link, heard } = session({ reconnect: true });
     link.tell.bye({ reason });
