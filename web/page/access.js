@@ -9,16 +9,20 @@ import { OoblexError } from '../sdk/ooblex.js';
 const KEY = 'ooblex-token';
 
 export class Access {
-  #at = Object.fromEntries(['access', 'access-form', 'access-reason', 'access-token', 'access-show', 'access-cancel'].map((id) => [id, document.getElementById(id)]));
+  #at = Object.fromEntries(['access', 'access-form', 'access-reason', 'access-token', 'access-show', 'access-cancel', 'other', 'other-keep', 'other-use'].map((id) => [id, document.getElementById(id)]));
   /** For a browser that keeps nothing: until this page is closed. */
   #token = null;
   #cancelled;
+  /** Ends when the visitor has chosen between two tokens. */
+  #chosen = Promise.resolve();
 
   /** `cancelled` is called when the visitor gives no token. */
   constructor(cancelled) {
     this.#cancelled = cancelled;
     this.#takeFromAddress();
     addEventListener('hashchange', () => this.#takeFromAddress());
+    this.#at['other-keep'].addEventListener('click', () => this.#at.other.close(''));
+    this.#at['other-use'].addEventListener('click', () => this.#at.other.close('use'));
     this.#at['access-show'].addEventListener('click', () => this.#show(this.#at['access-token'].type === 'password'));
     this.#at['access-cancel'].addEventListener('click', () => this.#at.access.close(''));
     this.#at['access-form'].addEventListener('submit', (event) => {
@@ -30,6 +34,7 @@ export class Access {
 
   /** For `connect`: the token that is kept, or another one when that was refused. A proxy's refusal is no business of this form. */
   give = async ({ refused, signal }) => {
+    await this.#chosen;
     if (!refused) return this.#kept;
     if (refused.code === 'unauthorized' && !refused.problem) throw refused;
     return this.ask(refused, { signal });
@@ -37,6 +42,9 @@ export class Access {
 
   /** Asks the visitor for a token and keeps it; the one before is forgotten. */
   async ask(refused, { signal } = {}) {
+    const before = this.#kept;
+    await this.#chosen;
+    if (this.#kept !== before) return this.#kept;
     const why = reasonText(refused, Boolean(this.#kept));
     this.forget();
     const token = await this.#filledIn(why, signal);
@@ -88,7 +96,22 @@ export class Access {
     const others = parts.filter((part) => part !== given).join('&');
     history.replaceState(history.state, '', location.pathname + location.search + (others && `#${others}`));
     const token = decoded(given.slice('token='.length)).trim();
-    if (token) this.#keep(token);
+    if (!token || token === this.#kept) return;
+    if (this.#kept) this.#chosen = this.#chosen.then(() => this.#choose(token));
+    else this.#keep(token);
+  }
+
+  /** A link does not take the place of a token without a word: whoever made the link may have chosen the token. */
+  #choose(token) {
+    const { other } = this.#at;
+    other.returnValue = '';
+    other.showModal();
+    return new Promise((resolve) => {
+      other.addEventListener('close', () => {
+        if (other.returnValue === 'use') this.#keep(token);
+        resolve();
+      }, { once: true });
+    });
   }
 
   get #kept() {
