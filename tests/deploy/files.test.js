@@ -276,6 +276,17 @@ test('the units are ones by systemd', (t) => {
   }
 });
 
+test('the units leave the program the calls by which it restricts itself', () => {
+  for (const unit of readdirSync(at('deploy/systemd'))) {
+    const lists = [...read('deploy/systemd', unit).matchAll(/^SystemCallFilter=(.*)$/gm)].map(([, list]) => list);
+    assert.ok(lists.every((list) => !list.startsWith('~')), `${unit}: a list of what is allowed`);
+    const allowed = lists.flatMap((list) => list.split(' '));
+    // Landlock and seccomp; seccomp is also set by prctl, which @system-service has.
+    for (const call of ['@system-service', 'landlock_create_ruleset', 'landlock_add_rule', 'landlock_restrict_self', 'seccomp']) assert.ok(allowed.includes(call), `${unit}: ${call}`);
+    assert.match(read('deploy/systemd', unit), /^SystemCallErrorNumber=EPERM$/m, unit);
+  }
+});
+
 test('a certificate is made when there is none, and anew when ours ends; one of somebody else’s is left alone', () => {
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-certificate-'));
   const [certificate, key, mark] = ['fullchain.pem', 'privkey.pem', 'self-signed'].map((name) => join(folder, name));
