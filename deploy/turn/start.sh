@@ -20,6 +20,13 @@ configuration=${TURN_CONFIGURATION:-/tmp/turnserver.conf}
     echo "no-dtls"
     echo "no-cli"
     echo "no-multicast-peers"
+    # The gateway's media are UDP, so nothing is relayed by TCP. Each session has credentials of its own (the user); its browser makes an
+    # allocation for each address in turn.urls and each network of its machine. max-bps is bytes a second, each way: 12 Mbit/s, where a camera
+    # takes 8 at most and the picture that comes back 6 (video.max_bitrate_kbps).
+    echo "no-tcp-relay"
+    echo "user-quota=16"
+    echo "total-quota=1024"
+    echo "max-bps=1500000"
     echo "log-file=stdout"
     echo "simple-log"
     echo "pidfile=/tmp/turnserver.pid"
