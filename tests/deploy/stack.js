@@ -68,28 +68,8 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     };
     for (const index of workerPorts.keys()) running[`worker${index}`] = await startWorker(index);
 
-    const tls = join(folder, 'tls');
-    mkdirSync(tls);
-    const made = await keep('certificate', 'sh', [at('deploy/nginx/make-certificate.sh')], { env: { OOBLEX_ADVERTISE: host, TLS_FOLDER: tls }, cwd: folder, isReady: () => false, ends: true });
-    const ca = readFileSync(join(tls, 'fullchain.pem'));
-    const nginxConf = substituted(read('deploy/nginx/ooblex.conf'), [
-      ['listen 80;', `listen ${host}:${http};`],
-      ['listen 443 ssl;', `listen ${host}:${https} ssl;`],
-      [/\n *listen \[::\][^\n]*/g, ''],
-      ['/etc/nginx/tls', tls],
-      ['/var/www/acme', folder],
-      ['http://webrtc:8000', `http://127.0.0.1:${gatewayPort}`],
-      ['http://grafana:3000', `http://127.0.0.1:${nobody}`],
-    ]);
-    writeFileSync(join(folder, 'ooblex.conf'), nginxConf);
-    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${folder}/${name};`).join(' ');
-    const user = process.getuid() === 0 ? 'user root;' : '';
-    writeFileSync(join(folder, 'nginx.conf'), `${user} daemon off; pid ${folder}/nginx.pid; error_log stderr; events {} http { access_log off; ${temporary} include ${folder}/ooblex.conf; }`);
-    const url = `https://${host}:${https}/`;
-    const ask = (path, from = url) => askHttps(new URL(path, from), ca);
-    const nginx = ['-e', 'stderr', '-p', folder, '-c', join(folder, 'nginx.conf')];
-    const tested = await keep('nginx -t', 'nginx', ['-t', ...nginx], { cwd: folder, isReady: () => false, ends: true });
-    running.nginx = await keep('nginx', 'nginx', nginx, { cwd: folder, isReady: async () => (await ask('healthz').catch(() => ({}))).status === 200 });
+    const { nginx, certificate, tested, ask, firstOf, url } = await startNginx({ folder, host, https, http, gateway: gatewayPort, grafana: nobody });
+    running.nginx = nginx;
 
     const config = prometheusYml();
     const targets = { 'ooblex-gateway': [`127.0.0.1:${adminPort}`], 'ooblex-worker': workerPorts.map((port) => `127.0.0.1:${port}`), prometheus: [`127.0.0.1:${prometheusPort}`] };
@@ -113,11 +93,11 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
       folder,
       ports: { redis: redisPort, gateway: gatewayPort, admin: adminPort, media: mediaPort, prometheus: prometheusPort, workers: workerPorts },
       running,
-      certificate: made,
+      certificate,
       nginxTest: tested,
       ask,
       /** The first piece of an answer that does not end. */
-      firstOf: (path) => askHttps(new URL(path, url), ca, true).then(({ body }) => body),
+      firstOf,
       api,
       /** The series that an expression gives now. */
       query: async (expr) => {
@@ -148,6 +128,40 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     await end();
     throw error;
   }
+}
+
+/**
+ * Starts nginx on the files of deploy/nginx, with a certificate of its own in `folder`, which is there. Gives the processes `nginx`, `certificate` and
+ * `tested` (`nginx -t`), `url`, `ask(path)`, `firstOf(path)`, and `logs()`: all that it has logged.
+ */
+export async function startNginx({ folder, host, https, http, gateway, grafana, healthz = 200 }) {
+  const tls = join(folder, 'tls');
+  mkdirSync(tls);
+  const certificate = await keep('certificate', 'sh', [at('deploy/nginx/make-certificate.sh')], { env: { OOBLEX_ADVERTISE: host, TLS_FOLDER: tls }, cwd: folder, isReady: () => false, ends: true });
+  const ca = readFileSync(join(tls, 'fullchain.pem'));
+  const accessLog = join(folder, 'access.log');
+  const conf = substituted(read('deploy/nginx/ooblex.conf'), [
+    ['listen 80;', `listen ${host}:${http};`],
+    ['listen 443 ssl;', `listen ${host}:${https} ssl;`],
+    [/\n *listen \[::\][^\n]*/g, ''],
+    ['/etc/nginx/tls', tls],
+    ['/var/www/acme', folder],
+    // Node gives its children sockets, which cannot be opened as files.
+    ['/dev/stdout', accessLog],
+    ['http://webrtc:8000', `http://127.0.0.1:${gateway}`],
+    ['http://grafana:3000', `http://127.0.0.1:${grafana}`],
+  ]);
+  writeFileSync(join(folder, 'ooblex.conf'), conf);
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${folder}/${name};`).join(' ');
+  const user = process.getuid() === 0 ? 'user root;' : '';
+  writeFileSync(join(folder, 'nginx.conf'), `${user} daemon off; pid ${folder}/nginx.pid; error_log stderr; events {} http { access_log off; ${temporary} include ${folder}/ooblex.conf; }`);
+  const url = `https://${host}:${https}/`;
+  const ask = (path, from = url) => askHttps(new URL(path, from), ca);
+  const options = ['-e', 'stderr', '-p', folder, '-c', join(folder, 'nginx.conf')];
+  const tested = await keep('nginx -t', 'nginx', ['-t', ...options], { cwd: folder, isReady: () => false, ends: true });
+  const nginx = await keep('nginx', 'nginx', options, { cwd: folder, isReady: async () => (await ask('healthz').catch(() => ({}))).status === healthz });
+  const firstOf = (path) => askHttps(new URL(path, url), ca, true).then(({ body }) => body);
+  return { nginx, certificate, tested, url, ask, firstOf, logs: () => nginx.said() + readFileSync(accessLog, 'utf8') };
 }
 
 /** Waits until `condition` gives something. */
