@@ -34,6 +34,19 @@ test('every variable of the compose file is explained in .env.example, and none 
   for (const password of [...used.keys()].filter((name) => name.endsWith('PASSWORD'))) assert.equal(used.get(password), '?', `${password} has no default`);
 });
 
+test('docs/deploy.md and .env.example name the lines that must be filled in, the services and the open ports', () => {
+  const required = [...read('deploy/.env.example').matchAll(/^\w+=$/gm)].length;
+  const count = ['no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven'][required];
+  assert.ok(read('deploy/.env.example').includes(`without the first ${count} lines`));
+  const page = read('docs/deploy.md');
+  for (const words of [`fill in ${count} lines`, `the\n${count} lines`]) assert.ok(page.includes(words), words);
+  const rows = page.split('\n').filter((line) => line.startsWith('| `')).map((line) => line.split('|')[1]);
+  for (const [name, { ports = [] }] of Object.entries(compose().services)) {
+    assert.ok(rows.some((row) => row.includes(`\`${name}\``)), name);
+    for (const port of ports.map((port) => interpolated(port))) assert.match(/\* \*\*Ports\.\*\*(.*?)\n\*/s.exec(page)[1], new RegExp(`\\b${port.split(':')[0]}\\b`), port);
+  }
+});
+
 test('only HTTPS, its redirect and the media port are open to the world', () => {
   const always = Object.entries(compose().services).filter(([, { profiles }]) => !profiles);
   const published = always.flatMap(([name, { ports = [] }]) => ports.map((port) => `${name} ${interpolated(port)}`));
