@@ -11,13 +11,15 @@ use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
     path_beneath_rules,
 };
-use ooblex_effects::Device;
+use ooblex_effects::{Device, Runtime};
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
 use crate::config::{Config, SandboxChoice};
 
 /// Paths that every process may read: they are needed to load libraries, to resolve names and to verify certificates. Missing ones are skipped.
-const SYSTEM_FILES: [&str; 24] = [
+///
+/// These are folders wherever a file may be replaced by another of its name, because a rule holds for a file and not for its name.
+const SYSTEM_FILES: [&str; 18] = [
     "/lib",
     "/lib64",
     "/usr/lib",
@@ -26,23 +28,19 @@ const SYSTEM_FILES: [&str; 24] = [
     "/usr/local/share/ca-certificates",
     "/usr/share/ca-certificates",
     "/usr/share/zoneinfo",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/ssl",
-    "/etc/pki",
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/host.conf",
-    "/etc/nsswitch.conf",
-    "/etc/gai.conf",
-    "/etc/localtime",
+    "/var/lib/ca-certificates",
+    "/etc",
+    "/run/systemd/resolve",
+    "/run/NetworkManager",
+    "/run/resolvconf",
     "/proc",
     "/sys/devices/system",
     "/sys/fs/cgroup",
     "/dev/null",
     "/dev/urandom",
 ];
+/// Variables that name certificate authorities in place of the system's: a file, or folders with colons between them.
+const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// Address families of the sockets that are needed: Unix, IPv4, IPv6, and netlink, by which addresses of the machine are listed.
 const SOCKET_FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 /// Kinds of name spaces; each is a flag of `clone`.
@@ -109,6 +107,8 @@ const FORBIDDEN: [libc::c_long; 44] = [
 pub enum Restriction {
     /// The kernel enforces it.
     InForce,
+    /// The kernel enforces those parts that it knows; it is older than 6.10.
+    InPart,
     /// The configuration leaves it out.
     Off(&'static str),
     /// The kernel does not have it, or refuses it.
@@ -167,6 +167,7 @@ impl std::fmt::Display for Restriction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Restriction::InForce => f.write_str("restricted"),
+            Restriction::InPart => f.write_str("restricted as far as this kernel can (6.2 also keeps files from being emptied)"),
             Restriction::Off(reason) => write!(f, "not restricted, because {reason}"),
             Restriction::Unavailable(reason) => write!(f, "not restricted, because this system cannot ({reason})"),
         }
@@ -176,16 +177,18 @@ impl std::fmt::Display for Restriction {
 /// Files and folders that are read after the start: on SIGHUP, when Redis is reached anew, and when a custom model is tried.
 fn readable(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = SYSTEM_FILES.iter().map(PathBuf::from).collect();
-    paths.push(file.unwrap_or(Path::new(Config::DEFAULT_FILE)).into());
+    paths.extend(with_folders(file.unwrap_or(Path::new(Config::DEFAULT_FILE))));
     paths.extend(config.files().into_iter().flat_map(|file| with_folders(&file)));
     paths.extend(config.inference.models.clone());
     let libraries = config.inference.library.clone().into_iter().chain(std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
     paths.extend(libraries.flat_map(|library| with_folders(&library)));
-    paths.push(".runtime".into());
-    if let Ok(program) = std::env::current_exe() {
-        // ONNX Runtime may lie beside the program.
-        paths.extend(with_folders(&program));
-    }
+    paths.extend(Runtime::library_folders());
+    paths.extend(
+        CERTIFICATE_VARIABLES
+            .iter()
+            .filter_map(std::env::var_os)
+            .flat_map(|value| std::env::split_paths(&value).flat_map(|path| with_folders(&path)).collect::<Vec<_>>()),
+    );
     paths.extend(existing_or_parent(&config.own_effects.folder));
     paths
 }
@@ -211,6 +214,7 @@ fn restrict_files(readable: &[PathBuf]) -> Result<Restriction, Box<dyn std::erro
     let rights = AccessFs::from_all(ABI::V5);
     let program = std::env::current_exe()?;
     let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"].map(PathBuf::from);
+    // The loader could be told to load any library or program of the folders above; programs elsewhere cannot be started.
     let executable = loaders.into_iter().chain([program]);
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -221,14 +225,22 @@ fn restrict_files(readable: &[PathBuf]) -> Result<Restriction, Box<dyn std::erro
         .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
         .restrict_self()?;
     Ok(match status.ruleset {
-        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Restriction::InForce,
+        RulesetStatus::FullyEnforced => Restriction::InForce,
+        RulesetStatus::PartiallyEnforced => Restriction::InPart,
         RulesetStatus::NotEnforced => Restriction::Unavailable("the kernel has no Landlock; it came with Linux 5.13".into()),
     })
 }
 
+/// A call has a second number on x86-64, that of the x32 interface, which some kernels serve.
+fn also_as_x32(call: libc::c_long) -> impl Iterator<Item = i64> {
+    const X32: i64 = 0x4000_0000;
+    [call].into_iter().chain(cfg!(target_arch = "x86_64").then_some(call | X32))
+}
+
 fn restrict_calls() -> Result<Restriction, Box<dyn std::error::Error>> {
     let arch = std::env::consts::ARCH.try_into()?;
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        FORBIDDEN.iter().flat_map(|call| also_as_x32(*call)).map(|call| (call, Vec::new())).collect();
     let is_flag_set =
         |flag: libc::c_int| SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag as u64), flag as u64);
     let name_spaces = NAME_SPACES.iter().map(|flag| SeccompRule::new(vec![is_flag_set(*flag)?]));
@@ -279,6 +291,28 @@ mod tests {
         });
         assert_eq!(fs::read_to_string(&secret).expect("other threads are not restricted"), "secret");
         fs::remove_file(secret).expect("it was there");
+    }
+
+    #[test]
+    fn a_configuration_file_that_was_replaced_can_still_be_read() {
+        let folder = std::env::temp_dir().join(format!("ooblex-sandbox-config-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (file, newer) = (folder.join("ooblex.toml"), folder.join("newer.toml"));
+        fs::write(&file, "old").expect("a file");
+        let (entered, replaced) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        std::thread::scope(|threads| {
+            let reader = threads.spawn(|| {
+                enter(&Config::default(), Some(&file));
+                entered.wait();
+                replaced.wait();
+                fs::read_to_string(&file)
+            });
+            entered.wait();
+            fs::write(&newer, "new").and_then(|()| fs::rename(&newer, &file)).expect("it is replaced from outside of the sandbox");
+            replaced.wait();
+            assert_eq!(reader.join().expect("no panic").expect("it can be read"), "new");
+        });
+        fs::remove_dir_all(folder).expect("it was there");
     }
 
     #[test]

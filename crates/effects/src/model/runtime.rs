@@ -99,6 +99,16 @@ const MEND: &str = "take libonnxruntime.so from the PyPI wheel of onnxruntime 1.
                     or choose the backend rten";
 
 impl Runtime {
+    /// The folders in which the library of ONNX Runtime is looked for when nobody names one, the first one first.
+    pub fn library_folders() -> Vec<PathBuf> {
+        let executable = env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
+        let above = executable.ancestors().skip(1);
+        let mut folders: Vec<PathBuf> = above.clone().take(1).map(PathBuf::from).collect();
+        folders.push(PathBuf::from(".runtime"));
+        folders.extend(above.map(|folder| folder.join(".runtime")));
+        folders
+    }
+
     /// Chooses and loads a backend. The library of ONNX Runtime is looked for in this order:
     ///
     /// 1. `library`, if given;
@@ -234,11 +244,7 @@ fn open(path: PathBuf) -> Result<ort::Library, RuntimeError> {
 
 /// Looks for the library where nobody named one.
 fn find() -> Result<PathBuf, RuntimeError> {
-    let executable = env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
-    let above = executable.ancestors().skip(1);
-    let mut folders: Vec<PathBuf> = above.clone().take(1).map(PathBuf::from).collect();
-    folders.push(PathBuf::from(".runtime"));
-    folders.extend(above.map(|folder| folder.join(".runtime")));
+    let folders = Runtime::library_folders();
     folders.iter().find_map(|folder| newest_library_in(folder)).ok_or_else(|| {
         let searched: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
         RuntimeError::NotFound { searched: searched.join(", ") }
