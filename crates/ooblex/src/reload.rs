@@ -3,12 +3,13 @@
 use serde_json::Value;
 use tracing::{error, info, warn};
 
+use crate::auth::Authenticator;
 use crate::config::{Config, ConfigError};
 use crate::logs::Logs;
 use crate::tls::Certificate;
 
 /// Options that change while the program runs.
-const CHANGEABLE: [&str; 1] = ["log.filter"];
+const CHANGEABLE: [&str; 2] = ["log.filter", "auth.keys"];
 
 /// The way back to where the configuration came from.
 pub struct Reload {
@@ -22,8 +23,8 @@ impl Reload {
         Self { load: Box::new(load), logs }
     }
 
-    /// Reads the configuration and the certificate again. What is wrong with them is logged, and what was in force before stays so.
-    pub fn reload(&self, current: &Config, certificate: Option<&Certificate>) {
+    /// Reads the configuration, the certificate, keys and the secret of tokens again. What is wrong with them is logged, and what was in force before stays so.
+    pub fn reload(&self, current: &Config, certificate: Option<&Certificate>, auth: Option<&Authenticator>) {
         if let Some(Err(error)) = certificate.map(Certificate::reload) {
             error!("{error}; the certificate before stays in use");
         }
@@ -31,6 +32,9 @@ impl Reload {
             Ok(config) => config,
             Err(error) => return error!("{error}; what was in force stays so"),
         };
+        if let Some(Err(error)) = auth.map(|auth| auth.reload(&config.auth)) {
+            error!("{error}; the keys and secrets before stay in force");
+        }
         match self.logs.set_filter(&config.log.filter) {
             Ok(()) => info!(filter = config.log.filter, "the configuration was read again"),
             Err(error) => error!("{error:#}; the filter before stays in force"),

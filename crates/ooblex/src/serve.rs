@@ -114,7 +114,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         let mut signals = Signals::catch()?;
         let config = &gateway.context.config;
         let again = || {
-            reload.reload(config, certificate.as_deref());
+            reload.reload(config, certificate.as_deref(), Some(&gateway.auth));
             let own = gateway.clone();
             tokio::task::spawn_blocking(move || own.reload_own());
         };

@@ -543,6 +543,43 @@ fn who_guesses_is_slowed_down_and_nobody_else() {
     }
     assert_eq!((slowed.kind(), slowed.retry_after.is_some_and(|wait| (1..=10).contains(&wait))), ("too-many-attempts", true), "{slowed:?}");
     assert_eq!(from("203.0.113.8", Some(&admin)).status, 200, "another address");
+    assert_eq!(from("203.0.113.7", Some(&admin)).status, 200, "somebody at the same address whose key is valid");
+}
+
+#[test]
+fn a_key_that_is_taken_out_of_the_file_is_refused_after_a_reload() {
+    let folder = common::temporary_folder();
+    let file = folder.join("keys.toml");
+    let ((kept, kept_lines), (taken, taken_lines)) = (key("admin"), key("admin"));
+    let in_file = |lines: &[&String]| {
+        let text: String = lines.iter().map(|lines| lines.replace("[[auth.keys]]", "[[keys]]")).collect();
+        // As editors do it: a new file takes the name of the old one.
+        std::fs::write(folder.join("newer"), text).unwrap();
+        std::fs::rename(folder.join("newer"), &file).unwrap();
+    };
+    in_file(&[&kept_lines, &taken_lines.replace("name = \"", "name = \"other-")]);
+    let gateway = Gateway::start(&format!("[auth]\nmode = \"keys\"\nkeys_file = \"{}\"\n", file.display()), CHEAP);
+    let status = |key: &str| ask_with(&gateway, "GET", "/api/sessions", Some(key), &[], None).status;
+    assert_eq!((status(&kept), status(&taken)), (200, 200));
+    in_file(&[&kept_lines]);
+    gateway.signal(rustix::process::Signal::HUP);
+    gateway.wait("the key to be refused", |_| status(&taken) != 200);
+    assert_eq!(status(&kept), 200);
+    std::fs::write(&file, "no TOML").unwrap();
+    gateway.signal(rustix::process::Signal::HUP);
+    gateway.wait("a line in the log", |gateway| gateway.said().contains("before stay in force"));
+    assert_eq!(status(&kept), 200, "what cannot be read changes nothing");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_page_of_another_host_is_not_taken_for_the_operator() {
+    let gateway = Gateway::start("[serve]\nallow_origins = [\"*\"]\n", CHEAP);
+    let (id, secret) = session(&gateway, None);
+    let path = format!("/api/sessions/{id}");
+    let of_page = |token: Option<&str>| ask_with(&gateway, "GET", &path, token, &[("origin", "https://elsewhere.example")], None).status;
+    assert_eq!((of_page(None), of_page(Some(&secret))), (401, 200));
+    assert_eq!(ask_with(&gateway, "GET", &path, None, &[], None).status, 200, "a program on this machine");
 }
 
 #[test]

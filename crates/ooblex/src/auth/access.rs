@@ -86,6 +86,13 @@ pub(crate) async fn guard(State(gateway): State<Arc<Gateway>>, request: Request,
     }
 }
 
+/// Tells whether the page that asks comes from the host that is asked, which was checked before.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://"));
+    origin.zip(text(header::HOST)).is_some_and(|((_, origin), host)| origin.eq_ignore_ascii_case(host))
+}
+
 /// A request that may not be made.
 pub(crate) struct Refusal {
     reason: Reason,
@@ -132,7 +139,9 @@ impl Authenticator {
             return Ok(Caller::Session(id));
         }
         let is_admin_listener = parts.extensions.get::<Listener>() == Some(&Listener::Admin);
-        if is_admin_listener || self.is_local_operator(peer, &parts.headers) {
+        // A browser that asks for a page of another host has not been told to by the operator.
+        let is_of_page = parts.headers.contains_key(header::ORIGIN) && !is_same_origin(&parts.headers);
+        if !is_of_page && (is_admin_listener || self.is_local_operator(peer, &parts.headers)) {
             return Ok(Caller::Operator);
         }
         if self.is_open() && need == Need::Publish {

@@ -30,7 +30,7 @@ pub(super) struct Hook {
 }
 
 /// The question that the hook gets.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct Question {
     pub(super) ip: IpAddr,
     pub(super) user: String,

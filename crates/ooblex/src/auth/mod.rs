@@ -15,7 +15,7 @@ mod outgoing;
 mod throttle;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tracing::debug;
@@ -205,12 +205,26 @@ pub(crate) struct Claim<'a> {
 /// Judges callers.
 pub struct Authenticator {
     modes: Vec<Mode>,
-    keys: Option<Keys>,
-    tokens: Option<Tokens>,
+    known: RwLock<Known>,
     hook: Option<Hook>,
     throttle: Mutex<Throttle>,
     /// The address of `serve.listen`.
     listen: IpAddr,
+}
+
+/// The credentials that this gateway knows by itself. They can be read again while it runs.
+#[derive(Clone)]
+struct Known {
+    keys: Option<Arc<Keys>>,
+    tokens: Option<Arc<Tokens>>,
+}
+
+impl Known {
+    fn read(modes: &[Mode], auth: &config::Auth) -> Result<Self, AuthError> {
+        let keys = modes.contains(&Mode::Keys).then(|| Keys::new(auth)).transpose()?;
+        let tokens = modes.contains(&Mode::Jwt).then(|| Tokens::new(&auth.jwt)).transpose()?;
+        Ok(Self { keys: keys.map(Arc::new), tokens: tokens.map(Arc::new) })
+    }
 }
 
 /// The ways that are in force: those of `auth.mode`, or none while only this machine reaches the gateway.
@@ -229,11 +243,26 @@ impl Authenticator {
     /// When `auth.mode` is not set and others reach the gateway, or when keys or secrets cannot be used.
     pub fn new(config: &Config) -> Result<Self, AuthError> {
         let modes = modes(config)?;
-        let has = |mode| modes.contains(&mode);
-        let keys = has(Mode::Keys).then(|| Keys::new(&config.auth)).transpose()?;
-        let tokens = has(Mode::Jwt).then(|| Tokens::new(&config.auth.jwt)).transpose()?;
-        let hook = if has(Mode::Hook) { Hook::new(&config.auth.hook) } else { None };
-        Ok(Self { modes, keys, tokens, hook, throttle: Mutex::default(), listen: config.serve.listen.ip() })
+        let known = RwLock::new(Known::read(&modes, &config.auth)?);
+        let hook = if modes.contains(&Mode::Hook) { Hook::new(&config.auth.hook) } else { None };
+        Ok(Self { modes, known, hook, throttle: Mutex::default(), listen: config.serve.listen.ip() })
+    }
+
+    /// Reads keys and the secret of tokens again. Sessions that run are left alone.
+    ///
+    /// # Errors
+    /// When they cannot be used; those before stay in force.
+    pub fn reload(&self, auth: &config::Auth) -> Result<(), AuthError> {
+        let read = Known::read(&self.modes, auth)?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // Public keys are fetched again as they are needed, and those that are known stay.
+        let tokens = if known.tokens.as_ref().is_some_and(|tokens| tokens.jwks().is_some()) { known.tokens.clone() } else { read.tokens };
+        *known = Known { keys: read.keys, tokens };
+        Ok(())
+    }
+
+    fn known(&self) -> Known {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells whether everybody may begin sessions.
@@ -243,7 +272,8 @@ impl Authenticator {
 
     /// Fetches the public keys of tokens, so that the first token need not wait for them.
     pub async fn warm_up(&self) {
-        if let Some(jwks) = self.tokens.as_ref().and_then(Tokens::jwks) {
+        let tokens = self.known().tokens;
+        if let Some(jwks) = tokens.as_ref().and_then(|tokens| tokens.jwks()) {
             jwks.refresh().await;
         }
     }
@@ -253,11 +283,12 @@ impl Authenticator {
     /// # Errors
     /// When public keys cannot be fetched.
     pub fn describe(&self) -> Result<String, String> {
+        let known = self.known();
         let ways = self.modes.iter().map(|mode| match mode {
             Mode::None if self.listen.is_loopback() => Ok("nobody is asked for a key; only this machine reaches the gateway".to_string()),
             Mode::None => Ok("none: everybody who reaches serve.listen may send a camera".into()),
-            Mode::Keys => Ok(format!("{} keys", self.keys.as_ref().map_or(0, Keys::len))),
-            Mode::Jwt => match self.tokens.as_ref().and_then(Tokens::jwks) {
+            Mode::Keys => Ok(format!("{} keys", known.keys.as_ref().map_or(0, |keys| keys.len()))),
+            Mode::Jwt => match known.tokens.as_ref().and_then(|tokens| tokens.jwks()) {
                 Some(jwks) => jwks
                     .fetch()
                     .map(|keys| format!("tokens, by {} public keys", keys.len()))
@@ -275,12 +306,22 @@ impl Authenticator {
         if !credential.is_there() && self.hook.is_none() {
             return Err(Reason::Missing);
         }
+        // What costs next to nothing is judged first, so that others at the same address cannot lock out who has a valid credential.
+        let judged = self.judge_here(credential).await;
+        if let Some(Ok(grant)) = judged {
+            return Ok(grant);
+        }
         if let Some(wait) = self.throttled(*visitor) {
             debug!(?wait, "an address that failed too often is not looked at");
             return Err(Reason::Throttled);
         }
-        let judged = self.judge(claim).await;
-        if judged.as_ref().is_err_and(|reason| reason.is_attempt() && credential.is_there()) {
+        let (judged, was_asked) = match (judged, &self.hook) {
+            (Some(judged), _) => (judged, false),
+            (None, Some(hook)) => (hook.ask(claim.question()).await, true),
+            (None, None) => (Err(Reason::UnknownKey), false),
+        };
+        // A question to the hook costs, also one without a credential.
+        if judged.as_ref().is_err_and(|reason| reason.is_attempt() && (credential.is_there() || was_asked)) {
             self.throttle.lock().unwrap_or_else(PoisonError::into_inner).on_failure(Instant::now(), *visitor);
         }
         judged.map_err(|reason| if reason.is_attempt() && !credential.is_there() { Reason::Missing } else { reason })
@@ -291,31 +332,36 @@ impl Authenticator {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now(), visitor)
     }
 
-    async fn judge(&self, claim: &Claim<'_>) -> Result<Grant, Reason> {
-        let credential = claim.credential;
-        if let Some(token) = &credential.token {
-            if let Some(key) = self.keys.as_ref().and_then(|keys| keys.find(token)) {
-                debug!(key = key.name, "known by its key");
-                return Ok(Grant::of(key.role));
-            }
-            let is_token = token.bytes().filter(|byte| *byte == b'.').count() == 2;
-            if let Some(tokens) = self.tokens.as_ref().filter(|_| is_token) {
-                return tokens.verify(token).await;
-            }
+    /// Judges a credential by the keys and the tokens that this gateway knows; `None`: it is neither, so only the hook can tell.
+    async fn judge_here(&self, credential: &Credential) -> Option<Result<Grant, Reason>> {
+        let token = credential.token.as_ref()?;
+        let Known { keys, tokens } = self.known();
+        if let Some(key) = keys.as_ref().and_then(|keys| keys.find(token)) {
+            debug!(key = key.name, "known by its key");
+            return Some(Ok(Grant::of(key.role)));
         }
-        let Some(hook) = &self.hook else { return Err(Reason::UnknownKey) };
-        let question = Question {
-            ip: claim.address,
+        let is_token = token.bytes().filter(|byte| *byte == b'.').count() == 2;
+        match tokens.filter(|_| is_token) {
+            Some(tokens) => Some(tokens.verify(token).await),
+            None => None,
+        }
+    }
+}
+
+impl Claim<'_> {
+    fn question(&self) -> Question {
+        let credential = self.credential;
+        Question {
+            ip: self.address,
             user: credential.user.clone(),
             password: credential.password.clone(),
             token: credential.token.clone().unwrap_or_default(),
-            action: claim.action,
+            action: self.action,
             path: String::new(),
             protocol: "webrtc",
-            id: claim.id.map(String::from),
-            query: claim.query.into(),
-        };
-        hook.ask(question).await
+            id: self.id.map(String::from),
+            query: self.query.into(),
+        }
     }
 }
 
