@@ -357,10 +357,13 @@ impl MediaLoop {
         let kind = Kind::of(bytes);
         let known = self.by_address.get(&source).copied();
         let named = (kind == Kind::Stun).then(|| self.by_ice_user.get(stun::receiver(bytes)?).copied()).flatten();
-        // One that has vanished leaves its address to whoever gets it next. One that is there does not: a sender's address can be forged.
-        let has_left = |id: &SessionId| named.is_some() && named != Some(*id) && self.is_silent(*id, now);
+        // A check of ICE is for the session that it names: whoever forges only its address does not know the name. Everything else is for the
+        // session that the address belongs to.
         let accepts = |id: &SessionId| self.sessions.get(id).is_some_and(|entry| entry.session.accepts(&input));
-        let accepted = known.filter(|id| !has_left(id)).filter(accepts).or_else(|| named.filter(accepts));
+        let accepted = if kind == Kind::Stun { named } else { known }.filter(accepts);
+        // A session that has vanished leaves its address to whoever gets it next. One that is there does not: a sender's address can be forged.
+        let is_taken = |id: SessionId| known.is_some_and(|former| former != id && !self.is_silent(former, now));
+        let accepted = accepted.filter(|id| !is_taken(*id));
         let (Some(id), Input::Receive(_, receive)) = (accepted, input) else { return self.metrics.on_stray_datagram() };
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         // Before anything is decrypted for it.
