@@ -27,7 +27,7 @@ let opened;
 let refused;
 
 before(async () => {
-  stack = await startStack({ given: { OOBLEX_SESSIONS: `${SESSIONS}`, OOBLEX_SESSIONS_PER_ADDRESS: '256' }, options: { OOBLEX_DIAGNOSTICS__EFFECTS: 'true', OOBLEX_LIMITS__UNCONNECTED_PER_ADDRESS: '256', OOBLEX_LIMITS__OFFERS_PER_MINUTE: '100000' } });
+  stack = await startStack({ given: { OOBLEX_SESSIONS: `${SESSIONS}`, OOBLEX_SESSIONS_PER_ADDRESS: '256' }, options: { OOBLEX_DIAGNOSTICS__EFFECTS: 'true', OOBLEX_LIMITS__UNCONNECTED_SESSIONS: '256', OOBLEX_LIMITS__UNCONNECTED_PER_ADDRESS: '256', OOBLEX_LIMITS__OFFERS_PER_MINUTE: '100000' } });
   // An offer that nobody follows up: its sessions can never connect.
   const offer = 'v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=ice-options:trickle\r\na=fingerprint:sha-256 ' + Array(32).fill('AB').join(':') + '\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\n';
   const ask = () => fetch(`http://127.0.0.1:${stack.ports.gateway}/offer`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ type: 'offer', sdp: offer }) });

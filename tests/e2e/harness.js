@@ -31,7 +31,7 @@ export const PATIENCE_MS = 60_000;
 const IN_PAGE = `(() => {\n${readFileSync(here('measure.js'), 'utf8').replaceAll(/^export /gm, '')}\n${readFileSync(here('probe.js'), 'utf8')}\n})();`;
 
 /** All sessions of the tests come from one address and in a moment. */
-const WIDE_LIMITS = { OOBLEX_LIMITS__SESSIONS_PER_ADDRESS: '256', OOBLEX_LIMITS__UNCONNECTED_PER_ADDRESS: '256', OOBLEX_LIMITS__OFFERS_PER_MINUTE: '100000' };
+const WIDE_LIMITS = { OOBLEX_LIMITS__SESSIONS_PER_ADDRESS: '256', OOBLEX_LIMITS__UNCONNECTED_SESSIONS: '256', OOBLEX_LIMITS__UNCONNECTED_PER_ADDRESS: '256', OOBLEX_LIMITS__OFFERS_PER_MINUTE: '100000' };
 
 /** Starts a gateway. Gives `{url, pid, log(), stop()}`; `log()` is all that it wrote. */
 export const startGateway = (options = []) => start(BINARY, ['serve', '--listen', '127.0.0.1:0', '--media', '127.0.0.1:0', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release');

@@ -140,10 +140,12 @@ impl Admission {
                 "{unconnected} sessions are not connected yet, as many as limits.unconnected_sessions allows: try again in a moment, or raise it"
             );
             (ProblemKind::TooManyUnconnected, detail, UNCONNECTED_RETRY)
-        } else if own.unconnected >= unconnected_of_one {
+        } else if own.unconnected >= unconnected_of_one || (own.unconnected > 0 && 2 * state.all.unconnected >= unconnected) {
+            // The second half of the places is for addresses that have none yet, so that a few addresses cannot take them all.
             let detail = format!(
-                "this address has {unconnected_of_one} sessions that are not connected yet, as many as limits.unconnected_per_address allows: \
-                 try again in a moment, or raise it"
+                "this address has {} sessions that are not connected yet, and limits.unconnected_per_address allows {unconnected_of_one}, or one \
+                 while half of limits.unconnected_sessions are taken: try again in a moment, or raise them",
+                own.unconnected
             );
             (ProblemKind::TooManyUnconnected, detail, UNCONNECTED_RETRY)
         } else {
@@ -199,7 +201,7 @@ mod tests {
         let limits = config::Limits {
             sessions: 6,
             sessions_per_address: 4,
-            unconnected_sessions: 3,
+            unconnected_sessions: 4,
             unconnected_per_address: 2,
             offers_per_minute: 60,
             ..config::Limits::default()
@@ -220,17 +222,27 @@ mod tests {
         let admission = admission();
         let (mut first, second) = (admission.enter(visitor(1)).unwrap(), admission.enter(visitor(1)).unwrap());
         assert_eq!(kind(admission.enter(visitor(1))), Some((ProblemKind::TooManyUnconnected, true)), "two of one address");
-        let third = admission.enter(visitor(2)).unwrap();
-        assert_eq!(kind(admission.enter(visitor(3))), Some((ProblemKind::TooManyUnconnected, true)), "three in all");
+        let others = [2, 3].map(|last| admission.enter(visitor(last)).unwrap());
+        assert_eq!(kind(admission.enter(visitor(4))), Some((ProblemKind::TooManyUnconnected, true)), "four in all");
         first.connected();
         first.connected();
-        let fourth = admission.enter(visitor(1)).unwrap();
-        drop(second);
-        drop(third);
-        drop(fourth);
-        drop(first);
+        let last = admission.enter(visitor(4)).unwrap();
+        drop((others, second, last, first));
         let state = admission.lock();
         assert!(state.by_visitor.is_empty() && state.all == Count::default(), "nothing is left of them");
+    }
+
+    #[test]
+    fn the_second_half_of_the_places_is_for_addresses_that_have_none() {
+        let limits = config::Limits { unconnected_sessions: 8, unconnected_per_address: 4, ..config::Limits::default() };
+        let admission = Arc::new(Admission::new(&limits));
+        let mut places: Vec<_> = (0..4).map(|_| admission.enter(visitor(1)).unwrap()).collect();
+        places.push(admission.enter(visitor(2)).unwrap());
+        assert_eq!(kind(admission.enter(visitor(2))), Some((ProblemKind::TooManyUnconnected, true)), "it has one");
+        places.extend((3..6).map(|last| admission.enter(visitor(last)).unwrap()));
+        assert_eq!(kind(admission.enter(visitor(6))), Some((ProblemKind::TooManyUnconnected, true)), "all are taken");
+        places.drain(..5);
+        assert!(admission.enter(visitor(2)).is_ok() && admission.enter(visitor(6)).is_ok());
     }
 
     #[test]
