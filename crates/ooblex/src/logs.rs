@@ -3,6 +3,7 @@
 
 mod lines;
 
+use std::backtrace::Backtrace;
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
 use std::io::IsTerminal;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber, info, warn};
+use tracing::{Event, Level, Subscriber, error, info, warn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -56,6 +57,8 @@ pub fn start(config: &Log) -> anyhow::Result<Logs> {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(Repeats::default()).with(lines).init();
+    // A panic is a line like others: it is limited where it repeats, and its thread does not wait for standard error.
+    std::panic::set_hook(Box::new(|panic| error!(backtrace = %Backtrace::capture(), "{panic}")));
     Ok(Logs { filter: handle })
 }
 

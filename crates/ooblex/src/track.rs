@@ -251,6 +251,7 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings, restricti
     }
     let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
     let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
+    let failed = context.clone();
     let run = move || {
         let driven = AssertUnwindSafe(|| {
             let driver = Driver::new(context.clone(), id, settings, egress, figures, events, place);
@@ -264,7 +265,7 @@ pub fn spawn(context: Arc<Context>, id: SessionId, settings: Settings, restricti
         context.shares.leave(id);
         give_back_memory();
     };
-    std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run)?;
+    std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run).inspect_err(|_| close_lanes(&failed, id))?;
     Ok(handle)
 }
 
