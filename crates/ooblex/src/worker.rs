@@ -14,7 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use ooblex_broker::Broker;
-use ooblex_effects::OwnSet;
+use ooblex_effects::{LONGEST_RUN, OwnSet};
 use serde_json::json;
 use tracing::{info, warn};
 
@@ -29,6 +29,8 @@ use crate::start::{self, Signals};
 use crate::visitor::Listener;
 use crate::workers::Ledger;
 
+/// At the end, worker threads have this long to finish the frames in hand: longer than a model may take.
+const FINISHED_WITHIN: Duration = LONGEST_RUN.saturating_add(Duration::from_secs(2));
 /// At the end, requests that are being answered have this long to finish.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(200);
 
@@ -95,7 +97,7 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
         tokio::select! {
             () = server.ended() => bail!("HTTP ended: the log says why"),
             signal = signals.next(|| {
-                reload.reload(config, None);
+                reload.reload(config, None, None);
                 let own = worker.clone();
                 tokio::task::spawn_blocking(move || own.reload_own());
             }) => info!("{signal} received: finishing what is in hand"),
@@ -108,11 +110,14 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
                 Ok(0) => info!("all is finished"),
                 _ => warn!("a worker thread ended with a panic"),
             },
+            () = tokio::time::sleep(FINISHED_WITHIN) => warn!("a worker thread has not finished in time; the process ends without it"),
             () = signals.end_at_next() => {}
         }
         server.stop(LAST_ANSWERS_WITHIN).await;
         anyhow::Ok(())
-    })
+    })?;
+    runtime.shutdown_background();
+    Ok(())
 }
 
 impl Worker {
