@@ -360,7 +360,7 @@ fn a_trial_inherits_no_secrets_and_no_descriptors_and_is_limited() {
         line[name.len()..].split_whitespace().map(str::to_string).take(2).collect::<Vec<_>>()
     };
     assert_eq!(limit("Max address space"), [(2048_u64 << 20).to_string(), (2048_u64 << 20).to_string()]);
-    assert_eq!(limit("Max file size"), ["0", "0"]);
+    assert_eq!(limit("Max file size"), [(256_u64 << 20).to_string(), (256_u64 << 20).to_string()]);
     assert_eq!(limit("Max open files"), ["64", "64"]);
     for name in ["Max cpu time", "Max processes"] {
         assert!(limit(name).iter().all(|most| most.parse::<u64>().is_ok_and(|most| most <= 8192)), "{name}: {:?}", limit(name));

@@ -33,8 +33,8 @@ const MAX_WORDS: usize = 300;
 const MAX_FILES: u64 = 64;
 /// Processes and threads that the user of a child may have, those of the program itself among them.
 const MAX_PROCESSES: u64 = 8192;
-/// Bytes that drivers of devices may write into a file, such as the code that they compile. On the processor nothing is written.
-const MAX_DRIVER_FILE: u64 = 256 << 20;
+/// Bytes that the runtime and drivers of devices may write into a file, such as the code that they compile.
+const MAX_FILE: u64 = 256 << 20;
 
 /// The variables that a child gets: where programs and libraries are, and the language of messages. All others may be secrets.
 const INHERITED: [&str; 7] = ["PATH", "LD_LIBRARY_PATH", "ORT_DYLIB_PATH", "TMPDIR", "LANG", "LC_ALL", "LC_MESSAGES"];
@@ -221,7 +221,7 @@ fn limit(own: &OwnEffects, inference: &Inference) {
     let limits = [
         (Resource::As, is_cpu.then_some(own.trial_memory_mib << 20)),
         (Resource::Cpu, Some(cpu_s)),
-        (Resource::Fsize, Some(if is_cpu { 0 } else { MAX_DRIVER_FILE })),
+        (Resource::Fsize, Some(MAX_FILE)),
         (Resource::Nofile, Some(MAX_FILES)),
         (Resource::Nproc, Some(MAX_PROCESSES)),
         (Resource::Core, Some(0)),
