@@ -119,8 +119,10 @@ impl Decoder {
     fn start_anew(&mut self) -> Result<(), Undecodable> {
         self.raw = RawDecoder::start().map_err(|error| damaged(error.to_string()))?;
         self.condition = Condition::Fresh;
-        // Senders need not repeat them. A set that the library does not take is missed when a picture needs it.
-        _ = self.pass_on(&self.check.parameter_sets());
+        // Senders need not repeat them. One at a time, since the library leaves out what follows a set that it does not take.
+        for set in self.check.parameter_sets() {
+            _ = self.pass_on(&set);
+        }
         Ok(())
     }
 

@@ -78,10 +78,10 @@ impl Check {
     }
 
     /// The parameter sets that have come, for a decoder that has seen none of them.
-    pub(super) fn parameter_sets(&self) -> Vec<u8> {
+    pub(super) fn parameter_sets(&self) -> impl Iterator<Item = Vec<u8>> {
         let sequences = self.sequences.iter().flatten().map(|kept| &kept.unit);
         let pictures = self.pictures.iter().flatten().map(|kept| &kept.unit);
-        sequences.chain(pictures).flat_map(|unit| [&[0, 0, 0, 1], &**unit].concat()).collect()
+        sequences.chain(pictures).map(|unit| [&[0, 0, 0, 1], &**unit].concat())
     }
 
     fn look_at(&self, unit: &[u8], access_unit: &mut AccessUnit) -> Result<(), Undecodable> {

@@ -22,6 +22,8 @@ const ANY: u32 = 65_535;
 const ANY_SIGNED: i32 = 65_535;
 /// Reference frames that H.264 allows at most, and frames to keep for reordering.
 const MAX_FRAMES: u32 = 16;
+/// Reference frames that are allowed whatever the level says.
+const LEAST_REFERENCES: u32 = 4;
 
 /// Why a sequence parameter set is refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,8 +116,8 @@ impl Sequence {
             return Err(SequenceFault::Size { width, height });
         }
         let macroblocks = columns * rows;
-        // Some hardware names a level that is too low for its pictures; one reference is less than any decoder needs.
-        let most = (level.kept_macroblocks() / macroblocks).clamp(1, MAX_FRAMES);
+        // Some hardware names a level that is too low for its pictures; a few references are let through all the same.
+        let most = (level.kept_macroblocks() / macroblocks).clamp(LEAST_REFERENCES, MAX_FRAMES);
         if references > most {
             let (value, most) = (references.into(), most.into());
             return Err(Fault::Range { field: "max_num_ref_frames", value, least: 0, most }.into());

@@ -88,10 +88,8 @@ fn picture_order(bits: &mut Bits<'_>, picture: &Picture, sequence: &Sequence) ->
         }
         PictureOrder::Difference { is_sent: true } => {
             let first = bits.signed(-MOST, MOST, "delta_pic_order_cnt")?;
-            if picture.sends_bottom_order {
-                bits.signed(-MOST, MOST, "delta_pic_order_cnt")?;
-            }
-            Ok((0, first))
+            let bottom = if picture.sends_bottom_order { bits.signed(-MOST, MOST, "delta_pic_order_cnt")? } else { 0 };
+            Ok((first.cast_unsigned(), bottom))
         }
         PictureOrder::Difference { is_sent: false } | PictureOrder::AsDecoded => Ok((0, 0)),
     }
