@@ -448,7 +448,7 @@ fn take_in(shared: &Shared, now: Instant, value: &Value) {
             Received::Late => _ = shared.monitor.late.fetch_add(1, Ordering::Relaxed),
             Received::Forged => shared.monitor.on_complaint(
                 ErrorKind::Forged,
-                "a result in Redis is not used, since it does not carry the nonce of its job: whoever sent it did not get the job; see who                  else may write to this Redis",
+                "a result in Redis is not used, since it does not carry the nonce of its job: whoever sent it did not get the job; see who else may write to this Redis",
             ),
         },
         Err(error) => shared.monitor.on_complaint(ErrorKind::Malformed, &format!("a result in Redis is not used: {error}")),

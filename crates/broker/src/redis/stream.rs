@@ -39,7 +39,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Connects and, with `tls`, shakes hands. Every step takes at most `within`; so does every later read and write, until
+    /// Connects and, with `tls`, shakes hands. Each attempt at an address and each step of the handshake takes at most `within`; so does every later read and write, until
     /// [`Stream::set_read_timeout`] says otherwise.
     pub(super) fn connect(place: &Place, tls: Option<&Arc<ClientConfig>>, within: Duration) -> io::Result<Self> {
         let host = match place {
