@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Gateway, Player, background_sharpness, difference, scene};
 use ooblex::client::{Client, ClientError, Wish, post};
-use ooblex_codec::Rotation;
+use ooblex_codec::{Rotation, Scaler};
 use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -59,7 +59,9 @@ fn the_codec_that_the_browser_prefers_is_the_one_that_goes_both_ways() {
 #[test]
 fn blurred_background_is_never_sharp_from_the_first_picture_on_and_while_switching() {
     let gateway = Gateway::start("", &[]);
-    let sharp = background_sharpness(&scene(640, 480, 0));
+    let source = scene(640, 480, 0);
+    // Smaller pictures, which a busy gateway sends, have steeper edges.
+    let sharpness_at = |width, height| background_sharpness(&Scaler::new().scale(&source, width, height));
     for codec in BOTH {
         let mut player = Player::new(&gateway, &wish(codec, "background_blur"));
         player.play_until(640, 480, "ten pictures", |player| player.shown.len() >= 10);
@@ -68,8 +70,9 @@ fn blurred_background_is_never_sharp_from_the_first_picture_on_and_while_switchi
             assert_eq!(player.change(640, 480, &change)["type"], "ack");
         }
         for shown in &player.shown {
-            let got = background_sharpness(&shown.picture);
-            assert!(got < 0.5 * sharp, "{codec:?}: a background of sharpness {got:.2}, the source has {sharp:.2}");
+            let (width, height) = (shown.picture.width(), shown.picture.height());
+            let (got, sharp) = (background_sharpness(&shown.picture), sharpness_at(width, height));
+            assert!(got < 0.5 * sharp, "{codec:?} {width}x{height}: a background of sharpness {got:.2}, the source has {sharp:.2}");
         }
     }
 }
