@@ -9,7 +9,7 @@ SUITES ?= rust sdk e2e hostile deploy
 FEATURES = $$(tools/cargo-features.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench bench-capacity bench-scaling bench-network quality styles deny packages onnxruntime cargo-deny clean
+.PHONY: help run build test check bench bench-capacity bench-scaling bench-network quality styles fuzz deny packages onnxruntime cargo-deny clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-capacity: build ## How many sessions of each effect one gateway carries, a
 
 bench-network: build ## What sessions make of networks that lose, narrow and fail: seven minutes
 	cargo bench --locked --package ooblex $(FEATURES) --bench network -- all
+
+fuzz: packages ## Fuzz every reader of outside bytes, FUZZ_S seconds each (60); needs a nightly compiler
+	@tools/fuzz.sh
 
 deny: cargo-deny ## Licences, origins and known weaknesses of the dependencies (fetches the advisories)
 	cargo deny --locked check

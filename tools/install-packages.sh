@@ -2,11 +2,12 @@
 # Sees to the system's packages: says nothing when all are there, installs with apt what is missing where that is allowed, and
 # otherwise prints the command that a person has to run.
 #
-# usage: install-packages.sh build|test|browser|hostile|deploy
+# usage: install-packages.sh build|test|browser|hostile|fuzz|deploy
 #   build    what `cargo build` and fetching ONNX Runtime need
 #   test     a Redis, its Sentinel, openssl and ffmpeg for the tests; they start their own, on free ports, and leave the system's alone
 #   browser  a Chromium for the end-to-end tests
 #   hostile  a Python that makes virtual environments, for the tests with a public WebRTC stack
+#   fuzz     the compiler of the address sanitizer
 #   deploy   nginx, Prometheus and coturn for the tests of deploy/, which start their own as well
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,13 +37,16 @@ missing() {
     hostile)
         python3 -c 'import ensurepip, venv' 2>/dev/null || printf 'python3\npython3-venv\n'
         ;;
+    fuzz)
+        tool clang clang
+        ;;
     deploy)
         [ -x /usr/sbin/nginx ] || tool nginx nginx-light
         tool promtool prometheus
         tool turnserver coturn
         ;;
     *)
-        echo "usage: install-packages.sh build|test|browser|hostile|deploy" >&2
+        echo "usage: install-packages.sh build|test|browser|hostile|fuzz|deploy" >&2
         exit 2
         ;;
     esac
