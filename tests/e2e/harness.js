@@ -30,8 +30,8 @@ export const PATIENCE_MS = 60_000;
 
 const IN_PAGE = `(() => {\n${readFileSync(here('measure.js'), 'utf8').replaceAll(/^export /gm, '')}\n${readFileSync(here('probe.js'), 'utf8')}\n})();`;
 
-/** All sessions of the tests come from one address and in a moment. */
-const WIDE_LIMITS = { OOBLEX_LIMITS__SESSIONS_PER_ADDRESS: '256', OOBLEX_LIMITS__UNCONNECTED_SESSIONS: '256', OOBLEX_LIMITS__UNCONNECTED_PER_ADDRESS: '256', OOBLEX_LIMITS__OFFERS_PER_MINUTE: '100000' };
+/** All sessions of the tests come from one address and in a moment; some pages are opened under a name that is made up. */
+const ENVIRONMENT = { OOBLEX_SERVE__HOSTS: `localhost,127.0.0.1,${ELSEWHERE}`, OOBLEX_LIMITS__SESSIONS_PER_ADDRESS: '256', OOBLEX_LIMITS__UNCONNECTED_SESSIONS: '256', OOBLEX_LIMITS__UNCONNECTED_PER_ADDRESS: '256', OOBLEX_LIMITS__OFFERS_PER_MINUTE: '100000' };
 
 /** Starts a gateway. Gives `{url, pid, log(), stop()}`; `log()` is all that it wrote. */
 export const startGateway = (options = []) => start(BINARY, ['serve', '--listen', '127.0.0.1:0', '--media', '127.0.0.1:0', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release');
@@ -55,7 +55,7 @@ export async function startRedis() {
 /** Starts a program and waits for the line that says that it is ready; what the pattern found in it is its `url`. */
 async function start(program, options, isReady, mend) {
   const name = [program.split('/').at(-1), ...options.slice(0, 1)].join(' ');
-  const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...WIDE_LIMITS, ...process.env } });
+  const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...ENVIRONMENT, ...process.env } });
   const written = [];
   const exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
   const failed = new Promise((_, reject) => child.once('error', (error) => reject(new Error(`${program} does not start: ${error.message}. ${mend}`))));

@@ -103,7 +103,7 @@ impl<'a> BoolDecoder<'a> {
     }
 
     fn flag(&mut self) -> bool {
-        let split = 1 + ((self.range - 1) * 128 >> 8);
+        let split = 1 + (((self.range - 1) * 128) >> 8);
         let is_set = self.value >= split << 8;
         if is_set {
             self.range -= split;
@@ -157,7 +157,7 @@ mod tests {
         }
 
         fn flag(&mut self, is_set: bool) {
-            let split = 1 + ((self.range - 1) * 128 >> 8);
+            let split = 1 + (((self.range - 1) * 128) >> 8);
             if is_set {
                 let (bottom, overflows) = self.bottom.overflowing_add(split);
                 assert!(!overflows, "kept below 2^32 by the carry");
@@ -203,7 +203,7 @@ mod tests {
             bits.literal(0b00, 2);
         }
         // Segmentation with both updates, some of them left out.
-        bits.literal(0b111_1, 4);
+        bits.literal(0b1111, 4);
         for (present, value, count) in [(1, 0x55, 8), (0, 0, 0), (1, 0x80, 8), (0, 0, 0), (1, 0x2a, 7), (0, 0, 0), (0, 0, 0), (1, 1, 7)] {
             bits.literal(present, 1);
             bits.literal(value, count);
@@ -212,7 +212,7 @@ mod tests {
             bits.literal(present, 1);
             bits.literal(value, count);
         }
-        bits.literal(0b1_010101_011, 10);
+        bits.literal(0b10_1010_1011, 10);
         bits.literal(0b11, 2);
         for index in 0..8 {
             bits.literal(index % 2, 1);
