@@ -1,7 +1,7 @@
 //! Watches the media thread: whether it turns, and what becomes of the process when it does not.
 //!
 //! All sessions share that thread. Without it a gateway answers HTTP and does nothing else, and nobody would start it again. So when it
-//! has ended, or has not turned for [`STALLED_AFTER`], `/healthz` fails and the process ends with a status that supervisors restart.
+//! has ended, or has not turned for `STALLED_AFTER`, `/healthz` fails and the process ends with a status that supervisors restart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

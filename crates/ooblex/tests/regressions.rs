@@ -25,7 +25,7 @@ fn what_fuzzing_found_does_no_harm_any_more() {
             }
         }
     }
-    assert_eq!(failed, [Path::new(""); 0]);
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 #[test]

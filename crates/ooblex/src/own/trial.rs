@@ -1,6 +1,6 @@
 //! A model is tried in a process of its own, which may crash, hang and ask for memory without anybody being the worse for it.
 //!
-//! It gets nothing of the program that it does not need: no environment but what [`INHERITED`] names, no descriptors but its pipes, and what it may
+//! It gets nothing of the program that it does not need: no environment but what `INHERITED` names, no descriptors but its pipes, and what it may
 //! take of memory, CPU time, files and processes is limited.
 //!
 //! The child is this program as `ooblex effect try`. It reads what is wanted as a line of JSON, and writes what came out of it as another, followed by
