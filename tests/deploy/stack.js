@@ -68,7 +68,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     };
     for (const index of workerPorts.keys()) running[`worker${index}`] = await startWorker(index);
 
-    const { nginx, certificate, tested, ask, firstOf, url } = await startNginx({ folder, host, https, http, gateway: gatewayPort, grafana: nobody });
+    const { nginx, certificate, tested, ask, url } = await startNginx({ folder, host, https, http, gateway: gatewayPort, grafana: nobody });
     running.nginx = nginx;
 
     const config = prometheusYml();
@@ -97,7 +97,6 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
       nginxTest: tested,
       ask,
       /** The first piece of an answer that does not end. */
-      firstOf,
       api,
       /** The series that an expression gives now. */
       query: async (expr) => {
@@ -132,7 +131,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
 
 /**
  * Starts nginx on the files of deploy/nginx, with a certificate of its own in `folder`, which is there. Gives the processes `nginx`, `certificate` and
- * `tested` (`nginx -t`), `url`, `ask(path)`, `firstOf(path)`, and `logs()`: all that it has logged.
+ * `tested` (`nginx -t`), `url`, `ask(path)`, and `logs()`: all that it has logged.
  */
 export async function startNginx({ folder, host, https, http, gateway, grafana, healthz = 200 }) {
   const tls = join(folder, 'tls');
@@ -160,8 +159,7 @@ export async function startNginx({ folder, host, https, http, gateway, grafana, 
   const options = ['-e', 'stderr', '-p', folder, '-c', join(folder, 'nginx.conf')];
   const tested = await keep('nginx -t', 'nginx', ['-t', ...options], { cwd: folder, isReady: () => false, ends: true });
   const nginx = await keep('nginx', 'nginx', options, { cwd: folder, isReady: async () => (await ask('healthz').catch(() => ({}))).status === healthz });
-  const firstOf = (path) => askHttps(new URL(path, url), ca, true).then(({ body }) => body);
-  return { nginx, certificate, tested, url, ask, firstOf, logs: () => nginx.said() + readFileSync(accessLog, 'utf8') };
+  return { nginx, certificate, tested, url, ask, logs: () => nginx.said() + readFileSync(accessLog, 'utf8') };
 }
 
 /** Waits until `condition` gives something. */
@@ -228,18 +226,13 @@ export async function freePorts(count, host) {
   return ports;
 }
 
-/** Asks by HTTPS whoever has a certificate of `ca`; with `first`, only for the first piece of the answer. */
-function askHttps(url, ca, first = false) {
+/** Asks by HTTPS whoever has a certificate of `ca`. */
+function askHttps(url, ca) {
   return new Promise((resolve, reject) => {
     const asking = request(url, { ca, agent: false, timeout: 10_000 }, (response) => {
       let body = '';
       const answered = () => resolve({ status: response.statusCode, headers: response.headers, body });
-      response.on('end', answered).on('data', (data) => {
-        body += data;
-        if (!first) return;
-        answered();
-        asking.destroy();
-      });
+      response.on('end', answered).on('data', (data) => (body += data));
     })
       .on('error', reject)
       .on('timeout', () => asking.destroy(new Error(`${url} does not answer`)));

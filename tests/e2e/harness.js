@@ -224,6 +224,18 @@ function sessionsOf(page) {
       const report = await this.report('video', name);
       return [report['outbound-rtp'].codec, report['inbound-rtp'].codec];
     },
+    /** The first text of the answer to a request about the session, such as `/events`, which has no end. */
+    firstOf: (below, name = 'output') =>
+      page.evaluate(
+        async ([name, below]) => {
+          const { body } = await probe.kept[name].request(below);
+          const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+          const { value } = await reader.read();
+          await reader.cancel();
+          return value;
+        },
+        [name, below],
+      ),
     close: (name = 'output') => page.evaluate((name) => probe.kept[name].close(), name),
   };
   // Bound, so that a test can take them apart.

@@ -224,6 +224,8 @@ fn a_session_that_is_over_is_told_apart_from_one_that_is_another_s() {
         let over = get(&id, &secret);
         assert_eq!((over.status, over.kind()), (404, "unknown-session"));
     }
+    let ended_twice = ask(&gateway, "DELETE", &format!("/api/sessions/{id}"), Some(&secret), None).status;
+    assert_eq!(ended_twice, 204, "what was asked for has come about");
     assert_eq!(get(&id, &other.1).status, 403);
     assert_eq!(get(&other.0, &secret).status, 401);
     assert_eq!(begin(&gateway, Some(&secret), None).status, 401);

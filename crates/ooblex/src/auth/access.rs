@@ -75,6 +75,10 @@ pub(crate) async fn guard(State(gateway): State<Arc<Gateway>>, request: Request,
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await
         }
+        // A session that has just ended by itself is what was asked for, too.
+        Err(refusal) if parts.method == Method::DELETE && refusal.problem.kind == ProblemKind::UnknownSession => {
+            StatusCode::NO_CONTENT.into_response()
+        }
         Err(refusal) => {
             debug!(reason = refusal.reason.label(), route = route.as_str(), "refused");
             context.metrics.on_unauthorized(refusal.reason);
