@@ -12,9 +12,11 @@ pub use ooblex_broker::fuzz::wire as redis_wire;
 pub use ooblex_effects::fuzz::{effect_toml, onnx_graph};
 
 use crate::apply::read_ivf;
+use crate::auth::jwt::verify_any;
 use crate::config;
 use crate::control::Request;
 use crate::negotiate::{Endpoint, Negotiated, negotiate};
+use crate::sctp::Streams;
 use crate::sdp::check_size;
 use crate::stun;
 use crate::y4m::Y4m;
@@ -23,7 +25,7 @@ use crate::y4m::Y4m;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; `fuzz/fuzz_targets` has a file for each, and `fuzz/regressions` a folder.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("control", control),
     ("effect_toml", effect_toml),
     ("h264", h264),
@@ -31,7 +33,9 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("offer", offer),
     ("onnx_graph", onnx_graph),
     ("redis_wire", redis_wire),
+    ("sctp", sctp),
     ("stun", stun),
+    ("token", token),
     ("vp8", vp8),
     ("y4m", y4m),
 ];
@@ -80,6 +84,17 @@ pub fn offer(bytes: &[u8]) {
 /// Reads bytes as a message of the data channel.
 pub fn control(bytes: &[u8]) {
     _ = Request::parse(Some(bytes));
+}
+
+/// Looks for streams in bytes as in a packet of SCTP.
+pub fn sctp(bytes: &[u8]) {
+    let mut streams = Streams::new(8);
+    _ = streams.takes(bytes);
+}
+
+/// Verifies bytes as a token.
+pub fn token(bytes: &[u8]) {
+    verify_any(bytes);
 }
 
 /// Reads bytes as a datagram of STUN.

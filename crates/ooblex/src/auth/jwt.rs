@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt as _;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
@@ -197,6 +198,19 @@ fn asymmetric(names: &[String]) -> Result<Vec<Algorithm>, AuthError> {
         })
     };
     names.iter().map(read).collect()
+}
+
+/// Verifies bytes as a token, and as the claims of a token that is signed, for fuzzing.
+pub(crate) fn verify_any(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(secret) = serde_json::from_str::<Secret>("\"a secret that is long enough for HS256\"") else { return };
+    let jwt = config::Jwt { secret: Some(secret.clone()), require_expiry: false, ..config::Jwt::default() };
+    let Ok(tokens) = Tokens::new(&jwt) else { return };
+    // A shared secret is never waited for.
+    _ = tokens.verify(text).now_or_never();
+    if let Some(token) = serde_json::from_str(text).ok().and_then(|claims| sign(&claims, &secret, None).ok()) {
+        _ = tokens.verify(&token).now_or_never();
+    }
 }
 
 /// Signs claims with a shared secret: the first of `names`, or HS256.
