@@ -16,6 +16,7 @@ use super::hook::Action;
 use super::keys::digest;
 use super::{Authenticator, Caller, Claim, Credential, Grant, Reason, Restrictions};
 use crate::assets;
+use crate::config;
 use crate::http::Gateway;
 use crate::problem::{Problem, ProblemKind};
 use crate::session::SessionId;
@@ -70,7 +71,7 @@ pub(crate) async fn guard(State(gateway): State<Arc<Gateway>>, request: Request,
     };
     let (mut parts, body) = request.into_parts();
     let context = &gateway.context;
-    match gateway.auth.caller(&context.sessions, &context.config.serve.trusted_proxies, need, route.as_str(), &parts).await {
+    match gateway.auth.caller(&context.sessions, &context.config.serve, need, route.as_str(), &parts).await {
         Ok(caller) => {
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await
@@ -123,7 +124,7 @@ impl Authenticator {
     async fn caller(
         &self,
         sessions: &Sessions,
-        trusted: &[ipnet::IpNet],
+        serve: &config::Serve,
         need: Need,
         route: &str,
         parts: &request::Parts,
@@ -133,7 +134,7 @@ impl Authenticator {
         }
         let peer = parts.extensions.get::<ConnectInfo<Peer>>().map_or(Peer(std::net::Ipv4Addr::UNSPECIFIED.into()), |info| info.0);
         let credential = Credential::of(&parts.headers, parts.uri.query());
-        let address = visitor::caller(peer, &parts.headers, trusted);
+        let address = visitor::caller(peer, &parts.headers, &serve.trusted_proxies);
         let visitor = Visitor::at(address);
         let id = (need == Need::Session).then(|| parts.uri.path().split('/').nth(3)).flatten();
         if let Some(id) = id.and_then(SessionId::parse)
@@ -143,8 +144,11 @@ impl Authenticator {
             return Ok(Caller::Session(id));
         }
         let is_admin_listener = parts.extensions.get::<Listener>() == Some(&Listener::Admin);
-        // A browser that asks for a page of another host has not been told to by the operator.
-        let is_of_page = parts.headers.contains_key(header::ORIGIN) && !is_same_origin(&parts.headers);
+        // A browser that asks for a page of another host has not been told to by the operator, unless the operator names that page.
+        let is_of_page = parts.headers.get(header::ORIGIN).is_some_and(|origin| {
+            let is_named = serve.allow_origins.iter().any(|named| named.as_bytes().eq_ignore_ascii_case(origin.as_bytes()));
+            !is_named && !is_same_origin(&parts.headers)
+        });
         if !is_of_page && (is_admin_listener || self.is_local_operator(peer, &parts.headers)) {
             return Ok(Caller::Operator);
         }
