@@ -30,7 +30,7 @@ fn held_while_down(gateway: &Gateway, player: &mut Player, since: usize, frames:
     for public in [trouble, &body, &format!("{:?}", player.messages)] {
         assert!(!public.contains("127.0.0.1"), "strangers are told no address: {public}");
     }
-    assert!(gateway.said().contains("127.0.0.1:"), "the log names it");
+    gateway.wait("the log to name it", |gateway| gateway.said().contains("127.0.0.1:"));
     player.assert_sound();
 }
 
@@ -143,7 +143,7 @@ fn redis_becomes_a_replica() {
     held_while_down(&gateway, &mut player, since, TWO_SECONDS);
     assert!(gateway.broker_errors("not_ready") >= 1.0);
     assert!(gateway.answer("/readyz").1.contains("takes no writes"), "{}", gateway.answer("/readyz").1);
-    assert!(gateway.said().contains("takes no writes now"), "{}", gateway.said());
+    gateway.wait("a line in the log", |gateway| gateway.said().contains("takes no writes now"));
     workers[0].wait("the worker to see it as well", |worker| worker.answer("/readyz").0 == 503);
     redis.command(&["REPLICAOF", "NO", "ONE"]);
     goes_on(&gateway, &mut player, since, FIVE_SECONDS);

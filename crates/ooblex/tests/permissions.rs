@@ -465,7 +465,7 @@ fn without_the_public_keys_nobody_is_let_in_and_the_operator_is_told() {
     let gateway = Gateway::start(&format!("[auth]\nmode = \"jwt\"\n[auth.jwt]\njwks_url = \"{url}/keys\"\n"), CHEAP);
     let answer = begin(&gateway, Some(&lasting(60, json!({"publish": true}))), None);
     assert_eq!((answer.status, answer.kind(), answer.retry_after.is_some()), (503, "unavailable", true));
-    assert!(gateway.said().contains("public keys for tokens cannot be fetched"));
+    gateway.wait("a line in the log", |gateway| gateway.said().contains("public keys for tokens cannot be fetched"));
     let said = Gateway::refuse(&["--config", scratch("[auth]\nmode = \"jwt\"\n[auth.jwt]\njwks_url = \"http://id.example/\"\n").as_str()]);
     assert!(said.contains("auth.jwt.jwks_url") && said.contains("https://"), "{said}");
 }
