@@ -141,7 +141,8 @@ class Connections(Attack):
         return waited
 
     async def test_thousands_of_idle_connections_of_one_address(self):
-        self.assertLess(await self.idle([fresh_address()], 100), SOON_S, "seconds until another address was answered")
+        # As many as are served, and as many as are being told why they are not.
+        self.assertLess(await self.idle([fresh_address()], 64 + 64 + 10), SOON_S, "seconds until another address was answered")
 
     async def test_thousands_of_idle_connections_of_many_addresses(self):
         await self.idle([fresh_address() for _ in range(40)], 1100)

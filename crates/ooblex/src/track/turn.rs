@@ -32,7 +32,7 @@ const HOPELESS_AFTER: Duration = Duration::from_secs(1);
 /// Who stands back does so behind workers, too.
 const NICE: i32 = 10;
 /// A session ends after so many frames that were refused without a picture between them. Those that only miss a keyframe are not counted.
-const MOST_REFUSALS: u32 = 30;
+const MOST_REFUSALS: u32 = 12;
 /// The browser is asked for a keyframe at most this often.
 const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 
