@@ -7,12 +7,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::http::HeaderMap;
-
 use super::Capacity;
 use super::watch::{Phase, Watch};
 use crate::metrics::HttpFigures;
-use crate::visitor::{Peer, Visitor};
+use crate::visitor::Visitor;
 
 /// TLS handshakes of one visitor at a time.
 const HANDSHAKES_PER_ADDRESS: usize = 32;
@@ -106,7 +104,7 @@ impl Places {
 
 impl Book {
     fn place(&mut self, capacity: &Capacity, address: IpAddr, is_tls: bool) -> Result<(u64, Arc<Watch>), Refusal> {
-        let visitor = Visitor::of(Peer(address), &HeaderMap::new(), &[]);
+        let visitor = Visitor::at(address);
         if !capacity.exempt.iter().any(|net| net.contains(&address)) {
             let own = || self.held.values().filter(|holder| holder.visitor == visitor);
             if own().count() >= capacity.per_address {
