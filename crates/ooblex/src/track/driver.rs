@@ -93,8 +93,10 @@ pub(super) struct Driver {
     pub(super) stands_back: bool,
     pub(super) arrived: VecDeque<Arrived>,
     pub(super) too_large: Option<(u32, u32)>,
-    /// Frames that the decoder refused since the last picture.
+    /// Keyframe requests since the last picture that were followed by a refused frame,
     pub(super) refusals: u32,
+    /// and the time of the last of them.
+    pub(super) refused_after: Option<Instant>,
     pub(super) report: Report,
     pub(super) watch: Watch,
     /// When the connection stood.
@@ -153,6 +155,7 @@ impl Driver {
             arrived: VecDeque::new(),
             too_large: None,
             refusals: 0,
+            refused_after: None,
             report,
             watch: Watch::default(),
             connected: Instant::now(),

@@ -31,8 +31,9 @@ const BEHIND_AFTER: Duration = Duration::from_millis(10);
 const HOPELESS_AFTER: Duration = Duration::from_secs(1);
 /// Who stands back does so behind workers, too.
 const NICE: i32 = 10;
-/// A session ends after so many frames that were refused without a picture between them. Those that only miss a keyframe are not counted.
-const MOST_REFUSALS: u32 = 12;
+/// A session ends when so many keyframe requests in a row, each at least [`ASK_KEYFRAME_EVERY`] after the one before, were followed by a refused
+/// frame and by no picture. A burst of damaged frames is answered by one or two requests. Frames that only lack a keyframe are not refused.
+const MOST_REFUSALS: u32 = 6;
 /// The browser is asked for a keyframe at most this often.
 const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
 
@@ -186,18 +187,17 @@ impl Driver {
                 }
                 self.context.metrics.on_undecodable(&why);
                 self.ask_for_keyframe();
-                self.on_refused(&why);
+                if why.is_refusal() {
+                    self.on_refused(&why);
+                }
                 None
             }
         }
     }
 
-    /// Tells the browser of frames that are too large, once for each size. A camera of which frame after frame is refused ends its session: it will
-    /// not send anything else, and each of its keyframes costs.
+    /// Tells the browser of frames that are too large, once for each size. A camera that answers keyframe requests with nothing but refused frames
+    /// ends its session: it will not send anything else, and each of its keyframes costs.
     fn on_refused(&mut self, why: &Undecodable) {
-        if !why.is_refusal() {
-            return;
-        }
         if let Undecodable::Size { width, height } = *why
             && self.too_large.replace((width, height)) != Some((width, height))
         {
@@ -207,10 +207,15 @@ impl Driver {
             );
             self.say(control::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
         }
+        // Frames that were on their way when the keyframe was requested count once.
+        if self.refused_after == self.last_asked {
+            return;
+        }
+        self.refused_after = self.last_asked;
         self.refusals += 1;
         // Once is enough, unless it could not be told.
         if self.refusals == MOST_REFUSALS {
-            let detail = format!("{MOST_REFUSALS} frames of the camera were refused one after the other, the last because {why}");
+            let detail = format!("every frame of the camera was refused, though {MOST_REFUSALS} keyframes were requested; the last was refused because {why}");
             debug!(session = %self.id(), detail, "the session ends");
             self.say(control::error(&Value::Null, &Problem::new(ProblemKind::Undecodable, detail)));
             if !self.context.transport.refuse(self.id()) {
