@@ -1,14 +1,19 @@
-//! What handing frames to workers costs, within the process and through Redis, without the models' own time.
+//! Cost of dispatching frames to workers, within one process and through Redis, without the time of
+//! the models.
 //!
 //! `cargo bench -p ooblex --bench broker [-- --seconds 5 --json FILE]`
 //!
-//! The payloads are real: what each effect prepares of the test picture (640×480), and what its model made of that, computed once.
-//! Worker threads give it back at once. Gateway's end, workers' end and Redis run on this one machine, and share its cores.
+//! The payloads are real: each effect's model input for the test picture (640×480), and its model's
+//! result, computed once. Worker threads return that result at once. Gateway side, worker side and
+//! Redis run on one machine and share its cores.
 //!
-//! * jobs a second: 16 tracks that always have a frame waiting, 1 and 4 workers;
-//! * added latency: from handing a frame in to its result, one track at 30 frames a second, one idle worker;
-//! * CPU a job: of this process, which is gateway and workers in one, and of redis-server; in the two cases before. At 30 frames a
-//!   second a job costs more: it wakes threads that slept and finds their caches cold, and bears its share of what goes on without any
+//! * Jobs per second: 16 tracks that always have a frame waiting, with 1 and 4 workers.
+//! * Added latency: time from submitting a frame to its result, for one track at 30 frames per
+//!   second and one idle worker.
+//! * CPU per job of this process, which is both gateway and worker, and of redis-server, in both of
+//!   the cases above. A job costs more at 30 frames per second, because it wakes sleeping threads
+//!   with cold caches, and carries its share of the work that is done without frames (five
+//!   announcements per second from each process). The last line shows the latter.
 //!   frame (announcements, five a second of each process), which the last line tells.
 
 #[path = "../tests/common/mod.rs"]
@@ -57,7 +62,7 @@ fn main() {
     }
 }
 
-/// Measures one payload on one broker and prints it.
+/// Measures one payload on one broker and prints a row.
 fn row(name: &str, payload: &Payload, redis: Option<&RedisServer>, time: Duration) -> Value {
     let full = [1, 4].map(|workers| measure(payload, workers, TRACKS, 0, redis, time));
     let paced = measure(payload, 1, 1, FPS, redis, 2 * time);
@@ -86,7 +91,7 @@ fn row(name: &str, payload: &Payload, redis: Option<&RedisServer>, time: Duratio
 }
 
 fn measure(payload: &Payload, workers: usize, tracks: u64, fps: u32, redis: Option<&RedisServer>, time: Duration) -> Load {
-    // Gateway and workers are different processes where there is a Redis between them.
+    // With Redis, gateway and workers are separate clients, as separate processes would be.
     let (gateway, at_workers) = match redis {
         Some(redis) => (broker(redis), broker(redis)),
         None => {
@@ -98,7 +103,7 @@ fn measure(payload: &Payload, workers: usize, tracks: u64, fps: u32, redis: Opti
     load(&gateway, payload, tracks, fps, time, redis.map(RedisServer::id))
 }
 
-/// CPU seconds a second while no frame comes.
+/// Measures the CPU time of this process and of Redis without frames, in CPU seconds per second.
 fn idle_cpu(payload: &Payload, redis: &RedisServer, time: Duration) -> (f64, f64) {
     let (gateway, at_workers) = (broker(redis), broker(redis));
     let _hands = Hands::start(&at_workers, 1, payload);

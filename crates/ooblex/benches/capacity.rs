@@ -1,21 +1,28 @@
-//! How many sessions one gateway carries with workers of its own, what a frame costs then, and what happens beyond: `ooblex bench`
-//! against `ooblex serve`, both on this machine, their CPU accounted apart.
+//! Capacity of one gateway with built-in workers, the cost of a frame at capacity, and the
+//! behaviour under overload. It runs `ooblex bench` against `ooblex serve` on one machine, with
+//! separate accounting of their CPU time.
 //!
 //! `cargo bench -p ooblex --bench capacity -- sessions|knee|alone|overload|greedy [options]`, or `make bench-capacity`
 //!
-//! * `sessions [--seconds 10]`: 1, 4, 8 and 16 sessions of each effect;
-//! * `knee [--seconds 8]`: the most sessions of each effect that all get 95 % of their frames processed; CPU a frame there, and how many times
-//!   that is, in turns, what decode, prepare, model, compose and encode alone take (`overhead`): of as many streams in turn on all cores, and of
-//!   one stream on one thread at the pace of four cameras, whose caches are warmer;
-//! * `alone [--sessions 11]`: only that work, without a gateway, for one stream and for so many;
-//! * `overload [--seconds 300 --sessions 0]`: three times as many sessions as the knee (or as `--sessions` says): how old frames are at
-//!   the beginning and at the end, how evenly frames are shared out, how soon one session has all of its frames after the load has left; and how
-//!   old they are at the knee, in five runs, since that differs most from run to run.
-//! * `greedy [--seconds 10]`: three sessions alone, beside one of 1920×1080 at 60 frames a second, 12 Mbit/s, with `style_transfer`, and beside
-//!   programs that only keep all cores busy, in three turns. Those, and what sends the greedy one's frames, stand back behind all else (`nice`).
+//! * `sessions [--seconds 10]`: 1, 4, 8 and 16 sessions of each effect.
+//! * `knee [--seconds 8]`: the largest number of sessions of each effect that all get 95 % of their
+//!   frames processed, and the CPU time per frame at that number. `overhead` is the ratio of that
+//!   CPU time to the time of decode, prepare, model, compose and encode alone, measured in
+//!   alternation: with the same number of streams on all cores, and with one stream on one thread
+//!   at the rate of four cameras, whose caches are warmer.
+//! * `alone [--sessions 11]`: only that work, without a gateway, for one stream and for
+//!   `--sessions` streams.
+//! * `overload [--seconds 300 --sessions 0]`: three times the sessions of the knee, or
+//!   `--sessions`. It reports the age of frames at the beginning and at the end, how evenly frames
+//!   are distributed, how soon one session gets all of its frames after the load has ended, and the
+//!   age of frames at the knee, in five runs because it varies most from run to run.
+//! * `greedy [--seconds 10]`: three sessions alone, then beside one session of 1920×1080 at 60
+//!   frames per second and 12 Mbit/s with `style_transfer`, and then beside programs that keep all
+//!   cores busy, in three rounds. Those programs and the sender of the greedy session run at the
+//!   lowest CPU priority (`nice`).
 //!
-//! All take `--effects background_blur,face_detection`, `--codec h264` and `--json FILE`. Pictures are of 640×480 at 30 frames a second;
-//! style transfer is at 180p.
+//! All commands take `--effects background_blur,face_detection`, `--codec h264` and `--json FILE`.
+//! Video is 640×480 at 30 frames per second; style transfer runs at 180p.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -34,7 +41,7 @@ use shared::alone::{FPS, Load, alone, clip, pictures};
 use shared::{Options, machine};
 
 const SIZE: (u32, u32) = (640, 480);
-/// Share of a camera's frames that must be processed.
+/// Minimum fraction of a camera's frames that must be processed.
 const ENOUGH: f64 = 0.95;
 const QUIET: &str = "[log]\nfilter = \"error\"\n";
 
@@ -82,7 +89,7 @@ impl Bench {
         Self { effects: effects.split(',').map(String::from).collect(), codec, folder }
     }
 
-    /// Runs `ooblex bench` against a gateway and returns its figures.
+    /// Runs `ooblex bench` against a gateway and returns its JSON figures.
     fn run(&self, gateway: &Gateway, effect: &str, seconds: u64, flags: &[&str]) -> Value {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ooblex"));
         command.arg("bench").arg(&gateway.url).args(["--effect", effect, "--codec", self.codec.label(), "--json", "-"]);
@@ -140,7 +147,8 @@ impl Bench {
             "overhead": overhead, "figures": figures})
     }
 
-    /// The gateway with so many sessions and the work alone, in turn: how fast a shared machine is changes from minute to minute.
+    /// Measures the gateway with `sessions` sessions and the work alone, in alternation, because
+    /// the speed of a shared machine changes from minute to minute.
     fn overhead(&self, effect: &str, sessions: u64, bitrate_bps: u32, seconds: u64) -> Value {
         const ROUNDS: usize = 3;
         let clip = clip(SIZE.0, SIZE.1, self.codec);
@@ -218,7 +226,7 @@ impl Bench {
             let alone = neighbours();
             let one = self.start_greedy(&gateway);
             gateway.wait("the greedy session", |gateway| gateway.metric("ooblex_sessions") == 1.0);
-            // Within some seconds it comes to what it may use.
+            // The greedy session reaches its limits within 5 s.
             std::thread::sleep(Duration::from_secs(5));
             let beside = neighbours();
             kill_process(Pid::from_child(&one), Signal::INT).expect("it runs");
@@ -245,7 +253,7 @@ impl Bench {
         json!({"effect": effect, "turns": turns})
     }
 
-    /// A session that takes as much as it can get, until its bench is interrupted.
+    /// Starts a session with a high load, which runs until its bench is interrupted.
     fn start_greedy(&self, gateway: &Gateway) -> Child {
         let mut command = Command::new("nice");
         command.args(["-n", "19", env!("CARGO_BIN_EXE_ooblex"), "bench", &gateway.url, "--effect", "style_transfer", "--codec", "h264"]);
@@ -254,7 +262,8 @@ impl Bench {
     }
 }
 
-/// Programs that keep all cores busy at the lowest priority, until this is dropped, or they have had a minute each.
+/// Programs that keep all cores busy at the lowest priority, until this value is dropped or one
+/// minute has passed for each.
 struct Busy(Vec<Child>);
 
 impl Busy {
@@ -288,12 +297,12 @@ fn cpu_ms_per_frame(figures: &Value) -> f64 {
     1e3 * number(&figures["gateway_cpu_cores"]) / number(&figures["fps_processed_total"])
 }
 
-/// A figure, or NaN where there is none.
+/// Returns a figure, or NaN if it is missing.
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(f64::NAN)
 }
 
-/// Writes the pictures that [`clip`] is made of, so that `ooblex bench` sends the same.
+/// Writes the pictures of [`clip`] to a Y4M file, so that `ooblex bench` sends the same video.
 fn write_y4m(path: &Path) {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("there is room for the clip"));
     writeln!(file, "YUV4MPEG2 W{} H{} F{FPS}:1 Ip C420jpeg", SIZE.0, SIZE.1).expect("there is room for the clip");

@@ -1,13 +1,15 @@
-//! One session through a real gateway, for each size, codec and effect: milliseconds by stage, residence, CPU a frame,
-//! and how much of that CPU is not the work itself.
+//! One session through a real gateway, for each size, codec and effect: time by stage, residence,
+//! CPU time per frame, and the fraction of that CPU time that is overhead.
 //!
 //! `cargo bench -p ooblex [-- --seconds 8 --effects background_blur,none --sizes 640x480 --codecs vp8 --json FILE]`
 //!
-//! * residence: from the last packet of a frame in to its first packet out, as the gateway measures it;
-//! * CPU a frame: of the whole gateway process, by the operating system's account, over the frames that came back;
-//! * alone: CPU of decode, prepare, model, compose and encode of the same frames on one thread of this process, at the same
-//!   pace and bitrate, with nothing around them;
-//! * overhead: CPU a frame over the sum of those.
+//! * Residence: time from the last received packet of a frame to its first sent packet, as the
+//!   gateway measures it.
+//! * CPU per frame: CPU time of the gateway process, as the operating system accounts it, divided
+//!   by the number of frames that came back.
+//! * Alone: CPU time of decode, prepare, model, compose and encode of the same frames on one thread
+//!   of this process, at the same rate and bitrate, without a gateway.
+//! * Overhead: ratio of CPU per frame to alone.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -33,7 +35,7 @@ struct Options {
     json: Option<String>,
 }
 
-/// What a live session showed.
+/// Figures of a live session.
 struct Live {
     fps: f64,
     cpu_ms: f64,
@@ -145,7 +147,7 @@ fn parameters(effect: &str) -> Value {
     if effect == "style_transfer" { json!({"resolution": "216p"}) } else { json!({}) }
 }
 
-/// A figure of `/proc/<process>/status`, in its unit.
+/// Returns a value of `/proc/<process>/status`, in the unit used there.
 fn status(process: u32, name: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");

@@ -1,6 +1,8 @@
-//! What sessions make of bad networks: a real gateway, and `ooblex bench` with each of these networks in turn.
+//! Behaviour of sessions under bad network conditions: `ooblex bench` against a real gateway, with
+//! each network in turn.
 //!
-//! `cargo bench -p ooblex --bench network -- all [--seconds 20 --of vp8]`, or `make bench-network`; `--of` names one of the kinds of sessions.
+//! `cargo bench -p ooblex --bench network -- all [--seconds 20 --of vp8]`, or `make bench-network`;
+//! `--of` selects one kind of session.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -12,13 +14,14 @@ use common::Gateway;
 use serde_json::{Value, json};
 use shared::{Options, machine};
 
-/// Sessions that are measured at a time: more would take the cores from each other.
+/// Number of sessions that run concurrently; more would compete for CPU cores.
 const AT_A_TIME: usize = 2;
-/// Each way, in all of them.
+/// One-way delay in each direction, in all networks.
 const DELAY_MS: &str = "20";
-/// A network, with the flags that make it so. What lasts for a while begins after five seconds.
+/// Name of a network, and the options that simulate it. Temporary conditions begin after five
+/// seconds.
 type Network = (&'static str, &'static [&'static str]);
-/// What is wrong with them.
+/// The simulated networks.
 const NETWORKS: &[Network] = &[
     ("nothing", &[]),
     ("loss 3 %", &["--loss", "3"]),
@@ -29,14 +32,15 @@ const NETWORKS: &[Network] = &[
     ("150 kbit/s for 10 s", &["--rate", "0/150", "--bad-during", "5,10"]),
     ("nothing comes through for 3 s", &["--outage", "5,3"]),
 ];
-/// Sessions of one kind.
+/// Kind of session, with the networks that it is measured with.
 struct Kind {
     name: &'static str,
     about: &'static str,
     flags: &'static [&'static str],
     networks: &'static [Network],
 }
-/// The first with all networks, the others with those that make a difference to them.
+/// Kinds of sessions. The first runs with all networks, the others with those whose effect differs
+/// for them.
 const KINDS: [Kind; 4] = [
     Kind { name: "vp8", about: "VP8", flags: &["--codec", "vp8", "--effect", "background_blur"], networks: NETWORKS },
     Kind { name: "h264", about: "H.264", flags: &["--codec", "h264", "--effect", "background_blur"], networks: NETWORKS.split_at(2).1 },
@@ -108,7 +112,7 @@ fn row(name: &str, flags: &[&str], figures: &Value) -> String {
         None => ("–".into(), median(seconds("kbps_down", 1.0, f64::MAX))),
         Some((from, to)) => {
             let freeze = seconds("longest_freeze_ms", to, to + 3.0).into_iter().fold(0.0, f64::max);
-            // A picture that stood still since before the end has stood still for that long after it.
+            // A freeze that began before the end of the outage also lasts into the time after it.
             let outage = flags.contains(&"--outage").then_some((to - from) * 1e3);
             let spans = [(1.0, from + 0.5), (from + 1.5, to + 0.5), (to + 3.5, f64::MAX)];
             let kbps = spans.map(|(from, to)| median(seconds("kbps_down", from, to)));

@@ -1,16 +1,20 @@
-//! How many workers behave together, through a real gateway, a real Redis and real WebRTC. Workers are processes that sleep in place
-//! of a model (the effect `delay`, 100 ms a frame), so that 32 of them fit onto any machine.
+//! Behaviour of many workers, through a real gateway, a real Redis and real WebRTC. The workers are
+//! processes that sleep instead of running a model (the effect `delay`, 100 ms per frame), so that
+//! 32 of them fit onto any machine.
 //!
 //! `cargo bench -p ooblex --bench scaling -- linear|single|overload|capacity [options]`, or `make bench-scaling`
 //!
-//! * `linear [--seconds 10 --most 32]`: frames a second with 1, 2, 4, … workers, against ten for each;
-//! * `single [--seconds 20]`: one camera of 30 frames a second on three workers;
-//! * `overload [--seconds 120]`: 20 cameras of 30 frames a second on two workers: how old the frames are that are shown, at the beginning
-//!   and at the end, how they are shared out, and what Redis has in memory;
-//! * `capacity [--seconds 5]`: frames a second that one Redis carries, for the payloads of the effects, with more and more gateways
-//!   and workers, which take no time at all. They run on the same machine and take its cores from Redis.
+//! * `linear [--seconds 10 --most 32]`: frames per second with 1, 2, 4, … workers, compared to ten
+//!   per worker.
+//! * `single [--seconds 20]`: one camera of 30 frames per second on three workers.
+//! * `overload [--seconds 120]`: 20 cameras of 30 frames per second on two workers. It reports the
+//!   age of the frames shown at the beginning and at the end, how evenly they are distributed, and
+//!   the memory used by Redis.
+//! * `capacity [--seconds 5]`: frames per second that one Redis carries with the payloads of the
+//!   effects, for increasing numbers of gateways and of workers that need no time. They run on the
+//!   same machine and compete with Redis for its cores.
 //!
-//! All take `--json FILE`.
+//! All commands take `--json FILE`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -29,10 +33,10 @@ use shared::{Hands, Load, Options, broker, load, machine, payloads, process_cpu,
 
 const FPS: u64 = 30;
 const TICKS: u64 = 90_000 / FPS;
-/// The pause of a worker, and what it can do with it.
+/// Time that a worker sleeps for each frame, in ms.
 const PAUSE_MS: u32 = 100;
 const EACH: f64 = 1000.0 / PAUSE_MS as f64;
-/// For sessions to begin, bitrates to settle and models to be tried.
+/// Time for sessions to begin, bitrates to settle and models to be checked.
 const WARM_UP: Duration = Duration::from_secs(3);
 const QUIET: &str = "[log]\nfilter = \"error\"\n";
 
@@ -58,7 +62,7 @@ fn main() {
     }
 }
 
-// What is measured
+// Measurements
 
 fn linear(redis: &RedisServer, time: Duration, most: usize) -> Value {
     println!(
@@ -69,7 +73,8 @@ fn linear(redis: &RedisServer, time: Duration, most: usize) -> Value {
     let rows: Vec<Value> = counts
         .map(|workers| {
             let cell = Cell::start(redis, workers);
-            // So many that one always waits when a worker is free.
+            // One session more than workers, so that a frame always waits when a worker becomes
+            // free.
             let sessions = workers + 1;
             let run = cell.run(sessions, time, |_| {});
             let (possible, shown) = (EACH * workers as f64, run.a_second());
@@ -164,7 +169,7 @@ fn capacity(redis: &RedisServer, time: Duration) -> Value {
             });
             let frames_a_second: f64 = loads.iter().map(Load::a_second).sum();
             let lost: u64 = loads.iter().map(|load| load.lost).sum();
-            // Each of them has looked at the same two processes.
+            // Each load has measured the CPU time of the same two processes.
             let (here, there) = (loads[0].cpu.0 / loads[0].seconds, loads[0].cpu.1 / loads[0].seconds);
             println!(
                 "{:<16} {:>7.1} {:>7.1} {gateways:>8} {workers:>7} | {frames_a_second:>8.0} {:>8.1} | {there:>11.2} {here:>11.2}",
@@ -182,7 +187,7 @@ fn capacity(redis: &RedisServer, time: Duration) -> Value {
     rows.into()
 }
 
-// What it is measured with
+// Fixtures
 
 /// A gateway with workers that sleep.
 struct Cell {
@@ -191,19 +196,19 @@ struct Cell {
     _workers: Vec<Worker>,
 }
 
-/// What the sessions of a cell were shown.
+/// Recording of the sessions of a cell.
 struct Run {
     from: Instant,
     to: Instant,
     sessions: Vec<Session>,
-    /// Cores that the gateway and Redis kept busy.
+    /// Mean CPU usage of the gateway and of Redis, in cores.
     cpu: (f64, f64),
 }
 
-/// What one session sent and was shown.
+/// Recording of one session.
 struct Session {
     sent: Vec<Instant>,
-    /// Number of the frame, and when it came back.
+    /// Number of each frame shown, and the time at which it arrived.
     shown: Vec<(usize, Instant)>,
 }
 
@@ -216,7 +221,7 @@ impl Cell {
         Self { gateway, redis: redis.id(), _workers: workers }
     }
 
-    /// Plays in so many sessions, and calls `look` every second.
+    /// Runs `sessions` sessions for the time, and calls `look` every second.
     fn run(&self, sessions: usize, time: Duration, mut look: impl FnMut(Duration)) -> Run {
         let clip = Arc::new(clip());
         let from = Instant::now() + WARM_UP;
@@ -224,7 +229,7 @@ impl Cell {
         let threads: Vec<JoinHandle<Session>> = (0..sessions)
             .map(|index| {
                 let (url, clip) = (self.gateway.url.clone(), clip.clone());
-                // Cameras do not all look at the same moment.
+                // The cameras have different phases.
                 let offset = Duration::from_secs(1) / FPS as u32 * index as u32 / sessions as u32;
                 std::thread::spawn(move || play(&url, &clip, offset, to + Duration::from_secs(1)))
             })
@@ -257,7 +262,8 @@ impl Run {
         self.sessions.iter().map(|session| self.shown_in(session)).sum::<usize>() as f64 / self.seconds()
     }
 
-    /// From the sending of a frame to its coming back, of those that came back between two moments; sorted.
+    /// Returns the ages in ms, sorted, of the frames that arrived between two times. The age is the
+    /// time from sending a frame to its arrival.
     fn ages_ms(&self, from: Instant, to: Instant) -> Vec<f64> {
         let of = |session: &Session| -> Vec<f64> {
             let shown = session.shown.iter().filter(|(_, at)| (from..to).contains(at));
@@ -279,7 +285,7 @@ fn at(sorted: &[f64], quantile: f64) -> f64 {
     sorted.get((last as f64 * quantile).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// Ten seconds of a small camera, compressed once. It begins with a keyframe, so it can be repeated.
+/// Encodes ten seconds of a small camera. The clip begins with a keyframe, so it can be repeated.
 fn clip() -> Vec<EncodedFrame> {
     let config = EncoderConfig { codec: VideoCodec::Vp8, bitrate_bps: 300_000, frame_rate: FPS as f32, speed: Speed::Fast };
     let mut encoder = Encoder::new(config).expect("the codec starts");
@@ -289,7 +295,7 @@ fn clip() -> Vec<EncodedFrame> {
     (0..10 * FPS).zip(steps).map(|frame| encode(frame).expect("a picture is encoded").expect("none is left out")).collect()
 }
 
-/// Plays the clip over and over.
+/// Sends the clip in a loop until a time.
 fn play(url: &str, clip: &[EncodedFrame], offset: Duration, until: Instant) -> Session {
     let wish = Wish { effect: Some("delay".into()), params: json!({ "ms": PAUSE_MS }), ..Wish::default() };
     let mut client = Client::connect(url, &wish).expect("the gateway answers");
@@ -301,7 +307,8 @@ fn play(url: &str, clip: &[EncodedFrame], offset: Duration, until: Instant) -> S
         while let Some(event) = client.poll(due).expect("the session stands") {
             match event {
                 ClientEvent::Frame { frame, arrived, .. } => {
-                    // Those between the ticks are pictures that were held, or stand in for one.
+                    // Other timestamps, between those that were sent, belong to held pictures and
+                    // placeholders.
                     let ticks = frame.capture.0.saturating_sub(90_000);
                     if frame.capture.0 >= 90_000 && ticks.is_multiple_of(TICKS) {
                         session.shown.push(((ticks / TICKS) as usize, arrived));

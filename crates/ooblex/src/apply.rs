@@ -1,7 +1,8 @@
-//! `ooblex apply`: an effect on a picture or a video, through the same code as live video.
+//! `ooblex apply`: applies an effect to a picture or a video, with the same code as live video.
 //!
-//! `picture` is PNG; `film` is videos, with `ivf` and `ffmpeg` under it; `painting` puts the effect on all frames, `progress` says how far it
-//! is, `unfinished` keeps what is half written from being taken for the result.
+//! `picture` handles PNG, and `film` handles videos with the help of `ivf` and `ffmpeg`. `painting`
+//! applies the effect to all frames, `progress` shows the progress, and `unfinished` keeps a
+//! partial file from being taken for the result.
 
 mod ffmpeg;
 mod film;
@@ -32,10 +33,12 @@ pub(crate) fn read_ivf(bytes: &[u8], frames: usize) {
     }
 }
 
-/// Reads a picture or a video, puts the effect on it, and writes one of the same size. Nothing has the name `output` before it is whole.
+/// Applies an effect to a picture or a video, and writes a result of the same size. A file named
+/// `output` appears only once it is complete.
 ///
 /// # Errors
-/// When the effect, its parameters, a file or a model is not usable, or the program ffmpeg is needed and not there.
+/// Returns an error if the effect, its parameters, a file or a model is unusable, or if ffmpeg is
+/// required but missing.
 pub fn apply(config: &Config, effect: &str, parameters: &Value, input: &Path, output: &Path) -> anyhow::Result<()> {
     let catalogue = Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
     let settings = catalogue.settings(Some(effect), parameters).map_err(|problem| anyhow::anyhow!(problem.detail))?;
@@ -59,10 +62,10 @@ fn on_picture(config: &Config, settings: &Settings, input: &Path, output: &Path)
     picture::write_png(output, &rgb_from_i420(&picture))
 }
 
-/// Paints an effect, or a chain of them, onto one picture, with models that are loaded for it.
+/// Paints an effect, or a chain of effects, onto one picture, with models that are loaded for it.
 ///
 /// # Errors
-/// When a model is not usable.
+/// Returns an error if a model is unusable.
 pub(crate) fn paint(config: &Config, settings: &Settings, picture: &mut I420) -> anyhow::Result<()> {
     let mut painter = settings.effect.painter();
     let analyses = match models(&config.inference, settings, 1)?.first_mut() {
@@ -74,7 +77,7 @@ pub(crate) fn paint(config: &Config, settings: &Settings, picture: &mut I420) ->
 
 fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) -> anyhow::Result<()> {
     let mut film = Film::open(input)?;
-    // Many frames at a time rather than many threads for one.
+    // Throughput is best with many frames in parallel and one thread for each.
     let inference = Inference { threads_per_frame: 1, ..config.inference.clone() };
     let models = models(&inference, settings, config.worker_threads())?;
     let unfinished = Unfinished::beside(output);
@@ -92,12 +95,12 @@ fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) ->
         },
     );
     painted.and_then(|()| cut.finish()).inspect_err(|_| progress.clear())?;
-    unfinished.finish().with_context(|| format!("{} can not be written", output.display()))?;
+    unfinished.finish().with_context(|| format!("{} cannot be written", output.display()))?;
     progress.finish();
     Ok(())
 }
 
-/// Models for so many threads; none for an effect that needs none.
+/// Loads one set of models for each thread; empty for an effect without models.
 fn models(config: &Inference, settings: &Settings, threads: usize) -> anyhow::Result<Vec<Models>> {
     let analysed: Vec<_> = settings.effect.analysed().cloned().collect();
     if analysed.is_empty() {
@@ -107,7 +110,7 @@ fn models(config: &Inference, settings: &Settings, threads: usize) -> anyhow::Re
     (0..threads).map(|_| Ok(Models::load(&runtime, &store, &analysed)?)).collect()
 }
 
-/// What a file is by its name, in small letters.
+/// Returns the file extension in lower case.
 fn ending(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
 }

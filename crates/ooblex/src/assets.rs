@@ -1,13 +1,9 @@
 //! The page and the SDK, built into the program.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-
-use crate::http::Gateway;
 
 /// Paths below `web/`, which are those that it is served at, with their contents.
 macro_rules! files {
@@ -53,7 +49,7 @@ const FILES: [(&str, &str); 31] = files![
 const ALIASES: [(&str, &str); 2] = [("/", "/page/index.html"), ("/favicon.ico", "/page/icon.svg")];
 
 /// A route for each file.
-pub(crate) fn router() -> Router<Arc<Gateway>> {
+pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let content = |wanted: &str| FILES.into_iter().find(|(path, _)| *path == wanted);
     let aliases = ALIASES.into_iter().filter_map(|(alias, path)| Some((alias, content(path)?)));
     let all = FILES.into_iter().map(|file| (file.0, file)).chain(aliases);

@@ -1,10 +1,13 @@
-//! `ooblex bench`: real WebRTC sessions from one process against any gateway that takes `POST /offer`, and what came of them.
+//! `ooblex bench`: a load generator that opens real WebRTC sessions to any gateway that accepts
+//! `POST /offer`, and reports what it measures.
 //!
-//! Here is the way of a run. `options` makes a `plan` of what was asked for (`words`), `clip` makes what is sent (`number` draws and reads
-//! the numbers). `crew` has the sessions; a `session` has a `connection` with a `link` in each direction, and a
-//! `viewer` with the `tally` of what it measures, in slices (`slice`). `decoding` looks at pictures, `judge` judges them. `knee` and
-//! `churn` are the other two ways to measure. `figures` says what came of it, as `json`, as `table` and as a `report` with plots
-//! (`plot`). What each figure means, and what it can not tell, is in docs/bench.md.
+//! A run uses the modules as follows. `options` turns the command line (`words`) into a `plan`, and
+//! `clip` makes the video that is sent (`number` draws and reads its frame numbers). `crew` owns
+//! the sessions. A `session` has a `connection` with a `link` in each direction, and a `viewer`
+//! with the `tally` of its measurements, one `slice` per interval. `decoding` decodes pictures, and
+//! `judge` judges them. `knee` and `churn` are two other modes of measurement. `figures` derives
+//! the results, which are reported as `json`, as `table` and as a `report` with plots (`plot`).
+//! docs/bench.md defines each figure and its limitations.
 
 mod churn;
 mod clip;
@@ -43,11 +46,11 @@ use self::plan::{Mode, Plan};
 use self::process::Processes;
 use self::progress::Progress;
 
-/// Runs a bench: progress goes to standard error, the table to standard output.
+/// Runs a bench. Progress goes to standard error, and the table to standard output.
 ///
 /// # Errors
-/// When what was asked for can not be done, the gateway can not be used, or a file can not be written. Sessions that fail later are
-/// counted.
+/// Returns an error if the options are invalid, the gateway is unusable, or a file cannot be
+/// written. Sessions that fail later are counted instead.
 pub fn bench(options: &Options) -> anyhow::Result<()> {
     let plan = options.plan()?;
     if let Some(process) = Processes::new(plan.gateway_pids.clone()).missing() {
@@ -56,7 +59,7 @@ pub fn bench(options: &Options) -> anyhow::Result<()> {
     let mut progress = Progress::new();
     progress.say("The clip is being made.");
     let clip = Arc::new(Clip::make(&plan.clip)?);
-    let mut crew = Crew::new(&plan, clip.clone(), progress).context("the threads of the sessions can not be started")?;
+    let mut crew = Crew::new(&plan, clip.clone(), progress).context("the threads of the sessions cannot be started")?;
     let outcome = run(&plan, &clip, &mut crew)?;
     crew.end();
     write_out(&outcome)
@@ -103,5 +106,5 @@ fn write_out(outcome: &Outcome<'_>) -> anyhow::Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| format!("{} can not be written", path.display()))
+    std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
 }

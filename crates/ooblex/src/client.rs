@@ -1,9 +1,10 @@
-//! The other side of a session: what a browser does, without the browser. Benchmarks and tests use it against a real gateway.
+//! WebRTC client that does what a browser does in a session. Benchmarks and tests use it against a
+//! real gateway.
 //!
-//! [`Client`] is driven by calls on one thread: [`Client::send_frame`] puts a compressed frame on its way, [`Client::poll`] waits
-//! for what comes back. It owns the socket and the clock; `endpoint` is the connection itself. It speaks through the same WebRTC
-//! library as the gateway, so it shows what the gateway does with packets, not how browsers differ; for that there are the
-//! tests in a real browser.
+//! [`Client`] is blocking, and is driven from one thread: [`Client::send_frame`] sends an encoded
+//! frame, and [`Client::poll`] waits for events. It owns the socket and the clock; `endpoint` is
+//! the connection itself. It uses the same WebRTC library as the gateway. So it tests how the
+//! gateway handles packets, but not how browsers differ; the tests in a real browser do.
 
 pub(crate) mod endpoint;
 
@@ -18,25 +19,25 @@ use str0m::RtcError;
 
 use endpoint::{Endpoint, Offered, address_towards};
 
-/// What a session is begun with.
+/// Parameters of a session.
 #[derive(Debug, Clone)]
 pub struct Wish {
-    /// Codecs to offer, the preferred one first.
+    /// Codecs to offer, in order of preference.
     pub codecs: Vec<VideoCodec>,
-    /// The effect; `None` leaves it to the gateway.
+    /// Name of the effect; `None` selects the gateway's default.
     pub effect: Option<String>,
-    /// Its parameters.
+    /// Parameters of the effect.
     pub params: Value,
-    /// Whether to offer an audio line, too.
+    /// True to offer an audio m-line too.
     pub audio: bool,
-    /// Whether to give feedback that bandwidth can be estimated from.
+    /// True to send transport-wide feedback, from which the gateway estimates the bandwidth.
     pub feedback: bool,
-    /// Whether to estimate the bandwidth to the gateway, and hold packets back so as not to exceed it. Without feedback there is
-    /// nothing to estimate from.
+    /// True to estimate the bandwidth to the gateway and to pace packets accordingly. It requires
+    /// `feedback`.
     pub paced: bool,
-    /// The UDP port from which it is spoken; 0: any that is free.
+    /// Local UDP port; 0 selects any free port.
     pub port: u16,
-    /// The key or token that is shown with the offer.
+    /// API key or token that is sent with the offer.
     pub token: Option<String>,
 }
 
@@ -55,63 +56,63 @@ impl Default for Wish {
     }
 }
 
-/// What comes back.
+/// Event of a session.
 #[derive(Debug)]
 pub enum ClientEvent {
-    /// A compressed frame came in whole.
+    /// A complete encoded frame was received.
     Frame {
-        /// The frame.
+        /// The encoded frame.
         frame: EncodedFrame,
-        /// Frames before it were lost.
+        /// True if frames before this one were lost.
         gap: bool,
-        /// When it was whole.
+        /// Time at which the frame was complete.
         arrived: Instant,
     },
-    /// A frame of audio: its timestamp in its own clock (48 kHz) and its content.
+    /// An audio frame was received.
     Audio {
-        /// RTP timestamp.
+        /// RTP timestamp, at 48 kHz.
         time: u64,
-        /// Opus.
+        /// Opus packet.
         data: Vec<u8>,
     },
-    /// A message on the data channel.
+    /// A message was received on the data channel.
     Message(Value),
-    /// The gateway asks for a keyframe.
+    /// The gateway requests a keyframe.
     KeyframeWanted,
-    /// The session is over.
+    /// The session has ended.
     Ended,
 }
 
-/// A session that did not come about, or broke.
+/// Error in setting up or running a session.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// HTTP did not work.
-    #[error("the gateway can not be reached: {0}")]
+    /// The HTTP request failed.
+    #[error("the gateway cannot be reached: {0}")]
     Http(#[from] ureq::Error),
-    /// The gateway refused the offer: status and problem document.
+    /// The gateway refused the offer, with this HTTP status and problem document.
     #[error("the gateway refused the offer ({0}): {1}")]
     Refused(u16, Value),
-    /// The answer is not one.
-    #[error("the gateway's answer can not be used: {0}")]
+    /// The gateway's answer is invalid.
+    #[error("the gateway's answer cannot be used: {0}")]
     Answer(String),
-    /// The WebRTC library gave up.
+    /// The WebRTC library reported an error.
     #[error("WebRTC: {0}")]
     Rtc(#[from] RtcError),
-    /// The socket does not work.
+    /// The UDP socket failed.
     #[error("UDP: {0}")]
     Socket(#[from] io::Error),
-    /// No connection came about in time.
+    /// The connection was not established in time.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
 }
 
-/// One session with a gateway.
+/// A session with a gateway.
 pub struct Client {
-    /// The session's id at the gateway; empty where the gateway names none.
+    /// Id of the session at the gateway; empty if the gateway names none.
     pub session: String,
-    /// What opens the session to the API; empty where the gateway gives none.
+    /// Secret that authorises API requests about the session; empty if the gateway gives none.
     pub secret: String,
-    /// What the gateway answered.
+    /// SDP answer of the gateway.
     pub answer: String,
     endpoint: Endpoint,
     socket: UdpSocket,
@@ -119,13 +120,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// A connection comes about within this time, or not at all.
+    /// Maximum time for establishing the connection.
     pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-    /// Offers a session to the gateway at `url` (`http://127.0.0.1:8000`) and waits until it is connected.
+    /// Offers a session to the gateway at `url` (`http://127.0.0.1:8000`), and waits until it is
+    /// connected.
     ///
     /// # Errors
-    /// When the gateway refuses, can not be reached, or no connection comes about.
+    /// Returns an error if the gateway is unreachable or refuses the offer, or if the connection is
+    /// not established in time.
     pub fn connect(url: &str, wish: &Wish) -> Result<Self, ClientError> {
         let socket = UdpSocket::bind((address_towards(url), wish.port))?;
         let offered = Offered::new(wish, socket.local_addr()?, Instant::now())?;
@@ -137,48 +140,50 @@ impl Client {
         Ok(client)
     }
 
-    /// Puts a compressed frame on its way. `rotation`: what the gateway has to do to show it upright.
+    /// Sends an encoded frame. `rotation` is the rotation that the gateway must apply to show it
+    /// upright.
     ///
     /// # Errors
-    /// When the session is broken.
+    /// Returns an error if the session is broken.
     pub fn send_frame(&mut self, frame: &EncodedFrame, rotation: Option<Rotation>) -> Result<(), ClientError> {
         let now = Instant::now();
         self.endpoint.write_frame(now, frame, rotation)?;
         self.drain(now).map(drop)
     }
 
-    /// Puts a frame of audio on its way; `time` in ticks of 48 kHz.
+    /// Sends an audio frame; `time` is its RTP timestamp at 48 kHz.
     ///
     /// # Errors
-    /// When the session is broken.
+    /// Returns an error if the session is broken.
     pub fn send_audio(&mut self, time: u64, data: &[u8]) -> Result<(), ClientError> {
         let now = Instant::now();
         self.endpoint.write_audio(now, time, data)?;
         self.drain(now).map(drop)
     }
 
-    /// Asks for another effect. The answer comes as [`ClientEvent::Message`].
+    /// Sends a message on the data channel, such as a change of the effect. The gateway's reply
+    /// arrives as [`ClientEvent::Message`].
     ///
     /// # Errors
-    /// When the session is broken.
+    /// Returns an error if the session is broken.
     pub fn say(&mut self, message: &Value) -> Result<(), ClientError> {
         self.endpoint.say(message)?;
         self.drain(Instant::now()).map(drop)
     }
 
-    /// Asks the gateway for a keyframe.
+    /// Requests a keyframe from the gateway.
     ///
     /// # Errors
-    /// When the session is broken.
+    /// Returns an error if the session is broken.
     pub fn ask_for_keyframe(&mut self) -> Result<(), ClientError> {
         self.endpoint.ask_for_keyframe();
         self.drain(Instant::now()).map(drop)
     }
 
-    /// The next event, waiting for it until `deadline` at most.
+    /// Returns the next event, and waits for it until `deadline` at most.
     ///
     /// # Errors
-    /// When the session is broken.
+    /// Returns an error if the session is broken.
     pub fn poll(&mut self, deadline: Instant) -> Result<Option<ClientEvent>, ClientError> {
         loop {
             let now = Instant::now();
@@ -193,10 +198,10 @@ impl Client {
         }
     }
 
-    /// Sends bytes that are no part of the protocol from the session's own address.
+    /// Sends bytes that are not part of the protocol, from the session's own address.
     ///
     /// # Errors
-    /// When the socket does not take them.
+    /// Returns an error if the socket does not accept them.
     pub fn send_garbage(&self, gateway: SocketAddr, bytes: &[u8]) -> io::Result<()> {
         self.socket.send_to(bytes, gateway).map(drop)
     }
@@ -204,29 +209,29 @@ impl Client {
     /// Opens another data channel.
     ///
     /// # Errors
-    /// When the session is broken.
+    /// Returns an error if the session is broken.
     pub fn open_channel(&mut self, label: &str) -> Result<(), ClientError> {
         self.endpoint.open_channel(label.into());
         self.drain(Instant::now()).map(drop)
     }
 
-    /// The user fragment of its ICE credentials.
+    /// Returns the local ICE username fragment.
     pub fn ice_user(&mut self) -> String {
         self.endpoint.ice_user()
     }
 
-    /// Speaks from this socket from now on. Returns the one before, to which the gateway still sends.
+    /// Replaces the socket. Returns the previous one, to which the gateway still sends.
     pub fn change_socket(&mut self, socket: UdpSocket) -> UdpSocket {
         std::mem::replace(&mut self.socket, socket)
     }
 
-    /// Leaves without a word, as a browser does whose machine is switched off.
+    /// Ends without closing the session, like a browser on a machine that is switched off.
     pub fn vanish(self) {}
 
-    /// Says goodbye.
+    /// Closes the session.
     ///
     /// # Errors
-    /// When the session is broken.
+    /// Returns an error if the session is broken.
     pub fn close(mut self) -> Result<(), ClientError> {
         self.endpoint.close()?;
         self.drain(Instant::now()).map(drop)
@@ -244,7 +249,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits for one datagram until `wakeup`, then lets time pass.
+    /// Waits for a datagram until `wakeup`, and handles the timeout if none arrives.
     fn receive(&mut self, wakeup: Instant) -> Result<(), ClientError> {
         let wait = wakeup.saturating_duration_since(Instant::now()).max(Duration::from_micros(100));
         self.socket.set_read_timeout(Some(wait))?;
@@ -268,15 +273,15 @@ impl Client {
     }
 }
 
-/// Larger datagrams are not of WebRTC.
+/// Size of the receive buffer in bytes; WebRTC datagrams are smaller.
 pub(crate) const MAX_DATAGRAM: usize = 2048;
-/// A gateway that has not answered an offer for so long will not.
+/// Maximum time for the gateway's answer to a request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// The JSON that the gateway answers to whoever shows `token`, with its status.
+/// Posts JSON with a bearer `token`. Returns the HTTP status and the JSON answer.
 ///
 /// # Errors
-/// When the gateway can not be reached.
+/// Returns an error if the gateway is unreachable.
 pub fn post(url: &str, body: &Value, token: Option<&str>) -> Result<(u16, Value), ureq::Error> {
     let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_WITHIN)).build();
     let mut request = ureq::Agent::new_with_config(config).post(url);

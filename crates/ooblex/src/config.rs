@@ -19,7 +19,7 @@ use ooblex_effects::{Device, OwnLimits};
 use ooblex_pipeline::{Patience, Sampling, VideoCodec};
 use serde::{Deserialize, Serialize};
 
-use crate::http::{HostPattern, is_origin};
+use crate::authority::{HostPattern, is_origin};
 use crate::tls::Files;
 pub use auth::{Auth, Hook, HttpUrl, HttpUrlError, Jwt, KeyEntry, Mode, Modes, Role, Secret, Turn};
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
@@ -434,7 +434,7 @@ impl Default for Log {
     }
 }
 
-/// A configuration that can not be used. The message names the option and the mend.
+/// A configuration that cannot be used. The message names the option and the mend.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file was asked for that is not there.

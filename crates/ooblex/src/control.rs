@@ -5,8 +5,9 @@ use ooblex_pipeline::{EffectName, FrameSeq, Generation, MediaTime};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::figures::round;
+use crate::labels::Goodbye;
 use crate::problem::{Problem, ProblemKind};
+use crate::rounding::round;
 use crate::settings::{ChangedBy, Settings};
 
 /// What a browser asks for.
@@ -57,31 +58,6 @@ pub(crate) fn settings(settings: &Settings, change: Generation, by: ChangedBy) -
 /// Something was refused, or went wrong; everything else goes on as it was.
 pub(crate) fn error(id: &Value, problem: &Problem) -> String {
     json!({"type": "error", "id": id, "problem": problem}).to_string()
-}
-
-/// Why a gateway ends a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goodbye {
-    /// Somebody asked for it through the API: the browser is not to come back by itself.
-    Ended,
-    /// The gateway stops, perhaps to start again.
-    Stopping,
-    /// The gateway stops, and the session had the time of `serve.drain_s` to end by itself.
-    Draining,
-    /// The token that it began with has expired.
-    Expired,
-    /// The track broke.
-    Broken,
-    /// Frame after frame of the camera was refused; the `error` before says why.
-    Undecodable,
-    /// No media came for the time of `limits.idle_s`.
-    Idle,
-    /// The session has lasted for the time of `limits.session_minutes`.
-    TimeLimit,
-    /// It took more of the media thread than `limits.media_ms`.
-    Budget,
-    /// It uses more data channels than it may.
-    TooManyChannels,
 }
 
 /// The last message of a session that the gateway ends.

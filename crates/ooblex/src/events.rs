@@ -125,7 +125,7 @@ mod tests {
     use ooblex_broker::Broker;
 
     use super::*;
-    use crate::metrics::About;
+    use crate::about::About;
 
     fn events() -> (Events, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None));

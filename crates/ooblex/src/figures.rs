@@ -8,60 +8,9 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
+use crate::labels::Stage;
 use crate::metrics::Metrics;
-
-/// A part of a frame's way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// It waits, whole and compressed, for its track's thread.
-    Inbox,
-    /// From bits to pixels.
-    Decode,
-    /// The model's input is made.
-    Prepare,
-    /// It waits for a worker.
-    Queue,
-    /// The model runs.
-    Analyse,
-    /// Its result waits for its track to have a core.
-    Turn,
-    /// It waits for the results of older ones.
-    Playout,
-    /// The effect is painted.
-    Compose,
-    /// From pixels to bits.
-    Encode,
-}
-
-impl Stage {
-    /// All, in the order in which a frame passes them.
-    pub const ALL: [Stage; 9] = [
-        Stage::Inbox,
-        Stage::Decode,
-        Stage::Prepare,
-        Stage::Queue,
-        Stage::Analyse,
-        Stage::Turn,
-        Stage::Playout,
-        Stage::Compose,
-        Stage::Encode,
-    ];
-
-    /// The label in metrics and the API.
-    pub fn label(self) -> &'static str {
-        match self {
-            Stage::Inbox => "inbox",
-            Stage::Decode => "decode",
-            Stage::Prepare => "prepare",
-            Stage::Queue => "queue",
-            Stage::Analyse => "analyse",
-            Stage::Turn => "turn",
-            Stage::Playout => "playout",
-            Stage::Compose => "compose",
-            Stage::Encode => "encode",
-        }
-    }
-}
+use crate::rounding::round;
 
 /// The live figures of one track.
 pub struct TrackFigures {
@@ -149,9 +98,4 @@ fn quantiles(histogram: &Histogram<u32>) -> Value {
         0 => Value::Null,
         count => json!({"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "frames": count}),
     }
-}
-
-/// To hundredths: more digits would only look exact.
-pub(crate) fn round(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
 }

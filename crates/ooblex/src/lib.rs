@@ -4,11 +4,13 @@
 //! [`session`] (WebRTC) ▸ [`track`] (decode, prepare, paint, encode) ▸ broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸
 //! [`transport`].
 
+pub mod about;
 pub mod admission;
 mod allowance;
 pub mod apply;
 mod assets;
 pub mod auth;
+mod authority;
 mod bandwidth;
 pub mod bench;
 pub mod check;
@@ -22,6 +24,8 @@ pub mod figures;
 pub mod fuzz;
 pub mod health;
 pub mod http;
+pub mod ids;
+pub mod labels;
 pub mod logs;
 mod media_budget;
 pub mod metrics;
@@ -33,6 +37,8 @@ pub mod problem;
 mod rate;
 mod reception;
 pub mod reload;
+mod rounding;
+mod sample;
 pub mod sandbox;
 mod sctp;
 mod sdp;

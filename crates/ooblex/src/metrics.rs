@@ -2,8 +2,10 @@
 
 mod broker;
 mod http;
+mod label_sets;
 mod network;
 mod process;
+mod registry;
 mod set_up;
 mod viewing;
 mod worker;
@@ -15,51 +17,27 @@ use std::time::Duration;
 
 use ooblex_broker::Broker;
 use ooblex_codec::Undecodable;
-use ooblex_effects::Runtime;
 use ooblex_pipeline::{DropReason, EffectName, FrameCounts};
-use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::auth::Reason;
-use crate::figures::Stage;
+use crate::about::About;
+use crate::labels::{BUCKETS, CONCESSIONS, Direction, End, LineCounts, Reason, SetUp, Stage, Viewing};
 use crate::problem::ProblemKind;
-use crate::session::{End, SetUp};
 use crate::tls::Certificate;
-use crate::track::CONCESSIONS;
 use crate::workers::Ledger;
 use broker::{BrokerFigures, Told};
 pub(crate) use http::HttpFigures;
+use label_sets::{EffectLabel, ReasonLabel};
 use network::Network;
-pub(crate) use network::{Direction, LineCounts};
-use process::Process;
+use registry::{encoded, register_about};
 use set_up::SetUps;
-pub(crate) use viewing::Viewing;
 use viewing::Viewings;
 pub use worker::WorkerMetrics;
-
-/// Upper bounds in seconds, fit for what takes milliseconds.
-pub(crate) const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0];
-
-/// What runs the models of this process; nothing where none are run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
-    /// The backend with its version.
-    pub backend: Option<String>,
-    /// What it computes on.
-    pub device: Option<String>,
-}
-
-impl About {
-    /// Of a process with workers.
-    pub fn workers(runtime: &Runtime) -> Self {
-        Self { backend: Some(runtime.describe()), device: Some(runtime.device().to_string()) }
-    }
-}
 
 /// The gateway's metrics.
 pub struct Metrics {
@@ -107,21 +85,6 @@ struct AdaptationLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct EffectLabel {
-    pub(crate) effect: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CauseLabel {
-    cause: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -181,39 +144,47 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register("offers", "SDP offers by result: accepted, or the kind of problem", self.offers.clone());
-        r.register("unauthorized", "Requests that were refused for want of permission, by reason", self.unauthorized.clone());
+        r.register("offers", "SDP offers, by result: accepted, or the type of the problem", self.offers.clone());
+        r.register("unauthorized", "Requests refused because they were not authorized, by reason", self.unauthorized.clone());
         self.set_ups.register(r);
-        r.register("sessions_limit", "Sessions that may run at a time, by limits.sessions", self.sessions_limit.clone());
-        let help = "Days until the certificate of serve.tls_certificate ends; infinite where a proxy has it";
+        r.register("sessions_limit", "Maximum number of concurrent sessions (limits.sessions)", self.sessions_limit.clone());
+        let help = "Days until the certificate of serve.tls_certificate expires; infinite without one, such as behind a proxy";
         r.register("certificate_days_left", help, self.certificate_days_left.clone());
         self.viewings.register(r);
         self.network.register(r);
         self.http.register(r);
-        r.register("frames_received", "Encoded frames that came in whole", self.frames_received.clone());
-        r.register("frames_admitted", "Frames that were decoded", self.frames_admitted.clone());
-        r.register("frames_analysed", "Frames whose analysis came back", self.frames_analysed.clone());
-        r.register("frames_shown", "Frames that were painted and sent, by effect", self.frames_shown.clone());
-        r.register("frames_reused", "Frames of those shown that were painted with an earlier frame's analysis", self.frames_reused.clone());
-        r.register("frames_dropped", "Admitted frames that were not shown, by reason", self.frames_dropped.clone());
+        r.register("frames_received", "Encoded frames received completely", self.frames_received.clone());
+        r.register("frames_admitted", "Frames decoded and admitted to the pipeline", self.frames_admitted.clone());
+        r.register("frames_analysed", "Frames whose analysis was returned, in time or not", self.frames_analysed.clone());
+        r.register("frames_shown", "Processed frames sent to browsers, by effect", self.frames_shown.clone());
+        r.register("frames_reused", "Processed frames sent that used the analysis of an earlier frame", self.frames_reused.clone());
+        r.register("frames_dropped", "Admitted frames that were dropped, by reason", self.frames_dropped.clone());
         r.register("frames_undecodable", "Encoded frames that were not decoded, by reason", self.frames_undecodable.clone());
-        r.register("frames_lost", "Encoded frames that a track was too busy to take", self.frames_lost.clone());
-        r.register("placeholders", "Placeholder or held pictures that were sent for want of a processed one", self.placeholders.clone());
-        r.register("analyses_late", "Analyses that came back after their frame's turn", self.analyses_late.clone());
-        r.register("stage_duration_seconds", "Time of a frame in each stage", self.stages.clone());
-        r.register("residence_seconds", "From the last packet of a frame in to its first packet out", self.residence.clone());
-        r.register("keyframes_wanted", "Keyframes that browsers asked for", self.keyframes_wanted.clone());
-        r.register("keyframes_asked", "Keyframes that browsers were asked for", self.keyframes_asked.clone());
-        r.register("datagrams_stray", "Datagrams that belonged to no session", self.stray_datagrams.clone());
-        r.register("datagrams_refused", "Datagrams beyond what their session may send", self.refused_datagrams.clone());
-        r.register("datagrams_unsent", "Datagrams that the system did not take", self.unsent_datagrams.clone());
-        let help = "Datagrams that claimed to be a connected session's and were not authentic";
+        r.register(
+            "frames_lost",
+            "Encoded frames dropped because their track was overloaded (queue full, or waited too long)",
+            self.frames_lost.clone(),
+        );
+        r.register(
+            "placeholders",
+            "Placeholder or held pictures sent because no processed picture was available",
+            self.placeholders.clone(),
+        );
+        r.register("analyses_late", "Analyses returned too late for their frame", self.analyses_late.clone());
+        r.register("stage_duration_seconds", "Time of a frame in each stage of the pipeline", self.stages.clone());
+        r.register("residence_seconds", "Time from the last received packet of a frame to its first sent packet", self.residence.clone());
+        r.register("keyframes_wanted", "Keyframe requests received from browsers", self.keyframes_wanted.clone());
+        r.register("keyframes_asked", "Keyframe requests sent to browsers", self.keyframes_asked.clone());
+        r.register("datagrams_stray", "Datagrams dropped because they belong to no session", self.stray_datagrams.clone());
+        r.register("datagrams_refused", "Datagrams dropped because their session exceeded a limit", self.refused_datagrams.clone());
+        r.register("datagrams_unsent", "Datagrams that the operating system did not accept for sending", self.unsent_datagrams.clone());
+        let help = "Datagrams for a connected session that failed authentication";
         r.register("datagrams_unauthenticated", help, self.unauthenticated_datagrams.clone());
-        let help = "Datagrams that were not sent because their address had not proven to be the browser's";
+        let help = "Datagrams not sent because their destination was not validated as the browser's address";
         r.register("datagrams_withheld", help, self.withheld_datagrams.clone());
-        r.register("adaptations", "Things that tracks gave up for want of CPU (down) or took back (up)", self.adaptations.clone());
-        r.register("event_readers", "Readers of sessions' events over HTTP", self.event_readers.clone());
-        r.register("events_lost", "Events that a reader was too slow for", self.events_lost.clone());
+        r.register("adaptations", "Quality steps that tracks made down because of CPU overload, or up again", self.adaptations.clone());
+        r.register("event_readers", "Open HTTP streams of session events", self.event_readers.clone());
+        r.register("events_lost", "Session events dropped because their reader was too slow", self.events_lost.clone());
     }
 
     /// What did not happen yet is told as zero, so that the first time is seen as a change.
@@ -402,19 +373,3 @@ impl Metrics {
 
 /// The result of an offer that was answered.
 const ACCEPTED: &str = "accepted";
-
-fn register_about(registry: &mut Registry, about: &About) {
-    let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "none".into());
-    let version = env!("CARGO_PKG_VERSION").to_string();
-    let build = vec![("version", version), ("backend", word(&about.backend)), ("device", word(&about.device))];
-    registry.register_collector(Box::new(Process::new()));
-    registry.register("build", "The program's version, and what runs the models of this process", Info::new(build));
-}
-
-fn encoded(registry: &Registry) -> String {
-    let mut text = String::new();
-    match encode(&mut text, registry) {
-        Ok(()) => text,
-        Err(std::fmt::Error) => unreachable!("writing to a string does not fail"),
-    }
-}

@@ -7,13 +7,14 @@ use anyhow::bail;
 use ooblex_effects::OwnSet;
 use tracing::{info, warn};
 
+use crate::about::About;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::control::Goodbye;
 use crate::cores::Cores;
 use crate::http::{Gateway, Hosts, router};
-use crate::metrics::{About, HttpFigures, Metrics};
+use crate::labels::Goodbye;
+use crate::metrics::{HttpFigures, Metrics};
 use crate::negotiate::{Endpoint, Negotiator};
 use crate::notify::Notify;
 use crate::own::Shelf;
@@ -97,15 +98,25 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let context = Arc::new(Context {
         broker: broker.clone(),
         catalogue,
-        transport: transport.clone(),
-        sessions,
         metrics,
         cores: Arc::new(Cores::new(count)),
         shares: Shares::new(count),
         config,
     });
-    let gateway =
-        Arc::new(Gateway { context, admission, negotiator, heartbeat, auth, turn, about, thumbnails: Thumbnails::default(), shelf });
+    let thumbnails = Thumbnails::default();
+    let gateway = Arc::new(Gateway {
+        context,
+        transport: transport.clone(),
+        sessions,
+        admission,
+        negotiator,
+        heartbeat,
+        auth,
+        turn,
+        about,
+        thumbnails,
+        shelf,
+    });
     let own = gateway.clone();
     std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
 
@@ -146,7 +157,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         tokio::spawn(async move { signals.end_at_next().await });
         let drain = Duration::from_secs(config.serve.drain_s);
         drained(&gateway, drain).await;
-        info!("saying goodbye to {} sessions", gateway.context.sessions.len());
+        info!("saying goodbye to {} sessions", gateway.sessions.len());
         transport.stop(if drain.is_zero() { Goodbye::Stopping } else { Goodbye::Draining }).await;
         let end = async |server: Option<Server>| {
             if let Some(server) = server {
@@ -195,7 +206,7 @@ fn listen(
 /// Waits until no session is left, `most` at most.
 async fn drained(gateway: &Gateway, most: Duration) {
     let empty = async {
-        while !gateway.context.sessions.is_empty() {
+        while !gateway.sessions.is_empty() {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     };

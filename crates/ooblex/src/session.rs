@@ -4,7 +4,6 @@
 //! the clock. Here is what drives it and what its endpoint says; `incoming` is the media that comes, `outgoing` how frames leave, `network` what
 //! is learnt of the network, `twice` which packets are sent twice, `about` the words about sessions, `lifetime` how long they last, `guard` what the library's cryptography shows.
 
-mod about;
 pub(crate) mod guard;
 mod incoming;
 mod lifetime;
@@ -23,12 +22,12 @@ use str0m::net::{Receive, Transmit};
 use str0m::{Event, IceConnectionState, Input, Output, RtcError};
 use tracing::{debug, info};
 
-pub use self::about::{End, SessionId, SetUp};
 pub use self::lifetime::Lifetime;
 use self::twice::Twice;
 use crate::bandwidth::Bandwidth;
-use crate::control::{self, Goodbye};
-use crate::metrics::{Direction, LineCounts};
+use crate::control;
+use crate::ids::SessionId;
+use crate::labels::{Direction, End, Goodbye, LineCounts, SetUp};
 use crate::negotiate::{Connection, Negotiated};
 use crate::reception::{Reception, Resent};
 use crate::track::{TrackHandle, TrackInput, TrackOutput};

@@ -11,7 +11,7 @@ use crate::admission::Place;
 use crate::auth::keys::Digest;
 use crate::auth::{Restrictions, SessionAccess};
 use crate::events::Reader;
-use crate::session::SessionId;
+use crate::ids::SessionId;
 use crate::settings::{ChangedBy, Settings};
 use crate::track::{TrackHandle, TrackInput};
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ooblex_broker::thread_cpu_time;
 
-use crate::session::SessionId;
+use crate::ids::SessionId;
 
 /// Who uses less than this, in cores, has no camera on, and counts for nothing.
 const NEGLIGIBLE: f64 = 0.005;

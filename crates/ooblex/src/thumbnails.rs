@@ -15,10 +15,9 @@ use crate::apply::paint;
 use crate::apply::picture::{decode_png, encode_png};
 use crate::config::Config;
 use crate::own::trial;
+use crate::sample::SAMPLE;
 use crate::settings::{Catalogue, Settings};
 
-/// NASA's portrait of Eileen Collins, in the public domain: see `models/README.md`. 320×180.
-pub(crate) const SAMPLE: &[u8] = include_bytes!("thumbnails/sample.png");
 /// Pictures in a row of the sheet.
 const COLUMNS: usize = 4;
 /// What the sheet shows, besides each effect by itself.

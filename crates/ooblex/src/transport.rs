@@ -20,12 +20,14 @@ use tracing::{debug, error, info, warn};
 
 use crate::allowance::{Rates, Verdict};
 use crate::config;
-use crate::control::{self, Goodbye};
+use crate::control;
+use crate::ids::SessionId;
+use crate::labels::{End, Goodbye};
 use crate::media_budget::MediaBudget;
 use crate::metrics::Metrics;
 use crate::paths::{Arrival, Paths};
 use crate::problem::{Problem, ProblemKind};
-use crate::session::{End, Session, SessionId, guard};
+use crate::session::{Session, guard};
 use crate::sessions::Sessions;
 use crate::stun;
 use crate::track::TrackOutput;
@@ -100,14 +102,9 @@ impl TransportHandle {
         _ = self.commands.send(Command::End(session, Goodbye::Ended)).await;
     }
 
-    /// The session can not go on: it ends as soon as the media thread comes to it, or by the browser's patience.
-    pub fn abandon(&self, session: SessionId) {
-        _ = self.commands.try_send(Command::End(session, Goodbye::Broken));
-    }
-
-    /// The session's camera sends what is refused: it ends as soon as the media thread comes to it. `false` when that could not be told.
-    pub(crate) fn refuse(&self, session: SessionId) -> bool {
-        self.commands.try_send(Command::End(session, Goodbye::Undecodable)).is_ok()
+    /// Ends a session as soon as the media thread comes to it. Does not block. Returns false if the media thread is too busy to be told.
+    pub(crate) fn try_end(&self, session: SessionId, why: Goodbye) -> bool {
+        self.commands.try_send(Command::End(session, why)).is_ok()
     }
 
     /// Ends all sessions with a goodbye, then the thread. It waits for that no longer than sessions may take to hear it.

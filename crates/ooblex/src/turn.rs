@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::auth::hmac;
 use crate::config::{self, ConfigError, Secret};
-use crate::session::SessionId;
+use crate::ids::SessionId;
 
 /// Makes credentials for the TURN servers of the configuration.
 pub struct Turn {

@@ -18,9 +18,10 @@ use ooblex_effects::{LONGEST_RUN, OwnSet};
 use serde_json::json;
 use tracing::{info, warn};
 
+use crate::about::About;
 use crate::config::Config;
 use crate::http::{lines, metrics_text};
-use crate::metrics::{About, HttpFigures, WorkerMetrics};
+use crate::metrics::{HttpFigures, WorkerMetrics};
 use crate::own::{Shelf, refusals};
 use crate::reload::Reload;
 use crate::server::{Capacity, Options, Server, Timeouts};

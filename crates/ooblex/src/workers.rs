@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::about::About;
 use crate::cores::stand_back;
-use crate::metrics::About;
 use ooblex_broker::{Broker, TakenJob};
 use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime};
 use ooblex_pipeline::{Analysis, EffectName};

@@ -131,7 +131,7 @@ fn authority(folder: &Path, name: &str) -> PathBuf {
         "x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out redis.crt",
     ] {
         let output = Command::new("openssl").args(command.split(' ')).current_dir(&folder).output();
-        let output = output.unwrap_or_else(|error| panic!("openssl can not be run ({error}): tools/install-packages.sh test"));
+        let output = output.unwrap_or_else(|error| panic!("openssl cannot be run ({error}): tools/install-packages.sh test"));
         assert!(output.status.success(), "openssl {command}: {}", String::from_utf8_lossy(&output.stderr));
     }
     folder

@@ -233,7 +233,7 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
         shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_ooblex"), "apply", "--effect", "none"]);
         shell.args([&input, &output]);
         let said = refused(shell);
-        assert!(said.contains(&format!("{} can not be written", output.display())), "{said}");
+        assert!(said.contains(&format!("{} cannot be written", output.display())), "{said}");
         assert_eq!(folder.names(), ["in.y4m"]);
     }
 }
@@ -246,8 +246,8 @@ fn files_that_do_not_go_together_are_refused() {
     for (input, output, words) in [
         (&video, &picture, "name a video to write"),
         (&picture, &video, "name a .png to write"),
-        (&folder.path("missing.y4m"), &video, "missing.y4m can not be opened"),
-        (&video, &nowhere, "can not be written"),
+        (&folder.path("missing.y4m"), &video, "missing.y4m cannot be opened"),
+        (&video, &nowhere, "cannot be written"),
         (&video, &PathBuf::from("/"), "names no file"),
     ] {
         let said = refused(command("none", input, output));
@@ -308,7 +308,7 @@ fn through_ffmpeg_a_video_keeps_its_length_and_its_sound() {
     assert!(difference(&pictures[20], &scene(SIZE.0, SIZE.1, 20)) < 6.0);
 
     for (name, content, words) in
-        [("broken.mp4", &b"not a video at all"[..], "can not read"), ("half.mp4", &fs::read(&input).unwrap()[..3000], "can not read")]
+        [("broken.mp4", &b"not a video at all"[..], "cannot read"), ("half.mp4", &fs::read(&input).unwrap()[..3000], "cannot read")]
     {
         let broken = folder.path(name);
         fs::write(&broken, content).unwrap();
@@ -316,6 +316,6 @@ fn through_ffmpeg_a_video_keeps_its_length_and_its_sound() {
         assert!(said.contains("ffmpeg") && said.contains(words) && said.contains(name), "{said}");
     }
     let said = refused(command("none", &raw, &folder.path("never.nonsense")));
-    assert!(said.contains("ffmpeg can not write") && said.contains("never.nonsense"), "{said}");
+    assert!(said.contains("ffmpeg cannot write") && said.contains("never.nonsense"), "{said}");
     assert!(folder.names().iter().all(|name| !name.contains("never")), "{:?}", folder.names());
 }

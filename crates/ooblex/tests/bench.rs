@@ -140,7 +140,7 @@ fn what_can_not_be_done_is_told_with_its_mend() {
     refused("https://localhost", &[], "write http://HOST:PORT");
     refused(&gateway.url, &["--effect", "nonsense"], "ask for one of background_blur");
     refused(&gateway.url, &["--gateway-pid", "4294967295"], "there is no process");
-    refused(&gateway.url, &["--clip", "/nowhere/clip.y4m"], "can not be read");
+    refused(&gateway.url, &["--clip", "/nowhere/clip.y4m"], "cannot be read");
     refused(&gateway.url, &["--size", "20x20"], "--size 640x480");
     // The page is there, but takes no offers.
     refused(&format!("{}/sdk", gateway.url), &[], "POST /offer");

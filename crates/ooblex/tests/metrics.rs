@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ooblex::about::About;
 use ooblex::config::Config;
-use ooblex::metrics::{About, Metrics, WorkerMetrics};
+use ooblex::metrics::{Metrics, WorkerMetrics};
 use ooblex::settings::Catalogue;
 use ooblex::workers::Ledger;
 use ooblex_broker::Broker;

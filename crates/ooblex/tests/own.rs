@@ -389,7 +389,7 @@ fn the_command_checks_a_folder_and_shows_what_it_does() {
         ("nan", "onnx_runtime", "nan/model.onnx gave a value that is not finite in 'nan'"),
         ("unknown_operator", "onnx_runtime", "No Op registered for Frobnicate"),
         ("unknown_operator", "rten", "Frobnicate"),
-        // It asks for so much memory that rten, which can not be refused any, ends its process.
+        // It asks for so much memory that rten, which cannot be refused any, ends its process.
         ("greedy", "rten", "greedy/model.onnx: it crashed the process that tried it (signal: 6"),
     ] {
         made.put(model, model, PICTURE);

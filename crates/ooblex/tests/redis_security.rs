@@ -204,7 +204,7 @@ fn authority(folder: &Path, name: &str) -> PathBuf {
     }
     for command in commands {
         let output = Command::new("openssl").args(command.split(' ')).current_dir(&folder).output();
-        let output = output.unwrap_or_else(|error| panic!("openssl can not be run ({error}): tools/install-packages.sh test"));
+        let output = output.unwrap_or_else(|error| panic!("openssl cannot be run ({error}): tools/install-packages.sh test"));
         assert!(output.status.success(), "openssl {command}: {}", String::from_utf8_lossy(&output.stderr));
     }
     folder
@@ -278,7 +278,7 @@ impl Sentinel {
         let mut command = Command::new("redis-sentinel");
         command.arg(folder.join("sentinel.conf")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process =
-            command.spawn().unwrap_or_else(|error| panic!("redis-sentinel can not be run ({error}): tools/install-packages.sh test"));
+            command.spawn().unwrap_or_else(|error| panic!("redis-sentinel cannot be run ({error}): tools/install-packages.sh test"));
         let mut sentinel = Self { process, folder, port };
         let deadline = Instant::now() + WITHIN;
         while sentinel.ask(&["SENTINEL", "MASTERS"]).is_none() {

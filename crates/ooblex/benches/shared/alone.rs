@@ -1,4 +1,5 @@
-//! What the work itself costs: decode, prepare, model, compose and encode of sessions' frames, with nothing around them.
+//! Cost of the work alone: decode, prepare, model, compose and encode of sessions' frames, without
+//! a gateway.
 
 #![allow(dead_code, unreachable_pub, reason = "each benchmark uses a part of it")]
 
@@ -12,18 +13,18 @@ use serde_json::Value;
 
 use crate::common::scene;
 
-/// Frames a second of a camera.
+/// Frame rate of a camera, in frames per second.
 pub const FPS: u64 = 30;
-/// Decode, prepare, model, compose, encode.
+/// Number of stages: decode, prepare, model, compose and encode.
 const STAGES: usize = 5;
 
-/// The pictures of [`clip`], in their order, each for one frame: panned to and fro.
+/// Returns the pictures of [`clip`], one per frame, in which the camera pans back and forth.
 pub fn pictures(width: u32, height: u32) -> Vec<I420> {
     let scenes: Vec<_> = (0..8).map(|step| scene(width, height, step)).collect();
     (0..8).chain((1..7).rev()).map(|step| scenes[step].clone()).collect()
 }
 
-/// Half a minute of [`pictures`], compressed once. It begins with a keyframe, so it can be repeated.
+/// Encodes half a minute of [`pictures`]. The clip begins with a keyframe, so it can be repeated.
 pub fn clip(width: u32, height: u32, codec: VideoCodec) -> Vec<EncodedFrame> {
     let config = EncoderConfig { codec, bitrate_bps: 2_500_000, frame_rate: FPS as f32, speed: Speed::Balanced };
     let mut encoder = Encoder::new(config).expect("the codec starts");
@@ -33,30 +34,31 @@ pub fn clip(width: u32, height: u32, codec: VideoCodec) -> Vec<EncodedFrame> {
     frames.map(|frame| frame.expect("none is left out")).collect()
 }
 
-/// Whose frames the work is done for.
+/// Number and rate of the streams to process.
 #[derive(Clone, Copy)]
 pub struct Load {
-    /// Each with a decoder, a painter and an encoder of its own. They take turns on as many threads as there are cores, each thread with models of
-    /// its own: caches are as cold as so many streams make them.
+    /// Number of streams. Each has its own decoder, painter and encoder. They take turns on at most
+    /// one thread per core, and each thread has its own models, so that caches are as cold as this
+    /// number of streams makes them.
     pub streams: u64,
-    /// All streams together go at the pace of so many cameras, or as fast as they can.
+    /// Number of cameras whose combined frame rate all streams together have as a limit.
     pub cameras: u64,
 }
 
 impl Load {
-    /// One stream on one thread, at the pace of as many cameras.
+    /// One stream on one thread, at the combined rate of `cameras` cameras.
     pub fn one(cameras: u64) -> Self {
         Self { streams: 1, cameras }
     }
 
-    /// So many sessions, as a gateway has them.
+    /// One stream per session, at the rate of its camera, as in a gateway.
     pub fn all(sessions: u64) -> Self {
         Self { streams: sessions.max(1), cameras: sessions.max(1) }
     }
 }
 
-/// Decode, prepare, model, compose and encode with nothing around them, neither packets nor queues nor threads that wait for one another:
-/// milliseconds of each a frame, and CPU milliseconds of all.
+/// Runs decode, prepare, model, compose and encode without packets, queues or threads that wait for
+/// each other. Returns the time of each stage and the CPU time of all stages, in ms per frame.
 pub fn alone(clip: &[EncodedFrame], effect: &str, params: &Value, bitrate_bps: u32, load: Load) -> (Vec<f64>, f64) {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let threads = load.streams.clamp(1, cores);
@@ -80,7 +82,8 @@ pub fn alone(clip: &[EncodedFrame], effect: &str, params: &Value, bitrate_bps: u
     (stages.iter().map(|sum| each(sum.as_secs_f64())).collect(), each(cpu))
 }
 
-/// What one thread does of it, for so many streams at so many frames a second each: time of each stage, seconds of CPU, frames.
+/// Runs the streams of one thread, each at `pace` frames per second. Returns the time of each
+/// stage, the CPU time in seconds, and the number of frames.
 fn work(
     clip: &[EncodedFrame],
     effect: &str,
@@ -130,13 +133,14 @@ fn work(
     (stages, thread_cpu() - cpu_before, ROUNDS * each.len())
 }
 
-/// The models of all effects.
+/// Loads the models of all effects.
 pub fn load_models() -> Models {
     let runtime = Runtime::load(None, None).expect("a backend is there");
     Models::load(&runtime, &ModelStore::embedded(), &effects()).expect("the models load")
 }
 
-/// Seconds of CPU that this thread has used; Linux adds up when the thread has slept, not at every moment.
+/// Returns the CPU time of this thread in seconds. Linux updates it when the thread has slept, not
+/// continuously.
 fn thread_cpu() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds come first") / 1e9

@@ -1,4 +1,5 @@
-//! What the benchmarks of the broker and of many workers share: real payloads, brokers under full load, what processes use.
+//! Shared parts of the broker and scaling benchmarks: real payloads, brokers under full load, and
+//! CPU time of processes.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each benchmark uses a part of it, and fails by panicking")]
 
@@ -16,10 +17,10 @@ use serde_json::json;
 
 use crate::common::{RedisServer, picture};
 
-/// Nobody gives up a frame while it is measured.
+/// Deadline of frames, long enough that none expires during a measurement.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What one frame of an effect sends to a worker and gets back.
+/// Request and result of one frame of an effect.
 pub struct Payload {
     pub effect: EffectName,
     pub input: ModelInput,
@@ -27,7 +28,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Bytes of pixels or numbers that go to a worker, and that come back.
+    /// Returns the sizes of the request and of the result in bytes, without headers.
     pub fn bytes(&self) -> (usize, usize) {
         let back = match &self.analysis {
             Analysis::Mask(mask) => mask.probability.len(),
@@ -42,7 +43,7 @@ impl Payload {
     }
 }
 
-/// Of each effect, what it makes of the test picture of 640×480, and what its model makes of that; style at 216p.
+/// Returns the payload of each effect for the test picture of 640×480; style transfer runs at 216p.
 pub fn payloads() -> Vec<Payload> {
     let effects: Vec<_> = effects().into_iter().filter(|effect| effect.needs_worker()).collect();
     let runtime = Runtime::load(None, None).expect("a backend is there");
@@ -59,7 +60,7 @@ pub fn payloads() -> Vec<Payload> {
         .collect()
 }
 
-/// A Redis to measure, unless there is none to run.
+/// Starts a Redis server; `None` if none is installed.
 pub fn redis() -> Option<RedisServer> {
     let there = Command::new("redis-server").arg("--version").output().is_ok();
     if !there {
@@ -68,21 +69,21 @@ pub fn redis() -> Option<RedisServer> {
     there.then(RedisServer::start)
 }
 
-/// The broker of one process.
+/// Connects a broker to Redis, as one process does.
 pub fn broker(redis: &RedisServer) -> Broker {
     let identity = Identity { host: "bench".into(), version: "0".into(), device: "cpu".into() };
     let url = redis.url().parse().expect("the address is right");
     Broker::redis(RedisOptions { url, prefix: "bench:".into(), ca_file: None, client_certificate: None, identity }).expect("Redis is there")
 }
 
-/// Worker threads that give back at once what was computed before.
+/// Worker threads that immediately return a precomputed result.
 pub struct Hands {
     broker: Broker,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Hands {
-    /// `count` of them at this broker.
+    /// Starts `count` worker threads at this broker.
     pub fn start(broker: &Broker, count: usize, payload: &Payload) -> Self {
         let work = |broker: Broker, effect: EffectName, analysis: Analysis| {
             let seat = broker.join(&[effect]);
@@ -105,14 +106,14 @@ impl Drop for Hands {
     }
 }
 
-/// What came of a time under load.
+/// Result of a measurement under load.
 pub struct Load {
-    /// Frames that were analysed.
+    /// Number of analysed frames.
     pub frames: u64,
-    /// Frames that ended in another way.
+    /// Number of frames with any other outcome.
     pub lost: u64,
     pub seconds: f64,
-    /// From handing it in to its result, sorted, in milliseconds.
+    /// Times from submitting a frame to its result in ms, sorted.
     pub latencies_ms: Vec<f64>,
     /// CPU seconds of this process, and of Redis.
     pub cpu: (f64, f64),
@@ -123,7 +124,7 @@ impl Load {
         self.frames as f64 / self.seconds
     }
 
-    /// CPU microseconds a frame: of this process, of Redis.
+    /// Returns the CPU time per frame in µs, of this process and of Redis.
     pub fn cpu_us(&self) -> (f64, f64) {
         let of = |seconds: f64| seconds * 1e6 / self.frames as f64;
         (of(self.cpu.0), of(self.cpu.1))
@@ -135,7 +136,8 @@ impl Load {
     }
 }
 
-/// Hands frames of `tracks` tracks in: each track's next one at once when its last one is back (`fps` 0), or at a pace.
+/// Submits frames of `tracks` tracks. With `fps` 0, the next frame of a track is submitted as soon
+/// as the previous one has ended.
 pub fn load(broker: &Broker, payload: &Payload, tracks: u64, fps: u32, time: Duration, redis: Option<u32>) -> Load {
     const WARM_UP: Duration = Duration::from_millis(500);
     let (ended, ends) = channel();
@@ -196,7 +198,7 @@ pub fn load(broker: &Broker, payload: &Payload, tracks: u64, fps: u32, time: Dur
     Load { frames, lost, seconds, latencies_ms, cpu: (until.0 - since.0, until.1 - since.1) }
 }
 
-/// CPU seconds, of this process and of Redis, while nothing is handed in for so long.
+/// Measures the CPU seconds of this process and of Redis during a time without frames.
 pub fn idle(broker: &Broker, payload: &Payload, time: Duration, redis: Option<u32>) -> (f64, f64) {
     broker.open_track(TrackId(1), Box::new(|_| {}));
     wait_for_service(broker, &payload.effect);
@@ -215,12 +217,12 @@ fn wait_for_service(broker: &Broker, effect: &EffectName) {
     }
 }
 
-/// Seconds of CPU: of this process, of Redis.
+/// Returns the CPU seconds of this process and of Redis.
 fn cpu(redis: Option<u32>) -> (f64, f64) {
     (process_cpu(std::process::id()), redis.map_or(0.0, process_cpu))
 }
 
-/// Seconds of CPU that a process has used, the threads that it has now added up.
+/// Returns the CPU seconds of the current threads of a process.
 pub fn process_cpu(process: u32) -> f64 {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the process runs");
     let of = |task: std::fs::DirEntry| {
@@ -230,7 +232,7 @@ pub fn process_cpu(process: u32) -> f64 {
     tasks.flatten().map(of).sum()
 }
 
-/// The machine, for the first line of a report.
+/// Describes the machine, for the first line of a report.
 pub fn machine() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
@@ -238,7 +240,8 @@ pub fn machine() -> String {
     format!("{model}, {cores} cores")
 }
 
-/// Of `names`, the value that follows `name` on the command line; each must have one.
+/// Command-line options as pairs of name and value. Only known names are accepted, and each needs a
+/// value.
 pub struct Options(Vec<(String, String)>);
 
 impl Options {

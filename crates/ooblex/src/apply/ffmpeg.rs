@@ -1,7 +1,8 @@
-//! The `ffmpeg` program, for all files that this one can not read or write by itself: a child process with pictures on its standard input
-//! or output.
+//! The `ffmpeg` program reads and writes all formats that this program does not support itself. It
+//! runs as a child process with pictures on its standard input or output.
 //!
-//! Owns the processes, what they are told and what they say. Pictures go as YUV4MPEG2, BT.601 limited range, as everywhere in this program.
+//! This module owns the processes, their arguments and their error output. Pictures are transferred
+//! as YUV4MPEG2 in BT.601 limited range, the colour format of this program.
 
 use std::ffi::OsStr;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -16,17 +17,17 @@ use serde_json::Value;
 use crate::rate::Rate;
 use crate::y4m::{self, Head, Y4m, Y4mError};
 
-/// Of what ffmpeg says, the end is kept.
+/// Maximum size in bytes of ffmpeg's error output that is kept; only the end is kept.
 const MAX_SAID: usize = 2000;
 const MISSING: &str =
     "the program ffmpeg is not there: install it (apt-get install ffmpeg), or use .y4m, .ivf (VP8) or .png, which need none";
 
-/// Whether the program is there.
+/// Returns whether the program is installed.
 pub(super) fn is_there() -> bool {
     Command::new("ffmpeg").arg("-version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// A child whose complaints are listened to.
+/// A child process whose error output is collected.
 struct Program {
     child: Child,
     said: Option<JoinHandle<String>>,
@@ -36,13 +37,14 @@ impl Program {
     fn start(command: &mut Command) -> anyhow::Result<Self> {
         let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => anyhow::anyhow!(MISSING),
-            _ => anyhow::Error::new(error).context("ffmpeg can not be started"),
+            _ => anyhow::Error::new(error).context("ffmpeg cannot be started"),
         })?;
         let said = child.stderr.take().map(|stderr| std::thread::spawn(move || tail_of(stderr)));
         Ok(Self { child, said })
     }
 
-    /// Waits for its end. What it said; an error when it failed.
+    /// Waits until the process exits. Returns its error output, or an error that contains it if the
+    /// process failed.
     fn end(&mut self, what: &str) -> anyhow::Result<String> {
         let status = self.child.wait().context("ffmpeg")?;
         let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
@@ -54,7 +56,7 @@ impl Program {
     }
 }
 
-/// Whoever gives up leaves no process behind.
+/// Kills the process, so that none is left behind after an error.
 impl Drop for Program {
     fn drop(&mut self) {
         _ = self.child.kill();
@@ -71,7 +73,7 @@ fn tail_of(mut stderr: impl Read) -> String {
     String::from_utf8_lossy(&kept).trim().lines().collect::<Vec<_>>().join("; ")
 }
 
-/// A file that ffmpeg reads.
+/// A video file that ffmpeg decodes.
 pub(super) struct Reading {
     program: Program,
     video: Y4m<BufReader<ChildStdout>>,
@@ -81,7 +83,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Starts to read the first video track of a file.
+    /// Starts to decode the first video track of a file.
     pub(super) fn start(path: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new("ffmpeg");
         command.args(["-nostdin", "-hide_banner", "-loglevel", "error", "-i"]).arg(as_file(path));
@@ -89,7 +91,7 @@ impl Reading {
         command.args(["-f", "yuv4mpegpipe", "-"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut program = Program::start(&mut command)?;
         let stdout = program.child.stdout.take().context("ffmpeg has no output")?;
-        let what = || format!("can not read {}", path.display());
+        let what = || format!("cannot read {}", path.display());
         match Y4m::new(BufReader::with_capacity(1 << 20, stdout)) {
             Ok(video) => {
                 let frames = expected_frames(path, video.head().rate);
@@ -106,13 +108,13 @@ impl Reading {
         self.video.head()
     }
 
-    /// About how many frames there are, if the file says.
+    /// Returns the approximate number of frames, if the file has a duration.
     pub(super) fn frames(&self) -> Option<u64> {
         self.frames
     }
 
     pub(super) fn next_picture(&mut self) -> anyhow::Result<Option<I420>> {
-        let what = format!("can not read {} after {} frames", self.path, self.read);
+        let what = format!("cannot read {} after {} frames", self.path, self.read);
         match self.video.next_picture() {
             Ok(Some(picture)) => {
                 self.read += 1;
@@ -138,7 +140,7 @@ impl Reading {
     }
 }
 
-/// From the length that the file says it has.
+/// Computes the number of frames from the file's duration.
 fn expected_frames(path: &Path, rate: Rate) -> Option<u64> {
     let mut command = Command::new("ffprobe");
     command.args(["-v", "error", "-show_entries", "format=duration", "-of", "json"]).arg(as_file(path)).stdin(Stdio::null());
@@ -147,7 +149,7 @@ fn expected_frames(path: &Path, rate: Rate) -> Option<u64> {
     Some((seconds * rate.hz()).round() as u64)
 }
 
-/// A file that ffmpeg writes.
+/// A video file that ffmpeg encodes.
 pub(super) struct Writing {
     program: Program,
     to: Option<BufWriter<ChildStdin>>,
@@ -155,8 +157,9 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Starts to write a file; its format is told by the ending of `place`. Sound is taken from `sound`, as it is when the format is the same.
-    /// `wanted` is the file's name for people.
+    /// Starts to encode a file; the extension of `place` selects its format. `wanted` is the file
+    /// name for error messages. Audio comes from the file `sound`, and is copied unchanged if both
+    /// files have the same extension.
     pub(super) fn start(place: &Path, wanted: &Path, head: &Head, sound: Option<&Path>) -> anyhow::Result<Self> {
         let mut command = Command::new("ffmpeg");
         command.args(["-hide_banner", "-loglevel", "error", "-y", "-f", "yuv4mpegpipe", "-i", "pipe:0"]);
@@ -167,14 +170,14 @@ impl Writing {
             }
         }
         if head.width % 2 == 1 || head.height % 2 == 1 {
-            // Most encoders take even sides only.
+            // Most encoders accept only even widths and heights.
             command.args(["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]);
         }
         command.args(["-pix_fmt", "yuv420p", "-colorspace", "smpte170m", "-color_range", "tv"]);
         command.arg(as_file(place)).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut program = Program::start(&mut command)?;
         let mut to = BufWriter::with_capacity(1 << 20, program.child.stdin.take().context("ffmpeg has no input")?);
-        y4m::write_head(&mut to, head).with_context(|| format!("{} can not be written", wanted.display()))?;
+        y4m::write_head(&mut to, head).with_context(|| format!("{} cannot be written", wanted.display()))?;
         Ok(Self { program, to: Some(to), wanted: wanted.display().to_string() })
     }
 
@@ -182,24 +185,25 @@ impl Writing {
         let Some(to) = &mut self.to else { bail!("{} is closed", self.wanted) };
         match y4m::write_picture(to, picture) {
             Ok(()) => Ok(()),
-            // It has ended and says why.
+            // If a write fails, ffmpeg has exited, and its error output gives the reason.
             Err(error) => self.end().and(Err(error.into())),
         }
     }
 
-    /// Lets it write the rest.
+    /// Closes the input, and waits until ffmpeg has written the rest.
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         self.end()
     }
 
     fn end(&mut self) -> anyhow::Result<()> {
         let flushed = self.to.take().map_or(Ok(()), |mut to| to.flush());
-        self.program.end(&format!("can not write {}", self.wanted))?;
-        flushed.with_context(|| format!("{} can not be written", self.wanted))
+        self.program.end(&format!("cannot write {}", self.wanted))?;
+        flushed.with_context(|| format!("{} cannot be written", self.wanted))
     }
 }
 
-/// A path that ffmpeg takes for nothing else: one that begins with '-' is no option, one with a ':' no protocol.
+/// Prefixes a path with `file:`, so that ffmpeg does not take a leading '-' for an option or a ':'
+/// for a protocol.
 fn as_file(path: &Path) -> std::ffi::OsString {
     let mut file = std::ffi::OsString::from("file:");
     file.push(path);

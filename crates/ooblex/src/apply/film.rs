@@ -1,6 +1,8 @@
-//! Videos in files, picture by picture, whatever they are written in: YUV4MPEG2 and VP8 in IVF by this program, the rest through ffmpeg.
+//! Video files, read and written picture by picture. This program handles YUV4MPEG2 and VP8 in IVF
+//! itself, and other formats through ffmpeg.
 //!
-//! What a file is when it is read is told by its first bytes, and by its ending when it is written.
+//! The format of an input is detected from its first bytes, and the format of an output is selected
+//! by its extension.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -14,7 +16,8 @@ use super::ffmpeg;
 use super::ivf::{self, IvfError, IvfReader};
 use crate::y4m::{self, Head, Y4m, Y4mError};
 
-/// Bits that a pixel of VP8 is worth: twice what live video gets, since nobody waits.
+/// Bits per pixel of VP8 output: twice as many as in live video, because file encoding has no
+/// bandwidth limit.
 const BITS_PER_PIXEL: f64 = 0.5;
 
 /// A video that is read.
@@ -23,7 +26,7 @@ pub(super) struct Film {
     head: Head,
     frames: Option<u64>,
     path: String,
-    /// Whether there may be sound beside it.
+    /// True if the file may contain audio.
     pub(super) has_sound: bool,
 }
 
@@ -37,7 +40,7 @@ struct Ivf {
     reader: IvfReader<BufReader<File>>,
     decoder: Decoder,
     next: u64,
-    /// The picture that told the size.
+    /// The picture from which the size was determined, to be returned first.
     first: Option<I420>,
 }
 
@@ -45,13 +48,13 @@ impl Film {
     /// Opens a file.
     ///
     /// # Errors
-    /// When it is not there, is damaged, or is of a kind that needs an ffmpeg that is not there.
+    /// Returns an error if the file is missing or damaged, or needs ffmpeg and ffmpeg is missing.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let name = || path.display().to_string();
-        let mut file = File::open(path).with_context(|| format!("{} can not be opened", path.display()))?;
+        let mut file = File::open(path).with_context(|| format!("{} cannot be opened", path.display()))?;
         let mut begin = [0; 9];
-        let length = read_up_to(&mut file, &mut begin).with_context(|| format!("{} can not be read", path.display()))?;
-        file.seek(SeekFrom::Start(0)).with_context(|| format!("{} can not be read", path.display()))?;
+        let length = read_up_to(&mut file, &mut begin).with_context(|| format!("{} cannot be read", path.display()))?;
+        file.seek(SeekFrom::Start(0)).with_context(|| format!("{} cannot be read", path.display()))?;
         match &begin[..length] {
             [] => bail!("{} is empty", path.display()),
             b"YUV4MPEG2" => match Y4m::new(BufReader::with_capacity(1 << 20, file)) {
@@ -90,20 +93,21 @@ impl Film {
         Ok(Self { from: Origin::Ffmpeg(Box::new(reading)), head, frames, path: path.display().to_string(), has_sound: true })
     }
 
-    /// What it says of its pictures.
+    /// Returns the size, frame rate and pixel aspect ratio.
     pub(super) fn head(&self) -> &Head {
         &self.head
     }
 
-    /// How many pictures there are, about; `None` where nobody says.
+    /// Returns the approximate number of pictures; `None` if unknown.
     pub(super) fn frames(&self) -> Option<u64> {
         self.frames
     }
 
-    /// The next picture; `None` at the end.
+    /// Returns the next picture; `None` at the end.
     ///
     /// # Errors
-    /// When the file is damaged or cut short, or its pictures change their size.
+    /// Returns an error if the file is damaged or truncated, or if the size of its pictures
+    /// changes.
     pub(super) fn next_picture(&mut self) -> anyhow::Result<Option<I420>> {
         let picture = match &mut self.from {
             Origin::Y4m(video) => match video.next_picture() {
@@ -132,7 +136,7 @@ impl Ivf {
         while let Some((_, data)) = self.reader.next_frame(self.next)? {
             let number = self.next;
             self.next += 1;
-            // Some frames only change what later ones build on.
+            // Some frames are not shown, and only change the reference pictures of later frames.
             if let Some(picture) = self.decoder.decode(&data).with_context(|| format!("frame {number}"))? {
                 return Ok(Some(picture));
             }
@@ -172,10 +176,11 @@ struct Vp8 {
 }
 
 impl Cut {
-    /// Begins a file at `place`; the ending of `wanted` tells what it is written in. `sound`: a file whose sound goes with it.
+    /// Starts a file at `place`; the extension of `wanted` selects its format. `sound` is a file
+    /// whose audio is copied to the output.
     ///
     /// # Errors
-    /// When it can not be written there, or needs an ffmpeg that is not there.
+    /// Returns an error if the file cannot be written, or needs ffmpeg and ffmpeg is missing.
     pub(super) fn begin(place: &Path, wanted: &Path, head: &Head, sound: Option<&Path>) -> anyhow::Result<Self> {
         let name = wanted.display().to_string();
         let create = || File::create(place).map(|file| BufWriter::with_capacity(1 << 20, file)).with_context(|| can_not(&name));
@@ -201,7 +206,7 @@ impl Cut {
     /// Appends a picture.
     ///
     /// # Errors
-    /// When it can not be written.
+    /// Returns an error if the picture cannot be written.
     pub(super) fn put(&mut self, picture: &I420) -> anyhow::Result<()> {
         match &mut self.to {
             To::Y4m(file) => y4m::write_picture(file, picture).with_context(|| can_not(&self.wanted)),
@@ -210,10 +215,10 @@ impl Cut {
         }
     }
 
-    /// Nothing follows.
+    /// Completes the file.
     ///
     /// # Errors
-    /// When the rest can not be written.
+    /// Returns an error if the rest cannot be written.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         match self.to {
             To::Y4m(mut file) => file.flush().with_context(|| can_not(&self.wanted)),
@@ -242,5 +247,5 @@ impl Vp8 {
 }
 
 fn can_not(name: &str) -> String {
-    format!("{name} can not be written")
+    format!("{name} cannot be written")
 }

@@ -1,18 +1,22 @@
-//! VP8 in IVF, a container of a header and of frames with their length and time. Owns the container; the codec is `ooblex_codec`'s.
+//! IVF container with VP8 video: a file header, and frames with their length and timestamp. This
+//! module owns the container; the codec is in `ooblex_codec`.
 //!
-//! Layout, little-endian (libvpx, `ivfdec.c`): `DKIF`, version u16, length of the header u16, FourCC, width u16, height u16, ticks a second u32,
-//! seconds of that u32, frames u32, unused u32; then for each frame its length u32, its time in ticks u64, and its bytes.
+//! Layout, little-endian (libvpx, `ivfdec.c`): `DKIF`, version u16, header length u16, FourCC,
+//! width u16, height u16, time base denominator u32, time base numerator u32, number of frames u32,
+//! unused u32; then for each frame its length u32, its timestamp u64 in units of the time base, and
+//! its bytes.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use crate::rate::Rate;
 
-/// Bytes of a header that is written.
+/// Length of a written file header, in bytes.
 const HEAD: u16 = 32;
-/// A compressed picture is never larger: a damaged length would take the memory of the machine.
+/// Maximum length of a frame in bytes. Compressed pictures are never larger, and the limit keeps a
+/// damaged length from exhausting the memory.
 const MAX_FRAME: u32 = 64 << 20;
 
-/// A file that is read frame by frame.
+/// Reads an IVF file frame by frame.
 pub(super) struct IvfReader<R> {
     from: R,
     ticks: Rate,
@@ -20,36 +24,36 @@ pub(super) struct IvfReader<R> {
     rate: Rate,
 }
 
-/// A file that can not be read.
+/// Error in reading an IVF file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IvfError {
-    /// It can not be read, or ends within a frame.
+    /// The file cannot be read, or it ends within a frame.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// It does not begin as such a file does.
+    /// The file does not begin with an IVF header.
     #[error("its header is no IVF header")]
     Header,
-    /// It holds another codec.
+    /// The file contains another codec.
     #[error("its video is '{0}', not VP8")]
     Codec(String),
-    /// A frame has a length that can not be.
+    /// The length of a frame exceeds the maximum.
     #[error("frame {frame} claims to have {bytes} bytes: the file is damaged")]
     Length {
-        /// Its number, from 0.
+        /// Index of the frame, from 0.
         frame: u64,
-        /// What it claims.
+        /// Length in its frame header.
         bytes: u32,
     },
     /// The file ends within a frame.
     #[error("it ends within frame {frame}: the file is cut short")]
     Cut {
-        /// Its number, from 0.
+        /// Index of the frame, from 0.
         frame: u64,
     },
 }
 
 impl<R: Read + Seek> IvfReader<R> {
-    /// Reads the header and looks over the frames: how many there are, and how far apart.
+    /// Reads the header, and scans the frames to determine their number and the frame rate.
     pub(super) fn new(mut from: R) -> Result<Self, IvfError> {
         let mut head = [0; HEAD as usize];
         from.read_exact(&mut head).map_err(|_| IvfError::Header)?;
@@ -81,7 +85,7 @@ impl<R: Read + Seek> IvfReader<R> {
         Ok(Self { from, ticks, frames, rate })
     }
 
-    /// The next frame: its time in 90 kHz and its bytes.
+    /// Returns the next frame: its timestamp at 90 kHz, and its bytes.
     pub(super) fn next_frame(&mut self, index: u64) -> Result<Option<(u64, Vec<u8>)>, IvfError> {
         if index >= self.frames {
             return Ok(None);
@@ -94,18 +98,19 @@ impl<R: Read + Seek> IvfReader<R> {
         Ok(Some((u64::try_from(time).unwrap_or(u64::MAX), data)))
     }
 
-    /// Frames in it.
+    /// Returns the number of frames.
     pub(super) fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Pictures a second.
+    /// Returns the frame rate.
     pub(super) fn rate(&self) -> Rate {
         self.rate
     }
 }
 
-/// Files are written with ticks of a frame or of a millisecond; the times tell which.
+/// Computes the mean frame rate from the timestamps, because the time base of a file may be one
+/// frame or one millisecond.
 fn mean_rate(ticks: Rate, frames: u64, span: u64) -> Option<Rate> {
     let (count, per) = ticks.parts();
     let gaps = frames.checked_sub(1).filter(|gaps| *gaps > 0)?;
@@ -124,18 +129,19 @@ fn frame_head(from: &mut impl Read, frame: u64) -> Result<(u32, u64), IvfError> 
     if bytes > MAX_FRAME { Err(IvfError::Length { frame, bytes }) } else { Ok((bytes, u64::from_le_bytes(time))) }
 }
 
-/// Writes the header of a VP8 file; once more at the end, when the number of frames is known.
+/// Writes the header of a VP8 file. It is written again at the end, when the number of frames is
+/// known.
 pub(super) fn write_head(to: &mut impl Write, (width, height): (u32, u32), rate: Rate, frames: u32) -> std::io::Result<()> {
     let (count, per) = rate.parts();
     to.write_all(b"DKIF\0\0")?;
     to.write_all(&HEAD.to_le_bytes())?;
     to.write_all(b"VP80")?;
-    // Sides are 4096 at most.
+    // Widths and heights are at most 4096, so they fit into 16 bits.
     [width, height].into_iter().try_for_each(|side| to.write_all(&(side as u16).to_le_bytes()))?;
     [count, per, frames, 0].into_iter().try_for_each(|word| to.write_all(&word.to_le_bytes()))
 }
 
-/// Writes the next frame; `index` is its time in ticks of a frame.
+/// Writes the next frame; `index` is its timestamp in frames.
 pub(super) fn write_frame(to: &mut impl Write, index: u64, data: &[u8]) -> std::io::Result<()> {
     to.write_all(&(data.len() as u32).to_le_bytes())?;
     to.write_all(&index.to_le_bytes())?;

@@ -1,6 +1,8 @@
-//! An effect on every frame of a video: models in parallel, where nothing depends on the frame before, and everything else in order.
+//! Applies an effect to every frame of a video: models run in parallel, because their results do
+//! not depend on earlier frames, and everything else runs in order.
 //!
-//! Owns the threads of the models. The painter sees frames as a live track shows them to it: prepared and composed one after the other.
+//! This module owns the model threads. The painter prepares and composes the frames in order, as
+//! for a live track.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,13 +13,14 @@ use ooblex_pipeline::{Analysis, I420, ModelInput};
 
 use crate::settings::Settings;
 
-/// Frames under way for each thread of models: one in hand, one that waits.
+/// Number of frames in flight per model thread: one in progress, and one that waits.
 const AHEAD: usize = 2;
 
-/// Paints all frames that `next` gives and hands them to `put`, in their order. `models`: those of each thread; none for an effect that needs none.
+/// Paints all frames from `next`, and passes them to `put` in their order. `models` has one element
+/// per thread, and is empty for an effect without models.
 ///
 /// # Errors
-/// When a frame can not be had, analysed, painted or put. The first error ends it.
+/// Returns the first error in reading, analysing, painting or writing a frame.
 pub(super) fn paint_all(
     settings: &Settings,
     models: Vec<Models>,
@@ -33,14 +36,14 @@ pub(super) fn paint_all(
             scope.spawn(move || analyse(effect, models, &waiting, &done));
         }
         drop(done);
-        // The threads end when the jobs do, however this ends.
+        // The threads end when the job channel closes, also after an error.
         Order { settings, jobs, results, window, ready: BTreeMap::new() }.run(next, put)
     })
 }
 
-/// A frame's number, and what its models need.
+/// A frame number with the inputs of its models.
 type Job = (u64, Vec<(usize, ModelInput)>);
-/// A frame's number, and what its models gave.
+/// A frame number with the results of its models.
 type Done = (u64, Result<Vec<Analysis>, RunError>);
 
 fn analyse(effect: &Chain, mut models: Models, waiting: &Receiver<Job>, done: &Sender<Done>) {
@@ -51,13 +54,13 @@ fn analyse(effect: &Chain, mut models: Models, waiting: &Receiver<Job>, done: &S
     }
 }
 
-/// What keeps the order.
+/// Keeps the frames in order.
 struct Order<'a> {
     settings: &'a Settings,
     jobs: Sender<Job>,
     results: Receiver<Done>,
     window: usize,
-    /// Results of frames whose turn has not come.
+    /// Results that are waiting for those of earlier frames.
     ready: BTreeMap<u64, Result<Vec<Analysis>, RunError>>,
 }
 
@@ -97,6 +100,6 @@ impl Order<'_> {
             self.ready.insert(done, result);
         }
         let result = self.ready.remove(&number).ok_or_else(|| anyhow!("frame {number} was not analysed"))?;
-        result.with_context(|| format!("frame {number} can not be analysed"))
+        result.with_context(|| format!("frame {number} cannot be analysed"))
     }
 }

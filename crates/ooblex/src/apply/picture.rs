@@ -1,4 +1,4 @@
-//! Pictures as PNG.
+//! Pictures as PNG files.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -8,24 +8,24 @@ use ooblex_pipeline::{I420, Rgb};
 
 use super::unfinished::Unfinished;
 
-/// Reads a picture.
+/// Reads a PNG file.
 pub(super) fn read_png(path: &Path) -> anyhow::Result<Rgb> {
-    let bytes = std::fs::read(path).with_context(|| format!("{} can not be opened", path.display()))?;
-    decode_png(&bytes).with_context(|| format!("{} can not be read as PNG", path.display()))
+    let bytes = std::fs::read(path).with_context(|| format!("{} cannot be opened", path.display()))?;
+    decode_png(&bytes).with_context(|| format!("{} cannot be read as PNG", path.display()))
 }
 
-/// Writes a picture, whole or not at all.
+/// Writes a PNG file; after an error, no partial file remains.
 pub(super) fn write_png(path: &Path, picture: &Rgb) -> anyhow::Result<()> {
-    let can_not = || format!("{} can not be written", path.display());
+    let can_not = || format!("{} cannot be written", path.display());
     let unfinished = Unfinished::beside(path);
     std::fs::write(unfinished.place(), encode_png(picture)?).with_context(can_not)?;
     unfinished.finish().with_context(can_not)
 }
 
-/// The picture of a PNG, whatever its colours.
+/// Decodes a PNG of any colour type.
 ///
 /// # Errors
-/// When it is none, or too large.
+/// Returns an error if the bytes are not a PNG, or if the picture is too large.
 pub(crate) fn decode_png(bytes: &[u8]) -> anyhow::Result<Rgb> {
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::normalize_to_color8());
@@ -41,10 +41,10 @@ pub(crate) fn decode_png(bytes: &[u8]) -> anyhow::Result<Rgb> {
     Ok(Rgb { width, height, data: rgb.collect() })
 }
 
-/// The picture as a PNG.
+/// Encodes a picture as PNG.
 ///
 /// # Errors
-/// When its bytes do not match its size.
+/// Returns an error if the number of bytes does not match the size.
 pub(crate) fn encode_png(picture: &Rgb) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, picture.width, picture.height);

@@ -1,4 +1,4 @@
-//! How far a video is, for people who wait: a bar where there is a terminal, and what it came to at the end.
+//! Progress display of `ooblex apply`: a bar on a terminal, and a summary at the end.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 const WIDTH: usize = 32;
 
-/// Counts frames.
+/// Frame counter with a progress bar.
 pub(super) struct Progress {
     began: Instant,
     drawn: Option<Instant>,
-    /// Frames that there are, if that is known.
+    /// Expected number of frames; `None` if unknown.
     expected: Option<u64>,
     done: u64,
     shown: bool,
 }
 
 impl Progress {
-    /// Nothing is done yet.
+    /// Creates a counter of `expected` frames.
     pub(super) fn new(expected: Option<u64>) -> Self {
         Self { began: Instant::now(), drawn: None, expected: expected.filter(|frames| *frames > 0), done: 0, shown: stderr().is_terminal() }
     }
 
-    /// One more frame is done.
+    /// Counts a completed frame.
     pub(super) fn on_frame(&mut self) {
         self.done += 1;
         let now = Instant::now();
@@ -32,7 +32,7 @@ impl Progress {
         }
     }
 
-    /// All are done: says how many, and how fast.
+    /// Prints the number of frames and the frame rate.
     pub(super) fn finish(self) {
         self.clear();
         let elapsed = self.began.elapsed();
@@ -40,7 +40,7 @@ impl Progress {
         _ = writeln!(stderr(), "{} frames in {:.1} s: {rate:.1} frames a second", self.done, elapsed.as_secs_f64());
     }
 
-    /// Makes room for an error.
+    /// Clears the bar, so that an error can be printed.
     pub(super) fn clear(&self) {
         if self.drawn.is_some() {
             _ = write!(stderr(), "\r\x1b[K");

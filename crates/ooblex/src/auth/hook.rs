@@ -13,8 +13,9 @@ use tracing::warn;
 use ureq::Agent;
 
 use super::grant::{Grant, Restrictions, Rooms};
-use super::{Reason, outgoing};
+use super::outgoing;
 use crate::config::{self, HttpUrl};
+use crate::labels::Reason;
 
 /// Questions at a time; others wait for their turn.
 const QUESTIONS: usize = 16;
@@ -48,7 +49,7 @@ pub(super) struct Question {
 /// The action that the caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Begin a session that sends a camera.
     Publish,
     /// An action of operators.

@@ -11,10 +11,12 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::crypto;
+use super::error::AuthError;
 use super::grant::{Grant, Restrictions, Rooms};
 use super::jwks::{Jwks, NoKey};
-use super::{AuthError, Reason, crypto};
 use crate::config::{self, Role, Secret};
+use crate::labels::Reason;
 
 /// Clocks may differ by this much.
 pub(super) const LEEWAY: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::AuthError;
+use super::error::AuthError;
 use crate::config::{self, KeyEntry, Role};
 
 /// The prefix of keys, by which people and scanners for leaked secrets recognize one.

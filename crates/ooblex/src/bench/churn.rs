@@ -1,5 +1,6 @@
-//! Sessions that come and go: each is set up, waits for its first picture, and ends. It shows what set-ups take, and what a gateway
-//! keeps of sessions that are over: its memory is watched for a while when the last one has ended.
+//! Churn mode of `ooblex bench`: each session is set up, waits for its first picture, and ends. The
+//! mode measures set-up times and the memory that a gateway retains after sessions end, so the
+//! gateway's memory is sampled for a while after the last session.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -11,55 +12,56 @@ use serde_json::{Value, json};
 use super::crew::Crew;
 use super::figures::{ms, spread};
 use super::viewer::{Leave, State, Viewer};
-use crate::figures::round;
+use crate::rounding::round;
 
-/// A session that has no picture after this time ends without one.
+/// Time after the connection within which a picture must arrive; a session without one is ended.
 const PICTURE_WITHIN: Duration = Duration::from_secs(5);
-/// After its first picture, a session stays this long.
+/// Time that a session stays after its first picture.
 const STAY: Duration = Duration::from_millis(100);
-/// Between two looks at the sessions.
+/// Interval at which the sessions are polled.
 const LOOK: Duration = Duration::from_millis(5);
-/// Reasons of failures that are kept.
+/// Maximum number of failure reasons that are kept.
 const REASONS: usize = 5;
 
-/// What came of it.
+/// Result of a churn run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Churned {
-    /// Set-ups that were tried.
+    /// Number of set-ups attempted.
     tried: usize,
-    /// Those that failed.
+    /// Number of set-ups that failed.
     pub(super) failed: usize,
     reasons: Vec<String>,
-    /// Sessions that never showed a picture.
+    /// Number of sessions that never showed a picture.
     blind: usize,
-    /// Sessions that ended by silence.
+    /// Number of sessions that ended silently, without closing the connection.
     vanished: usize,
     set_up: Vec<Duration>,
-    /// From the connection to the first picture.
+    /// Times from the connection to the first picture, one for each session.
     first_picture: Vec<Duration>,
-    /// Unprocessed pictures of those that were judged.
+    /// Number of unprocessed pictures among those that were judged.
     pub(super) raw: u64,
-    /// See `raw`.
+    /// Number of pictures that were judged.
     pub(super) judged: u64,
-    /// Frames that came after a newer one.
+    /// Number of frames that arrived after a newer one.
     pub(super) order_errors: u64,
-    /// Until the last one had ended.
+    /// Time until the last session had ended.
     pub(super) took: Duration,
-    /// Memory of the gateway's processes, MB, each second.
+    /// Memory of the gateway's processes, sampled each second: seconds since the start, MB.
     memory: Vec<(f64, f64)>,
-    /// The last of these before the end of the last session.
+    /// Last memory sample before the end of the last session, MB.
     busy_memory: Option<f64>,
 }
 
-/// A session that is under way.
+/// A session in progress.
 struct Guest {
     viewer: Arc<Viewer>,
     began: Instant,
-    /// When it had a picture.
+    /// Time at which the session's first picture was noticed.
     seen_at: Option<Instant>,
 }
 
-/// Sets up and ends so many sessions, `lanes` at a time, and watches the gateway for a while `after` that.
+/// Sets up and ends `count` sessions, at most `lanes` at a time, and then samples the gateway's
+/// memory for the time `after`.
 pub(super) fn churn(crew: &mut Crew<'_>, count: usize, lanes: usize, after: Duration) -> Churned {
     let (mut churned, began) = (Churned::default(), Instant::now());
     let mut guests: VecDeque<Guest> = VecDeque::new();
@@ -93,7 +95,7 @@ pub(super) fn churn(crew: &mut Crew<'_>, count: usize, lanes: usize, after: Dura
 }
 
 impl Churned {
-    /// Looks after one session. `false`: it is over.
+    /// Advances one session. Returns `false` once it is over.
     fn attend(&mut self, crew: &mut Crew<'_>, guest: &mut Guest) -> bool {
         let (viewer, now) = (&guest.viewer, Instant::now());
         match viewer.state() {
@@ -140,7 +142,7 @@ impl Churned {
         self.memory.extend(gateway.memory_mb.map(|megabytes| (at.as_secs_f64(), megabytes)));
     }
 
-    /// Memory at the beginning and now.
+    /// Describes the memory at the beginning, when the last session ended, and now.
     fn memory_words(&self) -> String {
         match (self.memory.first(), self.memory.last()) {
             (Some((_, first)), Some((now, last))) => {
@@ -151,7 +153,7 @@ impl Churned {
         }
     }
 
-    /// The same figures as those of sessions that stay, where there are such.
+    /// Returns the figures that other modes report too, under the names that those modes use.
     pub(super) fn common_json(&self) -> Value {
         let gateway_memory_mb = self.memory.iter().map(|(_, mb)| round(*mb)).reduce(f64::max);
         json!({
@@ -163,7 +165,7 @@ impl Churned {
         })
     }
 
-    /// The figures as JSON.
+    /// Returns the figures that only this mode reports.
     pub(super) fn to_json(&self) -> Value {
         json!({
             "setups": self.tried, "failed": self.failed, "without_picture": self.blind, "vanished": self.vanished,
@@ -175,12 +177,12 @@ impl Churned {
         })
     }
 
-    /// Memory over time: seconds, MB.
+    /// Returns the memory samples: seconds since the start, MB.
     pub(super) fn memory(&self) -> &[(f64, f64)] {
         &self.memory
     }
 
-    /// What a person reads.
+    /// Formats the result as text for the terminal and the report.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         let words = |spread: &Value| match spread {

@@ -1,7 +1,9 @@
-//! What the sessions of `ooblex bench` send: a few seconds of video, made and compressed once, in which every frame carries its
-//! number, and what is true about each frame.
+//! The video that the sessions of `ooblex bench` send: a few seconds, generated and encoded once.
+//! Every frame has its number drawn on it, and is kept with the [`Look`] that its decoded picture
+//! has.
 //!
-//! It owns pictures, motion and noise. It knows nothing of sessions; it is made before the first one begins, and shared by all.
+//! This module owns pictures, camera motion and noise, and knows nothing of sessions. The clip is
+//! made before the first session begins, and all sessions share it.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor};
@@ -15,98 +17,100 @@ use super::judge::{Area, Look};
 use super::number;
 use crate::y4m::{Y4m, Y4mError};
 
-/// Frames of a clip that is made of one picture; with the last one it is where it began.
+/// Number of frames of a clip made of one picture; the camera motion repeats with this period.
 const FRAMES: u16 = 256;
-/// Bits that a pixel is worth where no bitrate is asked for.
+/// Bits per pixel of the default bitrate.
 const BITS_PER_PIXEL: f64 = 0.15;
-/// Smaller pictures have no room for a number.
+/// Minimum width and height, in pixels: a smaller picture has no room for a number.
 const LEAST_SIDE: u32 = 96;
-/// Deviation of the noise, luma levels: about that of a webcam in a lit room.
+/// Standard deviation of the noise, in luma levels: about that of a webcam in a lit room.
 const NOISE: f32 = 2.0;
-/// The picture of which the clip is made: NASA's portrait of Eileen Collins, in the public domain.
+/// The default picture: NASA's portrait of Eileen Collins, in the public domain.
 const PORTRAIT: &[u8] = include_bytes!("../../../../tests/media/astronaut.png");
-/// In pixels of the portrait: the lower part of the space shuttle behind her, with hard edges, background in every frame.
+/// A box of background, in pixels of the portrait: left, top, right, bottom. It is the lower part
+/// of the space shuttle behind her, which has hard edges and is background in every frame.
 const PORTRAIT_BACKGROUND: [f64; 4] = [362.0, 145.0, 454.0, 250.0];
 
-/// What a clip is to be.
+/// Parameters of a clip.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ClipPlan {
-    /// A PNG or a Y4M file; `None`: the portrait.
+    /// Path of a PNG or Y4M file; `None` selects the portrait.
     pub(super) file: Option<std::path::PathBuf>,
-    /// Columns and rows; `None`: 640×480, or what the file has.
+    /// Width and height in pixels; `None` selects the file's size, or 640×480 where the file is not
+    /// a video.
     pub(super) size: Option<(u32, u32)>,
-    /// Frames a second.
+    /// Frames per second.
     pub(super) fps: u32,
-    /// What the frames are compressed with.
+    /// Codec of the frames.
     pub(super) codec: VideoCodec,
-    /// Bits a second; `None`: by size.
+    /// Bitrate in bits per second; `None` selects one by the size.
     pub(super) bitrate_bps: Option<u32>,
 }
 
-/// A few seconds of compressed video. It begins with a keyframe and can be repeated.
+/// A few seconds of encoded video. It begins with a keyframe and can be repeated.
 #[derive(Debug)]
 pub(super) struct Clip {
-    /// The frames; each has its place as its number.
+    /// The frames; the number drawn on each is its index.
     pub(super) frames: Vec<ClipFrame>,
-    /// What they are compressed with.
+    /// Codec of the frames.
     pub(super) codec: VideoCodec,
-    /// Columns and rows.
+    /// Width and height in pixels.
     pub(super) size: (u32, u32),
-    /// Frames a second.
+    /// Frames per second.
     pub(super) fps: u32,
-    /// Bits a second that were aimed at.
+    /// Target bitrate in bits per second.
     pub(super) bitrate_bps: u32,
-    /// What is background in every frame, where that is known.
+    /// The area that is background in every frame; `None` if unknown.
     pub(super) background: Option<Area>,
 }
 
 /// One frame of a clip.
 #[derive(Debug)]
 pub(super) struct ClipFrame {
-    /// The compressed picture.
+    /// The encoded picture.
     pub(super) frame: EncodedFrame,
-    /// How it looks to one who decodes it.
+    /// Appearance of the picture once decoded.
     pub(super) look: Look,
 }
 
 /// A clip that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClipError {
-    /// The file can not be opened or read.
-    #[error("{file} can not be read: {reason}")]
+    /// The file cannot be opened or read.
+    #[error("{file} cannot be read: {reason}")]
     File {
-        /// Its path.
+        /// Path of the file.
         file: String,
-        /// Why.
+        /// Reason from the system or the parser.
         reason: String,
     },
-    /// The size is one that no clip can have.
-    #[error("a clip of {0}x{1} can not be made: sides are {LEAST_SIDE} to {max}, write for example --size 640x480", max = I420::MAX_SIDE)]
+    /// The size is outside the limits of a clip.
+    #[error("a clip of {0}x{1} cannot be made: sides are {LEAST_SIDE} to {max}, write for example --size 640x480", max = I420::MAX_SIDE)]
     Size(u32, u32),
-    /// The codec did not take a picture.
-    #[error("the clip can not be compressed: {0}")]
+    /// The encoder refused a picture.
+    #[error("the clip cannot be compressed: {0}")]
     Encode(#[from] EncodeError),
-    /// The codec could not be set up.
-    #[error("the clip can not be compressed: {0}")]
+    /// The encoder or the decoder could not be created.
+    #[error("the clip cannot be compressed: {0}")]
     Codec(#[from] CodecError),
-    /// What was compressed can not be read again.
-    #[error("the clip that was compressed can not be decoded: {0}")]
+    /// An encoded frame could not be decoded again.
+    #[error("the clip that was compressed cannot be decoded: {0}")]
     Decode(#[from] DecodeError),
-    /// The codec gave nothing for a picture.
+    /// The encoder returned no frame for a picture.
     #[error("{codec} gave no frame for picture {picture} of the clip: ask for a higher --bitrate")]
     LeftOut {
-        /// Its name.
+        /// Name of the codec.
         codec: &'static str,
-        /// The picture's place.
+        /// Index of the picture in the clip.
         picture: usize,
     },
 }
 
 impl Clip {
-    /// Makes a clip, which takes about ten milliseconds a frame at 640×480.
+    /// Makes a clip, which takes about 10 ms per frame at 640×480.
     ///
     /// # Errors
-    /// When the file can not be read, or the codec does not take the size.
+    /// Returns an error if the file cannot be read, or if the codec does not accept the size.
     pub(super) fn make(plan: &ClipPlan) -> Result<Self, ClipError> {
         let mut source = Source::open(plan.file.as_deref())?;
         let size = plan.size.or(source.own_size()).unwrap_or((640, 480));
@@ -130,17 +134,17 @@ impl Clip {
         Ok(Self { frames, codec: plan.codec, size, fps: plan.fps, bitrate_bps, background })
     }
 
-    /// The frame that follows `index`.
+    /// Returns the index of the frame after `index`; the last frame is followed by the first.
     pub(super) fn after(&self, index: u16) -> u16 {
         (index + 1) % self.frames.len() as u16
     }
 }
 
-/// Where the pictures of a clip come from.
+/// Source of a clip's pictures.
 enum Source {
-    /// One picture, before which the camera moves.
+    /// One picture, over which a virtual camera moves.
     Still { picture: Box<I420>, background: Option<[f64; 4]>, noise: Noise, next: u16 },
-    /// A video as it is.
+    /// A video, used without changes.
     Video { video: Box<Y4m<BufReader<File>>>, file: String, next: u16 },
 }
 
@@ -168,19 +172,20 @@ impl Source {
         }
     }
 
-    /// The part of a frame in which nothing but background is seen, in the whole clip.
+    /// Returns the area of the frame that shows only background throughout the clip.
     fn background(&self, size: (u32, u32)) -> Option<Area> {
         let Source::Still { picture, background: Some(background), .. } = self else { return None };
         let (width, height, strip) = (f64::from(size.0), f64::from(size.1), f64::from(number::strip_height(size.1)));
         let places = (0..FRAMES).map(|number| Place::moving(picture, size, number));
-        // A pixel less than the frame has: sharpness is the difference to the next one.
+        // The area excludes the last column and row, because sharpness compares each pixel with the
+        // next one.
         let shown = places
             .map(|place| place.shown(*background))
             .fold([0.0, strip, width - 1.0, height - 1.0], |a, b| [a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
         Area::new(shown.map(|side| side.round().max(0.0) as usize))
     }
 
-    /// The next picture with its number on it; `None` when the clip is at its end.
+    /// Returns the next picture with its number drawn on it; `None` at the end of the clip.
     fn next_picture(&mut self, size: (u32, u32)) -> Result<Option<I420>, ClipError> {
         let mut shown = I420::grey(size.0, size.1, 16);
         let number = match self {
@@ -206,7 +211,8 @@ impl Source {
     }
 }
 
-/// Where a picture lies in a frame: the point `x, y` of it is shown at `(x - left) * scale, strip + (y - top) * scale`.
+/// Placement of a picture in a frame: the picture's point `x, y` is shown at `(x - left) * scale,
+/// strip + (y - top) * scale`.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     left: f64,
@@ -216,7 +222,7 @@ struct Place {
 }
 
 impl Place {
-    /// As large as it can be below the strip, in the middle.
+    /// Returns the centred placement with the largest scale that fills the frame below the strip.
     fn still(picture: &I420, (width, height): (u32, u32)) -> Self {
         let strip = f64::from(number::strip_height(height));
         let (columns, rows) = (f64::from(picture.width()), f64::from(picture.height()));
@@ -225,8 +231,9 @@ impl Place {
         Self { left: (columns - view) / 2.0, top: (rows - view * height / width) / 2.0, scale: width / view, strip }
     }
 
-    /// The same, moved as by a hand that holds the camera; after [`FRAMES`] frames it is where it began. A tall frame looks to the
-    /// right, where the background of the portrait has edges.
+    /// Returns the placement of frame `number` under the motion of a hand-held camera, with a
+    /// period of [`FRAMES`] frames. A tall frame shows the right part, where the portrait's
+    /// background has edges.
     fn moving(picture: &I420, (width, height): (u32, u32), number: u16) -> Self {
         let strip = f64::from(number::strip_height(height));
         let (columns, rows) = (f64::from(picture.width()), f64::from(picture.height()));
@@ -239,7 +246,7 @@ impl Place {
         Self { left: home + (widest - view) * (0.5 + 0.45 * turn.sin()), top, scale: f64::from(width) / view, strip }
     }
 
-    /// Where a box of the picture is shown.
+    /// Returns where a box of the picture is shown in the frame.
     fn shown(&self, [x0, y0, x1, y1]: [f64; 4]) -> [f64; 4] {
         let at = |x: f64, y: f64| [(x - self.left) * self.scale, self.strip + (y - self.top) * self.scale];
         let ([left, top], [right, bottom]) = (at(x0, y0), at(x1, y1));
@@ -247,7 +254,7 @@ impl Place {
     }
 }
 
-/// Draws a picture into the frame, below the strip.
+/// Draws a picture into the frame below the strip, with bilinear interpolation.
 fn draw(frame: &mut I420, picture: &I420, place: &Place, mut noise: Option<&mut Noise>) {
     let from_sizes = [(picture.width(), picture.height()), (picture.chroma_width(), picture.chroma_height())];
     let to_widths = [frame.width() as usize, frame.chroma_width() as usize];
@@ -270,13 +277,14 @@ fn draw(frame: &mut I420, picture: &I420, place: &Place, mut noise: Option<&mut 
     }
 }
 
-/// The pixel at or before a place, and how far the place is from it towards the next.
+/// Returns the index of the pixel at or before a position, and the fraction of the way to the next
+/// pixel.
 fn between(at: f64, count: u32) -> (usize, f32) {
     let at = at.clamp(0.0, f64::from(count - 1));
     (at as usize, at.fract() as f32)
 }
 
-/// Noise like a sensor's, the same in every run.
+/// Sensor-like Gaussian noise from a fixed seed, identical in every run.
 struct Noise {
     state: u32,
     bell: Vec<f32>,
@@ -285,7 +293,7 @@ struct Noise {
 impl Noise {
     fn new() -> Self {
         let mut noise = Self { state: 0x9e37_79b9, bell: Vec::new() };
-        // The sum of twelve even numbers of 0 to 1 has a deviation of 1.
+        // The sum of twelve uniform numbers in 0..=1 has a standard deviation of 1.
         let mut bell = || (0..12).map(|_| noise.random() as f32 / 2.0_f32.powi(32)).sum::<f32>() - 6.0;
         noise.bell = (0..1 << 14).map(|_| NOISE * bell()).collect();
         noise

@@ -1,6 +1,7 @@
-//! A connection of a bench: an endpoint, its socket, and between them the network that is asked for, one [`Link`] in each direction.
+//! A connection of the bench: an endpoint, its socket, and a simulated network between them, one
+//! [`Link`] in each direction.
 //!
-//! It lets datagrams and time pass; what comes of that are events of the endpoint, which are its session's.
+//! It moves datagrams and drives timers; the session handles the endpoint's events.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -14,25 +15,25 @@ use super::viewer::{Stage, Viewer};
 use crate::client::endpoint::{Endpoint, Offered, address_towards};
 use crate::client::{Client, ClientError, MAX_DATAGRAM, post};
 
-/// Datagrams that are read before timers get their turn.
+/// Maximum number of datagrams read before timers run.
 const BATCH: usize = 64;
-/// Goodbyes are given this long to leave through a slow network.
+/// Maximum time for a goodbye to leave through the simulated network.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// An endpoint with its socket, and the network between the two.
+/// An endpoint with its socket and the simulated network between the two.
 pub(super) struct Connection {
-    /// The endpoint; what it has to say goes out with the next [`Connection::flush`] or [`Connection::step`].
+    /// The endpoint; its output is sent by the next [`Connection::flush`] or [`Connection::step`].
     pub(super) endpoint: Endpoint,
     socket: UdpSocket,
     up: Link<(SocketAddr, Vec<u8>)>,
     down: Link<(SocketAddr, Vec<u8>)>,
-    /// When the endpoint wants to be told the time.
+    /// Time of the endpoint's next timeout.
     wakeup: Instant,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// Offers a session.
+    /// Sends the offer of a session and applies the answer.
     pub(super) async fn set_up(stage: &Arc<Stage>, viewer: &Viewer) -> Result<Self, ClientError> {
         let (url, wish) = (stage.url.clone(), viewer.wish.clone());
         let offer = move || {
@@ -54,7 +55,7 @@ impl Connection {
             wakeup: Instant::now(),
             buffer: vec![0; MAX_DATAGRAM],
         };
-        // Before the runtime has seen the socket once, it would take nothing.
+        // The first write needs the socket to be registered as writable with the runtime.
         connection.socket.writable().await?;
         let codec = stage.clip.codec;
         if !connection.endpoint.takes(codec) {
@@ -64,7 +65,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Waits for the connection to stand.
+    /// Waits until the connection is established.
     pub(super) async fn connected(mut self, viewer: &Viewer) -> Result<Self, ClientError> {
         let deadline = Instant::now() + Client::CONNECT_WITHIN;
         while !self.endpoint.is_connected() {
@@ -76,7 +77,7 @@ impl Connection {
         Ok(self)
     }
 
-    /// Lets time pass until something came in, something was due, or `deadline`.
+    /// Runs the connection until a datagram arrives, a timer fires, or `deadline` passes.
     pub(super) async fn step(&mut self, viewer: &Viewer, deadline: Instant) -> Result<(), ClientError> {
         self.flush(viewer)?;
         let due = [Some(self.wakeup), self.up.next_due(), self.down.next_due(), Some(deadline)];
@@ -96,13 +97,13 @@ impl Connection {
         self.flush(viewer)
     }
 
-    /// Nothing comes through during this time, in either direction.
+    /// Drops all datagrams during this time, in both directions.
     pub(super) fn set_outage(&mut self, outage: Range<Instant>) {
         self.up.set_outage(outage.clone());
         self.down.set_outage(outage);
     }
 
-    /// Loss and rate hold during this time, if they do so for a while.
+    /// Limits packet loss and rate limit to this time, in both directions.
     pub(super) fn set_bad(&mut self, bad: Range<Instant>) {
         self.up.set_bad(bad.clone());
         self.down.set_bad(bad);
@@ -121,12 +122,14 @@ impl Connection {
         Ok(())
     }
 
-    /// What the endpoint has to say goes into the network, and what has come through the network into the socket.
+    /// Sends the endpoint's output into the simulated network, and the datagrams that have passed
+    /// it to the socket.
     pub(super) fn flush(&mut self, viewer: &Viewer) -> Result<(), ClientError> {
         let now = Instant::now();
         self.drain(viewer, now)?;
         while let Some((destination, bytes)) = self.up.pop(now) {
-            // What the system does not take is lost, as on any network; candidates that lead nowhere are among it.
+            // Datagrams that the system refuses count as lost, as on any network. This includes
+            // datagrams to unreachable ICE candidates.
             _ = self.socket.try_send_to(&bytes, destination);
         }
         Ok(())
@@ -148,7 +151,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Says goodbye, and waits until that has left.
+    /// Closes the endpoint, and waits until the closing datagrams have left.
     pub(super) async fn goodbye(&mut self, viewer: &Viewer) -> Result<(), ClientError> {
         self.endpoint.close()?;
         let deadline = Instant::now() + GOODBYE;

@@ -1,7 +1,7 @@
-//! The sessions of a run: they begin, are watched second by second, and end.
+//! Load generator: starts the sessions of a run, samples them every second, and ends them.
 //!
-//! It owns the runtime that drives the sessions, and the clock of the seconds. It knows nothing of what is made of the figures; [`super`]
-//! says how many sessions there are and when it counts.
+//! It owns the runtime that drives the sessions, and the one-second clock. It knows nothing about
+//! the reports; [`super`] decides how many sessions there are and when a measurement begins.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,28 +20,29 @@ use super::slice::{Slice, Totals};
 use super::tally::Numbering;
 use super::viewer::{Leave, Stage, State, Times, Viewer};
 
-/// Sessions of each effect that are decoded where the timestamps tell the frames, and decoding only judges.
+/// Number of sessions of each effect that are decoded where RTP timestamps identify the frames, so
+/// that decoding is needed only to judge the pictures.
 const DECODED: usize = 2;
-/// What the first session is given to show whether timestamps come back.
+/// Maximum time in which the first session must show whether the gateway keeps RTP timestamps.
 const PROBE: Duration = Duration::from_secs(3);
-/// Between two looks at something that is waited for.
+/// Polling interval while waiting for a condition.
 const LOOK: Duration = Duration::from_millis(20);
-/// Between two rows of figures.
+/// Interval between two rows of figures.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-/// The sessions, and what they are watched with.
+/// The sessions of a run and the instruments that sample them.
 pub(super) struct Crew<'a> {
     plan: &'a Plan,
     runtime: Runtime,
     stage: Arc<Stage>,
     viewers: Vec<Arc<Viewer>>,
-    /// Sessions that were begun, ever.
+    /// Number of sessions begun since the start of the run.
     begun: usize,
-    /// Of each effect, how many sessions are decoded; and how many may be.
+    /// Number of decoded sessions of each effect.
     decoded: HashMap<Option<String>, usize>,
     decodable: usize,
     began: Instant,
-    /// The seconds since the last count ended, and when the last of them did.
+    /// Samples since the end of the last measurement.
     series: Vec<Second>,
     last: Instant,
     gateway: Processes,
@@ -50,64 +51,64 @@ pub(super) struct Crew<'a> {
     interrupted: Arc<AtomicBool>,
 }
 
-/// One second of all sessions.
+/// Figures of all sessions over one second.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Second {
-    /// Seconds since the run began.
+    /// End of this second, in seconds since the run began.
     pub(super) at_s: f64,
-    /// How long it was: a second, about.
+    /// Length of the sample in seconds, about 1.
     pub(super) length_s: f64,
-    /// Sessions that stood.
+    /// Number of connected sessions.
     pub(super) sessions: usize,
-    /// All their figures.
+    /// Sum of the figures of all connected sessions.
     pub(super) all: Slice,
-    /// The fewest frames that were shown, and processed, in a session.
+    /// Smallest number of frames that any session showed.
     pub(super) least_shown: u64,
-    /// See `least_shown`.
+    /// Smallest number of processed frames that any session showed.
     pub(super) least_processed: u64,
-    /// What the gateway's processes used.
+    /// Resources used by the gateway's processes.
     pub(super) gateway: Usage,
-    /// What this process used.
+    /// Resources used by this process.
     pub(super) own: Usage,
 }
 
-/// What one session came to.
+/// Final figures of one session.
 #[derive(Debug, Clone)]
 pub(super) struct SessionFigures {
-    /// Which one it is, from 0.
+    /// Index of the session, from 0.
     pub(super) index: usize,
-    /// What it asked for.
+    /// Effect that the session requested.
     pub(super) effect: Option<String>,
-    /// Where it was in its life at the end.
+    /// State of the session at the end of the measurement.
     pub(super) state: State,
-    /// From the connection to the first picture.
+    /// Time from the connection to the first picture.
     pub(super) first_picture: Option<Duration>,
-    /// By what its frames were known.
+    /// Method by which frames were identified.
     pub(super) numbering: Numbering,
-    /// Whether its pictures were decoded.
+    /// True if the session's pictures were decoded.
     pub(super) decoded: bool,
-    /// What was counted.
+    /// Figures of the session over the measurement.
     pub(super) totals: Totals,
 }
 
-/// What was counted during a time.
+/// Result of a measurement.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Measured {
-    /// How long it was.
+    /// Length of the measurement in seconds.
     pub(super) seconds: f64,
-    /// Each session.
+    /// Figures of each session.
     pub(super) sessions: Vec<SessionFigures>,
-    /// Each second, those before the count among them.
+    /// One sample per second, including those before the measurement began.
     pub(super) series: Vec<Second>,
-    /// When the count began, in seconds since the run did.
+    /// Start of the measurement, in seconds since the run began.
     pub(super) from_s: f64,
 }
 
 impl<'a> Crew<'a> {
-    /// Nobody is there yet.
+    /// Creates a load generator without sessions.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// Returns an error if the system provides no threads.
     pub(super) fn new(plan: &'a Plan, clip: Arc<Clip>, progress: Progress) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(plan.threads)
@@ -118,7 +119,7 @@ impl<'a> Crew<'a> {
         let decoders = Decoders::start(plan.threads.div_ceil(2), &clip)?;
         let stage = Stage { url: plan.url.clone(), clip, decoders, up: plan.up, down: plan.down, seed: plan.seed, times: Mutex::default() };
         let decodable = match plan.decode {
-            // They are short, and how they begin is what they are about.
+            // Churn sessions are short, and their first pictures are the subject of the run.
             None if matches!(plan.mode, Mode::Churn { .. }) => usize::MAX,
             None => DECODED,
             Some(Decode::Some(count)) => count,
@@ -144,10 +145,11 @@ impl<'a> Crew<'a> {
         })
     }
 
-    /// Begins the first session, and waits until it stands and shows whether timestamps come back.
+    /// Begins the first session, and waits until it is connected and shows whether the gateway
+    /// keeps RTP timestamps.
     ///
     /// # Errors
-    /// Why there is no session.
+    /// Returns the reason why the session failed.
     pub(super) fn begin_first(&mut self) -> Result<(), String> {
         let first = self.begin();
         while first.state() == State::SettingUp {
@@ -183,7 +185,7 @@ impl<'a> Crew<'a> {
         viewer
     }
 
-    /// Begins sessions or ends the newest, one after another, until there are so many.
+    /// Begins sessions, or ends the newest, one after another until there are `count`.
     pub(super) fn set_sessions(&mut self, count: usize) {
         let mut next = Instant::now();
         while self.viewers.len() < count && !self.is_interrupted() {
@@ -201,12 +203,12 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Lets a time pass.
+    /// Samples the sessions for a time without counting the samples.
     pub(super) fn watch(&mut self, time: Duration) {
         self.watch_until(Instant::now() + time);
     }
 
-    /// Counts for a time.
+    /// Measures for a time.
     pub(super) fn measure(&mut self, time: Duration) -> Measured {
         let from = Instant::now();
         let at = |(start, length)| (from + start, from + start + length);
@@ -218,7 +220,7 @@ impl<'a> Crew<'a> {
         self.last = from;
         let until = from + time;
         while self.last < until && !self.is_interrupted() {
-            // A piece of a second that is left at the end is counted with the one before.
+            // A remainder of less than half a second at the end is part of the last sample.
             let next = if until - self.last < SECOND * 3 / 2 { until } else { self.last + SECOND };
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
             self.second(Instant::now(), Some(&mut totals));
@@ -235,7 +237,7 @@ impl<'a> Crew<'a> {
         Measured { seconds: (self.last - from).as_secs_f64(), sessions, series, from_s: (from - self.began).as_secs_f64() }
     }
 
-    /// Ends all sessions, a share of them by silence.
+    /// Ends all sessions; the share `vanish` of the plan ends silently.
     pub(super) fn end(mut self) {
         self.progress.done();
         for (index, viewer) in self.viewers.iter().enumerate() {
@@ -248,33 +250,35 @@ impl<'a> Crew<'a> {
         self.runtime.shutdown_timeout(SECOND);
     }
 
-    /// How a session ends: evenly spread, so that any number of them has about the share that was asked for.
+    /// Returns how a session ends. Silent ends are spread evenly, so that any number of sessions
+    /// has about the requested share.
     pub(super) fn way_out(&self, index: usize) -> Leave {
         let vanished = |count: usize| (count as f64 * self.plan.vanish + 1e-9) as usize;
         if vanished(index + 1) > vanished(index) { Leave::Silence } else { Leave::Goodbye }
     }
 
-    /// Forgets the sessions that are over, or never began.
+    /// Forgets the sessions that are not connected.
     pub(super) fn drop_broken(&mut self) {
         self.viewers.retain(|viewer| viewer.is_up());
     }
 
-    /// Forgets a session that is over.
+    /// Forgets a session that has ended.
     pub(super) fn forget(&mut self, index: usize) {
         self.viewers.retain(|viewer| viewer.index != index);
     }
 
-    /// Whether a person wants it to end early.
+    /// Returns whether the user has interrupted the run.
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// What is shown while it runs.
+    /// Returns the progress display.
     pub(super) fn progress(&mut self) -> &mut Progress {
         &mut self.progress
     }
 
-    /// What the gateway's processes and this one used since the last look.
+    /// Returns the resources used since the last call by the gateway's processes and by this
+    /// process.
     pub(super) fn look_at_processes(&mut self, now: Instant) -> (Usage, Usage) {
         (self.gateway.look(now), self.own.look(now))
     }
@@ -293,7 +297,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Takes the figures of all sessions since the last second.
+    /// Samples all sessions: their figures since the previous sample.
     fn second(&mut self, now: Instant, mut totals: Option<&mut Vec<Totals>>) {
         let last = std::mem::replace(&mut self.last, now);
         let (gateway, own) = self.look_at_processes(now);
@@ -320,37 +324,37 @@ impl<'a> Crew<'a> {
 }
 
 impl Second {
-    /// A quantile of latency in this second, ms; `None` where no frame was recognised.
+    /// Returns a latency quantile over this second, in ms; `None` if no frame was identified.
     pub(super) fn latency_ms(&self, quantile: f64) -> Option<f64> {
         let last = self.all.latencies_us.len().checked_sub(1)?;
         Some(f64::from(self.all.latencies_us[(last as f64 * quantile).round() as usize]) / 1e3)
     }
 
-    /// A count of this second as a rate, for the mean session.
+    /// Converts a count of this second to a rate per second, averaged over the sessions.
     pub(super) fn rate(&self, count: u64) -> f64 {
         count as f64 / self.length_s.max(1e-3) / self.sessions.max(1) as f64
     }
 }
 
 impl Measured {
-    /// The seconds that were counted.
+    /// Returns the samples that belong to the measurement.
     pub(super) fn counted(&self) -> impl Iterator<Item = &Second> {
         self.series.iter().filter(|second| second.at_s > self.from_s + 1e-6)
     }
 
-    /// All sessions together.
+    /// Returns the figures of all sessions together.
     pub(super) fn all(&self) -> Totals {
         let mut all = Totals::default();
         self.sessions.iter().for_each(|session| all.add(&session.totals));
         all
     }
 
-    /// Sessions that stood when the count began, or later.
+    /// Returns the sessions that were connected at some time.
     pub(super) fn connected(&self) -> impl Iterator<Item = &SessionFigures> {
         self.sessions.iter().filter(|session| !matches!(session.state, State::SettingUp | State::Failed(_)))
     }
 
-    /// Why sessions did not come about.
+    /// Returns the reasons why sessions were not established.
     pub(super) fn failures(&self) -> impl Iterator<Item = &str> {
         self.sessions.iter().filter_map(|session| match &session.state {
             State::Failed(reason) => Some(reason.as_str()),
@@ -359,14 +363,14 @@ impl Measured {
         })
     }
 
-    /// The least of a count over the sessions that connected, a second.
+    /// Returns the smallest value of a count among the connected sessions, per second.
     pub(super) fn least(&self, of: impl Fn(&Slice) -> u64) -> Option<f64> {
         let least = self.connected().map(|session| of(&session.totals.sum)).min()?;
         Some(least as f64 / self.seconds)
     }
 }
 
-/// The first interrupt ends the count early, the second the program at once.
+/// Handles Ctrl-C: the first ends the measurement early, the second exits the program at once.
 async fn listen(interrupted: Arc<AtomicBool>) {
     while tokio::signal::ctrl_c().await.is_ok() {
         if interrupted.swap(true, Ordering::Relaxed) {

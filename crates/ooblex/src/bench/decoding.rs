@@ -1,7 +1,9 @@
-//! The threads that decode what comes back, read the number on it, and judge it. Codecs stay off the sessions' runtime, so that a
-//! slow picture does not falsify the times of arrival.
+//! Decoder threads, which decode the pictures from the gateway, read their numbers, and judge them.
+//! Decoding runs outside the sessions' runtime, so that a slow picture does not distort arrival
+//! times.
 //!
-//! They own the decoders, one for each session whose pictures are looked at. Sessions hand frames in and do not wait.
+//! The threads own the decoders, one for each decoded session. Sessions submit frames without
+//! waiting.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,39 +20,40 @@ use super::number;
 use super::tally::Reading;
 use super::viewer::Viewer;
 
-/// Frames that wait for a decoder: some seconds of a session. What comes when there are more is left out.
+/// Maximum number of frames queued for a thread: a few seconds of one session. Frames beyond it are
+/// dropped.
 const WAITING: usize = 128;
 
 /// A frame to decode.
 pub(super) struct Work {
-    /// The session that it came to.
+    /// Session that received the frame.
     pub(super) viewer: Arc<Viewer>,
-    /// The frame.
+    /// The encoded frame.
     pub(super) frame: EncodedFrame,
-    /// Frames before it are missing.
+    /// True if frames before this one are missing.
     pub(super) gap: bool,
-    /// When it was whole.
+    /// Time at which the frame was complete.
     pub(super) arrived: Instant,
-    /// The frame of the clip that its timestamp says it was made of.
+    /// Frame of the clip that the RTP timestamp identifies as the source.
     pub(super) source: Option<u16>,
 }
 
 enum Task {
     Decode(Box<Work>),
-    /// A session is over.
+    /// Releases the decoder of a session that has ended.
     Forget(usize),
 }
 
-/// The threads.
+/// The pool of decoder threads.
 pub(super) struct Decoders {
     threads: Vec<(Sender<Task>, JoinHandle<()>)>,
 }
 
 impl Decoders {
-    /// Starts threads that compare with this clip.
+    /// Starts `count` threads, which compare pictures with this clip.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// Returns an error if the system provides no thread.
     pub(super) fn start(count: usize, clip: &Arc<Clip>) -> std::io::Result<Self> {
         let start = |index: usize| {
             let (sender, receiver) = bounded(WAITING);
@@ -61,14 +64,15 @@ impl Decoders {
         Ok(Self { threads: (0..count.max(1)).map(start).collect::<std::io::Result<_>>()? })
     }
 
-    /// Hands a frame in. `false`: too many wait, and it is left out; the next one of the session has a gap before it.
+    /// Submits a frame. Returns `false` if the queue is full and the frame is dropped; the
+    /// session's next frame then has `gap` set.
     pub(super) fn decode(&self, work: Work) -> bool {
         self.thread_of(work.viewer.index).try_send(Task::Decode(Box::new(work))).is_ok()
     }
 
-    /// A session is over.
+    /// Releases the decoder of a session that has ended.
     pub(super) fn forget(&self, session: usize) {
-        // Where it does not fit, a decoder is kept for nothing.
+        // If the queue is full, the decoder stays allocated until the end of the run.
         _ = self.thread_of(session).try_send(Task::Forget(session));
     }
 
@@ -112,7 +116,8 @@ fn decode(clip: &Clip, decoders: &mut HashMap<usize, Decoder>, work: &Work) {
         Err(_) => return work.viewer.want_keyframe(),
     };
     let number = number::read(&picture);
-    // An unprocessed picture shows its number, whatever its timestamp says.
+    // The number on the picture comes before the RTP timestamp: an unprocessed picture shows its
+    // own number under any timestamp.
     let source = number.or(work.source).and_then(|index| clip.frames.get(usize::from(index)));
     let raw = work.viewer.judge.zip(source).and_then(|(judge, source)| {
         let look = Look::of(&picture, clip.background);

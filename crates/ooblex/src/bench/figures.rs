@@ -1,5 +1,5 @@
-//! From what was counted to the figures that are reported. [`super::json`], [`super::table`] and [`super::report`] show the same
-//! figures; what each means is in docs/bench.md.
+//! Derives the reported figures from the measurement. [`super::json`], [`super::table`] and
+//! [`super::report`] show the same figures, which docs/bench.md defines.
 
 use std::time::Duration;
 
@@ -13,61 +13,62 @@ use super::plan::Plan;
 use super::slice::Totals;
 use super::tally::Numbering;
 use super::viewer::State;
-use crate::figures::round;
+use crate::rounding::round;
 
-/// Reasons of failed set-ups that are told; the others are only counted.
+/// Maximum number of set-up failure reasons that are reported; further failures are only counted.
 pub(super) const REASONS: usize = 5;
 
-/// All that came of a run.
+/// Complete result of a run.
 pub(super) struct Outcome<'a> {
-    /// What was asked for.
+    /// The plan of the run.
     pub(super) plan: &'a Plan,
-    /// What was sent.
+    /// The clip that was sent.
     pub(super) clip: &'a Clip,
-    /// What was counted; of a search for the knee, at the most sessions that worked.
+    /// The measurement; in knee mode, the one with the most sessions that met the limits.
     pub(super) measured: Measured,
-    /// Where sessions came and went.
+    /// Result of churn mode; `None` in other modes.
     pub(super) churned: Option<Churned>,
-    /// Where the knee was looked for.
+    /// Result of the search for the knee; `None` in other modes.
     pub(super) knee: Option<Knee>,
 }
 
-/// The figures of a run, all sessions together.
+/// Figures of a run over all sessions.
 pub(super) struct Summary {
-    /// All counts.
+    /// Sum of all counts.
     pub(super) all: Totals,
-    /// By what frames were known.
+    /// Method by which frames were identified: `picture`, `timestamp` or `none`.
     pub(super) numbers: &'static str,
-    /// Each session's mean, the least of them; `None` without a session.
+    /// Mean rate of frames sent in the session with the lowest rate; `None` without a session.
     pub(super) fps_sent_min: Option<f64>,
-    /// See `fps_sent_min`.
+    /// Mean rate of frames shown in the session with the lowest rate.
     pub(super) fps_shown_min: Option<f64>,
-    /// See `fps_sent_min`; `None` where frames can not be recognised.
+    /// Mean rate of processed frames in the session with the lowest rate; `None` if frames cannot
+    /// be identified.
     pub(super) fps_processed_min: Option<f64>,
-    /// Of all sessions together, a second.
+    /// Frames shown per second, summed over all sessions.
     pub(super) fps_shown_total: f64,
-    /// See `fps_shown_total`.
+    /// Processed frames per second, summed over all sessions.
     pub(super) fps_processed_total: f64,
-    /// Unprocessed pictures; `None` where none could be judged.
+    /// Number of unprocessed pictures; `None` if no picture could be judged.
     pub(super) raw_leaks: Option<u64>,
-    /// Sessions that did not come about, and those that ended too early.
+    /// Number of sessions that were not established.
     pub(super) setup_failures: usize,
-    /// See `setup_failures`.
+    /// Number of sessions that ended too early.
     pub(super) sessions_lost: usize,
-    /// What the gateway's processes kept busy, and the most memory that they had.
+    /// Mean CPU usage of the gateway's processes, in cores.
     pub(super) gateway_cpu_cores: Option<f64>,
-    /// See `gateway_cpu_cores`.
+    /// Peak memory of the gateway's processes, in MB.
     pub(super) gateway_memory_mb: Option<f64>,
-    /// What this process kept busy.
+    /// Mean CPU usage of this process, in cores.
     pub(super) bench_cpu_cores: Option<f64>,
-    /// Kilobits a second of a session, to the gateway and back.
+    /// Mean bitrate of a session to the gateway, in kbit/s.
     pub(super) kbps_up: f64,
-    /// See `kbps_up`.
+    /// Mean bitrate of a session from the gateway, in kbit/s.
     pub(super) kbps_down: f64,
 }
 
 impl Summary {
-    /// The figures of what was counted.
+    /// Summarises a measurement.
     pub(super) fn of(measured: &Measured) -> Self {
         let all = measured.all();
         let seconds = measured.seconds.max(1e-3);
@@ -102,12 +103,12 @@ impl Summary {
 }
 
 impl Outcome<'_> {
-    /// Sessions at a time.
+    /// Returns the number of concurrent sessions.
     pub(super) fn sessions(&self) -> usize {
         if self.churned.is_some() { self.plan.sessions } else { self.measured.sessions.len() }
     }
 
-    /// The effects that were asked for.
+    /// Returns the names of the requested effects, sorted and without duplicates.
     pub(super) fn effects(&self) -> Vec<String> {
         let mut effects: Vec<_> =
             self.plan.wishes.iter().map(|wish| wish.effect.clone().unwrap_or_else(|| "(the gateway's)".into())).collect();
@@ -117,20 +118,20 @@ impl Outcome<'_> {
     }
 }
 
-/// Stages of the gateway in the order in which frames pass them.
+/// Stages of the gateway, in the order in which frames pass through them.
 pub(super) const IN_ORDER: [&str; 9] = ["inbox", "decode", "prepare", "queue", "analyse", "turn", "playout", "compose", "encode"];
 
-/// `1 session`, `2 sessions`.
+/// Formats a count with its noun, such as `1 session` or `2 sessions`.
 pub(super) fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-/// Milliseconds.
+/// Converts a duration to milliseconds, rounded for reports.
 pub(super) fn ms(time: Duration) -> f64 {
     round(time.as_secs_f64() * 1e3)
 }
 
-/// The median, the 95th percentile and the most of some milliseconds; null where there are none.
+/// Returns the median, the 95th percentile and the maximum of values in ms; null without values.
 pub(super) fn spread(values: impl Iterator<Item = f64>) -> Value {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -138,7 +139,7 @@ pub(super) fn spread(values: impl Iterator<Item = f64>) -> Value {
     if values.is_empty() { Value::Null } else { json!({"p50": at(0.5), "p95": at(0.95), "max": at(1.0)}) }
 }
 
-/// What the set-up of a session took, ms.
+/// Returns the set-up time of a session in ms; `None` if it was never connected.
 pub(super) fn set_up_ms(session: &SessionFigures) -> Option<f64> {
     match session.state {
         State::Up { after } | State::Left { after } | State::Lost { after, .. } => Some(ms(after)),
@@ -146,7 +147,8 @@ pub(super) fn set_up_ms(session: &SessionFigures) -> Option<f64> {
     }
 }
 
-/// Whether the frames of a session can be recognised, so that those that are processed can be told from repeats.
+/// Returns whether the frames of a session can be identified, which is necessary to tell processed
+/// frames from repeats.
 pub(super) fn is_known(session: &SessionFigures) -> bool {
     session.numbering == Numbering::Timestamp || (session.numbering == Numbering::Picture && session.decoded)
 }

@@ -1,4 +1,4 @@
-//! The figures as JSON: what each name means is in docs/bench.md.
+//! The figures as JSON. docs/bench.md defines each name.
 
 use serde_json::{Map, Value, json};
 
@@ -7,10 +7,10 @@ use super::figures::{Outcome, REASONS, Summary, is_known, ms, set_up_ms, spread}
 use super::link::Conditions;
 use super::tally::Numbering;
 use super::viewer::State;
-use crate::figures::round;
+use crate::rounding::round;
 
 impl Outcome<'_> {
-    /// All figures as one object.
+    /// Returns all figures as one object.
     pub(super) fn to_json(&self) -> Value {
         let summary = Summary::of(&self.measured);
         let mut object = Map::new();

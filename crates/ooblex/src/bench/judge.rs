@@ -1,56 +1,58 @@
-//! Whether a picture that came back went through its effect, or is the source.
+//! Decides whether a picture from the gateway went through its effect or is the unprocessed source.
 //!
-//! It owns what can be told of a picture by looking at it, and what each effect must have done to it. It keeps no pictures: of the
-//! clip's frames only their [`Look`] is there to compare with.
+//! This module owns the image features and the criterion for each effect. It keeps no pictures:
+//! each frame of the clip is represented by its [`Look`].
 
 use ooblex_pipeline::I420;
 use serde_json::Value;
 
-/// A part of a picture: left, top, right, bottom, in luma pixels.
+/// A rectangle of a picture: left, top, right, bottom, in luma pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Area([usize; 4]);
 
-/// What is kept of a picture: a small picture of it, and how sharp its background is.
+/// Features of a picture: a thumbnail, and the sharpness of the background.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Look {
     size: (u32, u32),
-    /// Mean luma, U and V of [`COLUMNS`] × [`ROWS`] parts.
+    /// Mean luma, U and V of each of [`COLUMNS`] × [`ROWS`] parts.
     small: Vec<[f32; 3]>,
-    /// The mean difference of neighbouring pixels of the background, where it is known which part that is.
+    /// Mean difference between neighbouring pixels of the background; `None` if the background is
+    /// unknown.
     sharpness: Option<f32>,
 }
 
-/// How a picture of an effect is told from the source.
+/// Criterion by which an effect's picture is told from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judge {
     /// `background_blur`: the background has lost its edges.
     Blurred,
-    /// `delay`: luma is turned round.
+    /// `delay`: luma is inverted.
     Inverted,
-    /// `style_transfer`: the picture is another one.
+    /// `style_transfer`: the thumbnail differs from the source's.
     Painted,
 }
 
 const COLUMNS: usize = 32;
 const ROWS: usize = 24;
-/// A background that is sharper than this share of the source's is not blurred.
+/// A background whose sharpness exceeds this fraction of the source's is not blurred.
 const SHARP: f32 = 0.6;
-/// Luma that correlates with the source's by more than this is not turned round. A placeholder does not correlate.
+/// Luma whose correlation with the source's exceeds this value is not inverted. A placeholder
+/// picture has no correlation.
 const ALIKE: f32 = 0.2;
-/// A mean difference to the source of less than this many levels is what codecs do.
+/// A mean difference from the source below this many levels is explained by compression alone.
 const SAME: f32 = 3.0;
-/// An area must have so many pixels in each direction to tell anything.
+/// Minimum width and height of an area, in pixels.
 const LEAST_AREA: usize = 12;
 
 impl Area {
-    /// `None` when too little is left of it to tell anything.
+    /// Creates an area; `None` if it is smaller than [`LEAST_AREA`] in either direction.
     pub(super) fn new([left, top, right, bottom]: [usize; 4]) -> Option<Self> {
         (left + LEAST_AREA <= right && top + LEAST_AREA <= bottom).then_some(Self([left, top, right, bottom]))
     }
 }
 
 impl Look {
-    /// Looks at a picture.
+    /// Computes the features of a picture.
     pub(super) fn of(picture: &I420, background: Option<Area>) -> Self {
         let sizes = [(picture.width(), picture.height()), (picture.chroma_width(), picture.chroma_height())];
         let mut small = vec![[0.0; 3]; COLUMNS * ROWS];
@@ -62,7 +64,8 @@ impl Look {
         Self { size: (picture.width(), picture.height()), small, sharpness }
     }
 
-    /// The correlation of luma: 1 for a picture and itself, -1 for its negative, 0 where there is nothing to see.
+    /// Returns the correlation of luma: 1 for identical pictures, -1 for a negative, 0 if either
+    /// picture is nearly uniform.
     fn likeness(&self, other: &Self) -> f32 {
         let count = (COLUMNS * ROWS) as f32;
         let mean = |look: &Self| look.small.iter().map(|part| part[0]).sum::<f32>() / count;
@@ -74,11 +77,12 @@ impl Look {
             of_a += a * a;
             of_b += b * b;
         }
-        // Codecs leave a plain picture almost plain: a deviation below two levels is none.
+        // Codecs leave a uniform picture almost uniform, so a standard deviation below two levels
+        // counts as none.
         if of_a < 4.0 * count || of_b < 4.0 * count { 0.0 } else { both / (of_a * of_b).sqrt() }
     }
 
-    /// The mean difference, in levels of luma and chroma.
+    /// Returns the mean difference, in levels of luma and chroma.
     fn difference(&self, other: &Self) -> f32 {
         let parts = self.small.iter().zip(&other.small);
         let sum: f32 = parts.flat_map(|(a, b)| a.iter().zip(b)).map(|(a, b)| (a - b).abs()).sum();
@@ -87,18 +91,19 @@ impl Look {
 }
 
 impl Judge {
-    /// The judge of an effect with its parameters; `None` where a picture may look like its source.
+    /// Returns the judge of an effect with its parameters; `None` if its pictures may legitimately
+    /// look like their sources.
     pub(super) fn of(effect: Option<&str>, params: &Value) -> Option<Self> {
         match effect? {
             "background_blur" => Some(Self::Blurred),
             "delay" => Some(Self::Inverted),
-            // Painted faintly, it is like its source because that was asked for.
+            // A result of low strength resembles its source legitimately.
             "style_transfer" => (params["strength"].as_f64().unwrap_or(1.0) >= 0.5).then_some(Self::Painted),
             _ => None,
         }
     }
 
-    /// Whether a picture is its source, unprocessed. `None` when that can not be told of this one.
+    /// Returns whether a picture is its unprocessed source; `None` if this cannot be decided.
     pub(super) fn is_raw(self, picture: &Look, source: &Look) -> Option<bool> {
         match self {
             Judge::Blurred if picture.size != source.size => None,
@@ -109,13 +114,13 @@ impl Judge {
     }
 }
 
-/// Gives the mean of each part of a plane.
+/// Calls `give` with the index and the mean of each part of a plane.
 fn shrink(plane: &[u8], width: usize, height: usize, mut give: impl FnMut(usize, f32)) {
     let mut sums = [(0_u32, 0_u32); COLUMNS];
     let parts: Vec<_> = (0..width).map(|x| x * COLUMNS / width).collect();
     for part in 0..ROWS {
         sums.fill((0, 0));
-        // Each part has a row at least, also where there are fewer rows than parts.
+        // Each part covers at least one row, also in pictures with fewer rows than parts.
         let rows = height * part / ROWS..(height * (part + 1) / ROWS).max(height * part / ROWS + 1);
         for row in plane[rows.start * width..rows.end * width].chunks_exact(width) {
             for (value, part) in row.iter().zip(&parts) {
@@ -164,7 +169,8 @@ mod tests {
         Clip::make(&plan).unwrap()
     }
 
-    /// What comes back of the first frames of a clip: each with the number that was read.
+    /// Runs the first frames of a clip through an effect. Returns the features and the number read
+    /// of each result.
     fn come_back(clip: &Clip, effect: &Arc<dyn Effect>) -> Vec<(Look, Option<u16>)> {
         let runtime = Runtime::load(None, None).unwrap();
         let mut models = Models::load(&runtime, &ModelStore::embedded(), std::slice::from_ref(effect)).unwrap();

@@ -1,7 +1,8 @@
-//! How many sessions a gateway manages, and what breaks when there are more.
+//! Search for the knee: the number of sessions that a gateway supports, and the bottleneck beyond
+//! it.
 //!
-//! The number of sessions is doubled until it does not work, and then the place between the last that did and the first that did not is
-//! halved. What breaks first is told from what the gateway says of its stages; [`Crew`] does the measuring.
+//! The number of sessions is doubled until the limits are missed, and then found by bisection. The
+//! bottleneck is derived from the stage times that the gateway reports; [`Crew`] measures.
 
 use std::fmt::Write as _;
 
@@ -10,60 +11,63 @@ use serde_json::{Value, json};
 use super::crew::{Crew, Measured};
 use super::figures::{IN_ORDER, Summary, counted};
 use super::plan::{Limits, Plan};
-use crate::figures::round;
+use crate::rounding::round;
 
-/// What came of the search.
+/// Result of the search.
 #[derive(Debug, Clone)]
 pub(super) struct Knee {
     limits: Limits,
     steps: Vec<Step>,
-    /// The most sessions that worked; 0: not even one did.
+    /// Largest number of sessions that met the limits; 0 if none did.
     pub(super) sessions: usize,
-    /// What broke with more; `None`: nothing did, up to the most that were tried.
+    /// The bottleneck beyond that number; `None` if every tested number met the limits.
     pub(super) verdict: Option<Verdict>,
 }
 
-/// One number of sessions.
+/// Measurement with one number of sessions.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
-    /// Sessions.
+    /// Number of sessions.
     pub(super) sessions: usize,
-    /// What was not as it must be; empty: it worked.
+    /// Limits that were missed; empty if the step succeeded.
     pub(super) broken: Vec<String>,
-    /// p50 and p95, ms.
+    /// Latency in ms at p50 and p95.
     pub(super) latency_ms: [Option<f64>; 2],
-    /// The least of the sessions.
+    /// Processed frames per second of the session with the lowest rate.
     pub(super) fps_processed_min: Option<f64>,
     gateway_cpu_cores: Option<f64>,
     bench_cpu_cores: Option<f64>,
-    /// Mean ms in each stage, in the order in which frames pass them.
+    /// Mean time in each stage in ms, in the order in which frames pass through the stages.
     stages_ms: Vec<(String, f64)>,
     utilisation: Option<f64>,
-    /// Frames that the gateway dropped, by reason, a second.
+    /// Frames per second that the gateway dropped, by reason.
     dropped: Vec<(String, f64)>,
 }
 
-/// Where it breaks, and why.
+/// The number of sessions that failed, and the likely bottleneck.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Verdict {
-    /// The fewest sessions that did not work.
+    /// Smallest number of sessions that missed the limits.
     pub(super) sessions: usize,
-    /// What was not as it must be.
+    /// Limits that were missed.
     pub(super) broken: Vec<String>,
-    /// The stage that gives way: one of the gateway's, `workers`, `machine`, `setup` or `unknown`.
+    /// The bottleneck: a stage of the gateway, or `workers`, `machine`, `setup` or `unknown`.
     pub(super) stage: String,
-    /// Why that is thought.
+    /// Evidence for the bottleneck.
     pub(super) reason: String,
 }
 
-/// Between what worked and what did not, this share of the sessions is exact enough.
+/// Resolution of the search: it stops when the gap between success and failure is at most this
+/// fraction of the successful number.
 const EXACT: f64 = 0.1;
-/// Workers that are this busy have no more to give.
+/// Worker utilisation from which the workers count as saturated.
 const BUSY: f64 = 0.9;
-/// A machine of whose cores this share is busy is full; the rest is the system's own work, and what is idle between two frames.
+/// Fraction of busy cores from which the machine counts as saturated. The rest covers the system's
+/// own work and idle gaps between frames.
 const FULL: f64 = 0.92;
 
-/// Looks for the knee. Returns it with what was measured at the most sessions that worked, or at the fewest if none did.
+/// Finds the knee. Returns it with the measurement of the largest number of sessions that met the
+/// limits, or of the first number if none did.
 pub(super) fn find(crew: &mut Crew<'_>, plan: &Plan, limits: Limits) -> (Knee, Measured) {
     let mut knee = Knee { limits, steps: Vec::new(), sessions: 0, verdict: None };
     let mut best: Option<Measured> = None;
@@ -85,7 +89,8 @@ pub(super) fn find(crew: &mut Crew<'_>, plan: &Plan, limits: Limits) -> (Knee, M
         if works || best.is_none() {
             best = Some(measured);
         }
-        // Sessions that failed are none; the next number begins with those that stand.
+        // Broken sessions are discarded; the next step starts with the sessions that are still
+        // connected.
         crew.drop_broken();
     }
     knee.sessions = search.good;
@@ -95,7 +100,7 @@ pub(super) fn find(crew: &mut Crew<'_>, plan: &Plan, limits: Limits) -> (Knee, M
     (knee, best.unwrap_or_default())
 }
 
-/// Which number of sessions comes next.
+/// Doubling followed by bisection over the number of sessions.
 struct Search {
     good: usize,
     bad: Option<usize>,
@@ -143,7 +148,8 @@ impl Step {
         if let Some(p95) = p95.filter(|p95| *p95 > limits.latency_ms) {
             broken.push(format!("latency at p95 is {p95:.0} ms, more than {:.0}", limits.latency_ms));
         }
-        // Where frames can not be recognised, those shown are all that is known.
+        // The rate of shown frames replaces that of processed frames where frames cannot be
+        // identified.
         let fps = summary.fps_processed_min.or(summary.fps_shown_min).unwrap_or(0.0);
         if fps < limits.fps {
             broken.push(format!("a session gets {fps:.1} processed frames a second, fewer than {:.1}", limits.fps));
@@ -176,7 +182,8 @@ impl Step {
 }
 
 impl Verdict {
-    /// What gave way between a number of sessions that worked and one that did not, on a machine with so many cores.
+    /// Finds the bottleneck between a successful and a failed number of sessions, on a machine with
+    /// `cores` cores.
     fn of(good: Option<&Step>, bad: &Step, cores: f64) -> Self {
         let (stage, mut reason) = bottleneck(good, bad);
         reason += &match bad.gateway_cpu_cores.zip(bad.bench_cpu_cores) {
@@ -235,12 +242,12 @@ fn machine_cores() -> f64 {
 }
 
 impl Knee {
-    /// The numbers that were tried, in order.
+    /// Returns the tested steps in ascending order of sessions.
     pub(super) fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// The figures as JSON.
+    /// Returns the figures as JSON.
     pub(super) fn to_json(&self) -> Value {
         let step = |step: &Step| {
             json!({
@@ -264,7 +271,7 @@ impl Knee {
         })
     }
 
-    /// What a person reads: the result in a few sentences.
+    /// Describes the result in a few sentences for the user.
     pub(super) fn words(&self) -> String {
         match &self.verdict {
             None => format!("{} work, and more were not tried (--max-sessions).", counted(self.sessions, "session")),
@@ -285,7 +292,7 @@ impl Knee {
         }
     }
 
-    /// The same with a line for each number of sessions.
+    /// Formats the result with one row for each tested number of sessions.
     pub(super) fn table(&self) -> String {
         let mut text = String::from("sessions    p50     p95 ms   least fps   workers busy   gateway cores   bench cores\n");
         let figure = |value: Option<f64>, digits: usize| value.map_or("–".to_string(), |value| format!("{value:.digits$}"));

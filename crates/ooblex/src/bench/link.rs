@@ -1,8 +1,10 @@
-//! A network that is worse than the real one: it loses, delays and holds up datagrams between a session and its socket.
+//! Simulated network link, which loses, delays and throttles datagrams between a session and its
+//! socket.
 //!
-//! One [`Link`] is one direction of one session. It has no clock and no socket: datagrams go in with the time, and come out when
-//! they are due. What it takes for granted: datagrams never overtake each other, losses do not depend on one another, and the packets
-//! of a frame, which follow each other closely, are held up together.
+//! One [`Link`] simulates one direction of one session. It has no clock and no socket: datagrams
+//! are pushed with the current time and popped when they are due. The model assumes that datagrams
+//! are never reordered, that losses are independent, and that the packets of one frame, which are
+//! sent in a burst, share one jitter value.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,29 +13,29 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-/// What a direction of the network does to datagrams.
+/// Properties of one direction of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Conditions {
-    /// The share of datagrams that is lost, 0..=1.
+    /// Packet loss as a fraction, 0..=1.
     pub(crate) loss: f64,
-    /// Each is this late.
+    /// Constant delay of every datagram.
     pub(crate) delay: Duration,
-    /// And up to this much later, each burst of them by another time.
+    /// Maximum additional delay, drawn anew for each burst of datagrams.
     pub(crate) jitter: Duration,
-    /// Bits a second that fit through; `None`: as many as come.
+    /// Maximum bitrate in bits per second; `None` is unlimited.
     pub(crate) rate_bps: Option<u64>,
-    /// Loss and rate hold only during a time that is told later.
+    /// True if loss and the rate limit apply only during the time given to [`Link::set_bad`].
     pub(crate) for_a_while: bool,
 }
 
-/// What became of a datagram that was to be sent.
+/// Result of pushing a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It comes out later.
+    /// The datagram is queued and will be delivered.
     Queued,
-    /// It is lost by chance, or because there is an outage.
+    /// The datagram is lost at random, or because of an outage.
     Lost,
-    /// It is lost because too much waits already.
+    /// The datagram is dropped because the queue is full.
     Full,
 }
 
@@ -41,27 +43,28 @@ pub(crate) enum Fate {
 pub(crate) struct Link<T> {
     conditions: Conditions,
     outage: Option<Range<Instant>>,
-    /// When loss and rate hold, of conditions that do so for a while.
+    /// Time during which loss and the rate limit apply, for conditions with `for_a_while`.
     bad: Option<Range<Instant>>,
     random: SmallRng,
-    /// When what was let in so far has gone through.
+    /// Time at which the bottleneck has transmitted all queued datagrams.
     free_at: Option<Instant>,
-    /// When the last one was pushed, and by how much its burst is held up.
+    /// Time of the last push, and the jitter of the burst that it belongs to.
     burst: Option<(Instant, Duration)>,
     queue: VecDeque<(Instant, T)>,
 }
 
-/// IP and UDP headers of a datagram, which take their share of the rate.
+/// Size of the IP and UDP headers in bytes, which count towards the rate limit.
 const HEADERS: usize = 28;
-/// As much waits before a direction with a limited rate as goes through in this time; what comes then is lost.
+/// Maximum queueing delay at the rate limit. Datagrams that would wait longer are dropped.
 const LONGEST_QUEUE: Duration = Duration::from_millis(200);
-/// Datagrams that are this near to each other are of one burst. Were each held up by itself, order would make all wait for the latest.
+/// Maximum gap between datagrams of one burst. With separate jitter values for each datagram,
+/// in-order delivery would make all of them wait for the slowest.
 const BURST: Duration = Duration::from_millis(5);
-/// Datagrams under way, whatever the delay.
+/// Maximum number of queued datagrams, including those that are only delayed.
 const CAPACITY: usize = 16_384;
 
 impl<T> Link<T> {
-    /// A direction; the same seed loses the same datagrams.
+    /// Creates a link; links with the same seed lose the same datagrams.
     pub(crate) fn new(conditions: Conditions, seed: u64) -> Self {
         Self {
             conditions,
@@ -74,17 +77,17 @@ impl<T> Link<T> {
         }
     }
 
-    /// Nothing comes through during this time.
+    /// Drops every datagram during this time.
     pub(crate) fn set_outage(&mut self, outage: Range<Instant>) {
         self.outage = Some(outage);
     }
 
-    /// Loss and rate hold during this time, if they do so for a while.
+    /// Limits loss and the rate limit to this time, for conditions with `for_a_while`.
     pub(crate) fn set_bad(&mut self, bad: Range<Instant>) {
         self.bad = Some(bad);
     }
 
-    /// A datagram of `bytes` is to be sent.
+    /// Queues a datagram of `bytes` bytes.
     pub(crate) fn push(&mut self, now: Instant, datagram: T, bytes: usize) -> Fate {
         let is_out = self.outage.as_ref().is_some_and(|outage| outage.contains(&now));
         let is_bad = !self.conditions.for_a_while || self.bad.as_ref().is_some_and(|bad| bad.contains(&now));
@@ -121,12 +124,12 @@ impl<T> Link<T> {
         held
     }
 
-    /// The next datagram that is due.
+    /// Returns the next datagram that is due.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<T> {
         self.queue.pop_front_if(|(due, _)| *due <= now).map(|(_, datagram)| datagram)
     }
 
-    /// When the next one is due.
+    /// Returns the time at which the next datagram is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.queue.front().map(|(due, _)| *due)
     }
@@ -201,10 +204,10 @@ mod tests {
 
     #[test]
     fn limited_rate_spreads_datagrams_and_loses_what_does_not_fit() {
-        // 972 bytes and 28 of headers are 8000 bits: 8 ms each at a megabit a second.
+        // Each datagram has 972 bytes plus 28 bytes of headers, 8000 bits: 8 ms at 1 Mbit/s.
         let (mut link, now) = link(Conditions { rate_bps: Some(1_000_000), ..Conditions::default() });
         let fates: Vec<_> = (0..30).map(|n| link.push(now, n, 972)).collect();
-        // The one that begins at 200 ms still waits, the one at 208 does not.
+        // The datagram that starts at 200 ms is queued; the one at 208 ms is dropped.
         assert!(fates[..=25].iter().all(|fate| *fate == Fate::Queued) && fates[26..].iter().all(|fate| *fate == Fate::Full), "{fates:?}");
         assert_eq!(link.next_due(), Some(now + 8 * MS));
         assert_eq!((0..26).filter(|_| link.pop(now + 80 * MS).is_some()).count(), 10);

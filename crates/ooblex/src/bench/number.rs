@@ -1,33 +1,39 @@
-//! A number that is drawn into a picture so large that codecs, blur and painting leave it readable.
+//! Machine-readable frame numbers, drawn large enough to survive compression, blur and style
+//! transfer.
 //!
-//! It owns the strip of cells at the top of a picture, and nothing of clips or clocks. Two rows of eight cells: black, white, and
-//! fourteen bits. Ten are the number as a Gray code, in which neighbours differ in one cell, so that a picture that is a mix of two
-//! neighbours reads as one of them. Four are a check: neither one nor two cells can be misread unnoticed. What is not beyond doubt is
-//! no number. Black and white may have changed places.
+//! This module owns the strip of cells at the top of a picture, and knows nothing of clips or
+//! clocks. The strip has two rows of eight cells: a black and a white reference, and fourteen bits.
+//! Ten bits hold the number as a Gray code, in which consecutive numbers differ in one cell, so
+//! that a blend of two consecutive pictures reads as one of them. Four bits are a CRC, which
+//! detects every misreading of one or two cells. Doubtful cells make the number unreadable.
+//! Inverted strips are readable.
 
 use ooblex_pipeline::I420;
 
-/// Numbers are below this.
+/// Upper bound of frame numbers (exclusive).
 pub(super) const NUMBERS: u16 = 1 << NUMBER_BITS;
 
 const NUMBER_BITS: u32 = 10;
 const CHECK_BITS: u32 = 4;
-/// x⁴ + x + 1.
+/// CRC polynomial, x⁴ + x + 1.
 const POLYNOMIAL: u16 = 0b1_0011;
 const COLUMNS: u32 = 8;
 const ROWS: u32 = 2;
-/// One row of cells, as a share of the picture's height.
+/// Height of one row of cells, as a fraction of the picture's height.
 const ROW_SHARE: f64 = 1.0 / 12.0;
 const BLACK: u8 = 16;
 const WHITE: u8 = 235;
-/// Between black and white there must be this much left to tell them apart.
+/// Minimum difference between the white and the black reference, in luma levels.
 const LEAST_CONTRAST: f64 = 24.0;
-/// And where they have changed places, this much: an effect that inverts leaves all of it, one that paints over makes some by chance.
+/// Minimum difference between the references of an inverted strip, in luma levels. An inverting
+/// effect keeps the full contrast, while a painting effect can produce a small inverted contrast by
+/// chance.
 const LEAST_INVERTED: f64 = 100.0;
-/// A cell whose level is this near to the middle between black and white says nothing.
+/// Distance from the midpoint between black and white within which a cell is unreadable, as a
+/// fraction of the contrast.
 const DOUBT: f64 = 0.05;
 
-/// Rows of the picture that the strip takes, an even number.
+/// Returns the height of the strip in rows, an even number.
 pub(super) fn strip_height(height: u32) -> u32 {
     ROWS * row_height(height)
 }
@@ -54,7 +60,7 @@ pub(super) fn draw(picture: &mut I420, number: u16) {
     }
 }
 
-/// The number on a picture; `None` when the cells do not say one beyond doubt.
+/// Reads the number on a picture; `None` if it is unreadable.
 pub(super) fn read(picture: &I420) -> Option<u16> {
     let level = |index| level_of(picture, cell(picture.width(), picture.height(), index));
     let (black, white) = (level(0)?, level(1)?);
@@ -73,7 +79,7 @@ pub(super) fn read(picture: &I420) -> Option<u16> {
     (word_of(number) == word).then_some(number)
 }
 
-/// The Gray code of a number, and the remainder of that as a check.
+/// Returns the Gray code of a number followed by its CRC.
 fn word_of(number: u16) -> u16 {
     let gray = (number ^ number >> 1) & (NUMBERS - 1);
     let mut rest = gray << CHECK_BITS;
@@ -93,13 +99,13 @@ fn row_height(height: u32) -> u32 {
     (f64::from(height) * ROW_SHARE / 2.0).round() as u32 * 2
 }
 
-/// Left, top, right and bottom of a cell.
+/// Returns the left, top, right and bottom of a cell.
 fn cell(width: u32, height: u32, index: u32) -> [u32; 4] {
     let (column, row, tall) = (index % COLUMNS, index / COLUMNS, row_height(height));
     [width * column / COLUMNS, row * tall, width * (column + 1) / COLUMNS, (row + 1) * tall]
 }
 
-/// The mean luma of the middle of a cell; `None` in a picture too small to have one.
+/// Returns the mean luma of a cell's centre; `None` if the picture is too small for the cell.
 fn level_of(picture: &I420, [left, top, right, bottom]: [u32; 4]) -> Option<f64> {
     let inner = |from: u32, to: u32| (from + (to - from) * 3 / 10) as usize..(to - (to - from) * 3 / 10) as usize;
     let (columns, width) = (inner(left, right), picture.width() as usize);

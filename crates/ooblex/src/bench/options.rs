@@ -1,6 +1,7 @@
-//! What `ooblex bench` can be asked for, and what is made of it.
+//! Command-line options of `ooblex bench`, and their translation into a [`Plan`].
 //!
-//! Here words become checked values: what a [`Plan`] holds makes sense. It knows nothing of how a plan is carried out.
+//! Options are validated here, so a [`Plan`] is always consistent. This module knows nothing of how
+//! a plan is carried out.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,108 +17,114 @@ use super::words::{Both, Outage, Percent, Seconds, Share, Size, parse_parameter}
 use crate::client::Wish;
 use crate::config::Secret;
 
-/// The flags of `ooblex bench`.
+/// Command-line options of `ooblex bench`.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The gateway, such as http://127.0.0.1:8000: anything that answers POST /offer with {sdp, type}.
+    /// URL of the gateway, such as http://127.0.0.1:8000. Any server that answers POST /offer with
+    /// {sdp, type} works.
     url: String,
-    /// File that holds the key or token that is shown with each offer.
+    /// File with the API key or token that is sent with each offer.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Sessions at a time.
+    /// Number of concurrent sessions.
     #[arg(long, value_name = "N", default_value_t = 1)]
     sessions: usize,
-    /// Seconds in which they begin, one after another [default: 0.1 for each].
+    /// Seconds over which the sessions are started, one after another [default: 0.1 for each].
     #[arg(long, value_name = "SECONDS")]
     ramp: Option<Seconds>,
-    /// Seconds before anything is counted.
+    /// Seconds of warm-up, which are not measured.
     #[arg(long, value_name = "SECONDS", default_value = "2")]
     warm_up: Seconds,
-    /// Seconds that are counted.
+    /// Seconds to measure.
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     duration: Seconds,
 
-    /// Columns and rows of the picture [default: 640x480, or those of a video in --clip].
+    /// Width and height of the video in pixels [default: 640x480, or those of a video in --clip].
     #[arg(long, value_name = "WxH", help_heading = "What is sent")]
     size: Option<Size>,
-    /// Frames a second.
+    /// Frames per second.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=120), help_heading = "What is sent")]
     fps: u32,
-    /// What it is compressed with.
+    /// Video codec.
     #[arg(long, value_enum, default_value_t = CodecName::Vp8, help_heading = "What is sent")]
     codec: CodecName,
-    /// Bitrate, kbit/s [default: by size, 1382 at 640x480 and 30 frames a second].
+    /// Bitrate in kbit/s [default: by size, 1382 at 640x480 and 30 frames per second].
     #[arg(long, value_name = "KBPS", value_parser = clap::value_parser!(u32).range(30..=12_000), help_heading = "What is sent")]
     bitrate: Option<u32>,
-    /// A picture (PNG) that is moved, or a video (Y4M) [default: a portrait].
+    /// A picture (PNG), over which a virtual camera moves, or a video (Y4M) [default: a portrait].
     #[arg(long, value_name = "FILE", help_heading = "What is sent")]
     clip: Option<PathBuf>,
-    /// The effect, or several that the sessions take in turn: background_blur,style_transfer:3 has three times as many of the
-    /// second [default: the gateway's].
+    /// Effect, or several effects that are spread over the sessions by weight:
+    /// background_blur,style_transfer:3 gives three times as many sessions to the second [default:
+    /// the gateway's].
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "What is sent")]
     effect: Vec<Share>,
-    /// Parameter of the effect, or of one of them: style_transfer.strength=0.5; can be repeated.
+    /// Parameter of the effect, or of one of several: style_transfer.strength=0.5. Can be repeated.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_parameter, help_heading = "What is sent")]
     parameters: Vec<(String, Value)>,
 
-    /// Percent of datagrams that are lost.
+    /// Packet loss in percent.
     #[arg(long, value_name = "UP[/DOWN]", default_value = "0", help_heading = "Network, to the gateway and back; one value is for both")]
     loss: Both,
-    /// Milliseconds that each takes longer.
+    /// Additional delay of each datagram in ms.
     #[arg(long, value_name = "UP[/DOWN]", default_value = "0", help_heading = "Network, to the gateway and back; one value is for both")]
     delay: Both,
-    /// Milliseconds that each takes up to longer still, by chance.
+    /// Maximum random delay in ms, on top of --delay.
     #[arg(long, value_name = "UP[/DOWN]", default_value = "0", help_heading = "Network, to the gateway and back; one value is for both")]
     jitter: Both,
-    /// Kbit/s that fit through; 0 is any number.
+    /// Rate limit in kbit/s; 0 is unlimited.
     #[arg(long, value_name = "UP[/DOWN]", default_value = "0", help_heading = "Network, to the gateway and back; one value is for both")]
     rate: Both,
-    /// Nothing comes through for LENGTH seconds, from START seconds after the count began.
+    /// Drop all datagrams for LENGTH seconds, from START seconds after the measurement began.
     #[arg(long, value_name = "START,LENGTH", help_heading = "Network, to the gateway and back; one value is for both")]
     outage: Option<Outage>,
-    /// Loss and rate hold only for LENGTH seconds, from START seconds after the count began.
+    /// Apply loss and rate limit only for LENGTH seconds, from START seconds after the measurement
+    /// began.
     #[arg(long, value_name = "START,LENGTH", conflicts_with_all = ["find_knee", "churn"], help_heading = "Network, to the gateway and back; one value is for both")]
     bad_during: Option<Outage>,
-    /// Give no feedback that bandwidth can be estimated from, like GStreamer.
+    /// Send no transport-wide feedback for bandwidth estimation, like GStreamer.
     #[arg(long, help_heading = "Network, to the gateway and back; one value is for both")]
     no_feedback: bool,
-    /// What chance draws from: the same number loses the same datagrams.
+    /// Seed of the random numbers: runs with the same seed lose the same datagrams.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Network, to the gateway and back; one value is for both")]
     seed: u64,
 
-    /// Percent of the sessions that end by silence instead of a goodbye.
+    /// Percentage of sessions that end silently, without closing the connection.
     #[arg(long, value_name = "PERCENT", default_value = "0", help_heading = "Other ways to measure")]
     vanish: Percent,
-    /// Set up and end N sessions, --sessions at a time, each until it has a picture.
+    /// Set up and end N sessions, --sessions at a time; each ends after its first picture.
     #[arg(long, value_name = "N", conflicts_with_all = ["find_knee", "outage", "ramp"], help_heading = "Other ways to measure")]
     churn: Option<usize>,
-    /// Begin with --sessions and look for the most that work, --duration for each number.
+    /// Search for the largest number of sessions that meets the limits. It begins with --sessions
+    /// and measures each number for --duration.
     #[arg(long, conflicts_with = "outage", help_heading = "Other ways to measure")]
     find_knee: bool,
-    /// With more milliseconds at p95, it does not work.
+    /// Limit of the latency at p95 in ms.
     #[arg(long, value_name = "MS", default_value_t = 250.0, help_heading = "Other ways to measure")]
     max_latency: f64,
-    /// When a session has fewer processed frames a second, it does not work [default: 0.8 of --fps].
+    /// Limit of processed frames per second in each session [default: 0.8 of --fps].
     #[arg(long, value_name = "FPS", help_heading = "Other ways to measure")]
     min_fps: Option<f64>,
-    /// More are not tried.
+    /// Largest number of sessions to test.
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Other ways to measure")]
     max_sessions: usize,
 
-    /// Process of the gateway, with those of its workers after commas: what they use is measured, too.
+    /// Process IDs of the gateway and its workers, separated by commas: measure their CPU time and
+    /// memory.
     #[arg(long, value_name = "PIDS", value_delimiter = ',', help_heading = "How it is measured")]
     gateway_pid: Vec<u32>,
-    /// Sessions of each effect whose pictures are decoded and looked at: a number, all, or none [default: 2, or all where timestamps
-    /// do not come back].
+    /// Number of sessions of each effect whose pictures are decoded and judged: a number, all, or
+    /// none [default: 2, or all if the gateway does not keep timestamps].
     #[arg(long, value_name = "N", help_heading = "How it is measured")]
     decode: Option<Decode>,
-    /// Threads that drive the sessions [default: one for each core, at most 4].
+    /// Number of threads that drive the sessions [default: one per core, at most 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "How it is measured")]
     threads: Option<u16>,
-    /// Write the figures as JSON; '-' is standard output, and the table goes to standard error then.
+    /// Write the figures as JSON to FILE. With '-' they go to standard output, and the table to
+    /// standard error.
     #[arg(long, value_name = "FILE", help_heading = "How it is measured")]
     json: Option<PathBuf>,
-    /// Write a report with plots, one HTML file that needs no other.
+    /// Write a self-contained HTML report with plots to FILE.
     #[arg(long, value_name = "FILE", help_heading = "How it is measured")]
     report: Option<PathBuf>,
 }
@@ -127,38 +134,38 @@ pub struct Options {
 enum CodecName {
     /// VP8.
     Vp8,
-    /// H.264, constrained baseline.
+    /// H.264, Constrained Baseline profile.
     H264,
 }
 
-/// What was asked for can not be done.
+/// The options cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PlanError {
-    /// The URL has a scheme that is not spoken here.
+    /// The URL has an unsupported scheme.
     #[error("'{0}' is not spoken by the bench, which runs beside the gateway: write http://HOST:PORT")]
     Scheme(String),
-    /// There is no host.
+    /// The URL has no host.
     #[error("'{0}' names no gateway: write http://HOST:PORT, such as http://127.0.0.1:8000")]
     Host(String),
-    /// Nothing would happen.
+    /// A number or a duration is too small for a run.
     #[error("{0} must be at least {1}")]
     TooSmall(&'static str, &'static str),
-    /// More than all are lost.
+    /// The packet loss exceeds 100 %.
     #[error("--loss is a share in percent, of 0 to 100")]
     Loss,
-    /// Parameters for an effect that no session has.
+    /// A parameter names an effect that no session has.
     #[error("--set {0} is for an effect that no session has: name it in --effect")]
     Unused(String),
-    /// Parameters without an effect's name, where there are several effects.
+    /// A parameter names no effect, and there are several effects.
     #[error("--set {0} does not say which effect it is for: write EFFECT.{0}=VALUE")]
     Ambiguous(String),
-    /// The file of the token cannot be read.
+    /// The token file cannot be read.
     #[error("--token-file: {0}")]
     Token(String),
 }
 
 impl Options {
-    /// Checks what was asked for.
+    /// Validates the options and returns the plan.
     pub(super) fn plan(&self) -> Result<Plan, PlanError> {
         let positive = |holds: bool, name, least| if holds { Ok(()) } else { Err(PlanError::TooSmall(name, least)) };
         positive(self.sessions > 0, "--sessions", "1")?;
@@ -224,7 +231,8 @@ impl Options {
         })
     }
 
-    /// Each effect as often as its weight says, well mixed: whatever the number of sessions, the shares are about right.
+    /// Returns one wish for each unit of weight, in a smooth weighted round robin, so that any
+    /// number of sessions has about the requested shares.
     fn wishes(&self, codec: VideoCodec) -> Result<Vec<Wish>, PlanError> {
         let shares: Vec<_> = match self.effect.as_slice() {
             [] => vec![(None, 1)],
@@ -244,7 +252,7 @@ impl Options {
         let mut credit = vec![0_i64; shares.len()];
         let turns = (0..total).map(|_| {
             credit.iter_mut().zip(&shares).for_each(|(credit, (_, weight))| *credit += *weight as i64);
-            // The first of those that are owed most.
+            // The effect with the largest credit is next; the first of several equal ones.
             let next = (0..shares.len()).rev().max_by_key(|index| credit[*index]).unwrap_or(0);
             credit[next] -= total as i64;
             next
@@ -253,7 +261,8 @@ impl Options {
             codecs: vec![codec],
             effect: shares[index].0.clone(),
             params: params[index].clone(),
-            // What is sent does not follow an estimate, so packets that wait for one would only grow old.
+            // The clip's bitrate does not follow the bandwidth estimate, so pacing by that estimate
+            // would only delay packets.
             paced: false,
             feedback: !self.no_feedback,
             token: token.clone(),
@@ -281,7 +290,8 @@ impl Options {
     }
 }
 
-/// `http://HOST:PORT` of what a person may write: without the scheme, with a slash, with /offer.
+/// Normalises a gateway URL to `http://HOST:PORT`; the scheme may be missing, and a trailing slash
+/// or `/offer` is removed.
 fn base_url(url: &str) -> Result<String, PlanError> {
     let rest = match url.split_once("://") {
         Some(("http", rest)) => rest,

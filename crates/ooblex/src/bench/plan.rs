@@ -1,4 +1,4 @@
-//! What a bench is to do, checked: [`super::options`] makes it of what was asked for, the others carry it out.
+//! The validated plan of a run: [`super::options`] creates it, and the other modules carry it out.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,79 +7,80 @@ use super::clip::ClipPlan;
 use super::link::Conditions;
 use crate::client::Wish;
 
-/// What is to be done, checked.
+/// Validated plan of a run.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// The gateway, without a slash at the end.
+    /// Base URL of the gateway, without a trailing slash.
     pub(super) url: String,
-    /// Sessions at a time.
+    /// Number of concurrent sessions.
     pub(super) sessions: usize,
-    /// Between the beginnings of two sessions.
+    /// Time between the starts of two sessions.
     pub(super) spacing: Duration,
-    /// Before anything is counted.
+    /// Length of the warm-up, which is not measured.
     pub(super) warm_up: Duration,
-    /// What is counted.
+    /// Length of the measurement.
     pub(super) duration: Duration,
-    /// What is sent.
+    /// Parameters of the clip that is sent.
     pub(super) clip: ClipPlan,
-    /// What the sessions wish for, in turn.
+    /// Session parameters, assigned to the sessions round-robin.
     pub(super) wishes: Vec<Wish>,
-    /// The network to the gateway.
+    /// Conditions of the simulated network to the gateway.
     pub(super) up: Conditions,
-    /// The network from the gateway.
+    /// Conditions of the simulated network from the gateway.
     pub(super) down: Conditions,
-    /// From when to when nothing comes through, after the count began.
+    /// Outage of the simulated network: start after the beginning of the measurement, and length.
     pub(super) outage: Option<(Duration, Duration)>,
-    /// From when on for how long loss and rate hold, after the count began; `None`: all the time.
+    /// Time in which loss and rate limit apply: start after the beginning of the measurement, and
+    /// length. `None` applies them all the time.
     pub(super) bad: Option<(Duration, Duration)>,
-    /// What chance draws from.
+    /// Seed of the random numbers of the simulated network.
     pub(super) seed: u64,
-    /// The share of sessions that end by silence, 0..=1.
+    /// Fraction of the sessions that end silently, 0..=1.
     pub(super) vanish: f64,
-    /// How it is measured.
+    /// Kind of measurement.
     pub(super) mode: Mode,
-    /// Processes of the gateway.
+    /// Process IDs of the gateway and its workers.
     pub(super) gateway_pids: Vec<u32>,
-    /// Which sessions are decoded; `None`: as fits the gateway.
+    /// Sessions that are decoded; `None` decides by whether the gateway keeps RTP timestamps.
     pub(super) decode: Option<Decode>,
-    /// Threads that drive the sessions.
+    /// Number of threads that drive the sessions.
     pub(super) threads: usize,
-    /// Where the JSON goes; `-` is standard output.
+    /// Output file of the JSON figures; `-` is standard output.
     pub(super) json: Option<PathBuf>,
-    /// Where the report goes.
+    /// Output file of the HTML report.
     pub(super) report: Option<PathBuf>,
 }
 
-/// How it is measured.
+/// Kind of measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Mode {
-    /// One number of sessions, for a while.
+    /// Measures a fixed number of sessions.
     Steady,
-    /// Sessions that come and go.
+    /// Measures sessions that are set up and end at once.
     Churn {
-        /// How many.
+        /// Total number of sessions.
         count: usize,
     },
-    /// More and more sessions.
+    /// Searches for the largest number of sessions within limits.
     Knee(Limits),
 }
 
-/// What makes a number of sessions too many.
+/// Limits within which a number of sessions counts as supported.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Limits {
-    /// p95, ms.
+    /// Maximum latency at p95, in ms.
     pub(super) latency_ms: f64,
-    /// Processed frames a second, of each session.
+    /// Minimum rate of processed frames in each session, in frames per second.
     pub(super) fps: f64,
-    /// More are not tried.
+    /// Largest number of sessions that is tested.
     pub(super) sessions: usize,
 }
 
 /// Sessions of each effect that are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decode {
-    /// So many.
+    /// The first sessions of each effect, up to this number.
     Some(usize),
-    /// All.
+    /// All sessions.
     All,
 }

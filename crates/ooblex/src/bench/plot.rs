@@ -1,29 +1,29 @@
-//! Lines over time as SVG, to stand within a page: it brings no style of its own but classes, so that the page decides about light and
-//! dark.
+//! Line plots as SVG, for embedding in an HTML page. They have CSS classes instead of styles, so
+//! that the page chooses light or dark colours.
 //!
-//! It knows numbers and names, not what they are of.
+//! This module knows numbers and names, but not their meaning.
 
 use std::fmt::Write as _;
 
-/// A line: its name, and its points, in the order of x. Where there is no value, it is interrupted.
+/// A named line with points in ascending order of x. A point without a value interrupts it.
 pub(super) struct Line {
-    /// What the legend says.
+    /// Name shown in the legend.
     pub(super) name: String,
-    /// x and y.
+    /// Points as x and y.
     pub(super) points: Vec<(f64, Option<f64>)>,
 }
 
-/// A plot.
+/// A plot of one or more lines.
 pub(super) struct Plot<'a> {
-    /// What stands above it.
+    /// Title shown above the plot.
     pub(super) title: &'a str,
-    /// What stands below the x axis.
+    /// Label of the x axis.
     pub(super) x: &'a str,
-    /// Unit of y.
+    /// Unit of the y axis.
     pub(super) unit: &'a str,
-    /// The lines; those without any value are left out.
+    /// The lines; a line without any value is omitted.
     pub(super) lines: Vec<Line>,
-    /// What lies before this x was not counted, and is shaded.
+    /// Start of the measurement on the x axis; the area before it is shaded.
     pub(super) from: Option<f64>,
 }
 
@@ -33,13 +33,14 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
-/// Lines that have a colour of their own.
+/// Number of distinct line colours.
 const COLOURS: usize = 7;
-/// Points that get a mark, which says its value when a pointer is over it; with more, marks would be all that is seen.
+/// Maximum number of points with markers, which show their values as tooltips. With more points,
+/// markers would hide the line.
 const MARKED: usize = 120;
 
 impl Plot<'_> {
-    /// The plot as a `<figure>`; empty where there is nothing to show.
+    /// Renders the plot as a `<figure>`; empty if there is no value.
     pub(super) fn to_html(&self) -> String {
         let lines: Vec<_> = self.lines.iter().filter(|line| line.points.iter().any(|(_, y)| y.is_some())).collect();
         if lines.is_empty() {
@@ -119,7 +120,8 @@ impl Plot<'_> {
     }
 }
 
-/// Between two marks of an axis: 1, 2 or 5 times a power of ten, so that there are four to nine of them.
+/// Returns the distance between two ticks of an axis: 1, 2 or 5 times a power of ten, which gives
+/// four to nine ticks.
 fn step_of(range: f64) -> f64 {
     let power = 10.0_f64.powf((range.max(1e-6) / 5.0).log10().floor());
     let times = range / 5.0 / power;
@@ -135,7 +137,7 @@ fn step_of(range: f64) -> f64 {
         }
 }
 
-/// A number with as many digits as it is worth.
+/// Formats a number with about three significant digits.
 fn short(value: f64) -> String {
     let digits = if value.abs() >= 100.0 || value.fract().abs() < 1e-6 {
         0
@@ -147,7 +149,7 @@ fn short(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// Text as it may stand in HTML.
+/// Escapes text for HTML.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,8 +1,9 @@
-//! What processes use: CPU time and memory, by the account of Linux. Elsewhere nothing is known.
+//! CPU time and memory of processes, read from `/proc` on Linux. On other systems the values are
+//! unknown.
 
 use std::time::Instant;
 
-/// Ticks of CPU time in a second, on every Linux that Rust runs on.
+/// Clock ticks per second (`USER_HZ`) on every Linux platform that Rust supports.
 const TICKS: f64 = 100.0;
 
 /// A group of processes, such as a gateway and its workers.
@@ -11,32 +12,33 @@ pub(super) struct Processes {
     last: Option<(Instant, f64)>,
 }
 
-/// What a group of processes used lately.
+/// Resources used by a group of processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Usage {
-    /// Cores kept busy since the last look; `None` at the first look, and where it is not known.
+    /// Mean CPU usage in cores since the previous call of [`Processes::look`]; `None` in the first
+    /// call, or if it is unknown.
     pub(super) cpu_cores: Option<f64>,
-    /// Resident memory.
+    /// Resident memory in MiB; `None` if it is unknown.
     pub(super) memory_mb: Option<f64>,
 }
 
 impl Processes {
-    /// These processes.
+    /// Creates a group from process IDs.
     pub(super) fn new(ids: Vec<u32>) -> Self {
         Self { ids, last: None }
     }
 
-    /// This process.
+    /// Creates a group of this process only.
     pub(super) fn own() -> Self {
         Self::new(vec![std::process::id()])
     }
 
-    /// The first of them that is not there.
+    /// Returns the first process that does not exist.
     pub(super) fn missing(&self) -> Option<u32> {
         self.ids.iter().copied().find(|id| cpu_seconds(*id).is_none())
     }
 
-    /// Looks at what they used since the last call.
+    /// Returns the CPU usage since the last call, and the current memory.
     pub(super) fn look(&mut self, now: Instant) -> Usage {
         if self.ids.is_empty() {
             return Usage::default();
@@ -51,10 +53,11 @@ impl Processes {
     }
 }
 
-/// CPU time that a process has used so far, threads that have ended among it.
+/// Returns the total CPU time of a process in seconds, including that of its finished threads.
 fn cpu_seconds(process: u32) -> Option<f64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name, in brackets, may hold spaces. After it, the 12th and 13th fields are ticks in user and kernel mode.
+    // The process name in parentheses may contain spaces. The 12th and 13th fields after it are the
+    // ticks in user and kernel mode.
     let mut fields = text.rsplit(')').next()?.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
     Some((ticks()? + ticks()?) / TICKS)

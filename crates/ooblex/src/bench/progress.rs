@@ -1,36 +1,38 @@
-//! What a person sees while a bench runs: a line on standard error, once a second. On a terminal it stays one line.
+//! Progress display of a bench run: one line per second on standard error. On a terminal, each line
+//! overwrites the previous one.
 
 use std::io::{IsTerminal, Write, stderr};
 
 use super::crew::Second;
 
-/// The display.
+/// The progress display.
 pub(super) struct Progress {
     is_terminal: bool,
-    /// A line stands that is to be overwritten.
+    /// True if the cursor is on a line that the next one overwrites.
     open: bool,
-    /// What the run is at, such as a number of sessions.
+    /// Prefix of each line, such as the number of sessions.
     stage: String,
 }
 
 impl Progress {
-    /// A display on standard error.
+    /// Creates a display on standard error.
     pub(super) fn new() -> Self {
         Self { is_terminal: stderr().is_terminal(), open: false, stage: String::new() }
     }
 
-    /// Something that is worth a line of its own.
+    /// Prints a message on a separate line.
     pub(super) fn say(&mut self, text: &str) {
         self.done();
         eprintln!("{text}");
     }
 
-    /// What the run is at from now on; shown before each line.
+    /// Sets the prefix of the following lines.
     pub(super) fn set_stage(&mut self, stage: String) {
         self.stage = stage;
     }
 
-    /// A second has passed, with so many sessions begun.
+    /// Shows the figures of a second. `begun` is the number of sessions begun; `counts` is false
+    /// during the warm-up.
     pub(super) fn second(&mut self, second: &Second, begun: usize, counts: bool) {
         let rate = |count: u64| second.rate(count);
         let ms = |quantile| second.latency_ms(quantile).map_or("–".into(), |ms| format!("{ms:.0}"));
@@ -59,10 +61,10 @@ impl Progress {
         self.show(&line);
     }
 
-    /// Shows a line that the next one takes the place of, where that can be.
+    /// Shows a line, which overwrites the previous one on a terminal.
     pub(super) fn show(&mut self, line: &str) {
         if self.is_terminal {
-            // Back to the left edge, and what stood there is cleared.
+            // The escape sequence returns to the left edge and clears the line.
             eprint!("\r\x1b[2K{line}");
             _ = stderr().flush();
             self.open = true;
@@ -71,7 +73,7 @@ impl Progress {
         }
     }
 
-    /// What stands there is final.
+    /// Ends the current line, so that it is not overwritten.
     pub(super) fn done(&mut self) {
         if std::mem::take(&mut self.open) {
             eprintln!();

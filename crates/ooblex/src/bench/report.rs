@@ -1,4 +1,4 @@
-//! The report: one HTML file with the figures, and plots of them over time. It refers to nothing outside itself.
+//! The report: a self-contained HTML file with the figures and plots over time.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,8 @@ use super::plot::{Line, Plot, escape};
 use super::table::warnings;
 use super::viewer::State;
 
-/// The page around the plots. Its colours differ in lightness as well, and change with the reader's choice of light or dark.
+/// Style sheet of the report. Its line colours also differ in lightness, and it follows the
+/// reader's light or dark mode.
 const STYLE: &str = "
 :root{color-scheme:light dark;--back:#fff;--text:#1c1f23;--faint:#667;--rule:#dde1e6;--shade:#8881;
 --c0:#0b62c4;--c1:#c2480c;--c2:#087f5b;--c3:#8a2be2;--c4:#9a7400;--c5:#c2185b;--c6:#4a5568;--bad:#c2180c}
@@ -30,7 +31,7 @@ path.c4,circle.c4{stroke:var(--c4)}path.c5,circle.c5{stroke:var(--c5)}path.c6,ci
 .key.c0{color:var(--c0)}.key.c1{color:var(--c1)}.key.c2{color:var(--c2)}.key.c3{color:var(--c3)}.key.c4{color:var(--c4)}.key.c5{color:var(--c5)}.key.c6{color:var(--c6)}
 ";
 
-/// The page.
+/// Renders the report.
 pub(super) fn html(outcome: &Outcome<'_>) -> String {
     let (plan, clip) = (outcome.plan, outcome.clip);
     let title = format!("ooblex bench: {}, {}", outcome.effects().join(" + "), counted(outcome.sessions(), "session"));

@@ -1,7 +1,8 @@
-//! One session of `ooblex bench`: it connects, sends the clip at the pace of a camera, and takes note of what comes back.
+//! One session of `ooblex bench`: it connects, sends the clip at the frame rate of a camera, and
+//! records what comes back.
 //!
-//! A session is a task on a runtime that it shares with others: it never waits for anything but its socket and its timers. What it
-//! measures is in the tally of its [`Viewer`], which others read.
+//! A session is a task on a runtime shared with other sessions, so it waits only for its socket and
+//! its timers. Its measurements are in the tally of its [`Viewer`], which other modules read.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,12 +16,12 @@ use super::tally::Arrival;
 use super::viewer::{Leave, Stage, State, Times, Viewer};
 use crate::client::{ClientError, ClientEvent};
 
-/// A keyframe is asked for at most this often.
+/// Minimum time between two keyframe requests.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// A camera that is further behind than this leaves frames out.
+/// Delay of the simulated camera beyond which it skips frames.
 const BEHIND: Duration = Duration::from_secs(1);
 
-/// The life of a session.
+/// Runs a session from the offer to its end.
 pub(super) async fn live(stage: Arc<Stage>, viewer: Arc<Viewer>) {
     let began = Instant::now();
     let connected = match Connection::set_up(&stage, &viewer).await {
@@ -42,40 +43,41 @@ pub(super) async fn live(stage: Arc<Stage>, viewer: Arc<Viewer>) {
     });
 }
 
-/// Why a session ended that was not told to.
+/// Reason why a session ended without being told to.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    /// The gateway said goodbye, or was not heard of for too long.
+    /// The gateway closed the session, or was silent until the timeout.
     #[error("the gateway ended it, or was silent for too long")]
     Ended,
-    /// The connection broke.
+    /// The connection failed.
     #[error(transparent)]
     Client(#[from] ClientError),
 }
 
-/// A session whose connection stands.
+/// A connected session.
 struct Playing<'a> {
     stage: &'a Stage,
     viewer: &'a Arc<Viewer>,
     connection: Connection,
-    /// When the camera began.
+    /// Time of the camera's first frame.
     began: Instant,
-    /// Frames since.
+    /// Number of frame periods since the camera began.
     count: u64,
-    /// The RTP timestamp of the first one.
+    /// RTP timestamp of the first frame.
     first_ticks: u32,
-    /// The next frame of the clip.
+    /// Index of the next frame of the clip.
     next: u16,
     restart: bool,
     last_asked: Option<Instant>,
-    /// The decoder has missed frames.
+    /// True if the decoder has missed a frame.
     missed: bool,
     times: Times,
 }
 
 impl<'a> Playing<'a> {
     fn new(stage: &'a Stage, viewer: &'a Arc<Viewer>, connection: Connection) -> Self {
-        // Cameras do not all look at the same moment, and timestamps begin anywhere, so that none is right by chance.
+        // The cameras have different phases, and their RTP timestamps start at random values, so
+        // that no timestamp can match by chance.
         let phase = 1.0 / f64::from(stage.clip.fps) * ((viewer.index as f64 * 0.618_034) % 1.0);
         Self {
             stage,
@@ -114,7 +116,8 @@ impl<'a> Playing<'a> {
         }
     }
 
-    /// When the next frame is due. Frames that are long past are left out.
+    /// Returns the time of the next frame. After a delay of more than [`BEHIND`], the missed frames
+    /// are skipped.
     fn due(&mut self) -> Instant {
         let fps = u64::from(self.stage.clip.fps);
         let at = |count: u64| self.began + Duration::from_micros(count * 1_000_000 / fps);
@@ -129,7 +132,7 @@ impl<'a> Playing<'a> {
         let clip = &self.stage.clip;
         self.follow_times();
         if std::mem::take(&mut self.restart) {
-            // The clip has one keyframe: its first.
+            // The first frame is the clip's only keyframe.
             self.next = 0;
         }
         let index = self.next;
@@ -144,7 +147,8 @@ impl<'a> Playing<'a> {
         Ok(())
     }
 
-    /// The times of the network are set for all sessions while they run.
+    /// Applies the times of outages and bad conditions, which are set for all sessions while these
+    /// run.
     fn follow_times(&mut self) {
         let times = *self.stage.times.lock().unwrap_or_else(PoisonError::into_inner);
         if times == self.times {
@@ -208,11 +212,11 @@ impl<'a> Playing<'a> {
     }
 }
 
-/// What went wrong with a set-up, and what mends it.
+/// Describes why a set-up failed, and how to fix it.
 fn explain(error: &ClientError, url: &str) -> String {
     match error {
         ClientError::Http(error) => {
-            format!("{url} can not be reached ({error}): start the gateway there (`ooblex serve`), or name another address")
+            format!("{url} cannot be reached ({error}): start the gateway there (`ooblex serve`), or name another address")
         }
         ClientError::Refused(status, problem) => {
             let detail = problem["detail"].as_str().or(problem["title"].as_str());
@@ -223,7 +227,7 @@ fn explain(error: &ClientError, url: &str) -> String {
                 }
             }
         }
-        ClientError::Answer(reason) => format!("the answer of {url} to the offer can not be used: {reason}"),
+        ClientError::Answer(reason) => format!("the answer of {url} to the offer cannot be used: {reason}"),
         ClientError::Timeout(within) => format!(
             "no connection within {} s, although {url} took the offer: open its UDP port, and see that it advertises an address that is \
              reached from here (`ooblex serve --advertise`)",

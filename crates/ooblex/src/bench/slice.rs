@@ -1,6 +1,7 @@
-//! Figures of a stretch of time, and how they add up: over seconds, over sessions, over both.
+//! Figures of an interval, and their sums over time and over sessions.
 //!
-//! [`super::tally`] fills them, [`super::crew`] adds them up. They know nothing of where they come from.
+//! [`super::tally`] fills them, and [`super::crew`] adds them up. This module knows nothing about
+//! their origin.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,93 +9,93 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::Value;
 
-/// The figures of a stretch of time.
+/// Figures of one interval.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slice {
-    /// Frames sent.
+    /// Number of frames sent.
     pub(super) sent: u64,
-    /// Frames sent some time after they were due, because this program was busy.
+    /// Number of frames sent late, because this program was busy.
     pub(super) sent_late: u64,
-    /// Frames that came whole and could be shown.
+    /// Number of complete frames received that could be shown.
     pub(super) shown: u64,
-    /// Of these, each frame that was sent counted once: those that went through the gateway's effect.
+    /// Number of distinct frames among those shown that went through the gateway's effect.
     pub(super) processed: u64,
-    /// Of those shown, pictures that were there before: held ones, and placeholders.
+    /// Number of repeated pictures among the frames shown: held pictures and placeholders.
     pub(super) repeats: u64,
-    /// Frames that came after a newer one.
+    /// Number of frames that arrived after a newer one.
     pub(super) order_errors: u64,
-    /// Times that frames were lost for good on their way back.
+    /// Number of gaps: frames from the gateway that were lost and not recovered.
     pub(super) gaps: u64,
-    /// Frames that could not be shown because of that.
+    /// Number of frames that could not be shown because an earlier frame was lost.
     pub(super) undecodable: u64,
-    /// Pictures that could be judged, and those of them that were unprocessed.
+    /// Number of pictures that could be judged.
     pub(super) judged: u64,
-    /// See `judged`.
+    /// Number of judged pictures that were unprocessed.
     pub(super) raw: u64,
-    /// Pictures whose number was read, and whose number was not.
+    /// Number of pictures whose number was read.
     pub(super) read: u64,
-    /// See `read`.
+    /// Number of pictures whose number was unreadable.
     pub(super) unreadable: u64,
-    /// Pictures whose number is another one than their timestamp says.
+    /// Number of pictures whose number contradicts their RTP timestamp.
     pub(super) mismatched: u64,
-    /// Keyframes that came.
+    /// Number of keyframes received.
     pub(super) keyframes: u64,
-    /// Keyframes that the gateway asked for.
+    /// Number of keyframe requests from the gateway.
     pub(super) keyframes_wanted: u64,
-    /// Keyframes that the gateway was asked for.
+    /// Number of keyframe requests to the gateway.
     pub(super) keyframes_asked: u64,
-    /// UDP payload, there and back.
+    /// UDP payload sent, in bytes.
     pub(super) bytes_up: u64,
-    /// See `bytes_up`.
+    /// UDP payload received, in bytes.
     pub(super) bytes_down: u64,
-    /// Datagrams that the simulated network lost, there and back.
+    /// Number of datagrams to the gateway that the simulated network dropped.
     pub(super) lost_up: u64,
-    /// See `lost_up`.
+    /// Number of datagrams from the gateway that the simulated network dropped.
     pub(super) lost_down: u64,
-    /// From sending a frame to having it back, µs.
+    /// Times from sending a frame to receiving it back, in µs.
     pub(super) latencies_us: Vec<u32>,
-    /// The longest time without a new picture.
+    /// Longest time without a new picture.
     pub(super) longest_freeze: Duration,
-    /// What the gateway said of itself.
+    /// Sums over the gateway's `stats` messages.
     pub(super) gateway: GatewayWords,
 }
 
-/// Sums of what the gateway said in its `stats` messages.
+/// Sums over the gateway's `stats` messages.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GatewayWords {
-    /// Messages.
+    /// Number of messages.
     pub(super) reports: u64,
-    /// Sums over the messages.
+    /// Sum of the rates of received frames, in frames per second.
     pub(super) fps_in: f64,
-    /// See `fps_in`.
+    /// Sum of the rates of analysed frames, in frames per second.
     pub(super) fps_analysed: f64,
-    /// See `fps_in`.
+    /// Sum of the rates of sent frames, in frames per second.
     pub(super) fps_out: f64,
-    /// See `fps_in`; 0..=1 each.
+    /// Sum of the worker utilisations, each 0..=1.
     pub(super) utilisation: f64,
-    /// What its encoder aims at, and rows of the picture that it sends.
+    /// Sum of the encoder's target bitrates, in kbit/s.
     pub(super) target_kbps: f64,
-    /// See `target_kbps`.
+    /// Sum of the heights of the sent pictures, in pixels.
     pub(super) height: f64,
-    /// Milliseconds by stage, and how many messages had the stage.
+    /// Sum of the time in each stage in ms, and number of messages that report the stage.
     pub(super) stages_ms: BTreeMap<String, (f64, u64)>,
-    /// Frames dropped, by reason.
+    /// Number of frames dropped, by reason.
     pub(super) dropped: BTreeMap<String, u64>,
 }
 
-/// Figures added up over a long time, in bounded memory.
+/// Figures of a long time in bounded memory.
 #[derive(Debug, Clone)]
 pub(super) struct Totals {
-    /// All but latencies.
+    /// Sums of all figures except latencies.
     pub(super) sum: Slice,
-    /// Latencies, µs.
+    /// Histogram of latencies in µs.
     pub(super) latency: Histogram<u32>,
 }
 
-/// Slower than this is as slow as this.
+/// Upper bound of the histogram, in µs; higher latencies are recorded as this value.
 const LONGEST_LATENCY_US: u64 = 600_000_000;
 impl Slice {
-    /// Adds the figures of another stretch of time, or of another session.
+    /// Adds the figures of another interval, or of another session.
     pub(super) fn add(&mut self, other: &Slice) {
         let Slice { sent, sent_late, shown, processed, repeats, order_errors, gaps, undecodable, judged, raw, read, unreadable, .. } =
             other;
@@ -161,12 +162,12 @@ impl GatewayWords {
         }
     }
 
-    /// The mean of a sum over the messages; `None` without any.
+    /// Returns the mean of a sum over the messages; `None` without messages.
     pub(super) fn mean(&self, sum: f64) -> Option<f64> {
         (self.reports > 0).then(|| sum / self.reports as f64)
     }
 
-    /// Mean milliseconds of a frame in each stage.
+    /// Returns the mean time of a frame in each stage, in ms.
     pub(super) fn stages(&self) -> impl Iterator<Item = (&str, f64)> {
         self.stages_ms.iter().map(|(stage, (sum, count))| (stage.as_str(), sum / (*count).max(1) as f64))
     }
@@ -180,20 +181,20 @@ impl Default for Totals {
 }
 
 impl Totals {
-    /// Adds the figures of a stretch of time.
+    /// Adds the figures of an interval.
     pub(super) fn add_slice(&mut self, slice: &Slice) {
         slice.latencies_us.iter().for_each(|us| self.latency.saturating_record(u64::from(*us)));
         self.sum.add(slice);
         self.sum.latencies_us.clear();
     }
 
-    /// Adds those of another session.
+    /// Adds the totals of another session.
     pub(super) fn add(&mut self, other: &Self) {
         self.sum.add(&other.sum);
         self.latency.add(&other.latency).expect("all have the same bounds");
     }
 
-    /// A quantile of latency in milliseconds; `None` where no frame was recognised.
+    /// Returns a latency quantile in ms; `None` if no frame was identified.
     pub(super) fn latency_ms(&self, quantile: f64) -> Option<f64> {
         (!self.latency.is_empty()).then(|| self.latency.value_at_quantile(quantile) as f64 / 1e3)
     }

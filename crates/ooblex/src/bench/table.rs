@@ -1,4 +1,4 @@
-//! The figures as a person reads them at the end of a run.
+//! The figures as a text table for the terminal, printed at the end of a run.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::slice::Totals;
 use super::viewer::State;
 
 impl Outcome<'_> {
-    /// What a person reads.
+    /// Formats the result of the run as text.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         let clip = self.clip;
@@ -70,7 +70,7 @@ impl Outcome<'_> {
     }
 }
 
-/// What may have falsified the figures, or must not be overlooked.
+/// Lists problems that may have distorted the figures or must not be overlooked.
 pub(super) fn warnings(summary: &Summary, measured: &Measured) -> String {
     let (mut text, sum) = (String::new(), &summary.all.sum);
     for reason in measured.failures().take(REASONS) {
@@ -125,7 +125,7 @@ fn row(session: &SessionFigures, seconds: f64) -> String {
     figures_row(&number, effect, rates, &session.totals, seconds)
 }
 
-/// `seconds`: of all sessions that the figures are of, added up.
+/// Formats one row. `seconds` is the measured time, summed over all sessions in `totals`.
 fn figures_row(number: &str, effect: &str, rates: [Option<f64>; 3], totals: &Totals, seconds: f64) -> String {
     let sum = &totals.sum;
     let figure = |value: Option<f64>, width: usize, digits: usize| match value {

@@ -1,7 +1,9 @@
-//! What one session measures: which frames came back, when, in which order, and what was seen on them.
+//! Measurement of one session: which frames came back, when and in which order, and what their
+//! pictures show.
 //!
-//! It has no clock, no socket and no codec: its session tells it what was sent and what came, the decoders what they read. Frames are
-//! known by the RTP timestamp where the gateway gives back the one that came in, and else by the number that is drawn on them.
+//! It has no clock, no socket and no codec: the session reports sent and received frames, and the
+//! decoders report what they read. Frames are identified by the RTP timestamp if the gateway keeps
+//! it, and otherwise by the number drawn on the picture.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,59 +12,60 @@ use serde_json::Value;
 
 use super::slice::Slice;
 
-/// By what frames that come back are known.
+/// Method by which received frames are identified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Numbering {
-    /// No frame was recognised yet.
+    /// No frame has been identified yet.
     #[default]
     Unknown,
-    /// By the timestamp that was sent.
+    /// The gateway keeps the RTP timestamps that were sent.
     Timestamp,
-    /// By the number on the picture, where it is decoded: the gateway stamps frames anew.
+    /// The gateway assigns new timestamps, so frames are identified by the number on the decoded
+    /// picture.
     Picture,
 }
 
-/// A frame that came back.
+/// Result of a received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It can be shown. `source` is the frame of the clip that it was made of, if its timestamp tells.
+    /// The frame can be shown.
     Shown {
-        /// Place in the clip.
+        /// Index of the source frame in the clip, if the RTP timestamp identifies it.
         source: Option<u16>,
     },
-    /// It builds on a frame that was lost: ask for a keyframe.
+    /// The frame depends on a lost frame: request a keyframe.
     AwaitsKeyframe,
 }
 
-/// What was read on a picture that came back.
+/// Result of decoding a received picture.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading {
-    /// When the frame was whole.
+    /// Time at which the frame was complete.
     pub(super) arrived: Instant,
-    /// The number on it, if it could be read.
+    /// Number on the picture; `None` if unreadable.
     pub(super) number: Option<u16>,
-    /// What its timestamp says that the number should be.
+    /// Index of the source frame in the clip, according to the RTP timestamp.
     pub(super) source: Option<u16>,
-    /// Whether it is the unprocessed source, where that can be told.
+    /// True if the picture is its unprocessed source; `None` if this cannot be decided.
     pub(super) raw: Option<bool>,
 }
 
-/// What one session has measured and has to remember.
+/// Measurements of one session, and the state that they need.
 pub(super) struct Tally {
-    /// The newest frames that were sent.
+    /// The newest frames sent, up to [`SENT_KEPT`].
     sent: VecDeque<Sent>,
     next_sequence: u64,
     numbering: Numbering,
-    /// Frames in a row that no timestamp explained.
+    /// Number of consecutive frames with unknown timestamps.
     unexplained: u32,
-    /// Whether the pictures of this session are decoded.
+    /// True if the pictures of this session are decoded.
     pub(super) decoded: bool,
-    /// The newest frame that came back.
+    /// Sequence number of the newest frame that came back.
     newest: Option<u64>,
     last_ticks: Option<u32>,
     last_latency: Duration,
     awaits_keyframe: bool,
-    /// When the picture last changed.
+    /// Time at which the picture last changed.
     moved_at: Instant,
     began: Instant,
     first_picture: Option<Duration>,
@@ -77,17 +80,19 @@ struct Sent {
     at: Instant,
 }
 
-/// Frames that are remembered: more than two minutes at 30 a second. What is older is not waited for.
+/// Number of sent frames that are remembered: more than two minutes at 30 frames per second. Older
+/// frames are not matched.
 const SENT_KEPT: usize = 4096;
-/// When so many frames came back and none has a timestamp that was sent, the gateway stamps them anew.
+/// Number of frames with unknown timestamps after which the gateway is assumed to assign new ones.
 const UNEXPLAINED: u32 = 30;
-/// A frame that is sent this much after its time is late.
+/// Delay after which a sent frame counts as late.
 const LATE: Duration = Duration::from_millis(10);
-/// Between two neighbours, a picture that is a mix of both may be read as either.
+/// Accepted difference between number and timestamp, because a blend of two consecutive pictures
+/// may read as either.
 const READING_TOLERANCE: u16 = 1;
 
 impl Tally {
-    /// A session that has just connected.
+    /// Creates the tally of a new session.
     pub(super) fn new(now: Instant, decoded: bool) -> Self {
         Self {
             sent: VecDeque::new(),
@@ -106,12 +111,12 @@ impl Tally {
         }
     }
 
-    /// The session has connected: time counts from now.
+    /// Restarts the clock when the session has connected.
     pub(super) fn connected(&mut self, now: Instant) {
         (self.began, self.moved_at) = (now, now);
     }
 
-    /// A frame was sent: its RTP timestamp, and its place in the clip.
+    /// Records a sent frame with its RTP timestamp and its index in the clip.
     pub(super) fn on_sent(&mut self, now: Instant, due: Instant, ticks: u32, index: u16) {
         if self.sent.len() == SENT_KEPT {
             self.sent.pop_front();
@@ -122,7 +127,7 @@ impl Tally {
         self.slice.sent_late += u64::from(now.saturating_duration_since(due) > LATE);
     }
 
-    /// A frame came in whole. `gap`: frames before it were lost.
+    /// Records a complete received frame. `gap` is true if frames before it were lost.
     pub(super) fn on_frame(&mut self, now: Instant, ticks: u32, keyframe: bool, gap: bool) -> Arrival {
         self.slice.gaps += u64::from(gap);
         self.slice.keyframes += u64::from(keyframe);
@@ -151,7 +156,7 @@ impl Tally {
         Arrival::Shown { source: Some(sent.index) }
     }
 
-    /// A picture was decoded and looked at.
+    /// Records the result of decoding a picture.
     pub(super) fn on_reading(&mut self, reading: &Reading) {
         if let Some(raw) = reading.raw {
             self.slice.judged += 1;
@@ -172,44 +177,46 @@ impl Tally {
         }
     }
 
-    /// The gateway said something on the data channel.
+    /// Records a message from the gateway's data channel.
     pub(super) fn on_message(&mut self, message: &Value) {
         if message["type"] == "stats" {
             self.slice.gateway.add_report(message);
         }
     }
 
-    /// From now on, time counts that passes without a new picture; what was before does not.
+    /// Begins a measurement: discards the figures, and restarts the measurement of freezes.
     pub(super) fn begin(&mut self, now: Instant) {
         self.moved_at = self.moved_at.max(now);
         self.slice = Slice::default();
     }
 
-    /// The figures since the last call.
+    /// Returns the figures since the last call.
     pub(super) fn take(&mut self, now: Instant) -> Slice {
         let still = now.saturating_duration_since(self.moved_at);
         self.slice.longest_freeze = self.slice.longest_freeze.max(still);
         std::mem::take(&mut self.slice)
     }
 
-    /// The figures that the session itself keeps: datagrams and requests for keyframes.
+    /// Returns the current figures, in which the session itself counts datagrams and keyframe
+    /// requests.
     pub(super) fn slice_mut(&mut self) -> &mut Slice {
         &mut self.slice
     }
 
-    /// By what frames are known.
+    /// Returns the method by which frames are identified.
     pub(super) fn numbering(&self) -> Numbering {
         self.numbering
     }
 
-    /// From the connection to the first picture that could be shown.
+    /// Returns the time from the connection to the first picture that could be shown.
     pub(super) fn first_picture(&self) -> Option<Duration> {
         self.first_picture
     }
 
     fn on_unexplained(&mut self, now: Instant) {
         match self.numbering {
-            // Between the timestamps of frames that were sent: the gateway had to say something, and had nothing new.
+            // A timestamp between two that were sent marks a repeated picture: the gateway had no
+            // new one.
             Numbering::Timestamp => self.slice.repeats += 1,
             Numbering::Unknown => {
                 self.unexplained += 1;
@@ -217,14 +224,15 @@ impl Tally {
                     self.numbering = Numbering::Picture;
                 }
             }
-            // Nothing tells a new picture from an old one, but that it came.
+            // Without timestamps and numbers, every received picture counts as a new one.
             Numbering::Picture if !self.decoded => self.moved(now),
             Numbering::Picture => {}
         }
     }
 
-    /// Numbers come back after one turn of the clip, or after a keyframe that was asked for. Of the frames that had this one, it is one
-    /// that is in order, if there is such, and of these the one whose latency is most like the last.
+    /// Matches a number to a sent frame. A number repeats after one cycle of the clip, or after a
+    /// requested keyframe. Among the sent frames with this number, those in order take precedence,
+    /// and then the one whose latency is closest to the last.
     fn on_number(&mut self, number: u16, arrived: Instant) {
         let of_number = self.sent.iter().filter(|sent| sent.index == number && sent.at <= arrived);
         let is_back = |sent: &Sent| self.newest.is_some_and(|newest| sent.sequence < newest);
@@ -261,7 +269,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const FRAME: u32 = 3000;
 
-    /// Sends `count` frames of a clip of 100, one every 33 ms; frame n has the timestamp 7 + 3000 n.
+    /// Sends `count` frames of a clip of 100, one every 33 ms; frame n has the timestamp 7 + 3000
+    /// n.
     fn sending(count: u32, decoded: bool) -> (Tally, Instant) {
         let now = Instant::now();
         let mut tally = Tally::new(now, decoded);
@@ -342,7 +351,7 @@ mod tests {
         assert_eq!((slice.shown, slice.undecodable, slice.gaps), (2, 2, 1));
     }
 
-    /// A session whose gateway stamps frames anew, after that was found out.
+    /// Returns a session whose gateway assigns new timestamps, after this has been detected.
     fn restamped(decoded: bool) -> (Tally, Instant) {
         let (mut tally, now) = sending(250, decoded);
         for n in 0..UNEXPLAINED {

@@ -1,6 +1,8 @@
-//! What a session of a bench shares with those who watch it, and what all sessions share.
+//! State that a bench session shares with the modules that observe it, and state that all sessions
+//! share.
 //!
-//! A [`Viewer`] is written by its session and by the decoders, and read by the crew. It does nothing by itself.
+//! A session and its decoder write to its [`Viewer`], and the load generator reads from it. A
+//! viewer is passive.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,40 +15,40 @@ use super::link::Conditions;
 use super::tally::Tally;
 use crate::client::Wish;
 
-/// What all sessions share.
+/// State shared by all sessions.
 pub(super) struct Stage {
-    /// The gateway, without a slash at the end.
+    /// Base URL of the gateway, without a trailing slash.
     pub(super) url: String,
-    /// What is sent.
+    /// The clip that is sent.
     pub(super) clip: Arc<Clip>,
-    /// Who decodes.
+    /// The decoder threads.
     pub(super) decoders: Decoders,
-    /// The network to the gateway, and back.
+    /// Conditions of the simulated network to the gateway.
     pub(super) up: Conditions,
-    /// See `up`.
+    /// Conditions of the simulated network from the gateway.
     pub(super) down: Conditions,
-    /// Losses and jitter are drawn from it.
+    /// Seed of packet loss and jitter.
     pub(super) seed: u64,
-    /// When the network is worse than else.
+    /// Times of bad network conditions.
     pub(super) times: Mutex<Times>,
 }
 
-/// Times of the network, known when the count begins.
+/// Times of bad network conditions, known once the measurement begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Times {
-    /// From when to when nothing comes through.
+    /// Start and end of the outage.
     pub(super) outage: Option<(Instant, Instant)>,
-    /// From when to when loss and rate hold, where they do so for a while.
+    /// Start and end of the time in which loss and rate limit apply, if they are limited to a time.
     pub(super) bad: Option<(Instant, Instant)>,
 }
 
-/// A session as those see it who watch it.
+/// Observable state of a session.
 pub(super) struct Viewer {
-    /// Which one it is, from 0.
+    /// Index of the session, from 0.
     pub(super) index: usize,
-    /// What it asks for.
+    /// Session parameters that are requested from the gateway.
     pub(super) wish: Wish,
-    /// How its pictures are judged.
+    /// Judge of the session's pictures; `None` if they cannot be judged.
     pub(super) judge: Option<Judge>,
     tally: Mutex<Tally>,
     state: Mutex<State>,
@@ -54,43 +56,43 @@ pub(super) struct Viewer {
     wants_keyframe: AtomicBool,
 }
 
-/// Where a session is in its life.
+/// Phase of a session.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum State {
-    /// There is no connection yet.
+    /// The session is not connected yet.
     SettingUp,
-    /// It stands.
+    /// The session is connected.
     Up {
-        /// What the set-up took.
+        /// Time that the set-up took.
         after: Duration,
     },
-    /// No connection came about.
+    /// The session was never connected, for this reason.
     Failed(String),
-    /// It ended, and nobody wanted it to.
+    /// The session ended without being told to.
     Lost {
-        /// What the set-up took.
+        /// Time that the set-up took.
         after: Duration,
-        /// Why it ended.
+        /// Reason of the end.
         reason: String,
     },
-    /// It ended as it was told.
+    /// The session ended as requested.
     Left {
-        /// What the set-up took.
+        /// Time that the set-up took.
         after: Duration,
     },
 }
 
-/// How a session ends.
+/// Way in which a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leave {
-    /// With a goodbye.
+    /// The session closes the connection.
     Goodbye,
-    /// By silence, as a browser does whose machine is switched off.
+    /// The session stops sending, like a browser on a machine that is switched off.
     Silence,
 }
 
 impl Viewer {
-    /// A session that has not begun.
+    /// Creates the state of a session that has not begun.
     pub(super) fn new(index: usize, wish: Wish, decoded: bool) -> Self {
         Self {
             index,
@@ -103,42 +105,42 @@ impl Viewer {
         }
     }
 
-    /// What it has measured.
+    /// Locks and returns the measurements.
     pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where it is in its life.
+    /// Returns the current phase.
     pub(super) fn state(&self) -> State {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether its connection stands.
+    /// Returns whether the session is connected.
     pub(super) fn is_up(&self) -> bool {
         matches!(self.state(), State::Up { .. })
     }
 
-    /// It is to end soon.
+    /// Tells the session to end soon.
     pub(super) fn leave(&self, how: Leave) {
         *self.leaves.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
     }
 
-    /// A picture could not be decoded.
+    /// Requests a keyframe, because a picture could not be decoded.
     pub(super) fn want_keyframe(&self) {
         self.wants_keyframe.store(true, Ordering::Relaxed);
     }
 
-    /// Whether that has happened since the last call.
+    /// Returns whether a keyframe was requested since the last call.
     pub(super) fn takes_keyframe_wish(&self) -> bool {
         self.wants_keyframe.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether it is to end, and how.
+    /// Returns how the session must end; `None` while it may continue.
     pub(super) fn leaves(&self) -> Option<Leave> {
         *self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It has come to another place in its life.
+    /// Sets the phase.
     pub(super) fn set_state(&self, state: State) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }

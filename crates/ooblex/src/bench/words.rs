@@ -1,4 +1,5 @@
-//! How the values of flags are written: sizes, shares, pairs. Each is checked as it is read, and says how it should have been written.
+//! Parsers of option values such as sizes, weights and pairs. Each error says how the value is
+//! written.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,46 +8,47 @@ use serde_json::Value;
 
 use super::plan::Decode;
 
-/// A time in seconds, fractions allowed.
+/// A time in seconds, with optional fractions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Seconds(pub(super) Duration);
 
-/// Columns and rows.
+/// Width and height in pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Size(pub(super) u32, pub(super) u32);
 
-/// An effect with how many sessions have it, compared to the others.
+/// An effect and the weight of its share of the sessions.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Share {
-    /// Its name.
+    /// Name of the effect.
     pub(super) effect: String,
-    /// 1..=1000.
+    /// Weight relative to the other effects, 1..=1000.
     pub(super) weight: usize,
 }
 
-/// A value for the way to the gateway, and one for the way back.
+/// A value for each direction of the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Both {
-    /// To the gateway.
+    /// Value for the direction to the gateway.
     pub(super) up: f64,
-    /// And back.
+    /// Value for the direction from the gateway.
     pub(super) down: f64,
 }
 
-/// A time in which nothing comes through.
+/// An interval of the measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Outage {
-    /// After the count began.
+    /// Start after the beginning of the measurement.
     pub(super) start: Duration,
-    /// How long it is.
+    /// Length of the interval.
     pub(super) length: Duration,
 }
 
-/// A percentage of 0 to 100.
+/// A percentage, 0..=100.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Percent(pub(super) f64);
 
-/// `strength=0.7` is a number, `style=ink` a word.
+/// Parses `NAME=VALUE`. A value that is valid JSON becomes that value, such as 0.7; any other value
+/// becomes a string.
 pub(super) fn parse_parameter(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))

@@ -1,7 +1,9 @@
-//! One WebRTC endpoint that offers: what goes into the offer, what is made of the answer, and the events of a session.
+//! A WebRTC endpoint in the role of the offerer: it creates the offer, applies the answer, and
+//! emits the events of a session.
 //!
-//! It has no socket and no clock: datagrams and time go in, datagrams and events come out. [`super::Client`] drives it from one
-//! thread that waits, the sessions of `ooblex bench` from tasks that do not.
+//! It has no socket and no clock (sans-IO): datagrams and times are passed in, datagrams and events
+//! come out. [`super::Client`] drives it from a blocking thread, and the sessions of `ooblex bench`
+//! drive it from async tasks.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -21,31 +23,33 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig}
 
 use super::{ClientError, ClientEvent, Wish};
 
-/// Packets that wait for one that is missing; a keyframe of 1080p has about 150.
+/// Maximum number of packets in the reordering buffer; a keyframe of 1080p has about 150.
 const REORDERING_PACKETS: usize = 300;
-/// A missing packet is waited for this long; then a keyframe is asked for. Browsers wait longer for a frame, but show a keyframe that
-/// is whole at once, which this library does not.
+/// Time to wait for a missing packet before the gap is skipped. Browsers wait longer for a frame,
+/// but show a complete keyframe at once, which this library does not do.
 const REORDERING_TIMEOUT: Duration = Duration::from_millis(500);
-/// What can be sent again, and for how long. Browsers know no limit to its share, such as the library has.
+/// Size of the retransmission buffer in packets, and the maximum age of its packets. No limit is
+/// set on the share of retransmissions, because browsers have none.
 const RESENDABLE: (usize, Duration) = (1000, Duration::from_secs(3));
-/// What is due within this time is due now, or the pacer would spread the packets of a frame over milliseconds.
+/// Timeouts within this time are handled at once, because otherwise the pacer would spread the
+/// packets of a frame over several milliseconds.
 const SOON: Duration = Duration::from_micros(500);
 
-/// An endpoint whose offer has no answer yet.
+/// An endpoint whose offer has not been answered.
 pub(crate) struct Offered {
     endpoint: Endpoint,
     pending: SdpPendingOffer,
-    /// What goes to `POST /offer`.
+    /// JSON body for `POST /offer`.
     pub(crate) body: Value,
 }
 
-/// What the gateway said to the offer, beside what the endpoint keeps.
+/// Contents of the gateway's answer.
 pub(crate) struct Answer {
-    /// The session's id; empty where the gateway names none.
+    /// Id of the session; empty if the gateway names none.
     pub(crate) session: String,
-    /// What opens the session to the API; empty where the gateway gives none.
+    /// Secret that authorises API requests about the session; empty if the gateway gives none.
     pub(crate) secret: String,
-    /// The answer as it came.
+    /// SDP answer, unchanged.
     pub(crate) sdp: String,
 }
 
@@ -61,7 +65,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Offered {
-    /// An offer of what is wished for, by an endpoint that is reached at `local`.
+    /// Creates the offer of an endpoint with the local address `local`.
     pub(crate) fn new(wish: &Wish, local: SocketAddr, now: Instant) -> Result<Self, ClientError> {
         let mut rtc = config(wish).build(now);
         let candidate = Candidate::host(local, "udp").map_err(|error| ClientError::Answer(error.to_string()))?;
@@ -76,7 +80,7 @@ impl Offered {
         Ok(Self { endpoint, pending, body })
     }
 
-    /// Takes what the gateway answered: the status of HTTP, and the JSON.
+    /// Applies the gateway's answer, given as HTTP status and JSON.
     pub(crate) fn answered(self, status: u16, answer: Value) -> Result<(Endpoint, Answer), ClientError> {
         if status != 200 {
             return Err(ClientError::Refused(status, answer));
@@ -95,7 +99,7 @@ impl Offered {
 }
 
 impl Endpoint {
-    /// A datagram came in. One that is not of the protocol is left out.
+    /// Handles a received datagram. A datagram of another protocol is ignored.
     pub(crate) fn on_datagram(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) -> Result<(), ClientError> {
         if let Ok(contents) = bytes.try_into() {
             let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
@@ -104,12 +108,12 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Time has passed.
+    /// Handles a timeout.
     pub(crate) fn on_timeout(&mut self, now: Instant) -> Result<(), ClientError> {
         Ok(self.rtc.handle_input(Input::Timeout(now))?)
     }
 
-    /// Hands out all datagrams that are due. Returns when it wants to be told the time at the latest.
+    /// Sends all datagrams that are due. Returns the time of the next timeout.
     pub(crate) fn drain(&mut self, now: Instant, mut send: impl FnMut(SocketAddr, &[u8])) -> Result<Instant, ClientError> {
         let soon = now + SOON;
         loop {
@@ -122,12 +126,12 @@ impl Endpoint {
         }
     }
 
-    /// The next event.
+    /// Returns the next event.
     pub(crate) fn next_event(&mut self) -> Option<ClientEvent> {
         self.events.pop_front()
     }
 
-    /// Puts a compressed frame on its way. `false`: the gateway does not take this codec.
+    /// Sends an encoded frame. Returns `false` if the gateway does not accept this codec.
     pub(crate) fn write_frame(&mut self, now: Instant, frame: &EncodedFrame, rotation: Option<Rotation>) -> Result<bool, ClientError> {
         let Some((pt, writer)) = self.payload_type(frame.codec).zip(self.rtc.writer(self.video)) else { return Ok(false) };
         let writer = match rotation {
@@ -139,14 +143,14 @@ impl Endpoint {
         Ok(true)
     }
 
-    /// Puts a frame of audio on its way; `time` in ticks of 48 kHz.
+    /// Sends an audio frame; `time` is its RTP timestamp at 48 kHz.
     pub(crate) fn write_audio(&mut self, now: Instant, time: u64, data: &[u8]) -> Result<(), ClientError> {
         let Some(writer) = self.audio.and_then(|mid| self.rtc.writer(mid)) else { return Ok(()) };
         let Some(pt) = writer.payload_params().next().map(|params| params.pt()) else { return Ok(()) };
         Ok(writer.write(pt, now, str0m::media::MediaTime::new(time, Frequency::FORTY_EIGHT_KHZ), data.to_vec())?)
     }
 
-    /// Says something on the data channel, if it is open.
+    /// Sends a message on the data channel, if it is open.
     pub(crate) fn say(&mut self, message: &Value) -> Result<(), ClientError> {
         if let Some(mut channel) = self.control.and_then(|id| self.rtc.channel(id)) {
             channel.write(false, message.to_string().as_bytes())?;
@@ -154,7 +158,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The user fragment of its ICE credentials.
+    /// Returns the local ICE username fragment.
     pub(crate) fn ice_user(&mut self) -> String {
         self.rtc.direct_api().local_ice_credentials().ufrag
     }
@@ -163,34 +167,35 @@ impl Endpoint {
     pub(crate) fn open_channel(&mut self, label: String) {
         let mut api = self.rtc.sdp_api();
         api.add_channel(label);
-        // With the first channel there, another needs no offer.
+        // With an open data channel, another one needs no new offer.
         _ = api.apply();
     }
 
-    /// Asks the other side for a keyframe.
+    /// Requests a keyframe.
     pub(crate) fn ask_for_keyframe(&mut self) {
         if let Some(mut writer) = self.rtc.writer(self.video) {
-            // It fails before the first packet came in only.
+            // The request only fails before the first packet has been received.
             _ = writer.request_keyframe(None, KeyframeRequestKind::Pli);
         }
     }
 
-    /// Begins to say goodbye; what is to be sent comes with the next [`Endpoint::drain`].
+    /// Begins to close the connection; the closing datagrams are sent by the next
+    /// [`Endpoint::drain`].
     pub(crate) fn close(&mut self) -> Result<(), ClientError> {
         Ok(self.rtc.close()?)
     }
 
-    /// Whether the connection stands.
+    /// Returns whether the connection is established.
     pub(crate) fn is_connected(&self) -> bool {
         self.connected
     }
 
-    /// Whether the data channel is open.
+    /// Returns whether the data channel is open.
     pub(crate) fn has_control(&self) -> bool {
         self.control.is_some()
     }
 
-    /// Whether the gateway takes a codec.
+    /// Returns whether the gateway accepts a codec.
     pub(crate) fn takes(&self, codec: VideoCodec) -> bool {
         self.payload_type(codec).is_some()
     }
@@ -233,7 +238,8 @@ impl Endpoint {
     }
 }
 
-/// The address of this machine from which the gateway at `url` is reached; loopback where that can not be told.
+/// Returns the local address from which the gateway at `url` is reached; loopback if it cannot be
+/// determined.
 pub(crate) fn address_towards(url: &str) -> IpAddr {
     let loopback = IpAddr::from([127, 0, 0, 1]);
     let host = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
@@ -241,7 +247,7 @@ pub(crate) fn address_towards(url: &str) -> IpAddr {
         if host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()) { host.into() } else { format!("{host}:80") };
     let Some(remote) = with_port.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()) else { return loopback };
     let any: SocketAddr = if remote.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-    // Nothing is sent: the system only chooses the way.
+    // Connecting a UDP socket sends nothing; it only makes the system choose the route.
     let chosen = UdpSocket::bind(any).and_then(|socket| socket.connect(remote).and_then(|()| socket.local_addr()));
     chosen.map_or(loopback, |address| address.ip())
 }

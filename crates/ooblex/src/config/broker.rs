@@ -104,7 +104,7 @@ impl Broker {
         let bad = |c: char| c.is_whitespace() || c.is_control() || "*?[]\\\"'".contains(c);
         if self.prefix.is_empty() || self.prefix.len() > 100 || self.prefix.contains(bad) {
             return senseless(format!(
-                "broker.prefix {:?} can not begin the names of keys: write 1 to 100 characters without blanks, quotes, backslashes and any \
+                "broker.prefix {:?} cannot begin the names of keys: write 1 to 100 characters without blanks, quotes, backslashes and any \
                  of * ? [ ], such as \"ooblex:\"",
                 self.prefix
             ));
@@ -147,7 +147,7 @@ impl Broker {
 /// The password in a file, without the end of its line.
 fn password(file: &Path) -> Result<String, ConfigError> {
     let refused = |reason: String| ConfigError::PasswordFile { path: file.into(), reason };
-    let text = std::fs::read_to_string(file).map_err(|error| refused(format!("can not be read ({error})")))?;
+    let text = std::fs::read_to_string(file).map_err(|error| refused(format!("cannot be read ({error})")))?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     if password.is_empty() { Err(refused("is empty".into())) } else { Ok(password.into()) }
@@ -169,6 +169,6 @@ mod tests {
             assert!(password(&file).unwrap_err().to_string().contains("is empty"));
         }
         std::fs::remove_file(&file).unwrap();
-        assert!(password(&file).unwrap_err().to_string().contains("can not be read"));
+        assert!(password(&file).unwrap_err().to_string().contains("cannot be read"));
     }
 }

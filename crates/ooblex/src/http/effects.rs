@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use ooblex_broker::Service;
 use serde_json::{Value, json};
 
-use super::Gateway;
+use super::gateway::Gateway;
 use crate::own::refusals;
 use crate::problem::{Problem, ProblemKind};
 use crate::track::Context;

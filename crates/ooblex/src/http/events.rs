@@ -14,10 +14,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
 
-use super::{Gateway, unknown_session};
+use super::gateway::Gateway;
+use super::sessions::unknown_session;
 use crate::events::{Reader, Told};
+use crate::ids::SessionId;
 use crate::problem::{Problem, ProblemKind};
-use crate::session::SessionId;
 use crate::sessions::TooManyReaders;
 
 /// Something is sent at least this often, so that proxies keep the connection and a dead one is noticed.
@@ -28,7 +29,7 @@ const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-bufferi
 pub(super) async fn events(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<Response, Problem> {
     let context = &gateway.context;
     let limit = context.config.limits.event_readers;
-    let reader = SessionId::parse(&id).and_then(|id| context.sessions.read_events(id, limit)).ok_or_else(|| unknown_session(&id))?;
+    let reader = SessionId::parse(&id).and_then(|id| gateway.sessions.read_events(id, limit)).ok_or_else(|| unknown_session(&id))?;
     let reader = reader.map_err(|TooManyReaders| {
         let detail = format!("session {id} has {limit} readers, as many as limits.event_readers allows: end one of them, or raise it");
         Problem::new(ProblemKind::TooManyReaders, detail)

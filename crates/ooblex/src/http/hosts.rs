@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use crate::authority::{Authority, Host, HostPattern};
 use crate::config::{Config, Serve};
 use crate::metrics::HttpFigures;
 use crate::problem::{Problem, ProblemKind};
@@ -22,102 +23,11 @@ use crate::visitor::{Listener, Local};
 /// Paths that are answered whatever the host is called: probes ask by the address of a container.
 const EXEMPT: [&str; 2] = ["/healthz", "/readyz"];
 
-/// A host, and the port where one is said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Authority {
-    pub(super) host: Host,
-    pub(super) port: Option<u16>,
-}
-
-/// A host in its canonical form.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Host {
-    Ip(IpAddr),
-    /// In lower case, without a dot at the end.
-    Name(String),
-}
-
-impl Authority {
-    /// Reads `name`, `name:port`, `192.0.2.1:port` and `[2001:db8::1]:port`. `None` for anything else.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (address, port) = rest.split_once(']')?;
-                (
-                    Host::Ip(IpAddr::V6(address.parse().ok()?).to_canonical()),
-                    if port.is_empty() { None } else { Some(port.strip_prefix(':')?) },
-                )
-            }
-            None => {
-                let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
-                (Host::parse(host)?, port)
-            }
-        };
-        // A colon without a number stands for the default port.
-        let port = match port.filter(|port| !port.is_empty()) {
-            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().ok()?),
-            Some(_) => return None,
-            None => None,
-        };
-        Some(Self { host, port })
-    }
-}
-
-impl Host {
-    fn parse(text: &str) -> Option<Self> {
-        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.len() > 253 || name.starts_with('.') || name.contains("..") || !name.bytes().all(is_fit) {
-            return None;
-        }
-        Some(name.parse().map_or(Host::Name(name), Host::Ip))
-    }
-}
-
-/// One entry of the accepted hosts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Pattern {
-    Any,
-    Ip(IpAddr),
-    Name(String),
-    /// All names below this one.
-    Below(String),
-}
-
-impl Pattern {
-    /// Reads `*`, `name`, `*.name` and an IP address, with or without brackets. `None` for anything else.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        if text == "*" {
-            return Some(Pattern::Any);
-        }
-        if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            return Some(Pattern::Ip(address.to_canonical()));
-        }
-        let (below, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
-        match Host::parse(name)? {
-            Host::Name(name) => Some(if below { Pattern::Below(name) } else { Pattern::Name(name) }),
-            Host::Ip(_) => None,
-        }
-    }
-
-    fn matches(&self, host: &Host) -> bool {
-        match (self, host) {
-            (Pattern::Any, _) => true,
-            (Pattern::Ip(known), Host::Ip(host)) => known == host,
-            (Pattern::Name(known), Host::Name(host)) => known == host,
-            (Pattern::Below(known), Host::Name(host)) => {
-                host.strip_suffix(known.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-            }
-            _ => false,
-        }
-    }
-}
-
 /// The hosts that a listener answers to.
 pub struct Hosts {
     listener: Listener,
     /// Those that the operator listed, and those of this machine where it listed none.
-    known: Vec<Pattern>,
+    known: Vec<HostPattern>,
     /// Names that can change are accepted as well: those in the certificate, and the address that a connection was made to.
     is_automatic: bool,
     certificate: Option<Arc<Certificate>>,
@@ -136,12 +46,12 @@ impl Hosts {
         let Serve { hosts, listen, admin_listen, .. } = &config.serve;
         // serve.hosts lists the names for browsers. Operators ask by those of the machine, too.
         let is_automatic = hosts.is_empty() || listener == Listener::Admin;
-        let mut known: Vec<_> = hosts.iter().filter_map(|host| Pattern::parse(host)).collect();
+        let mut known: Vec<_> = hosts.iter().filter_map(|host| HostPattern::parse(host)).collect();
         if is_automatic {
-            known.extend([Pattern::Name("localhost".into()), Pattern::Below("localhost".into())]);
-            known.extend(machine.iter().filter_map(|name| Pattern::parse(name)));
+            known.extend([HostPattern::Name("localhost".into()), HostPattern::Below("localhost".into())]);
+            known.extend(machine.iter().filter_map(|name| HostPattern::parse(name)));
             let addresses = [listen.ip()].into_iter().chain(admin_listen.map(|address| address.ip())).filter(|ip| !ip.is_unspecified());
-            known.extend(config.media.advertise.iter().copied().chain(addresses).map(|ip| Pattern::Ip(ip.to_canonical())));
+            known.extend(config.media.advertise.iter().copied().chain(addresses).map(|ip| HostPattern::Ip(ip.to_canonical())));
         }
         Self { listener, known, is_automatic, certificate, figures }
     }
@@ -152,7 +62,7 @@ impl Hosts {
             let is_own = |ip: &IpAddr| ip.is_loopback() || Some(*ip) == local;
             let names = || self.certificate.as_ref().map(|certificate| certificate.about().names).unwrap_or_default();
             matches!(host, Host::Ip(ip) if is_own(ip))
-                || names().iter().filter_map(|name| Pattern::parse(name)).any(|name| name != Pattern::Any && name.matches(host))
+                || names().iter().filter_map(|name| HostPattern::parse(name)).any(|name| name != HostPattern::Any && name.matches(host))
         };
         self.known.iter().any(|known| known.matches(host)) || (self.is_automatic && automatic())
     }
@@ -289,15 +199,5 @@ mod tests {
         assert_eq!((check("/healthz", &[]), check("/readyz", &["10.0.0.3:8000"])), (None, None));
         assert_eq!(check("/metrics", &["webrtc:8000"]), Some(ProblemKind::WrongHost));
         assert!(super::Hosts { listener: Listener::Admin, ..hosts }.check(&Uri::from_static("/metrics"), &HeaderMap::new(), None).is_ok());
-    }
-
-    #[test]
-    fn patterns_are_names_and_addresses_and_nothing_else() {
-        for good in ["*", "video.example", "*.video.example", "192.0.2.1", "[2001:db8::1]", "2001:db8::1", "localhost"] {
-            assert!(Pattern::parse(good).is_some(), "{good}");
-        }
-        for bad in ["", "https://video.example", "video.example:443", "video.example/", "*video.example", "*.192.0.2.1", "a b", "*."] {
-            assert!(Pattern::parse(bad).is_none(), "{bad}");
-        }
     }
 }

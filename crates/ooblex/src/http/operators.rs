@@ -9,7 +9,9 @@ use axum::routing::{get, post};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::{Gateway, effects, metrics_text};
+use super::effects;
+use super::gateway::Gateway;
+use super::texts::metrics_text;
 use crate::problem::{Problem, ProblemKind};
 
 /// Limits how many answers about all sessions are made at once. They take milliseconds and are made outside of the HTTP threads.
@@ -21,13 +23,13 @@ pub(super) fn operator_routes() -> Router<Arc<Gateway>> {
 }
 
 async fn sessions(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
-    survey(move || json!({"sessions": gateway.context.sessions.describe_all()})).await.map(|all| axum::Json(all).into_response())
+    survey(move || json!({"sessions": gateway.sessions.describe_all()})).await.map(|all| axum::Json(all).into_response())
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
     let encode = move || {
         let context = &gateway.context;
-        context.metrics.encode(&context.sessions.by_effect())
+        context.metrics.encode(&gateway.sessions.by_effect())
     };
     survey(encode).await.map(metrics_text)
 }

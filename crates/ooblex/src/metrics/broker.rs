@@ -44,33 +44,37 @@ impl Collector for BrokerFigures {
         let mut gauge = |name: &str, help: &str, value: i64| {
             ConstGauge::new(value).encode(to.encode_descriptor(name, help, None, MetricType::Gauge)?)
         };
-        gauge("workers", "Worker threads that take frames, of all processes that share the broker", capacity.workers as i64)?;
+        gauge("workers", "Worker threads that accept frames, in all processes that share the broker", capacity.workers as i64)?;
         gauge(
             "queue_tracks",
-            "Tracks whose newest frame waits for a worker, of all processes that share the broker",
+            "Tracks whose newest frame waits for a worker, in all processes that share the broker",
             capacity.waiting as i64,
         )?;
-        gauge("queue_in_flight", "Frames of this process's tracks that wait or are in a worker's hands", capacity.in_flight as i64)?;
-        gauge("broker_connected", "1 while frames and results can pass the broker, else 0", i64::from(health.connected))?;
-        gauge("broker_strangers", "Processes that share the broker and speak another version of its wire format", health.strangers as i64)?;
+        gauge(
+            "queue_in_flight",
+            "Frames of this process's tracks that wait for a worker or are being analysed",
+            capacity.in_flight as i64,
+        )?;
+        gauge("broker_connected", "1 if frames and results can pass through the broker, otherwise 0", i64::from(health.connected))?;
+        gauge("broker_strangers", "Processes that share the broker but use another version of its wire format", health.strangers as i64)?;
         let mut counter = |name: &str, help: &str, value: u64| {
             ConstCounter::new(value).encode(to.encode_descriptor(name, help, None, MetricType::Counter)?)
         };
-        counter("broker_reconnects", "Connections to the broker that were made again after they had broken", health.reconnects)?;
-        counter("broker_results_late", "Results that came after their frame had been given up", health.late)?;
-        counter("broker_turns_requeued", "Turns of tracks that were lost with their worker and queued again", health.turns_requeued)?;
+        counter("broker_reconnects", "Reconnections to the broker after a broken connection", health.reconnects)?;
+        counter("broker_results_late", "Results that arrived after their frame had been given up", health.late)?;
+        counter("broker_turns_requeued", "Tracks whose turn was lost with a worker and that were queued again", health.turns_requeued)?;
 
-        let help = "How long that of this process's tracks has waited for a result that has waited longest";
+        let help = "Longest time that a track of this process has been waiting for a result";
         let longest = to.encode_descriptor("queue_longest_wait_seconds", help, None, MetricType::Gauge)?;
         ConstGauge::new(capacity.longest_wait.as_secs_f64()).encode(longest)?;
-        let help = "Time that Redis took to take frames, with the way there and back; none with the local broker";
+        let help = "Round-trip time of handing frames to Redis; empty with the local broker";
         let mut trips = to.encode_descriptor("broker_round_trip_seconds", help, None, MetricType::Histogram)?;
         let taken = &health.round_trips;
         trips.encode_histogram::<NoLabelSet>(taken.sum().as_secs_f64(), taken.count(), &taken.buckets(), None)?;
-        let help = "Time that all workers together have spent on frames";
+        let help = "Total time that all workers have spent on frames";
         let busy = to.encode_descriptor("workers_busy_seconds", help, None, MetricType::Gauge)?;
         ConstGauge::new(capacity.busy.as_secs_f64()).encode(busy)?;
-        let help = "Worker threads that serve an effect, of all processes that share the broker";
+        let help = "Worker threads that serve an effect, in all processes that share the broker";
         let mut family = to.encode_descriptor("effect_workers", help, None, MetricType::Gauge)?;
         for effect in self.effects.all() {
             let serving = capacity.serving.iter().filter(|(queue, _)| queue.without_version() == effect.as_str());
@@ -78,7 +82,7 @@ impl Collector for BrokerFigures {
             ConstGauge::new(workers as i64).encode(family.encode_family(&[("effect", effect.as_str())])?)?;
         }
         let mut family =
-            to.encode_descriptor("broker_errors", "What the broker did not do, by kind of error", None, MetricType::Counter)?;
+            to.encode_descriptor("broker_errors", "Broker operations that failed, by kind of error", None, MetricType::Counter)?;
         for (kind, count) in health.errors {
             ConstCounter::new(count).encode(family.encode_family(&[("kind", kind)])?)?;
         }

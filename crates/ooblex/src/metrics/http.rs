@@ -5,7 +5,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::ReasonLabel;
+use super::label_sets::ReasonLabel;
 use crate::problem::ProblemKind;
 
 /// Why connections are refused.
@@ -42,12 +42,12 @@ impl Default for HttpFigures {
 
 impl HttpFigures {
     pub(super) fn register(&self, r: &mut Registry) {
-        r.register("http_connections", "Connections of HTTP that are open on serve.listen", self.connections.clone());
-        let help = "Connections of HTTP for which there was no place, by reason";
+        r.register("http_connections", "Open HTTP connections on serve.listen", self.connections.clone());
+        let help = "HTTP connections refused because a limit was reached, by reason";
         r.register("http_connections_refused", help, self.refused_connections.clone());
-        let help = "Connections of HTTP that ended because their client was too slow, by what it was slow with";
+        let help = "HTTP connections closed because their client was too slow, by reason";
         r.register("http_connections_cut", help, self.cut_connections.clone());
-        let help = "Requests that were refused for their Host or Origin, by reason";
+        let help = "HTTP requests refused because they were malformed or had a wrong Host or Origin, by reason";
         r.register("http_requests_refused", help, self.refused_requests.clone());
     }
 

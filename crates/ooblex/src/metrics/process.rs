@@ -25,15 +25,15 @@ impl Process {
 impl Collector for Process {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
-        let help = "When this process began, seconds since 1970";
+        let help = "Start time of the process in seconds since the Unix epoch";
         ConstGauge::new(started).encode(to.encode_descriptor("process_start_time_seconds", help, None, MetricType::Gauge)?)?;
-        let help = "Time that cores have spent on this process";
+        let help = "User and system CPU time of the process";
         let cpu = ConstCounter::new(cpu_time().as_secs_f64());
         cpu.encode(to.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?)?;
-        let help = "Memory of this process that lies in RAM";
+        let help = "Resident memory of the process";
         let memory = ConstGauge::new(resident_bytes() as i64);
         memory.encode(to.encode_descriptor("process_resident_memory_bytes", help, None, MetricType::Gauge)?)?;
-        let help = "Log lines that were lost because standard error did not take them";
+        let help = "Log lines lost because standard error did not accept them";
         let lost = ConstCounter::new(crate::logs::lost());
         lost.encode(to.encode_descriptor("log_lines_lost", help, None, MetricType::Counter)?)
     }

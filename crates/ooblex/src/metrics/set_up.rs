@@ -8,8 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{CauseLabel, EffectLabel, ReasonLabel};
-use crate::session::{End, SetUp};
+use super::label_sets::{CauseLabel, EffectLabel, ReasonLabel};
+use crate::labels::{End, SetUp};
 
 /// Seconds until something stands.
 const WAITING: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
@@ -50,14 +50,14 @@ impl SetUps {
     }
 
     pub(super) fn register(&self, r: &mut Registry) {
-        r.register("sessions", "Sessions that are running", self.running.clone());
-        r.register("effect_sessions", "Sessions that are running, by the effect that they ask for", self.by_effect.clone());
-        r.register("sessions_connected", "Sessions that came to a connection", self.connected.clone());
+        r.register("sessions", "Running sessions", self.running.clone());
+        r.register("effect_sessions", "Running sessions, by requested effect", self.by_effect.clone());
+        r.register("sessions_connected", "Sessions that were connected", self.connected.clone());
         r.register("sessions_ended", "Sessions that ended, by reason", self.ended.clone());
-        r.register("session_setup_failures", "Sessions that never came to a connection, by how far they came", self.failures.clone());
-        r.register("session_connect_seconds", "From the answer to an offer to the connection", self.connecting.clone());
-        r.register("session_first_picture_seconds", "From the connection to the first processed picture", self.first_picture.clone());
-        r.register("session_duration_seconds", "From the connection of a session to its end", self.lasting.clone());
+        r.register("session_setup_failures", "Sessions that were never connected, by cause", self.failures.clone());
+        r.register("session_connect_seconds", "Time from the answer to an offer to the connection", self.connecting.clone());
+        r.register("session_first_picture_seconds", "Time from the connection to the first processed picture", self.first_picture.clone());
+        r.register("session_duration_seconds", "Time from the connection of a session to its end", self.lasting.clone());
     }
 
     pub(super) fn on_connected(&self, after: Duration) {

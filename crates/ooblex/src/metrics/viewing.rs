@@ -1,14 +1,13 @@
 //! What viewers see: how often a new picture comes, how old the one is that they look at, and whether it stands still.
 
-use std::time::Duration;
-
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::EffectLabel;
+use super::label_sets::EffectLabel;
+use crate::labels::Viewing;
 
 /// Frames a second.
 const RATES: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 24.0, 28.0, 32.0, 61.0];
@@ -23,19 +22,6 @@ pub(super) struct Viewings {
     ages: Histograms,
     freezes: Family<EffectLabel, Counter>,
     frozen: Family<EffectLabel, Counter<f64, AtomicU64>>,
-}
-
-/// One second of one session.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Viewing {
-    /// Processed frames a second; `None` while the camera sends nothing.
-    pub(crate) rate: Option<f64>,
-    /// How long ago the picture that is seen came in; `None` before the first.
-    pub(crate) age: Option<Duration>,
-    /// Times that the picture stood still, which began in this second.
-    pub(crate) freezes: u64,
-    /// How long it stood still in this second.
-    pub(crate) frozen: Duration,
 }
 
 impl Viewings {
@@ -58,12 +44,12 @@ impl Viewings {
     pub(super) fn register(&self, r: &mut Registry) {
         r.register(
             "processed_fps",
-            "Processed frames a second of a session whose camera sends, looked at once a second",
+            "Processed frames per second of a session whose camera sends, sampled once a second",
             self.rates.clone(),
         );
-        r.register("picture_age_seconds", "Age of the picture that a viewer sees, looked at once a second", self.ages.clone());
-        r.register("freezes", "Times that no processed frame came for half a second while the camera sent", self.freezes.clone());
-        r.register("frozen_seconds", "Time that pictures stood still in such a freeze", self.frozen.clone());
+        r.register("picture_age_seconds", "Age of the picture that a viewer sees, sampled once a second", self.ages.clone());
+        r.register("freezes", "Freezes: half a second without a processed frame while the camera was sending", self.freezes.clone());
+        r.register("frozen_seconds", "Time in which pictures were frozen while the camera was sending", self.frozen.clone());
     }
 
     pub(super) fn on_second(&self, effect: &str, viewing: &Viewing) {

@@ -4,7 +4,9 @@ use ooblex_broker::Broker;
 use ooblex_pipeline::EffectName;
 use prometheus_client::registry::Registry;
 
-use super::{About, BrokerFigures, Told, encoded, register_about};
+use super::broker::{BrokerFigures, Told};
+use super::registry::{encoded, register_about};
+use crate::about::About;
 use crate::workers::Ledger;
 
 /// The metrics of a process that only runs models.

@@ -192,8 +192,8 @@ fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
         return Err(format!("{}: it was changed while it was read: reload once more", folder.display()));
     }
     let png = picture.as_ref().map(std::fs::read).transpose().map_err(words)?;
-    let rgb = decode_png(png.as_deref().unwrap_or(crate::thumbnails::SAMPLE))
-        .map_err(|error| format!("the picture can not be read: {error:#}"))?;
+    let rgb =
+        decode_png(png.as_deref().unwrap_or(crate::sample::SAMPLE)).map_err(|error| format!("the picture can not be read: {error:#}"))?;
     let frame = i420_from_rgb(&rgb).map_err(words)?;
     let effect = Arc::new(effect);
     let effects: [Arc<dyn Effect>; 1] = [effect.clone()];

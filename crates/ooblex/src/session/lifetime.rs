@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config;
-use crate::control::Goodbye;
+use crate::labels::Goodbye;
 
 /// How long a session may do what.
 #[derive(Debug, Clone, Copy)]
@@ -45,11 +45,14 @@ mod tests {
     use str0m::net::{Protocol, Receive, Transmit};
 
     use super::*;
+    use crate::about::About;
     use crate::client::endpoint::Offered;
     use crate::client::{ClientEvent, Wish};
-    use crate::metrics::{About, Metrics};
+    use crate::ids::SessionId;
+    use crate::labels::End;
+    use crate::metrics::Metrics;
     use crate::negotiate::{Endpoint, negotiate};
-    use crate::session::{End, Session, SessionId};
+    use crate::session::Session;
     use crate::track::TrackHandle;
 
     const MS: Duration = Duration::from_millis(1);

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::Session;
 use crate::bandwidth::{Bandwidth, Finding};
-use crate::metrics::{Direction, LineCounts};
+use crate::labels::{Direction, LineCounts};
 use crate::reception::Report;
 use crate::track::{Fared, TrackInput};
 

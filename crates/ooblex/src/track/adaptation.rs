@@ -19,9 +19,6 @@ const TOO_LONG_WAITED: Duration = Duration::from_millis(15);
 const PATIENCE: u32 = 5;
 const MOST_PATIENCE: u32 = 320;
 
-/// What is given up, first to last, by the names it has in reports and metrics. The frame rate follows by itself.
-pub(crate) const CONCESSIONS: [&str; 2] = ["encoder_speed", "model_resolution"];
-
 /// How the machine kept up with one track since the last report.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Signs {

@@ -5,31 +5,32 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ooblex_broker::Service;
 use ooblex_codec::{Decoder, Rotation};
 use ooblex_effects::{ChainPainter, ComposeError};
 use ooblex_pipeline::{
-    Admission, Analysis, Completion, DropReason, EffectName, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime, ModelInput, Outcome,
-    Release, Track, TrackId,
+    Admission, Analysis, Completion, DropReason, EffectName, EncodedFrame, FrameCounts, FrameSeq, Generation, I420, Job, MediaTime,
+    ModelInput, Outcome, Release, Track, TrackId,
 };
 use serde_json::Value;
 use tracing::debug;
 
 use super::adaptation::Adaptation;
+use super::context::Context;
 use super::egress::Egress;
 use super::gather::{Gather, Gathered};
+use super::messages::{TrackInput, TrackOutput, TrackSink};
 use super::pace::Pace;
 use super::report::Report;
-use super::service::Told;
-use super::turn::Arrived;
 use super::viewing::Watch;
-use super::{Context, TrackInput, TrackOutput};
 use crate::auth::Restrictions;
 use crate::control::{self, Request};
 use crate::cores::Place;
 use crate::events::{Events, Kind};
-use crate::figures::{Stage, TrackFigures};
+use crate::figures::TrackFigures;
+use crate::ids::SessionId;
+use crate::labels::Stage;
 use crate::problem::{Problem, ProblemKind};
-use crate::session::SessionId;
 use crate::settings::{ChangedBy, Settings};
 use crate::shares::Meter;
 
@@ -39,6 +40,26 @@ const MAX_ACKS: usize = 64;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Without a processed frame for this long, a browser that needs a picture gets a held one or a placeholder.
 const STARVED_AFTER: Duration = Duration::from_millis(250);
+
+/// A compressed frame that waits for a core.
+pub(super) struct Arrived {
+    pub(super) frame: EncodedFrame,
+    pub(super) at: Instant,
+    pub(super) rotation: Option<Rotation>,
+    /// Frames before it were lost.
+    pub(super) gap: bool,
+}
+
+/// What the browser knows.
+#[derive(Default)]
+pub(super) struct Told {
+    /// It can be talked to.
+    pub(super) open: bool,
+    /// The effect of which it was last told that it is not served, and why; `None`: as far as it knows all is well.
+    pub(super) unserved: Option<(EffectName, Service)>,
+    /// Who changed the settings last, before the browser could be talked to.
+    pub(super) changed: Option<ChangedBy>,
+}
 
 /// A frame on its way through the track.
 pub(super) struct Pending {
@@ -59,6 +80,8 @@ pub(super) struct Analysed {
 /// The state of the thread.
 pub(super) struct Driver {
     pub(super) context: Arc<Context>,
+    /// Where its outputs go.
+    pub(super) sink: Arc<dyn TrackSink>,
     id: SessionId,
     pub(super) figures: Arc<TrackFigures>,
     pub(super) events: Events,
@@ -122,12 +145,14 @@ impl Driver {
         figures: Arc<TrackFigures>,
         events: Events,
         place: Arc<Place>,
+        sink: Arc<dyn TrackSink>,
     ) -> Self {
         let frames = &context.config.frames;
         let track = Track::new(settings.mode, frames.sampling(), frames.patience());
         let report = Report::new(Instant::now(), FrameCounts::default(), context.broker.capacity().busy);
         Self {
             context,
+            sink,
             id,
             figures,
             events,
@@ -222,7 +247,7 @@ impl Driver {
     fn change(&mut self, settings: Settings, id: Value, by: ChangedBy) {
         debug!(session = %self.id, effect = %settings.effect.name(), params = %settings.parameters.to_json(), ?by, "change");
         let generation = self.track.change(settings.mode);
-        self.context.sessions.note_settings(self.id, settings.clone());
+        self.sink.settings_changed(&settings);
         let is_other = !settings.is_same(&self.settings);
         self.settings = Arc::new(settings);
         if is_other {
@@ -509,7 +534,7 @@ impl Driver {
     }
 
     pub(super) fn send(&self, output: TrackOutput) -> bool {
-        self.context.transport.track(self.id, output)
+        self.sink.send(output)
     }
 }
 

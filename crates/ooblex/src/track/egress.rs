@@ -9,8 +9,8 @@ use ooblex_codec::{Encoder, EncoderConfig, Scaler, Speed};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 use tracing::warn;
 
-use super::Fared;
 use super::loss_control::{Beside, LossControl};
+use super::messages::Fared;
 use super::resolution::Resolution;
 use crate::config::{Video, Vp8Speed};
 

@@ -8,11 +8,12 @@ use ooblex_pipeline::{DropReason, FrameCounts};
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::adaptation::{Advice, CONCESSIONS, Signs};
+use super::adaptation::{Advice, Signs};
 use super::driver::Driver;
 use super::service;
 use crate::events::Kind;
-use crate::figures::round;
+use crate::labels::CONCESSIONS;
+use crate::rounding::round;
 
 /// Share of the workers' time in use above which the encoder stays hurried.
 const ROOM_WANTED: f64 = 0.8;

@@ -16,17 +16,6 @@ use crate::events::Kind;
 use crate::problem::{Problem, ProblemKind, start_a_worker};
 use crate::settings::ChangedBy;
 
-/// What the browser knows.
-#[derive(Default)]
-pub(super) struct Told {
-    /// It can be talked to.
-    open: bool,
-    /// The effect of which it was last told that it is not served, and why; `None`: as far as it knows all is well.
-    unserved: Option<(EffectName, Service)>,
-    /// Who changed the settings last, before the browser could be talked to.
-    pub(super) changed: Option<ChangedBy>,
-}
-
 impl Driver {
     /// The browser can be talked to: it is told what it could not be told before.
     pub(super) fn on_control_open(&mut self) {

@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use ooblex_codec::{DecodeError, Decoder, Rotation, Undecodable, rotate};
-use ooblex_pipeline::{EncodedFrame, Mode};
+use ooblex_codec::{DecodeError, Decoder, Undecodable, rotate};
+use ooblex_pipeline::Mode;
 use serde_json::Value;
 use tracing::{debug, warn};
 
-use super::driver::{Driver, Pending};
-use super::{INBOX, TrackInput, TrackOutput};
+use super::driver::{Arrived, Driver, Pending};
+use super::messages::{INBOX, TrackInput, TrackOutput};
 use crate::control;
 use crate::cores::{Urgency, leave_a_core, stand_back};
-use crate::figures::Stage;
+use crate::labels::{Goodbye, Stage};
 use crate::problem::{Problem, ProblemKind};
 use crate::shares::Meter;
 
@@ -36,15 +36,6 @@ const NICE: i32 = 10;
 const MOST_REFUSALS: u32 = 6;
 /// The browser is asked for a keyframe at most this often.
 const ASK_KEYFRAME_EVERY: Duration = Duration::from_millis(500);
-
-/// A compressed frame that waits for a core.
-pub(super) struct Arrived {
-    pub(super) frame: EncodedFrame,
-    pub(super) at: Instant,
-    pub(super) rotation: Option<Rotation>,
-    /// Frames before it were lost.
-    pub(super) gap: bool,
-}
 
 impl Driver {
     /// Does all that the track does, until it has ended.
@@ -215,10 +206,12 @@ impl Driver {
         self.refusals += 1;
         // Once is enough, unless it could not be told.
         if self.refusals == MOST_REFUSALS {
-            let detail = format!("every frame of the camera was refused, though {MOST_REFUSALS} keyframes were requested; the last was refused because {why}");
+            let detail = format!(
+                "every frame of the camera was refused, though {MOST_REFUSALS} keyframes were requested; the last was refused because {why}"
+            );
             debug!(session = %self.id(), detail, "the session ends");
             self.say(control::error(&Value::Null, &Problem::new(ProblemKind::Undecodable, detail)));
-            if !self.context.transport.refuse(self.id()) {
+            if !self.sink.end(Goodbye::Undecodable) {
                 self.refusals = 0;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::metrics::Viewing;
+use crate::labels::Viewing;
 
 /// Without a new processed frame for this long, while the camera sends, the picture stands still to the eye.
 const FROZEN_AFTER: Duration = Duration::from_millis(500);

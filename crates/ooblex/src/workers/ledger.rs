@@ -15,7 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::metrics::{About, BUCKETS};
+use crate::about::About;
+use crate::labels::BUCKETS;
 
 /// A thread that has had one frame for longer than this hangs: no model that is of use on video takes so long.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -108,11 +109,11 @@ impl Ledger {
 
     /// Lets Prometheus see it.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("worker_threads", "Worker threads of this process that run", self.running.clone());
+        registry.register("worker_threads", "Running worker threads of this process", self.running.clone());
         registry.register("worker_frames", "Frames that the workers of this process took, by effect and result", self.frames.clone());
         registry.register(
             "worker_analyse_duration_seconds",
-            "Time that a frame was in a worker's hands, by effect and by what its models run on",
+            "Time that a worker spent on a frame, by effect, backend and device",
             self.analysing.clone(),
         );
         registry.register("worker_busy_seconds", "Time that all workers of this process have spent on frames", self.busy.clone());

@@ -191,7 +191,7 @@ fn spawn(place: Place, options: &[String], folder: &Path) -> Child {
     command.arg("--unixsocket").arg(folder.join(SOCKET)).args(admin).args(options);
     let log = std::fs::File::create(folder.join("log")).unwrap();
     let spawned = command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn();
-    spawned.unwrap_or_else(|error| panic!("redis-server can not be run ({error}): tools/install-packages.sh test"))
+    spawned.unwrap_or_else(|error| panic!("redis-server cannot be run ({error}): tools/install-packages.sh test"))
 }
 
 impl Drop for RedisServer {

@@ -1,205 +1,31 @@
-//! Authentication and permissions: callers authenticate by keys, by tokens or through a hook, and a session belongs to the holder of its secret.
-//!
-//! [`Authenticator`] turns the credential of a request into a [`Caller`]; [`access`] says what each route needs and stands before all of
-//! them. What a caller may do is a [`Grant`]; the part that its session keeps are the [`Restrictions`]. No credential is ever logged, and
-//! none is compared in a time that depends on it.
-
-pub mod access;
-mod crypto;
-mod grant;
-mod hook;
-mod jwks;
-pub mod jwt;
-pub mod keys;
-mod outgoing;
-mod throttle;
+//! The judge of callers: by keys, by tokens, or by the hook.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use axum::http::HeaderMap;
 use tracing::debug;
 
-pub use self::grant::{Allowed, Grant, Restrictions, Rooms};
-pub(crate) use crypto::hmac;
-use hook::{Action, Hook, Question};
-use jwt::Tokens;
-use keys::{Digest, Keys};
-use throttle::Throttle;
-
-use crate::config::{self, Config, ConfigError, Mode};
-use crate::session::SessionId;
-use crate::visitor::Visitor;
-
-/// The configuration does not let the gateway judge callers. The message names the option and the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthError {
-    /// The gateway would be open to others than this machine, and nobody has said who may use it.
-    #[error(
-        "serve.listen = {0} can be reached from other machines, and auth.mode is not set: choose who may use the gateway with auth.mode (or \
-         OOBLEX_AUTH__MODE) = \"keys\" (keys that `ooblex token key` makes), \"jwt\" (signed tokens), \"hook\" (a server of yours decides), or \
-         \"none\" (everybody who reaches this address may send a camera)"
-    )]
-    Undecided(std::net::SocketAddr),
-    /// Something is wrong with the keys.
-    #[error("auth.keys: {0}")]
-    Keys(String),
-    /// Something is wrong with what tokens are verified with.
-    #[error("auth.jwt: {0}")]
-    Jwt(String),
-    /// A secret cannot be read.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-}
-
-/// Why a caller gets nothing. It is what metrics count, and what the log says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// It shows no credential.
-    Missing,
-    /// Its credential is no key that is known, or is signed with none that is known.
-    UnknownKey,
-    /// Its token is not signed by whom it should be, or cannot be read.
-    BadToken,
-    /// Its token has expired.
-    Expired,
-    /// Its token is for somebody else, not valid yet, or lacks what it must have.
-    WrongClaims,
-    /// The hook says no.
-    HookRefused,
-    /// The secret is not that of the session.
-    WrongSession,
-    /// It is known, and may not do this.
-    NotAllowed,
-    /// It has failed too often.
-    Throttled,
-    /// The hook or the public keys cannot be reached.
-    Unavailable,
-}
-
-impl Reason {
-    /// All reasons.
-    pub const ALL: [Reason; 10] = [
-        Reason::Missing,
-        Reason::UnknownKey,
-        Reason::BadToken,
-        Reason::Expired,
-        Reason::WrongClaims,
-        Reason::HookRefused,
-        Reason::WrongSession,
-        Reason::NotAllowed,
-        Reason::Throttled,
-        Reason::Unavailable,
-    ];
-
-    /// The label in metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Reason::Missing => "missing",
-            Reason::UnknownKey => "unknown_key",
-            Reason::BadToken => "bad_token",
-            Reason::Expired => "expired",
-            Reason::WrongClaims => "wrong_claims",
-            Reason::HookRefused => "hook_refused",
-            Reason::WrongSession => "wrong_session",
-            Reason::NotAllowed => "not_allowed",
-            Reason::Throttled => "throttled",
-            Reason::Unavailable => "unavailable",
-        }
-    }
-
-    /// Tells whether it could have been an attempt to guess a credential. An expired token was right once.
-    fn is_attempt(self) -> bool {
-        matches!(self, Reason::UnknownKey | Reason::BadToken | Reason::HookRefused)
-    }
-}
-
-/// The identity of a caller, as far as it is proved.
-#[derive(Debug, Clone)]
-pub enum Caller {
-    /// Anybody: the route is public, or `auth.mode` is `none`.
-    Anyone,
-    /// The operator, on this machine or through `serve.admin_listen`.
-    Operator,
-    /// The holder of the secret of this session.
-    Session(SessionId),
-    /// The holder of a key or token.
-    Granted(Arc<Grant>),
-}
-
-/// The secret of a session, which only the answer to its offer contains: `obs_` and 128 random bits.
-#[derive(Clone)]
-pub struct SessionSecret(String);
-
-impl SessionSecret {
-    const PREFIX: &str = "obs_";
-    const BYTES: usize = 16;
-
-    /// A new one.
-    pub fn random() -> Self {
-        Self(Self::PREFIX.to_string() + &keys::random_hex::<{ Self::BYTES }>())
-    }
-
-    /// The secret itself, which belongs into the answer to the offer only.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// The digest that the gateway keeps.
-    pub(crate) fn digest(&self) -> Digest {
-        keys::digest(&self.0)
-    }
-}
-
-/// The secret of a session, and its restrictions.
-pub struct SessionAccess {
-    /// The digest of the session's secret.
-    pub(crate) secret: Digest,
-    /// The restrictions that every change of its effect must satisfy.
-    pub(crate) restrictions: Arc<Restrictions>,
-}
-
-impl SessionAccess {
-    /// The access to a session that is about to begin.
-    pub fn new(secret: &SessionSecret, restrictions: Arc<Restrictions>) -> Self {
-        Self { secret: secret.digest(), restrictions }
-    }
-
-    /// Tells whether a credential is the session's secret.
-    pub(crate) fn belongs_to(&self, presented: &Digest) -> bool {
-        keys::is_same(&self.secret, presented)
-    }
-}
-
-/// The credential that a request shows.
-#[derive(Default)]
-pub(crate) struct Credential {
-    /// The token of `Authorization: Bearer`, or of `?token=`.
-    token: Option<String>,
-    /// The name of `Authorization: Basic`, for the hook.
-    user: String,
-    password: String,
-}
-
-impl Credential {
-    fn is_there(&self) -> bool {
-        self.token.is_some() || !self.user.is_empty() || !self.password.is_empty()
-    }
-
-    /// Tells whether it is a session's secret by its form.
-    fn is_of_session(&self) -> bool {
-        self.token.as_deref().is_some_and(|token| token.starts_with(SessionSecret::PREFIX))
-    }
-}
+use super::credential::Credential;
+use super::error::AuthError;
+use super::grant::Grant;
+use super::hook::{Action, Hook, Question};
+use super::jwt::Tokens;
+use super::keys::Keys;
+use super::throttle::Throttle;
+use crate::config::{self, Config, Mode};
+use crate::labels::Reason;
+use crate::visitor::{self, Peer, Visitor};
 
 /// A question about a caller.
 pub(crate) struct Claim<'a> {
     pub(crate) credential: &'a Credential,
     pub(crate) visitor: Visitor,
     pub(crate) address: IpAddr,
-    action: Action,
-    id: Option<&'a str>,
-    query: &'a str,
+    pub(crate) action: Action,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) query: &'a str,
 }
 
 /// Judges callers.
@@ -301,7 +127,7 @@ impl Authenticator {
     }
 
     /// The grant of a caller's credential.
-    async fn grant(&self, claim: &Claim<'_>) -> Result<Grant, Reason> {
+    pub(crate) async fn grant(&self, claim: &Claim<'_>) -> Result<Grant, Reason> {
         let Claim { credential, visitor, .. } = claim;
         if !credential.is_there() && self.hook.is_none() {
             return Err(Reason::Missing);
@@ -327,8 +153,13 @@ impl Authenticator {
         judged.map_err(|reason| if reason.is_attempt() && !credential.is_there() { Reason::Missing } else { reason })
     }
 
+    /// Tells whether the request comes from a program of this machine, not through a proxy, to a gateway that only this machine reaches.
+    pub(crate) fn is_local_operator(&self, peer: Peer, headers: &HeaderMap) -> bool {
+        self.is_open() && visitor::is_local(self.listen, peer, headers)
+    }
+
     /// How long an address must wait that failed too often.
-    fn throttled(&self, visitor: Visitor) -> Option<Duration> {
+    pub(crate) fn throttled(&self, visitor: Visitor) -> Option<Duration> {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now(), visitor)
     }
 
@@ -395,13 +226,5 @@ mod tests {
             config.auth.mode = Some(serde_json::from_str("\"none\"").unwrap());
             assert!(Authenticator::new(&config).unwrap().is_open(), "who says so gets it");
         }
-    }
-
-    #[test]
-    fn secrets_of_sessions_are_told_apart_from_ids_and_keys() {
-        let (one, other) = (SessionSecret::random(), SessionSecret::random());
-        assert!(one.reveal().starts_with("obs_") && one.reveal().len() == 36 && one.reveal() != other.reveal());
-        let access = SessionAccess::new(&one, Arc::default());
-        assert!(access.belongs_to(&one.digest()) && !access.belongs_to(&other.digest()) && !access.belongs_to(&keys::digest("")));
     }
 }

@@ -1,0 +1,38 @@
+//! The identity of a caller.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::grant::{Grant, Restrictions};
+use crate::ids::SessionId;
+
+/// The identity of a caller, as far as it is proved.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// Anybody: the route is public, or `auth.mode` is `none`.
+    Anyone,
+    /// The operator, on this machine or through `serve.admin_listen`.
+    Operator,
+    /// The holder of the secret of this session.
+    Session(SessionId),
+    /// The holder of a key or token.
+    Granted(Arc<Grant>),
+}
+
+impl Caller {
+    /// The restrictions of a session that it begins.
+    pub(crate) fn restrictions(&self) -> Restrictions {
+        match self {
+            Caller::Granted(grant) => grant.restrictions.clone(),
+            Caller::Anyone | Caller::Operator | Caller::Session(_) => Restrictions::default(),
+        }
+    }
+
+    /// How long a session that it begins may last; `None`: as long as it likes.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        match self {
+            Caller::Granted(grant) => Grant::time_left(grant, SystemTime::now()),
+            Caller::Anyone | Caller::Operator | Caller::Session(_) => None,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The routes of one session: its description, its changes and its end.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::body::JsonBody;
+use super::gateway::Gateway;
+use crate::auth::Caller;
+use crate::ids::SessionId;
+use crate::problem::{Problem, ProblemKind};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    effect: Option<String>,
+    #[serde(default)]
+    params: Value,
+}
+
+pub(super) async fn session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let description = SessionId::parse(&id).and_then(|id| gateway.sessions.describe(id));
+    description.map(|session| axum::Json(session).into_response()).ok_or_else(|| unknown_session(&id))
+}
+
+pub(super) async fn change_session(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    let change: Change = body.read(r#"{"effect": "style_transfer", "params": {"strength": 0.7}}"#)?;
+    let context = &gateway.context;
+    let session = SessionId::parse(&id).and_then(|id| Some((id, gateway.sessions.settings(id)?)));
+    let (known, current) = session.ok_or_else(|| unknown_session(&id))?;
+    let restrictions = match caller {
+        Caller::Session(_) => gateway.sessions.restrictions(known).unwrap_or_default(),
+        // An operator may do what the session itself may not.
+        operator => Arc::new(operator.restrictions()),
+    };
+    let settings = restrictions.change(&context.catalogue, &current, change.effect.as_deref(), &change.params)?;
+    if !gateway.sessions.change(known, settings) {
+        return Err(Problem::new(ProblemKind::Unavailable, format!("session {id} is too busy or just ended: try again")));
+    }
+    gateway.sessions.describe(known).map(|session| axum::Json(session).into_response()).ok_or_else(|| unknown_session(&id))
+}
+
+pub(super) async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let id = SessionId::parse(&id).ok_or_else(|| unknown_session(&id))?;
+    // A session that has just ended by itself is what was asked for, too.
+    gateway.sessions.remove(id);
+    gateway.transport.end(id).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) fn unknown_session(id: &str) -> Problem {
+    let id: String = id.chars().take(40).collect();
+    Problem::new(ProblemKind::UnknownSession, format!("no session '{id}' is running: GET /api/sessions lists those that are"))
+}
