@@ -1,8 +1,10 @@
-//! Prints what each step of each effect takes, on one thread, and the memory of a process with two workers. On another device than
-//! the processor it also prints by how much the results differ from those of the processor.
+//! Prints the duration of each step of each effect on one thread, and the memory of a process with
+//! two workers. For a device other than the CPU it also prints how much the results differ from
+//! those of the CPU.
 //!
-//! `cargo run --release -p ooblex-effects --example effects_speed [ort|rten] [DEVICE]`: memory is told apart only when one backend
-//! runs alone. `ORT_DYLIB_PATH` names a library of ONNX Runtime that knows the device.
+//! Usage: `cargo run --release -p ooblex-effects --example effects_speed [ort|rten] [DEVICE]`. Run
+//! one backend at a time to measure its memory. `ORT_DYLIB_PATH` names a library of ONNX Runtime
+//! built for the device.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -66,7 +68,8 @@ fn print_all() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// By how much the device's results differ from the processor's, by the same library, on a real picture.
+/// Prints the differences between the results of the device and of the CPU, with the same library,
+/// on a real picture.
 fn differences(runtime: Runtime, on_device: &mut Models) -> Result<(), Box<dyn Error>> {
     let mut on_cpu = Models::load(&runtime.with_device(Device::Cpu)?, &ModelStore::embedded(), &effects())?;
     let picture = picture()?;
@@ -86,7 +89,8 @@ fn differences(runtime: Runtime, on_device: &mut Models) -> Result<(), Box<dyn E
     Ok(())
 }
 
-/// All numbers of a result: probabilities and colours of 0..=255, scores and places as shares.
+/// Returns all numbers of a result: probabilities and colours of 0..=255, scores and positions as
+/// fractions.
 fn numbers(analysis: Analysis) -> Vec<f32> {
     let of_face = |face: Face| [face.score].into_iter().chain(face.rect).chain(face.keypoints.into_iter().flatten());
     match analysis {
@@ -110,7 +114,8 @@ fn picture() -> Result<I420, Box<dyn Error>> {
     Ok(i420_from_rgb(&Rgb { width: info.width, height: info.height, data })?)
 }
 
-/// The memory of a process with two workers, each with models of its own: loaded, then after style at each size on both at once.
+/// Prints the memory of a process with two workers, each with its own models: after loading, then
+/// after both have run style transfer at each size at the same time.
 fn two_workers(runtime: &Runtime) -> Result<(), Box<dyn Error>> {
     let sizes = ["216p", "288p", "360p"];
     let barrier = std::sync::Barrier::new(3);
@@ -150,7 +155,8 @@ fn settings(effect: &dyn Effect) -> Vec<Value> {
     }
 }
 
-/// Median times of prepare, analyse and compose, and the time of the first analyse.
+/// Returns the median durations of prepare, analyse and compose, and the duration of the first
+/// analyse.
 fn measure(effect: &dyn Effect, models: &mut Models, frame: &I420, given: &Value) -> Result<[Duration; 4], Box<dyn Error>> {
     let parameters = Parameters::parse(effect.parameters(), given)?;
     let mut painter = effect.painter();
@@ -175,7 +181,7 @@ fn measure(effect: &dyn Effect, models: &mut Models, frame: &I420, given: &Value
     Ok([prepare, analyse, compose, first])
 }
 
-/// A frame with something in every pixel.
+/// A synthetic frame with detail in every pixel.
 fn frame(width: u32, height: u32) -> I420 {
     let mut picture = I420::grey(width, height, 100);
     for plane in picture.planes_mut() {
@@ -188,7 +194,7 @@ fn words(given: &serde_json::Map<String, Value>) -> String {
     given.values().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// Resident memory now and at most.
+/// Returns the current and the peak resident memory.
 fn memory() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let of = |key| status.lines().find_map(|line: &str| line.strip_prefix(key)).map_or("?", str::trim);

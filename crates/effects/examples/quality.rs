@@ -1,6 +1,8 @@
-//! Prints how steady and how right the effects are, before and after what painters do over time and along edges: `make quality`.
+//! Prints the temporal stability and the accuracy of the effects, before and after temporal
+//! smoothing and edge alignment by the painters. Run it with `make quality`.
 //!
-//! `cargo run --release -p ooblex-effects --example quality [CLIP.y4m …]`: of clips it prints what can be said without knowing the truth.
+//! Usage: `cargo run --release -p ooblex-effects --example quality [CLIP.y4m …]`. For clips it
+//! prints the figures that need no ground truth.
 
 #![allow(clippy::unwrap_used, reason = "what is shared with the tests may fail by panicking")]
 
@@ -16,7 +18,7 @@ use std::path::Path;
 
 use ooblex_effects::{ModelStore, Models, Runtime, effects};
 
-/// Frames of a clip that are looked at.
+/// Maximum number of frames of a clip that are measured.
 const MOST_FRAMES: usize = 150;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,5 @@
-//! Prints for every style that has a network of its own what it takes and how steady it is, beside the network of all styles: `make styles`.
+//! Prints duration and temporal stability of every style that has its own network, beside those of
+//! the network of all styles. Run it with `make styles`.
 
 #![allow(clippy::unwrap_used, reason = "what is shared with the tests may fail by panicking")]
 
@@ -16,12 +17,15 @@ use ooblex_pipeline::{Analysis, I420, ModelInput, Rgb};
 use scenes::Random;
 use serde_json::json;
 
-/// Sizes that are timed, and how often: the median counts.
+/// Sizes that are timed, each with the number of runs, of which the median is printed.
 const SIZES: [([usize; 2], usize); 3] = [([384, 216], 25), ([640, 360], 11), ([1280, 720], 5)];
-/// Frames of each scene, and how many of them painters have to settle.
+/// Number of frames of each scene.
 const FRAMES: usize = 24;
+/// Number of frames at the start of a scene that are not measured, because painters are still
+/// settling.
 const SETTLED: usize = 8;
-/// What a weight lacks so that the network of all styles paints what is one style all the same.
+/// Weight moved from the style to another one, so that the network of all styles paints what is in
+/// effect a single style.
 const A_LITTLE: f32 = 1e-5;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -75,7 +79,8 @@ fn milliseconds(models: &mut Models, spec: &'static ModelSpec, [width, height]: 
     times[rounds / 2]
 }
 
-/// Of one style by one network: without and with what the painter does over time.
+/// Temporal stability of one style on one network. The pairs are without and with temporal
+/// smoothing by the painter.
 struct Steadiness {
     flicker: [f64; 2],
     noise: [f64; 2],
@@ -98,7 +103,7 @@ impl Steadiness {
     }
 }
 
-/// What the effect makes of a frame; by the network of all styles if that is asked for.
+/// Analyses a frame with the effect; with `large`, by the network of all styles.
 fn painting(style: &dyn Effect, models: &mut Models, parameters: &Parameters, large: bool, frame: &I420) -> Analysis {
     let ModelInput { picture, content, mut arguments } = style.painter().prepare(frame, parameters);
     if large {
@@ -109,7 +114,8 @@ fn painting(style: &dyn Effect, models: &mut Models, parameters: &Parameters, la
     style.analyse(models, &ModelInput { picture, content, arguments }).unwrap()
 }
 
-/// How much the painting changes for what a scene does, by a painter that forgets and by one that remembers.
+/// Returns the change of the painting from frame to frame, relative to that of the scene, for a new
+/// painter in each frame and for one painter throughout.
 fn changes(style: &dyn Effect, models: &mut Models, parameters: &Parameters, large: bool, scene: impl Fn(usize) -> I420) -> [f64; 2] {
     let (mut random, mut painter, mut last) = (Random::new(7), style.painter(), None::<[I420; 3]>);
     let mut sums = [0.0; 3];
@@ -129,7 +135,7 @@ fn changes(style: &dyn Effect, models: &mut Models, parameters: &Parameters, lar
     [sums[1] / sums[0], sums[2] / sums[0]]
 }
 
-/// Of the colours, in the mean of the channels, 0..=255.
+/// Returns the standard deviation of the colours, as the mean of the channels, 0..=255.
 fn deviation(picture: &Rgb) -> f64 {
     let count = (picture.data.len() / 3) as f64;
     let of_channel = |channel: usize| {

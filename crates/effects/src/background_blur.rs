@@ -1,10 +1,11 @@
 //! The effect `background_blur`: the person stays sharp, everything else is blurred.
 //!
-//! **Model.** That of [`crate::person`].
+//! **Model.** The person segmentation of [`crate::person`].
 //!
-//! **Painting.** [`crate::matte`] makes the mask steady in time and true to the picture's edges, and the blurred picture is put behind
-//! the person. The blur is made without the person, who thus has no halo. It is never weaker than the weakest strength, whatever is
-//! asked for, and before there is a mask all of the picture is blurred.
+//! **Painting.** [`crate::matte`] makes the mask steady over time and aligns it with the picture's
+//! edges; the blurred picture is then put behind the person. The blur leaves the person out, so
+//! that there is no halo. It is never weaker than at `strength` 0, and until the first mask arrives
+//! the whole picture is blurred.
 
 use std::sync::LazyLock;
 
@@ -18,7 +19,7 @@ use crate::parameters::{Kind, Parameter, Parameters};
 use crate::person;
 use crate::pixels::{Shrinker, rows_mut};
 
-/// See the top of this file.
+/// The effect `background_blur`; see the module documentation.
 pub(crate) struct BackgroundBlur;
 
 const NAME: &str = "background_blur";
@@ -40,9 +41,13 @@ static PARAMETERS: LazyLock<[Parameter; 2]> = LazyLock::new(|| {
     ]
 });
 
-/// Blur at strength 0, what strength 1 adds, and the blur of the placeholder: shares of the square root of the frame's area.
+/// Standard deviation of the blur at strength 0, as a fraction of the square root of the frame's
+/// area.
 const SIGMA_LEAST: f32 = 0.014;
+/// Standard deviation that strength 1 adds, as a fraction of the square root of the frame's area.
 const SIGMA_RANGE: f32 = 0.03;
+/// Standard deviation of the placeholder's blur, as a fraction of the square root of the frame's
+/// area.
 const SIGMA_PLACEHOLDER: f32 = 0.06;
 
 impl Effect for BackgroundBlur {
@@ -83,7 +88,8 @@ impl Effect for BackgroundBlur {
 struct BlurPainter {
     shrinker: Shrinker,
     blur: Blur,
-    /// How much a pixel of the blurred picture is made of this one: all the less, the likelier it is the person.
+    /// Weight of each pixel of the mask in the blur, 0..=255: the likelier it shows the person, the
+    /// lower.
     weights: Vec<u8>,
     matte: Matte,
 }
@@ -129,7 +135,7 @@ mod tests {
         Analysis::Mask(Mask { width, height, probability })
     }
 
-    /// Columns of 16 and 235 in turn: as sharp as a picture can be.
+    /// Alternating columns of luma 16 and 235, the highest possible spatial frequency.
     fn stripes(width: u32, height: u32) -> I420 {
         let mut picture = I420::grey(width, height, 16);
         let [luma, ..] = picture.planes_mut();
@@ -191,7 +197,7 @@ mod tests {
         let analyses = [Analysis::Faces(vec![]), broken(256, 144, 7), broken(0, 0, 0), broken(u32::MAX, u32::MAX, 1)];
         for analysis in analyses.iter().map(Some).chain([None]) {
             let refused = BackgroundBlur.painter().compose(&mut I420::grey(64, 48, 16), analysis, &parameters);
-            assert!(refused.unwrap_err().to_string().starts_with("background_blur can not paint"));
+            assert!(refused.unwrap_err().to_string().starts_with("background_blur cannot paint"));
         }
     }
 }

@@ -1,10 +1,12 @@
-//! The effect `background_replace`: the person stays, everything else becomes an even colour or a painted backdrop.
+//! The effect `background_replace`: the person stays, everything else becomes a uniform colour or a
+//! generated backdrop.
 //!
-//! **Model.** That of [`crate::person`].
+//! **Model.** The person segmentation of [`crate::person`].
 //!
-//! **Painting.** [`crate::matte`] says what is the person. The backdrops are computed for the size of the frame and need no files: an even
-//! colour (`green` is the one that video editors key out), or a scene of soft light. Before there is a mask the backdrop is all there
-//! is to be seen.
+//! **Painting.** [`crate::matte`] separates the person from the background. The backdrops are
+//! computed for the size of the frame and need no files: a uniform colour (`green` is the one that
+//! video editors key out), or a scene of soft light. Until the first mask arrives only the backdrop
+//! is shown.
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
@@ -15,7 +17,7 @@ use crate::parameters::{Kind, Parameter, Parameters};
 use crate::person;
 use crate::pixels::{Shrinker, i420_from_rgb};
 
-/// See the top of this file.
+/// The effect `background_replace`; see the module documentation.
 pub(crate) struct BackgroundReplace;
 
 const NAME: &str = "background_replace";
@@ -90,7 +92,7 @@ struct ReplacePainter {
     scene: Option<Scene>,
 }
 
-/// A backdrop for frames of one size.
+/// A backdrop computed for one frame size and one set of parameters.
 struct Scene {
     made_for: (u32, u32, [f64; 2], &'static str),
     picture: I420,
@@ -113,7 +115,7 @@ impl Painter for ReplacePainter {
         Ok(())
     }
 
-    /// The backdrop alone.
+    /// Shows the backdrop alone.
     fn placeholder(&mut self, picture: &mut I420, parameters: &Parameters) {
         picture.clone_from(&scene_for(&mut self.scene, picture.width(), picture.height(), parameters).picture);
     }
@@ -125,7 +127,7 @@ impl Backdrop for Scene {
     }
 }
 
-/// The scene that was asked for, made anew when another one was there.
+/// Returns the requested backdrop, recomputing it if the size or the parameters have changed.
 fn scene_for<'a>(scene: &'a mut Option<Scene>, width: u32, height: u32, parameters: &Parameters) -> &'a Scene {
     let colour = [parameters.number("hue"), parameters.number("lightness")];
     let wanted = (width, height, colour, parameters.choice("background"));
@@ -150,7 +152,7 @@ fn scene_for<'a>(scene: &'a mut Option<Scene>, width: u32, height: u32, paramete
         let mut data = Vec::with_capacity(3 * width as usize * height as usize);
         for y in 0..height {
             for x in 0..width {
-                // A grain of less than one level, so that soft light shows no steps.
+                // Dither of less than one level, so that soft light shows no banding.
                 let grain = ((x.wrapping_mul(73_856_093) ^ y.wrapping_mul(19_349_663)) >> 4 & 255) as f32 / 255.0;
                 let colour = pixel((x as f32 + 0.5) / width as f32 * aspect - aspect / 2.0, (y as f32 + 0.5) / height as f32);
                 data.extend(colour.map(|value| (value.clamp(0.0, 1.0) * 254.0 + grain) as u8));
@@ -161,13 +163,14 @@ fn scene_for<'a>(scene: &'a mut Option<Scene>, width: u32, height: u32, paramete
     })
 }
 
-/// A grey wall, lit from the upper left. `x` is 0 in the middle, `y` 0 at the top and 1 at the bottom, here and below.
+/// Backdrop of a grey wall, lit from the upper left. In all backdrop functions `x` is 0 in the
+/// middle; `y` is 0 at the top and 1 at the bottom.
 fn studio(x: f32, y: f32) -> [f32; 3] {
     let light = (-((x + 0.35).powi(2) + (y - 0.3).powi(2)) * 1.6).exp();
     mixed([0.16, 0.18, 0.22], [0.66, 0.68, 0.72], light)
 }
 
-/// The sky over the sea, an hour before night.
+/// Backdrop of a sunset over the sea.
 fn sunset(x: f32, y: f32) -> [f32; 3] {
     let horizon = 0.68;
     let sky = |y: f32| mixed([0.20, 0.22, 0.45], [0.98, 0.62, 0.36], (y / horizon).clamp(0.0, 1.0).powf(1.5));
@@ -182,7 +185,7 @@ fn sunset(x: f32, y: f32) -> [f32; 3] {
     mixed(sea, [1.0, 0.82, 0.55], 0.5 * (-(x / (0.05 + 0.2 * depth)).powi(2)).exp() * (0.4 + 0.6 * waves))
 }
 
-/// A town at night, far out of focus.
+/// Backdrop of a town at night, far out of focus.
 fn lights(x: f32, y: f32) -> [f32; 3] {
     let mut colour = mixed([0.05, 0.05, 0.12], [0.13, 0.09, 0.16], y);
     let hues = [[1.0, 0.72, 0.35], [0.95, 0.45, 0.30], [0.45, 0.65, 1.0], [1.0, 0.88, 0.65], [0.80, 0.40, 0.75]];
@@ -199,7 +202,7 @@ fn lights(x: f32, y: f32) -> [f32; 3] {
     colour
 }
 
-/// Green leaves, out of focus, with light from above.
+/// Backdrop of green leaves out of focus, lit from above.
 fn forest(x: f32, y: f32) -> [f32; 3] {
     let wave = |fx: f32, fy: f32, phase: f32| (x * fx + phase + (y * fy).sin()).sin() * (y * fy - phase + (x * fx * 0.7).cos()).cos();
     let leaves = 0.5 + 0.25 * (wave(5.0, 4.0, 0.3) + 0.6 * wave(11.0, 9.0, 1.7) + 0.4 * wave(23.0, 17.0, 4.1));
@@ -211,7 +214,7 @@ fn mixed(a: [f32; 3], b: [f32; 3], share: f32) -> [f32; 3] {
     std::array::from_fn(|channel| a[channel] + (b[channel] - a[channel]) * share)
 }
 
-/// Of a hue in degrees, a saturation and a lightness (CSS Color 4, section 7.1).
+/// Converts a hue in degrees, a saturation and a lightness to RGB (CSS Color 4, section 7.1).
 fn rgb_from_hsl(hue: f32, saturation: f32, lightness: f32) -> [f32; 3] {
     [0.0, 8.0, 4.0].map(|n: f32| {
         let k = (n + hue / 30.0).rem_euclid(12.0);

@@ -1,43 +1,46 @@
-//! Planes made smaller: every pixel is the mean of a block of the large plane. It knows planes, not what they stand for.
+//! Downscaling of planes: every pixel is the mean of a block of the large plane.
 //!
-//! Blocks lie side by side and have whole pixels, so that their sides differ by one where the sizes do not divide. First the rows of a row of blocks
-//! are added up, all columns side by side, which the compiler turns into vector instructions; then the columns of each block.
+//! Blocks lie side by side and consist of whole pixels, so that their sides differ by one where the
+//! sizes do not divide evenly. The rows of a row of blocks are added up first, all columns side by
+//! side, which the compiler vectorises; then the columns of each block.
 
 use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
 
-/// Most pixels of a block: the sum of its columns must fit 16 bits.
+/// Maximum number of pixels of a block: the sums of its columns must fit into 16 bits.
 const MOST_PIXELS: usize = 257;
-/// Sums of columns that fit a register together.
+/// Number of column sums that fit into one 64-bit register.
 const PACKED: usize = 4;
-/// Bits after the point of the factors that stand for a division.
+/// Fractional bits of the fixed-point factors that replace a division.
 const PRECISION: u32 = 24;
 
-/// Makes planes of one size smaller, and keeps its tables and sums for the next one.
+/// Downscales planes of one size, and keeps its tables and buffers for the next plane.
 #[derive(Default)]
 pub(crate) struct Blocks {
-    /// Columns and rows of both planes, and how many of the large one are shown.
+    /// Sizes (columns, rows) of the large plane, of its shown part, and of the small plane.
     made_for: Option<([u32; 2], [f64; 2], [u32; 2])>,
     across: Sides,
     down: Sides,
-    /// Of the columns of a row of blocks, and of its blocks.
+    /// Sum of each column of the current row of blocks.
     sums: Vec<u16>,
+    /// Sum of each block of the current row of blocks.
     totals: Vec<u32>,
 }
 
 /// The blocks along one axis.
 #[derive(Default)]
 struct Sides {
-    /// Where each begins.
+    /// Index of the first pixel of each block.
     starts: Vec<u16>,
-    /// Whether it is one longer than the shortest.
+    /// True for each block that is one pixel longer than the shortest.
     longer: Vec<bool>,
-    /// Of the shortest.
+    /// Length of the shortest block in pixels.
     least: usize,
 }
 
 impl Sides {
-    /// `shown`, of the `from` pixels that there are, in `to` blocks: at least one pixel each. A pixel belongs to the block that has its middle.
+    /// Divides the first `shown` of `from` pixels into `to` blocks of at least one pixel each. A
+    /// pixel belongs to the block that contains its centre.
     fn new(from: u32, shown: f64, to: u32) -> Self {
         let scale = shown / f64::from(to);
         let edge = |index: u32| ((f64::from(index) * scale + 0.5) as u32).min(from) as u16;
@@ -52,8 +55,11 @@ impl Sides {
 }
 
 impl Blocks {
-    /// Writes the means of the `shown` part of `plane`, from its top left corner, into `target`; `size` and `target_size` are columns and rows.
-    /// Returns `false`, and does nothing, where that is not making smaller, or by so much that sums would not fit.
+    /// Writes the block means of the `shown` part of `plane`, from its top left corner, into
+    /// `target`; `size` and `target_size` are columns and rows.
+    ///
+    /// Returns `false`, and writes nothing, if the target is larger than the source or the scale is
+    /// so small that the sums would overflow.
     pub(crate) fn set(&mut self, plane: &[u8], size: [u32; 2], shown: [f64; 2], target: &mut [u8], target_size: [u32; 2]) -> bool {
         if self.made_for != Some((size, shown, target_size)) {
             if !shown.iter().zip(target_size).all(|(from, to)| *from >= f64::from(to)) {
@@ -66,7 +72,8 @@ impl Blocks {
             (self.across, self.down, self.made_for) = (across, down, Some((size, shown, target_size)));
         }
         let width = size[0] as usize;
-        // More columns than there are: what is read there counts 0 times.
+        // The buffer has more columns than the plane: `few` reads beyond the end, and masks out
+        // what it reads there.
         self.sums.resize(width + PACKED, 0);
         let rows = |index: usize| {
             let start = usize::from(self.down.starts[index]);
@@ -87,7 +94,7 @@ impl Blocks {
     }
 }
 
-/// The sum of each column.
+/// Adds up each column of `rows`.
 #[simd]
 fn add_up<S: Simd>(_: S, rows: &[u8], sums: &mut [u16]) {
     let mut rows = rows.chunks_exact(sums.len());
@@ -100,7 +107,8 @@ fn add_up<S: Simd>(_: S, rows: &[u8], sums: &mut [u16]) {
 }
 
 impl Sides {
-    /// The sum of each block, given those of columns, where no block has more than [`PACKED`] of them: they are added up within a register.
+    /// Returns the sum of each block, given the sums of columns, if no block has more than
+    /// [`PACKED`] columns: they are added up within a register.
     fn few(&self, sums: &[u16]) -> impl Iterator<Item = u32> {
         let [short, long] = [self.least, self.longest()].map(|columns| u64::MAX >> (16 * (PACKED - columns)));
         self.starts.iter().zip(&self.longer).map(move |(start, longer)| {
@@ -111,7 +119,7 @@ impl Sides {
         })
     }
 
-    /// The sum of each block, given those of columns.
+    /// Returns the sum of each block, given the sums of columns.
     fn many(&self, sums: &[u16]) -> impl Iterator<Item = u32> {
         self.starts.iter().zip(&self.longer).map(|(start, longer)| {
             let columns = self.least + usize::from(*longer);
@@ -120,12 +128,13 @@ impl Sides {
     }
 }
 
-/// What a sum of so many bytes is multiplied with for their mean: rounded down, so that the product stays below 256.
+/// Returns the factor that turns a sum of `count` bytes into their mean. It is rounded down, so
+/// that the mean stays below 256.
 fn factor(count: usize) -> u32 {
     (1 << PRECISION) / count as u32
 }
 
-/// The means of blocks with these sums. Those that are longer have the second factor.
+/// Converts sums of blocks to means. `longer` selects the second factor.
 #[simd]
 fn divide<S: Simd>(_: S, totals: &[u32], longer: &[bool], [short, long]: [u32; 2], out: &mut [u8]) {
     for ((out, total), longer) in out.iter_mut().zip(totals).zip(longer) {
@@ -137,7 +146,7 @@ fn divide<S: Simd>(_: S, totals: &[u32], longer: &[bool], [short, long]: [u32; 2
 mod tests {
     use super::*;
 
-    /// The mean of all pixels whose middle lies in the block, by the definition.
+    /// The mean of all pixels whose centre lies in the block, by the definition.
     fn expected(plane: &[u8], size: [u32; 2], shown: [f64; 2], to: [u32; 2], at: [u32; 2]) -> f64 {
         let within = |index: u32, axis: usize| {
             let scale = shown[axis] / f64::from(to[axis]);

@@ -1,7 +1,8 @@
-//! A strong blur of a frame, made on a small copy of it. It knows weights of pixels, not what they stand for.
+//! A strong blur of a frame, computed on a small copy of it.
 //!
-//! Three box blurs in a row come close to a Gaussian (Kovesi, *Fast almost-Gaussian filtering*, 2010). Each pixel has a weight,
-//! so that what must not bleed into its surroundings can be left out: the result is Σ weight · pixel / Σ weight.
+//! Three successive box blurs approximate a Gaussian (Kovesi, *Fast almost-Gaussian filtering*,
+//! 2010). Each pixel has a weight, so that pixels which must not bleed into their surroundings can
+//! be left out: the result is Σ weight · pixel / Σ weight.
 
 use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
@@ -10,13 +11,13 @@ use ooblex_pipeline::I420;
 use crate::boxes::{Boxes, Four};
 use crate::pixels::{Shrinker, Stretched, byte, plane_size};
 
-/// Pixels of the small copy, whatever the size of the frame.
+/// Number of pixels of the small copy, whatever the size of the frame.
 const SMALL_PIXELS: f64 = 14_400.0;
 
-/// Least radius in the small copy: also of a frame that is itself tiny.
+/// Minimum standard deviation in pixels of the small copy, which takes effect for tiny frames.
 const LEAST_SIGMA: f32 = 1.4;
 
-/// Makes the blurred picture of a frame, and keeps its buffers for the next one.
+/// Computes the blurred picture of a frame, and keeps its buffers for the next one.
 #[derive(Default)]
 pub(crate) struct Blur {
     shrinker: Shrinker,
@@ -27,8 +28,11 @@ pub(crate) struct Blur {
 }
 
 impl Blur {
-    /// Blurs `source` with a Gaussian of `sigma`, as a share of the square root of its area. `weights` is a plane with its columns
-    /// and rows that covers the frame, 0 = does not bleed into its surroundings; without it all pixels count alike.
+    /// Blurs `source` with a Gaussian of standard deviation `sigma`, given as a fraction of the
+    /// square root of the frame's area.
+    ///
+    /// `weights` is a plane with its columns and rows that covers the frame; a pixel of weight 0
+    /// hardly bleeds into its surroundings. Without it all pixels have the same weight.
     pub(crate) fn set(&mut self, source: &I420, sigma: f32, weights: Option<(&[u8], [u32; 2])>) {
         let (width, height) = (source.width(), source.height());
         let scale = (SMALL_PIXELS / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
@@ -53,13 +57,13 @@ impl Blur {
         }
     }
 
-    /// The blurred picture's planes, stretched to those of the frame.
+    /// Returns the planes of the blurred picture, stretched to those of the frame.
     pub(crate) fn planes(&self) -> &[Stretched; 3] {
         &self.stretched
     }
 }
 
-/// Sends what is in Y, U and V through all boxes, row by row.
+/// Passes Y, U and V through the three box sums, row by row.
 #[simd]
 fn blur<S: Simd>(
     _: S,
@@ -86,17 +90,18 @@ fn blur<S: Simd>(
     }
 }
 
-/// Y, U, V, each times the weight, and the weight.
+/// Writes Y, U and V, each multiplied by the weight, and the weight itself.
 #[inline(always)]
 fn weigh(row: &mut [Four], weights: &[u8], [y, u, v]: [&[u8]; 3]) {
     for ((pixel, weight), (y, (u, v))) in row.iter_mut().zip(weights).zip(y.iter().zip(u.iter().zip(v))) {
-        // Never 0, so that there is always a colour, be it that of what is left out.
+        // The weight is never 0, so that a pixel has a colour even where all its neighbours are
+        // left out.
         let weight = f32::from(*weight) + 1.0;
         *pixel = [f32::from(*y) * weight, f32::from(*u) * weight, f32::from(*v) * weight, weight];
     }
 }
 
-/// The colours of a row that was multiplied with weights.
+/// Divides the weighted sums of a row by the sum of the weights.
 #[inline(always)]
 fn divide(sums: &[Four], [y, u, v]: [&mut [u8]; 3]) {
     for (pixel, (y, (u, v))) in sums.iter().zip(y.iter_mut().zip(u.iter_mut().zip(v))) {
@@ -111,7 +116,7 @@ fn divide(sums: &[Four], [y, u, v]: [&mut [u8]; 3]) {
 mod tests {
     use super::*;
 
-    /// A single bright pixel, blurred along both axes: its mass and spread.
+    /// Blurs a single bright pixel along both axes; returns its mass and its spread.
     fn spread_of(radius: f32) -> (f32, f32, f32) {
         let (size, middle) = (61, 30);
         let mut pixels = vec![[0.0; 4]; size * size];

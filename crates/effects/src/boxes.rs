@@ -1,37 +1,45 @@
-//! Box sums: every pixel becomes the sum of those around it, for four planes side by side. It knows numbers, not what they stand for.
+//! Box sums: every pixel becomes the sum of its neighbourhood, for four planes at once.
 //!
-//! It works row by row, and keeps no more of them than a window has: those stay in the processor's caches, whole planes of four numbers a
-//! pixel do not.
+//! The sums are computed row by row, keeping only the rows of the window: those fit into the
+//! processor's caches, whole planes of four floats a pixel do not.
 
-/// What a pixel has in each of the four planes.
+/// Values of one pixel in the four planes.
 pub(crate) type Four = [f32; 4];
 
-/// Parts of a row that are summed side by side: within one, each pixel waits for the one before it.
+/// Number of parts of a row that are summed in parallel; within a part, each pixel depends on the
+/// one before it.
 const PARTS: usize = 4;
 
-/// The sums over one plane. Rows are put in from top to bottom, and taken out as soon as all that they need is there; with [`Boxes::start`]
-/// it begins anew, and keeps its buffers.
+/// Running box sums over one plane. Rows are put in from top to bottom, and each sum can be taken
+/// as soon as the rows it needs are there. [`Boxes::start`] begins a new plane and keeps the
+/// buffers.
 #[derive(Default)]
 pub(crate) struct Boxes {
     width: usize,
     height: usize,
-    /// The radius, and the weight of the outermost pixels.
+    /// Number of whole pixels of the radius.
     whole: usize,
+    /// Weight of the outermost pixels: the fraction of the radius.
     part: f32,
-    /// The row that was put in last, between margins of zeros.
+    /// The last row that was put in, with a margin of zeros on both sides.
     line: Vec<Four>,
-    /// The sums along the newest rows, and behind them a row of zeros: what is beyond the edge.
+    /// Horizontal sums of the newest rows, followed by a row of zeros that stands for rows beyond
+    /// the edge.
     rows: Vec<Four>,
-    /// The sums of the columns of those, for the row that was taken last; and that row.
+    /// Vertical sums of the `rows` in the window of the row that was taken last, whole pixels only.
     columns: Vec<Four>,
+    /// Sums of the row that was taken last, including the outermost pixels.
     sums: Vec<Four>,
+    /// Number of rows put in so far.
     put: usize,
+    /// Number of rows taken out so far.
     taken: usize,
 }
 
 impl Boxes {
-    /// Begins with a plane of `width` columns and `height` rows. Each pixel becomes the sum of those at most `radius` columns and rows away, of those
-    /// that there are. The radius may have a fraction: the outermost pixels then count with that weight.
+    /// Starts a plane of `width` columns and `height` rows. Each pixel becomes the sum of those
+    /// within `radius` columns and rows that exist. The radius may have a fraction: the outermost
+    /// pixels then count with that weight.
     pub(crate) fn start(&mut self, [width, height]: [usize; 2], radius: f32) {
         *self = Self { width, height, whole: radius as usize, part: radius.fract(), put: 0, taken: 0, ..std::mem::take(self) };
         let stride = self.stride();
@@ -59,7 +67,7 @@ impl Boxes {
         }
     }
 
-    /// The sums of the next row, if the rows that it needs are there.
+    /// Returns the sums of the next row, if the rows it needs are there.
     #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<&[Four]> {
         let (y, reach) = (self.taken, self.whole + usize::from(self.part > 0.0));
@@ -84,18 +92,18 @@ impl Boxes {
         Some(&self.sums[..self.width])
     }
 
-    /// Columns of a row in memory: those of all parts.
+    /// Returns the columns of a row in memory, a multiple of [`PARTS`].
     fn stride(&self) -> usize {
         PARTS * self.width.div_ceil(PARTS)
     }
 
-    /// Rows that are kept.
+    /// Returns the number of rows that are kept.
     fn kept(&self) -> usize {
         2 * self.whole + 3
     }
 }
 
-/// The sums along a row, without what only counts in part.
+/// Computes the horizontal sums of a row, without the outermost pixels that count in part.
 #[inline(always)]
 fn along(line: &[Four], out: &mut [Four], whole: usize) {
     let length = out.len() / PARTS;
@@ -103,7 +111,7 @@ fn along(line: &[Four], out: &mut [Four], whole: usize) {
         let parts: [&[Four]; PARTS] = std::array::from_fn(|part| &line[from + part * length..][..length]);
         parts
     });
-    // Of the pixel before each part's first.
+    // Each sum starts as that of the pixel before the first one of its part.
     let mut sums: [Four; PARTS] = std::array::from_fn(|part| {
         let mut sum = [0.0; 4];
         for pixel in &line[part * length..][..=2 * whole] {
@@ -121,7 +129,8 @@ fn along(line: &[Four], out: &mut [Four], whole: usize) {
     }
 }
 
-/// The sums one pixel further.
+/// Moves the sums one pixel on: adds the pixel that enters the window and subtracts the one that
+/// leaves it.
 #[inline(always)]
 fn step(sums: &mut [Four], new: &[Four], old: &[Four]) {
     for ((sum, new), old) in sums.as_flattened_mut().iter_mut().zip(new.as_flattened()).zip(old.as_flattened()) {
@@ -129,7 +138,7 @@ fn step(sums: &mut [Four], new: &[Four], old: &[Four]) {
     }
 }
 
-/// Adds a part of the pixels on either side.
+/// Adds the outermost pixels on either side, which count in part.
 #[inline(always)]
 fn fade(sums: &mut [Four], before: &[Four], after: &[Four], part: f32) {
     for ((sum, before), after) in sums.as_flattened_mut().iter_mut().zip(before.as_flattened()).zip(after.as_flattened()) {
@@ -141,7 +150,7 @@ fn fade(sums: &mut [Four], before: &[Four], after: &[Four], part: f32) {
 mod tests {
     use super::*;
 
-    /// By the definition.
+    /// The box sum by its definition.
     fn expected(pixels: &[Four], width: usize, radius: f32, at: usize) -> Four {
         let (whole, part) = (radius as usize, radius.fract());
         let weight = |away: usize| {

@@ -1,7 +1,9 @@
-//! One effect, or several in a row: `background_blur+face_detection+sepia`.
+//! A chain of one to four effects, such as `background_blur+face_detection+sepia`.
 //!
-//! All that run a model look at the source, as the camera took it; composition runs in order, each on what the one before has painted; a
-//! frame is decoded and encoded once. A chain of one is that effect. What a chain may be is said here and nowhere else.
+//! All effects that run a model analyse the source as the camera took it; composition runs in
+//! order, each effect on the picture that the one before has painted. A frame is decoded and
+//! encoded once. A chain of one behaves like that effect. All rules about valid chains are in this
+//! file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,21 +16,21 @@ use crate::found::Found;
 use crate::model::{Models, RunError};
 use crate::parameters::{ParameterError, Parameters};
 
-/// Between the names of a chain's effects.
+/// Separator between the names of a chain's effects.
 const LINK: char = '+';
 
-/// One effect or several in a row.
+/// One effect, or several applied in order.
 #[derive(Clone)]
 pub struct Chain {
     name: EffectName,
     parts: Vec<Arc<dyn Effect>>,
 }
 
-/// Values for all parameters of all effects of a chain, checked.
+/// Checked values of all parameters of all effects of a chain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChainParameters(Vec<(EffectName, Parameters)>);
 
-/// The painters of a chain, on one track.
+/// The painters of a chain's effects on one track.
 pub struct ChainPainter {
     parts: Vec<Part>,
     found: Option<Vec<Found>>,
@@ -39,83 +41,84 @@ struct Part {
     painter: Box<dyn Painter>,
 }
 
-/// Effects that can not be chained, and why.
+/// Reason why effects cannot be chained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// No effect has this name.
     #[error("there is no effect '{name}'")]
     Unknown {
-        /// As it was written, shortened.
+        /// The name as it was given, shortened to 60 characters.
         name: String,
     },
-    /// More effects than a chain may have.
+    /// The chain has more than [`Chain::MOST`] effects.
     #[error("a chain may have {most} effects at most, not {got}", most = Chain::MOST)]
     TooLong {
-        /// How many.
+        /// Number of effects given.
         got: usize,
     },
-    /// An effect stands in it twice.
+    /// The chain contains an effect twice.
     #[error("'{name}' stands twice in the chain: name it once")]
     Twice {
-        /// The effect.
+        /// Name of the effect.
         name: EffectName,
     },
-    /// An effect that leaves the picture as it is.
+    /// The chain contains an effect that leaves the picture unchanged.
     #[error("'{name}' changes nothing: leave it out of the chain")]
     Idle {
-        /// The effect.
+        /// Name of the effect.
         name: EffectName,
     },
-    /// An effect that paints the picture anew from the source would undo those before it.
+    /// An effect that repaints the whole picture from the source is not first, and would undo the
+    /// effects before it.
     #[error("'{name}' paints the whole picture anew from the source, and would undo what comes before it: put it first")]
     NotFirst {
-        /// The effect.
+        /// Name of the effect.
         name: EffectName,
     },
-    /// An effect that looks at the source comes after one that moves its pixels.
+    /// An effect that analyses the source comes after one that moves its pixels.
     #[error("'{name}' looks at the source, and would miss its mark once '{mover}' has moved the picture: put '{mover}' behind it")]
     Moved {
-        /// The effect that looks.
+        /// Name of the effect that analyses the source.
         name: EffectName,
-        /// The one that moves.
+        /// Name of the effect that moves pixels.
         mover: EffectName,
     },
 }
 
-/// A parameter of one effect of a chain that was refused.
+/// Reason why the parameters of a chain are refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ChainParameterError {
-    /// A parameter of an effect.
+    /// A parameter of one effect is invalid.
     #[error("{effect}: {error}")]
     Part {
-        /// The effect.
+        /// Name of the effect.
         effect: EffectName,
-        /// What is wrong with its parameters.
+        /// Reason why the parameter is refused.
         error: ParameterError,
     },
     /// The parameters of a chain are not an object.
     #[error("the parameters of a chain are an object with one for each effect, such as {{\"background_blur\": {{\"strength\": 0.7}}}}")]
     NotAnObject,
-    /// They name an effect that is not in the chain.
+    /// The parameters name an effect that is not in the chain.
     #[error("'{name}' is not in the chain; its effects are {known}, each with an object of its own")]
     NotInChain {
-        /// As it was written, shortened.
+        /// The name as it was given, shortened to 60 characters.
         name: String,
-        /// Those that are, comma separated.
+        /// Names of the effects in the chain, comma separated.
         known: String,
     },
 }
 
 impl Chain {
-    /// Effects of a chain at most.
+    /// Maximum number of effects in a chain.
     pub const MOST: usize = 4;
-    /// What metrics call all chains.
+    /// Value of the metrics' `effect` label for all chains of several effects.
     pub const LABEL: &str = "chain";
 
-    /// The chain of this name, of effects among `known`.
+    /// Parses a chain such as `sepia+mirror`, whose effects are among `known`.
     ///
     /// # Errors
-    /// When one does not exist, or they can not be chained.
+    /// When an effect does not exist, or the effects cannot be chained.
     pub fn parse(name: &str, known: &[Arc<dyn Effect>]) -> Result<Self, ChainError> {
         let words: Vec<_> = name.split(LINK).take(2 * Self::MOST).map(str::trim).collect();
         if words.len() > Self::MOST {
@@ -131,12 +134,13 @@ impl Chain {
         Ok(Self { name: EffectName::new(names.join("+")), parts })
     }
 
-    /// The names of its effects, linked.
+    /// Returns the names of the chain's effects, joined with `+`.
     pub fn name(&self) -> EffectName {
         self.name.clone()
     }
 
-    /// The same, told apart from other versions of its effects: what was prepared and painted by one is not of use to another.
+    /// Returns the name of the chain with the versions of its effects. Frames prepared or painted
+    /// by one version are of no use to another.
     pub fn version(&self) -> EffectName {
         match &self.parts[..] {
             [only] => only.queue(),
@@ -144,28 +148,29 @@ impl Chain {
         }
     }
 
-    /// What metrics call it: the name of a single effect, and one word for all chains, of which there are too many.
+    /// Returns the value of the metrics' `effect` label: the name of a single effect, or
+    /// [`Chain::LABEL`] for several, since there are too many combinations.
     pub fn label(&self) -> EffectName {
         if self.parts.len() == 1 { self.name.clone() } else { EffectName::new(Self::LABEL) }
     }
 
-    /// Its effects, in order.
+    /// Returns the chain's effects, in order.
     pub fn parts(&self) -> &[Arc<dyn Effect>] {
         &self.parts
     }
 
-    /// Whether frames go to workers.
+    /// Returns whether any effect sends frames to workers.
     pub fn needs_worker(&self) -> bool {
         self.analysed().next().is_some()
     }
 
-    /// Those of its effects whose frames go to workers.
+    /// Returns the effects that send frames to workers.
     pub fn analysed(&self) -> impl Iterator<Item = &Arc<dyn Effect>> {
         self.parts.iter().filter(|part| part.needs_worker())
     }
 
-    /// Checks `given` and fills in defaults. For a single effect: its parameters; for a chain an object that has, by the name of an effect,
-    /// an object of its parameters.
+    /// Checks `given` and fills in defaults. For a single effect `given` is the object of its
+    /// parameters; for a chain it maps the name of an effect to such an object.
     ///
     /// # Errors
     /// On the first value that is unknown, of the wrong type, or out of range.
@@ -190,7 +195,8 @@ impl Chain {
         Ok(ChainParameters(self.parts.iter().map(of).collect::<Result<_, _>>()?))
     }
 
-    /// Runs the models of all effects on the inputs that [`ChainPainter::prepare`] made, one after the other, where they are all in one place.
+    /// Runs the models of all effects, one after the other, on the inputs made by
+    /// [`ChainPainter::prepare`]. It is for callers that run all models in one place.
     ///
     /// # Errors
     /// As [`Effect::analyse`].
@@ -198,7 +204,7 @@ impl Chain {
         inputs.iter().map(|(index, input)| self.parts[*index].analyse(models, input)).collect()
     }
 
-    /// The painters of one track.
+    /// Creates the painters of one track.
     pub fn painter(&self) -> ChainPainter {
         let parts = self.parts.iter().map(|part| Part { needs_worker: part.needs_worker(), painter: part.painter() });
         ChainPainter { parts: parts.collect(), found: None }
@@ -234,7 +240,8 @@ fn check(parts: &[Arc<dyn Effect>]) -> Result<(), ChainError> {
 }
 
 impl ChainParameters {
-    /// As JSON, every parameter with its value, in the form that [`Chain::parse_parameters`] takes.
+    /// Returns the parameters as JSON, every one with its value, in the form that
+    /// [`Chain::parse_parameters`] takes.
     pub fn to_json(&self) -> Value {
         match &self.0[..] {
             [(_, only)] => only.to_json(),
@@ -242,7 +249,8 @@ impl ChainParameters {
         }
     }
 
-    /// The same with `changes` put over it, as far as they are objects: what is not named stays.
+    /// Returns the parameters as JSON with `changes` applied. Objects are merged: values that
+    /// `changes` does not name keep theirs.
     pub fn merged(&self, changes: &Value) -> Value {
         let mut merged = self.to_json();
         match changes {
@@ -263,16 +271,18 @@ impl ChainParameters {
 }
 
 impl ChainPainter {
-    /// Makes the inputs of the models, each with the effect in the chain that it is for. They all show the source.
+    /// Makes the model inputs of a frame, each with the index of its effect in the chain. All of
+    /// them show the source.
     pub fn prepare(&mut self, source: &I420, parameters: &ChainParameters) -> Vec<(usize, ModelInput)> {
         let parts = self.parts.iter_mut().enumerate().filter(|(_, part)| part.needs_worker);
         parts.map(|(index, part)| (index, part.painter.prepare(source, parameters.of(index)))).collect()
     }
 
-    /// Paints all effects onto `picture`, in order. `analyses` has one for each effect of the chain that needs a worker, in order.
+    /// Paints all effects onto `picture`, in order. `analyses` holds, in order, one analysis for
+    /// each effect that needs a worker.
     ///
     /// # Errors
-    /// When an analysis is missing or can not be painted. The picture must then not be shown.
+    /// When an analysis is missing or cannot be painted. The picture must then not be shown.
     pub fn compose(&mut self, picture: &mut I420, analyses: &[Analysis], parameters: &ChainParameters) -> Result<(), ComposeError> {
         let mut analyses = analyses.iter();
         for (index, part) in self.parts.iter_mut().enumerate() {
@@ -283,24 +293,25 @@ impl ChainPainter {
         Ok(())
     }
 
-    /// Turns `picture` into one that is safe to show while there is no analysis, by all placeholders in order.
+    /// Turns `picture` into one that is safe to show while there is no analysis, by applying all
+    /// placeholders in order.
     pub fn placeholder(&mut self, picture: &mut I420, parameters: &ChainParameters) {
         for (index, part) in self.parts.iter_mut().enumerate() {
             part.painter.placeholder(picture, parameters.of(index));
         }
     }
 
-    /// The faces that the last `compose` painted, where they are in the finished picture.
+    /// Returns what the last `compose` found, at its positions in the finished picture.
     pub fn found(&self) -> Option<Vec<Found>> {
         self.found.clone()
     }
 
-    /// See [`Painter::shrink_input`]: of the first effect that can.
+    /// Shrinks the input of the first effect that can; see [`Painter::shrink_input`].
     pub fn shrink_input(&mut self) -> bool {
         self.parts.iter_mut().any(|part| part.painter.shrink_input())
     }
 
-    /// See [`Painter::grow_input`].
+    /// Enlarges the input of the first effect that can; see [`Painter::grow_input`].
     pub fn grow_input(&mut self, utilisation: f32) -> bool {
         self.parts.iter_mut().any(|part| part.painter.grow_input(utilisation))
     }
@@ -314,7 +325,8 @@ impl ChainPainter {
     }
 }
 
-/// Puts all points of what was found where `place` says. A box that is turned around is named by its left and top again.
+/// Maps all points of `found` through `place`. The corners of a flipped box are sorted, so that
+/// left and top stay the smaller ones.
 fn relocate(found: &mut Found, place: impl Fn([f32; 2]) -> [f32; 2]) {
     if let Some([left, top, right, bottom]) = found.rect {
         let (a, b) = (place([left, top]), place([right, bottom]));

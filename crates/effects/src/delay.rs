@@ -1,12 +1,14 @@
-//! The diagnostic effect `delay`: a worker that is busy for a chosen time, without computing anything.
+//! The diagnostic effect `delay`: it occupies a worker for a chosen time without computing
+//! anything.
 //!
-//! It is not among the effects that people are offered: tests, benchmarks and the option for diagnostics use it to see what happens
-//! around a model, with a model as slow as they want.
+//! It is not offered to users. Tests, benchmarks and the diagnostics option use it to observe the
+//! pipeline around a model, with a model as slow as they want.
 //!
-//! **Prepare.** One black pixel, and the pause of this very frame in milliseconds. The painter counts the frames of its track, so
-//! that `analyse` knows nothing but its input.
+//! **Prepare.** The input is one black pixel, and the pause of this frame in milliseconds. The
+//! painter counts the frames of its track, so that `analyse` depends on its input alone.
 //!
-//! **Painting.** Luma is inverted: a frame that went through a worker can be told from a raw one.
+//! **Painting.** Luma is inverted, so that a frame that went through a worker can be told from a
+//! raw one.
 
 use std::sync::LazyLock;
 use std::thread;
@@ -18,13 +20,13 @@ use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 
-/// See the top of this file.
+/// The effect `delay`; see the module documentation.
 pub(crate) struct Delay;
 
 const NAME: &str = "delay";
-/// Longest pause.
+/// Longest pause in milliseconds.
 const MOST_MS: f64 = 5000.0;
-/// Grey of the placeholder.
+/// Luma of the placeholder.
 const PLACEHOLDER_LUMA: u8 = 96;
 
 static PARAMETERS: LazyLock<[Parameter; 3]> = LazyLock::new(|| {
@@ -34,7 +36,7 @@ static PARAMETERS: LazyLock<[Parameter; 3]> = LazyLock::new(|| {
         Parameter {
             name: "slow_every",
             title: "Slow frames",
-            description: "Each so many frames of a track one takes the slow pause instead; 0 for none. Rounded to a whole number.",
+            description: "One frame of a track out of this number takes the slow pause instead; 0 for none. Rounded to a whole number.",
             kind: Kind::Number { min: 0.0, max: 1000.0, default: 0.0 },
         },
         Parameter {
@@ -67,7 +69,7 @@ impl Effect for Delay {
         &[]
     }
 
-    /// It has no models, and a worker is what it is about.
+    /// Returns true: the effect has no models, but exists to occupy a worker.
     fn needs_worker(&self) -> bool {
         true
     }
@@ -76,7 +78,7 @@ impl Effect for Delay {
         WhenSlow::Hold
     }
 
-    /// `input.arguments` holds the pause in milliseconds.
+    /// Sleeps for the pause in `input.arguments`, in milliseconds.
     fn analyse(&self, _models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         thread::sleep(pause_of(input)?);
         Ok(Analysis::Picture(pixel()))
@@ -87,7 +89,8 @@ impl Effect for Delay {
     }
 }
 
-/// The pause that a prepared frame asks for. It may come from another machine: a worker must not sleep for as long as anyone likes.
+/// Returns the pause of a prepared frame. The frame may come from another machine, so the pause is
+/// checked against [`MOST_MS`].
 fn pause_of(input: &ModelInput) -> Result<Duration, RunError> {
     match input.arguments[..] {
         [pause] if (0.0..=MOST_MS).contains(&f64::from(pause)) => Ok(Duration::from_secs_f64(f64::from(pause) / 1e3)),
@@ -98,13 +101,13 @@ fn pause_of(input: &ModelInput) -> Result<Duration, RunError> {
     }
 }
 
-/// What travels in both directions: one black pixel.
+/// Returns the payload of both directions: one black pixel.
 fn pixel() -> Rgb {
     Rgb { width: 1, height: 1, data: vec![0; 3] }
 }
 
 struct DelayPainter {
-    /// Frames that were prepared so far.
+    /// Number of frames prepared so far.
     frames: u64,
 }
 
@@ -130,7 +133,7 @@ impl Painter for DelayPainter {
         Ok(())
     }
 
-    /// An even grey: neither the picture nor its inversion.
+    /// Paints a uniform grey, which is neither the picture nor its inversion.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);
     }
@@ -231,7 +234,7 @@ mod tests {
         for analysis in analyses.iter().map(Some).chain([None]) {
             let mut frame = I420::grey(64, 48, 16);
             let refused = Delay.painter().compose(&mut frame, analysis, &parameters(json!({})));
-            assert!(refused.unwrap_err().to_string().starts_with("delay can not paint"));
+            assert!(refused.unwrap_err().to_string().starts_with("delay cannot paint"));
             assert!(frame == I420::grey(64, 48, 16));
         }
     }

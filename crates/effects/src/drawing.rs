@@ -1,4 +1,4 @@
-//! Lines, dots and words drawn onto a frame. It knows planes and pixels, not what is marked. All of it is clipped to the frame.
+//! Lines, dots and text drawn onto a frame, clipped to its edges.
 
 use embedded_graphics::mono_font::MonoTextStyle;
 use embedded_graphics::mono_font::ascii::FONT_7X13_BOLD as FONT;
@@ -8,7 +8,7 @@ use embedded_graphics::primitives::Rectangle;
 use embedded_graphics::text::{Baseline, Text};
 use ooblex_pipeline::I420;
 
-/// Y, U and V of one colour, BT.601 limited range.
+/// Y, U and V of a colour, BT.601 limited range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Colour(pub(crate) [u8; 3]);
 
@@ -19,55 +19,56 @@ impl Colour {
     pub(crate) const YELLOW: Colour = Colour([210, 16, 146]);
 }
 
-/// A frame to draw on. Positions are in its pixels, (0, 0) is the top left one.
+/// A frame to draw on. Positions are in its pixels; (0, 0) is the top left one.
 pub(crate) struct Canvas<'a> {
     picture: &'a mut I420,
     /// Thickness of lines in pixels.
     pub(crate) line: i32,
-    /// Pixels for one dot of the font.
+    /// Side of one font dot in pixels.
     dot: i32,
 }
 
 impl<'a> Canvas<'a> {
-    /// Lines and letters are as large as the frame demands to be well seen.
+    /// Creates a canvas whose lines and letters have a thickness in proportion to the frame.
     pub(crate) fn new(picture: &'a mut I420) -> Self {
         let side = picture.width().min(picture.height()) as i32;
         Self { picture, line: ((side + 90) / 180).max(1), dot: ((side + 135) / 270).max(1) }
     }
 
-    /// A frame of lines around `[left, top, right, bottom]`, with a dark edge on both sides.
+    /// Draws a box `[left, top, right, bottom]` with a dark edge on both sides of its line.
     pub(crate) fn outline(&mut self, rect: [i32; 4], colour: Colour) {
         let edge = (self.line / 2).max(1);
         self.ring(rect, self.line + edge, edge, Colour::BLACK);
         self.ring(rect, self.line, 0, colour);
     }
 
-    /// A dot with a dark edge.
+    /// Draws a dot with a dark edge.
     pub(crate) fn dot(&mut self, x: i32, y: i32, colour: Colour) {
         let radius = self.line + 1;
         self.disc(x, y, radius + (self.line / 2).max(1), Colour::BLACK);
         self.disc(x, y, radius, colour);
     }
 
-    /// Words on a dark ground whose bottom left corner is at `(x, y)`, moved so that all of it is within the frame where it fits.
+    /// Draws text on a dark background whose bottom left corner is at `(x, y)`. The label is moved
+    /// so that it lies within the frame, if it fits.
     pub(crate) fn label(&mut self, text: &str, x: i32, y: i32, colour: Colour) {
         let [width, height] = self.label_size(text);
         let (left, top) = (self.kept_within(x, width, self.picture.width()), self.kept_within(y - height, height, self.picture.height()));
         self.fill([left, top, left + width, top + height], Colour::BLACK);
         let style = MonoTextStyle::new(&FONT, BinaryColor::On);
         let mut letters = Letters { left: left + 2 * self.dot, top: top + self.dot, colour, canvas: self };
-        // The target can not fail: its error is `Infallible`.
+        // Drawing cannot fail: the target's error is `Infallible`.
         let Ok(_) = Text::with_baseline(text, Point::zero(), style, Baseline::Top).draw(&mut letters);
     }
 
-    /// Columns and rows that a label takes.
+    /// Returns the width and height of a label in pixels.
     pub(crate) fn label_size(&self, text: &str) -> [i32; 2] {
         let letters = text.chars().count() as i32;
         let size = FONT.character_size;
         [self.dot * (letters * size.width as i32 + 4), self.dot * (size.height as i32 + 2)]
     }
 
-    /// A line from one point to another, with smooth edges.
+    /// Draws an anti-aliased line between two points.
     pub(crate) fn stroke(&mut self, from: [f32; 2], to: [f32; 2], thick: f32, colour: Colour) {
         let along = [to[0] - from[0], to[1] - from[1]];
         let length = along[0].hypot(along[1]);
@@ -75,13 +76,14 @@ impl<'a> Canvas<'a> {
             return;
         }
         let [x, y] = along.map(|side| side / length * thick / 2.0);
-        // Half of its thickness longer on each end, so that lines that meet leave no notch.
+        // The line extends by half its thickness at both ends, so that joined lines leave no notch.
         let corner = |[px, py]: [f32; 2], end: f32, side: f32| [px + end * x - side * y, py + end * y + side * x];
         let shape = [corner(from, -1.0, 1.0), corner(to, 1.0, 1.0), corner(to, 1.0, -1.0), corner(from, -1.0, -1.0)];
         self.fill_shape(&[&shape], colour, 1.0);
     }
 
-    /// Fills what lies within an odd number of outlines, with smooth edges. The outlines are closed; points may lie outside.
+    /// Fills the area within an odd number of outlines (even-odd rule), anti-aliased. The outlines
+    /// are closed; points may lie outside the frame.
     pub(crate) fn fill_shape(&mut self, outlines: &[&[[f32; 2]]], colour: Colour, opacity: f32) {
         let strides = [self.picture.width(), self.picture.chroma_width(), self.picture.chroma_width()];
         for (index, plane) in self.picture.planes_mut().into_iter().enumerate() {
@@ -94,7 +96,7 @@ impl<'a> Canvas<'a> {
         start.min(side as i32 - length).max(0)
     }
 
-    /// Lines of this thickness inside `rect`, and `outside` pixels beyond it.
+    /// Draws a box whose lines reach `inside` pixels into `rect` and `outside` pixels beyond it.
     fn ring(&mut self, rect: [i32; 4], inside: i32, outside: i32, colour: Colour) {
         let [left, top, right, bottom] = [rect[0] - outside, rect[1] - outside, rect[2] + outside, rect[3] + outside];
         let thick = inside + outside;
@@ -111,7 +113,7 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// Fills `[left, top, right, bottom]`, the last two excluded.
+    /// Fills `[left, top, right, bottom]`; right and bottom are exclusive.
     fn fill(&mut self, rect: [i32; 4], colour: Colour) {
         let [width, height] = [self.picture.width(), self.picture.height()].map(|side| side as i32);
         let (left, right) = (rect[0].clamp(0, width), rect[2].clamp(0, width));
@@ -130,9 +132,9 @@ impl<'a> Canvas<'a> {
     }
 }
 
-/// Fills a shape, `scale` times as large, on one plane.
+/// Fills a shape, scaled by `scale`, on one plane.
 fn fill_plane(plane: &mut [u8], width: usize, outlines: &[&[[f32; 2]]], scale: f32, (value, opacity): (u8, f32)) {
-    /// Lines within a row of pixels on which it is looked what is inside.
+    /// Number of scan lines within a row of pixels on which coverage is sampled.
     const LINES: usize = 4;
     let height = plane.len() / width;
     let bounds = |axis: usize, side: usize| {
@@ -169,7 +171,7 @@ fn fill_plane(plane: &mut [u8], width: usize, outlines: &[&[[f32; 2]]], scale: f
     }
 }
 
-/// Adds to each pixel between two places as much as of it lies between them.
+/// Adds to each pixel `amount` times the fraction of it that lies between `from` and `to`.
 fn add_span(cover: &mut [f32], from: f32, to: f32, amount: f32) {
     let (first, last) = (from as usize, to as usize);
     if first == last {
@@ -185,14 +187,14 @@ fn add_span(cover: &mut [f32], from: f32, to: f32, amount: f32) {
     }
 }
 
-/// Writes words into the lower left corner of a picture.
+/// Writes text into the lower left corner of a picture.
 pub fn caption(picture: &mut I420, text: &str) {
     let bottom = picture.height() as i32;
     let mut canvas = Canvas::new(picture);
     canvas.label(text, 0, bottom, Colour::WHITE);
 }
 
-/// Takes the dots of letters and makes squares of them.
+/// Draws each dot of the font as a square of pixels.
 struct Letters<'a, 'b> {
     canvas: &'a mut Canvas<'b>,
     left: i32,

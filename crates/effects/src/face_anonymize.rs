@@ -1,11 +1,13 @@
 //! The effect `face_anonymize`: every face is made unrecognisable.
 //!
-//! **Model.** That of [`crate::face_model`], asked for less certain faces than `face_detection` asks for: a cover too many does less harm
-//! than one too few.
+//! **Model.** The face detector of [`crate::face_model`], with a lower threshold than
+//! `face_detection`: a cover too many does less harm than one too few.
 //!
-//! **Painting.** Each face is covered by a rounded area with room around it, large enough for hair and chin. It fails closed: a face that was
-//! there a moment ago stays covered for a second and a half after it was last seen, with ever more room; where it was seen and where it is
-//! thought to be are both covered; frames are only shown with their own analysis; and before there is one, all of the picture is hidden.
+//! **Painting.** Each face is covered by a rounded area with a margin, large enough for hair and
+//! chin. The effect fails closed: a face stays covered for 45 frames (1.5 s) after it was last
+//! detected, with a growing margin; both its last detected and its tracked position are covered;
+//! frames are shown only with their own analysis; and until the first analysis arrives the whole
+//! picture is hidden.
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};
 
@@ -18,19 +20,21 @@ use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::Shrinker;
 
-/// See the top of this file.
+/// The effect `face_anonymize`; see the module documentation.
 pub(crate) struct FaceAnonymize;
 
 const NAME: &str = "face_anonymize";
-/// Frames for which a face that is missed stays covered.
+/// Number of frames for which a face that is no longer detected stays covered.
 const KEPT: u32 = 45;
-/// Blocks across a face that is pixelated.
+/// Number of blocks across a pixelated face.
 const BLOCKS: f32 = 7.0;
-/// Deviation of the blur as a share of a face's width; of the frame's size at least that of `LEAST_SIGMA`.
+/// Standard deviation of the blur, as a fraction of the width of the widest covered area.
 const SIGMA: f32 = 0.22;
+/// Minimum standard deviation of the blur, as a fraction of the square root of the frame's area.
 const LEAST_SIGMA: f32 = 0.03;
-/// Grey of covers, and of the placeholder.
+/// Y, U and V of covers.
 const COVER: [u8; 3] = [70, 128, 128];
+/// Luma of the placeholder.
 const PLACEHOLDER_LUMA: u8 = 96;
 
 static PARAMETERS: [Parameter; 3] = [
@@ -129,7 +133,7 @@ impl Painter for AnonymizePainter {
         Some(self.tracker.told())
     }
 
-    /// An even grey: where the faces are is not known.
+    /// Paints a uniform grey, because the positions of the faces are unknown.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);
     }
@@ -147,31 +151,32 @@ impl AnonymizePainter {
     }
 }
 
-/// A rounded area, in pixels of luma.
+/// A rounded area (superellipse), in pixels of luma.
 struct Area {
     centre: [f32; 2],
     radii: [f32; 2],
 }
 
 impl Area {
-    /// The area of a face, with room around it: more above, where the hair is.
+    /// Returns the area of a face with a margin: more above, where the hair is.
     fn around(rect: [f32; 4], margin: f32, picture: &I420) -> Self {
         let sides = [picture.width() as f32, picture.height() as f32];
-        // What lies far outside covers nothing, wherever it is.
+        // Positions far outside the frame cover nothing, so they may be clamped.
         let [left, top, right, bottom] = std::array::from_fn(|i| rect[i].clamp(-4.0, 5.0) * sides[i % 2]);
         let (width, height) = ((right - left).abs(), (bottom - top).abs());
         let centre = [(left + right) / 2.0, (top + bottom) / 2.0 - 0.12 * height];
         Self { centre, radii: [width * (0.5 + margin) + 2.0, height * (0.56 + margin) + 2.0] }
     }
 
-    /// Half of its width at a height of so many pixels: a superellipse, rounder than a box and fuller than an ellipse.
+    /// Returns half of the area's width at height `y` in pixels: a superellipse, rounder than a box
+    /// and fuller than an ellipse.
     fn half_width(&self, y: f32) -> f32 {
         let away = ((y - self.centre[1]) / self.radii[1]).abs();
         if away < 1.0 { self.radii[0] * (1.0 - away.powi(4)).powf(0.25) } else { 0.0 }
     }
 
-    /// Calls `paint` with each row of each plane that the area covers, as far as it covers it: the plane's index, the row's number, its first
-    /// column, its pixels.
+    /// Calls `paint` for each row of each plane that the area covers, with the plane's index, the
+    /// row's index, the first covered column, and the covered pixels.
     fn rows(&self, picture: &mut I420, mut paint: impl FnMut(usize, usize, usize, &mut [u8])) {
         let strides = [picture.width(), picture.chroma_width(), picture.chroma_width()];
         for (index, plane) in picture.planes_mut().into_iter().enumerate() {
@@ -188,11 +193,11 @@ impl Area {
         }
     }
 
-    /// Blocks of one colour, the mean of what was there.
+    /// Replaces the area by blocks of one colour, the mean of the source there.
     fn pixelate(&self, picture: &mut I420, source: &I420) {
         let block = ((2.0 * self.radii[0] / BLOCKS / 2.0).ceil() as usize * 2).max(8);
         let strides = [picture.width(), picture.chroma_width(), picture.chroma_width()];
-        // The means of each row of blocks, of each plane.
+        // Means of the current row of blocks, for each plane.
         let mut means: [Vec<u8>; 3] = Default::default();
         let mut made = [usize::MAX; 3];
         self.rows(picture, |index, y, left, row| {
@@ -206,7 +211,7 @@ impl Area {
     }
 }
 
-/// The mean of each block of `side` columns in the `side` rows from `top` on.
+/// Returns the mean of each block of `side` columns in the `side` rows from `top` on.
 fn block_means(plane: &[u8], width: usize, top: usize, side: usize) -> Vec<u8> {
     let rows: Vec<_> = plane.chunks_exact(width).skip(top).take(side).collect();
     let mean = |block: usize| {
@@ -232,7 +237,7 @@ mod tests {
         Parameters::parse(&PARAMETERS, &json!({"way": way})).unwrap()
     }
 
-    /// Columns of 16 and 235 in turn.
+    /// Alternating columns of luma 16 and 235.
     fn stripes() -> I420 {
         let mut picture = I420::grey(640, 480, 16);
         picture.planes_mut()[0].chunks_exact_mut(640).for_each(|row| row.iter_mut().step_by(2).for_each(|luma| *luma = 235));

@@ -1,10 +1,11 @@
-//! The effect `face_detection`: a box around each face, six points in it, its score, and the count of faces.
+//! The effect `face_detection`: a box around each face, its six keypoints and its score, and the
+//! number of faces.
 //!
-//! **Model.** That of [`crate::face_model`].
+//! **Model.** The face detector of [`crate::face_model`].
 //!
-//! **Painting.** [`crate::faces`] knows which face is which from frame to frame, holds still those that only tremble, and keeps those that
-//! are missed for a moment. A face that was there before needs less certainty than a new one, so the model is asked for a little
-//! more than the threshold says.
+//! **Painting.** [`crate::faces`] tracks faces from frame to frame, suppresses jitter, and bridges
+//! short gaps in their detection. A face that is already tracked needs a lower score than a new one
+//! (hysteresis), so the model is run with a lower threshold than the parameter's.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -20,15 +21,15 @@ use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::Shrinker;
 
-/// See the top of this file.
+/// The effect `face_detection`; see the module documentation.
 pub(crate) struct FaceDetection;
 
 const NAME: &str = "face_detection";
-/// Oldest detection that is painted on a newer frame.
+/// Maximum age of a detection that is painted on a newer frame.
 const MAX_AGE: Duration = Duration::from_millis(200);
-/// Frames for which a face that is missed is still painted.
+/// Number of frames for which a face that is no longer detected is still painted.
 const KEPT: u32 = 8;
-/// Grey of the placeholder.
+/// Luma of the placeholder.
 const PLACEHOLDER_LUMA: u8 = 96;
 
 static PARAMETERS: LazyLock<[Parameter; 3]> = LazyLock::new(|| {
@@ -79,7 +80,7 @@ impl Effect for FaceDetection {
         WhenSlow::Reuse { max_age: MAX_AGE }
     }
 
-    /// `input.arguments` holds the threshold.
+    /// Runs the detector; `input.arguments` holds the threshold.
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         face_model::analyse(models, input)
     }
@@ -133,7 +134,7 @@ impl Painter for FacePainter {
         Some(self.tracker.told())
     }
 
-    /// An even grey: of a frame that was not looked at nothing is shown.
+    /// Paints a uniform grey: nothing is shown of a frame that was not analysed.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);
     }
@@ -188,7 +189,7 @@ mod tests {
         for faces in single.chain([vec![face(0.9, 0.2, 0.2, 0.3); MOST_FACES + 1]]) {
             let mut picture = I420::grey(640, 480, 100);
             let refused = painter.compose(&mut picture, Some(&Analysis::Faces(faces)), &parameters);
-            assert!(refused.unwrap_err().to_string().starts_with("face_detection can not paint"));
+            assert!(refused.unwrap_err().to_string().starts_with("face_detection cannot paint"));
             assert!(picture == I420::grey(640, 480, 100));
         }
         painter.compose(&mut I420::grey(640, 480, 100), Some(&Analysis::Faces(vec![face(0.9, 0.2, 0.2, 0.3)])), &parameters).unwrap();
@@ -200,7 +201,7 @@ mod tests {
         let picture = Analysis::Picture(Rgb { width: 1, height: 1, data: vec![0; 3] });
         for analysis in [None, Some(&picture)] {
             let refused = FaceDetection.painter().compose(&mut I420::grey(64, 48, 16), analysis, &parameters);
-            assert!(refused.unwrap_err().to_string().starts_with("face_detection can not paint"));
+            assert!(refused.unwrap_err().to_string().starts_with("face_detection cannot paint"));
         }
     }
 

@@ -1,12 +1,15 @@
-//! The effect `face_mesh`: 468 points on every face, and what can be drawn with them: the mesh, glasses, a carnival mask.
+//! The effect `face_mesh`: 468 points on every face, drawn as a mesh, as glasses, or as a carnival
+//! mask.
 //!
-//! **Models.** The detector of [`crate::face_model`] finds the faces. For each of the [`MOST`] most certain ones, the square around it that is
-//! 1.5 times as large, turned so that the eyes are level, goes to `face_landmark_192` (MediaPipe). In: RGB `/255`, 192×192. Out: 468 times
-//! x, y, z in pixels of that square, and the logit of there being a face.
+//! **Models.** The detector of [`crate::face_model`] finds the faces. For each of the [`MOST`]
+//! faces with the highest scores, the square around it that is 1.5 times as large, rotated so that
+//! the eyes are level, is passed to `face_landmark_192` (MediaPipe). Input: RGB `/255`, 192×192.
+//! Output: 468 times x, y, z in pixels of that square, and the logit of a face being present.
 //!
-//! **Prepare.** The frame letterboxed into 512×320, twice the detector's input, so that faces have enough pixels left for the second model.
+//! **Prepare.** The frame is letterboxed into 512×320, twice the detector's input, so that faces
+//! have enough pixels for the second model.
 //!
-//! **Painting.** The points are smoothed and followed like boxes ([`crate::faces`]).
+//! **Painting.** The points are smoothed and tracked like boxes ([`crate::faces`]).
 
 use ooblex_pipeline::{Analysis, EffectName, FaceMesh as Mesh, I420, ModelInput, Rgb};
 
@@ -20,22 +23,23 @@ use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::{Shrinker, nchw};
 
-/// See the top of this file.
+/// The effect `face_mesh`; see the module documentation.
 pub(crate) struct FaceMesh;
 
 const NAME: &str = "face_mesh";
-/// Faces of a frame that get a mesh.
+/// Maximum number of faces in a frame that get a mesh.
 const MOST: usize = 4;
-/// Pixels of the prepared picture for one of the detector's.
+/// Size of the prepared picture relative to the detector's input.
 const FINENESS: u32 = 2;
-/// Side of the square that the second model sees, in its pixels, and in sizes of the face.
+/// Side of the second model's square input, in pixels.
 const SIDE: usize = 192;
+/// Side of the square around a face, relative to the face.
 const ROOM: f32 = 1.5;
-/// Least logit of there being a face: a probability of one half.
+/// Minimum logit of a face being present: a probability of one half.
 const LEAST_PRESENCE: f32 = 0.0;
-/// Frames for which a face that is missed is still painted.
+/// Number of frames for which a face that is no longer detected is still painted.
 const KEPT: u32 = 5;
-/// Grey of the placeholder.
+/// Luma of the placeholder.
 const PLACEHOLDER_LUMA: u8 = 96;
 
 static MODELS: [&ModelSpec; 2] = [&face_model::MODEL, &MODEL];
@@ -69,7 +73,8 @@ static PARAMETERS: [Parameter; 2] = [
     },
 ];
 
-/// Points along the outlines of the parts of a face, in MediaPipe's numbers. Right and left are the person's.
+/// Points along the oval of a face, as MediaPipe indices. In this and the following lists, right
+/// and left are the person's.
 const OVAL: [usize; 36] = [
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132,
     93, 234, 127, 162, 21, 54, 103, 67, 109,
@@ -81,7 +86,7 @@ const MOUTH: [usize; 20] = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 41
 const RIGHT_BROW: [usize; 10] = [70, 63, 105, 66, 107, 55, 65, 52, 53, 46];
 const LEFT_BROW: [usize; 10] = [300, 293, 334, 296, 336, 285, 295, 282, 283, 276];
 const NOSE: [usize; 5] = [168, 6, 197, 195, 4];
-/// The upper half of a face, down to cheeks and nose: where a carnival mask sits.
+/// Outline of a carnival mask: the upper half of a face, down to cheeks and nose.
 const MASK: [usize; 22] = [127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356, 454, 352, 280, 195, 50, 123, 234];
 
 impl Effect for FaceMesh {
@@ -109,7 +114,7 @@ impl Effect for FaceMesh {
         WhenSlow::Hold
     }
 
-    /// `input.arguments` holds the threshold.
+    /// Runs both models; `input.arguments` holds the threshold.
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         let [width, height] = [face_model::WIDTH, face_model::HEIGHT].map(|side| side * FINENESS);
         let fine = MODEL.picture_of(input, width, height)?;
@@ -137,7 +142,7 @@ impl Effect for FaceMesh {
     }
 }
 
-/// A picture of half the size, each pixel the mean of four.
+/// Returns the picture at half its size; each pixel is the mean of four.
 fn halved(fine: &Rgb) -> Rgb {
     let (width, height) = (fine.width / 2, fine.height / 2);
     let mut data = Vec::with_capacity(3 * width as usize * height as usize);
@@ -151,16 +156,16 @@ fn halved(fine: &Rgb) -> Rgb {
     Rgb { width, height, data }
 }
 
-/// From pixels of the detector's input to coordinates of the frame.
+/// Converts pixels of the detector's input to coordinates of the frame.
 fn in_frame([x, y, z]: [f32; 3], [left, top, width, height]: [f32; 4]) -> [f32; 3] {
     [(x - left) / width, (y - top) / height, z / width]
 }
 
-/// The turned square around a face, in pixels of the detector's input.
+/// The rotated square around a face, in pixels of the detector's input.
 struct Square {
     centre: [f32; 2],
     side: f32,
-    /// Cosine and sine of its turn.
+    /// Cosine and sine of the rotation.
     turn: [f32; 2],
 }
 
@@ -174,7 +179,7 @@ impl Square {
         Self { centre: [(left + right) / 2.0, (top + bottom) / 2.0], side: ROOM * (right - left).max(bottom - top).max(1.0), turn }
     }
 
-    /// From pixels of the square to pixels of the detector's input; z as large as it is there.
+    /// Converts pixels of the square to pixels of the detector's input; z is scaled like x and y.
     fn place(&self, [x, y, z]: [f32; 3]) -> [f32; 3] {
         let scale = self.side / SIDE as f32;
         let [x, y] = [x, y].map(|at| (at - SIDE as f32 / 2.0) * scale);
@@ -182,12 +187,13 @@ impl Square {
         [self.centre[0] + x * cos - y * sin, self.centre[1] + x * sin + y * cos, z * scale]
     }
 
-    /// The square of a picture that is [`FINENESS`] times finer; black beyond its edges.
+    /// Cuts the square out of a picture that is [`FINENESS`] times as large as the detector's
+    /// input; pixels beyond its edges are black.
     fn cut(&self, fine: &Rgb) -> Rgb {
         let mut data = Vec::with_capacity(3 * SIDE * SIDE);
         for row in 0..SIDE {
             for column in 0..SIDE {
-                // The middle of a pixel lies half a pixel beyond its number, in both pictures.
+                // In both pictures the centre of a pixel lies half a pixel beyond its index.
                 let [x, y, _] = self.place([column as f32 + 0.5, row as f32 + 0.5, 0.0]);
                 data.extend(bilinear(fine, [x, y].map(|at| at * FINENESS as f32 - 0.5)));
             }
@@ -243,13 +249,13 @@ impl Painter for MeshPainter {
         Some(self.tracker.told())
     }
 
-    /// An even grey: of a frame that was not looked at nothing is shown.
+    /// Paints a uniform grey: nothing is shown of a frame that was not analysed.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);
     }
 }
 
-/// What one face wears.
+/// Draws on the points of one face.
 struct Worn<'a, 'b> {
     points: &'a [[f32; 2]],
     canvas: &'a mut Canvas<'b>,
@@ -334,7 +340,7 @@ impl Worn<'_, '_> {
         }
     }
 
-    /// The outline of an eye, made larger.
+    /// Returns the enlarged outline of an eye.
     fn hole(&self, eye: &[usize]) -> Vec<[f32; 2]> {
         let middle = self.middle(eye);
         self.path(eye).iter().map(|point| [0, 1].map(|axis| middle[axis] + (point[axis] - middle[axis]) * [1.35, 1.9][axis])).collect()
@@ -348,7 +354,7 @@ impl Worn<'_, '_> {
         [0, 1].map(|axis| outline.iter().map(|index| self.points[*index][axis]).sum::<f32>() / outline.len() as f32)
     }
 
-    /// The width of the face, in pixels.
+    /// Returns the width of the face in pixels.
     fn size(&self) -> f32 {
         let [a, b] = [self.points[234], self.points[454]];
         (a[0] - b[0]).hypot(a[1] - b[1])

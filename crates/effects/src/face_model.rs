@@ -1,11 +1,14 @@
-//! The model that finds faces, and the half of an effect that runs it.
+//! The face detection model, and the functions that prepare its input and run it.
 //!
-//! **Model.** `blazeface_back_160x256` (MediaPipe). In: RGB `/127.5 - 1`, the frame letterboxed into 256×160 (aspect kept,
-//! centred, black around it). Out: 560 candidates, each an offset to its anchor, a size and six offsets, in pixels of the input.
-//! Anchors: 16×10 cells (of 16 px) with two each, then 8×5 cells (of 32 px) with six each, row by row, at the cells' centres.
+//! **Model.** `blazeface_back_160x256` (MediaPipe). Input: RGB `/127.5 - 1`, the frame letterboxed
+//! into 256×160 (aspect ratio kept, centred, black around it). Output: 560 candidates, each with an
+//! offset to its anchor, a size and six keypoint offsets, in pixels of the input. Anchors: 16×10
+//! cells (of 16 px) with two each, then 8×5 cells (of 32 px) with six each, row by row, at the
+//! cells' centres.
 //!
-//! **Result.** Candidates with `sigmoid(score) >= threshold`, best first; those that overlap the best by an IoU above 0.3 become
-//! one with it, by the mean weighted with the scores (MediaPipe's weighted non-maximum suppression).
+//! **Result.** Candidates with `sigmoid(score) >= threshold`, best first. Those whose IoU with the
+//! best one is above 0.3 are merged with it, as a mean weighted by the scores (MediaPipe's weighted
+//! non-maximum suppression).
 
 use ooblex_pipeline::{Analysis, Face, I420, ModelInput, Rgb};
 
@@ -14,19 +17,20 @@ use crate::model::Extent::Fixed;
 use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
 use crate::pixels::{Shrinker, nchw};
 
-/// Sides of the input.
+/// Width of the model's input in pixels.
 pub(crate) const WIDTH: u32 = 256;
+/// Height of the model's input in pixels.
 pub(crate) const HEIGHT: u32 = 160;
 const ANCHORS: usize = 560;
-/// Numbers for each candidate: offset, size, six offsets of keypoints; x before y.
+/// Number of values of a candidate: offset, size, six keypoint offsets; x before y.
 const NUMBERS: usize = 16;
-/// Overlap above which two candidates are the same face.
+/// IoU above which two candidates are the same face.
 const SAME_FACE: f32 = 0.3;
 
-/// The models of effects that look for faces.
+/// The models of effects that detect faces.
 pub(crate) static MODELS: [&ModelSpec; 1] = [&MODEL];
 
-/// See the top of this file.
+/// The face detection model; see the module documentation.
 pub(crate) static MODEL: ModelSpec = ModelSpec {
     name: "blazeface_back_160x256",
     file: "blazeface_back_160x256.onnx",
@@ -41,15 +45,15 @@ pub(crate) static MODEL: ModelSpec = ModelSpec {
     warm_up: &[],
 };
 
-/// What the model looks at; `threshold` is the least score of what it is to find.
+/// Makes the model's input from a frame; `threshold` is the minimum score of a face.
 pub(crate) fn prepare(shrinker: &mut Shrinker, source: &I420, threshold: f32) -> ModelInput {
     letterboxed(shrinker, source, [WIDTH, HEIGHT], threshold)
 }
 
-/// The faces of a prepared frame.
+/// Returns the faces of a prepared frame.
 ///
 /// # Errors
-/// When the input is not one of [`prepare`], or the model fails.
+/// When the input was not made by [`prepare`], or the model fails.
 pub(crate) fn analyse(models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
     let picture = MODEL.picture_of(input, WIDTH, HEIGHT)?;
     let threshold = threshold_of(input)?;
@@ -57,7 +61,8 @@ pub(crate) fn analyse(models: &mut Models, input: &ModelInput) -> Result<Analysi
     Ok(Analysis::Faces(detect(models, picture, threshold)?.into_iter().map(|face| in_frame(face, content)).collect()))
 }
 
-/// The frame letterboxed into a picture of some size: aspect kept, centred, black around it.
+/// Letterboxes the frame into a picture of `into` columns and rows: aspect ratio kept, centred,
+/// black around it.
 pub(crate) fn letterboxed(shrinker: &mut Shrinker, source: &I420, into: [u32; 2], threshold: f32) -> ModelInput {
     let content = letterbox(source.width(), source.height(), into);
     let [left, top, width, height] = content;
@@ -71,10 +76,10 @@ pub(crate) fn letterboxed(shrinker: &mut Shrinker, source: &I420, into: [u32; 2]
     ModelInput { picture: Rgb { width: into[0], height: into[1], data }, content, arguments: vec![threshold] }
 }
 
-/// The only argument of an input: the threshold.
+/// Returns the only argument of an input, the threshold.
 ///
 /// # Errors
-/// When it is not a share.
+/// When there is not exactly one argument within 0..=1.
 pub(crate) fn threshold_of(input: &ModelInput) -> Result<f32, RunError> {
     match input.arguments[..] {
         [threshold] if (0.0..=1.0).contains(&threshold) => Ok(threshold),
@@ -85,7 +90,7 @@ pub(crate) fn threshold_of(input: &ModelInput) -> Result<f32, RunError> {
     }
 }
 
-/// The faces in a picture of the model's size, in its pixels, best first.
+/// Returns the faces in a picture of the model's size, in its pixels, best first.
 ///
 /// # Errors
 /// When the model fails.
@@ -95,7 +100,7 @@ pub(crate) fn detect(models: &mut Models, picture: &Rgb, threshold: f32) -> Resu
     Ok(merge(candidates(&outputs[0].data, &outputs[1].data, threshold)))
 }
 
-/// The anchors' centres in pixels of the input, in the order of the candidates.
+/// Returns the anchors' centres in pixels of the input, in the order of the candidates.
 fn anchors() -> impl Iterator<Item = [f32; 2]> {
     [(16, 2), (32, 6)].into_iter().flat_map(|(stride, each)| {
         let centre = move |cell: u32| (cell as f32 + 0.5) * stride as f32;
@@ -103,7 +108,7 @@ fn anchors() -> impl Iterator<Item = [f32; 2]> {
     })
 }
 
-/// Candidates with at least this score, in pixels of the input, best first.
+/// Returns the candidates whose score is at least `threshold`, in pixels of the input, best first.
 fn candidates(boxes: &[f32], scores: &[f32], threshold: f32) -> Vec<Face> {
     let scores = scores.iter().map(|logit| 1.0 / (1.0 + (-logit.clamp(-80.0, 80.0)).exp()));
     let all = anchors().zip(boxes.as_chunks::<NUMBERS>().0).zip(scores);
@@ -120,7 +125,7 @@ fn candidates(boxes: &[f32], scores: &[f32], threshold: f32) -> Vec<Face> {
     faces
 }
 
-/// Makes one face of the candidates that overlap. They come best first, and so do the faces.
+/// Merges overlapping candidates into one face each. Candidates and faces are sorted best first.
 fn merge(mut candidates: Vec<Face>) -> Vec<Face> {
     let mut faces = Vec::new();
     while let Some(best) = candidates.first().cloned() {
@@ -136,14 +141,15 @@ fn merge(mut candidates: Vec<Face>) -> Vec<Face> {
     faces
 }
 
-/// From pixels of the input to coordinates of the frame, which lies at `content` in it.
+/// Converts pixels of the input to coordinates of the frame, which occupies `content` in it.
 pub(crate) fn in_frame(face: Face, [left, top, width, height]: [f32; 4]) -> Face {
     let point = |[x, y]: [f32; 2]| [(x - left) / width, (y - top) / height];
     let [start, end] = [[face.rect[0], face.rect[1]], [face.rect[2], face.rect[3]]].map(point);
     Face { score: face.score, rect: [start[0], start[1], end[0], end[1]], keypoints: face.keypoints.map(point) }
 }
 
-/// Where a frame of this size lies in the model's input: left, top, width, height.
+/// Returns the area (left, top, width, height) of a picture of size `into` that a letterboxed frame
+/// occupies.
 pub(crate) fn letterbox(width: u32, height: u32, into: [u32; 2]) -> [u32; 4] {
     let [most_width, most_height] = into;
     let scale = (f64::from(most_width) / f64::from(width)).min(f64::from(most_height) / f64::from(height));

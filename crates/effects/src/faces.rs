@@ -1,48 +1,54 @@
-//! Faces from frame to frame: which one is which, where it is when it trembles, and that it is still there when it was missed.
+//! Face tracking: identities of faces from frame to frame, smoothing of their positions, and
+//! bridging of short gaps in their detection.
 //!
-//! It knows boxes and points of one track's faces, in order, not models and not what is painted. Each face keeps a number for as long
-//! as it is seen, and for [`REMEMBERED`] frames beyond, should it come back to where it was.
+//! The tracker receives the boxes and points of one track's faces, in frame order. A face keeps its
+//! id for as long as it is detected, and for [`REMEMBERED`] frames beyond in case it reappears in
+//! the same place.
 //!
-//! **Smoothing** is by a One Euro filter for each number (Casiez, Roussel, Vogel, *1 € Filter*, 2012): a low-pass whose cutoff rises with
-//! speed, so that what trembles is held and what moves is followed. Speeds are counted in sizes of the face, so that near and far
-//! faces are treated alike, and by frames, of which [`FRAMES_PER_SECOND`] are taken to be a second: a painter has no clock.
+//! **Smoothing** uses a One Euro filter for each coordinate (Casiez, Roussel, Vogel, *1 € Filter*,
+//! 2012): a low-pass whose cutoff rises with speed, so that jitter is suppressed and motion is
+//! followed. Speed is measured in sizes of the face, so that near and far faces are treated alike,
+//! and by frames, of which [`FRAMES_PER_SECOND`] are assumed per second: a painter has no clock.
 
 use ooblex_pipeline::{Analysis, EffectName, Face, FaceMesh};
 
 use crate::effect::ComposeError;
 use crate::found::Found;
 
-/// Frames that are taken for a second.
+/// Frame rate that the filter assumes.
 const FRAMES_PER_SECOND: f32 = 30.0;
-/// Frames for which the number of a face that was lost is remembered.
+/// Number of frames for which the id of a lost face is remembered.
 const REMEMBERED: u32 = 60;
-/// Most faces of one frame that are believed.
+/// Maximum number of faces accepted in one frame.
 pub(crate) const MOST_FACES: usize = 560;
-/// Share of the threshold that does for a face that was there before.
+/// Fraction of the threshold that suffices for a face that is already tracked (hysteresis).
 pub(crate) const LOYALTY: f32 = 0.6;
 
-/// Cutoff of the filter for what does not move, in Hz, and how much it rises with each size of a face a second.
+/// Cutoff of the filter for a face at rest, in Hz.
 const CUTOFF_STILL: f32 = 0.7;
+/// Increase of the cutoff in Hz for each face size per second of speed.
 const CUTOFF_BY_SPEED: f32 = 14.0;
-/// Cutoff for speeds, in Hz.
+/// Cutoff of the filter for speeds, in Hz.
 const CUTOFF_OF_SPEED: f32 = 1.2;
-/// A move of this share of the face's size from one frame to the next is followed at once.
+/// Jump from one frame to the next, as a fraction of the face's size, above which the filter is
+/// bypassed.
 const JUMP: f32 = 0.25;
 
-/// A face as it is to be painted, with the number that it keeps from frame to frame.
+/// A tracked face as it is to be painted.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
-    /// Its number: unique within the track, given in the order of appearance from 1 on.
+    /// Id of the face: unique within the track, assigned in the order of appearance from 1 on.
     pub(crate) id: u32,
-    /// Where it is to be painted.
+    /// Smoothed box and keypoints.
     pub(crate) face: Face,
-    /// Frames since it was seen last; 0: it was seen in this one.
+    /// Number of frames since the face was last detected; 0 if it was detected in this one.
     pub(crate) missed: u32,
-    /// Points of its mesh, x and y as shares of the frame, z on the scale of x; empty where there is none.
+    /// Points of the face's mesh, x and y as fractions of the frame, z on the scale of x; empty
+    /// without a mesh.
     pub(crate) landmarks: Vec<[f32; 3]>,
 }
 
-/// The faces of one track.
+/// Tracks the faces of one video track.
 #[derive(Debug, Default)]
 pub(crate) struct Tracker {
     tracks: Vec<Tracked>,
@@ -55,22 +61,24 @@ struct Tracked {
     id: u32,
     missed: u32,
     score: f32,
-    /// Four of the box, twelve of the points, then those of the mesh.
+    /// Filtered coordinates: four of the box, twelve of the keypoints, then three for each point of
+    /// the mesh.
     numbers: Vec<Smoothed>,
 }
 
-/// One number behind a One Euro filter.
+/// One value behind a One Euro filter.
 #[derive(Debug, Clone, Copy)]
 struct Smoothed {
     value: f32,
     raw: f32,
-    /// By frame.
+    /// Change of the value per frame.
     speed: f32,
 }
 
 impl Tracker {
-    /// Takes the faces of the next frame. Those with a score of at least `threshold` are new faces; with [`LOYALTY`] of it they do for a
-    /// face that was there before. A face that is missed stays where it was for `kept` frames.
+    /// Updates the tracks with the faces of the next frame. A face with a score of at least
+    /// `threshold` starts a new track; [`LOYALTY`] times that suffices to continue one. A face that
+    /// is no longer detected stays in place for `kept` frames.
     pub(crate) fn update<'a>(&mut self, seen: impl Iterator<Item = (&'a Face, &'a [[f32; 3]])>, threshold: f32, kept: u32) {
         let seen: Vec<_> = seen.filter(|(face, _)| face.score >= LOYALTY * threshold).collect();
         let pairs = self.pairs(&seen);
@@ -92,12 +100,13 @@ impl Tracker {
         self.found.extend(self.tracks.iter().filter(|track| track.missed <= kept).map(Tracked::found));
     }
 
-    /// The faces as they are to be painted, those that were missed for a moment among them, the oldest first.
+    /// Returns the faces to paint, oldest first, including those that were briefly not detected.
     pub(crate) fn found(&self) -> &[Seen] {
         &self.found
     }
 
-    /// The same for those who are told: with the points of its mesh where it has one, else with its keypoints.
+    /// Returns the faces as data: with the points of the mesh if there is one, else with the
+    /// keypoints.
     pub(crate) fn told(&self) -> Vec<Found> {
         let told = |seen: &Seen| {
             let found = Found::face(Some(seen.id.into()), &seen.face);
@@ -109,7 +118,8 @@ impl Tracker {
         self.found.iter().map(told).collect()
     }
 
-    /// Which track is which face: the nearest first, each at most once.
+    /// Assigns detected faces to tracks, nearest first, each at most once; returns pairs of
+    /// indices.
     fn pairs(&self, seen: &[(&Face, &[[f32; 3]])]) -> Vec<(usize, usize)> {
         let mut near: Vec<_> = self
             .tracks
@@ -148,7 +158,8 @@ impl Tracked {
         self.score = face.score;
     }
 
-    /// How far away a face is, in sizes; `None` when it can not be this one.
+    /// Returns the distance to a detected face in sizes of the face; `None` if it cannot be the
+    /// same face.
     fn distance(&self, face: &Face) -> Option<f32> {
         let own: [f32; 4] = std::array::from_fn(|side| self.numbers[side].value);
         let [own_size, their_size] = [size(&own), size(&face.rect)];
@@ -173,7 +184,7 @@ impl Tracked {
 }
 
 impl Smoothed {
-    /// One step of the filter; `size` is that of the face along x and y.
+    /// Advances the filter by one frame. `size` is the width and height of the face.
     fn follow(&mut self, raw: f32, size: Size) {
         let size = size.0[0].max(size.0[1]).max(1e-3);
         let share = |cutoff: f32| 1.0 / (1.0 + FRAMES_PER_SECOND / (2.0 * std::f32::consts::PI * cutoff));
@@ -208,7 +219,7 @@ fn numbers(face: &Face, mesh: &[[f32; 3]]) -> impl Iterator<Item = f32> {
     face.rect.into_iter().chain(points).chain(mesh.iter().copied().flatten())
 }
 
-/// Intersection over union; 0 for boxes without area.
+/// Returns the intersection over union of two boxes; 0 for boxes without area.
 pub(crate) fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let side = |axis: usize| (a[axis + 2].min(b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
     let area = |rect: &[f32; 4]| (rect[2] - rect[0]).max(0.0) * (rect[3] - rect[1]).max(0.0);
@@ -217,19 +228,20 @@ pub(crate) fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     if all > 0.0 { common / all } else { 0.0 }
 }
 
-/// The faces, if that is what the analysis holds. It may come from another machine: what can not be painted is refused.
+/// Returns the faces of an analysis. It may come from another machine, so values that cannot be
+/// painted are refused.
 pub(crate) fn faces_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>) -> Result<&'a [Face], ComposeError> {
     let refused = |got| Err(ComposeError { effect: EffectName::new(effect), got });
     match analysis {
         Some(Analysis::Faces(faces)) if faces.len() > MOST_FACES => refused("more faces than the model has candidates"),
-        Some(Analysis::Faces(faces)) if !faces.iter().all(is_possible) => refused("a face with a score or a place that can not be"),
+        Some(Analysis::Faces(faces)) if !faces.iter().all(is_possible) => refused("a face with an invalid score or position"),
         Some(Analysis::Faces(faces)) => Ok(faces),
         Some(other) => refused(other.kind()),
         None => refused("a frame without its faces"),
     }
 }
 
-/// The meshes, if that is what the analysis holds, checked as [`faces_of`] does.
+/// Returns the meshes of an analysis, validated as by [`faces_of`].
 pub(crate) fn meshes_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>) -> Result<&'a [FaceMesh], ComposeError> {
     let refused = |got| Err(ComposeError { effect: EffectName::new(effect), got });
     let whole = |mesh: &FaceMesh| {
@@ -239,14 +251,15 @@ pub(crate) fn meshes_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>
     };
     match analysis {
         Some(Analysis::Meshes(meshes)) if meshes.len() > MOST_FACES => refused("more meshes than the model has candidates"),
-        Some(Analysis::Meshes(meshes)) if !meshes.iter().all(whole) => refused("a mesh with a place that can not be"),
+        Some(Analysis::Meshes(meshes)) if !meshes.iter().all(whole) => refused("a mesh with an invalid position"),
         Some(Analysis::Meshes(meshes)) => Ok(meshes),
         Some(other) => refused(other.kind()),
         None => refused("a frame without its meshes"),
     }
 }
 
-/// Whether the score is a share and every place is finite; places may lie outside of the frame.
+/// Returns whether the score is within 0..=1 and all coordinates are finite; they may lie outside
+/// the frame.
 fn is_possible(face: &Face) -> bool {
     (0.0..=1.0).contains(&face.score) && face.rect.iter().chain(face.keypoints.as_flattened()).all(|value| value.is_finite())
 }
@@ -275,7 +288,7 @@ mod tests {
             (0..60).map(|n| feed(&mut tracker, &[face(0.9, 0.4 + if n % 2 == 0 { 0.004 } else { 0.0 }, 0.4, 0.2)])[0].1).collect();
         let spread = trembles[30..].windows(2).map(|pair| (pair[0] - pair[1]).abs()).fold(0.0, f32::max);
         assert!(spread < 0.001, "still trembles by {spread} of 0.004");
-        // One size of the face a second.
+        // The face moves by its own size per second.
         let lag = (1..60).map(|n| {
             let at = 0.4 + 0.2 / 30.0 * n as f32;
             at - feed(&mut tracker, &[face(0.9, at, 0.4, 0.2)])[0].1

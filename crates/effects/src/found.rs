@@ -1,34 +1,34 @@
-//! What an effect found in a frame, as data beside the picture. It owns the shape; who reads it is not its business.
+//! Detections of an effect, as data that is sent beside the picture.
 
 use std::borrow::Cow;
 
 use ooblex_pipeline::Face;
 
-/// One thing that was found and painted, in coordinates of the frame: (0, 0) its top left corner, (1, 1) its bottom right one. Parts
-/// may lie outside.
+/// One detected and painted object, in coordinates of the frame: the top left corner is (0, 0), the
+/// bottom right one (1, 1). Parts may lie outside.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// The same thing has the same number from frame to frame; `None` where things are not followed.
+    /// Id of the object, constant from frame to frame; `None` if objects are not tracked.
     pub id: Option<u64>,
-    /// What it is, such as `face`.
+    /// Class of the object, such as `face`.
     pub label: Cow<'static, str>,
-    /// How certain the model was, 0..=1.
+    /// Score of the detection, 0..=1.
     pub score: f32,
-    /// Left, top, right, bottom; `None` where the label is of the whole frame.
+    /// Left, top, right and bottom of the object; `None` if the label is of the whole frame.
     pub rect: Option<[f32; 4]>,
-    /// Points in it, each x, y.
+    /// Points of the object, each x, y.
     pub points: Vec<[f32; 2]>,
-    /// The names of the points, in their order; empty where they have none.
+    /// Names of the points, in their order; empty if they have none.
     pub names: &'static [&'static str],
 }
 
 impl Found {
-    /// The label of faces.
+    /// Label of faces.
     pub const FACE: &str = "face";
-    /// The names of a face's keypoints. Right and left are the person's.
+    /// Names of a face's keypoints. Right and left are the person's.
     pub const KEYPOINTS: [&str; 6] = ["right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear"];
 
-    /// A face where it was painted.
+    /// Creates a detection of a face.
     pub fn face(id: Option<u64>, face: &Face) -> Self {
         let points = face.keypoints.to_vec();
         Self { id, label: Self::FACE.into(), score: face.score, rect: Some(face.rect), points, names: &Self::KEYPOINTS }

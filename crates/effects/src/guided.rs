@@ -1,8 +1,10 @@
-//! A small plane brought to the size of a frame along the frame's own edges: a guided filter (He, Sun, *Fast Guided Filter*, 2015).
+//! Guided filter: upsamples a small plane to the size of a frame along the frame's own edges (He,
+//! Sun, *Fast Guided Filter*, 2015).
 //!
-//! Around each pixel of the small plane its value is taken for a line over luma, `slope · luma + offset`, fitted over a window. The line is
-//! what is stretched over the frame, so that the result turns where the frame's luma turns, at the frame's own resolution. Where
-//! luma is even, the slope is 0 and the result is the small plane, smoothed. It knows planes, not what they stand for.
+//! Around each pixel of the small plane its value is modelled as a linear function of luma,
+//! `slope · luma + offset`, fitted over a window. The coefficients are stretched over the frame, so
+//! that the result has edges where the frame's luma has edges, at the frame's own resolution. Where
+//! luma is flat, the slope is 0 and the result is the smoothed small plane.
 
 use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
@@ -10,35 +12,39 @@ use fearless_simd_macros::simd;
 use crate::boxes::{Boxes, Four};
 use crate::pixels::{Stretched, byte};
 
-/// Units of a slope of 1, as it is stored in a byte, around [`LEVEL`]: slopes reach from -2 to 2.
+/// Scale of slopes stored in a byte: a slope of 1 is 64 steps above [`LEVEL`], and slopes range
+/// from -2 to 2.
 const SLOPE_UNIT: f32 = 64.0;
+/// Byte that stands for a slope of 0.
 const LEVEL: u8 = 128;
-/// Variance of luma that is taken for noise: (8 levels)².
+/// Regularisation of the fit: luma variance, (8 levels)², that counts as noise.
 const NOISE: f32 = 64.0;
 
-/// The fitted lines, ready to be stretched; buffers are kept for the next frame.
+/// The fitted coefficients, ready to be stretched; buffers are kept for the next frame.
 #[derive(Default)]
 pub(crate) struct Guided {
     moments: Boxes,
     lines: Boxes,
-    /// What the sum over a window is multiplied with for its mean: a factor of its column, and one of its row.
+    /// Factors that turn the sum over a window into a mean: one for each column, one for each row.
     factors: [Vec<f32>; 2],
-    /// What the result is where luma is its mean, that mean, and how the result turns with luma.
+    /// Planes of coefficients: the result at the mean luma, the mean luma, and the slope.
+    /// [`Guided::even_out`] stores the offset and the slope instead.
     small: [Vec<u8>; 3],
     stretched: [Stretched; 3],
-    /// The current row of each.
+    /// The current row of each stretched plane.
     rows: [Vec<u8>; 3],
 }
 
 impl Guided {
-    /// Fits lines to `plane` over `luma`, both of `size` columns and rows, in windows of `radius` pixels to each side, and stretches
-    /// them over a plane of `to` columns and rows.
+    /// Fits `plane` to `luma`, both of `size` columns and rows, in windows of `radius` pixels to
+    /// each side, and stretches the coefficients over a plane of `to` columns and rows.
     pub(crate) fn smooth(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
         self.fit(luma, plane, size, radius, |[slope, offset, mean, _]| [byte(slope * mean + offset), byte(mean), coded(slope)]);
         self.stretch(size, to);
     }
 
-    /// The same, but the small plane keeps all of its own detail, and the frame only adds what it has between its pixels.
+    /// Like [`Guided::smooth`], but the small plane keeps all of its own detail, and the frame only
+    /// adds the detail between its pixels.
     pub(crate) fn sharpen(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
         self.fit(luma, plane, size, radius, |[slope, ..]| [0, 0, coded(slope)]);
         self.small.iter_mut().zip([plane, luma]).for_each(|(small, source)| small.copy_from_slice(source));
@@ -54,16 +60,18 @@ impl Guided {
         dispatch!(Level::new(), simd => turn(simd, &self.rows, luma, target));
     }
 
-    /// Evens out `luma`, of `size` columns and rows: what varies little becomes flat, edges stay. The rows are those of [`Guided::even_row`].
+    /// Flattens areas of `luma` (`size` columns and rows) that vary little, and keeps edges. The
+    /// rows of the result are read with [`Guided::even_row`].
     pub(crate) fn even_out(&mut self, luma: &[u8], size: [u32; 2], radius: usize, to: [u32; 2]) {
-        // Over itself, luma has slopes from 0 to 1, and so no offset that is not a luma.
+        // Fitted to itself, luma has slopes from 0 to 1, so that every offset is in the range of
+        // luma.
         self.fit(luma, luma, size, radius, |[slope, offset, ..]| [byte(offset), byte(slope * 256.0), 0]);
         for (stretched, small) in self.stretched.iter_mut().zip(&self.small).take(2) {
             stretched.set(small, size, to, to.map(f64::from));
         }
     }
 
-    /// Writes row `y` of the luma that was evened out, given that row as it is.
+    /// Writes row `y` of the flattened luma, given that row of the frame's luma.
     pub(crate) fn even_row(&mut self, y: usize, luma: &[u8], target: &mut [u8]) {
         for (row, stretched) in self.rows.iter_mut().zip(&self.stretched).take(2) {
             row.resize(luma.len(), 0);
@@ -72,7 +80,8 @@ impl Guided {
         dispatch!(Level::new(), simd => even_turn(simd, &self.rows, luma, target));
     }
 
-    /// Fits the lines and writes what `code` makes of each: of slope, offset and luma, each a mean over the windows that a pixel is in.
+    /// Fits the coefficients and stores what `code` returns for each pixel. Its argument is slope,
+    /// offset and luma, each averaged over the windows that contain the pixel.
     fn fit(&mut self, luma: &[u8], plane: &[u8], size: [u32; 2], radius: usize, code: impl Fn(Four) -> [u8; 3]) {
         let sides = size.map(|side| side as usize);
         for (factors, side) in self.factors.iter_mut().zip(sides) {
@@ -122,7 +131,7 @@ impl Guided {
     }
 }
 
-/// Luma, the plane, luma², luma · plane.
+/// Writes luma, the plane, luma², and luma · plane.
 #[inline(always)]
 fn multiply(luma: &[u8], plane: &[u8], row: &mut [Four]) {
     for (moments, (luma, plane)) in row.iter_mut().zip(luma.iter().zip(plane)) {
@@ -131,7 +140,8 @@ fn multiply(luma: &[u8], plane: &[u8], row: &mut [Four]) {
     }
 }
 
-/// Slope, offset and luma, of the means of these.
+/// Returns slope, offset and mean luma, given the window's means of the values written by
+/// [`multiply`].
 #[inline(always)]
 fn line_of([i, p, ii, ip]: Four) -> Four {
     let slope = (ip - i * p) / ((ii - i * i).max(0.0) + NOISE);
@@ -166,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_coarse_step_becomes_as_sharp_as_the_picture_and_stands_where_the_picture_has_it() {
-        // The picture turns at column 70 of 160; the plane of 16 columns knows only that it is between 60 and 80, and is unsure.
+        // The picture has an edge at column 70 of 160; the plane of 16 columns only locates it
+        // between 60 and 80.
         let frame: Vec<u8> = (0..160).map(|x| if x < 70 { 40 } else { 180 }).collect();
         let luma: Vec<u8> = (0..16).flat_map(|_| (0..16).map(|x| if x < 7 { 40 } else { 180 })).collect();
         let plane: Vec<u8> = (0..16).flat_map(|_| (0..16).map(|x: i32| ((x - 5) * 85).clamp(0, 255) as u8)).collect();

@@ -1,7 +1,8 @@
-//! The effects: what a model sees in a frame, and what is painted for it.
+//! Video effects: running models on a frame, and painting the results onto it.
 //!
-//! An effect is one file with two halves: `analyse` runs models and has no state, `compose` paints and belongs to one track.
-//! [`effects`] is the list of them all, [`diagnostics`] that of those which only try the rest out.
+//! An effect is one file with two halves: `analyse` runs models and has no state, `compose` paints
+//! and belongs to one track. [`effects`] lists the effects offered to users, [`diagnostics`] those
+//! that exist for tests and benchmarks.
 #![warn(missing_docs)]
 
 mod background_blur;

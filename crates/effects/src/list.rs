@@ -15,7 +15,7 @@ use crate::none::NoEffect;
 use crate::simple::SIMPLE;
 use crate::style_transfer::StyleTransfer;
 
-/// All effects, in the order in which people are offered them.
+/// Returns all effects offered to users, in the order in which they are offered.
 pub fn effects() -> Vec<Arc<dyn Effect>> {
     let with_models: [Arc<dyn Effect>; 6] = [
         Arc::new(BackgroundBlur),
@@ -29,12 +29,12 @@ pub fn effects() -> Vec<Arc<dyn Effect>> {
     with_models.into_iter().chain(simple).chain([Arc::new(NoEffect) as Arc<dyn Effect>]).collect()
 }
 
-/// Effects that only tests, benchmarks and diagnostics are served with: nobody is offered them.
+/// Returns the effects for tests, benchmarks and diagnostics, which are not offered to users.
 pub fn diagnostics() -> Vec<Arc<dyn Effect>> {
     vec![Arc::new(Delay)]
 }
 
-/// The effect of this name among those that people are offered, if there is one.
+/// Returns the effect of this name among those offered to users.
 pub fn find(name: &EffectName) -> Option<Arc<dyn Effect>> {
     effects().into_iter().find(|effect| effect.name() == *name)
 }

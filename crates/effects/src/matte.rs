@@ -1,14 +1,16 @@
-//! How much of each pixel of a frame is the person: a small mask made steady in time and true to the picture's edges, and what is
-//! put behind the person.
+//! Matting: the opacity of the person in each pixel of a frame, and blending with a backdrop. A
+//! small mask is made steady over time and aligned with the picture's edges.
 //!
-//! **In time.** A probability that changes a little where the picture stands still is the model's flicker, and is followed slowly; one
-//! that changes much, or where the picture moves, is followed at once. So nothing comes late, and what the person leaves is covered
-//! in the very next frame.
+//! **In time.** A small change of a probability in a still area is flicker of the model, and is
+//! followed slowly; a large change, or one in a moving area, is followed at once. So there is no
+//! lag, and the area that the person leaves is covered in the next frame.
 //!
-//! **In space.** The steady mask is stretched along the frame's edges ([`Guided`]), so that hair and shoulders end where the picture has
-//! their edge and not somewhere within a pixel of the mask, which is five of the frame's.
+//! **In space.** The steady mask is stretched along the frame's edges ([`Guided`]), so that hair
+//! and shoulders end at their edge in the picture, not somewhere within a pixel of the mask, which
+//! covers five of the frame's.
 //!
-//! **The ramp.** The probability `p` becomes the opacity `clamp((p - 0.3) / width)`, where the width (0.3 to 0.7) is the softness of the edge.
+//! **The ramp.** The probability `p` becomes the opacity `clamp((p - 0.3) / width)`; the width (0.3
+//! to 0.7) is the softness of the edge.
 
 use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
@@ -19,14 +21,14 @@ use crate::guided::Guided;
 use crate::pixels::{Shrinker, rows_mut};
 use crate::stillness::Stillness;
 
-/// Probability (of 255) up to which a pixel is all background.
+/// Probability, of 255, up to which a pixel is entirely background.
 const LEAST_PROBABILITY: i16 = 76;
 /// Window of the guided filter, in pixels of the mask to each side.
 const WINDOW: usize = 2;
-/// Neighbourhood in which something moves, in pixels of the mask to each side.
+/// Neighbourhood in which motion is detected, in pixels of the mask to each side.
 const NEIGHBOURHOOD: usize = 2;
 
-/// What stands behind the person.
+/// A picture to put behind the person.
 pub(crate) trait Backdrop {
     /// Writes row `y` of plane `index` (0 luma, 1 and 2 chroma).
     fn row(&self, index: usize, y: usize, target: &mut [u8]);
@@ -38,23 +40,23 @@ pub(crate) struct Matte {
     shrinker: Shrinker,
     stillness: Stillness,
     size: [u32; 2],
-    /// Probabilities in 1/128, smoothed in time.
+    /// Probabilities in units of 1/128, smoothed over time.
     steady: Vec<i16>,
     probability: Vec<u8>,
     guided: Guided,
     rows: Rows,
 }
 
-/// Rows that are being worked on.
+/// Buffers for the rows being processed.
 #[derive(Default)]
 struct Rows {
-    /// Opacity of two rows of luma, and of the row of chroma that lies under them.
+    /// Opacity of two rows of luma, and of the row of chroma that belongs to them.
     opacity: [Vec<u8>; 3],
     behind: Vec<u8>,
 }
 
 impl Matte {
-    /// Takes the mask of the next frame, `source`.
+    /// Updates the matte with the mask of the next frame, `source`.
     pub(crate) fn update(&mut self, source: &I420, mask: &Mask) {
         let size = [mask.width, mask.height];
         let luma = self.shrinker.luma(source, size[0], size[1]);
@@ -70,7 +72,8 @@ impl Matte {
         self.guided.smooth(luma, &self.probability, size, WINDOW, [source.width(), source.height()]);
     }
 
-    /// Puts `behind` where the person is not. `picture` is the frame of the last [`Matte::update`]; `softness` is 0..=1.
+    /// Puts `behind` behind the person. `picture` is the frame of the last [`Matte::update`];
+    /// `softness` is 0..=1.
     pub(crate) fn put_behind(&mut self, picture: &mut I420, behind: &impl Backdrop, softness: f32) {
         let ramp = Ramp::new(softness);
         let Self { guided, rows: Rows { opacity: [even, odd, chroma], behind: scratch }, .. } = self;
@@ -101,7 +104,7 @@ impl Matte {
     }
 }
 
-/// The mask, if that is what the analysis holds. It may come from another machine: its size is checked.
+/// Returns the mask of an analysis. It may come from another machine, so its size is validated.
 pub(crate) fn mask_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>) -> Result<&'a Mask, ComposeError> {
     let refused = |got| ComposeError { effect: EffectName::new(effect), got };
     let mask = match analysis {
@@ -112,13 +115,13 @@ pub(crate) fn mask_of<'a>(effect: &'static str, analysis: Option<&'a Analysis>) 
     if check_mask(mask) { Ok(mask) } else { Err(refused("a mask whose bytes do not match its size")) }
 }
 
-/// Whether a mask's size is one, and that of its bytes.
+/// Returns whether the mask's size is valid and matches its number of bytes.
 pub(crate) fn check_mask(mask: &Mask) -> bool {
     let sides = 1..=I420::MAX_SIDE;
     sides.contains(&mask.width) && sides.contains(&mask.height) && mask.probability.len() == mask.width as usize * mask.height as usize
 }
 
-/// From a probability to an opacity, in bytes.
+/// Converts probabilities to opacities, both in bytes.
 struct Ramp {
     width: i16,
     factor: i16,
@@ -150,8 +153,8 @@ fn follow_all<S: Simd>(_: S, steady: &mut [i16], targets: &[u8], moved: &[u8]) {
     }
 }
 
-/// One step towards `target`, in 1/128. A rise of 64 is followed at once, a fall of 35 as well; small changes slowly, unless
-/// something has moved there.
+/// Moves `steady` (in units of 1/128) one step towards `target`. A rise of 64 levels or a fall of
+/// 35 is followed at once, smaller changes slowly, unless the picture moved there.
 #[inline(always)]
 fn follow(steady: i16, target: u8, moved: u8) -> i16 {
     let change = (i32::from(target) << 7) - i32::from(steady);
@@ -161,7 +164,7 @@ fn follow(steady: i16, target: u8, moved: u8) -> i16 {
     (i32::from(steady) + ((change * pace) >> 8)) as i16
 }
 
-/// The row over what stands behind it.
+/// Blends the row over the backdrop.
 fn blend(row: &mut [u8], behind: &impl Backdrop, opacity: &[u8], scratch: &mut Vec<u8>, (index, y): (usize, usize)) {
     if opacity.iter().all(|opacity| *opacity == 255) {
         return;
@@ -179,7 +182,7 @@ fn mix<S: Simd>(_: S, row: &mut [u8], behind: &[u8], opacity: &[u8]) {
     }
 }
 
-/// The opacity of chroma: the mean of the four pixels of luma that share it.
+/// Computes the opacity of chroma: the mean of the four luma pixels that share it.
 #[simd]
 fn halve<S: Simd>(_: S, even: &[u8], odd: &[u8], chroma: &mut [u8]) {
     let (pairs, rests) = (even.as_chunks::<2>(), odd.as_chunks::<2>());

@@ -1,7 +1,8 @@
-//! Models: what they are, where their bytes come from, what runs them, and one call that runs one.
+//! ONNX models: their specifications, the source of their files, the backends that run them, and
+//! [`Models::run`], which runs one.
 //!
-//! It knows tensors and files; it does not know what an effect makes of them. Two backends hide behind [`Models::run`]:
-//! ONNX Runtime, a library that is loaded at start, and rten, which is compiled in.
+//! This module knows tensors and files, not the effects that use them. It has two backends: ONNX
+//! Runtime, a library loaded at start, and rten, which is compiled in.
 
 mod device;
 mod ort;
@@ -25,88 +26,93 @@ use self::spare::Spare;
 use crate::effect::Effect;
 use crate::pixels;
 
-/// A run of a model that is not of the program is ended after so long, where the backend can do that: frames have been given up long before.
+/// Time after which a run of a custom model is terminated, on backends that support it. Its frame
+/// has been given up long before.
 pub const LONGEST_RUN: Duration = Duration::from_secs(4);
 
-/// An ONNX file and what goes in and comes out of it. All tensors are f32.
+/// Specification of an ONNX file with its input and output tensors. All tensors are f32.
 #[derive(Debug)]
 pub struct ModelSpec {
-    /// The name in logs and in the API, such as `style26`.
+    /// Name in logs and in the API, such as `style26`.
     pub name: &'static str,
-    /// The name of the file within the folder of models.
+    /// File name in the folder of models.
     pub file: &'static str,
-    /// Checksum of the file, 64 lower-case hexadecimal digits.
+    /// SHA-256 checksum of the file, 64 lower-case hexadecimal digits.
     pub sha256: &'static str,
-    /// The file as it was when the program was built.
+    /// The file's bytes at build time; empty for custom models.
     pub embedded: &'static [u8],
-    /// What goes in.
+    /// Input tensors, in the order in which they are passed to [`Models::run`].
     pub inputs: &'static [TensorSpec],
-    /// What comes out.
+    /// Output tensors, in the order in which [`Models::run`] returns them.
     pub outputs: &'static [TensorSpec],
-    /// Most threads that are worth while for one frame: small models lose more by sharing the work than they gain.
+    /// Maximum number of threads that pays for one frame: small models lose more by splitting the
+    /// work than they gain.
     pub threads: usize,
-    /// Sizes for [`Extent::Free`] in runs whose result nobody wants, which warm the model up: small ones.
+    /// Sizes of [`Extent::Free`] dimensions in warm-up runs, whose results are discarded; small
+    /// ones.
     pub warm_up: &'static [(&'static str, usize)],
 }
 
-/// A tensor's name and shape.
+/// Name and shape of a tensor.
 #[derive(Debug)]
 pub struct TensorSpec {
-    /// As in the ONNX file.
+    /// Name of the tensor in the ONNX file.
     pub name: &'static str,
-    /// Outermost dimension first.
+    /// Dimensions, outermost first.
     pub shape: &'static [Extent],
 }
 
-/// The size of one dimension.
+/// Size of one dimension of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// Always this size.
+    /// A constant size.
     Fixed(usize),
-    /// Chosen by the caller; wherever the name occurs in one run the size is the same.
+    /// A size chosen by the caller. It is the same wherever its name occurs in one run.
     Free(&'static str),
 }
 
-/// A tensor that goes into a model.
+/// A tensor passed to a model.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
-    /// Outermost dimension first.
+    /// Dimensions, outermost first.
     pub shape: &'a [usize],
-    /// Row-major, as many as the shape says.
+    /// Values in row-major order; their number is the product of `shape`.
     pub data: &'a [f32],
 }
 
-/// A tensor that came out of a model: its shape was checked against the [`ModelSpec`], its values are finite.
+/// A tensor returned by a model. Its shape was checked against the [`ModelSpec`], and its values
+/// are finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    /// Outermost dimension first.
+    /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// Row-major.
+    /// Values in row-major order.
     pub data: Vec<f32>,
 }
 
-/// A frame that could not be analysed. The frame is dropped and counted; the next one may well succeed.
+/// Reason why a frame could not be analysed. The frame is dropped and counted; the next one may
+/// succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The worker did not load this model.
+    /// The worker has not loaded this model.
     #[error("model {model} is not loaded in this worker")]
     Missing {
         /// Name of the model.
         model: &'static str,
     },
-    /// A tensor that went in or came out does not have the shape that the model declares.
+    /// An input or output tensor does not have the declared shape.
     #[error("model {model}: tensor '{tensor}' must be {expected}, not {got:?}")]
     WrongShape {
         /// Name of the model.
         model: &'static str,
         /// Name of the tensor.
         tensor: &'static str,
-        /// What was declared, such as `[1, 3, height, width]`.
+        /// The declared shape, such as `[1, 3, height, width]`.
         expected: String,
-        /// What it is.
+        /// The actual shape.
         got: Vec<usize>,
     },
-    /// A value that came out is NaN or infinite.
+    /// An output value is NaN or infinite.
     #[error("model {model} gave a value that is not finite in '{tensor}'")]
     NotFinite {
         /// Name of the model.
@@ -114,49 +120,51 @@ pub enum RunError {
         /// Name of the tensor.
         tensor: &'static str,
     },
-    /// The backend gave up.
+    /// The backend failed.
     #[error("model {model} failed: {reason}")]
     Backend {
         /// Name of the model.
         model: &'static str,
-        /// The backend's own words.
+        /// Error message of the backend.
         reason: String,
     },
-    /// The prepared frame does not fit the effect: it was made by another version, or damaged on its way.
+    /// The prepared frame does not match the effect: another version made it, or it was damaged in
+    /// transit.
     #[error("the prepared frame does not fit model {model}: {reason}")]
     BadInput {
         /// Name of the model.
         model: &'static str,
-        /// What is wrong with it.
+        /// Description of the mismatch.
         reason: String,
     },
 }
 
-/// A model that could not be made ready at start.
+/// Reason why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Its file is not what it must be.
+    /// The model's file is missing or wrong.
     #[error(transparent)]
     File(#[from] ModelFileError),
-    /// The backend refused it.
-    #[error("{backend} can not load model {model}: {reason}")]
+    /// The backend refused the model.
+    #[error("{backend} cannot load model {model}: {reason}")]
     Backend {
-        /// Which backend.
+        /// Name of the backend.
         backend: String,
         /// Name of the model.
         model: &'static str,
-        /// The backend's own words.
+        /// Error message of the backend.
         reason: String,
     },
-    /// It was loaded, and then failed in the run that warms it up.
+    /// The model was loaded, but its warm-up run failed.
     #[error("a first run failed: {0}")]
     WarmUp(#[from] RunError),
 }
 
-/// So many runs of other models later, a model of free sizes gives back the memory that it took for its last picture.
+/// Number of runs of other models after which a model with free sizes releases the memory of its
+/// last picture.
 const IDLE_RUNS: u64 = 120;
 
-/// The models of one worker thread. Never shared: each thread loads its own.
+/// The models of one worker thread. They are never shared: each thread loads its own.
 #[derive(Default)]
 pub struct Models {
     loaded: Vec<Loaded>,
@@ -167,17 +175,18 @@ pub struct Models {
 struct Loaded {
     spec: &'static ModelSpec,
     model: Box<dyn Model>,
-    /// The number of its last run, unless it has given its memory back since.
+    /// Number of the model's last run; `None` if it has released its memory since.
     last_run: Option<u64>,
 }
 
 impl ModelSpec {
-    /// Whether it is one of the program, and not one that was read from somebody's folder.
+    /// Returns whether the model is built into the program rather than read from a folder of custom
+    /// effects.
     pub(crate) fn is_built_in(&self) -> bool {
         !self.embedded.is_empty()
     }
 
-    /// Inputs for a run whose result nobody wants.
+    /// Makes inputs for a warm-up run.
     fn warm_up_tensors(&self) -> Vec<Tensor> {
         let size = |extent: &Extent| match extent {
             Extent::Fixed(size) => *size,
@@ -187,7 +196,8 @@ impl ModelSpec {
         shapes.map(|shape| Tensor { data: vec![0.1; shape.iter().product()], shape }).collect()
     }
 
-    /// The picture of a prepared frame, checked: it may come from another machine.
+    /// Returns the picture of a prepared frame after validation, since the frame may come from
+    /// another machine.
     ///
     /// # Errors
     /// When the bytes do not match the size, or the content is empty or reaches beyond the picture.
@@ -205,7 +215,10 @@ impl ModelSpec {
         Ok(picture)
     }
 
-    /// The same for a model that takes pictures of one size only.
+    /// Returns the validated picture of a prepared frame for a model that accepts a single size.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::checked_picture`], and when the picture has another size.
     pub(crate) fn picture_of<'a>(&self, input: &'a ModelInput, width: u32, height: u32) -> Result<&'a Rgb, RunError> {
         let picture = self.checked_picture(input)?;
         if (picture.width, picture.height) == (width, height) {
@@ -216,21 +229,23 @@ impl ModelSpec {
     }
 }
 
-/// What a backend makes of a file.
+/// A model loaded by a backend.
 trait Model: Send {
-    /// Runs it. `inputs` are in the order of the spec and have its shapes; so must the result be, whose memory may be of `spare`. An
-    /// error is the backend's own words.
+    /// Runs the model. `inputs` are in the order of the specification and have its shapes; so do
+    /// the results, whose memory may come from `spare`. An error is the backend's message.
     fn run(&mut self, inputs: &[Input<'_>], spare: &mut Spare) -> Result<Vec<Tensor>, String>;
 
-    /// Gives back what it keeps for the next picture, which may be long in coming.
+    /// Releases the memory kept for the next picture, because none is expected soon.
     fn rest(&mut self) {}
 }
 
 impl Models {
-    /// Loads every model of `effects` and runs it once, since a first run is slow. One thread computes: the caller's.
+    /// Loads every model of `effects` and runs it once, since a first run is slow. All of it
+    /// happens on the calling thread.
     ///
     /// # Errors
-    /// On the first model whose file is wrong, that does not run, or of which the chosen device runs nothing.
+    /// On the first model whose file is wrong, that does not run, or of which the chosen device
+    /// runs no node.
     pub fn load(runtime: &Runtime, store: &ModelStore, effects: &[Arc<dyn Effect>]) -> Result<Self, LoadError> {
         let mut models = Self::default();
         for (effect, spec) in effects.iter().flat_map(|effect| effect.models().iter().map(move |spec| (effect, *spec))) {
@@ -247,7 +262,7 @@ impl Models {
         Ok(models)
     }
 
-    /// Runs a model on `inputs`, which are in the order of the spec; the result is in the order of the spec, too.
+    /// Runs a model. `inputs` and results are in the order of the specification.
     ///
     /// # Errors
     /// When the model is not loaded, a shape is wrong, the backend fails, or a value is not finite.
@@ -255,7 +270,8 @@ impl Models {
         let model = spec.name;
         self.runs += 1;
         self.rest();
-        // Two versions of one's own model may be loaded under one name.
+        // Two versions of a custom model may be loaded under the same name, so specifications are
+        // compared by address.
         let Some(loaded) = self.loaded.iter_mut().find(|loaded| std::ptr::eq(loaded.spec, spec)) else {
             return Err(RunError::Missing { model });
         };
@@ -282,26 +298,27 @@ impl Models {
         Ok(outputs)
     }
 
-    /// Where memory of tensors comes from, and where it goes when nobody wants them any more.
+    /// Returns the buffer pool for the memory of large tensors.
     pub(crate) fn spare(&mut self) -> &mut Spare {
         &mut self.spare
     }
 
-    /// Takes over what was loaded in addition, and lets go of what none of `effects` needs.
+    /// Adds the newly loaded models of `fresh`, and drops all models that none of `effects` needs.
     pub fn take_over(&mut self, fresh: Models, effects: &[Arc<dyn Effect>]) {
         let needed = |spec: &ModelSpec| effects.iter().any(|effect| effect.models().iter().any(|needed| std::ptr::eq(*needed, spec)));
         self.loaded.retain(|loaded| needed(loaded.spec) && !fresh.loaded.iter().any(|new| std::ptr::eq(new.spec, loaded.spec)));
         let fresh = fresh.loaded.into_iter().filter(|loaded| needed(loaded.spec));
-        // The runs of the two were counted apart.
+        // `fresh` has counted its runs separately.
         self.loaded.extend(fresh.map(|loaded| Loaded { last_run: None, ..loaded }));
     }
 
-    /// The names of the loaded models.
+    /// Returns the names of the loaded models.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.loaded.iter().map(|loaded| loaded.spec.name)
     }
 
-    /// Lets models rest that were not asked for lately. Else every style that was ever painted would keep the memory for a picture.
+    /// Releases the memory of models that were not run recently. Otherwise every style that was
+    /// ever painted would keep the memory for a picture.
     fn rest(&mut self) {
         for loaded in self.loaded.iter_mut().filter(|loaded| !loaded.spec.warm_up.is_empty()) {
             if loaded.last_run.is_some_and(|last| self.runs - last > IDLE_RUNS) {
@@ -325,11 +342,11 @@ impl Tensor {
     }
 }
 
-/// The sizes of free dimensions, as the tensors seen so far have bound them.
+/// Sizes of free dimensions, bound by the tensors checked so far.
 type Sizes = Vec<(&'static str, usize)>;
 
 impl TensorSpec {
-    /// Checks a shape and the number of values, and binds free dimensions.
+    /// Checks a shape and its number of values, and binds free dimensions.
     fn check(&self, model: &'static str, shape: &[usize], values: usize, sizes: &mut Sizes) -> Result<(), RunError> {
         let fits = |extent: &Extent, got: usize, sizes: &mut Sizes| match extent {
             Extent::Fixed(size) => got == *size,
@@ -351,7 +368,7 @@ impl TensorSpec {
 }
 
 impl Extent {
-    /// The size, if it is always the same.
+    /// Returns the size if it is constant.
     pub(crate) fn fixed(&self) -> Option<usize> {
         match self {
             Extent::Fixed(size) => Some(*size),
@@ -370,7 +387,8 @@ impl Extent {
     }
 }
 
-/// Whether no value is NaN or infinite: 0 times a value is 0 for finite ones only, and a sum keeps NaN.
+/// Returns whether no value is NaN or infinite. Zero times a value is 0 only for finite ones, and a
+/// sum preserves NaN.
 fn all_finite(values: &[f32]) -> bool {
     let (chunks, rest) = values.as_chunks::<8>();
     let mut sums = [0.0_f32; 8];

@@ -1,4 +1,4 @@
-//! The effect `none`: the picture as it is, through the same pipeline.
+//! The effect `none`: the unchanged picture, sent through the same pipeline.
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
@@ -6,7 +6,7 @@ use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Parameter, Parameters};
 
-/// See the top of this file.
+/// The effect `none`; see the module documentation.
 pub(crate) struct NoEffect;
 
 const NAME: &str = "none";
@@ -63,7 +63,7 @@ impl Painter for NoPainter {
         }
     }
 
-    /// Nothing is hidden by this effect, so the picture itself is safe.
+    /// The effect hides nothing, so the picture itself is safe to show.
     fn placeholder(&mut self, _picture: &mut I420, _parameters: &Parameters) {}
 }
 
@@ -85,6 +85,6 @@ mod tests {
     #[test]
     fn an_analysis_is_refused() {
         let refused = NoEffect.painter().compose(&mut I420::grey(8, 8, 16), Some(&Analysis::Faces(vec![])), &Parameters::defaults(&[]));
-        assert!(refused.unwrap_err().to_string().starts_with("none can not paint"));
+        assert!(refused.unwrap_err().to_string().starts_with("none cannot paint"));
     }
 }

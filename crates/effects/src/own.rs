@@ -1,8 +1,11 @@
-//! Effects of one's own: folders with an `effect.toml` and an ONNX file, read while the program runs (`docs/own-effect.md`).
+//! Custom effects: folders with an `effect.toml` and an ONNX file, read at run time
+//! (`docs/own-effect.md`).
 //!
-//! `toml` is what can be written, `declaration` with `sections` and `settings` what it means, `graph` what the model says of itself, `fit` whether the two go together,
-//! `decode` what is made of tensors, `painter` what is seen, `effect` all of it as an [`Effect`](crate::Effect). Where the folders are, when they are
-//! read, and in what process a model is tried before it is served, is not known here.
+//! `toml` defines the file's syntax; `declaration` with `sections` and `settings` checks its
+//! meaning; `graph` reads the inputs and outputs of the model; `fit` checks that model and
+//! declaration match; `decode` interprets the model's tensors; `painter` paints them; `effect`
+//! combines all of it into an [`Effect`](crate::Effect). The caller decides where the folders are,
+//! when they are read, and in which process a model is tried before it is served.
 
 mod declaration;
 mod decode;
@@ -35,48 +38,49 @@ use declaration::{Declaration, LabelSource, MAX_LABELS, Output};
 use effect::Form;
 use graph::Graph;
 
-/// The file that makes a folder an effect.
+/// Name of the file that makes a folder an effect.
 const DECLARATION: &str = "effect.toml";
-/// Bytes of a declaration, and of a file of labels, at most.
+/// Maximum size of a declaration, and of a file of labels, in bytes.
 const MAX_TEXT: u64 = 256 * 1024;
 
-/// What is not read.
+/// Limits on what is read from a folder of effects.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnLimits {
-    /// Bytes of a model's file at most.
+    /// Maximum size of a model file in bytes.
     pub model_bytes: u64,
-    /// Folders that are looked at.
+    /// Maximum number of effect folders; further ones are refused.
     pub effects: usize,
 }
 
-/// What stands in a folder of effects.
+/// The result of reading a folder of effects.
 #[derive(Default)]
 pub struct OwnSet {
-    /// Those that can be used, by the names of their folders.
+    /// Usable effects, in the order of their folders' names.
     pub effects: Vec<Arc<OwnEffect>>,
-    /// Those that can not, and why.
+    /// Folders that were refused, each with the reason.
     pub refused: Vec<Refused>,
 }
 
-/// A folder that is no effect.
+/// A folder that is refused as an effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The folder's own name.
+    /// Name of the folder.
     pub folder: String,
-    /// What is wrong with it, where, and the mend.
+    /// Error message: the defect, its place, and the remedy.
     pub reason: String,
 }
 
 impl OwnSet {
-    /// Reads all folders in `root`, in the order of their names; files and folders that begin with a dot are no effects. Without `root`
-    /// there is none. `taken`: names that no effect of one's own may have.
+    /// Reads all folders in `root`, in the order of their names; those that begin with a dot are
+    /// skipped. A missing `root` contains no effects. `taken` lists names that no custom effect may
+    /// have.
     pub fn read(root: &Path, limits: OwnLimits, taken: &[EffectName]) -> Self {
         let mut set = Self::default();
         let mut folders = match fs::read_dir(root) {
             Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| is_candidate(path)).collect::<Vec<_>>(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return set,
             Err(error) => {
-                set.refuse(root, format!("{}: the folder of effects can not be read ({error}): mend its permissions", root.display()));
+                set.refuse(root, format!("{}: the folder of effects cannot be read ({error}): fix its permissions", root.display()));
                 return set;
             }
         };
@@ -117,10 +121,11 @@ impl OwnSet {
 }
 
 impl OwnEffect {
-    /// Reads one folder.
+    /// Reads one effect folder.
     ///
     /// # Errors
-    /// When it is no effect. The message names the file, and the line and the tensor where there is one.
+    /// When it cannot be used as an effect. The message names the file, and the line and the tensor
+    /// if there is one.
     pub fn read(folder: &Path, limits: OwnLimits) -> Result<Self, OwnError> {
         let path = folder.join(DECLARATION);
         let text = read_text(folder, &path)?;
@@ -183,7 +188,7 @@ fn is_candidate(path: &Path) -> bool {
     !hidden && path.is_dir()
 }
 
-/// The names of the model's classes.
+/// Returns the names of the model's classes.
 fn read_labels(folder: &Path, declaration: &Path, output: &Output) -> Result<Vec<&'static str>, OwnError> {
     let source = match output {
         Output::Boxes(boxes) => &boxes.labels,
@@ -216,7 +221,7 @@ fn read_text(folder: &Path, path: &Path) -> Result<String, OwnError> {
     })
 }
 
-/// The bytes of a file that lies in the folder, and not more than `most` of them.
+/// Reads a file that lies in the folder, up to `most` bytes.
 fn read_file(folder: &Path, path: &Path, most: u64, mend: &'static str) -> Result<Vec<u8>, OwnError> {
     inside(folder, path)?;
     let about = fs::metadata(path).map_err(OwnError::unreadable(path))?;
@@ -229,12 +234,13 @@ fn read_file(folder: &Path, path: &Path, most: u64, mend: &'static str) -> Resul
     }
     let mut bytes = Vec::with_capacity(about.len() as usize);
     let file = File::open(path).map_err(OwnError::unreadable(path))?;
-    // It may grow while it is read.
+    // The file may grow while it is read.
     file.take(most + 1).read_to_end(&mut bytes).map_err(OwnError::unreadable(path))?;
     if bytes.len() as u64 > most { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
 }
 
-/// Whether a path, with all links followed, is within a folder. Links within it are fine: that is how Kubernetes mounts files.
+/// Checks that a path, with all symbolic links resolved, lies within a folder. Links within the
+/// folder are allowed: Kubernetes mounts files that way.
 fn inside(folder: &Path, path: &Path) -> Result<(), OwnError> {
     let whole = |path: &Path| -> Result<PathBuf, OwnError> { path.canonicalize().map_err(OwnError::unreadable(path)) };
     let target = whole(path)?;

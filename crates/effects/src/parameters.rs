@@ -1,55 +1,55 @@
-//! Parameters of effects: their declaration, their JSON Schema, and values that were checked against it.
+//! Parameters of effects: their declaration, their JSON Schema, and values checked against it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-/// The declaration of one parameter.
+/// Declaration of one parameter.
 #[derive(Debug, Clone)]
 pub struct Parameter {
     /// Name in requests, snake case.
     pub name: &'static str,
-    /// Name for people.
+    /// Name shown to users.
     pub title: &'static str,
-    /// One sentence: what it changes in the picture.
+    /// One sentence that says what the parameter changes in the picture.
     pub description: &'static str,
     /// Type, range and default.
     pub kind: Kind,
 }
 
-/// The type of a parameter with its range and default.
+/// Type of a parameter with its range and default.
 #[derive(Debug, Clone)]
 pub enum Kind {
     /// A number within `min..=max`.
     Number {
-        /// Smallest value.
+        /// Smallest allowed value.
         min: f64,
-        /// Largest value.
+        /// Largest allowed value.
         max: f64,
-        /// Value when none is given.
+        /// Value if none is given.
         default: f64,
     },
-    /// One of some words.
+    /// One of several words.
     Choice {
-        /// The words, the best ones first.
+        /// The allowed words, best ones first.
         options: &'static [&'static str],
-        /// Word when none is given.
+        /// Word if none is given.
         default: &'static str,
     },
-    /// On or off.
+    /// A boolean.
     Flag {
-        /// Value when none is given.
+        /// Value if none is given.
         default: bool,
     },
-    /// Weights, each 0..=1, for any of some words; none by default.
+    /// Weights, each 0..=1, for any of several words; empty by default.
     Weights {
-        /// The words.
+        /// The allowed words.
         options: &'static [&'static str],
     },
 }
 
-/// Values for all parameters of one effect, checked.
+/// Checked values of all parameters of one effect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameters(BTreeMap<&'static str, Setting>);
 
@@ -61,7 +61,7 @@ enum Setting {
     Weights(Vec<(&'static str, f64)>),
 }
 
-/// A value that was refused. The message names the parameter and says what would be accepted.
+/// Reason why a value is refused. The message names the parameter and says what would be accepted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ParameterError {
     /// The parameters are not a JSON object.
@@ -70,30 +70,30 @@ pub enum ParameterError {
     /// The effect has no such parameter.
     #[error("there is no parameter '{name}'; known: {known}")]
     Unknown {
-        /// As it was written.
+        /// The name as it was given, shortened.
         name: String,
-        /// Those that exist, comma separated.
+        /// Names of the effect's parameters, comma separated.
         known: String,
     },
-    /// The value is of the wrong type or out of range.
+    /// The value has the wrong type or is out of range.
     #[error("parameter '{name}' must be {expected}, not {got}")]
     Invalid {
-        /// The parameter.
+        /// Name of the parameter.
         name: String,
-        /// What would be accepted.
+        /// Description of the accepted values.
         expected: String,
-        /// What was given.
+        /// The value as it was given, shortened.
         got: String,
     },
 }
 
 impl Parameters {
-    /// The defaults.
+    /// Returns the default values of all parameters.
     pub fn defaults(declared: &[Parameter]) -> Self {
         Self(declared.iter().map(|p| (p.name, p.kind.default())).collect())
     }
 
-    /// Checks `given` (an object, or null for none) and fills in defaults.
+    /// Checks `given` (an object, or null for no values) and fills in defaults.
     ///
     /// # Errors
     /// On the first value that is unknown, of the wrong type, or out of range.
@@ -115,10 +115,10 @@ impl Parameters {
         Ok(parameters)
     }
 
-    /// The value of a number.
+    /// Returns the value of a number.
     ///
     /// # Panics
-    /// When the effect declares no such number: a mistake in the effect, found by its first test.
+    /// When the effect declares no such number: a bug of the effect, found by its first test.
     pub fn number(&self, name: &str) -> f64 {
         match self.0.get(name) {
             Some(Setting::Number(value)) => *value,
@@ -126,7 +126,7 @@ impl Parameters {
         }
     }
 
-    /// The word of a choice.
+    /// Returns the word of a choice.
     ///
     /// # Panics
     /// When the effect declares no such choice.
@@ -137,7 +137,7 @@ impl Parameters {
         }
     }
 
-    /// Whether a flag is on.
+    /// Returns the value of a flag.
     ///
     /// # Panics
     /// When the effect declares no such flag.
@@ -148,7 +148,7 @@ impl Parameters {
         }
     }
 
-    /// The words with a weight above 0.
+    /// Returns the words with a weight above 0.
     ///
     /// # Panics
     /// When the effect declares no such weights.
@@ -159,7 +159,7 @@ impl Parameters {
         }
     }
 
-    /// As JSON, every parameter with its value.
+    /// Returns every parameter with its value as JSON.
     pub fn to_json(&self) -> Value {
         self.0
             .iter()
@@ -225,7 +225,7 @@ impl Kind {
     }
 }
 
-/// The parameters of an effect as JSON Schema (draft 2020-12).
+/// Returns the parameters of an effect as JSON Schema (draft 2020-12).
 pub fn schema(declared: &[Parameter]) -> Value {
     let properties: Map<String, Value> = declared
         .iter()
@@ -254,7 +254,7 @@ pub fn schema(declared: &[Parameter]) -> Value {
     })
 }
 
-/// A value as it is quoted in a message: at most 60 characters of it.
+/// Formats a value for a message, limited to 60 characters.
 fn brief(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {

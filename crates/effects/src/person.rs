@@ -1,7 +1,8 @@
-//! The model that tells the person from the background, and the half of an effect that runs it.
+//! The person segmentation model, and the functions that prepare its input and run it.
 //!
-//! **Model.** `selfie_landscape_144x256` (MediaPipe). In: RGB `/255`, the whole frame stretched to 256×144, its aspect not kept.
-//! Out: the probability of each pixel to belong to a person, 0..=1.
+//! **Model.** `selfie_landscape_144x256` (MediaPipe). Input: RGB `/255`, the whole frame stretched
+//! to 256×144, ignoring its aspect ratio. Output: the probability, 0..=1, that each pixel belongs
+//! to a person.
 
 use ooblex_pipeline::{Analysis, I420, Mask, ModelInput};
 
@@ -12,7 +13,7 @@ use crate::pixels::{Shrinker, bytes, nchw};
 const WIDTH: u32 = 256;
 const HEIGHT: u32 = 144;
 
-/// The models of effects that need the person.
+/// The models of effects that segment the person.
 pub(crate) static MODELS: [&ModelSpec; 1] = [&MODEL];
 
 static MODEL: ModelSpec = ModelSpec {
@@ -26,16 +27,16 @@ static MODEL: ModelSpec = ModelSpec {
     warm_up: &[],
 };
 
-/// What the model looks at.
+/// Makes the model's input from a frame.
 pub(crate) fn prepare(shrinker: &mut Shrinker, source: &I420) -> ModelInput {
     let picture = shrinker.rgb(source, WIDTH, HEIGHT);
     ModelInput { picture, content: [0, 0, WIDTH, HEIGHT], arguments: Vec::new() }
 }
 
-/// The mask of a prepared frame.
+/// Returns the mask of a prepared frame.
 ///
 /// # Errors
-/// When the input is not one of [`prepare`], or the model fails.
+/// When the input was not made by [`prepare`], or the model fails.
 pub(crate) fn analyse(models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
     let picture = MODEL.picture_of(input, WIDTH, HEIGHT)?;
     let data = nchw(&picture.data, 255.0, 0.0);

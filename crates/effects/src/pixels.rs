@@ -1,7 +1,8 @@
-//! Pixels between the frame and a model: planes made smaller, planes made larger, colour, blending.
+//! Pixel operations between frames and models: downscaling, upscaling, colour conversion, blending.
 //!
-//! It knows planes and sizes, not effects. All colour is BT.601 limited range. A frame is made small before its colour is
-//! converted, and a small picture is stretched while it is blended, so that only one pass touches every pixel of a frame.
+//! All colour is BT.601 limited range. A frame is downscaled before its colour is converted, and a
+//! small picture is stretched while it is blended, so that only one pass touches every pixel of a
+//! frame.
 
 use std::slice::ChunksExactMut;
 
@@ -22,7 +23,7 @@ const RANGE: YuvRange = YuvRange::Limited;
 const MATRIX: YuvStandardMatrix = YuvStandardMatrix::Bt601;
 const MODE: YuvConversionMode = YuvConversionMode::Balanced;
 
-/// A picture whose sides and bytes can not be.
+/// Error for a picture with invalid sides or a wrong number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a picture of {width}x{height} with {bytes} bytes: sides must be 1 to {max}, and bytes 3 for each pixel", max = I420::MAX_SIDE)]
 pub struct BadPicture {
@@ -31,7 +32,7 @@ pub struct BadPicture {
     bytes: usize,
 }
 
-/// The frame that shows this picture.
+/// Converts a picture to a frame.
 ///
 /// # Errors
 /// When a side is 0 or above [`I420::MAX_SIDE`], or the bytes do not match the sides.
@@ -46,7 +47,7 @@ pub fn i420_from_rgb(rgb: &Rgb) -> Result<I420, BadPicture> {
     Ok(picture)
 }
 
-/// The picture that this frame shows.
+/// Converts a frame to a picture.
 pub fn rgb_from_i420(picture: &I420) -> Rgb {
     let (width, height) = (picture.width(), picture.height());
     let mut data = vec![0; 3 * width as usize * height as usize];
@@ -55,7 +56,7 @@ pub fn rgb_from_i420(picture: &I420) -> Rgb {
     Rgb { width, height, data }
 }
 
-/// Whether sides and bytes of a picture match.
+/// Checks that the sides of a picture are valid and match its number of bytes.
 pub(crate) fn check(rgb: &Rgb) -> Result<(), BadPicture> {
     let sides = 1..=I420::MAX_SIDE;
     let bytes = rgb.data.len();
@@ -65,7 +66,8 @@ pub(crate) fn check(rgb: &Rgb) -> Result<(), BadPicture> {
     }
 }
 
-/// Columns and rows of plane `index` (0 luma, 1 and 2 chroma), and how many of them show the frame.
+/// Returns the size of plane `index` (0 luma, 1 and 2 chroma) in columns and rows, and the part of
+/// it that shows the frame.
 pub(crate) fn plane_size(picture: &I420, index: usize) -> ([u32; 2], [f64; 2]) {
     let shown = [picture.width(), picture.height()].map(f64::from);
     match index {
@@ -74,14 +76,14 @@ pub(crate) fn plane_size(picture: &I420, index: usize) -> ([u32; 2], [f64; 2]) {
     }
 }
 
-/// The rows of luma, U and V.
+/// Returns iterators over the rows of Y, U and V.
 pub(crate) fn rows_mut(picture: &mut I420) -> [ChunksExactMut<'_, u8>; 3] {
     let (luma, chroma) = (picture.width() as usize, picture.chroma_width() as usize);
     let [y, u, v] = picture.planes_mut();
     [y.chunks_exact_mut(luma), u.chunks_exact_mut(chroma), v.chunks_exact_mut(chroma)]
 }
 
-/// Three planes of one size each (4:4:4) that show what a small RGB picture shows. `rgb` was checked.
+/// Converts a small RGB picture to three planes of its size (4:4:4). `rgb` must have been checked.
 pub(crate) fn planes_from_rgb(rgb: &Rgb, planes: &mut [Vec<u8>; 3]) {
     let pixels = rgb.width as usize * rgb.height as usize;
     planes.iter_mut().for_each(|plane| plane.resize(pixels, 0));
@@ -89,14 +91,15 @@ pub(crate) fn planes_from_rgb(rgb: &Rgb, planes: &mut [Vec<u8>; 3]) {
     rgb_to_yuv444(&mut image, &rgb.data, 3 * rgb.width, RANGE, MATRIX, MODE).expect("the planes were made for it");
 }
 
-/// Pixels as a model wants them: `value / scale + offset`, all of R, then all of G, then all of B.
+/// Converts pixels to a model's input: `value / scale + offset`, all of R, then all of G, then all
+/// of B.
 pub(crate) fn nchw(rgb: &[u8], scale: f32, offset: f32) -> Vec<f32> {
     let mut data = Vec::new();
     nchw_into(&mut data, rgb, scale, offset);
     data
 }
 
-/// The same, into `data`.
+/// Like [`nchw`], but writes into `data`.
 pub(crate) fn nchw_into(data: &mut Vec<f32>, rgb: &[u8], scale: f32, offset: f32) {
     let pixels = rgb.len() / 3;
     data.clear();
@@ -115,7 +118,7 @@ fn part<S: Simd>(_: S, rgb: &[u8], [red, green, blue]: [&mut [f32]; 3], factor: 
     }
 }
 
-/// Makes frames and planes smaller, and keeps its buffers for the next one.
+/// Downscales frames and planes, and keeps its buffers for the next one.
 #[derive(Default)]
 pub(crate) struct Shrinker {
     luma: Resize,
@@ -124,7 +127,7 @@ pub(crate) struct Shrinker {
     planes: [Vec<u8>; 3],
 }
 
-/// Makes planes of one size that of another, and keeps its buffers for the next one.
+/// Resizes planes from one size to another, and keeps its buffers for the next one.
 #[derive(Default)]
 struct Resize {
     blocks: Blocks,
@@ -132,7 +135,7 @@ struct Resize {
 }
 
 impl Shrinker {
-    /// The frame in interleaved RGB of this size, its aspect not kept.
+    /// Returns the frame in interleaved RGB of this size, ignoring its aspect ratio.
     pub(crate) fn rgb(&mut self, source: &I420, width: u32, height: u32) -> Rgb {
         let mut data = vec![0; 3 * width as usize * height as usize];
         let image = planar(self.planes(source, width, height), [width; 2], width, height);
@@ -140,7 +143,7 @@ impl Shrinker {
         Rgb { width, height, data }
     }
 
-    /// Luma, U and V of the frame, each of this size (4:4:4).
+    /// Returns Y, U and V of the frame, each of this size (4:4:4).
     pub(crate) fn planes(&mut self, source: &I420, width: u32, height: u32) -> [&[u8]; 3] {
         let shown = [f64::from(source.width()), f64::from(source.height())];
         let luma = [source.width(), source.height()];
@@ -157,7 +160,7 @@ impl Shrinker {
         self.planes.each_ref().map(|plane| &plane[..])
     }
 
-    /// The luma of the frame in this size.
+    /// Returns the luma of the frame in this size.
     pub(crate) fn luma(&mut self, source: &I420, width: u32, height: u32) -> &[u8] {
         let [plane, ..] = source.planes();
         let target = &mut self.planes[0];
@@ -167,7 +170,7 @@ impl Shrinker {
         target
     }
 
-    /// One plane, resized into `target`.
+    /// Resizes one plane into `target`.
     pub(crate) fn plane(&mut self, plane: &[u8], size: [u32; 2], target: &mut Vec<u8>, target_size: [u32; 2]) {
         target.resize(target_size[0] as usize * target_size[1] as usize, 0);
         self.other.set(plane, size, size.map(f64::from), target, target_size);
@@ -175,8 +178,9 @@ impl Shrinker {
 }
 
 impl Resize {
-    /// Resizes the `shown` part of a plane, from its top left corner: the last column and row of chroma of an odd-sized frame
-    /// reach beyond the frame. Averages where it shrinks, interpolates where it grows.
+    /// Resizes the `shown` part of a plane, from its top left corner; the last column and row of
+    /// chroma of an odd-sized frame extend beyond the frame. Shrinking averages, enlarging
+    /// interpolates.
     fn set(&mut self, plane: &[u8], size: [u32; 2], shown: [f64; 2], target: &mut [u8], target_size: [u32; 2]) {
         if self.blocks.set(plane, size, shown, target, target_size) {
             return;
@@ -190,8 +194,9 @@ impl Resize {
     }
 }
 
-/// A small plane stretched (bilinear) over a large one: its rows are stretched at once, and what lies between two of them is
-/// interpolated row by row as it is asked for. Buffers and tables are kept for the next frame.
+/// A small plane stretched (bilinear) over a large one. Its rows are stretched at once; rows
+/// between two of them are interpolated when they are read. Buffers and tables are kept for the
+/// next frame.
 #[derive(Default)]
 pub(crate) struct Stretched {
     rows: Vec<u8>,
@@ -200,7 +205,7 @@ pub(crate) struct Stretched {
     down: Taps,
 }
 
-/// A row between two rows of a [`Stretched`] plane.
+/// An interpolated row of a [`Stretched`] plane.
 #[derive(Clone, Copy)]
 pub(crate) struct Between<'a> {
     upper: &'a [u8],
@@ -210,8 +215,9 @@ pub(crate) struct Between<'a> {
 }
 
 impl Stretched {
-    /// Takes a small plane of `from` columns and rows for a large one of `to` columns and rows, of which `shown` show the frame
-    /// (half a column less than `to` in the chroma of an odd-sized frame).
+    /// Stretches a small plane of `from` columns and rows over a large one of `to` columns and
+    /// rows, of which `shown` show the frame (half a column less than `to` in the chroma of an
+    /// odd-sized frame).
     pub(crate) fn set(&mut self, plane: &[u8], from: [u32; 2], to: [u32; 2], shown: [f64; 2]) {
         self.across.set(from[0], to[0], shown[0]);
         self.down.set(from[1], to[1], shown[1]);
@@ -224,7 +230,7 @@ impl Stretched {
         }
     }
 
-    /// Row `y` of the large plane.
+    /// Returns row `y` of the large plane.
     pub(crate) fn row(&self, y: usize) -> Between<'_> {
         let tap = self.down.taps[y];
         let row = |index: u16| &self.rows[index as usize * self.width..][..self.width];
@@ -232,22 +238,23 @@ impl Stretched {
     }
 }
 
-/// For each column (or row) of the large plane, the two of the small plane that it lies between.
+/// The two columns (or rows) of the small plane between which each one of the large plane lies.
 #[derive(Default)]
 struct Taps {
     made_for: Option<(u32, u32, f64)>,
     taps: Vec<Tap>,
-    /// The same for [`LANES`] columns at a time; none where it can not be so.
+    /// The taps in groups of [`LANES`] columns, for SIMD; empty if a group does not fit into a
+    /// [`Window`].
     windows: Vec<Window>,
 }
 
-/// Columns of the large plane that are made at a time.
+/// Number of columns of the large plane that are computed at once.
 const LANES: usize = 16;
 
-/// The taps of as many columns, which lie within as many of the small plane.
+/// The taps of [`LANES`] columns of the large plane, all within [`LANES`] columns of the small one.
 struct Window {
     start: usize,
-    /// Counted from `start`.
+    /// Left column of each tap, relative to `start`.
     first: [u8; LANES],
     second: [u8; LANES],
     weight: [u16; LANES],
@@ -286,7 +293,7 @@ impl Taps {
 }
 
 impl Window {
-    /// For these taps of a plane of `from` columns, if they lie within a window of it.
+    /// Converts taps of a plane of `from` columns, if they fit into a window of it.
     fn of(taps: &[Tap], from: usize) -> Option<Self> {
         let start = usize::from(taps[0].first).min(from.checked_sub(LANES)?);
         let mut window = Self { start, first: [0; LANES], second: [0; LANES], weight: [0; LANES] };
@@ -301,7 +308,7 @@ impl Window {
     }
 }
 
-/// Stretches rows, a window at a time: its bytes are put where they belong at once.
+/// Stretches rows one window at a time: a byte shuffle gathers the columns of all lanes at once.
 #[simd]
 fn stretch<'a, S: Simd>(simd: S, windows: &[Window], rows: impl Iterator<Item = (&'a [u8], &'a mut [u8])>) {
     for (row, stretched) in rows {
@@ -324,12 +331,12 @@ fn stretch<'a, S: Simd>(simd: S, windows: &[Window], rows: impl Iterator<Item = 
 }
 
 impl Between<'_> {
-    /// Writes the row.
+    /// Writes the row to `target`.
     pub(crate) fn copy_to(&self, target: &mut [u8]) {
         dispatch!(Level::new(), simd => between(simd, target, self.upper, self.lower, self.weight));
     }
 
-    /// Writes the row over `target` with one opacity, 0..=256.
+    /// Blends the row over `target` with one opacity, 0..=256.
     pub(crate) fn blend_onto(&self, target: &mut [u8], opacity: u16) {
         dispatch!(Level::new(), simd => between_onto(simd, target, self.upper, self.lower, self.weight, opacity));
     }
@@ -349,7 +356,7 @@ fn between_onto<S: Simd>(_: S, target: &mut [u8], upper: &[u8], lower: &[u8], we
     }
 }
 
-/// Writes `row` over `target` with one opacity, 0..=256.
+/// Blends `row` over `target` with one opacity, 0..=256.
 pub(crate) fn mix(target: &mut [u8], row: &[u8], opacity: u16) {
     match opacity {
         256 => target.copy_from_slice(row),
@@ -357,18 +364,19 @@ pub(crate) fn mix(target: &mut [u8], row: &[u8], opacity: u16) {
     }
 }
 
-/// Mixes one value into all of `target` with one opacity, 0..=256.
+/// Blends one value over all of `target` with one opacity, 0..=256.
 pub(crate) fn mix_with(target: &mut [u8], value: u8, opacity: u16) {
     target.iter_mut().for_each(|out| *out = lerp(*out, value, opacity));
 }
 
-/// The byte that is nearest, of 0 to 255. A sum with 2²³ has it in its last bits; that can be done for many at a time, `as` can not.
+/// Rounds to the nearest byte. The sum with 2²³ has the rounded value in its lowest bits; unlike
+/// `as`, this can be vectorised.
 #[inline(always)]
 pub(crate) fn byte(value: f32) -> u8 {
     (value.clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8
 }
 
-/// The bytes for shares of 0 to 1.
+/// Converts fractions of 0..=1 to bytes.
 pub(crate) fn bytes(shares: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; shares.len()];
     dispatch!(Level::new(), simd => to_bytes(simd, shares, &mut bytes));
@@ -380,7 +388,7 @@ fn to_bytes<S: Simd>(_: S, shares: &[f32], bytes: &mut [u8]) {
     bytes.iter_mut().zip(shares).for_each(|(out, share)| *out = byte(share * 255.0));
 }
 
-/// Between `a` (weight 0) and `b` (weight 256).
+/// Interpolates between `a` (weight 0) and `b` (weight 256).
 #[inline(always)]
 fn lerp(a: u8, b: u8, weight: u16) -> u8 {
     ((u16::from(a) * (256 - weight) + u16::from(b) * weight + 128) >> 8) as u8

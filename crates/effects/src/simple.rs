@@ -1,7 +1,9 @@
-//! Effects that need no model: each is a table of facts and a way to paint, and this file makes effects of them.
+//! Effects that need no model. Each is a [`Simple`] table of facts with a paint function; this file
+//! implements [`Effect`] for them.
 //!
-//! They work on the planes of a frame as they are, in loops that the compiler turns into vector instructions: none takes more than about
-//! a millisecond for 1280×720. They hide nothing, so their placeholder is what they paint of whatever there is to be seen.
+//! They work directly on the planes of a frame, in loops that the compiler vectorises: none takes
+//! more than about a millisecond for 1280×720. They hide nothing, so their placeholder is the
+//! painted frame itself.
 
 mod cartoon;
 mod denoise;
@@ -19,7 +21,7 @@ use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 
-/// All of them, in the order in which they are offered.
+/// All effects without a model, in the order in which they are offered.
 pub(crate) static SIMPLE: [&Simple; 9] = [
     &cartoon::FACTS,
     &edges::FACTS,
@@ -32,18 +34,18 @@ pub(crate) static SIMPLE: [&Simple; 9] = [
     &denoise::FACTS,
 ];
 
-/// What there is to know of one.
+/// Description and paint function of one effect without a model.
 pub(crate) struct Simple {
-    /// The name in requests.
+    /// Name used in requests.
     name: &'static str,
-    /// The name for people.
+    /// Name shown to users.
     title: &'static str,
-    /// What the viewer sees.
+    /// One sentence that says what the viewer sees.
     description: &'static str,
     parameters: &'static [Parameter],
-    /// Where it may stand in a chain.
+    /// Position that the effect may take in a chain.
     chaining: Chaining,
-    /// What paints the frames of one track.
+    /// Creates the state that paints the frames of one track.
     paint: fn() -> Box<dyn Paint>,
 }
 
@@ -51,7 +53,8 @@ pub(crate) struct Simple {
 trait Paint: Send {
     fn paint(&mut self, picture: &mut I420, parameters: &Parameters);
 
-    /// As [`Painter::place`].
+    /// Returns the position in the painted picture of a point of the source; see
+    /// [`Painter::place`].
     fn place(&self, point: [f32; 2], _parameters: &Parameters) -> [f32; 2] {
         point
     }
@@ -128,17 +131,18 @@ impl Painter for SimplePainter {
     }
 }
 
-/// A parameter from 0 to 1.
+/// Creates a number parameter from 0 to 1.
 const fn share(name: &'static str, title: &'static str, description: &'static str, default: f64) -> Parameter {
     Parameter { name, title, description, kind: Kind::Number { min: 0.0, max: 1.0, default } }
 }
 
-/// A share as an integer of 0..=256.
+/// Converts a fraction of 0..=1 to an integer of 0..=256.
 fn of_256(share: f64) -> i16 {
     (share * 256.0).round() as i16
 }
 
-/// A plane with its outermost pixels repeated once on every side, so that each pixel has eight neighbours.
+/// A plane whose outermost pixels are repeated once on every side, so that each pixel has eight
+/// neighbours.
 #[derive(Default)]
 struct Bordered {
     data: Vec<u8>,
@@ -146,7 +150,7 @@ struct Bordered {
 }
 
 impl Bordered {
-    /// Takes a copy of a plane of so many columns.
+    /// Copies a plane of `width` columns.
     fn set(&mut self, plane: &[u8], width: usize) {
         self.stride = width + 2;
         self.data.clear();
@@ -160,13 +164,15 @@ impl Bordered {
         }
     }
 
-    /// The rows above, at and below row `y` of the plane, each beginning one column before it.
+    /// Returns the rows above, at and below row `y` of the plane, each starting one column to the
+    /// left of it.
     fn around(&self, y: usize) -> [&[u8]; 3] {
         [y, y + 1, y + 2].map(|row| &self.data[row * self.stride..][..self.stride])
     }
 }
 
-/// How much luma turns at each pixel of a row, by Sobel's two masks: |across| + |down|, a quarter of it, 0..=255.
+/// Computes the luma gradient at each pixel of a row with the two Sobel masks: (|across| + |down|)
+/// / 4, limited to 0..=255.
 fn turns([above, row, below]: [&[u8]; 3], out: &mut [u8]) {
     let width = out.len();
     let (above, row, below) = (&above[..width + 2], &row[..width + 2], &below[..width + 2]);
@@ -184,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// What an effect makes of a frame that was painted `times` before.
+    /// Paints a frame that the same painter has already painted `times` times.
     pub(super) fn painted(facts: &'static Simple, frame: &I420, given: Value, times: usize) -> I420 {
         let parameters = Parameters::parse(facts.parameters, &given).unwrap();
         let mut painter = (&facts).painter();
@@ -194,7 +200,7 @@ mod tests {
         picture
     }
 
-    /// Luma and colour that run across the frame.
+    /// A frame with horizontal gradients of luma and colour.
     pub(super) fn ramp(width: u32, height: u32) -> I420 {
         let mut picture = I420::grey(width, height, 16);
         for (plane, columns) in picture.planes_mut().into_iter().zip([width, width.div_ceil(2), width.div_ceil(2)]) {

@@ -1,29 +1,33 @@
-//! Where a track's picture stands still, so that what is painted there may be smoothed over time, and where it moves, so that it may not.
+//! Motion detection for temporal smoothing: what is painted may be smoothed over time only where a
+//! track's picture is still.
 //!
-//! It compares small luma planes with what they were while they stood still. Sensor noise is below [`FLOOR`]; what is above it in the mean
-//! of the neighbourhood has moved. A camera that drifts (its exposure, its white balance) is followed slowly and counts as still.
+//! Small luma planes are compared with a reference picture of the still scene. Sensor noise is
+//! below [`FLOOR`]; a larger difference, averaged over the neighbourhood, is motion. Slow changes
+//! of the camera (its exposure, its white balance) are adapted to and count as still.
 
 use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
 
-/// Luma levels of difference, in the mean of a neighbourhood, that are noise.
+/// Mean difference within a neighbourhood, in luma levels, up to which it counts as noise.
 const FLOOR: i32 = 3;
-/// How quickly the remembered picture follows one that stands still: a share of 256 a frame.
+/// Adaptation of the reference picture where the picture is still: 256ths of the difference per
+/// frame.
 const DRIFT: i32 = 40;
 
-/// The memory of one track.
+/// Motion detector of one track.
 #[derive(Debug, Default)]
 pub(crate) struct Stillness {
     size: [u32; 2],
-    /// Luma in 1/64.
+    /// Luma of the reference picture in units of 1/64.
     remembered: Vec<i16>,
     sums: Vec<u16>,
     moved: Vec<u8>,
 }
 
 impl Stillness {
-    /// Takes the luma of the next frame, `size` columns and rows, and says for each of its pixels how much moved within `radius` pixels
-    /// of it: 0 = still, 255 = certainly moved. The first frame of a size has moved all over.
+    /// Compares the luma of the next frame, `size` columns and rows, and returns for each pixel the
+    /// amount of motion within `radius` pixels of it: 0 = still, 255 = certainly moved. The first
+    /// frame of a size counts as moved everywhere.
     pub(crate) fn update(&mut self, luma: &[u8], size: [u32; 2], radius: usize) -> &[u8] {
         if self.size != size {
             self.size = size;
@@ -41,7 +45,7 @@ impl Stillness {
         mean_within(&mut self.moved, &mut self.sums, width, radius);
         let span = 2 * radius as i32 + 1;
         for ((moved, remembered), luma) in self.moved.iter_mut().zip(&mut self.remembered).zip(luma) {
-            // One pixel of 40 levels within the neighbourhood is as much as all of it by a little.
+            // The mean over span² pixels dilutes a local change; `span` compensates in part.
             *moved = ((i32::from(*moved) - FLOOR).max(0) * 16 * span).min(255) as u8;
             let pace = DRIFT.max(i32::from(*moved) + 1);
             let away = (i32::from(*luma) << 6) - i32::from(*remembered);
@@ -57,7 +61,8 @@ impl Stillness {
     }
 }
 
-/// Replaces each value by the mean of those at most `radius` columns and rows away. Beyond the edge there is nothing.
+/// Replaces each value by the mean of those at most `radius` columns and rows away. Values beyond
+/// the edge count as 0.
 #[inline(always)]
 fn mean_within(values: &mut [u8], sums: &mut Vec<u16>, width: usize, radius: usize) {
     let height = values.len() / width;

@@ -1,14 +1,16 @@
 //! The effect `style_transfer`: the picture as a painting, in one of 26 styles or a blend of them.
 //!
-//! **Models.** `style26`, which knows every style and their blends, and for the styles that are liked best a small network each
-//! ([`networks`]). Who asks for one of these alone gets the small one.
+//! **Models.** `style26` knows every style and their blends; the most popular styles have a small
+//! network each ([`networks`]), which is used if such a style is requested without a blend.
 //!
-//! **Prepare.** The frame at the chosen number of pixels, its aspect kept as far as multiples of 4 allow, with its outermost
-//! pixels repeated on every side; these are cut off from the result, which so shows the whole frame.
+//! **Prepare.** The frame is scaled to the chosen number of pixels, its aspect ratio kept as far as
+//! multiples of 4 allow, and its outermost pixels are repeated on every side. These borders are cut
+//! off from the result, so that it shows the whole frame.
 //!
-//! **Painting.** The network answers to a camera's noise with strokes that boil. Where the picture stands still ([`crate::stillness`]), the
-//! painting is blended with those before it; where it moves, the newest one is taken as it is, so that nothing smears. It is
-//! stretched over the frame along the frame's edges ([`crate::guided`]).
+//! **Painting.** The network responds to camera noise with flickering strokes. Where the picture is
+//! still ([`crate::stillness`]), the painting is blended with the previous ones; where it moves,
+//! the newest one is used unchanged, so that nothing smears. The painting is stretched over the
+//! frame along the frame's edges ([`crate::guided`]).
 
 mod ladder;
 mod networks;
@@ -28,25 +30,29 @@ use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::{self, Shrinker, Stretched, byte, nchw_into, plane_size, planes_from_rgb, rows_mut};
 use crate::stillness::Stillness;
 
-/// See the top of this file.
+/// The effect `style_transfer`; see the module documentation.
 pub(crate) struct StyleTransfer;
 
 const NAME: &str = "style_transfer";
-/// Repeated pixels on each side of a network's input: of the large one the outermost 4 px are not right; the small ones draw a line 20 px
-/// from the edge, and what is further in they paint as if there were no edge.
+/// Width in pixels of the border of repeated pixels around the input of the large network, whose
+/// outermost 4 px are wrong.
 const LARGE_BORDER: u32 = 4;
+/// Width in pixels of the border of repeated pixels around the input of a small network. Such a
+/// network draws a line 20 px from the edge; further inside, the edge has no effect.
 const SMALL_BORDER: u32 = 24;
-/// Most pixels of a model's input, borders included: what is larger was not prepared here.
+/// Maximum number of pixels of a model's input, borders included. Larger inputs are not made by
+/// this effect and are refused.
 const MOST_PIXELS: u32 = 1_100_000;
-/// How far a stroke reaches beyond what moved, and the window in which edges are looked for, in pixels of the painting to each side.
+/// Distance in pixels of the painting that a stroke reaches beyond a moving pixel.
 const STROKE: usize = 4;
+/// Window of the guided filter, in pixels of the painting to each side.
 const EDGE: usize = 2;
-/// Grey of the placeholder.
+/// Luma of the placeholder.
 const PLACEHOLDER_LUMA: u8 = 96;
-/// The word for a resolution that follows what the machine manages.
+/// Value of `resolution` that adapts the resolution to the speed of the machine.
 const AUTO: &str = "auto";
 
-/// What people call a style, the best-looking ones first, and its number in the model.
+/// Name of each style for users, the best-looking ones first, and its index in the model.
 const PALETTE: [(&str, usize); STYLES] = [
     ("wave_print", 24),
     ("pink_pencil", 8),
@@ -150,7 +156,7 @@ impl Effect for StyleTransfer {
         WhenSlow::Hold
     }
 
-    /// `input.arguments` holds the weights of the styles.
+    /// Runs the network; `input.arguments` holds the weights of the styles.
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         let picture = checked(input)?;
         let [height, width] = [picture.height, picture.width].map(|side| side as usize);
@@ -177,7 +183,7 @@ impl Effect for StyleTransfer {
     }
 }
 
-/// The picture of an input that the model can take.
+/// Returns the picture of an input after validation.
 fn checked(input: &ModelInput) -> Result<&Rgb, RunError> {
     let picture = EVERY_STYLE.checked_picture(input)?;
     let bad = |reason| Err(RunError::BadInput { model: EVERY_STYLE.name, reason });
@@ -193,7 +199,7 @@ fn checked(input: &ModelInput) -> Result<&Rgb, RunError> {
     Ok(picture)
 }
 
-/// The `content` part of what the model gave, as a picture.
+/// Cuts the `content` part out of the model's output and converts it to a picture.
 fn cut_out(data: &[f32], width: usize, height: usize, content: [u32; 4]) -> Rgb {
     let [left, top, columns, rows] = content.map(|side| side as usize);
     let mut cut = vec![0; 3 * columns * rows];
@@ -210,16 +216,17 @@ fn cut_out(data: &[f32], width: usize, height: usize, content: [u32; 4]) -> Rgb 
 struct StylePainter {
     shrinker: Shrinker,
     ladder: Ladder,
-    /// Whether the resolution is left to the ladder.
+    /// True if the resolution is automatic, that is, chosen by the ladder.
     auto: bool,
-    /// Whether the network of all styles paints, which takes five times as long as one of a single style.
+    /// True if the network of all styles paints, which takes five times as long as one of a single
+    /// style.
     large: bool,
     planes: [Vec<u8>; 3],
     stillness: Stillness,
     steady: Steady,
     guided: Guided,
     chroma: [Stretched; 2],
-    /// A row of luma that is being worked on.
+    /// Buffer for a row of luma.
     row: Vec<u8>,
 }
 
@@ -247,7 +254,7 @@ impl Painter for StylePainter {
         let arguments = weights(parameters.choice("style"), parameters.weights("blend"));
         let large = small_one(&arguments).is_none();
         if large != self.large {
-            // What the machine manages of the one says nothing about the other.
+            // The speed of one network says nothing about that of the other.
             (self.large, self.ladder) = (large, Ladder::new());
         }
         let [width, height] = styled_size(source.width(), source.height(), fixed.map_or(self.ladder.pixels(), |(_, pixels)| *pixels));
@@ -281,7 +288,7 @@ impl Painter for StylePainter {
         Ok(())
     }
 
-    /// An even grey: of a frame that was not painted nothing is shown.
+    /// Paints a uniform grey: nothing is shown of a frame that was not painted.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);
     }
@@ -295,7 +302,7 @@ impl Painter for StylePainter {
     }
 }
 
-/// The 26 weights, in the order of the model, with a sum of 1.
+/// Returns the weights of the 26 styles, in the order of the model, with a sum of 1.
 fn weights(style: &str, blend: &[(&'static str, f64)]) -> Vec<f32> {
     let total = 1.0 + blend.iter().map(|(_, weight)| weight).sum::<f64>();
     let mut weights = vec![0.0; STYLES];
@@ -306,13 +313,14 @@ fn weights(style: &str, blend: &[(&'static str, f64)]) -> Vec<f32> {
     weights
 }
 
-/// Columns and rows of the styled picture: about as many pixels as asked for, in multiples of 4, not more than the frame has.
+/// Returns the columns and rows of the styled picture: about `pixels` pixels, in multiples of 4,
+/// not more than the frame has.
 fn styled_size(width: u32, height: u32, pixels: u32) -> [u32; 2] {
     let scale = (f64::from(pixels) / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
     [width, height].map(|side| ((f64::from(side) * scale / 4.0).round() as u32 * 4).clamp(4, I420::MAX_SIDE - 2 * SMALL_BORDER))
 }
 
-/// The picture with its outermost pixels repeated for `border` px on every side.
+/// Adds a border of `border` px to the picture by repeating its outermost pixels on every side.
 fn with_border(inner: &Rgb, border: u32) -> Rgb {
     let (width, height) = (inner.width + 2 * border, inner.height + 2 * border);
     let mut data = Vec::with_capacity(3 * width as usize * height as usize);
@@ -327,7 +335,7 @@ fn with_border(inner: &Rgb, border: u32) -> Rgb {
     Rgb { width, height, data }
 }
 
-/// The picture, if that is what the analysis holds. It may come from another machine: its size is checked.
+/// Returns the picture of an analysis. It may come from another machine, so its size is validated.
 fn picture_of(analysis: Option<&Analysis>) -> Result<&Rgb, ComposeError> {
     let refused = |got| Err(ComposeError { effect: EffectName::new(NAME), got });
     match analysis {
@@ -453,7 +461,7 @@ mod tests {
         let broken = Analysis::Picture(Rgb { width: 640, height: 480, data: vec![0; 9] });
         for analysis in [None, Some(&broken), Some(&Analysis::Faces(vec![]))] {
             let refused = StyleTransfer.painter().compose(&mut I420::grey(64, 48, 16), analysis, &parameters(json!({})));
-            assert!(refused.unwrap_err().to_string().starts_with("style_transfer can not paint"));
+            assert!(refused.unwrap_err().to_string().starts_with("style_transfer cannot paint"));
         }
     }
 }

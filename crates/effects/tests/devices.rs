@@ -1,7 +1,8 @@
-//! Which device computes the models: the one that was asked for, or an error that says what is missing.
+//! Tests of the device selection: models run on the requested device, or the error names what is
+//! missing.
 //!
-//! The library that the tests run with by default knows the processor only. With another one (`ORT_DYLIB_PATH`), and
-//! `OOBLEX_TEST_DEVICE` for the tests of effects, the same tests try a real device.
+//! The default library of the tests supports the CPU only. With another library (`ORT_DYLIB_PATH`),
+//! and `OOBLEX_TEST_DEVICE` for the tests of effects, the same tests use a real device.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,7 +46,7 @@ fn a_device_runs_the_models_or_is_refused_with_what_is_missing() {
                 assert_eq!(runtime.describe().ends_with(&format!(" on {device}")), device != Device::Cpu, "{}", runtime.describe());
                 match Models::load(&runtime, &ModelStore::embedded(), &effects()) {
                     Ok(models) => assert_eq!(models.names().count(), wanted.len()),
-                    Err(refused) => assert!(refused.to_string().contains(&format!(" on {device} can not load model ")), "{refused}"),
+                    Err(refused) => assert!(refused.to_string().contains(&format!(" on {device} cannot load model ")), "{refused}"),
                 }
                 continue;
             }
@@ -61,7 +62,7 @@ fn a_device_runs_the_models_or_is_refused_with_what_is_missing() {
     }
 }
 
-/// No build of ONNX Runtime knows all devices, so there is one to be refused with each.
+/// No build of ONNX Runtime supports all devices, so with each one some device is refused.
 #[test]
 fn a_library_that_was_built_without_a_device_is_told_apart_from_one_that_can_not_use_it() {
     let library = Runtime::load(None, Some(Backend::Ort)).unwrap().origin().unwrap().display().to_string();

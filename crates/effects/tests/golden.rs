@@ -1,7 +1,9 @@
-//! What each effect makes of real pictures, on both backends, against pictures that a person has looked at.
+//! Golden tests: the output of each effect on real pictures, on both backends, is compared with
+//! pictures that were inspected by a person.
 //!
-//! To make them anew after an effect has changed: `OOBLEX_BLESS=1 cargo test --release -p ooblex-effects --test golden`,
-//! and look at them before they are committed.
+//! To renew them after a change of an effect, run
+//! `OOBLEX_BLESS=1 cargo test --release -p ooblex-effects --test golden` and inspect them before
+//! committing.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +16,7 @@ use ooblex_effects::{Backend, effects, i420_from_rgb, rgb_from_i420};
 use ooblex_pipeline::I420;
 use serde_json::{Value, json};
 
-/// Mean difference, as a share of the range, up to which a picture is the same.
+/// Maximum mean difference of a picture, as a fraction of the value range.
 const TOLERANCE: f64 = 0.005;
 
 fn cases() -> Vec<(&'static str, &'static str, Value)> {
@@ -63,7 +65,8 @@ fn each_effect_paints_what_it_painted_before() {
         let mut models = models(backend, &effects());
         for (name, variant, given) in cases() {
             let is_simple = effect(name).models().is_empty();
-            // Effects without a model have one golden picture, and the backend makes no difference to them.
+            // Effects without a model have one golden picture each, and do not depend on the
+            // backend.
             for (kind, frame) in pictures().into_iter().filter(|(kind, _)| !is_simple || *kind == "small") {
                 let (_, _, picture) = through(&*effect(name), &mut models, &frame, &given);
                 let painted = rgb_from_i420(&picture);

@@ -1,5 +1,5 @@
-//! Effects of one's own: the examples and every kind of output through the real loader on both backends, and what is refused, with the file,
-//! the line and the tensor that the message names.
+//! Tests of custom effects: the examples and every kind of output through the real loader on both
+//! backends, and refusals, whose messages name the file, the line and the tensor.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ use serde_json::json;
 
 const LIMITS: OwnLimits = OwnLimits { model_bytes: 4 << 20, effects: 8 };
 
-/// A folder of effects that is gone when it goes out of scope.
+/// A folder of effects, deleted on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -31,7 +31,7 @@ impl Folder {
         Self(path)
     }
 
-    /// Adds an effect with one of the test models, and gives back its folder.
+    /// Adds an effect with one of the test models, and returns its folder.
     fn add(&self, name: &str, model: &str, rest: &str) -> PathBuf {
         let folder = self.0.join(name);
         fs::create_dir_all(&folder).unwrap();
@@ -53,7 +53,7 @@ fn load(name: &str, model: &str, rest: &str) -> Arc<OwnEffect> {
     Arc::new(OwnEffect::read(&folder.add(name, model, rest), LIMITS).unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// Why a folder is refused, without the path of the folder of effects.
+/// Returns the reason why a folder is refused, without the path of the folder of effects.
 fn refusal(model: &str, rest: &str) -> String {
     let folder = Folder::new(&format!("refused-{model}-{:x}", rest.len() * 7919 + rest.bytes().map(usize::from).sum::<usize>()));
     let error = OwnEffect::read(&folder.add("mine", model, rest), LIMITS).err().unwrap_or_else(|| panic!("accepted: {rest}"));
@@ -67,7 +67,7 @@ fn assert_refused(model: &str, rest: &str, words: &[&str]) {
     }
 }
 
-/// One frame through an effect on a backend.
+/// Passes one frame through an effect on a backend.
 fn painted(effect: &Arc<OwnEffect>, backend: Backend, frame: &I420, given: &serde_json::Value) -> (Analysis, I420) {
     let mut models = models(backend, &[effect.clone() as Arc<dyn Effect>]);
     let (_, analysis, picture) = through(effect.as_ref(), &mut models, frame, given);
@@ -109,7 +109,7 @@ fn the_examples_boxes_are_those_of_the_program_s_own_detector() {
         let mut models = models(Backend::Ort, std::slice::from_ref(&detection));
         let (_, Some(Analysis::Faces(own)), _) = through(detection.as_ref(), &mut models, &frame, &json!({})) else { panic!("no faces") };
         assert_eq!((things.len(), own.len()), (1, 1));
-        // Ours is the mean of all candidates, this one the best of them.
+        // The built-in effect returns the mean of all candidates, this one the best of them.
         let (ours, theirs) = (own[0].rect, things[0].rect.unwrap());
         assert!(ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 0.02), "{ours:?} {theirs:?}");
     }
@@ -135,7 +135,7 @@ fn pictures_of_every_layout_range_and_colour_order_come_out_right() {
         for backend in BACKENDS {
             let (_, picture) = painted(&effect, backend, &frame, &json!({}));
             let difference = mean_difference(&rgb_from_i420(&picture).data, expected);
-            // What is left is the sharpness that 64 columns can not carry.
+            // The rest of the difference is detail that 64 columns cannot hold.
             assert!(difference < 0.06, "{backend} {model} {input} {output}: {difference}");
         }
     }
@@ -173,7 +173,7 @@ fn an_effect_that_hides_never_shows_what_it_hides() {
     let text = fs::read_to_string(path.join("effect.toml")).unwrap();
     fs::write(path.join("effect.toml"), format!("hides = true\n{text}")).unwrap();
     let effect = Arc::new(OwnEffect::read(&path, LIMITS).unwrap());
-    // As sharp as a picture can be.
+    // Alternating columns have the highest possible spatial frequency.
     let mut frame = I420::grey(320, 180, 16);
     frame.planes_mut()[0].iter_mut().step_by(2).for_each(|luma| *luma = 235);
     let contrast = |picture: &I420, from: usize| {
@@ -187,12 +187,12 @@ fn an_effect_that_hides_never_shows_what_it_hides() {
     let parameters = Parameters::defaults(effect.parameters());
     effect.painter().placeholder(&mut held, &parameters);
     assert!(contrast(&held, 0) <= 2);
-    // Whatever a worker answers: it is painted, or the frame is not shown.
+    // An invalid analysis is refused, whatever a worker sends.
     let broken = |width, height, bytes| Analysis::Mask(Mask { width, height, probability: vec![0; bytes] });
     let things = Analysis::Things(vec![Thing { class: 0, score: 1.0, rect: None }]);
     for analysis in [Some(broken(64, 48, 7)), Some(broken(0, 0, 0)), Some(things), Some(Analysis::Faces(vec![])), None] {
         let refused = effect.painter().compose(&mut frame.clone(), analysis.as_ref(), &parameters);
-        assert!(refused.unwrap_err().to_string().starts_with("hides can not paint"));
+        assert!(refused.unwrap_err().to_string().starts_with("hides cannot paint"));
     }
 }
 
@@ -354,7 +354,7 @@ fn a_model_that_misbehaves_is_found_when_it_is_tried() {
             assert!(said.contains(&format!("tried/model.onnx gave a value that is not finite in '{tensor}'")), "{backend}: {said}");
         }
         let said = tried("unknown_operator", "[picture]\n", backend);
-        assert!(said.contains("can not load model tried/model.onnx") && said.contains("Frobnicate"), "{backend}: {said}");
+        assert!(said.contains("cannot load model tried/model.onnx") && said.contains("Frobnicate"), "{backend}: {said}");
     }
     let said = tried("logits", "[mask]\nrest = \"blur\"\n", Backend::Rten);
     assert!(said.contains("effect.toml:7: tensor 'logits' of model.onnx has values from -10 to"), "{said}");
@@ -372,7 +372,7 @@ fn files_that_lead_out_of_the_folder_or_are_too_large_are_refused_and_links_with
         said.contains("mine/model.onnx: it has") && said.contains("100 are allowed") && said.contains("own_effects.model_mib"),
         "{said}"
     );
-    // Kubernetes mounts files as links within the folder.
+    // Kubernetes mounts files as symbolic links within the folder.
     fs::create_dir(path.join("..data")).unwrap();
     fs::rename(path.join("model.onnx"), path.join("..data/model.onnx")).unwrap();
     symlink("..data/model.onnx", path.join("model.onnx")).unwrap();
@@ -412,7 +412,7 @@ fn a_bad_folder_does_not_hinder_the_good_ones() {
     assert_eq!(set.refused.len(), 4, "{:?}", set.refused);
     assert!(reason("background_blur").contains("effect.toml:1: name = \"background_blur\" is that of an effect of the program"));
     assert!(reason("twin").contains("twin/effect.toml:2: name = \"first\" is also that of"));
-    assert!(reason("empty").contains("empty/effect.toml: it can not be read"));
+    assert!(reason("empty").contains("empty/effect.toml: it cannot be read"));
     assert!(reason("root").contains("it leads out of its folder"));
     let few = OwnSet::read(&folder.0, OwnLimits { effects: 2, ..LIMITS }, &[]);
     assert!(few.refused.iter().any(|refused| refused.reason.contains("2 effects are allowed")));
@@ -485,7 +485,7 @@ fn the_tutorial_names_every_key_and_shows_a_message_as_it_is() {
         written.lines().filter_map(|line| line.trim().strip_prefix("pub(super) ")?.split_once(':').map(|(key, _)| key)).collect();
     assert!(keys.len() > 40, "{keys:?}");
     for key in keys {
-        // Of sections and keys.
+        // The tutorial may name a section or a key in any of these forms.
         let named = [format!("`{key}`"), format!("`{key} = "), format!("`[{key}]`"), format!("`[{key}."), format!("\n{key} = ")];
         assert!(named.iter().any(|named| tutorial.contains(named.as_str())), "docs/own-effect.md does not name '{key}'");
     }

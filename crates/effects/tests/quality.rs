@@ -1,6 +1,8 @@
-//! How steady and how right the effects are: the figures of `make quality`, held against those that were committed.
+//! Regression tests of the effects' quality: the figures of `make quality` are compared with the
+//! committed ones.
 //!
-//! To write them anew after an effect has become better: `OOBLEX_BLESS=1 cargo test --release -p ooblex-effects --test quality`.
+//! To renew them after an effect has improved, run
+//! `OOBLEX_BLESS=1 cargo test --release -p ooblex-effects --test quality`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,8 +18,10 @@ use common::*;
 use ooblex_effects::{Backend, effects};
 use serde_json::{Map, Value, json};
 
-/// By how much a figure may be worse than the committed one: a share of it, and an amount. Other processors round otherwise.
+/// Tolerated deterioration of a figure as a fraction of the committed one, since CPUs differ in
+/// rounding.
 const SHARE: f64 = 0.12;
+/// Absolute amount added to the tolerance of [`SHARE`].
 const AMOUNT: f64 = 0.02;
 
 #[test]

@@ -1,6 +1,8 @@
-//! The analyses against what an independent implementation (Python's ONNX Runtime and OpenCV) gave for the same picture.
+//! Compares the analyses with those of an independent implementation (Python's ONNX Runtime and
+//! OpenCV) for the same picture.
 //!
-//! `tests/data/make_reference.py` made the files. Our pictures go the way of a camera's: RGB to I420 to prepare to analyse.
+//! The files were made by `tests/data/make_reference.py`. Our pictures take the path of a camera's:
+//! RGB to I420 to prepare to analyse.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +17,8 @@ fn analysis_of(name: &str, models: &mut Models, given: &Value) -> Analysis {
     through(&*effect(name), models, &landscape(), given).1.unwrap()
 }
 
-/// The faces with at least this score. Effects ask for a little more, for the sake of faces that were there before.
+/// Returns the faces with a score of at least `threshold`. Effects themselves use a lower
+/// threshold, to keep faces that are already tracked.
 fn faces_above(models: &mut Models, threshold: f64) -> Analysis {
     let effect = effect("face_detection");
     let prepared = effect.painter().prepare(&landscape(), &Parameters::defaults(effect.parameters()));
@@ -72,7 +75,8 @@ fn the_mesh_is_the_reference_mesh() {
         let farthest = meshes[0].points.iter().zip(&expected).map(away).fold(0.0, f64::max);
         let depth = meshes[0].points.iter().zip(&expected).map(|(p, e)| (f64::from(p[2]) * 640.0 - e[2]).abs()).sum::<f64>() / 468.0;
         println!("{backend}: points are {mean:.2} px away, {farthest:.2} px at most; depth {depth:.2} px");
-        // The reference cuts its square out of the whole picture, we out of one that is 2.5 times as coarse.
+        // The reference cuts its square out of the whole picture, we out of one that is 2.5 times
+        // as coarse.
         assert!(mean <= 1.2 && farthest <= 3.0 && depth <= 2.0, "{backend}: {mean}, {farthest}, {depth}");
     }
 }
@@ -92,7 +96,8 @@ fn a_lower_threshold_finds_no_less_and_a_higher_one_no_more() {
     assert!(count(&mut models, 0.3) >= 1);
 }
 
-/// The reference's input was the frame stretched to 384x216, without a border; so is ours here.
+/// The reference's input was the frame stretched to 384x216 without a border, so this test uses the
+/// same.
 #[test]
 fn the_paintings_are_the_reference_paintings() {
     let (width, height, edge) = (384, 216, 4);
@@ -103,11 +108,13 @@ fn the_paintings_are_the_reference_paintings() {
         for (number, name) in numbers {
             let parameters = Parameters::parse(style.parameters(), &json!({"style": name})).unwrap();
             let mut painter = style.painter();
-            // prepare makes no stretched input, so its own is replaced by the whole frame in the reference's size.
+            // `prepare` does not stretch the input, so its picture is replaced by the whole frame
+            // in the reference's size.
             let prepared = painter.prepare(&landscape(), &parameters);
             let content = [edge, edge, width - 2 * edge, height - 2 * edge];
             assert_eq!(prepared.arguments[number], 1.0);
-            // Nearly this style alone: the network that knows all styles is the one that there is a reference for.
+            // A second style with a tiny weight selects the network of all styles, the one that has
+            // a reference.
             let mut arguments = prepared.arguments;
             (arguments[number], arguments[number + 1]) = (0.9999, 0.0001);
             let input = ModelInput { picture: stretched(&landscape(), width, height), content, arguments };
@@ -120,7 +127,7 @@ fn the_paintings_are_the_reference_paintings() {
     }
 }
 
-/// Averages of areas, as the reference's resizing makes them.
+/// Stretches the frame by averaging areas, like the reference's resizing.
 fn stretched(frame: &I420, width: u32, height: u32) -> ooblex_pipeline::Rgb {
     let rgb = ooblex_effects::rgb_from_i420(frame);
     let share = |index: u32, side: u32, of: u32| {

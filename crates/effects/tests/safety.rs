@@ -1,5 +1,5 @@
-//! What must hold whatever comes in: model files that are not what they must be, sizes of every kind, and nothing of the
-//! background to be seen.
+//! Invariants for any input: damaged model files, frames of every size, invalid analyses; and no
+//! part of the background is ever visible.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use ooblex_effects::{Backend, LoadError, ModelFileError, ModelStore, Models, Par
 use ooblex_pipeline::{Analysis, Face, I420, Mask, ModelInput, Rgb};
 use serde_json::json;
 
-/// A folder of its own for one test, with all models in it.
+/// Creates a temporary folder for one test, with all models in it.
 fn folder_of_models(test: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("ooblex-effects-{}-{test}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
@@ -111,13 +111,13 @@ fn prepared_frames_that_do_not_fit_are_refused_and_the_next_one_is_analysed() {
 #[test]
 fn a_library_that_can_not_be_had_is_an_error_when_it_was_asked_for() {
     let missing = Runtime::load(Some(Path::new("/nowhere/libonnxruntime.so")), None).unwrap_err().to_string();
-    assert!(missing.starts_with("ONNX Runtime can not be loaded from /nowhere/libonnxruntime.so: "), "{missing}");
+    assert!(missing.starts_with("ONNX Runtime cannot be loaded from /nowhere/libonnxruntime.so: "), "{missing}");
     assert!(missing.contains("ORT_DYLIB_PATH"), "{missing}");
     let file = std::env::temp_dir().join(format!("ooblex-effects-{}.so", std::process::id()));
     for content in [&b""[..], b"not a library"] {
         fs::write(&file, content).unwrap();
         let refused = Runtime::load(Some(&file), Some(Backend::Ort)).unwrap_err().to_string();
-        assert!(refused.starts_with("ONNX Runtime can not be loaded from"), "{refused}");
+        assert!(refused.starts_with("ONNX Runtime cannot be loaded from"), "{refused}");
     }
     fs::remove_file(file).unwrap();
     assert_eq!(Runtime::load(Some(Path::new("/nowhere")), Some(Backend::Rten)).unwrap().backend(), Backend::Rten);
@@ -130,7 +130,8 @@ fn every_size_of_frame_is_prepared_analysed_and_painted() {
     let mut models = models(Backend::Ort, &effects());
     for effect in effects() {
         let parameters = Parameters::defaults(effect.parameters());
-        // One painter for all: the size of a track's frames changes in the middle of a call.
+        // One painter is used for all sizes, because the frame size of a track changes during a
+        // call.
         let mut painter = effect.painter();
         for (width, height) in sides {
             let frame = noise(width, height);
@@ -147,8 +148,9 @@ fn every_size_of_frame_is_prepared_analysed_and_painted() {
     }
 }
 
-/// Fine detail left in the background, as a share of what the source has there. The source is a real picture with noise added,
-/// for its own background is so smooth that the rounding of the blurred one would count.
+/// The blurred background keeps less fine detail than a fraction of the source's. The source is a
+/// real picture with added noise: its own background is so smooth that the rounding errors of the
+/// blur would dominate.
 #[test]
 fn the_background_is_never_sharp() {
     let blur = effect("background_blur");
@@ -207,7 +209,7 @@ fn results_of_one_effect_are_refused_by_all_others() {
     }
 }
 
-/// Results come from other machines as well: an older version, a broken one, or one that wants to do harm.
+/// Results also come from other machines: an older version, a broken one, or an attacker.
 #[test]
 fn results_whose_sizes_or_places_can_not_be_are_refused_by_every_painter_and_the_next_frame_is_painted() {
     let mask = |width, height, bytes| Analysis::Mask(Mask { width, height, probability: vec![200; bytes] });
@@ -244,7 +246,7 @@ fn results_whose_sizes_or_places_can_not_be_are_refused_by_every_painter_and_the
         for broken in &broken {
             let mut frame = noise(65, 49);
             let refused = painter.compose(&mut frame, Some(broken), &parameters).unwrap_err().to_string();
-            assert!(refused.starts_with(&format!("{} can not paint", effect.name())), "{refused}");
+            assert!(refused.starts_with(&format!("{} cannot paint", effect.name())), "{refused}");
             assert!(frame == noise(65, 49), "{} has begun to paint", effect.name());
             painter.compose(&mut noise(65, 49), good.as_ref(), &parameters).unwrap();
         }
@@ -275,7 +277,7 @@ fn results_of_any_size_that_can_be_are_painted_on_frames_of_any_size() {
     }
 }
 
-/// A frame without any order, the same each time.
+/// A frame of deterministic noise.
 fn noise(width: u32, height: u32) -> I420 {
     let mut picture = I420::grey(width, height, 16);
     let mut state = 1_u32;
@@ -288,7 +290,7 @@ fn noise(width: u32, height: u32) -> I420 {
     picture
 }
 
-/// The frame with up to 31 added to or taken from each luma.
+/// Adds noise of -32 to 31 to each luma value of the frame.
 fn noisy(frame: &I420) -> I420 {
     let (mut picture, noise) = (frame.clone(), noise(frame.width(), frame.height()));
     for (luma, noise) in picture.planes_mut()[0].iter_mut().zip(noise.planes()[0]) {
@@ -301,7 +303,8 @@ fn person_at(mask: &[u8], x: usize, y: usize) -> u8 {
     mask[(y * 144 / 480) * 256 + x * 256 / 640]
 }
 
-/// For each pixel of a 640x480 frame whether it, and all within about 15 px of it, is certainly not the person's.
+/// Returns for each pixel of a 640x480 frame whether it and all pixels within about 15 px are
+/// certainly background.
 fn background(mask: &[u8]) -> Vec<bool> {
     let is_clear = |x: usize, y: usize| {
         let columns = x.saturating_sub(6)..(x + 7).min(256);
@@ -311,7 +314,7 @@ fn background(mask: &[u8]) -> Vec<bool> {
     (0..480).flat_map(|y| (0..640).map(move |x| (y * 144 / 480) * 256 + x * 256 / 640)).map(|cell| clear[cell]).collect()
 }
 
-/// Mean square of the second difference (a Laplacian) of luma where `counts`.
+/// Mean square of the second difference (a Laplacian) of luma where `counts` returns true.
 fn detail(picture: &I420, counts: impl Fn(usize, usize) -> bool) -> f64 {
     let (luma, width) = (picture.planes()[0], picture.width() as usize);
     let at = |x: usize, y: usize| f64::from(luma[y * width + x]);
@@ -327,7 +330,7 @@ fn detail(picture: &I420, counts: impl Fn(usize, usize) -> bool) -> f64 {
     sum / f64::from(pixels)
 }
 
-/// So that the compiler says when a kind of broken file is added that no test knows.
+/// The exhaustive match makes the compiler report a new kind of broken file that no test covers.
 #[allow(dead_code)]
 fn all_kinds_are_tested(error: ModelFileError) {
     match error {

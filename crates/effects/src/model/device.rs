@@ -1,48 +1,50 @@
-//! Names of what computes models: the processor, or an accelerator that ONNX Runtime has a provider for.
+//! Devices that can run models: the CPU, or an accelerator that ONNX Runtime has an execution
+//! provider for.
 //!
-//! It knows words, and what must be installed for each device; it does not know how one is used, nor whether it is there.
-//! Called by the configuration, which reads one, and by the runtime, which uses it.
+//! This module knows their names and what must be installed for each; it does not use a device or
+//! test for its presence. The configuration parses devices, the runtime uses them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What computes the models. Its word in configuration and logs is that of [`Device::label`], for the graphics processors followed
-/// by `:` and a number where a machine has several: `cuda:1`.
+/// Device that runs the models. In configuration and logs its name is [`Device::label`], followed
+/// for GPUs other than the first by `:` and an index: `cuda:1`.
 ///
-/// All but [`Device::Cpu`] need ONNX Runtime in a build that knows the device; [`Runtime::with_device`](crate::Runtime::with_device)
-/// says what is guaranteed then.
+/// All except [`Device::Cpu`] need ONNX Runtime built for the device; see
+/// [`Runtime::with_device`](crate::Runtime::with_device) for what is guaranteed then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Device {
-    /// The processor: on every backend, without anything else to install.
+    /// The CPU: works with every backend and needs nothing else installed.
     #[default]
     Cpu,
-    /// An NVIDIA graphics processor, by CUDA and cuDNN.
+    /// An NVIDIA GPU, by CUDA and cuDNN.
     Cuda {
-        /// Which one, from 0, in the order of CUDA.
+        /// Index of the GPU from 0, in CUDA's order.
         index: u16,
     },
-    /// An NVIDIA graphics processor, by TensorRT. What TensorRT has no layer for is computed by CUDA. An engine is built when models
-    /// are loaded, and again when a frame is of a size outside of all before: that takes seconds to minutes.
+    /// An NVIDIA GPU, by TensorRT. Layers that TensorRT lacks run on CUDA. An engine is built when
+    /// a model is loaded, and again when a frame's size is outside the range seen so far: that
+    /// takes seconds to minutes.
     TensorRt {
-        /// Which one, from 0, in the order of CUDA.
+        /// Index of the GPU from 0, in CUDA's order.
         index: u16,
     },
-    /// An AMD graphics processor, by MIGraphX. A program is built when models are loaded, and again for each new size of a frame:
-    /// that takes seconds to minutes.
+    /// An AMD GPU, by MIGraphX. A program is compiled when a model is loaded, and again for each
+    /// new frame size: that takes seconds to minutes.
     MiGraphX {
-        /// Which one, from 0, in the order of HIP.
+        /// Index of the GPU from 0, in HIP's order.
         index: u16,
     },
-    /// The processor, by OpenVINO.
+    /// The CPU, by OpenVINO.
     OpenVino,
-    /// An Intel graphics processor, by OpenVINO.
+    /// An Intel GPU, by OpenVINO.
     OpenVinoGpu {
-        /// Which one, from 0, in the order of OpenVINO.
+        /// Index of the GPU from 0, in OpenVINO's order.
         index: u16,
     },
 }
 
-/// A word that is no device.
+/// Error for a name that is not a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{given}' is no device; known: {known}, where those that are graphics processors take a number, such as cuda:1", known = known())]
 pub struct DeviceError {
@@ -50,7 +52,7 @@ pub struct DeviceError {
 }
 
 impl Device {
-    /// One of each kind, the first where there are several.
+    /// One device of each kind, with index 0 where there can be several.
     pub const ALL: [Device; 6] = [
         Device::Cpu,
         Device::Cuda { index: 0 },
@@ -60,7 +62,7 @@ impl Device {
         Device::OpenVinoGpu { index: 0 },
     ];
 
-    /// The word for its kind in configuration, logs and metrics.
+    /// Returns the name of the device's kind in configuration, logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Device::Cpu => "cpu",
@@ -72,7 +74,7 @@ impl Device {
         }
     }
 
-    /// Which one of its kind, for the kinds of which a machine can have several.
+    /// Returns the index of the device, for kinds of which a machine can have several.
     pub fn index(self) -> Option<u16> {
         match self {
             Device::Cpu | Device::OpenVino => None,
@@ -80,7 +82,7 @@ impl Device {
         }
     }
 
-    /// The same kind with another number; `None` for a kind that has no numbers.
+    /// Returns a device of the same kind with another index; `None` for kinds without an index.
     fn with_index(self, index: u16) -> Option<Self> {
         match self {
             Device::Cpu | Device::OpenVino => None,
@@ -91,7 +93,7 @@ impl Device {
         }
     }
 
-    /// Where to take a library of ONNX Runtime from that knows the device.
+    /// Returns the package that contains a build of ONNX Runtime for the device.
     pub(super) fn library_source(self) -> &'static str {
         match self {
             Device::Cpu => "the PyPI wheel onnxruntime",
@@ -101,7 +103,8 @@ impl Device {
         }
     }
 
-    /// What the device itself needs, besides the library of ONNX Runtime and the files beside it.
+    /// Returns what the device needs on the machine, besides the library of ONNX Runtime and the
+    /// files next to it.
     pub(super) fn needs(self) -> &'static str {
         match self {
             Device::Cpu => "nothing else is needed",

@@ -1,4 +1,4 @@
-//! The backend ONNX Runtime, from a shared library.
+//! The ONNX Runtime backend, loaded from a shared library.
 
 mod leash;
 mod providers;
@@ -15,7 +15,8 @@ use self::leash::Leash;
 use self::providers::Profile;
 use super::{Device, Input, Model, ModelSpec, Spare, Tensor};
 
-/// The loaded library. A process can hold one only: who comes later gets the one that is there.
+/// The loaded library. A process can load only one: later calls return it, or fail if they ask for
+/// another path.
 #[derive(Debug, Clone)]
 pub(super) struct Library {
     environment: Environment,
@@ -25,7 +26,7 @@ pub(super) struct Library {
 static LIBRARY: Mutex<Option<Library>> = Mutex::new(None);
 
 impl Library {
-    /// Loads the library at `path`, unless one is loaded already.
+    /// Loads the library at `path`, unless it is loaded already.
     pub(super) fn load(path: &Path) -> Result<Self, String> {
         let mut loaded = LIBRARY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(library) = loaded.as_ref() {
@@ -39,32 +40,34 @@ impl Library {
         Ok(loaded.insert(Self { environment, path: path.into() }).clone())
     }
 
-    /// The file that it was loaded from.
+    /// Returns the path of the library file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The version that the library's file name ends in.
+    /// Returns the name of the backend with the version at the end of the library's file name.
     pub(super) fn describe(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let version = name.split_once(".so.").map_or("of unnamed version", |(_, version)| version);
         format!("ONNX Runtime {version}")
     }
 
-    /// The devices that the library was built for, which does not mean that they are there.
+    /// Returns the devices that the library was built for. They need not exist on this machine.
     pub(super) fn devices(&self) -> Vec<Device> {
         providers::built_in()
     }
 
-    /// Sets the device up as for a model: what is missing for it on this machine mostly shows here, where no model is needed.
+    /// Registers the device's execution provider without a model. Most missing drivers or libraries
+    /// are detected here.
     pub(super) fn try_device(&self, device: Device) -> Result<(), String> {
         let registered =
             Session::builder(&self.environment).and_then(|builder| Ok(builder.with_execution_providers(providers::dispatch(device, 1))?));
         registered.map(drop).map_err(|error| words(&error))
     }
 
-    /// Makes a model ready. One that is for another device than the processor has then been run once, and the device has run at
-    /// least one of its nodes; ONNX Runtime runs on the processor what the device's provider does not take.
+    /// Loads a model. On a device other than the CPU, the model has then been run once and the
+    /// device has executed at least one of its nodes; nodes that the device's provider does not
+    /// support run on the CPU.
     pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8], threads: usize, device: Device) -> Result<Box<dyn Model>, String> {
         let opened = match device {
             Device::Cpu => self.open_on_cpu(spec, bytes, threads),
@@ -97,8 +100,9 @@ impl Library {
         Ok(model)
     }
 
-    /// Nothing spins while waiting. Without memory patterns a run takes from the arena what it needs at a
-    /// time; with them it takes at once the sum of what it needs in all.
+    /// Configures a session. Threads do not spin while waiting. Without memory patterns a run
+    /// allocates from the arena what it needs at each moment; with them it would allocate the sum
+    /// of all its needs at once.
     fn builder(&self, device: Device, threads: usize) -> ort::Result<SessionBuilder> {
         let builder = Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
@@ -112,7 +116,7 @@ impl Library {
     }
 }
 
-/// For a run at whose end the arena of the processor's memory gives its memory back to the system.
+/// Returns options for a run after which the CPU memory arena is shrunk.
 fn tidy() -> ort::Result<RunOptions> {
     let mut tidy = RunOptions::new()?;
     tidy.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
@@ -122,11 +126,13 @@ fn tidy() -> ort::Result<RunOptions> {
 struct OrtModel {
     spec: &'static ModelSpec,
     session: Session,
-    /// Most values that went in at once so far.
+    /// Largest number of input values of a run since the memory was last released.
     largest: usize,
-    /// For models on the processor only: elsewhere the arena holds little more than what goes in and out.
+    /// Options that shrink the arena; for models on the CPU only. On other devices the arena holds
+    /// little more than inputs and outputs.
     tidy: Option<RunOptions>,
-    /// Of a model that is not of the program, on the processor: elsewhere a run may take long for good reasons.
+    /// Run timeout; for custom models on the CPU only. On other devices a run may take long for
+    /// good reasons.
     leash: Option<Leash>,
 }
 
@@ -135,7 +141,7 @@ impl Model for OrtModel {
         self.try_run(inputs, spare).map_err(|error| words(&error))
     }
 
-    /// If that fails, the memory stays where it is, and the next run of a picture says what is wrong.
+    /// Releases the memory. If that fails the memory is kept, and the next run reports the error.
     fn rest(&mut self) {
         if self.tidy_up().is_ok() {
             self.largest = 0;
@@ -164,8 +170,8 @@ impl OrtModel {
         }
     }
 
-    /// Makes the arena give its memory back, by a small run. Before a larger input this keeps what was taken for smaller ones from
-    /// lying idle beside what the larger one takes: two thirds of the memory for all.
+    /// Shrinks the arena with a small run. Before a larger input this frees the memory that was
+    /// allocated for smaller ones, and saves a third of the total.
     fn tidy_up(&mut self) -> ort::Result<()> {
         match self.tidy.take() {
             None => Ok(()),
@@ -177,7 +183,7 @@ impl OrtModel {
         }
     }
 
-    /// A small run whose result nobody wants.
+    /// Does a small run whose result is discarded.
     fn warm_up(&mut self, options: &RunOptions) -> ort::Result<()> {
         let tensors = self.spec.warm_up_tensors();
         let inputs: Vec<_> = tensors.iter().map(Tensor::as_input).collect();
@@ -185,13 +191,14 @@ impl OrtModel {
     }
 }
 
-/// The library's words, in one line, to be gone on with.
+/// Returns the error message on one line, without a final full stop, so that a sentence can
+/// continue after it.
 fn words(error: &ort::Error) -> String {
     let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     line.trim_end_matches([';', '.', ' ']).into()
 }
 
-/// The inputs with their names.
+/// Returns the inputs with their names.
 fn named<'a>(spec: &'static ModelSpec, inputs: &[Input<'a>]) -> ort::Result<Vec<(&'static str, TensorRef<'a, f32>)>> {
     let named = spec.inputs.iter().zip(inputs).map(|(declared, input)| {
         let tensor = TensorRef::from_array_view((input.shape, input.data))?;
@@ -203,7 +210,7 @@ fn named<'a>(spec: &'static ModelSpec, inputs: &[Input<'a>]) -> ort::Result<Vec<
 fn tensor(outputs: &SessionOutputs<'_>, name: &str, spare: &mut Spare) -> ort::Result<Tensor> {
     let output = outputs.get(name).ok_or_else(|| ort::Error::new(format!("it has no output '{name}'")))?;
     let (shape, data) = output.try_extract_tensor::<f32>()?;
-    // A negative extent can not occur in a value; as 0 it would fail the check of the shape.
+    // A value cannot have a negative extent; if it had, 0 would fail the shape check.
     let shape = shape.iter().map(|extent| usize::try_from(*extent).unwrap_or(0)).collect();
     let mut values = spare.with_room(data.len());
     values.extend_from_slice(data);

@@ -1,4 +1,4 @@
-//! A test: the models that `models/rewrite` made compute what those computed that they were made of.
+//! Tests that the models made by `models/rewrite` compute the same as their originals.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
@@ -11,7 +11,8 @@ use super::{Backend, Extent, Input, ModelSpec, Runtime, Spare, Tensor};
 use crate::list::effects;
 use crate::pixels::{Shrinker, i420_from_rgb, nchw};
 
-/// Largest difference of a value, as a part of the largest value, or of 1 where all are smaller.
+/// Maximum difference of a value, as a fraction of the largest value (or of 1, if all values are
+/// smaller).
 const APART: f32 = 1e-3;
 
 #[test]
@@ -47,7 +48,7 @@ fn picture(path: &Path) -> I420 {
     i420_from_rgb(&Rgb { width: info.width, height: info.height, data }).unwrap()
 }
 
-/// What a model makes of the picture, stretched to what goes in.
+/// Runs a model on the picture, stretched to the model's input size.
 fn run(runtime: &Runtime, spec: &'static ModelSpec, bytes: &[u8], picture: &I420) -> Vec<Tensor> {
     let shape: Vec<_> = spec.inputs[0].shape.iter().filter_map(Extent::fixed).collect();
     let &[1, 3, height, width] = shape.as_slice() else { panic!("{} does not take one picture of a fixed size", spec.name) };

@@ -1,4 +1,4 @@
-//! The backend rten, compiled in.
+//! The rten backend, which is compiled in.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rten_tensor::{Tensor as RtenTensor, TensorView};
 
 use super::{Input, Model, ModelSpec, Spare, Tensor};
 
-/// Of the crate, as in Cargo.toml: it offers no other way to ask.
+/// Version of the rten crate as in Cargo.toml; the crate does not export it.
 pub(super) const VERSION: &str = "0.27";
 
 pub(super) fn open(spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<Box<dyn Model>, String> {
@@ -26,7 +26,7 @@ struct RtenModel {
     model: rten::Model,
     inputs: Vec<NodeId>,
     outputs: Vec<NodeId>,
-    /// As many as were asked for; without it rten would use all cores for one frame.
+    /// Pool of the configured number of threads. Without it rten would use all cores for one frame.
     threads: Arc<ThreadPool>,
 }
 

@@ -1,4 +1,4 @@
-//! The choice of what runs models, made once at start: ONNX Runtime when its library is found, else rten.
+//! Choice of the backend at start: ONNX Runtime if its library is found, else rten.
 
 use std::env;
 use std::fmt;
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 
 use super::{Device, LoadError, Model, ModelSpec, ort, rten};
 
-/// What runs models.
+/// Library that runs models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// ONNX Runtime, loaded from a shared library: 2 to 6 times as fast as rten.
+    /// ONNX Runtime, loaded from a shared library. It is 2 to 6 times as fast as rten.
     Ort,
-    /// rten, compiled in: always there.
+    /// rten, which is compiled in and therefore always available.
     Rten,
 }
 
 impl Backend {
-    /// The word in configuration, logs and metrics.
+    /// Returns the name of the backend in configuration, logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Backend::Ort => "ort",
@@ -31,11 +31,11 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A backend that is ready to load models. Shared by all worker threads.
+/// A backend that is ready to load models. All worker threads share it.
 #[derive(Debug)]
 pub struct Runtime {
     loaded: Loaded,
-    /// Most threads that compute one frame.
+    /// Maximum number of threads that compute one frame.
     threads: usize,
     device: Device,
     warning: Option<String>,
@@ -47,49 +47,49 @@ enum Loaded {
     Rten,
 }
 
-/// ONNX Runtime, or a device that only it can use, was asked for and can not be had.
+/// Reason why ONNX Runtime, or a device that needs it, was requested but cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The library is in none of the places where it is looked for.
+    /// The library is in none of the searched folders.
     #[error("ONNX Runtime was asked for, but there is no {LIBRARY}* in any of: {searched}; {MEND}")]
     NotFound {
-        /// Those places.
+        /// The searched folders, comma separated.
         searched: String,
     },
-    /// The file that was named is not there, or can not be loaded.
-    #[error("ONNX Runtime can not be loaded from {library}: {reason}; {MEND}")]
+    /// The library file is missing or cannot be loaded.
+    #[error("ONNX Runtime cannot be loaded from {library}: {reason}; {MEND}")]
     Unusable {
-        /// The file.
+        /// Path of the library.
         library: PathBuf,
-        /// The loader's words.
+        /// Error message of the loader.
         reason: String,
     },
-    /// A device that only ONNX Runtime can use, while models run on rten.
+    /// The device needs ONNX Runtime, but models run on rten.
     #[error("the device {device} needs ONNX Runtime, but the backend is rten{because}; {mend}, or choose the device cpu", mend = mend_library(*device))]
     DeviceOnRten {
-        /// What was asked for.
+        /// The requested device.
         device: Device,
-        /// Why it is rten though nobody asked for it; empty if somebody did.
+        /// Reason why rten was chosen automatically; empty if it was configured.
         because: &'static str,
     },
-    /// The library was built without the device.
+    /// The library was built without support for the device.
     #[error("the library {library} was built for {built_for}, not for {device}; {mend}, or choose the device cpu", mend = mend_library(*device))]
     DeviceNotBuiltIn {
-        /// What was asked for.
+        /// The requested device.
         device: Device,
-        /// The file.
+        /// Path of the library.
         library: PathBuf,
-        /// The devices that it was built for, comma separated.
+        /// Devices that the library was built for, comma separated.
         built_for: String,
     },
-    /// The library knows the device, and can not use it on this machine.
-    #[error("the device {device} can not be used by {library}: {reason}; {needs}; or choose the device cpu", needs = device.needs())]
+    /// The library supports the device but cannot use it on this machine.
+    #[error("the device {device} cannot be used by {library}: {reason}; {needs}; or choose the device cpu", needs = device.needs())]
     DeviceUnusable {
-        /// What was asked for.
+        /// The requested device.
         device: Device,
-        /// The file.
+        /// Path of the library.
         library: PathBuf,
-        /// The library's words.
+        /// Error message of the library.
         reason: String,
     },
 }
@@ -99,7 +99,8 @@ const MEND: &str = "take libonnxruntime.so from the PyPI wheel of onnxruntime 1.
                     or choose the backend rten";
 
 impl Runtime {
-    /// The folders in which the library of ONNX Runtime is looked for when nobody names one, the first one first.
+    /// Returns the folders that are searched, in order, for the library of ONNX Runtime if no path
+    /// is configured.
     pub fn library_folders() -> Vec<PathBuf> {
         let executable = env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
         let above = executable.ancestors().skip(1);
@@ -109,19 +110,20 @@ impl Runtime {
         folders
     }
 
-    /// Chooses and loads a backend. The library of ONNX Runtime is looked for in this order:
+    /// Chooses and loads a backend. The library of ONNX Runtime is searched for in this order:
     ///
     /// 1. `library`, if given;
     /// 2. the environment variable `ORT_DYLIB_PATH`, if set and not empty;
     /// 3. `libonnxruntime.so*` beside the executable;
     /// 4. `libonnxruntime.so*` in `.runtime/` of the current folder;
-    /// 5. the same in `.runtime/` of each folder above the executable.
+    /// 5. `libonnxruntime.so*` in `.runtime/` of each folder above the executable.
     ///
-    /// When neither a library nor [`Backend::Ort`] was asked for and it is not found or can not be loaded, the backend is rten
-    /// and [`Runtime::warning`] says why.
+    /// If neither a library nor [`Backend::Ort`] was requested and the library is not found or
+    /// cannot be loaded, the backend is rten and [`Runtime::warning`] gives the reason.
     ///
     /// # Errors
-    /// When ONNX Runtime was asked for (by `library`, by the environment or by `wanted`) and can not be had.
+    /// When ONNX Runtime was requested (by `library`, by the environment or by `wanted`) and is not
+    /// available.
     pub fn load(library: Option<&Path>, wanted: Option<Backend>) -> Result<Self, RuntimeError> {
         if wanted == Some(Backend::Rten) {
             return Ok(Self { loaded: Loaded::Rten, threads: 1, device: Device::Cpu, warning: None });
@@ -138,21 +140,23 @@ impl Runtime {
         }
     }
 
-    /// Lets up to `threads` compute a frame of a model that is large enough, instead of one: a frame is done sooner, and all
-    /// frames together take longer.
+    /// Lets up to `threads` threads compute a frame of a model that is large enough, instead of
+    /// one. That reduces the latency of a frame and the total throughput.
     pub fn with_threads(self, threads: usize) -> Self {
         Self { threads: threads.max(1), ..self }
     }
 
-    /// Chooses what computes the models, instead of the processor.
+    /// Chooses the device that runs the models; the default is the CPU.
     ///
-    /// For another device than [`Device::Cpu`] this holds: the library of ONNX Runtime was built for the device and could set it up,
-    /// or this is an error; and [`Models::load`](crate::Models::load) fails unless the device ran at least one node of each model.
-    /// Nodes that the device has no code for are computed on the processor: few as a rule, such as those that compute shapes. That
-    /// no model runs wholly on another device than was asked for is guaranteed, not that each node runs on it.
+    /// For any other device the library of ONNX Runtime must be built for it and be able to set it
+    /// up; otherwise this is an error. [`Models::load`](crate::Models::load) then fails unless the
+    /// device has run at least one node of each model. Nodes that the device does not support run
+    /// on the CPU: usually few, such as those that compute shapes. It is guaranteed that no model
+    /// runs entirely on another device, not that every node runs on the requested one.
     ///
     /// # Errors
-    /// When the backend is rten, which knows the processor only, or the library of ONNX Runtime can not use the device.
+    /// When the backend is rten, which supports the CPU only, or the library of ONNX Runtime cannot
+    /// use the device.
     pub fn with_device(self, device: Device) -> Result<Self, RuntimeError> {
         match &self.loaded {
             _ if device == Device::Cpu => {}
@@ -165,12 +169,12 @@ impl Runtime {
         Ok(Self { device, ..self })
     }
 
-    /// What computes the models.
+    /// Returns the device that runs the models.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// Which backend it is.
+    /// Returns the backend that was chosen.
     pub fn backend(&self) -> Backend {
         match self.loaded {
             Loaded::Ort(_) => Backend::Ort,
@@ -178,7 +182,7 @@ impl Runtime {
         }
     }
 
-    /// The file that the backend was loaded from, for the operator; nobody else needs to know.
+    /// Returns the file that the backend was loaded from, which concerns only the operator.
     pub fn origin(&self) -> Option<&Path> {
         match &self.loaded {
             Loaded::Ort(library) => Some(library.path()),
@@ -186,7 +190,8 @@ impl Runtime {
         }
     }
 
-    /// The backend with its version, and the device if it is not the processor, for people.
+    /// Returns a description for users: the backend with its version, and the device unless it is
+    /// the CPU.
     pub fn describe(&self) -> String {
         match (&self.loaded, self.device) {
             (Loaded::Ort(library), Device::Cpu) => library.describe(),
@@ -195,12 +200,12 @@ impl Runtime {
         }
     }
 
-    /// Why it is rten though nobody asked for it, and what would mend that: for the log at start.
+    /// Returns the reason why rten was chosen automatically, and the remedy, for the log at start.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// Makes one model ready to run.
+    /// Loads one model.
     pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8]) -> Result<Box<dyn Model>, LoadError> {
         let threads = self.threads.min(spec.threads);
         let opened = match &self.loaded {
@@ -217,7 +222,7 @@ impl Runtime {
     }
 }
 
-/// Whether the library can use the device, as far as this shows without a model.
+/// Checks that the library can use the device, as far as this can be detected without a model.
 fn check(library: &ort::Library, device: Device) -> Result<(), RuntimeError> {
     let built_for = library.devices();
     if !built_for.iter().any(|known| known.label() == device.label()) {
@@ -227,7 +232,7 @@ fn check(library: &ort::Library, device: Device) -> Result<(), RuntimeError> {
     library.try_device(device).map_err(|reason| RuntimeError::DeviceUnusable { device, library: library.path().into(), reason })
 }
 
-/// Where a library comes from that knows the device.
+/// Returns the remedy for a missing library: the source of one that supports the device.
 fn mend_library(device: Device) -> String {
     format!(
         "take {LIBRARY} and what lies beside it from {}, version 1.24 or newer, and name it by inference.library or ORT_DYLIB_PATH",
@@ -237,12 +242,12 @@ fn mend_library(device: Device) -> String {
 
 fn open(path: PathBuf) -> Result<ort::Library, RuntimeError> {
     let unusable = |reason| RuntimeError::Unusable { library: path.clone(), reason };
-    // A path without a folder would be looked for by the system's loader, anywhere.
+    // The system's loader would search for a path without a folder in its own places.
     let absolute = path.canonicalize().map_err(|error| unusable(error.to_string()))?;
     ort::Library::load(&absolute).map_err(unusable)
 }
 
-/// Looks for the library where nobody named one.
+/// Searches for the library if no path is configured.
 fn find() -> Result<PathBuf, RuntimeError> {
     let folders = Runtime::library_folders();
     folders.iter().find_map(|folder| newest_library_in(folder)).ok_or_else(|| {
@@ -251,14 +256,14 @@ fn find() -> Result<PathBuf, RuntimeError> {
     })
 }
 
-/// The file whose name sorts last, which is the one with the fullest version.
+/// Returns the library file whose name sorts last, which is the one with the longest version.
 fn newest_library_in(folder: &Path) -> Option<PathBuf> {
     let files = std::fs::read_dir(folder).ok()?.flatten();
     let libraries = files.filter(|file| file.file_name().to_string_lossy().starts_with(LIBRARY));
     libraries.map(|file| file.path()).filter(|path| path.is_file()).max()
 }
 
-/// The same facts for someone who did not ask for ONNX Runtime.
+/// Describes the error for a user who did not request ONNX Runtime.
 fn reason(error: &RuntimeError) -> String {
     match error {
         RuntimeError::NotFound { searched } => format!("no {LIBRARY}* in any of: {searched}; {MEND}"),

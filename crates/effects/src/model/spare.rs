@@ -1,19 +1,20 @@
-//! Memory of large tensors, for the next ones of the same worker thread.
+//! Buffer pool for large tensors, reused by the same worker thread.
 //!
-//! A tensor of a painted picture is larger than what allocators keep at hand: taken from the system for each frame and given back after it,
-//! those of 320×180 cost 460 page faults a frame, a quarter of what the worker did.
+//! The tensor of a painted picture is larger than what allocators cache. Allocating those of a
+//! 320×180 picture from the system for each frame, and freeing them, cost 460 page faults a frame,
+//! a quarter of the worker's time.
 
-/// Memory that nobody uses at the moment.
+/// Buffers that are currently unused.
 #[derive(Default)]
 pub(crate) struct Spare(Vec<Vec<f32>>);
 
 impl Spare {
-    /// Most that is kept: what goes into a model, and what comes out.
+    /// Maximum number of buffers kept: one for a model's input, one for its output.
     const KEPT: usize = 2;
-    /// From so many values on: allocators are good at less.
+    /// Minimum capacity, in values, of a buffer that is kept. Allocators handle smaller ones well.
     const LEAST: usize = 1 << 16;
 
-    /// Nothing, with room for so many values.
+    /// Returns an empty buffer with room for `values` values.
     pub(crate) fn with_room(&mut self, values: usize) -> Vec<f32> {
         let fits = |kept: &Vec<f32>| (values..=2 * values).contains(&kept.capacity());
         match self.0.iter().position(fits) {
@@ -22,14 +23,14 @@ impl Spare {
         }
     }
 
-    /// Takes memory for what comes next. Its values are gone.
+    /// Returns a buffer to the pool; its values are discarded.
     pub(crate) fn put(&mut self, mut memory: Vec<f32>) {
         if memory.capacity() < Self::LEAST {
             return;
         }
         memory.clear();
         if self.0.len() == Self::KEPT {
-            // What was put first is of a size that nobody asked for lately.
+            // The oldest buffer has a size that was not requested recently.
             self.0.remove(0);
         }
         self.0.push(memory);

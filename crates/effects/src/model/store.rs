@@ -1,4 +1,4 @@
-//! Where the bytes of models come from, and whether they are the right ones. It does not know what runs them.
+//! Source of the models' bytes, and verification of their checksums.
 
 use std::borrow::Cow;
 use std::fs;
@@ -11,63 +11,63 @@ use sha2::{Digest, Sha256};
 use super::ModelSpec;
 use crate::effect::Effect;
 
-/// The models that were built into the program, or a folder that holds the same files.
+/// The models built into the program, or a folder with the same files.
 #[derive(Debug, Clone)]
 pub struct ModelStore(Option<PathBuf>);
 
-/// A model file that can not be used. The message names the file, what is wrong with it, and the mend.
+/// Reason why a model file cannot be used. The message names the file, the defect and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelFileError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("model file {path} is missing: {mend}")]
     Missing {
-        /// Where it was looked for.
+        /// Path of the file.
         path: String,
-        /// What to do.
+        /// The remedy.
         mend: &'static str,
     },
-    /// It is there and can not be read.
-    #[error("model file {path} can not be read ({reason}): mend its permissions, or {mend}")]
+    /// The file exists but cannot be read.
+    #[error("model file {path} cannot be read ({reason}): fix its permissions, or {mend}")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The operating system's words.
+        /// Error message of the operating system.
         reason: io::Error,
-        /// What to do.
+        /// The remedy.
         mend: &'static str,
     },
-    /// It holds nothing.
+    /// The file is empty.
     #[error("model file {path} is empty (0 bytes instead of {expected}): {mend}")]
     Empty {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Bytes that it should have.
+        /// Expected size in bytes.
         expected: usize,
-        /// What to do.
+        /// The remedy.
         mend: &'static str,
     },
-    /// It was cut off, or is another file.
+    /// The file has the wrong size: it was truncated, or is another file.
     #[error("model file {path} has {got} bytes instead of {expected}: {mend}")]
     WrongSize {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Bytes that it has.
+        /// Actual size in bytes.
         got: u64,
-        /// Bytes that it should have.
+        /// Expected size in bytes.
         expected: usize,
-        /// What to do.
+        /// The remedy.
         mend: &'static str,
     },
-    /// Its bytes are not the right ones.
+    /// The file has the right size but the wrong checksum.
     #[error("model file {path} is corrupted (sha256 {got} instead of {expected}): {mend}")]
     WrongChecksum {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Checksum of what is there.
+        /// Actual SHA-256 checksum.
         got: String,
-        /// Checksum of what should be there.
+        /// Expected SHA-256 checksum.
         expected: &'static str,
-        /// What to do.
+        /// The remedy.
         mend: &'static str,
     },
 }
@@ -77,17 +77,17 @@ const MEND_FOLDER: &str =
 const MEND_PROGRAM: &str = "the program itself is damaged, install it again";
 
 impl ModelStore {
-    /// The models that were built into the program.
+    /// Returns a store of the models built into the program.
     pub fn embedded() -> Self {
         Self(None)
     }
 
-    /// The models in this folder; those in the program are then not used.
+    /// Returns a store of the models in the folder `path`; the built-in ones are then not used.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         Self(Some(path.into()))
     }
 
-    /// Checks the files of all models that `effects` use.
+    /// Verifies the files of all models that `effects` use.
     ///
     /// # Errors
     /// On the first file that is missing or wrong.
@@ -96,10 +96,10 @@ impl ModelStore {
         stored.try_for_each(|spec| self.bytes(spec).map(drop))
     }
 
-    /// The checked bytes of one model.
+    /// Returns the verified bytes of one model.
     ///
     /// # Errors
-    /// When the file is missing or is not what it must be.
+    /// When the file is missing or wrong.
     pub fn bytes(&self, spec: &ModelSpec) -> Result<Cow<'static, [u8]>, ModelFileError> {
         match &self.0 {
             None => {
@@ -118,7 +118,7 @@ fn read(spec: &ModelSpec, path: &Path) -> Result<Vec<u8>, ModelFileError> {
         io::ErrorKind::NotFound => ModelFileError::Missing { path: name.clone(), mend },
         _ => ModelFileError::Unreadable { path: name.clone(), reason, mend },
     };
-    // The size comes first, so that a wrong file of many gigabytes is not read.
+    // The size is checked first, so that a wrong file of many gigabytes is not read.
     match fs::metadata(path).map_err(failed)?.len() {
         0 => return Err(ModelFileError::Empty { path: name, expected, mend }),
         got if got != expected as u64 => return Err(ModelFileError::WrongSize { path: name, got, expected, mend }),

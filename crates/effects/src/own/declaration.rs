@@ -1,5 +1,5 @@
-//! What `effect.toml` says, checked: all that an effect is but the model's bytes. It knows the file alone; whether the model is as it says
-//! is for [`super::fit`].
+//! A checked `effect.toml`: the complete description of an effect except for the model's bytes.
+//! [`super::fit`] checks it against the model.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,14 +12,15 @@ use super::toml::{self as written, Activation, Colours, Fit, Form, Keeps, Layout
 use crate::effect::WhenSlow;
 use crate::parameters::Parameter;
 
-/// Oldest analysis that is painted on a newer frame, where that is done.
+/// Maximum age of an analysis that is painted on a newer frame, for effects that reuse analyses.
 const MAX_AGE: Duration = Duration::from_millis(200);
-/// Characters of names, titles, and labels.
+/// Maximum number of characters of a name, a title or a label.
 const MAX_NAME: usize = 40;
+/// Maximum number of characters of a description.
 const MAX_TEXT: usize = 200;
-/// Labels of a model at most.
+/// Maximum number of labels of a model.
 pub(super) const MAX_LABELS: usize = 10_000;
-/// Boxes of a frame at most.
+/// Maximum number of boxes in a frame.
 pub(super) const MAX_BOXES: usize = 100;
 
 /// A checked `effect.toml`.
@@ -34,7 +35,7 @@ pub(super) struct Declaration {
     pub(super) parameters: Vec<Declared>,
 }
 
-/// What goes into the model.
+/// The model and its picture input.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) file: String,
@@ -45,15 +46,17 @@ pub(super) struct Model {
     pub(super) height: (u32, Place),
     pub(super) layout: Layout,
     pub(super) colours: Colours,
-    /// A value of 0..=255 is multiplied by the first and added to the second, for each channel of the model.
+    /// Factor for each channel of the model: a value of 0..=255 is multiplied by `gain`, then
+    /// `bias` is added.
     pub(super) gain: Vec<f32>,
+    /// Offset for each channel of the model.
     pub(super) bias: Vec<f32>,
     pub(super) fit: Fit,
     pub(super) padding: u8,
     pub(super) threads: usize,
 }
 
-/// What comes out of it, and what becomes of that.
+/// Kind of the model's output, and how it is painted.
 #[derive(Debug)]
 pub(super) enum Output {
     Picture(Picture),
@@ -62,7 +65,7 @@ pub(super) enum Output {
     Labels(Labels),
 }
 
-/// The name of a tensor, if it was given, and where.
+/// Name of a tensor, if the declaration gives one, and the place of that declaration.
 #[derive(Debug)]
 pub(super) struct TensorName {
     pub(super) name: Option<String>,
@@ -83,7 +86,7 @@ pub(super) struct Mask {
     pub(super) layout: Layout,
     pub(super) activation: Activation,
     pub(super) channel: (usize, Place),
-    /// Probability from which a pixel is rather marked than not.
+    /// Probability from which a pixel counts as marked.
     pub(super) threshold: f32,
     pub(super) keeps: Keeps,
     pub(super) rest: Rest,
@@ -94,14 +97,14 @@ pub(super) struct Mask {
 #[derive(Debug)]
 pub(super) struct Boxes {
     pub(super) tensor: TensorName,
-    /// The tensor of scores, if it is another than that of the boxes.
+    /// The tensor of scores, if it is not that of the boxes.
     pub(super) scores: Option<TensorName>,
     pub(super) order: Order,
     pub(super) form: Form,
     pub(super) units: Units,
     pub(super) objectness: bool,
     pub(super) activation: Activation,
-    /// A class that stands for nothing.
+    /// Index of the background class, which is ignored.
     pub(super) background: Option<usize>,
     pub(super) overlap: f32,
     pub(super) most: usize,
@@ -116,18 +119,18 @@ pub(super) struct Labels {
     pub(super) labels: LabelSource,
 }
 
-/// Where the names of classes are.
+/// Source of the classes' names.
 #[derive(Debug)]
 pub(super) enum LabelSource {
-    /// They have numbers only.
+    /// The classes have no names, only numbers.
     None,
-    /// In the declaration.
+    /// The names are listed in the declaration.
     List(Vec<String>, Place),
-    /// In a file of the folder, one a line.
+    /// The names are in a file of the folder, one per line.
     File(String, Place),
 }
 
-/// A parameter, and the tensor of the model that takes it.
+/// A parameter, and the model's tensor that receives it, if any.
 #[derive(Debug, Clone)]
 pub(super) struct Declared {
     pub(super) parameter: Parameter,
@@ -135,10 +138,10 @@ pub(super) struct Declared {
 }
 
 impl Declaration {
-    /// Reads the text of the file at `path`.
+    /// Parses the text of the file at `path`.
     ///
     /// # Errors
-    /// At the first thing that is not understood or makes no sense, with its line.
+    /// On the first syntax error or invalid value, with its line.
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, OwnError> {
         let source = Source { path, text };
         let file: written::File = toml::from_str(text).map_err(|error| source.syntax(&error))?;
@@ -179,7 +182,7 @@ impl Declaration {
 }
 
 impl LabelSource {
-    /// The labels of a list, or of the file's text, kept.
+    /// Interns the given labels, truncated to [`MAX_NAME`] characters.
     pub(super) fn words<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
         lines.map(|line| kept::word(&line.trim().chars().take(MAX_NAME).collect::<String>())).collect()
     }

@@ -1,4 +1,5 @@
-//! From a frame to the model's input, and from its tensors to what is painted. Pure: it runs on any worker.
+//! Conversion from a frame to the model's input, and from the model's tensors to an analysis. It is
+//! pure, and runs on any worker.
 
 use ooblex_pipeline::{Analysis, Mask, ModelInput, Rgb, Thing};
 
@@ -8,12 +9,13 @@ use super::toml::{Activation, Colours, Form, Keeps, Layout, Order, Range, Units}
 use crate::faces::overlap;
 use crate::model::{ModelSpec, RunError, Tensor};
 
-/// The threshold of masks at which probabilities stay as they are: there the painter's edge is half opaque.
+/// Mask threshold at which probabilities are used unchanged: the painter's edge is half opaque
+/// there.
 pub(super) const NEUTRAL_THRESHOLD: f32 = 0.55;
-/// Candidates that are looked at for overlaps: the best ones.
+/// Maximum number of candidate boxes that are checked for overlaps, best first.
 const CANDIDATES: usize = 1000;
 
-/// The picture as the model wants it.
+/// Converts the picture to the model's input.
 pub(super) fn encode(model: &declaration::Model, picture: &Rgb) -> Vec<f32> {
     let pixels = picture.data.as_chunks::<3>().0;
     let channels = model.gain.len();
@@ -21,7 +23,7 @@ pub(super) fn encode(model: &declaration::Model, picture: &Rgb) -> Vec<f32> {
         let raw = match model.colours {
             Colours::Rgb => f32::from(pixel[channel]),
             Colours::Bgr => f32::from(pixel[2 - channel]),
-            // BT.601, as all colour here.
+            // Luma of BT.601, like all colour in this crate.
             Colours::Grey => 0.299 * f32::from(pixel[0]) + 0.587 * f32::from(pixel[1]) + 0.114 * f32::from(pixel[2]),
         };
         raw * model.gain[channel] + model.bias[channel]
@@ -32,10 +34,10 @@ pub(super) fn encode(model: &declaration::Model, picture: &Rgb) -> Vec<f32> {
     }
 }
 
-/// What the tensors say. `least`: the score from which things are told.
+/// Interprets the model's tensors. Detections with a score below `least` are left out.
 ///
 /// # Errors
-/// When a tensor does not have the shape that the declaration reads it by.
+/// When a tensor does not have the declared shape.
 pub(super) fn decode(output: &Output, spec: &ModelSpec, tensors: &[Tensor], input: &ModelInput, least: f32) -> Result<Analysis, RunError> {
     let sides: Vec<Vec<Side>> = tensors.iter().map(|tensor| tensor.shape.iter().copied().map(Some).collect()).collect();
     let wrong = |index: usize| {
@@ -72,12 +74,12 @@ pub(super) fn decode(output: &Output, spec: &ModelSpec, tensors: &[Tensor], inpu
     }
 }
 
-/// Numbers of a candidate before its scores, where they are in the same tensor.
+/// Returns the number of values of a candidate before its scores, if both are in the same tensor.
 pub(super) fn numbers(boxes: &Boxes) -> usize {
     4 + usize::from(boxes.objectness)
 }
 
-/// All scores of a tensor that holds boxes as well.
+/// Returns all scores of a tensor that contains boxes as well.
 pub(super) fn scores_beside(boxes: &Boxes, tensor: &Tensor) -> Vec<f32> {
     let sides: Vec<Side> = tensor.shape.iter().copied().map(Some).collect();
     let Ok([Some(count), Some(wide)]) = shape::table(&sides, boxes.order) else { return Vec::new() };
@@ -85,7 +87,7 @@ pub(super) fn scores_beside(boxes: &Boxes, tensor: &Tensor) -> Vec<f32> {
     tensor.data.iter().enumerate().filter(|(index, _)| is_score(*index)).map(|(_, value)| *value).collect()
 }
 
-/// What lies at the ends of a range.
+/// Returns the lower and upper end of a range.
 pub(super) fn ends(range: Range) -> [f32; 2] {
     match range {
         Range::Unit => [0.0, 1.0],
@@ -94,7 +96,8 @@ pub(super) fn ends(range: Range) -> [f32; 2] {
     }
 }
 
-/// The part of a tensor of `[_, rows, columns]` that shows the frame, which lies at `content` in an input of this size.
+/// Returns the part (left, top, width, height) of a tensor `[_, rows, columns]` that shows the
+/// frame, which occupies `content` in an input of this size.
 fn scaled([left, top, width, height]: [u32; 4], size: [u32; 2], [_, rows, columns]: [usize; 3]) -> [usize; 4] {
     let along = |start: u32, length: u32, side: u32, to: usize| {
         let place = |at: u32| ((at as usize * to) as f64 / f64::from(side.max(1))).round() as usize;
@@ -105,7 +108,7 @@ fn scaled([left, top, width, height]: [u32; 4], size: [u32; 2], [_, rows, column
     [x, y, w, h]
 }
 
-/// Where the value of a channel at a row and column is.
+/// Returns the index of the value of a channel at a row and column.
 fn place(layout: Layout, [channels, rows, columns]: [usize; 3], channel: usize, y: usize, x: usize) -> usize {
     match layout {
         Layout::Nchw => (channel * rows + y) * columns + x,
@@ -141,7 +144,7 @@ fn mask_of(mask: &declaration::Mask, data: &[f32], plane: [usize; 3], [left, top
             let marked = match mask.activation {
                 Activation::None => raw,
                 Activation::Sigmoid => sigmoid(raw),
-                // 1 / Σ exp(v - mine): the share of one channel, without a list for each pixel.
+                // Softmax of one channel, 1 / Σ exp(v - own), without a buffer for each pixel.
                 Activation::Softmax => {
                     let mut sum = 0.0;
                     for channel in 0..plane[0] {
@@ -158,7 +161,8 @@ fn mask_of(mask: &declaration::Mask, data: &[f32], plane: [usize; 3], [left, top
     (!probability.is_empty()).then_some(Mask { width: width as u32, height: height as u32, probability })
 }
 
-/// Moves a probability so that the threshold comes to lie where the painter's edge is half opaque.
+/// Maps a probability so that `threshold` becomes [`NEUTRAL_THRESHOLD`], where the painter's edge
+/// is half opaque.
 fn at_threshold(probability: f32, threshold: f32) -> f32 {
     let probability = probability.clamp(0.0, 1.0);
     if probability < threshold {
@@ -168,7 +172,8 @@ fn at_threshold(probability: f32, threshold: f32) -> f32 {
     }
 }
 
-/// Boxes with at least this score, in the units and the form of the model, best first. `None`: the shapes do not go together.
+/// Returns the boxes with a score of at least `least`, in the units and the form of the model, best
+/// first; `None` if the shapes do not match.
 fn candidates(
     boxes: &Boxes,
     (data, [count, wide]): (&[f32], [usize; 2]),
@@ -212,7 +217,7 @@ fn candidates(
     Some(found)
 }
 
-/// Left, top, right, bottom.
+/// Converts a box to left, top, right, bottom.
 fn corners(form: Form, [a, b, c, d]: [f32; 4]) -> [f32; 4] {
     match form {
         Form::Xyxy => [a, b, c, d],
@@ -222,7 +227,8 @@ fn corners(form: Form, [a, b, c, d]: [f32; 4]) -> [f32; 4] {
     }
 }
 
-/// Of boxes of one class that overlap by more than a share, the best ones; `most` in all. They come best first, and stay so.
+/// Non-maximum suppression: of boxes of one class whose IoU exceeds `share` only the best is kept,
+/// and at most `most` in total. Input and output are sorted best first.
 fn suppress(found: Vec<Thing>, share: f32, most: usize) -> Vec<Thing> {
     let mut kept: Vec<Thing> = Vec::new();
     for thing in found {
@@ -240,7 +246,7 @@ fn suppress(found: Vec<Thing>, share: f32, most: usize) -> Vec<Thing> {
     kept
 }
 
-/// From the model's input to coordinates of the frame.
+/// Converts a box in the model's input to coordinates of the frame.
 fn in_frame(thing: Thing, units: Units, content: [u32; 4], size: [u32; 2]) -> Thing {
     let rect = thing.rect.map(|rect| {
         std::array::from_fn(|side| {
@@ -252,7 +258,7 @@ fn in_frame(thing: Thing, units: Units, content: [u32; 4], size: [u32; 2]) -> Th
     Thing { rect, ..thing }
 }
 
-/// The best classes with at least this score, best first.
+/// Returns the classes with a score of at least `least`, best first.
 fn best_labels(labels: &Labels, data: &[f32], least: f32) -> Vec<Thing> {
     let mut scores = data.to_vec();
     activate(labels.activation, &mut scores);

@@ -1,4 +1,5 @@
-//! An effect that was read from a folder: one [`Effect`] with four kinds of output. Also its trial, on a picture, before it is served.
+//! An effect read from a folder: one [`Effect`] for four kinds of output, and the trial run before
+//! it is served.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,12 +16,15 @@ use crate::effect::{Chaining, Effect, Painter, WhenSlow};
 use crate::model::{Input, ModelSpec, ModelStore, Models, RunError, Runtime, Tensor};
 use crate::parameters::{Parameter, Parameters};
 
-/// Values beyond the declared range, as a share of all, from which the range is wrong and not the model a little off; and how far
-/// beyond it a value may lie without being counted, as a share of the range.
+/// Fraction of values outside the declared range above which the declaration is considered wrong,
+/// rather than the model slightly inexact.
 const MOST_OUTSIDE: f32 = 0.02;
+/// Distance beyond the declared range, as a fraction of it, up to which a value does not count as
+/// outside.
 const TOLERANCE: f32 = 0.15;
 
-/// An effect that was read from a folder. It is what the folder was then: what changes there later is another effect of the same name.
+/// An effect as it was read from a folder. Later changes in the folder make another effect of the
+/// same name.
 pub struct OwnEffect {
     pub(super) name: EffectName,
     pub(super) queue: EffectName,
@@ -28,7 +32,7 @@ pub struct OwnEffect {
     pub(super) description: String,
     pub(super) when_slow: WhenSlow,
     pub(super) folder: PathBuf,
-    /// `None` once they were let go.
+    /// The model's bytes; `None` once they were released.
     pub(super) bytes: Option<Arc<[u8]>>,
     pub(super) models: [&'static ModelSpec; 1],
     pub(super) parameters: Vec<Parameter>,
@@ -36,39 +40,42 @@ pub struct OwnEffect {
     pub(super) form: Arc<Form>,
 }
 
-/// What its two halves go by.
+/// The data shared by the effect and its painters.
 pub(super) struct Form {
     pub(super) name: EffectName,
     pub(super) model: declaration::Model,
     pub(super) output: Output,
-    /// The names of the classes; empty where they have none.
+    /// Names of the classes; empty if they have none.
     pub(super) labels: Vec<&'static str>,
-    /// The parameters that go into the model, in the order of its inputs after the picture.
+    /// Names of the parameters that are passed to the model, in the order of its inputs after the
+    /// picture.
     pub(super) inputs: Vec<&'static str>,
 }
 
-/// How a model did on a picture.
+/// Result of a trial run of a model.
 #[derive(Debug)]
 pub struct Trial {
-    /// From bytes to a first result.
+    /// Time from the model's bytes to the first result.
     pub load: Duration,
-    /// A typical frame: the median.
+    /// Median time of a run.
     pub typical: Duration,
-    /// The slowest of all.
+    /// Time of the slowest run.
     pub slowest: Duration,
-    /// Frames that it was tried on.
+    /// Number of measured runs.
     pub runs: usize,
-    /// The picture with the effect on it.
+    /// The picture with the effect painted on it.
     pub painted: I420,
-    /// What was found in it, in words; empty for effects that look for nothing.
+    /// Text that lists the detections; empty for effects that detect nothing.
     pub found: String,
 }
 
 impl OwnEffect {
-    /// Loads the model and runs it on `frame`, on black, on white, and again on `frame`, `runs` times in all at least; then paints.
+    /// Loads the model, runs it on `frame`, on black and on white, then measures `runs` runs on
+    /// `frame` (at least one), and paints the last result.
     ///
     /// # Errors
-    /// When the backend can not load it, it fails, or its values are not what the declaration says.
+    /// When the backend cannot load the model, a run fails, or the values are outside the declared
+    /// range.
     pub fn try_on(self: &Arc<Self>, runtime: &Runtime, frame: &I420, runs: usize) -> Result<Trial, OwnError> {
         let path = self.folder.join(&self.form.model.file);
         let failed = |error| OwnError::Run { path: path.clone(), error };
@@ -97,7 +104,8 @@ impl OwnEffect {
         }
         took.sort();
         let mut painted = frame.clone();
-        // An analysis of its own can be painted: what could not is an error of this program, and told as one of the model.
+        // The effect's own analysis can always be painted. If not, that is a bug of this program,
+        // reported as a failure of the model.
         painter
             .compose(&mut painted, analysis.as_ref(), &parameters)
             .map_err(|error| failed(RunError::Backend { model: self.models[0].name, reason: error.to_string() }))?;
@@ -107,12 +115,13 @@ impl OwnEffect {
         Ok(Trial { load, typical, slowest, runs: took.len(), painted, found: found.join(", ") })
     }
 
-    /// Lets go of the model's bytes, in a process that runs none: it can not be loaded here any more.
+    /// Releases the model's bytes in a process that does not run it; it cannot be loaded there
+    /// afterwards.
     pub fn let_go_of_model(&mut self) {
         self.bytes = None;
     }
 
-    /// Where its `effect.toml` gives its name.
+    /// Returns the place in `effect.toml` where the effect's name is declared.
     pub fn name_place(&self) -> &Place {
         &self.name_place
     }
@@ -136,7 +145,7 @@ impl OwnEffect {
         models.run(spec, &tensors)
     }
 
-    /// Whether values are in the range that is declared for them.
+    /// Checks that the model's values are in the declared range.
     fn examine(&self, tensors: &[Tensor]) -> Result<(), OwnError> {
         let logits = "if these are logits, add activation = \"sigmoid\" or \"softmax\"";
         let (place, index, [low, high], from, mend) = match &self.form.output {
@@ -210,7 +219,7 @@ impl Effect for OwnEffect {
         self.when_slow
     }
 
-    /// `input.arguments` holds the threshold, then the numbers that go into the model.
+    /// Runs the model; `input.arguments` holds the threshold, then the numbers passed to the model.
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         let tensors = self.run(models, input)?;
         let least = input.arguments.first().copied().unwrap_or(0.0);

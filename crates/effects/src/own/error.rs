@@ -1,4 +1,5 @@
-//! Why a folder is no effect. Every message begins with the file, and its line where there is one, and ends with the mend.
+//! Reasons why a folder cannot be used as an effect. Every message begins with the file, and the
+//! line if there is one, and ends with the remedy.
 
 use std::fmt;
 use std::io;
@@ -6,12 +7,12 @@ use std::path::PathBuf;
 
 use crate::model::{LoadError, RunError};
 
-/// A place in a file: `effects.d/glow/effect.toml:12`.
+/// A place in a file, such as `effects.d/glow/effect.toml:12`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
 }
 
@@ -21,103 +22,103 @@ impl fmt::Display for Place {
     }
 }
 
-/// A folder that can not be served as an effect.
+/// Reason why a folder cannot be served as an effect.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnError {
-    /// A file or folder is not there, or can not be read.
-    #[error("{path}: it can not be read ({reason}): an effect is a folder with an effect.toml and the ONNX file that it names", path = .path.display())]
+    /// A file or folder is missing or cannot be read.
+    #[error("{path}: it cannot be read ({reason}): an effect is a folder with an effect.toml and the ONNX file that it names", path = .path.display())]
     Unreadable {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// The operating system's words.
+        /// Error message of the operating system.
         reason: io::Error,
     },
-    /// A file is none: a folder, a pipe, a device.
+    /// A path is not a regular file but a folder, a pipe or a device.
     #[error("{path}: it is no regular file: put a copy of the file there", path = .path.display())]
     NoFile {
-        /// What it is called.
+        /// The path.
         path: PathBuf,
     },
-    /// A link leads out of the folder.
+    /// A symbolic link leads out of the folder.
     #[error("{path}: it leads out of its folder, to {target}: put a copy of the file there", path = .path.display(), target = .target.display())]
     LeadsOut {
-        /// The link.
+        /// Path of the link.
         path: PathBuf,
-        /// Where it leads.
+        /// Target of the link.
         target: PathBuf,
     },
     /// A file is larger than allowed.
     #[error("{path}: it has {got} bytes, and {most} are allowed: {mend}", path = .path.display())]
     TooLarge {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its size.
+        /// Actual size in bytes.
         got: u64,
-        /// The limit.
+        /// Maximum size in bytes.
         most: u64,
-        /// What to do.
+        /// The remedy.
         mend: &'static str,
     },
-    /// `effect.toml` says something that is not understood, or makes no sense.
+    /// `effect.toml` has a syntax error or an invalid value.
     #[error("{place}: {what}")]
     Declaration {
-        /// Where.
+        /// Place of the error.
         place: Place,
-        /// What is wrong and what would be right.
+        /// Description of the defect and the remedy.
         what: String,
     },
-    /// The model's file is no ONNX, or keeps its weights elsewhere.
+    /// The model's file is not an ONNX file, or keeps its weights in other files.
     #[error("{path}: {what}", path = .path.display())]
     Model {
-        /// The file.
+        /// Path of the model's file.
         path: PathBuf,
-        /// What is wrong and what would be right.
+        /// Description of the defect and the remedy.
         what: String,
     },
-    /// A tensor of the model is not what the declaration says of it.
+    /// A tensor of the model does not match the declaration.
     #[error("{place}: tensor '{tensor}' of {model}: {what}")]
     Tensor {
-        /// Where the declaration says it.
+        /// Place of the tensor's declaration.
         place: Place,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// The model's file.
+        /// Name of the model's file.
         model: String,
-        /// What is wrong and what would be right.
+        /// Description of the mismatch and the remedy.
         what: String,
     },
-    /// The backend can not load the model, such as for want of an operator.
+    /// The backend cannot load the model, for example because it lacks an operator.
     #[error("{path}: {error}: export the model with operators that it has, or choose another backend", path = .path.display())]
     Load {
-        /// The model's file.
+        /// Path of the model's file.
         path: PathBuf,
-        /// The backend's words.
+        /// Error of the backend.
         error: LoadError,
     },
-    /// The model was tried on a picture and failed.
+    /// The model failed when it was tried on a picture.
     #[error("{path}: {error}", path = .path.display())]
     Run {
-        /// The model's file.
+        /// Path of the model's file.
         path: PathBuf,
-        /// What failed.
+        /// Error of the run.
         error: RunError,
     },
-    /// The model gives other values than the declaration says.
+    /// The model's values are outside the declared range.
     #[error("{place}: tensor '{tensor}' of {model} has values from {least} to {most} on a picture, where {expected} is declared: {mend}")]
     Values {
-        /// Where the declaration says it.
+        /// Place of the tensor's declaration.
         place: Place,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: &'static str,
-        /// The model's file.
+        /// Name of the model's file.
         model: String,
-        /// The least value.
+        /// Smallest value.
         least: f32,
-        /// The greatest.
+        /// Largest value.
         most: f32,
-        /// What was declared.
+        /// The declared range.
         expected: String,
-        /// What to do.
+        /// The remedy.
         mend: &'static str,
     },
 }

@@ -1,4 +1,5 @@
-//! Whether a model is what its declaration says: names, types and shapes of its tensors, told before anything is run.
+//! Checks that a model matches its declaration: names, types and shapes of its tensors. The model
+//! is not run.
 
 use super::declaration::{Boxes, Declared, Model, Output, TensorName};
 use super::error::{OwnError, Place};
@@ -10,24 +11,24 @@ use crate::model::Extent;
 
 /// The tensors of a model that are used.
 pub(super) struct Fitted {
-    /// The picture's first, then one for each of `parameters`.
+    /// The picture first, then one for each of `parameters`.
     pub(super) inputs: Vec<Tensor>,
-    /// In the order in which [`decode`] reads them.
+    /// Outputs in the order in which [`decode`] reads them.
     pub(super) outputs: Vec<Tensor>,
-    /// The names of the parameters that go into the model.
+    /// Names of the parameters that are passed to the model.
     pub(super) parameters: Vec<&'static str>,
 }
 
-/// A tensor's name and shape.
+/// Name and shape of a tensor.
 pub(super) struct Tensor {
     pub(super) name: String,
     pub(super) shape: Vec<Extent>,
 }
 
-/// Holds the declaration against the graph. `labels`: how many there are, if any.
+/// Checks the declaration against the graph. `labels` is the number of declared labels, 0 for none.
 ///
 /// # Errors
-/// At the first thing that does not fit. Each names the line of the declaration and the tensor.
+/// On the first mismatch. Each error names the line of the declaration and the tensor.
 pub(super) fn fit(model: &Model, output: &Output, declared: &[Declared], labels: usize, graph: &Graph) -> Result<Fitted, OwnError> {
     let at = |place: &Place, tensor: &str, what: String| OwnError::Tensor {
         place: place.clone(),
@@ -106,7 +107,7 @@ pub(super) fn fit(model: &Model, output: &Output, declared: &[Declared], labels:
     Ok(Fitted { inputs, outputs, parameters })
 }
 
-/// Makes the error of a place, a tensor and words.
+/// Makes an error from a place, a tensor and a description.
 type At<'a> = &'a dyn Fn(&Place, &str, String) -> OwnError;
 
 fn picture_input<'a>(model: &Model, declared: &[Declared], graph: &'a Graph, at: At<'_>) -> Result<&'a Value, OwnError> {
@@ -189,7 +190,7 @@ fn count_labels(labels: usize, classes: Side) -> Result<(), String> {
     }
 }
 
-/// The output of this name, or the only one.
+/// Returns the output of this name, or the only one if no name is given.
 fn taken<'a>(name: &TensorName, graph: &'a Graph, at: At<'_>) -> Result<&'a Value, OwnError> {
     let value = match (&name.name, &graph.outputs[..]) {
         (Some(name), outputs) => find(outputs, name),
@@ -233,7 +234,8 @@ fn names(values: &[Value], verb: &str) -> String {
     format!("{verb} {}", names.join(", "))
 }
 
-/// Sides that are open have names of their own, so that none is bound to another's size.
+/// Converts an output to a tensor specification. Each unknown dimension gets a unique name, so that
+/// none is bound to the size of another.
 fn output_tensor(value: &Value, index: usize) -> Tensor {
     let open = |axis: usize| Extent::Free(kept::word(&format!("side {axis} of output {index}")));
     let shape = shape_of(value).iter().enumerate().map(|(axis, side)| side.map_or_else(|| open(axis), Extent::Fixed)).collect();

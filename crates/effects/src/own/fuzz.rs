@@ -1,18 +1,19 @@
-//! Entry points for fuzzing: what reads a custom effect's files. Each takes any bytes and must neither panic nor take memory without bound.
+//! Fuzzing entry points of the readers of a custom effect's files. Each accepts any bytes and must
+//! neither panic nor allocate without bound.
 
 use std::path::Path;
 
 use super::declaration::Declaration;
 use super::graph::Graph;
 
-/// Reads bytes as an `effect.toml`.
+/// Parses bytes as an `effect.toml`.
 pub fn effect_toml(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         _ = Declaration::parse(Path::new("effect.toml"), text);
     }
 }
 
-/// Reads bytes as an ONNX file.
+/// Parses bytes as an ONNX file.
 pub fn onnx_graph(bytes: &[u8]) {
     _ = Graph::read(bytes);
 }

@@ -1,29 +1,31 @@
-//! What an ONNX file says of its inputs and outputs, read without a runtime: a gateway that runs no models needs to know it, too, and a
-//! message can name the tensor before anything is run.
+//! Reader of an ONNX file's inputs and outputs that needs no runtime: gateways that run no models
+//! need them too, and errors can name a tensor before anything is run.
 //!
-//! Knows as much of protocol buffers as that takes ([ONNX's schema](https://github.com/onnx/onnx/blob/main/onnx/onnx.proto)).
+//! It implements only the necessary part of protocol buffers
+//! ([ONNX's schema](https://github.com/onnx/onnx/blob/main/onnx/onnx.proto)).
 
-/// Graphs within graphs, as of loops and branches, that are looked through.
+/// Maximum nesting of graphs within graphs (of loops and branches).
 const DEPTH: usize = 8;
 
-/// An ONNX file's inputs, without those that it has values for itself, and outputs.
+/// Inputs and outputs of an ONNX file, without inputs that have an initializer.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Graph {
     pub(super) inputs: Vec<Value>,
     pub(super) outputs: Vec<Value>,
 }
 
-/// A tensor that goes in or comes out.
+/// An input or output tensor.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Value {
     pub(super) name: String,
-    /// ONNX's number of the type of its elements: 1 is float32.
+    /// ONNX element type: 1 is float32.
     pub(super) element: u64,
-    /// `None`: the file does not say. A dimension that the file leaves open is `None` as well.
+    /// Dimensions of the tensor; `None` if the file does not declare them. A dimension that the
+    /// file leaves open is `None` as well.
     pub(super) shape: Option<Vec<Option<usize>>>,
 }
 
-/// The type of a tensor's elements in words.
+/// Returns the name of an ONNX element type.
 pub(super) fn element_name(element: u64) -> &'static str {
     match element {
         1 => "float32",
@@ -40,10 +42,11 @@ pub(super) fn element_name(element: u64) -> &'static str {
 }
 
 impl Graph {
-    /// Reads a file.
+    /// Reads an ONNX file.
     ///
     /// # Errors
-    /// When it is no ONNX file, or keeps weights in files beside it. The words are to be gone on with after the file's name.
+    /// When it is not an ONNX file, or keeps weights in other files. The message continues a
+    /// sentence that begins with the file's name.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let damaged = || "it is no ONNX file, or one that was cut off: copy it again".to_string();
         let mut graph = None;
@@ -83,7 +86,8 @@ impl Graph {
 }
 
 impl Value {
-    /// ValueInfoProto: name 1, type 2; its tensor_type 1: elem_type 1, shape 2; its dim 1: dim_value 1.
+    /// Parses a ValueInfoProto: name 1, type 2; its tensor_type 1: elem_type 1, shape 2; its dim 1:
+    /// dim_value 1.
     fn of(bytes: &[u8]) -> Option<Self> {
         let mut value = Self { name: text_of(bytes, 1)?, ..Self::default() };
         let Some(tensor) = inner(bytes, 2)?.map(|kind| inner(kind, 1)).unwrap_or(Some(None))? else { return Some(value) };
@@ -113,7 +117,8 @@ fn elsewhere() -> String {
     "it keeps weights in other files: save it as one file (onnx.save_model with save_as_external_data=False)".into()
 }
 
-/// Whether all tensors of a graph (nodes are its field `nodes`), and of graphs in it, hold their own data. `None`: it is damaged.
+/// Returns whether all tensors of a graph, and of graphs nested in it, contain their data; `None`
+/// if the graph is damaged. `nodes` is the number of the field with the nodes.
 fn look_through(graph: &[u8], nodes: u32, depth: usize) -> Option<bool> {
     let deeper = depth.checked_sub(1)?;
     for field in Fields(graph) {
@@ -132,7 +137,7 @@ fn look_through(graph: &[u8], nodes: u32, depth: usize) -> Option<bool> {
     Some(true)
 }
 
-/// NodeProto: attribute 5; AttributeProto: t 5, g 6, tensors 10, graphs 11.
+/// Checks a NodeProto: attribute 5; AttributeProto: t 5, g 6, tensors 10, graphs 11.
 fn node_is_whole(node: &[u8], depth: usize) -> Option<bool> {
     for field in Fields(node) {
         let (5, Field::Bytes(attribute)) = field? else { continue };
@@ -150,7 +155,7 @@ fn node_is_whole(node: &[u8], depth: usize) -> Option<bool> {
     Some(true)
 }
 
-/// TensorProto: external_data 13, data_location 14.
+/// Checks a TensorProto: external_data 13, data_location 14.
 fn is_whole(tensor: &[u8]) -> Option<bool> {
     for field in Fields(tensor) {
         match field? {
@@ -161,13 +166,14 @@ fn is_whole(tensor: &[u8]) -> Option<bool> {
     Some(true)
 }
 
-/// The text in a field; empty if there is none.
+/// Returns the text in a field; empty if the field is missing.
 fn text_of(bytes: &[u8], number: u32) -> Option<String> {
     let text = inner(bytes, number)?.unwrap_or_default();
     String::from_utf8(text.to_vec()).ok()
 }
 
-/// The last field of this number. The outer `None`: it is damaged.
+/// Returns the last field of this number, if there is one; the outer `None` means that the message
+/// is damaged.
 fn inner(bytes: &[u8], number: u32) -> Option<Option<&[u8]>> {
     let mut found = None;
     for field in Fields(bytes) {
@@ -180,7 +186,8 @@ fn inner(bytes: &[u8], number: u32) -> Option<Option<&[u8]>> {
     Some(found)
 }
 
-/// The fields of a message, each with its number; `None` where it is damaged, after which there is no more.
+/// Iterator over the fields of a message, each with its number. It yields `None` where the message
+/// is damaged, and then ends.
 struct Fields<'a>(&'a [u8]);
 
 enum Field<'a> {
@@ -277,10 +284,10 @@ mod tests {
 
     #[test]
     fn weights_in_other_files_are_refused() {
-        // A graph (7) whose initializer (5) says that its data lie elsewhere (14 = 1).
+        // A graph (7) whose initializer (5) declares its data as external (14 = 1).
         let model = [7 << 3 | 2, 4, 5 << 3 | 2, 2, 14 << 3, 1];
         assert!(Graph::read(&model).unwrap_err().contains("weights in other files"));
-        // The same as the tensor (5) of an attribute (5) of a node (1).
+        // An attribute (5) of a node (1) has a tensor (5) that declares its data as external.
         let model = [7 << 3 | 2, 8, 1 << 3 | 2, 6, 5 << 3 | 2, 4, 5 << 3 | 2, 2, 14 << 3, 1];
         assert!(Graph::read(&model).unwrap_err().contains("weights in other files"));
     }

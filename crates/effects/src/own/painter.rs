@@ -1,4 +1,5 @@
-//! The half of an effect of one's own that lives in a track: it makes the model's input of a frame, and paints what the model gave.
+//! The painter of a custom effect: it makes the model's input from a frame, and paints the model's
+//! output.
 
 use std::sync::Arc;
 
@@ -17,17 +18,20 @@ use crate::matte::{Backdrop, Matte, check_mask};
 use crate::parameters::Parameters;
 use crate::pixels::{self, Shrinker, Stretched, plane_size, planes_from_rgb, rows_mut};
 
-/// Blur at strength 0, what strength 1 adds, and the blur of the placeholder: shares of the square root of the frame's area, as of
-/// `background_blur`.
+/// Standard deviation of the blur at strength 0, as a fraction of the square root of the frame's
+/// area. The blur is that of `background_blur`.
 const SIGMA_LEAST: f32 = 0.014;
+/// Standard deviation that strength 1 adds, as a fraction of the square root of the frame's area.
 const SIGMA_RANGE: f32 = 0.03;
+/// Standard deviation of the placeholder's blur, as a fraction of the square root of the frame's
+/// area.
 const SIGMA_PLACEHOLDER: f32 = 0.06;
-/// Grey of the placeholder of what is not blurred.
+/// Luma of the placeholder of effects that do not blur.
 const PLACEHOLDER_LUMA: u8 = 96;
 /// Colours of boxes, by class.
 const COLOURS: [Colour; 3] = [Colour::GREEN, Colour::YELLOW, Colour::WHITE];
 
-/// See the top of this file.
+/// The painter of a custom effect; see the module documentation.
 pub(super) struct OwnPainter {
     form: Arc<Form>,
     shrinker: Shrinker,
@@ -161,7 +165,7 @@ impl Painter for OwnPainter {
             }
             (Output::Picture(_), Some(Analysis::Picture(_))) => return Err(self.refused("a picture whose bytes do not match its size")),
             (Output::Mask(_), Some(Analysis::Mask(_))) => return Err(self.refused("a mask whose bytes do not match its size")),
-            (_, Some(Analysis::Things(_))) => return Err(self.refused("things that can not be")),
+            (_, Some(Analysis::Things(_))) => return Err(self.refused("invalid detections")),
             (_, Some(other)) => return Err(self.refused(other.kind())),
             (_, None) => return Err(self.refused("a frame without its analysis")),
         }
@@ -172,7 +176,8 @@ impl Painter for OwnPainter {
         self.found.clone()
     }
 
-    /// Of a frame that was not looked at nothing is shown, or, where the effect blurs, nothing that can be recognised.
+    /// Shows nothing of a frame that was not analysed; effects that blur show a picture blurred
+    /// beyond recognition.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         match self.form.output {
             Output::Mask(declaration::Mask { rest: Rest::Blur, .. }) => {
@@ -186,7 +191,7 @@ impl Painter for OwnPainter {
     }
 }
 
-/// One colour.
+/// A backdrop of one colour.
 struct Plain([u8; 3]);
 
 impl Backdrop for Plain {
@@ -195,7 +200,7 @@ impl Backdrop for Plain {
     }
 }
 
-/// Another picture of the frame's size.
+/// A backdrop that is another picture of the frame's size.
 struct Copied<'a>(&'a I420);
 
 impl Backdrop for Copied<'_> {
@@ -204,14 +209,14 @@ impl Backdrop for Copied<'_> {
     }
 }
 
-/// Y, U and V of a colour.
+/// Converts a colour from RGB to Y, U and V.
 fn yuv(colour: [u8; 3]) -> [u8; 3] {
     let mut planes = Default::default();
     planes_from_rgb(&Rgb { width: 1, height: 1, data: colour.to_vec() }, &mut planes);
     planes.map(|plane| plane[0])
 }
 
-/// The frame at its place in a larger picture.
+/// Puts the frame at its position in a larger picture.
 fn padded(frame: &Rgb, [left, top, width, _]: [u32; 4], size: [u32; 2], padding: u8) -> Rgb {
     let stride = 3 * size[0] as usize;
     let mut data = vec![padding; stride * size[1] as usize];
@@ -222,7 +227,7 @@ fn padded(frame: &Rgb, [left, top, width, _]: [u32; 4], size: [u32; 2], padding:
     Rgb { width: size[0], height: size[1], data }
 }
 
-/// What comes from a worker may be anything.
+/// Validates detections, which may come from another machine.
 fn can_be(things: &[Thing]) -> bool {
     let sane = |thing: &Thing| (0.0..=1.0).contains(&thing.score) && thing.rect.iter().flatten().all(|side| side.is_finite());
     things.len() <= MAX_BOXES && things.iter().all(sane)

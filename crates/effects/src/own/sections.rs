@@ -1,4 +1,4 @@
-//! The sections of `effect.toml`, checked one by one. What is wrong is told with its line.
+//! Checks of the sections of `effect.toml`, one by one. Every error has its line.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,10 +8,10 @@ use super::declaration::{Boxes, LabelSource, Labels, MAX_BOXES, Mask, Model, Out
 use super::error::{OwnError, Place};
 use super::toml::{self as written, Activation, Colours, Range, Rest};
 
-/// Sides of a model's input: beyond that no model answers within a frame's time.
+/// Maximum side of a model's input in pixels; a larger model cannot answer within a frame's time.
 const MAX_SIDE: u32 = 2048;
 
-/// The file's text, to tell lines by.
+/// Path and text of the file, from which the line numbers of errors are computed.
 pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,
@@ -34,13 +34,13 @@ impl Source<'_> {
         self.at(value.span().start, what.into())
     }
 
-    /// The parser's words, in one line.
+    /// Returns the parser's error message on one line.
     pub(super) fn syntax(&self, error: &toml::de::Error) -> OwnError {
         let what = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
         self.at(error.span().map_or(0, |span| span.start), format!("{what} (docs/own-effect.md has every key)"))
     }
 
-    /// The one section that says what comes out.
+    /// Returns the output described by the only one of the four output sections.
     pub(super) fn output(&self, file: &written::File) -> Result<Output, OwnError> {
         let starts = [
             file.picture.as_ref().map(Spanned::span),
@@ -188,7 +188,7 @@ impl Source<'_> {
         })
     }
 
-    /// The name of a file that lies in the folder itself.
+    /// Returns the name of a file if it lies in the folder itself.
     fn file(&self, name: &Spanned<String>) -> Result<String, OwnError> {
         let path = PathBuf::from(name.get_ref());
         let mut parts = path.components();
@@ -206,7 +206,8 @@ impl Source<'_> {
         TensorName { name: name.as_ref().map(|name| name.get_ref().clone()), place }
     }
 
-    /// Whether something that makes what is behind unseen is asked to hide it.
+    /// Returns whether the effect hides the background. Only masks that blur or replace it may
+    /// declare so.
     pub(super) fn hides(&self, file: &written::File, output: &Output) -> Result<bool, OwnError> {
         let Some(hides) = file.hides.as_ref().filter(|hides| *hides.get_ref()) else { return Ok(false) };
         match output {

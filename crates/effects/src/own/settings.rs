@@ -1,5 +1,5 @@
-//! The parameters of an effect of one's own: those that its kind of output has, as the declaration changes them, and those that the model
-//! takes as tensors.
+//! Parameters of a custom effect: those of its kind of output, as modified by the declaration, and
+//! those passed to the model as tensors.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,20 @@ use super::kept;
 use super::toml::{Default as Given, Parameter as Written, Rest};
 use crate::parameters::{Kind, Parameter};
 
-/// The names of those that painters read.
+/// Name of the parameter for the strength of the effect, which the painter reads.
 pub(super) const STRENGTH: &str = "strength";
+/// Name of the parameter for the softness of a mask's edge, which the painter reads.
 pub(super) const SOFTNESS: &str = "edge_softness";
+/// Name of the parameter for the minimum score, which the painter reads.
 pub(super) const THRESHOLD: &str = "threshold";
+/// Name of the flag that shows labels, which the painter reads.
 pub(super) const LABELS: &str = "labels";
 
-/// Parameters of one's own at most.
+/// Maximum number of declared parameters.
 const MOST: usize = 8;
 
-/// All parameters of an effect with this output. `place` tells where an offset of the file is.
+/// Returns all parameters of an effect with this output. `place` converts an offset in the file to
+/// a place.
 pub(super) fn declared(
     output: &Output,
     written: &BTreeMap<String, Spanned<Written>>,
@@ -76,7 +80,7 @@ pub(super) fn declared(
     Ok(declared)
 }
 
-/// A parameter's type with what the declaration makes of range and default.
+/// Returns a parameter's type with the declared range and default.
 fn changed(kind: &Kind, written: &Written, given: Option<Given>) -> Result<Kind, String> {
     match (kind, given) {
         (Kind::Flag { default }, None | Some(Given::Flag(_))) if written.min.is_none() && written.max.is_none() => {
@@ -96,7 +100,7 @@ fn changed(kind: &Kind, written: &Written, given: Option<Given>) -> Result<Kind,
     }
 }
 
-/// What an effect of this kind has by itself.
+/// Returns the parameters that every effect with this kind of output has.
 fn of_kind(output: &Output) -> Vec<Parameter> {
     let number =
         |name, title, description, min, default| Parameter { name, title, description, kind: Kind::Number { min, max: 1.0, default } };

@@ -1,12 +1,13 @@
-//! Shapes of tensors that come out, as the declaration reads them. The same is asked before a model runs, when sides may be open, and of each
-//! tensor that it gives.
+//! Interpretation of output shapes according to the declaration. It is used before a model runs,
+//! when dimensions may be unknown, and for each tensor that the model returns.
 
 use super::toml::{Layout, Order};
 
-/// A side, if it is known.
+/// A dimension; `None` if unknown.
 pub(super) type Side = Option<usize>;
 
-/// Channels, rows and columns of `[1, C, H, W]`, `[C, H, W]` or `[H, W]`, or of the same with the channels last.
+/// Returns channels, rows and columns of `[1, C, H, W]`, `[C, H, W]` or `[H, W]`, or of the
+/// variants with the channels last.
 pub(super) fn planes(shape: &[Side], layout: Layout) -> Result<[Side; 3], String> {
     let example = match layout {
         Layout::Nchw => "[1, C, H, W]",
@@ -24,7 +25,8 @@ pub(super) fn planes(shape: &[Side], layout: Layout) -> Result<[Side; 3], String
     })
 }
 
-/// Candidates and numbers of each, of `[1, N, K]` or `[N, K]`, or with `order = "columns"` of `[1, K, N]` or `[K, N]`.
+/// Returns the number of candidates N and of values of each K, for `[1, N, K]` or `[N, K]`, or with
+/// `order = "columns"` for `[1, K, N]` or `[K, N]`.
 pub(super) fn table(shape: &[Side], order: Order) -> Result<[Side; 2], String> {
     let [a, b] = match *shape {
         [batch, a, b] if batch.is_none_or(|batch| batch == 1) => [a, b],
@@ -34,7 +36,8 @@ pub(super) fn table(shape: &[Side], order: Order) -> Result<[Side; 2], String> {
     Ok(if order == Order::Rows { [a, b] } else { [b, a] })
 }
 
-/// The same of scores in a tensor of their own, which may be `[1, N]` or `[N]` as well.
+/// Returns the number of candidates and of scores of each, for a separate tensor of scores, which
+/// may also be `[1, N]` or `[N]`.
 pub(super) fn scores(shape: &[Side], order: Order, candidates: Side) -> Result<[Side; 2], String> {
     match *shape {
         [count] => Ok([count, Some(1)]),
@@ -43,7 +46,7 @@ pub(super) fn scores(shape: &[Side], order: Order, candidates: Side) -> Result<[
     }
 }
 
-/// The number of classes of `[1, C]`, `[C]` or `[1, C, 1, 1]`.
+/// Returns the number of classes of `[1, C]`, `[C]` or `[1, C, 1, 1]`.
 pub(super) fn classes(shape: &[Side]) -> Result<Side, String> {
     let wide: Vec<_> = shape.iter().filter(|side| **side != Some(1)).collect();
     match wide[..] {
@@ -53,7 +56,7 @@ pub(super) fn classes(shape: &[Side]) -> Result<Side, String> {
     }
 }
 
-/// A shape in words: `[1, 3, ?, ?]`.
+/// Formats a shape as `[1, 3, ?, ?]`.
 pub(super) fn words(shape: &[Side]) -> String {
     let sides: Vec<_> = shape.iter().map(|side| side.map_or("?".into(), |side| side.to_string())).collect();
     format!("[{}]", sides.join(", "))

@@ -1,4 +1,5 @@
-//! `effect.toml` as it is written: every key, its type and its words. What makes sense beyond that is [`super::declaration`]'s.
+//! Syntax of `effect.toml`: every key, its type and its allowed words. [`super::declaration`]
+//! checks the meaning.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,7 @@ pub(super) enum Slow {
     Reuse,
 }
 
-/// `[model]`
+/// The section `[model]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Model {
@@ -70,7 +71,7 @@ pub(super) enum Colours {
     Grey,
 }
 
-/// What black and white are.
+/// Values of black and white.
 #[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) enum Range {
     #[default]
@@ -90,7 +91,7 @@ pub(super) enum Fit {
     Letterbox,
 }
 
-/// What is made of a model's raw values.
+/// Function applied to the model's raw values.
 #[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Activation {
@@ -100,7 +101,7 @@ pub(super) enum Activation {
     Softmax,
 }
 
-/// `[picture]`
+/// The section `[picture]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Picture {
@@ -113,7 +114,7 @@ pub(super) struct Picture {
     pub(super) range: Range,
 }
 
-/// `[mask]`
+/// The section `[mask]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Mask {
@@ -130,7 +131,7 @@ pub(super) struct Mask {
     pub(super) colour: Option<Spanned<String>>,
 }
 
-/// Which part of the picture stays as it is.
+/// Part of the picture that stays unchanged.
 #[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Keeps {
@@ -139,7 +140,7 @@ pub(super) enum Keeps {
     Unmarked,
 }
 
-/// What becomes of the other part.
+/// Treatment of the other part of the picture.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Rest {
@@ -148,7 +149,7 @@ pub(super) enum Rest {
     Tint,
 }
 
-/// `[boxes]`
+/// The section `[boxes]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Boxes {
@@ -170,7 +171,7 @@ pub(super) struct Boxes {
     pub(super) labels_file: Option<Spanned<String>>,
 }
 
-/// Whether a candidate is a row of the tensor or a column.
+/// Arrangement of the candidates: each is a row or a column of the tensor.
 #[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Order {
@@ -179,7 +180,7 @@ pub(super) enum Order {
     Columns,
 }
 
-/// What the four numbers of a box are.
+/// Meaning of the four numbers of a box.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Form {
@@ -196,13 +197,13 @@ pub(super) enum Form {
 #[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Units {
-    /// Of the model's input.
+    /// Fractions of the model's input.
     #[default]
     Share,
     Pixels,
 }
 
-/// `[labels]`
+/// The section `[labels]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Labels {
@@ -214,7 +215,7 @@ pub(super) struct Labels {
     pub(super) labels_file: Option<Spanned<String>>,
 }
 
-/// `[parameters.NAME]`
+/// The section `[parameters.NAME]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Parameter {

@@ -1,7 +1,7 @@
-//! The effect `cartoon`: even areas in a few tones, with dark lines around them.
+//! The effect `cartoon`: flat areas in a few tones, with dark lines around them.
 //!
-//! The picture is evened out by a guided filter that has the picture itself for its guide: what varies little becomes flat, edges stay.
-//! Then its light is brought to a few tones, with steps that are soft enough not to flicker.
+//! A guided filter, guided by the picture itself, flattens areas of little variation and keeps
+//! edges. Luma is then quantised to a few tones, with steps soft enough not to flicker.
 
 use ooblex_pipeline::I420;
 
@@ -31,10 +31,11 @@ pub(super) static FACTS: Simple = Simple {
     paint: || Box::<Cartoon>::default(),
 };
 
-/// Pixels of the small copy that areas are evened out on, and the window there.
+/// Number of pixels of the small copy on which areas are flattened.
 const SMALL_PIXELS: f64 = 14_400.0;
+/// Radius of the guided filter's window in pixels of the small copy.
 const WINDOW: usize = 1;
-/// Turns of luma that are no line.
+/// Luma gradient up to which no line is drawn.
 const FAINT: i16 = 14;
 
 #[derive(Default)]
@@ -71,10 +72,10 @@ impl Paint for Cartoon {
     }
 }
 
-/// The tone of each luma: flat for two thirds of a step, then a slope of three up to the next one.
+/// Soft quantisation of luma: flat for two thirds of a step, then a slope of 3 up to the next tone.
 struct Tones {
     step: i16,
-    /// 256 / step, for want of a division.
+    /// 256 / step, so that no division is needed.
     inverse: i16,
 }
 

@@ -1,7 +1,8 @@
-//! The effect `denoise`: a camera's noise calmed over time, without smearing what moves.
+//! The effect `denoise`: temporal noise reduction that does not smear motion.
 //!
-//! Each pixel follows its new value slowly while they differ by no more than noise does, and at once when they differ by more. The first
-//! frame is shown as it is; so is each after a change of size.
+//! Each pixel follows its new value slowly while the difference is within the noise level, and at
+//! once when it is larger. The first frame, and the first one after a change of size, is shown
+//! unchanged.
 
 use ooblex_pipeline::I420;
 
@@ -24,7 +25,7 @@ pub(super) static FACTS: Simple = Simple {
 #[derive(Default)]
 struct Denoise {
     size: (u32, u32),
-    /// What was shown, in 1/32.
+    /// Planes of the last painted frame, in units of 1/32 level.
     shown: [Vec<i16>; 3],
 }
 
@@ -40,14 +41,16 @@ impl Paint for Denoise {
             }
             return;
         }
-        // Of 64: the pace within noise, and how it rises with each level beyond.
+        // Step size in 1/64 of the difference: `slow` up to the noise level, and 8 more for each
+        // level of difference beyond it.
         let (slow, noise) = ((52.0 - 44.0 * strength) as i16, (2.0 + 14.0 * strength) as i16);
         for (shown, plane) in self.shown.iter_mut().zip(picture.planes_mut()) {
             for (shown, value) in shown.iter_mut().zip(plane) {
                 let away = (i16::from(*value) << 5) - *shown;
                 let levels = (away.abs() + 16) >> 5;
                 let pace = (slow + (levels - noise).max(0) * 8).min(64);
-                // A large difference is followed whole; of a small one the product fits into 16 bits.
+                // A large difference is followed completely. A small one is clamped so that the
+                // product fits into 16 bits.
                 let step = if pace == 64 { away } else { (away.clamp(-500, 500) * pace) >> 6 };
                 *shown += step;
                 *value = ((*shown + 16) >> 5).clamp(0, 255) as u8;

@@ -25,9 +25,9 @@ pub(super) static FACTS: Simple = Simple {
     paint: || Box::<Edges>::default(),
 };
 
-/// Luma of paper.
+/// Luma of the paper.
 const PAPER: i16 = 228;
-/// Turns of luma that are noise.
+/// Luma gradient up to which a pixel counts as noise.
 const NOISE: i16 = 5;
 
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl Paint for Edges {
                 *value = if is_neon { neon } else { pencil } as u8;
             }
         }
-        // Neon has the colour twice over, paper has none.
+        // Neon doubles the saturation; paper has no colour.
         match is_neon {
             true => u.iter_mut().chain(v).for_each(|chroma| *chroma = (2 * i16::from(*chroma) - 128).clamp(16, 240) as u8),
             false => u.iter_mut().chain(v).for_each(|chroma| *chroma = 128),

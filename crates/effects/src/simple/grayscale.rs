@@ -1,4 +1,4 @@
-//! The effect `grayscale`: the picture without its colours, or with less of them.
+//! The effect `grayscale`: the picture with less colour, or none.
 
 use ooblex_pipeline::I420;
 
@@ -20,7 +20,7 @@ pub(super) static FACTS: Simple = Simple {
 fn paint(picture: &mut I420, parameters: &Parameters) {
     let kept = 256 - of_256(parameters.number("strength"));
     let [_, u, v] = picture.planes_mut();
-    // At most 128 · 256, which is one more than 16 bits hold: hence the halves.
+    // The full product is at most 128 · 256, one more than 16 bits hold; hence half of `kept`.
     let less = |chroma: &mut u8| *chroma = (128 + (((i16::from(*chroma) - 128) * (kept / 2)) >> 7)).clamp(0, 255) as u8;
     u.iter_mut().chain(v).for_each(less);
 }

@@ -1,4 +1,4 @@
-//! The effect `invert`: a negative; light and colours turned around.
+//! The effect `invert`: a negative, with luma and optionally colours inverted.
 
 use ooblex_pipeline::I420;
 
@@ -24,7 +24,7 @@ pub(super) static FACTS: Simple = Simple {
 
 fn paint(picture: &mut I420, parameters: &Parameters) {
     let [luma, u, v] = picture.planes_mut();
-    // Luma reaches from 16 to 235; what is beyond stays beyond, at the other end.
+    // Luma ranges from 16 to 235; values beyond one end stay beyond the other.
     luma.iter_mut().for_each(|luma| *luma = 251_u8.saturating_sub(*luma));
     if parameters.flag("colours") {
         u.iter_mut().chain(v).for_each(|chroma| *chroma = (255 - *chroma).saturating_add(1));

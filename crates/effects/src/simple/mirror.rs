@@ -1,4 +1,5 @@
-//! The effect `mirror`: left and right, or top and bottom, change places; or one half is the mirror image of the other.
+//! The effect `mirror`: swaps left and right or top and bottom, or makes the right half a mirror
+//! image of the left one.
 
 use ooblex_pipeline::I420;
 
@@ -35,7 +36,7 @@ impl Paint for Mirror {
             "left_right" => [1.0 - x, y],
             "top_bottom" => [x, 1.0 - y],
             "both" => [1.0 - x, 1.0 - y],
-            // Of what is seen twice, the one on the left.
+            // In symmetric mode every point of the left half is seen twice; the left one counts.
             _ => [x, y],
         }
     }

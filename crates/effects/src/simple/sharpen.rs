@@ -1,4 +1,4 @@
-//! The effect `sharpen`: small details stand out (an unsharp mask on luma).
+//! The effect `sharpen`: emphasises small details (an unsharp mask on luma).
 
 use ooblex_pipeline::I420;
 
@@ -17,7 +17,7 @@ pub(super) static FACTS: Simple = Simple {
     paint: || Box::<Sharpen>::default(),
 };
 
-/// Differences up to this are noise, and are not brought out.
+/// Difference up to which a detail counts as noise and is not emphasised.
 const NOISE: i16 = 2;
 
 #[derive(Default)]

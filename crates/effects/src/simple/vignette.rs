@@ -1,4 +1,5 @@
-//! The effect `vignette`: the picture darkens towards its corners, which draws the eye to its middle.
+//! The effect `vignette`: the picture darkens towards its corners, which draws the eye to the
+//! middle.
 
 use ooblex_pipeline::I420;
 
@@ -20,11 +21,11 @@ pub(super) static FACTS: Simple = Simple {
     paint: || Box::<Vignette>::default(),
 };
 
-/// The light of each pixel, computed once for frames of one size.
+/// Brightness of each pixel, computed once for each frame size and set of parameters.
 #[derive(Default)]
 struct Vignette {
     made_for: Option<(u32, u32, [f64; 2])>,
-    /// Of luma and of chroma, 0..=128.
+    /// Brightness factors of luma and of chroma, 0..=128.
     light: [Vec<u8>; 2],
 }
 
@@ -49,7 +50,8 @@ impl Paint for Vignette {
 fn light(width: u32, height: u32, [strength, size]: [f64; 2]) -> Vec<u8> {
     let squares = |side: u32| -> Vec<f32> { (0..side).map(|at| (2.0 * (at as f32 + 0.5) / side as f32 - 1.0).powi(2)).collect() };
     let (across, down) = (squares(width), squares(height));
-    // From the middle (0) to the corners (2): none up to `inner`, all of it at the corners.
+    // `square` is the squared distance from the middle (0) to the corners (2). The picture is
+    // unchanged up to `inner` and darkest at the corners.
     let inner = 1.6 * size as f32;
     let falloff = |square: f32| {
         let share = ((square - inner) / (2.0 - inner)).clamp(0.0, 1.0);

@@ -1,16 +1,16 @@
-//! How large the styled picture is when nobody fixed it: as large as the machine manages. It knows steps and the room for them;
-//! when to take one is the caller's to say.
+//! Automatic resolution of the styled picture: a ladder of sizes, of which the largest that the
+//! machine can process is used. The caller decides when to take a step.
 
-/// The words of the parameter for each step, and the pixels that each is worth.
+/// Value of the `resolution` parameter and number of pixels for each step.
 pub(super) const STEPS: [(&str, u32); 6] =
     [("180p", 320 * 180), ("216p", 384 * 216), ("288p", 512 * 288), ("360p", 640 * 360), ("540p", 960 * 540), ("720p", 1280 * 720)];
 
-/// Where the ladder is entered.
+/// Index of the initial step.
 const FIRST: usize = 1;
-/// Share of the workers' time that the next step up may be expected to take.
+/// Maximum utilisation of the workers that is expected after a step up.
 const ROOM_WANTED: f32 = 0.7;
 
-/// The step that one track is on.
+/// The current step of one track.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ladder {
     step: usize,
@@ -21,15 +21,16 @@ impl Ladder {
         Self { step: FIRST }
     }
 
-    /// A step down. `false`: this is the lowest.
+    /// Takes a step down. Returns `false` on the lowest step.
     pub(super) fn down(&mut self) -> bool {
         let may = self.step > 0;
         self.step = self.step.saturating_sub(1);
         may
     }
 
-    /// A step up, if the workers, of whose time `utilisation` is in use on this one, have room for it. The models' time grows
-    /// with the pixels.
+    /// Takes a step up if the workers have enough capacity. `utilisation` is the fraction of their
+    /// time in use on the current step; it is expected to grow in proportion to the number of
+    /// pixels.
     pub(super) fn up(&mut self, utilisation: f32) -> bool {
         let Some((_, pixels)) = STEPS.get(self.step + 1) else { return false };
         let may = utilisation * *pixels as f32 / (self.pixels() as f32) < ROOM_WANTED;
@@ -37,7 +38,7 @@ impl Ladder {
         may
     }
 
-    /// Pixels of the styled picture.
+    /// Returns the number of pixels of the styled picture.
     pub(super) fn pixels(&self) -> u32 {
         STEPS[self.step].1
     }

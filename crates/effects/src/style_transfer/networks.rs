@@ -1,15 +1,17 @@
-//! The networks that paint: one that knows every style and their blends, and small ones that know one style each, made from it.
+//! The style networks: one that knows every style and their blends, and small ones distilled from
+//! it that know one style each.
 //!
-//! Who asks for one style alone gets the small one of that style, where there is one: it takes a fifth of the time and is calmer.
+//! A style requested without a blend is painted by its small network, if there is one: it takes a
+//! fifth of the time and flickers less.
 
 use crate::model::Extent::{Fixed, Free};
 use crate::model::{ModelSpec, TensorSpec};
 
-/// Styles that the large network knows.
+/// Number of styles of the large network.
 pub(super) const STYLES: usize = 26;
 const SMALL_ONES: usize = 11;
 
-/// All of them: what a worker loads.
+/// All networks, which a worker loads.
 pub(super) static ALL: [&ModelSpec; 1 + SMALL_ONES] = {
     let mut all = [&EVERY_STYLE; 1 + SMALL_ONES];
     let mut index = 0;
@@ -20,8 +22,9 @@ pub(super) static ALL: [&ModelSpec; 1 + SMALL_ONES] = {
     all
 };
 
-/// A conditional instance norm network (Dumoulin et al. 2017). In: RGB, 0..=1, of any size in multiples of 4, and a weight for each
-/// style, which sum to 1. Out: RGB, 0..=1, of the same size, in which the outermost 4 px are not right.
+/// Conditional instance normalisation network (Dumoulin et al. 2017). Input: RGB, 0..=1, of any
+/// size in multiples of 4, and a weight for each style, with a sum of 1. Output: RGB, 0..=1, of the
+/// same size; its outermost 4 px are wrong.
 pub(super) static EVERY_STYLE: ModelSpec = ModelSpec {
     name: "style26",
     file: "style26.onnx",
@@ -33,7 +36,8 @@ pub(super) static EVERY_STYLE: ModelSpec = ModelSpec {
     warm_up: WARM_UP,
 };
 
-/// The number of a style in the large network, and the network that paints this one alone, from the same picture and without weights.
+/// The small networks, each with its style's index in the large network. They take the same
+/// picture, but no weights.
 static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
     (
         24,
@@ -144,7 +148,7 @@ const fn small(name: &'static str, file: &'static str, sha256: &'static str, emb
     ModelSpec { name, file, sha256, embedded, inputs: &[IMAGE], outputs: &[STYLIZED], threads: 2, warm_up: WARM_UP }
 }
 
-/// The small network for these weights: there is one for some styles, if the picture is to be in that style alone.
+/// Returns the small network for these weights, if they select a single style that has one.
 pub(super) fn small_one(weights: &[f32]) -> Option<&'static ModelSpec> {
     SMALL.iter().find(|(number, _)| weights.get(*number) == Some(&1.0)).map(|(_, spec)| spec)
 }

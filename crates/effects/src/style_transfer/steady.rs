@@ -1,23 +1,25 @@
-//! A painting that holds still where its source does: each is blended with those before it.
+//! Temporal smoothing of paintings: where the source is still, each painting is blended with the
+//! previous ones.
 
 use fearless_simd::{Level, Simd, dispatch};
 use fearless_simd_macros::simd;
 
-/// Share (of 256) of a new painting where the source stands still.
+/// Weight, of 256, of a new painting where the source is still.
 const STILL: i32 = 44;
 
-/// The painting of one track as it was shown.
+/// The smoothed painting of one track.
 #[derive(Debug, Default)]
 pub(super) struct Steady {
-    /// Y, U and V in 1/64.
+    /// Y, U and V in units of 1/64.
     planes: [Vec<i16>; 3],
-    /// The style and what was blended into it.
+    /// The style, and the styles blended into it with their weights.
     style: (&'static str, Vec<(&'static str, f64)>),
 }
 
 impl Steady {
-    /// Replaces a new painting by its blend with those before it. `moved` says for each pixel how much the source moved there, 0..=255.
-    /// A painting in another style or size is the first of its kind, and stays as it is.
+    /// Replaces a new painting by its blend with the previous ones. `moved` is the motion of the
+    /// source at each pixel, 0..=255. The first painting of another style or size is left
+    /// unchanged.
     pub(super) fn blend(&mut self, planes: &mut [Vec<u8>; 3], moved: &[u8], style: &'static str, blend: &[(&'static str, f64)]) {
         let is_same = self.style.0 == style && self.style.1 == blend && self.planes[0].len() == planes[0].len();
         if !is_same {

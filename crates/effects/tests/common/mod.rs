@@ -1,6 +1,7 @@
-//! What the tests share: pictures from disk, models on either backend, one frame through an effect.
+//! Shared helpers of the tests: pictures from disk, models on either backend, one frame through an
+//! effect.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-// Each test file uses a part of it.
+// Each test file uses a part of this module.
 #![allow(dead_code, unreachable_pub)]
 
 use std::env;
@@ -19,7 +20,7 @@ pub fn data(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "data", name].iter().collect()
 }
 
-/// An RGB or grey PNG as RGB.
+/// Reads an RGB or grey PNG as RGB.
 pub fn png(name: &str) -> Rgb {
     let file = File::open(data(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
@@ -41,7 +42,7 @@ pub fn write_png(name: &str, picture: &Rgb) {
     encoder.write_header().unwrap().write_image_data(&picture.data).unwrap();
 }
 
-/// Part of a picture.
+/// Returns a part of a picture.
 pub fn crop(picture: &Rgb, left: u32, top: u32, width: u32, height: u32) -> Rgb {
     let rows = picture.data.chunks_exact(3 * picture.width as usize).skip(top as usize).take(height as usize);
     let data = rows.flat_map(|row| row[3 * left as usize..][..3 * width as usize].to_vec()).collect();
@@ -52,13 +53,14 @@ pub fn landscape() -> I420 {
     i420_from_rgb(&png("picture_640x480.png")).unwrap()
 }
 
-/// The same person, upright: 360 columns, 480 rows.
+/// The person of `landscape()`, upright: 360 columns, 480 rows.
 pub fn portrait() -> I420 {
     i420_from_rgb(&crop(&png("astronaut.png"), 40, 0, 360, 480)).unwrap()
 }
 
-/// Fails where the library is missing: a test that is skipped proves nothing. `OOBLEX_TEST_DEVICE=cuda` (or another device) runs what
-/// the tests do with ONNX Runtime on that device, by the library that `ORT_DYLIB_PATH` names.
+/// Loads a backend, or panics if its library is missing: skipped tests would prove nothing.
+/// `OOBLEX_TEST_DEVICE=cuda` (or another device) runs the ONNX Runtime tests on that device, with
+/// the library that `ORT_DYLIB_PATH` names.
 pub fn runtime(backend: Backend) -> Runtime {
     let runtime = Runtime::load(None, Some(backend)).unwrap_or_else(|error| panic!("the tests need both backends: {error}"));
     match env::var("OOBLEX_TEST_DEVICE") {
@@ -75,7 +77,7 @@ pub fn effect(name: &str) -> Arc<dyn Effect> {
     find(&EffectName::new(name)).unwrap()
 }
 
-/// One frame through prepare, analyse and compose of a new track.
+/// Passes one frame through prepare, analyse and compose of a new track.
 pub fn through(effect: &dyn Effect, models: &mut Models, frame: &I420, given: &Value) -> (ModelInput, Option<Analysis>, I420) {
     let parameters = Parameters::parse(effect.parameters(), given).unwrap();
     let mut painter = effect.painter();
@@ -86,7 +88,7 @@ pub fn through(effect: &dyn Effect, models: &mut Models, frame: &I420, given: &V
     (input, analysis, picture)
 }
 
-/// Mean absolute difference of bytes, as a share of 255.
+/// Mean absolute difference of bytes, as a fraction of 255.
 pub fn mean_difference(a: &[u8], b: &[u8]) -> f64 {
     assert_eq!(a.len(), b.len());
     let sum: u64 = a.iter().zip(b).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();

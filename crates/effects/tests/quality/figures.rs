@@ -1,8 +1,10 @@
-//! How steady and how right effects are, in figures, each before and after what painters do over time and along edges.
+//! Figures of the effects' temporal stability and accuracy, each before and after temporal
+//! smoothing and edge alignment by the painters.
 //!
-//! *Before* is a painter that sees each frame as its first; *after* is one that sees them in order. The matte is measured through
-//! `background_replace`: with a black and with a white backdrop, the difference of the two pictures says how much is the person.
-// The test and the example each use a part of it.
+//! *Before* is a new painter for each frame; *after* is one painter for all frames in order. The
+//! matte is measured through `background_replace`: the difference between the pictures with a black
+//! and a white backdrop gives the opacity of the person.
+// The test and the example each use a part of this module.
 #![allow(dead_code, unreachable_pub)]
 
 use ooblex_effects::{Effect, Found, Models, Painter, Parameters};
@@ -15,9 +17,9 @@ use crate::scenes::{self, Random};
 /// One figure.
 pub struct Figure {
     pub name: &'static str,
-    /// What it is, for people.
+    /// Description for users.
     pub meaning: &'static str,
-    /// Whether more is better.
+    /// True if higher is better.
     pub rises: bool,
     pub before: f64,
     pub after: f64,
@@ -30,7 +32,7 @@ impl Figure {
     }
 }
 
-/// An effect with a painter that forgets and one that remembers.
+/// An effect measured with a new painter for each frame and with one painter for all frames.
 struct Pair {
     effect: std::sync::Arc<dyn Effect>,
     parameters: Parameters,
@@ -50,7 +52,7 @@ impl Pair {
         self.effect.analyse(models, &input).expect("the models run")
     }
 
-    /// What the forgetful painter and the other one make of a frame.
+    /// Paints a frame with a new painter and with the persistent one.
     fn paint(&mut self, frame: &I420, analysis: &Analysis) -> [I420; 2] {
         let mut fresh = self.effect.painter();
         [&mut fresh, &mut self.painter].map(|painter| {
@@ -60,7 +62,7 @@ impl Pair {
         })
     }
 
-    /// The faces that the two have found.
+    /// Returns the faces found by a new painter and by the persistent one.
     fn find(&mut self, frame: &I420, analysis: &Analysis) -> [Vec<Found>; 2] {
         let mut fresh = self.effect.painter();
         [&mut fresh, &mut self.painter].map(|painter| {
@@ -70,7 +72,8 @@ impl Pair {
     }
 }
 
-/// The opacity of the person, of 0..=255, by the forgetful painter and by the other one.
+/// Measures the opacity of the person, 0..=255, with a new painter for each frame and with one for
+/// all frames.
 struct MattePair {
     black: Pair,
     white: Pair,
@@ -93,7 +96,7 @@ impl MattePair {
     }
 }
 
-/// All figures, on pictures that come with the tests.
+/// Returns all figures, measured on pictures that come with the tests.
 pub fn all(models: &mut Models) -> Vec<Figure> {
     let mut figures = person(models);
     figures.extend(style(models));
@@ -146,7 +149,8 @@ fn moving_overlap(models: &mut Models, reference: &[u8]) -> [f64; 2] {
 
 fn style(models: &mut Models) -> Vec<Figure> {
     let given = json!({"resolution": "180p"});
-    // A frame of the painting's own size, so that no shrinking takes the noise away: as bad as it gets.
+    // The frame has the painting's own size, so that no downscaling removes the noise: the worst
+    // case.
     let picture = scenes::frame(&crate::common::crop(&png("picture_640x480.png"), 120, 55, 320, 180));
     let (mut random, mut pair) = (Random::new(3), Pair::new("style_transfer", &given));
     let mut changes = Changes::default();
@@ -182,11 +186,11 @@ fn style(models: &mut Models) -> Vec<Figure> {
     ]
 }
 
-/// How much pictures change from frame to frame.
+/// Change of pictures from frame to frame.
 #[derive(Default)]
 struct Changes {
     last: Option<(I420, [I420; 2])>,
-    /// Of the source, and of both painters, by frame.
+    /// Change of the source and of both painters, for each frame.
     sums: Vec<[f64; 3]>,
 }
 
@@ -199,7 +203,7 @@ impl Changes {
         self.last = Some((source.clone(), painted));
     }
 
-    /// The painters' change over the source's, from frame `from` on.
+    /// Returns the painters' change relative to the source's, from frame `from` on.
     fn ratios(&self, from: usize) -> [f64; 2] {
         let sum = |of: usize| self.sums.iter().skip(from).map(|sums| sums[of]).sum::<f64>();
         [sum(1) / sum(0), sum(2) / sum(0)]
@@ -235,7 +239,7 @@ fn faces(models: &mut Models) -> Vec<Figure> {
     ]
 }
 
-/// Six faces that pan, with a blank frame now and then.
+/// Measures six faces that pan, with a blank frame now and then.
 fn several(models: &mut Models) -> ([f64; 2], [f64; 2], [f64; 2]) {
     let (wall, mut random, mut pair) = (scenes::wall(), Random::new(5), Pair::new("face_detection", &json!({})));
     let truth = scenes::faces();
@@ -277,7 +281,7 @@ fn contains(found: &Found, [x, y]: [f64; 2]) -> bool {
     (left * 960.0..right * 960.0).contains(&x) && (top * 540.0..bottom * 540.0).contains(&y)
 }
 
-/// Figures of a clip of which nothing is known.
+/// Returns the figures of a clip without ground truth.
 pub fn of_clip(models: &mut Models, frames: &[I420]) -> Vec<Figure> {
     let (mut matte, mut style, mut face) =
         (MattePair::new(), Pair::new("style_transfer", &json!({"resolution": "180p"})), Pair::new("face_detection", &json!({})));
@@ -324,7 +328,8 @@ fn mean_change(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / a.len() as f64
 }
 
-/// Intersection over union where the reference says something (128 stands for what may be either).
+/// Intersection over union where the reference is decided; 128 stands for pixels that may be
+/// either.
 fn overlap(matte: &[f64], reference: &[u8]) -> f64 {
     let (mut both, mut either) = (0.0, 0.0);
     for (opacity, truth) in matte.iter().zip(reference).filter(|(_, truth)| !(64..192).contains(*truth)) {
@@ -335,7 +340,7 @@ fn overlap(matte: &[f64], reference: &[u8]) -> f64 {
     both / either
 }
 
-/// Mean difference within 8 px of where the reference turns, of what it says something about.
+/// Mean difference within 8 px of the reference's edges, where the reference is decided.
 fn error_at_edge(matte: &[f64], reference: &[u8]) -> f64 {
     let (mut sum, mut count) = (0.0, 0.0);
     for y in 8..472 {
@@ -351,7 +356,7 @@ fn error_at_edge(matte: &[f64], reference: &[u8]) -> f64 {
     sum / count
 }
 
-/// A plane stretched (bilinear) over a larger one.
+/// Stretches a plane (bilinear) over a larger one.
 fn stretched(plane: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<f64> {
     let place = |index: usize, axis: usize| {
         let at = ((index as f64 + 0.5) * from[axis] as f64 / to[axis] as f64 - 0.5).clamp(0.0, from[axis] as f64 - 1.0);

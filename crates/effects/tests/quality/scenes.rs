@@ -1,5 +1,6 @@
-//! Pictures that move in known ways: a still scene behind a camera's noise, a pan, several faces on one wall, a clip from disk.
-// The test and the example each use a part of it.
+//! Scenes with known motion: a still scene with camera noise, a pan, several faces on one wall; and
+//! clips from disk.
+// The test and the example each use a part of this module.
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;
@@ -10,10 +11,10 @@ use ooblex_pipeline::{I420, Rgb};
 
 use crate::common::{crop, png};
 
-/// Standard deviation of the noise that is added to luma: a camera in an ordinary room.
+/// Standard deviation of the noise added to luma: that of a camera in an ordinary room.
 const NOISE: f64 = 3.0;
 
-/// The same numbers each time.
+/// Deterministic random numbers.
 pub struct Random(u64);
 
 impl Random {
@@ -28,13 +29,13 @@ impl Random {
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// About Gaussian, with a deviation of 1.
+    /// Returns an approximately Gaussian number with a standard deviation of 1.
     fn normal(&mut self) -> f64 {
         (0..6).map(|_| self.next() - 0.5).sum::<f64>() * std::f64::consts::SQRT_2
     }
 }
 
-/// The frame with a camera's noise.
+/// Adds camera noise to the frame.
 pub fn noisy(frame: &I420, random: &mut Random) -> I420 {
     let mut picture = frame.clone();
     let [luma, u, v] = picture.planes_mut();
@@ -44,13 +45,13 @@ pub fn noisy(frame: &I420, random: &mut Random) -> I420 {
     picture
 }
 
-/// Where a pan stands at frame `n`, in pixels: slow, fast and still by turns.
+/// Offset of a pan at frame `n` in pixels: alternately slow, fast and still.
 pub fn pan(n: usize) -> [f64; 2] {
     let turn = n as f64 / 30.0;
     [24.0 * (2.2 * turn).sin(), 10.0 * (3.1 * turn).sin()]
 }
 
-/// The picture, a little larger, moved by so many pixels to the right and down.
+/// Enlarges the picture by [`ZOOM`] and moves it by `x` pixels to the right and `y` pixels down.
 pub fn moved(picture: &Rgb, [x, y]: [f64; 2]) -> Rgb {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let mut data = Vec::with_capacity(picture.data.len());
@@ -70,7 +71,7 @@ pub fn moved(picture: &Rgb, [x, y]: [f64; 2]) -> Rgb {
     Rgb { width: picture.width, height: picture.height, data }
 }
 
-/// How much larger [`moved`] makes the picture, so that no edge of it comes into view.
+/// Enlargement by [`moved`], so that no edge of the picture comes into view.
 pub const ZOOM: f64 = 1.15;
 
 fn source(at: f64, side: usize, shift: f64) -> f64 {
@@ -78,7 +79,8 @@ fn source(at: f64, side: usize, shift: f64) -> f64 {
     ((at - shift - middle) / ZOOM + middle).clamp(0.0, side as f64 - 1.001)
 }
 
-/// Left, top and width of each face's cut-out on [`wall`], whether it is mirrored, and its brightness.
+/// Left, top and width of each face's cut-out on [`wall`], whether it is mirrored, and its
+/// brightness.
 const FACES: [(u32, u32, u32, bool, f64); 6] = [
     (20, 30, 240, false, 1.0),
     (300, 250, 200, true, 0.85),
@@ -88,9 +90,9 @@ const FACES: [(u32, u32, u32, bool, f64); 6] = [
     (120, 330, 110, true, 0.9),
 ];
 
-/// Where the faces of [`wall`] are: the middle of each, in pixels.
+/// Returns the centre of each face of [`wall`] in pixels.
 pub fn faces() -> Vec<[f64; 2]> {
-    // The middle of the face lies at 0.455, 0.61 of the cut-out.
+    // The centre of the face lies at 0.455, 0.61 of the cut-out.
     let middle = |width: u32, mirrored: bool| f64::from(width) * if mirrored { 0.545 } else { 0.455 };
     FACES
         .iter()
@@ -134,12 +136,12 @@ fn mean(picture: &Rgb, x: f64, y: f64, span: f64) -> [f64; 3] {
     sum.map(|sum| sum / count)
 }
 
-/// The first frames of a Y4M clip of 4:2:0.
+/// Reads the first frames of a 4:2:0 Y4M clip.
 ///
 /// # Errors
-/// When it can not be read, or is of another kind.
+/// When the file cannot be read, or has another format.
 pub fn clip(path: &Path, most: usize) -> Result<Vec<I420>, String> {
-    let bytes = fs::read(path).map_err(|error| format!("{} can not be read: {error}", path.display()))?;
+    let bytes = fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
     let head = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
     let rest = lines.next().unwrap_or_default();
@@ -172,7 +174,8 @@ pub fn frame(picture: &Rgb) -> I420 {
     i420_from_rgb(picture).expect("it has the bytes of its size")
 }
 
-/// Somebody who talks before a wall, 384×216, without a camera's noise: the person sways, what is behind stands still.
+/// A person who talks in front of a wall, 384×216, without camera noise: the person sways, the
+/// background is still.
 pub fn talking(n: usize) -> I420 {
     let [picture, mask] = ["picture_640x480.png", "person_640x480.png"].map(|name| crop(&png(name), 120, 40, 384, 216));
     let turn = n as f64 / 30.0;

@@ -1,6 +1,7 @@
-//! Ends runs that take too long: a model that somebody else has made may never end by itself.
+//! Run timeout for custom models, which may never finish.
 //!
-//! ONNX Runtime looks between two nodes, also of loops, whether it is to give up; a single node that never ends can not be ended.
+//! ONNX Runtime checks for termination between two nodes, also within loops. A single node that
+//! never finishes cannot be terminated.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,7 +11,8 @@ use ort::session::RunOptions;
 
 use crate::model::LONGEST_RUN;
 
-/// The leash of one model: a thread that sleeps while nothing runs for too long.
+/// The run timeout of one model, enforced by a watchdog thread that sleeps until a run exceeds
+/// [`LONGEST_RUN`].
 pub(super) struct Leash {
     shared: Arc<Shared>,
     watcher: Option<JoinHandle<()>>,
@@ -24,11 +26,11 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// When the run that is under way is to be ended.
+    /// Time at which the current run is terminated; `None` if no run is in progress.
     deadline: Option<Instant>,
-    /// It was ended.
+    /// True if the current run was terminated.
     pulled: bool,
-    /// The model is not needed any more.
+    /// True once the model is dropped.
     closed: bool,
 }
 
@@ -41,7 +43,7 @@ impl Leash {
         Ok(Self { shared, watcher: Some(watcher) })
     }
 
-    /// Runs something with these options, which end it after [`LONGEST_RUN`].
+    /// Calls `work` with run options that terminate it after [`LONGEST_RUN`].
     pub(super) fn run<T>(&self, work: impl FnOnce(&RunOptions) -> ort::Result<T>) -> ort::Result<T> {
         self.shared.lock().deadline = Some(Instant::now() + LONGEST_RUN);
         self.shared.changed.notify_one();
@@ -51,7 +53,7 @@ impl Leash {
         if std::mem::take(&mut state.pulled) {
             self.shared.options.unterminate()?;
             return done
-                .map_err(|_| ort::Error::new(format!("it was ended after {LONGEST_RUN:?}, since no frame waits so long: it may hang")));
+                .map_err(|_| ort::Error::new(format!("it was ended after {LONGEST_RUN:?}, since no frame waits that long: it may hang")));
         }
         done
     }
@@ -69,7 +71,7 @@ impl Shared {
                 }
                 Some(_) => {
                     (state.deadline, state.pulled) = (None, true);
-                    // It fails for want of options only, and they are there.
+                    // This fails only for invalid options, and these are valid.
                     _ = self.options.terminate();
                     state
                 }

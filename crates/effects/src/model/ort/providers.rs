@@ -1,7 +1,5 @@
-//! Devices as execution providers of ONNX Runtime: which ones the library was built with, how each is set up, and the proof that a
-//! model runs on the one that was asked for.
-//!
-//! It knows the names and options of providers; sessions belong to its caller, the backend.
+//! ONNX Runtime's execution providers for each [`Device`]: which ones the library was built with,
+//! how each is configured, and the proof that a model runs on the requested device.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -16,7 +14,8 @@ use serde_json::Value;
 
 use super::super::Device;
 
-/// The devices that the loaded library has a provider for, which does not mean that they are there.
+/// Returns the devices that the loaded library has a provider for. They need not exist on this
+/// machine.
 pub(super) fn built_in() -> Vec<Device> {
     Device::ALL.into_iter().filter(|device| is_built_in(*device)).collect()
 }
@@ -32,7 +31,8 @@ pub(super) fn is_built_in(device: Device) -> bool {
     found.unwrap_or(false)
 }
 
-/// The name of the device's provider in reports of ONNX Runtime; `None` for the processor, which needs none.
+/// Returns the name of the device's provider in the profiles of ONNX Runtime; `None` for the CPU,
+/// which needs none.
 fn provider(device: Device) -> Option<&'static str> {
     match device {
         Device::Cpu => None,
@@ -43,8 +43,9 @@ fn provider(device: Device) -> Option<&'static str> {
     }
 }
 
-/// What a session registers for a device, the preferred provider first; a provider that can not be registered is an error.
-/// Up to `threads` compute a frame where the processor does.
+/// Returns the providers that a session registers for a device, the preferred one first. A provider
+/// that cannot be registered is an error. On OpenVINO's CPU device up to `threads` threads compute
+/// a frame.
 pub(super) fn dispatch(device: Device, threads: usize) -> Vec<ExecutionProviderDispatch> {
     let providers = match device {
         Device::Cpu => vec![],
@@ -57,8 +58,9 @@ pub(super) fn dispatch(device: Device, threads: usize) -> Vec<ExecutionProviderD
     providers.into_iter().map(ExecutionProviderDispatch::error_on_failure).collect()
 }
 
-/// The size of a frame changes in the middle of a call. So no exhaustive search for the fastest convolution, which would stop the
-/// video at each new size, and no more memory of the device than is asked for.
+/// Configures CUDA for frame sizes that change during a session: no exhaustive search for the
+/// fastest convolution, which would stop the video at each new size, and no more device memory than
+/// needed.
 fn cuda(index: u16) -> ExecutionProviderDispatch {
     CUDA::default()
         .with_device_id(index.into())
@@ -67,19 +69,21 @@ fn cuda(index: u16) -> ExecutionProviderDispatch {
         .build()
 }
 
-/// As exact as the other devices: OpenVINO would choose half precision where that is faster.
+/// Configures OpenVINO with the precision of the other devices; by default it chooses half
+/// precision where that is faster.
 fn open_vino(device_type: String) -> OpenVINO {
     OpenVINO::default().with_device_type(device_type).with_precision("FP32").with_num_streams(1)
 }
 
-/// Folders whose names are taken, after which there is something else wrong.
+/// Maximum number of existing folders that are skipped before giving up.
 const MOST_ATTEMPTS: u32 = 1000;
 
-/// Where ONNX Runtime writes which provider ran each node of a model, while the model is being loaded. Gone with its owner.
+/// Temporary folder for ONNX Runtime's profile, which names the provider that ran each node while
+/// the model was being loaded. It is deleted on drop.
 pub(super) struct Profile(PathBuf);
 
 impl Profile {
-    /// A folder of its own: nobody else's files can be in the way. What a process that was killed has left is passed over.
+    /// Creates a private folder. Folders left by a process that was killed are skipped.
     pub(super) fn new() -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mut attempts = 0;
@@ -94,7 +98,7 @@ impl Profile {
         }
     }
 
-    /// What names of files begin with.
+    /// Returns the path prefix of the profile files.
     pub(super) fn prefix(&self) -> PathBuf {
         self.0.join("run")
     }
@@ -102,19 +106,19 @@ impl Profile {
 
 impl Drop for Profile {
     fn drop(&mut self) {
-        // What can not be removed is of no harm, and there is nobody to tell.
+        // A leftover folder does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Whether the device ran at least one node, by the report of a run.
+/// Checks in the profile of a run that the device ran at least one node.
 ///
 /// # Errors
-/// When it ran none, or the report can not be read: what can not be shown is not claimed.
+/// When the device ran none, or the profile cannot be read.
 pub(super) fn prove(device: Device, report: &Path) -> Result<(), String> {
     let Some(provider) = provider(device) else { return Ok(()) };
     let unreadable =
-        |reason: String| format!("which device runs it can not be seen, since the report {} has no nodes ({reason})", report.display());
+        |reason: String| format!("which device runs it cannot be seen, since the report {} has no nodes ({reason})", report.display());
     let events: Value = fs::read(report)
         .map_err(|error| error.to_string())
         .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
@@ -131,7 +135,7 @@ pub(super) fn prove(device: Device, report: &Path) -> Result<(), String> {
     }
 }
 
-/// The provider of each node that was run.
+/// Returns the provider of each node that was run.
 fn nodes(events: &Value) -> impl Iterator<Item = &str> {
     let of_nodes = events.as_array().into_iter().flatten().filter(|event| event["cat"] == "Node");
     of_nodes.filter_map(|event| event["args"]["provider"].as_str())
@@ -152,7 +156,7 @@ mod tests {
         prove(device, &file)
     }
 
-    /// A report as ONNX Runtime writes it, of nodes that ran on these.
+    /// A profile as ONNX Runtime writes it, of nodes that ran on these providers.
     fn report(providers: &[&str]) -> String {
         let session = json!({"cat": "Session", "name": "model_run", "args": {}});
         let fence = json!({"cat": "Node", "name": "Conv_fence_before", "args": {"op_name": "Conv"}});
@@ -179,7 +183,7 @@ mod tests {
     fn what_can_not_be_shown_is_not_claimed() {
         for broken in ["", "{", "[]", "{}", "[1, null]", &report(&[])] {
             let refused = proof(CUDA_0, broken).unwrap_err();
-            assert!(refused.starts_with("which device runs it can not be seen"), "{refused}");
+            assert!(refused.starts_with("which device runs it cannot be seen"), "{refused}");
         }
         assert!(prove(CUDA_0, Path::new("no/such/report")).unwrap_err().contains("no/such/report"));
     }
