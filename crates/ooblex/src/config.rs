@@ -1,6 +1,8 @@
-//! What the operator can set: `ooblex.toml`, then the environment (`OOBLEX_SERVE__LISTEN=…`), then flags.
+//! Configuration, read from `ooblex.toml`, then from the environment (`OOBLEX_SERVE__LISTEN=…`),
+//! then from command-line flags.
 //!
-//! `ooblex.toml` at the root of the repository documents every option in place; a test holds it against these structures.
+//! `ooblex.toml` at the root of the repository documents every option in place; a test compares it
+//! with these structures.
 
 mod auth;
 mod broker;
@@ -30,33 +32,33 @@ use words::{codecs, names, networks, optional_word, parsed, shown, shown_all, wo
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The gateway.
+    /// HTTP server of the gateway.
     pub serve: Serve,
-    /// Who may do what.
+    /// Authentication and authorization.
     pub auth: Auth,
-    /// Relays for browsers that UDP does not reach.
+    /// TURN relays for browsers that UDP does not reach.
     pub turn: Turn,
-    /// Between the gateway and its workers.
+    /// Connection between the gateway and its workers.
     pub broker: Broker,
-    /// The workers, in a process of their own or in the gateway's.
+    /// Workers, in a separate process or in the gateway's.
     pub worker: Worker,
     /// Transport of media.
     pub media: Media,
-    /// The encoder.
+    /// Video codecs and encoders.
     pub video: Video,
-    /// The way of frames through the models.
+    /// Scheduling of frames through the models.
     pub frames: Frames,
-    /// What runs the models.
+    /// Inference backend and device.
     pub inference: Inference,
-    /// Effects of one's own.
+    /// Custom effects.
     pub own_effects: OwnEffects,
-    /// What is refused.
+    /// Limits of sessions, requests and streams.
     pub limits: Limits,
-    /// How the process is restricted.
+    /// Sandbox of the process.
     pub security: Security,
-    /// By effect.
+    /// Options of single effects, by name.
     pub effects: BTreeMap<String, EffectConfig>,
-    /// For tests and benchmarks.
+    /// Options for tests and benchmarks.
     pub diagnostics: Diagnostics,
     /// Logs.
     pub log: Log,
@@ -66,30 +68,33 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Serve {
-    /// Address and port of HTTP.
+    /// Address and port of the HTTP server.
     pub listen: SocketAddr,
-    /// Worker threads in the gateway's own process; `auto`: one for each core with the local broker, none with Redis.
+    /// Number of worker threads in the gateway's process; `auto` means one per core with the local
+    /// broker, and none with Redis.
     pub workers: AutoOr<0>,
-    /// The effect of sessions that ask for none.
+    /// Effect of sessions that request none.
     pub default_effect: String,
-    /// Names of the gateway that requests may be for; none: those that it knows of itself; `*` stands for all.
+    /// Host names under which the gateway is reached. If empty, the names that it determines itself
+    /// are accepted; `*` accepts all.
     #[serde(deserialize_with = "names")]
     pub hosts: Vec<String>,
-    /// Address and port of operators' routes; none: they are on `listen`, for this machine only.
+    /// Address and port of the routes for operators. If not set, they are on `listen`, and accept
+    /// requests from this machine only.
     pub admin_listen: Option<SocketAddr>,
-    /// Origins of other hosts' pages that may use the API; `*` stands for all.
+    /// Origins of pages on other hosts that may use the API; `*` accepts all.
     #[serde(deserialize_with = "names")]
     pub allow_origins: Vec<String>,
-    /// Pages that `allow_origins` names may have their browser send cookies and the like.
+    /// True if pages from `allow_origins` may send cookies and other browser credentials.
     pub allow_credentials: bool,
-    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    /// Networks of proxies whose `X-Forwarded-For` header is trusted.
     #[serde(serialize_with = "shown_all", deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
-    /// PEM file of the certificate for HTTPS; none: plain HTTP.
+    /// PEM file of the HTTPS certificate. If not set, the server uses plain HTTP.
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file of its key.
+    /// PEM file of the certificate's private key.
     pub tls_key: Option<PathBuf>,
-    /// Time that sessions go on after the gateway was asked to stop, s.
+    /// Time in seconds for which sessions continue after the gateway was told to stop.
     pub drain_s: u64,
 }
 
@@ -97,12 +102,12 @@ pub struct Serve {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Worker {
-    /// Worker threads of `ooblex worker`; `auto`: one for each core.
+    /// Number of worker threads of `ooblex worker`; `auto` means one per core.
     pub threads: AutoOr<1>,
-    /// Names of the effects that the workers of this process serve; none: all.
+    /// Names of the effects that this process's workers serve; if empty, all effects.
     #[serde(deserialize_with = "names")]
     pub effects: Vec<String>,
-    /// Address and port of `ooblex worker`'s health and metrics.
+    /// Address and port of the health and metrics routes of `ooblex worker`.
     pub listen: SocketAddr,
 }
 
@@ -112,7 +117,7 @@ pub struct Worker {
 pub struct Media {
     /// Address and UDP port of all media.
     pub listen: SocketAddr,
-    /// Addresses told to browsers; none: those of this machine.
+    /// IP addresses offered to browsers as ICE candidates; if empty, the addresses of this machine.
     pub advertise: Vec<IpAddr>,
 }
 
@@ -120,27 +125,27 @@ pub struct Media {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Video {
-    /// Codecs that cameras may come in.
+    /// Codecs that are accepted from cameras.
     #[serde(deserialize_with = "codecs")]
     pub codecs: Vec<VideoCodec>,
-    /// Lowest bitrate of an encoder, kbit/s.
+    /// Minimum bitrate of an encoder, in kbit/s.
     pub min_bitrate_kbps: u32,
-    /// Bitrate until there is an estimate, in both directions, kbit/s.
+    /// Bitrate in both directions until there is a bandwidth estimate, in kbit/s.
     pub start_bitrate_kbps: u32,
-    /// Highest bitrate of an encoder, kbit/s.
+    /// Maximum bitrate of an encoder, in kbit/s.
     pub max_bitrate_kbps: u32,
-    /// libvpx's cpu-used.
+    /// Speed of the VP8 encoder, libvpx's `cpu-used`.
     #[serde(deserialize_with = "word")]
     pub vp8_speed: Vp8Speed,
 }
 
-/// How much time VP8 takes for how good a picture.
+/// Speed of the VP8 encoder: more speed costs quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Vp8Speed {
-    /// cpu-used -8.
+    /// `cpu-used` -8.
     Balanced,
-    /// cpu-used -12.
+    /// `cpu-used` -12.
     Fast,
 }
 
@@ -148,13 +153,13 @@ pub enum Vp8Speed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Frames {
-    /// Which frames are analysed.
+    /// Selection of the frames that are analysed.
     pub sampling: AutoOr<1>,
-    /// A frame waits for its analysis at most this long, ms.
+    /// Maximum time that a frame waits for its analysis, in ms.
     pub deadline_ms: u64,
-    /// A frame holds up newer ones that are ready at most this long, ms.
+    /// Maximum time that a frame holds up newer frames that are ready, in ms.
     pub overtaken_ms: u64,
-    /// With `reuse`, a frame waits for its own analysis at most this long, ms.
+    /// With `reuse`, maximum time that a frame waits for its own analysis, in ms.
     pub own_ms: u64,
 }
 
@@ -162,30 +167,30 @@ pub struct Frames {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inference {
-    /// What runs the models.
+    /// Inference backend.
     #[serde(deserialize_with = "word")]
     pub backend: BackendChoice,
-    /// What they run on.
+    /// Device that runs the models.
     #[serde(serialize_with = "shown", deserialize_with = "parsed")]
     pub device: Device,
-    /// Path of `libonnxruntime.so`; none: it is looked for.
+    /// Path of `libonnxruntime.so`. If not set, the library is searched for.
     pub library: Option<PathBuf>,
-    /// Most threads that compute one frame.
+    /// Maximum number of threads that process one frame.
     pub threads_per_frame: usize,
-    /// Folder of the model files; none: those in the program.
+    /// Folder of the model files. If not set, the embedded models are used.
     pub models: Option<PathBuf>,
 }
 
-/// What runs the models.
+/// Inference backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendChoice {
-    /// ONNX Runtime if its library is found, else rten.
+    /// ONNX Runtime if its library is found, otherwise rten.
     #[default]
     Auto,
-    /// ONNX Runtime or nothing.
+    /// ONNX Runtime; an error if its library is missing.
     OnnxRuntime,
-    /// rten, which is in the program.
+    /// rten, which is embedded in the program.
     Rten,
 }
 
@@ -193,17 +198,17 @@ pub enum BackendChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OwnEffects {
-    /// Folder of folders, each an effect.
+    /// Folder of the custom effects, with a subfolder for each.
     pub folder: PathBuf,
-    /// Effects that are read from it.
+    /// Maximum number of effects that are read from the folder.
     pub most: usize,
-    /// Size of a model's file, MiB.
+    /// Maximum size of a model file, in MiB.
     pub model_mib: u64,
-    /// Time that a model may take for a frame when it is tried, ms.
+    /// Maximum inference time of one frame in the trial of a model, in ms.
     pub frame_ms: u64,
-    /// Time that a trial may take in all, s.
+    /// Maximum total time of a trial, in seconds.
     pub trial_s: u64,
-    /// Memory that a trial may take, MiB.
+    /// Maximum memory of a trial, in MiB.
     pub trial_memory_mib: u64,
 }
 
@@ -211,42 +216,44 @@ pub struct OwnEffects {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Sessions at a time.
+    /// Maximum number of concurrent sessions.
     pub sessions: usize,
-    /// Sessions at a time of one visitor: an IPv4 address, or a /64 of IPv6.
+    /// Maximum number of concurrent sessions of one client address (an IPv4 address or an IPv6
+    /// /64).
     pub sessions_per_address: usize,
-    /// Connections of HTTP at a time, in all.
+    /// Maximum number of concurrent HTTP connections.
     pub connections: usize,
-    /// Connections of HTTP at a time of one visitor: an IPv4 address, or a /64 of IPv6.
+    /// Maximum number of concurrent HTTP connections of one client address (an IPv4 address or an
+    /// IPv6 /64).
     pub connections_per_address: usize,
-    /// Sessions at a time that are not connected yet.
+    /// Maximum number of concurrent sessions that are not connected yet.
     pub unconnected_sessions: usize,
-    /// The same, of one visitor.
+    /// Maximum number of concurrent sessions of one client address that are not connected yet.
     pub unconnected_per_address: usize,
-    /// Offers of one visitor in a minute.
+    /// Maximum number of offers per minute from one client address.
     pub offers_per_minute: u32,
-    /// Time from the answer to the connection, s.
+    /// Maximum time from the answer to the connection, in seconds.
     pub connect_s: u64,
-    /// Time of a session without media, s.
+    /// Time without media after which a session is ended, in seconds.
     pub idle_s: u64,
-    /// Time of a session in all, minutes; 0: without end.
+    /// Maximum duration of a session in minutes; 0 is unlimited.
     pub session_minutes: u64,
-    /// Processor time that a session may take of the media thread in a second, ms.
+    /// Maximum CPU time of the media thread that a session may use per second, in ms.
     pub media_ms: u32,
-    /// Size of an SDP offer, KiB.
+    /// Maximum size of an SDP offer, in KiB.
     pub sdp_kib: usize,
-    /// Size of a request's body, KiB.
+    /// Maximum size of a request body, in KiB.
     pub body_kib: usize,
-    /// Pixels of a frame, in thousands.
+    /// Maximum number of pixels of a frame, in thousands.
     pub frame_kilopixels: u32,
-    /// The highest level of H.264.
+    /// Highest H.264 level that is accepted.
     #[serde(serialize_with = "shown", deserialize_with = "parsed")]
     pub h264_level: H264Level,
-    /// Packets that a session may send in a second.
+    /// Maximum number of packets that a session may send per second.
     pub session_packets: u32,
-    /// Kilobits that a session may send in a second.
+    /// Maximum bitrate that a session may send, in kbit/s.
     pub session_kbps: u32,
-    /// Readers of the events of one session.
+    /// Maximum number of concurrent readers of one session's events.
     pub event_readers: usize,
 }
 
@@ -254,19 +261,19 @@ pub struct Limits {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
-    /// Whether `serve` and `worker` restrict what they may do themselves.
+    /// Restriction of the access of `serve` and `worker` to files and system calls.
     #[serde(deserialize_with = "word")]
     pub sandbox: SandboxChoice,
 }
 
-/// Whether the process restricts its access to files and system calls.
+/// Restriction of the process's access to files and system calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxChoice {
-    /// As far as the kernel can.
+    /// Restricts the process as far as the kernel supports it.
     #[default]
     Auto,
-    /// Not at all.
+    /// Does not restrict the process.
     Off,
 }
 
@@ -274,20 +281,20 @@ pub enum SandboxChoice {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EffectConfig {
-    /// What to show when the models are slower than the camera; none: as the effect says.
+    /// Behaviour while the models are slower than the camera. If not set, the effect decides.
     #[serde(deserialize_with = "optional_word")]
     pub when_slow: Option<WhenSlowConfig>,
-    /// With `reuse`: oldest analysis that is painted, ms.
+    /// With `reuse`, maximum age of an analysis that is painted, in ms.
     pub max_age_ms: Option<u64>,
 }
 
-/// What to show when the models are slower than the camera.
+/// Behaviour while the models are slower than the camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenSlowConfig {
-    /// Only frames that were analysed.
+    /// Shows only frames that were analysed.
     Hold,
-    /// Every frame, painted with the newest analysis.
+    /// Shows every frame, painted with the newest analysis.
     Reuse,
 }
 
@@ -295,7 +302,7 @@ pub enum WhenSlowConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Diagnostics {
-    /// Also the effects that only tests and benchmarks want are served.
+    /// True to serve the effects that exist for tests and benchmarks, too.
     pub effects: bool,
 }
 
@@ -303,20 +310,20 @@ pub struct Diagnostics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// A filter such as `info` or `ooblex=debug,str0m=warn`.
+    /// Filter such as `info` or `ooblex=debug,str0m=warn`.
     pub filter: String,
-    /// How a line is written.
+    /// Format of the log lines.
     #[serde(deserialize_with = "word")]
     pub format: LogFormat,
 }
 
-/// How a line of the log is written.
+/// Format of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// A JSON object a line, for machines.
+    /// One JSON object per line.
     Json,
 }
 
@@ -390,7 +397,7 @@ impl Default for OwnEffects {
 }
 
 impl OwnEffects {
-    /// What is not read.
+    /// Returns the limits for reading custom effects.
     pub fn limits(&self) -> OwnLimits {
         OwnLimits { model_bytes: self.model_mib << 20, effects: self.most }
     }
@@ -422,7 +429,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What a camera's stream may ask of its decoder.
+    /// Returns the decoder's limits for camera streams.
     pub fn decoder(&self) -> ooblex_codec::Limits {
         ooblex_codec::Limits { pixels: u64::from(self.frame_kilopixels) * 1000, h264_level: self.h264_level }
     }
@@ -434,47 +441,48 @@ impl Default for Log {
     }
 }
 
-/// A configuration that cannot be used. The message names the option and the mend.
+/// An unusable configuration. The message names the option and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file was asked for that is not there.
+    /// The requested file does not exist.
     #[error("there is no configuration file {0}: name one that exists, or leave --config away to use the defaults")]
     NoFile(PathBuf),
-    /// The file, the environment or a flag says something that is not understood.
+    /// The file, the environment or a flag contains something that cannot be parsed.
     #[error("the configuration is not understood: {0} (ooblex.toml in the source describes every option)")]
     Invalid(String),
-    /// The file that was to hold the password of Redis does not.
+    /// The file for the Redis password cannot be read or is empty.
     #[error("broker.password_file {path} {reason}: write the password of Redis into it, readable for this user")]
     PasswordFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the file.
         reason: String,
     },
-    /// A file that was to hold a secret does not.
+    /// The file for a secret cannot be read or is empty.
     #[error("{option} {path} {reason}: write the secret into it, readable for this user")]
     SecretFile {
-        /// What names the file.
+        /// Option that names the file.
         option: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the file.
         reason: String,
     },
-    /// Options are understood and make no sense.
+    /// The options are valid by themselves, but make no sense.
     #[error("{0}")]
     Senseless(String),
 }
 
 impl Config {
-    /// Where the configuration is looked for when no file is named.
+    /// File that is read when no file is named.
     pub const DEFAULT_FILE: &str = "ooblex.toml";
 
-    /// Reads the file (the default one only if it exists), then `OOBLEX_SECTION__OPTION` from the environment, then `flags`
-    /// (`("serve.listen", "0.0.0.0:8000".into())`).
+    /// Reads the file (the default one only if it exists), then `OOBLEX_SECTION__OPTION` from the
+    /// environment, then `flags` (`("serve.listen", "0.0.0.0:8000".into())`).
     ///
     /// # Errors
-    /// When a named file is missing, an option is unknown or of the wrong type, or options contradict each other.
+    /// Returns an error if a named file is missing, if an option is unknown or has the wrong type,
+    /// or if options contradict each other.
     pub fn load(file: Option<&Path>, flags: &[(&str, config::Value)]) -> Result<Self, ConfigError> {
         if let Some(file) = file
             && !file.is_file()
@@ -493,24 +501,25 @@ impl Config {
         Ok(config)
     }
 
-    /// Worker threads that are to run in the gateway's own process.
+    /// Returns the number of worker threads in the gateway's process.
     pub fn serve_threads(&self) -> usize {
         let shared = self.broker.is_shared();
         self.serve.workers.number_or(|| if shared { 0 } else { cores() }) as usize
     }
 
-    /// Worker threads that `ooblex worker` is to run.
+    /// Returns the number of worker threads of `ooblex worker`.
     pub fn worker_threads(&self) -> usize {
         self.worker.threads.number_or(cores) as usize
     }
 
-    /// The files for HTTPS, if that is wanted.
+    /// Returns the certificate and key files for HTTPS, if HTTPS is configured.
     pub fn tls(&self) -> Option<Files> {
         let (certificate, key) = (self.serve.tls_certificate.clone()?, self.serve.tls_key.clone()?);
         Some(Files { certificate, key })
     }
 
-    /// Files that are read again while the program runs, at SIGHUP or when Redis is reached anew.
+    /// Returns the files that are reloaded while the program runs, at SIGHUP or when Redis is
+    /// reconnected.
     pub fn files(&self) -> Vec<PathBuf> {
         let (serve, broker, auth) = (&self.serve, &self.broker, &self.auth);
         let files = [
@@ -588,7 +597,8 @@ impl Config {
             return senseless("serve.admin_listen must be another address or port than serve.listen");
         }
         let limits = &self.limits;
-        // Sessions that set up or end within a second or two would look like a fault of the gateway.
+        // With lower limits, sessions that take a second or two to set up would end, which would
+        // look like a fault of the gateway.
         if !(2..=120).contains(&limits.connect_s) || !(5..=86_400).contains(&limits.idle_s) || limits.session_minutes > 525_600 {
             return senseless("limits: connect_s must be from 2 to 120, idle_s from 5 to 86400, session_minutes at most 525600");
         }
@@ -603,7 +613,7 @@ impl Config {
                 "serve.tls_certificate and serve.tls_key belong together: name both PEM files for HTTPS, or none for plain HTTP",
             );
         }
-        // Less would not carry the handshake, or any picture.
+        // Lower limits would not carry the DTLS handshake, or any picture.
         if self.limits.session_packets < 50 || self.limits.session_kbps < 100 {
             return senseless("limits.session_packets must be at least 50, limits.session_kbps at least 100");
         }
@@ -621,8 +631,8 @@ fn invalid(error: config::ConfigError) -> ConfigError {
     ConfigError::Invalid(without_secrets(error.to_string().trim_end()))
 }
 
-/// A file that is not TOML is quoted where it is wrong, and that may be the line with the password. The form of addresses, which
-/// begins with `[user]`, stays.
+/// Removes secrets from a TOML error message, which quotes the wrong line of the file, and that
+/// line may contain a password. The part of an address that begins with `[user]` is kept.
 fn without_secrets(text: &str) -> String {
     let hidden = text.split('\n').map(|line| {
         if let Some(end) = secret_in(line) {
@@ -638,7 +648,8 @@ fn without_secrets(text: &str) -> String {
     hidden.collect::<Vec<_>>().join("\n")
 }
 
-/// Where the value of a secret begins in a line of a file, such as `12 | secret = "…"`.
+/// Returns the position at which the value of a secret begins in a quoted line of a file, such as
+/// `12 | secret = "…"`.
 fn secret_in(line: &str) -> Option<usize> {
     line.match_indices("secret").map(|(at, word)| at + word.len()).find(|end| {
         let rest = line[*end..].trim_start_matches(['"', '\'']).trim_start();
@@ -646,7 +657,8 @@ fn secret_in(line: &str) -> Option<usize> {
     })
 }
 
-/// The variables that name an option; others that begin with `OOBLEX_` are none of ours.
+/// Selects the environment variables that name an option. Other variables that begin with `OOBLEX_`
+/// are ignored.
 fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config::Environment {
     let text = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     config::Environment::with_prefix("OOBLEX")
@@ -667,13 +679,13 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config:
 }
 
 impl Frames {
-    /// For the pipeline.
+    /// Returns the playout policy of the pipeline.
     pub fn patience(&self) -> Patience {
         let ms = Duration::from_millis;
         Patience { deadline: ms(self.deadline_ms), overtaken: ms(self.overtaken_ms), own: ms(self.own_ms) }
     }
 
-    /// For the pipeline.
+    /// Returns the sampling of the pipeline.
     pub fn sampling(&self) -> Sampling {
         match self.sampling {
             AutoOr::Number(n) => NonZeroU32::new(n).map_or(Sampling::Auto, Sampling::Every),

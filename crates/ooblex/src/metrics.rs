@@ -1,4 +1,5 @@
-//! What the gateway tells Prometheus; `worker` is what `ooblex worker` tells. Labels are bounded; no session is named.
+//! Prometheus metrics of the gateway; those of `ooblex worker` are in `worker`. Labels are bounded,
+//! and no label names a session.
 
 mod broker;
 mod http;
@@ -39,7 +40,7 @@ use set_up::SetUps;
 use viewing::Viewings;
 pub use worker::WorkerMetrics;
 
-/// The gateway's metrics.
+/// Prometheus metrics of the gateway.
 pub struct Metrics {
     registry: Registry,
     offers: Family<ResultLabel, Counter>,
@@ -93,7 +94,8 @@ struct StageLabel {
 }
 
 impl Metrics {
-    /// All at zero. `effects`: all whose frames go to workers; `ledger`: of the workers of this process, if there are any.
+    /// Creates the metrics with all values at zero. `effects` are the effects whose frames go to
+    /// workers, and `ledger` counts the work of this process's own workers, if there are any.
     pub fn new(about: &About, broker: &Broker, effects: &[EffectName], ledger: Option<&Ledger>) -> Self {
         let stages: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let mut metrics = Self {
@@ -187,7 +189,7 @@ impl Metrics {
         r.register("events_lost", "Session events dropped because their reader was too slow", self.events_lost.clone());
     }
 
-    /// What did not happen yet is told as zero, so that the first time is seen as a change.
+    /// Creates all known label values at zero, so that rates include the first event.
     fn begin_at_zero(&self) {
         for (step, direction) in CONCESSIONS.into_iter().flat_map(|step| [(step, "down"), (step, "up")]) {
             drop(self.adaptations.get_or_create(&AdaptationLabel { step, direction }));
@@ -209,7 +211,7 @@ impl Metrics {
         }
     }
 
-    /// All effects that can be asked for, and the limit of sessions.
+    /// Creates the label values of all available effects at zero, and sets the limit of sessions.
     pub fn know(&self, effects: impl Iterator<Item = EffectName>, sessions_limit: usize) {
         self.sessions_limit.set(sessions_limit as i64);
         for effect in effects {
@@ -220,22 +222,23 @@ impl Metrics {
         }
     }
 
-    /// Other effects than before have their frames go to workers.
+    /// Replaces the effects whose frames go to workers.
     pub fn know_analysed(&self, effects: &[EffectName]) {
         self.told.set(effects);
     }
 
-    /// The certificate of this process's HTTPS.
+    /// Sets the HTTPS certificate of this process.
     pub(crate) fn watch_certificate(&self, certificate: Arc<Certificate>) {
         _ = self.certificate.set(certificate);
     }
 
-    /// The figures of the HTTP server, for those who count there.
+    /// Returns the metrics of the HTTP server.
     pub(crate) fn http(&self) -> &HttpFigures {
         &self.http
     }
 
-    /// In the OpenMetrics text format. `sessions`: how many ask for each effect.
+    /// Encodes the metrics in the OpenMetrics text format. `sessions` is the number of sessions by
+    /// requested effect.
     pub fn encode(&self, sessions: &BTreeMap<EffectName, usize>) -> String {
         self.certificate_days_left.set(self.certificate.get().map_or(f64::INFINITY, |one| one.about().days_left.into()));
         self.set_ups.running.set(sessions.values().sum::<usize>() as i64);
@@ -245,13 +248,13 @@ impl Metrics {
         encoded(&self.registry)
     }
 
-    /// An offer was answered, or refused with a problem.
+    /// Counts an accepted offer, or one that was refused because of a problem.
     pub fn on_offer(&self, refused: Option<ProblemKind>) {
         let result = refused.map_or(ACCEPTED, ProblemKind::slug);
         self.offers.get_or_create(&ResultLabel { result }).inc();
     }
 
-    /// A request was refused for want of permission.
+    /// Counts a request that was refused because it was not authorized.
     pub fn on_unauthorized(&self, reason: Reason) {
         self.unauthorized.get_or_create(&ReasonLabel { reason: reason.label() }).inc();
     }
@@ -264,7 +267,8 @@ impl Metrics {
         self.set_ups.on_first_picture(after);
     }
 
-    /// `failed`: how far it came, if no connection came about; `lasted`: since it was connected, if it ever was.
+    /// Counts the end of a session. `failed` is the last set-up step of a session that was never
+    /// connected; `lasted` is the time since the connection.
     pub(crate) fn on_session_end(&self, end: End, failed: Option<SetUp>, lasted: Option<Duration>) {
         self.set_ups.on_end(end, failed, lasted);
     }
@@ -285,7 +289,7 @@ impl Metrics {
         self.network.on_bitrates(target_bps, estimate_bps);
     }
 
-    /// The picture of a track begins to go out smaller, or larger.
+    /// Counts a change of the sent picture size; `down` is true if the picture becomes smaller.
     pub(crate) fn on_size_step(&self, down: bool) {
         self.network.on_size_step(down);
     }
@@ -294,7 +298,7 @@ impl Metrics {
         self.frames_received.inc();
     }
 
-    /// Adds what has become of a track's frames since `before`.
+    /// Adds the difference between two frame counts of a track.
     pub(crate) fn on_frames(&self, effect: &str, before: &FrameCounts, now: &FrameCounts) {
         self.frames_admitted.inc_by(now.admitted - before.admitted);
         self.frames_shown.get_or_create(&EffectLabel { effect: effect.into() }).inc_by(now.shown - before.shown);
@@ -361,7 +365,7 @@ impl Metrics {
         self.withheld_datagrams.inc();
     }
 
-    /// A reader of events came, or went.
+    /// Counts a reader of events that has come (`came`) or gone.
     pub(crate) fn on_reader(&self, came: bool) {
         self.event_readers.inc_by(if came { 1 } else { -1 });
     }
@@ -371,5 +375,5 @@ impl Metrics {
     }
 }
 
-/// The result of an offer that was answered.
+/// Label value of an accepted offer.
 const ACCEPTED: &str = "accepted";

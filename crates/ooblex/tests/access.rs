@@ -1,4 +1,5 @@
-//! Ways to Redis (unix socket, users with few rights, TLS) and what else may lie in it: other versions, other programs' keys, noise.
+//! Tests of the connections to Redis (unix socket, users with few rights, TLS), and of foreign
+//! contents of a Redis: other versions, keys of other programs, and noise.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -11,12 +12,13 @@ use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use serde_json::json;
 
-/// The commands of gateways and workers together, for one user of both, as Redis 6.2 can tell them: on all keys and channels that begin with
-/// the prefix. `redis_security.rs` has the users that docs/scaling.md recommends.
+/// Rights of one Redis user for both gateways and workers, in terms that Redis 6.2 supports:
+/// commands on all keys and channels with the prefix. `redis_security.rs` tests the users that
+/// docs/scaling.md recommends.
 const RIGHTS: &str = "+select +ping +eval +set +getdel +del +exists +type +strlen +rename +pttl +pexpire +rpush +lpop +blpop +lpos +lrem +ltrim +llen \
      +publish +subscribe";
 
-/// Lets a gateway and a worker work together through this Redis.
+/// Checks that a gateway and a worker work together through this Redis.
 fn works(url: &str, config: &str) {
     let gateway = Gateway::configured(config, url);
     let worker = Worker::configured(config, "delay", url);
@@ -53,7 +55,7 @@ fn a_wrong_password_or_too_few_rights_are_told_at_start_without_the_password() {
         assert!(said.contains("gate") && said.contains(&place) && said.contains("password"), "{said}");
         assert!(!said.contains("wrong-secret"), "{said}");
     }
-    // The password may stand in a file.
+    // The password can also be in a file.
     let folder = temporary_folder();
     let file = folder.join("password");
     let config = format!("[broker]\npassword_file = \"{}\"\n", file.display());
@@ -105,7 +107,7 @@ fn over_tls_redis_must_be_who_it_says_it_is() {
     works(&redis.url(), &trusting(&ours));
     for (config, words) in [
         (trusting(&theirs), &["certificate", "not trusted", "ca_file", "127.0.0.1"][..]),
-        // Without ca_file, those that the system trusts.
+        // Without ca_file, the authorities that the system trusts are used.
         (String::new(), &["certificate", "not trusted", "ca_file"]),
         (trusting(Path::new("/nowhere")), &["ca_file", "/nowhere/ca.crt"]),
     ] {
@@ -119,7 +121,8 @@ fn over_tls_redis_must_be_who_it_says_it_is() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// A folder with the certificate of an authority (`ca.crt`), and with one that it has signed for a Redis at 127.0.0.1.
+/// Creates a folder with the certificate of an authority (`ca.crt`), and with a certificate that it
+/// has signed for a Redis at 127.0.0.1.
 fn authority(folder: &Path, name: &str) -> PathBuf {
     let folder = folder.join(name);
     std::fs::create_dir_all(&folder).unwrap();
@@ -137,7 +140,7 @@ fn authority(folder: &Path, name: &str) -> PathBuf {
     folder
 }
 
-// What else may lie in Redis
+// Foreign contents of a Redis
 
 #[test]
 fn a_worker_of_another_version_is_named_and_is_no_capacity() {
@@ -177,7 +180,8 @@ fn noise_in_redis_is_counted_and_stops_nothing() {
     };
     for round in 0..30 {
         let bytes = if round % 2 == 0 { other_version.clone() } else { noise(200) };
-        // Slots are emptied as soon as they are filled, so noise is put where a turn leads to.
+        // Frame slots are emptied as soon as they are filled, so each noise frame gets a turn that
+        // leads to it.
         let gateways = redis.keys(0, "ooblex:gateway:*");
         let turn = format!("{}:{:016x}", gateways[0].rsplit(':').next().unwrap(), 0xabcd_u64 + round);
         let results = format!("ooblex:v3:processed_frames:{}", gateways[0].rsplit(':').next().unwrap());
@@ -219,7 +223,8 @@ fn keys_of_the_wrong_type_are_put_right() {
     player.assert_sound();
 }
 
-/// A turn that was lost with its worker between the two steps heals although its slot is refilled all the while.
+/// A turn that was lost with its worker between two steps is queued again, although its frame slot
+/// is refilled in the meantime.
 #[test]
 fn a_turn_that_was_lost_is_queued_again() {
     let (redis, gateway, _workers) = farm(1);

@@ -1,4 +1,4 @@
-//! A machine that is short of CPU: what is given up, in which order, and that it comes back.
+//! Tests of adaptation to a shortage of CPU: the order of the quality steps, and their reversal.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -9,7 +9,8 @@ use ooblex_pipeline::VideoCodec;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::json;
 
-/// The last word of the gateway on a session: what the encoder does, and the pixels of the model's input.
+/// Returns the speed of the encoder and the pixels of the model's input, from the gateway's last
+/// `stats` message of a session.
 fn state(player: &Player) -> Option<(String, u64)> {
     let stats = player.heard(0, "stats").into_iter().next_back()?;
     let side = |name: &str| stats["model_input"][name].as_u64().unwrap_or(0);
@@ -42,7 +43,8 @@ fn an_encoder_hurries_while_frames_are_missed_and_takes_its_time_again() {
 #[test]
 fn models_get_smaller_pictures_after_the_encoder_hurries() {
     let gateway = Gateway::start("[diagnostics]\neffects = true\n", &["--workers", "1"]);
-    // The other session keeps the worker busy, on any machine: a frame in three tenths of a second is left for this one.
+    // On any machine, the other session keeps the worker busy, so that this session gets one frame
+    // every 0.3 s.
     let wish = Wish { effect: Some("style_transfer".into()), ..Wish::default() };
     let mut players = [Player::new(&gateway, &wish), delayed(&gateway, 300)];
     let mut first = None;
@@ -73,12 +75,12 @@ fn a_session_may_use_all_cores_until_another_comes() {
     first.play_until_told(PLENTY, "no limit again", |player| allowed(player).is_some_and(|allowed| allowed.is_null()));
 }
 
-/// A gateway that has one core for all it does, on any machine.
+/// Starts a gateway that can use only one core, on any machine.
 fn gateway_on_one_core() -> Gateway {
     let all = sched_getaffinity(None).unwrap();
     let mut one = CpuSet::new();
     one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
-    // A process begins with what the thread has that starts it.
+    // A process inherits the CPU affinity of the thread that starts it.
     sched_setaffinity(None, &one).unwrap();
     let gateway = Gateway::start("[diagnostics]\neffects = true\n", &["--workers", "1"]);
     sched_setaffinity(None, &all).unwrap();

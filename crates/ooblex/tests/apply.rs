@@ -1,4 +1,5 @@
-//! `ooblex apply` as people meet it: pictures and videos, with and without ffmpeg, and what is left when it goes wrong.
+//! Tests of the command `ooblex apply`: pictures and videos, with and without ffmpeg, and the files
+//! that remain after an error.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -15,7 +16,7 @@ use serde_json::Value;
 const FRAMES: usize = 12;
 const SIZE: (u32, u32) = (160, 120);
 
-/// A folder of its own, that is gone with the test.
+/// A temporary folder that is deleted after the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -27,7 +28,7 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// The names in it, hidden ones too.
+    /// Returns the names of all files in the folder, including hidden ones.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -78,7 +79,7 @@ fn y4m(path: &Path, pictures: &[I420], rate: &str) {
     fs::write(path, file).unwrap();
 }
 
-/// Header and pictures of a file.
+/// Reads the header and the pictures of a file.
 fn read_y4m(path: &Path) -> (String, Vec<I420>) {
     let file = fs::read(path).unwrap();
     let end = file.iter().position(|byte| *byte == b'\n').unwrap();
@@ -228,7 +229,8 @@ fn a_full_disk_is_told_and_leaves_nothing_behind() {
         } else {
             input.clone()
         };
-        // Files may have eight kilobytes; with the signal ignored, writing more fails as on a full disk.
+        // The limit of the file size is 8 KiB; with the signal ignored, larger writes fail like on
+        // a full disk.
         let mut shell = Command::new("bash");
         shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_ooblex"), "apply", "--effect", "none"]);
         shell.args([&input, &output]);
@@ -296,11 +298,11 @@ fn through_ffmpeg_a_video_keeps_its_length_and_its_sound() {
         copied.stdout
     };
     assert!(!sound(&input).is_empty() && sound(&input) == sound(&output), "the sound is the same to the last bit");
-    // Another container takes the sound in a form of its own.
+    // Another container has its audio encoded in another format.
     apply("none", &input, &other);
     let streams = about(&other);
     assert_eq!(streams["streams"].as_array().unwrap().len(), 2, "{streams}");
-    // Back through this program's own reader: the pictures are those that went in.
+    // This program's own reader decodes the file again, and must return the original pictures.
     let back = folder.path("back.y4m");
     apply("none", &output, &back);
     let (_, pictures) = read_y4m(&back);

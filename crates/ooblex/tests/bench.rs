@@ -1,4 +1,5 @@
-//! `ooblex bench` against a real gateway, and against a peer that does nothing but send pictures back under timestamps of its own.
+//! Tests of `ooblex bench` against a real gateway, and against a peer that only returns the
+//! pictures with new timestamps.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -17,7 +18,7 @@ use str0m::media::{KeyframeRequestKind, MediaTime};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output as Out, Rtc, RtcConfig};
 
-/// Short, small and with a worker's pause, so that nothing but the bench and the gateway's own work is there.
+/// Options of a short run with small pictures.
 const QUICK: &[&str] = &["--size", "320x240", "--warm-up", "1", "--duration", "3"];
 
 fn gateway() -> Gateway {
@@ -34,7 +35,7 @@ fn bench(url: &str, flags: &[&str]) -> Output {
     command(url, flags).output().unwrap()
 }
 
-/// Runs a bench that must succeed and gives its JSON.
+/// Runs a bench that must succeed, and returns its JSON.
 fn figures(url: &str, flags: &[&str]) -> Value {
     let output = bench(url, &[flags, &["--json", "-"]].concat());
     let said = String::from_utf8_lossy(&output.stderr);
@@ -93,7 +94,7 @@ fn a_run_gives_a_table_json_and_a_report() {
     assert_is_complete(Path::new(&report));
 }
 
-/// A page that asks no other host, nor this one, for anything.
+/// Asserts that a page loads nothing from any host.
 fn assert_is_complete(report: &Path) {
     let page = std::fs::read_to_string(report).unwrap();
     assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
@@ -142,7 +143,7 @@ fn what_can_not_be_done_is_told_with_its_mend() {
     refused(&gateway.url, &["--gateway-pid", "4294967295"], "there is no process");
     refused(&gateway.url, &["--clip", "/nowhere/clip.y4m"], "cannot be read");
     refused(&gateway.url, &["--size", "20x20"], "--size 640x480");
-    // The page is there, but takes no offers.
+    // The URL exists, but does not accept offers.
     refused(&format!("{}/sdk", gateway.url), &[], "POST /offer");
 }
 
@@ -162,7 +163,8 @@ fn sessions_that_come_and_go_leave_nothing_behind() {
 #[test]
 fn the_knee_is_where_the_workers_are_busy() {
     let gateway = Gateway::start("[diagnostics]\neffects = true\n", &["--workers", "1"]);
-    // One worker that pauses 50 ms has 20 frames a second to give: too few for two sessions that want 12 each.
+    // One worker that pauses for 50 ms processes 20 frames per second, which is not enough for two
+    // sessions of 12 each.
     let knee = ["--find-knee", "--min-fps", "12", "--max-latency", "5000", "--effect", "delay", "--set", "ms=50", "--duration", "2"];
     let figures = figures(&gateway.url, &[QUICK, &knee].concat());
     let knee = &figures["knee"];
@@ -198,13 +200,15 @@ fn a_peer_with_timestamps_of_its_own_is_measured_by_the_numbers_on_its_pictures(
             positive(&figures, some);
         }
         positive(&figures["latency_ms"], "p50");
-        // It sends back what it got: of a gateway that should have blurred it, that is a leak.
+        // The peer returns unprocessed pictures; from a gateway that should have blurred them, they
+        // are leaks.
         assert_eq!((&figures["raw_leaks"], &figures["gateway"]), (&figures["judged"], &Value::Null));
         positive(&figures, "raw_leaks");
     }
 }
 
-/// What any peer does that takes `POST /offer`: no session, no data channel's messages, new timestamps.
+/// Starts a peer that accepts `POST /offer` and returns pictures with new timestamps, but has no
+/// sessions and sends no messages.
 fn peer() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -239,7 +243,7 @@ fn answer(mut stream: TcpStream) {
     mirror(rtc, &socket);
 }
 
-/// Sends pictures back as they came, until the other side is gone.
+/// Returns the pictures unchanged until the other side is gone.
 fn mirror(mut rtc: Rtc, socket: &UdpSocket) {
     let local = socket.local_addr().unwrap();
     let mut buffer = [0; 2048];

@@ -1,4 +1,4 @@
-//! Several effects in a row, over real WebRTC; and pictures of what effects do.
+//! Tests of chains of effects over real WebRTC, and of the thumbnails of effects.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use ooblex::client::Wish;
 use ooblex_pipeline::VideoCodec;
 use serde_json::{Value, json};
 
-/// The brown of `sepia`: U and V.
+/// The brown of `sepia` as U and V.
 const BROWN: [u8; 2] = [109, 140];
 
 fn wish(effect: &str) -> Wish {
@@ -26,7 +26,7 @@ fn a_chain_of_three_paints_all_of_them_from_the_first_picture_on() {
     for shown in &player.shown {
         assert!(background_sharpness(&shown.picture) < 0.5 * sharp, "the background is blurred");
     }
-    // Placeholders are blurred and brown as well, but for the first one, which may be grey.
+    // Placeholders are blurred and brown as well, except the first, which may be grey.
     let [_, u, v] = player.shown.last().unwrap().picture.planes();
     for (plane, brown) in [u, v].into_iter().zip(BROWN) {
         let mean = plane.iter().map(|chroma| f64::from(*chroma)).sum::<f64>() / plane.len() as f64;
@@ -90,7 +90,7 @@ fn every_effect_has_a_thumbnail_and_what_is_none_has_not() {
         (response.status().as_u16(), response.body_mut().read_to_vec().unwrap())
     };
     let mut seen = Vec::new();
-    // What denoise makes of a first frame is that frame, as none does.
+    // Denoise leaves the first frame unchanged, so its thumbnail equals that of `none`.
     for effect in effects.iter().filter(|effect| effect["name"] != "denoise") {
         let (status, png) = bytes(&format!("/api/effects/{}/thumbnail.png", effect["name"].as_str().unwrap()));
         assert_eq!((status, &png[..8]), (200, &b"\x89PNG\r\n\x1a\n"[..]), "{}", effect["name"]);

@@ -1,4 +1,5 @@
-//! The configuration as operators meet it: `ooblex.toml` says what the code does, and `ooblex check --print` shows what is in force.
+//! Tests of the configuration: `ooblex.toml` documents the defaults of the code, and `ooblex check
+//! --print` shows the effective values.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail there")]
 
@@ -27,7 +28,7 @@ fn file_and_code_have_the_same_options_with_the_same_values() {
     complete["effects"] = serde_json::to_value(own_choices()).unwrap();
     leaves("", &complete, &mut in_code);
     leaves("", &parse(&with_optional_lines(DOCUMENTED)), &mut in_file);
-    // What has no default can be compared by name only.
+    // Options without a default are only compared by name.
     for unset in in_code.iter().filter_map(|leaf| leaf.strip_suffix("= null")).map(str::to_string).collect::<Vec<_>>() {
         let example = in_file.iter().find(|leaf| leaf.starts_with(&unset)).cloned();
         let example = example.unwrap_or_else(|| panic!("ooblex.toml lacks a line '#{unset}…'"));
@@ -41,7 +42,7 @@ fn file_and_code_have_the_same_options_with_the_same_values() {
 #[test]
 fn every_option_that_is_not_set_by_default_has_an_example_that_is_accepted() {
     let file = scratch("optional.toml", &with_optional_lines(DOCUMENTED));
-    // What belongs to Redis is accepted with a Redis only.
+    // The options of Redis are only accepted with a Redis.
     let config = Config::load(Some(&file), &[("broker.url", "rediss://redis.example".into())]).unwrap();
     assert!(config.inference.library.is_some() && config.inference.models.is_some());
     assert!(config.broker.ca_file.is_some() && config.broker.password_file.is_some());
@@ -287,7 +288,7 @@ fn a_password_file_that_holds_none_is_refused_by_name() {
     }
 }
 
-/// What each effect with models does on its own, said as configuration.
+/// Returns the default behaviour of each effect with models, in the form of configuration.
 fn own_choices() -> std::collections::BTreeMap<String, EffectConfig> {
     let with_models = ooblex_effects::effects().into_iter().filter(|effect| !effect.models().is_empty());
     with_models
@@ -301,7 +302,7 @@ fn own_choices() -> std::collections::BTreeMap<String, EffectConfig> {
         .collect()
 }
 
-/// The text with the options in force that stand in it commented out: `#name = value`, `#[section]`.
+/// Enables the commented-out options of a text: `#name = value`, `#[section]`.
 fn with_optional_lines(text: &str) -> String {
     text.lines()
         .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).unwrap_or(line).to_string() + "\n")
@@ -313,7 +314,7 @@ fn parse(text: &str) -> Value {
     config::Config::builder().add_source(source).build().unwrap().try_deserialize().unwrap()
 }
 
-/// Every option with its value: `serve.workers = 0`.
+/// Collects every option with its value, such as `serve.workers = 0`.
 fn leaves(path: &str, value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(options) => {
@@ -342,7 +343,8 @@ fn assert_refused(output: &Output, what: &str, words: &[&str]) {
     assert!(line.len() < 40 || said.matches(line).count() == 1, "says it twice: {said}");
 }
 
-/// Runs the program in a folder without a configuration file, without the variables of whoever runs the tests.
+/// Runs the program in a folder without a configuration file, and without the environment of the
+/// test runner.
 fn ooblex(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ooblex"));
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OOBLEX_")) {

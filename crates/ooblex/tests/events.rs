@@ -1,4 +1,5 @@
-//! The events of a session over HTTP: the same as on the data channel, and never at the cost of the video.
+//! Tests of the session events over HTTP: they equal those on the data channel, and never slow down
+//! the video.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -16,7 +17,7 @@ fn detecting(gateway: &Gateway) -> Player {
     Player::new(gateway, &Wish { codecs: vec![VideoCodec::H264], effect: Some("face_detection".into()), ..Wish::default() })
 }
 
-/// One event as it came.
+/// A received event.
 #[derive(Debug, Default)]
 struct Event {
     name: String,
@@ -24,7 +25,8 @@ struct Event {
     data: Value,
 }
 
-/// A reader that has asked for the events and read the head of the answer. HTTP/1.0, so that nothing but events is in the body.
+/// Requests the events, and reads the head of the answer. The request is HTTP/1.0, so that the body
+/// contains only events.
 fn ask(gateway: &Gateway, id: &str, socket: TcpStream) -> (u16, BufReader<TcpStream>) {
     socket.set_read_timeout(Some(WITHIN)).unwrap();
     (&socket).write_all(format!("GET /api/sessions/{id}/events HTTP/1.0\r\nHost: {}\r\n\r\n", address(gateway)).as_bytes()).unwrap();
@@ -46,7 +48,7 @@ fn connect(gateway: &Gateway) -> TcpStream {
     TcpStream::connect(address(gateway)).unwrap()
 }
 
-/// All events until the stream ends.
+/// Reads all events until the stream ends.
 fn events(reader: BufReader<TcpStream>) -> Vec<Event> {
     let (mut events, mut event) = (Vec::new(), Event::default());
     for line in reader.lines().map(Result::unwrap) {
@@ -88,7 +90,7 @@ fn events_over_http_are_those_of_the_data_channel_and_end_with_the_session() {
         let read: Vec<_> = events.iter().filter(|event| event.name == kind).collect();
         let heard = player.heard(0, kind);
         let both = read.iter().filter(|event| heard.contains(&&event.data)).count();
-        // Those that were on their way when the connection ended were read here only.
+        // Events that were in transit when the connection ended are only received here.
         assert!(both == heard.len() && read.len() >= both, "{kind}: {} read, {} heard, {both} of them the same", read.len(), heard.len());
     }
     let detections: Vec<_> = events.iter().filter(|event| event.name == "detections").collect();
@@ -101,7 +103,7 @@ fn events_over_http_are_those_of_the_data_channel_and_end_with_the_session() {
 fn a_reader_that_does_not_read_loses_events_and_nobody_loses_video() {
     let gateway = Gateway::start("", &[]);
     let mut player = detecting(&gateway);
-    // Small packets and a small buffer, so that little lies in the system between the two ends.
+    // Small packets and a small buffer keep the amount of data in transit small.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_tcp_mss(536).unwrap();
     socket.set_recv_buffer_size(2048).unwrap();
@@ -109,7 +111,8 @@ fn a_reader_that_does_not_read_loses_events_and_nobody_loses_video() {
     let (status, slow) = ask(&gateway, player.client.session.as_str(), socket.into());
     assert_eq!(status, 200);
     let quick = read_all(ask(&gateway, player.client.session.as_str(), connect(&gateway)).1);
-    // More than the ring and what lies between the two ends can hold. Were the video held up, not so many frames would be detected in.
+    // This number of events exceeds the capacity of the ring and of the socket buffers. If slow
+    // readers held up the video, fewer frames would be analysed.
     player.play_until(160, 120, "detections, whoever reads events or not", |player| player.heard(0, "detections").len() >= 250);
     end(&gateway, &player.client.session);
     let (slow, quick) = (events(slow), quick.join().unwrap());
@@ -142,7 +145,7 @@ fn readers_are_limited_and_told_what_is_wrong() {
         assert_eq!(problem(unknown).1["type"], "urn:ooblex:problem:unknown-session");
     }
     drop(first);
-    // A reader that has gone is noticed with the next event.
+    // The gateway notices that a reader has gone when it sends the next event.
     player.play_until(320, 240, "room for another reader", |_| gateway.metric("ooblex_event_readers") == 0.0);
     let reader = read_all(ask(&gateway, &id, connect(&gateway)).1);
     end(&gateway, &id);

@@ -1,4 +1,5 @@
-//! The HTTP side of a gateway that strangers reach: hosts, origins, types, the listener of operators, and clients that take their time.
+//! Tests of a gateway's HTTP server against untrusted clients: hosts, origins, content types, the
+//! listener for operators, and slow clients.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -13,10 +14,10 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-/// Few models, so that gateways start soon.
+/// Options of a gateway with few models, which starts quickly.
 const QUICK: &[&str] = &["--workers", "1", "--effects", "delay", "--diagnostics"];
 
-/// An answer as it came.
+/// A received answer.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -27,7 +28,7 @@ struct Answer {
 impl Answer {
     fn read(stream: &mut TcpStream) -> Self {
         let mut text = Vec::new();
-        // A connection that is refused may be reset after its answer.
+        // A refused connection may be reset after its answer.
         _ = stream.read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
@@ -35,7 +36,7 @@ impl Answer {
         Self { status, head: head.to_ascii_lowercase(), body: body.into() }
     }
 
-    /// The last part of the problem's type.
+    /// Returns the last segment of the problem's type.
     fn problem(&self) -> String {
         let problem: Value = serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"));
         problem["type"].as_str().unwrap().trim_start_matches("urn:ooblex:problem:").to_string()
@@ -56,12 +57,12 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Asks with these lines of headers, and a body where there is one.
+/// Sends a request with these header lines, and with the body if it is not empty.
 fn ask(address: SocketAddr, request: &str, headers: &[&str], body: &str) -> Answer {
     let mut stream = connect(address);
     let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
-    // A connection that is refused may be closed before all is written.
+    // A refused connection may be closed before the request is completely written.
     _ = stream.write_all(format!("{request} HTTP/1.1\r\nconnection: close\r\n{headers}{length}\r\n{body}").as_bytes());
     Answer::read(&mut stream)
 }
@@ -193,7 +194,7 @@ fn operators_have_a_listener_of_their_own() {
     assert_eq!(ask(admin, "GET /api/sessions", &["host: rebound.example"], "").status, 421);
     assert_eq!(ask(admin, "GET /metrics", &["host: webrtc:9000"], "").status, 200, "scrapers ask by names of services");
 
-    // A request through a proxy does not count as one of this machine.
+    // A request through a proxy does not count as a request from this machine.
     for path in ["GET /metrics", "GET /api/sessions", "POST /api/effects/reload"] {
         let refused = ask(address(&gateway), path, &["host: localhost", "x-forwarded-for: 203.0.113.7"], "");
         assert_eq!((refused.status, refused.problem().as_str()), (403, "forbidden"), "{path}");
@@ -204,7 +205,7 @@ fn operators_have_a_listener_of_their_own() {
     assert_eq!(ask(admin, "DELETE /metrics", &["host: localhost"], "").status, 405);
 }
 
-/// Takes as long as the longest of these times, which are those that operators get.
+/// The duration is that of the longest timeout. All timeouts have the values of production.
 #[test]
 fn half_requests_are_given_up_after_the_times_that_are_promised() {
     let gateway = Gateway::start("", QUICK);
@@ -251,7 +252,7 @@ fn health_is_told_while_slow_requests_hang() {
     for mut stream in &hanging {
         stream.write_all(half.as_bytes()).unwrap();
     }
-    // The models of each are loaded, and run, when its picture is first asked for.
+    // The models of an effect are loaded and run when its thumbnail is first requested.
     let names = ["background_blur", "face_anonymize", "face_mesh", "cartoon"];
     let drawing: Vec<_> = names
         .iter()
@@ -277,7 +278,7 @@ fn connections_of_one_address_and_in_all_are_limited_and_health_gets_through() {
     let config = "[serve]\ntrusted_proxies = []\n[limits]\nconnections = 20\nconnections_per_address = 8\n";
     let gateway = Gateway::start(config, QUICK);
     let target = address(&gateway);
-    // Every address of 127.0.0.0/8 is this machine's.
+    // Every address of 127.0.0.0/8 belongs to this machine.
     let from = |last: u8| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
@@ -314,7 +315,7 @@ fn without_descriptors_for_connections_media_go_on_and_health_comes_back() {
     gateway.wait("it to run out of descriptors", |gateway| gateway.said().contains("no connection can be accepted now"));
     player.play_until_processed(20, 3 * TWO_SECONDS);
     player.assert_sound();
-    // The server closes connections that only wait.
+    // The server closes idle connections.
     assert_eq!(gateway.text("/healthz"), "alive\n");
     prlimit(Some(process), Resource::Nofile, before).unwrap();
     drop(held);

@@ -1,4 +1,5 @@
-//! The running gateway, over real WebRTC: what a session gets, and what it survives.
+//! Tests of a running gateway over real WebRTC: the video of a session, and faults that it
+//! survives.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -60,7 +61,7 @@ fn the_codec_that_the_browser_prefers_is_the_one_that_goes_both_ways() {
 fn blurred_background_is_never_sharp_from_the_first_picture_on_and_while_switching() {
     let gateway = Gateway::start("", &[]);
     let source = scene(640, 480, 0);
-    // Smaller pictures, which a busy gateway sends, have steeper edges.
+    // A busy gateway may send smaller pictures, which have steeper edges.
     let sharpness_at = |width, height| background_sharpness(&Scaler::new().scale(&source, width, height));
     for codec in BOTH {
         let mut player = Player::new(&gateway, &wish(codec, "background_blur"));
@@ -139,7 +140,8 @@ fn detections_lie_on_the_face() {
     for message in player.messages.iter().filter(|m| m["type"] == "detections") {
         let time = MediaTime(message["timestamp"].as_u64().unwrap());
         let Some(frame) = player.sent.iter().position(|sent| *sent == time) else { continue };
-        // The box in the picture that has not moved, found by an independent implementation of the model.
+        // The expected box was found by an independent implementation of the model, in the picture
+        // without shift.
         let shift = (frame % 8) as f64;
         let expected = [218.93 - shift, 97.98, 342.3 - shift, 221.34];
         let faces = message["faces"].as_array().unwrap();
@@ -248,7 +250,7 @@ fn garbage_on_the_media_port_harms_nobody() {
     for round in 0..3000 {
         let mut bytes = vec![0; random.random_range(0..1400)];
         random.fill_bytes(&mut bytes);
-        // RFC 7983: STUN, DTLS, RTP and RTCP are told apart by the first byte.
+        // RFC 7983: the first byte distinguishes STUN, DTLS, RTP and RTCP.
         if let Some(first) = bytes.first_mut() {
             *first = [0, 1, 20, 22, 128, 144, 200][round % 7];
         }

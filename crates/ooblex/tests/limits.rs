@@ -1,4 +1,4 @@
-//! What a session may send, and what it costs the others when it sends more.
+//! Tests of the limits on what a session may send, and of their protection of other sessions.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -11,9 +11,9 @@ fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {
     let config = "[diagnostics]\neffects = true\n[limits]\nsession_packets = 100\n";
     let gateway = Gateway::start(config, &["--workers", "1"]);
     let wish = Wish { effect: Some("none".into()), paced: false, ..Wish::default() };
-    // A picture of its is one packet.
+    // A picture of this session fits into one packet.
     let mut modest = Player::new(&gateway, &wish);
-    // About eight packets for a picture, thirty pictures a second.
+    // A picture of this session has about eight packets, and there are thirty pictures per second.
     let mut greedy = Player::new(&gateway, &wish);
     greedy.play_until(640, 480, "to be told", |player| {
         player.heard(0, "error").iter().any(|error| error["problem"]["type"] == "urn:ooblex:problem:too-fast")
@@ -44,7 +44,8 @@ fn sessions_of_one_address_have_a_limit_of_their_own() {
         }
         other => panic!("{:?}", other.err()),
     }
-    // Through a proxy on this machine, others come from elsewhere; its word counts, and that of one behind it does not.
+    // The address that a proxy on this machine reports counts as the client's, but an address
+    // reported by an untrusted proxy behind it does not.
     let offer = |forwarded: &str| {
         let request = ureq::post(format!("{}/offer", gateway.url)).config().http_status_as_error(false).build();
         let answer =

@@ -1,4 +1,5 @@
-//! docs/metrics.md lists every metric that gateways and workers tell Prometheus, with its own help text, and no other.
+//! Tests that docs/metrics.md lists every metric of gateways and workers with its help text, and no
+//! other.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +12,7 @@ use ooblex::settings::Catalogue;
 use ooblex::workers::Ledger;
 use ooblex_broker::Broker;
 
-/// What is known of one metric.
+/// Properties of one metric.
 #[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Metric {
     kind: String,
@@ -54,7 +55,7 @@ fn metrics() -> BTreeMap<String, Metric> {
     metrics
 }
 
-/// Reads OpenMetrics: `# HELP`, `# TYPE`, and the labels of samples.
+/// Parses OpenMetrics: `# HELP`, `# TYPE`, and the labels of samples.
 fn read(text: &str, told_by: &'static str, into: &mut BTreeMap<String, Metric>) {
     let mut current = String::new();
     let mut families: BTreeMap<String, Metric> = BTreeMap::new();
@@ -71,7 +72,7 @@ fn read(text: &str, told_by: &'static str, into: &mut BTreeMap<String, Metric>) 
         }
     }
     for (name, metric) in families {
-        // As Prometheus names it.
+        // Prometheus appends this suffix to the name.
         let suffix = match metric.kind.as_str() {
             "counter" => "_total",
             "info" => "_info",

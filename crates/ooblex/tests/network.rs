@@ -1,5 +1,6 @@
-//! What sessions make of networks that lose, narrow and fail: the bitrate and the size of the picture follow what there is, keyframes
-//! come on request and not in storms, and whatever is lost, no frame comes out of order and none raw.
+//! Tests of sessions on bad networks, with loss, limited bandwidth and outages. Bitrate and picture
+//! size follow the available bandwidth, keyframes are sent on request without storms, and no frame
+//! is ever out of order or unprocessed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -17,7 +18,7 @@ fn bench(gateway: &Gateway, flags: &[&str]) -> Command {
     command
 }
 
-/// Runs a bench of one session and gives its JSON, after what must hold on every network was seen to hold.
+/// Runs a bench of one session, and asserts what must hold on every network. Returns its JSON.
 fn figures(gateway: &Gateway, flags: &[&str]) -> Value {
     let output = bench(gateway, flags).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -34,7 +35,8 @@ fn gateway(config: &str) -> Gateway {
     Gateway::start(&format!("[diagnostics]\neffects = true\n{config}"), &["--workers", "1"])
 }
 
-/// A figure of each second from `from` up to `to` after the count began; seconds without it are left out.
+/// Returns a figure of each second from `from` up to `to` after the measurement began; seconds
+/// without the figure are omitted.
 fn series(figures: &Value, name: &str, from: f64, to: f64) -> Vec<f64> {
     let at = |second: &Value| second["at_s"].as_f64().unwrap();
     let seconds = figures["series"].as_array().unwrap().iter().filter(|second| at(second) > from && at(second) <= to);
@@ -45,11 +47,12 @@ fn most(values: &[f64]) -> f64 {
     values.iter().copied().reduce(f64::max).expect("there are some")
 }
 
-/// What a session is sent, in the order of its changes: kbit/s and the height of the picture.
+/// Distinct consecutive values of target bitrate in kbit/s and picture height.
 type Seen = Vec<(f64, f64)>;
 
-/// Watches a session while a bench runs, until `is_over` or the bench ends, and tells which it was. From the gateway itself: what it says on
-/// the data channel comes through a bad network late or not at all.
+/// Observes a session while a bench runs, until `is_over` holds or the bench ends. Returns the
+/// observations, and true if `is_over` held. The values come from the gateway's API, because data
+/// channel messages are late or lost on a bad network.
 fn watch(gateway: &Gateway, codec: &str, flags: &[&str], is_over: impl Fn(&[(f64, f64)]) -> bool) -> (Seen, bool) {
     let mut command = bench(gateway, flags);
     let mut run = command.args(["--codec", codec]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -79,7 +82,7 @@ fn bitrate_and_size_follow_a_network_that_narrows_and_widens_again() {
 fn narrows_and_widens(gateway: &Gateway, codec: &str) {
     let large = |now: &(f64, f64)| now.0 > 1000.0 && now.1 == 480.0;
     let small = |now: &(f64, f64)| now.0 <= 250.0 && now.1 < 480.0;
-    // Nobody knows that the network is wide again; it is found out step by step.
+    // The bandwidth increase is not signalled; the estimate discovers it step by step.
     let widened = |seen: &[(f64, f64)]| {
         seen.iter().position(small).is_some_and(|narrow| {
             let now = seen.last().expect("there is the narrow one");
@@ -101,7 +104,7 @@ fn losses_are_mended_without_keyframes_in_storms() {
         let figures = figures(&gateway, &["--loss", "5", "--delay", "10", "--warm-up", "2", "--duration", "8", "--codec", codec]);
         let (sent, processed) = (figures["fps_sent_min"].as_f64().unwrap(), figures["fps_processed_min"].as_f64().unwrap());
         assert!(processed > 0.6 * sent, "{codec}: {processed} of {sent} fps");
-        // Each can answer one request; two requests are at least half a second apart.
+        // Each keyframe can answer one request, and requests are at least half a second apart.
         let (keyframes, asked) = (figures["keyframes"].as_u64().unwrap(), figures["keyframes_asked"].as_u64().unwrap());
         assert!(keyframes <= asked + 2 && asked <= 4, "{codec}: {keyframes} keyframes for {asked} requests");
     }
@@ -137,7 +140,7 @@ fn limits_of_the_bitrate_hold_whatever_the_estimate() {
     let free = figures(&gateway, &["--warm-up", "2", "--duration", "4"]);
     let targets = series(&free, "target_kbps", -1.0, 4.0);
     assert!(most(&targets) <= 400.0 && most(&targets) > 350.0, "{targets:?}");
-    // Far less than the least that is sent: the estimate goes as low as it can.
+    // The rate limit is far below the minimum bitrate, so the estimate falls to its lower bound.
     let at_the_limit = |seen: &[(f64, f64)]| seen.iter().any(|(kbps, _)| *kbps == 200.0);
     let (seen, is_over) = watch(&gateway, "vp8", &["--rate", "0/150", "--bad-during", "0,60", "--duration", "60"], at_the_limit);
     assert!(is_over && seen.iter().all(|(kbps, _)| *kbps >= 200.0), "{seen:?}");

@@ -1,4 +1,5 @@
-//! What operators rely on: HTTPS with certificates that change, SIGHUP, logs for machines, health checks, and `ooblex check`.
+//! Tests of operation: HTTPS with certificate rotation, SIGHUP, machine-readable logs, health
+//! checks, and `ooblex check`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -34,7 +35,7 @@ impl Issued {
         issued
     }
 
-    /// Writes a certificate for localhost that ends in so many days, and its key.
+    /// Writes a certificate for localhost that expires in `days` days, and its key.
     fn issue(&self, serial: u32, days: i64) {
         let key = PKey::from_ec_key(EcKey::generate(&EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap()).unwrap()).unwrap();
         let mut name = X509NameBuilder::new().unwrap();
@@ -207,7 +208,7 @@ fn serial(stream: &SslStream<TcpStream>) -> u32 {
     serial.to_dec_str().unwrap().parse().unwrap()
 }
 
-/// Asks on a connection that stays open; reads as much as the answer says that it has.
+/// Sends a request on a persistent connection, and reads the answer by its content length.
 fn ask(stream: &mut SslStream<TcpStream>, path: &str) -> String {
     write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut answer = Vec::new();
@@ -225,7 +226,7 @@ fn ask(stream: &mut SslStream<TcpStream>, path: &str) -> String {
     }
 }
 
-/// `ooblex check` on free ports, with some options in the environment.
+/// Runs `ooblex check` on free ports, with these options in the environment.
 fn check(options: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ooblex"));
     command

@@ -1,15 +1,18 @@
-//! What sessions see while Redis restarts, is gone, hangs, is full or refuses us: their last picture, words that say why, and the
-//! picture moving again within two seconds of the end of the cause (five where Redis comes back empty). Never a raw frame.
+//! Tests of outages of Redis: restart, disconnection, hang, out of memory, and refused access.
+//! Sessions see their last picture and a message with the reason, and pictures move again within
+//! two seconds after the end of the outage (five if Redis restarts empty). No frame is ever
+//! unprocessed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use common::{FIVE_SECONDS, Gateway, Look, Player, RedisServer, TWO_SECONDS, Worker, delayed, farm};
 
-/// Frames of the camera within which a session must be told of an outage.
+/// Number of camera frames within which a session must be told of an outage.
 const TOLD_WITHIN: usize = 90;
 
-/// Plays through an outage of Redis that has just begun, for `frames` after the session was told of it.
+/// Plays through an outage of Redis that has just begun, for `frames` frames after the session was
+/// told.
 fn held_while_down(gateway: &Gateway, player: &mut Player, since: usize, frames: usize) {
     let told = |player: &Player| player.told_service(since, "broker_down") && player.told_problem(since, "broker-down").is_some();
     player.play_until_told(TOLD_WITHIN, "the outage to be told of", told);
@@ -34,10 +37,11 @@ fn held_while_down(gateway: &Gateway, player: &mut Player, since: usize, frames:
     player.assert_sound();
 }
 
-/// In frames of a camera.
+/// Camera frames of one minute.
 const A_MINUTE: usize = 12 * FIVE_SECONDS;
 
-/// Plays on after the cause has ended, until all is as before.
+/// Plays after the end of the outage until processed frames arrive again, and asserts that all
+/// state is normal.
 fn goes_on(gateway: &Gateway, player: &mut Player, since: usize, within: usize) {
     player.play_until_processed(5, within);
     assert!(player.told_service(since, "served"));
@@ -113,7 +117,7 @@ fn redis_is_full() {
     redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
     let undelivered = gateway.dropped("undelivered");
     player.play_until_told(TOLD_WITHIN, "frames that Redis has no room for", |_| gateway.dropped("undelivered") >= undelivered + 10.0);
-    // What was on its way may still have come.
+    // Results that were in transit may still have arrived.
     let (shown, mark) = (player.shown.len(), player.mark());
     player.play_some(TWO_SECONDS);
     assert_eq!(player.processed_since(mark), 0);
@@ -132,7 +136,8 @@ fn redis_is_full() {
     assert_eq!(player.heard(0, "error").iter().filter(|error| error["id"] != serde_json::Value::Null).count(), 0);
 }
 
-/// What a failover leaves of the old master when nobody leads us to the new one.
+/// After a failover, the old master is a replica, and nothing redirects the clients to the new
+/// master.
 #[test]
 fn redis_becomes_a_replica() {
     let (redis, gateway, workers) = farm(1);

@@ -1,5 +1,6 @@
-//! Effects of one's own in running processes: put into the folder, reloaded, seen, taken away; with workers in the gateway and with others over
-//! Redis; and models that hang, crash or are too slow.
+//! Tests of custom effects in running processes: added to the folder, reloaded, used and removed,
+//! with workers in the gateway and in other processes over Redis; and of models that hang, crash or
+//! are too slow.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 const PICTURE: &str = "[picture]\n";
 const HIDING: &str = "[mask]\nactivation = \"softmax\"\nchannel = 1\nrest = \"blur\"\n";
 
-/// A folder of effects that is gone when it goes out of scope.
+/// A temporary folder of effects, which is deleted when dropped.
 struct Shelf(PathBuf);
 
 impl Shelf {
@@ -26,7 +27,8 @@ impl Shelf {
         Self(temporary_folder())
     }
 
-    /// Puts an effect with one of the test models there. As somebody does who copies it: not all at once under its own name.
+    /// Adds an effect with one of the test models. It is first written under another name and then
+    /// renamed, as a careful copy does.
     fn put(&self, name: &str, model: &str, rest: &str) {
         let (made, place) = (self.0.join(format!(".{name}")), self.0.join(name));
         fs::create_dir_all(&made).unwrap();
@@ -61,7 +63,7 @@ fn data(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "effects", "tests", "data", "own", name].iter().collect()
 }
 
-/// With one worker thread of its own that serves no more than it must.
+/// Options of a gateway with one built-in worker thread and a cheap default effect.
 const ALONE: &[&str] = &["--workers", "1", "--effect", "sepia"];
 
 fn reload(gateway: &Gateway) -> Value {
@@ -88,18 +90,18 @@ fn player(gateway: &Gateway, effect: &str) -> Player {
     Player::new(gateway, &Wish { effect: Some(effect.into()), ..Wish::default() })
 }
 
-/// The mean brightness of the picture that was shown last.
+/// Returns the mean luma of the last picture shown.
 fn brightness(player: &Player) -> f64 {
     let luma = player.shown.last().unwrap().picture.planes()[0];
     luma.iter().map(|luma| f64::from(*luma)).sum::<f64>() / luma.len() as f64
 }
 
-/// Plays until what is shown is as it should be.
+/// Plays until the shown picture meets the condition.
 fn play_until_shown(player: &mut Player, what: &str, holds: impl Fn(&Player) -> bool) {
     play_together(std::slice::from_mut(player), SMALL, 600, what, |players| !players[0].shown.is_empty() && holds(&players[0]));
 }
 
-/// Plays until five more frames with this effect were painted and sent.
+/// Plays until five more frames with this effect have been sent.
 fn play_painted(player: &mut Player, gateway: &Gateway, effect: &str) {
     let painted = || gateway.metric_of("ooblex_frames_shown_total", &format!("effect=\"{effect}\""));
     let before = painted();
@@ -133,13 +135,15 @@ fn a_folder_that_is_dropped_in_is_served_after_a_signal_and_sessions_go_on() {
     play_painted(&mut other, &gateway, "background_blur");
     assert!(!ours.ended && !other.ended);
 
-    // Replaced: the session goes on with the new one, by itself. Here the negative becomes the picture at a quarter of the size.
+    // The effect is replaced: the session continues with the new version by itself. The negative
+    // becomes a picture of a quarter of the size.
     shelf.put("negative", "quarter", PICTURE);
     let told = reload(&gateway);
     assert_eq!(told, json!({"added": [], "changed": ["negative"], "removed": [], "refused": []}));
     play_until_shown(&mut ours, "the other picture", |player| (brightness(player) - before).abs() < 25.0);
 
-    // Taken away: the session is told and holds its picture, until it asks for something else.
+    // The effect is removed: the session is told, and holds its picture until it requests another
+    // effect.
     shelf.take("negative");
     let mark = ours.messages.len();
     assert_eq!(reload(&gateway)["removed"], json!(["negative"]));
@@ -172,7 +176,7 @@ fn what_is_refused_is_told_and_hinders_nothing() {
     }
     let mut session = player(&gateway, "good");
     play_painted(&mut session, &gateway, "good");
-    // Pages of other hosts may not start trials.
+    // Pages of other hosts must not start trials.
     let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build();
     let asked = ureq::Agent::new_with_config(config);
     let url = format!("{}/api/effects/reload", gateway.url);
@@ -195,7 +199,7 @@ fn a_gateway_without_models_offers_what_workers_have_and_nothing_else_is_mixed_u
     session.play_until_told(300, "that nobody serves it", |player| player.told_problem(0, "no-worker").is_some());
     assert!(session.told_problem(0, "no-worker").unwrap()["detail"].as_str().unwrap().contains("effects.d of a worker"));
 
-    // Another version of it there is of no use here.
+    // Another version of the effect on the worker's machine cannot serve the gateway's version.
     there.put("hiding", "left_half", "[mask]\nactivation = \"softmax\"\nchannel = 0\nrest = \"blur\"\n");
     worker.signal(Signal::HUP);
     worker.wait("the worker's effect", |worker| worker.text("/readyz").contains("\"hiding\""));
@@ -208,7 +212,7 @@ fn a_gateway_without_models_offers_what_workers_have_and_nothing_else_is_mixed_u
     session.play_until_told(300, "that it is served", |player| player.told_service(mark, "served"));
     let what = "frames that the worker has analysed";
     play_together(std::slice::from_mut(&mut session), SMALL, 600, what, |_| worker.analysed("hiding") > 20.0);
-    // The right half is blurred in every picture that was ever shown, the placeholder included.
+    // The right half is blurred in every picture, including the placeholder.
     let sharpest = |picture: &I420| {
         let rows = picture.planes()[0].chunks_exact(SMALL.0 as usize);
         rows.map(|row| row[110..155].windows(2).map(|pair| pair[0].abs_diff(pair[1])).max().unwrap()).max().unwrap()
@@ -230,11 +234,11 @@ fn a_model_that_hangs_in_a_worker_costs_frames_and_not_the_gateway() {
     gateway.wait("the effect", |_| offered(&gateway, "on_green"));
     let mut session = player(&gateway, "on_green");
     play_painted(&mut session, &gateway, "on_green");
-    // A picture that is green all over has the model count to 2^62.
+    // A picture that is entirely green makes the model count to 2^62.
     let mut green = I420::grey(SMALL.0, SMALL.1, 145);
     green.planes_mut()[1].fill(54);
     green.planes_mut()[2].fill(34);
-    // That a worker has taken a frame shows when the next one finds its place empty.
+    // A dropped frame with the reason `lost` shows that a worker had taken a frame.
     gateway.wait("frames to be given up", |_| {
         session.play(&green);
         gateway.dropped("lost") > 0.0
@@ -259,7 +263,7 @@ fn a_model_that_hangs_in_the_gateway_costs_seconds_and_is_not_served_any_more() 
     green.planes_mut()[1].fill(54);
     green.planes_mut()[2].fill(34);
     (0..30).for_each(|_| session.play(&green));
-    // The only worker of this gateway comes back, and never hangs on it again.
+    // The gateway's only worker becomes available again, and never runs this model again.
     gateway.wait("the worker to let go of it", |_| !offered(&gateway, "on_green"));
     gateway.wait("a line in the log", |gateway| gateway.said().contains("does not serve it any more"));
     play_painted(&mut other, &gateway, "background_blur");
@@ -281,20 +285,20 @@ fn own_effects_can_be_the_default_and_be_configured_by_name() {
     let mut session = Player::new(&gateway, &Wish::default());
     play_painted(&mut session, &gateway, "good");
     assert!(Gateway::refuse(&["--effect", "nowhere"]).contains("names no effect"));
-    // As a default, one that is refused keeps the gateway from being ready, and not from starting.
+    // A refused effect as the default keeps the gateway from being ready, but not from starting.
     let other = Gateway::start(&shelf.config(), &["--workers", "1", "--effect", "bad"]);
     other.wait("the refusal", |_| !refusal(&other, "bad").is_empty());
     let (status, said) = other.answer("/readyz");
     assert!(status == 503 && said.contains("serve.default_effect is not offered now"), "{said}");
 }
 
-/// The processes that a process has started.
+/// Returns the child processes of a process.
 fn children(of: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let parent = |id: &u32| {
         let about = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         let fields: Vec<_> = about.rsplit(')').next()?.split_whitespace().collect();
-        // One that has ended and was not waited for yet is no process any more.
+        // A zombie has ended, and is not counted.
         (fields[0] != "Z").then(|| fields[1].parse::<u32>().ok())?
     };
     processes.filter(|id| parent(id) == Some(of)).collect()
@@ -307,13 +311,13 @@ fn a_trial_ends_with_the_program_that_waits_for_it() {
     let mut gateway = Gateway::start(&shelf.with("trial_s = 600\n"), &["--workers", "1", "--effect", "sepia", "--backend", "rten"]);
     gateway.wait("the trial", |gateway| !children(gateway.id()).is_empty());
     let trial = children(gateway.id())[0];
-    // The gateway serves meanwhile.
+    // The gateway continues to serve during the trial.
     let mut session = player(&gateway, "background_blur");
     play_painted(&mut session, &gateway, "background_blur");
     assert!(fs::exists(format!("/proc/{trial}")).unwrap());
     gateway.kill();
     let deadline = std::time::Instant::now() + WITHIN;
-    // Whoever takes over orphans may leave what has ended lying about.
+    // The process that adopts orphans may leave them as zombies.
     let runs = || fs::read_to_string(format!("/proc/{trial}/stat")).is_ok_and(|about| !about.contains(") Z "));
     while runs() {
         assert!(std::time::Instant::now() < deadline, "the trial runs on without the program that wanted it");
@@ -327,14 +331,14 @@ fn a_trial_inherits_no_secrets_and_no_descriptors_and_is_limited() {
     shelf.put("endless", "hang", PICTURE);
     let redis = RedisServer::start();
     let config = shelf.with("trial_s = 600\ntrial_memory_mib = 2048\n");
-    // With Redis, UDP, TCP and a session there are sockets of all kinds.
+    // Redis, UDP, TCP and a session provide sockets of all kinds.
     let flags = ["--workers", "1", "--effect", "sepia", "--backend", "rten", "--broker", &redis.url()];
     let gateway = Gateway::with_environment(&config, &flags, &[("OOBLEX_LOG__FILTER", "info"), ("A_SECRET", "open-sesame-7391")]);
     gateway.wait("the trial", |gateway| !children(gateway.id()).is_empty());
     let trial = children(gateway.id())[0];
     let of = |what: &str| fs::read_to_string(format!("/proc/{trial}/{what}")).unwrap();
     gateway.wait("the trial to run its model", |_| {
-        // The limit that is set last.
+        // This limit is the last one to be set.
         of("limits").lines().any(|line| line.starts_with("Max core file size") && line.split_whitespace().nth(5) == Some("0"))
     });
 
@@ -350,7 +354,8 @@ fn a_trial_inherits_no_secrets_and_no_descriptors_and_is_limited() {
     };
     let (gateway_has, trial_has) = (mine(gateway.id()), mine(trial));
     assert!(gateway_has.iter().filter(|to| to.starts_with("socket:")).count() >= 4, "{gateway_has:?}");
-    // Its pipes to the gateway are its own; what whoever runs the tests has left open for everybody is nobody's fault here.
+    // The trial has pipes to the gateway. Descriptors that the test runner has leaked to all
+    // processes are ignored.
     let everybodys = mine(std::process::id());
     let own: Vec<_> = trial_has.iter().filter(|to| !everybodys.contains(to)).collect();
     assert!(!own.iter().any(|to| to.starts_with("socket:") || to.starts_with("anon_inode:")), "{own:?}");
@@ -369,7 +374,7 @@ fn a_trial_inherits_no_secrets_and_no_descriptors_and_is_limited() {
     }
 }
 
-// The command
+// Command-line tests
 
 fn ooblex(arguments: &[&str]) -> (bool, String) {
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_ooblex")).args(arguments).output().unwrap();
@@ -389,7 +394,7 @@ fn the_command_checks_a_folder_and_shows_what_it_does() {
         ("nan", "onnx_runtime", "nan/model.onnx gave a value that is not finite in 'nan'"),
         ("unknown_operator", "onnx_runtime", "No Op registered for Frobnicate"),
         ("unknown_operator", "rten", "Frobnicate"),
-        // It asks for so much memory that rten, which cannot be refused any, ends its process.
+        // The model requests more memory than available, and rten aborts its process.
         ("greedy", "rten", "greedy/model.onnx: it crashed the process that tried it (signal: 6"),
     ] {
         made.put(model, model, PICTURE);
@@ -408,7 +413,7 @@ fn a_model_that_is_too_slow_is_refused_with_its_time() {
     let text = fs::read_to_string(folder.join("effect.toml")).unwrap();
     fs::write(slow.join("effect.toml"), text).unwrap();
     let config = shelf.0.join("ooblex.toml");
-    // rten takes ten times as long as a millisecond for it on any machine.
+    // Inference with rten takes about ten times as long as this limit of 1 ms, on any machine.
     fs::write(&config, shelf.with("frame_ms = 1\n")).unwrap();
     let config = config.to_str().unwrap();
     let (fine, said) = ooblex(&["effect", "check", slow.to_str().unwrap(), "--backend", "rten", "--config", config]);
@@ -419,7 +424,7 @@ fn a_model_that_is_too_slow_is_refused_with_its_time() {
     assert!(Path::new(config).exists());
 }
 
-/// The blocks of code in a text, each with its language.
+/// Returns the code blocks in a text, each with its language.
 fn blocks(text: &str) -> Vec<(String, String)> {
     let mut blocks: Vec<(String, String)> = Vec::new();
     let mut inside = false;

@@ -1,4 +1,4 @@
-//! Who may do what: every route for every kind of caller, and what a token allows however its holder tries.
+//! Tests of authorization: every route with every kind of caller, and the restrictions of tokens.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -20,10 +20,10 @@ use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use serde_json::{Value, json};
 
-/// Effects that cost next to nothing, and the default is none.
+/// Options of a gateway with cheap effects, and with `none` as the default.
 const CHEAP: &[&str] = &["--workers", "1", "--effects", "delay", "--diagnostics", "--effect", "none"];
 const SECRET: &str = "a shared secret for tests that has 48 bytes in it";
-/// An offer that is accepted, and that nobody follows up.
+/// An offer that is accepted, but whose session is never connected.
 const SDP: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n\
      a=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=ice-options:trickle\r\na=fingerprint:sha-256 \
      AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB\r\na=setup:actpass\r\na=mid:0\r\n\
@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// Asks with a credential and more headers. What does not end is not read.
+/// Sends a request with a credential and additional headers. An endless body is not read.
 fn ask_with(gateway: &Gateway, method: &str, path: &str, token: Option<&str>, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
     let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build();
     let agent = ureq::Agent::new_with_config(config);
@@ -81,7 +81,7 @@ fn begin(gateway: &Gateway, token: Option<&str>, effect: Option<&str>) -> Answer
     ask(gateway, "POST", "/offer", token, Some(&offer(effect)))
 }
 
-/// The id and the secret of a new session.
+/// Begins a session, and returns its id and secret.
 fn session(gateway: &Gateway, token: Option<&str>) -> (String, String) {
     let Answer { status, body, .. } = begin(gateway, token, None);
     assert_eq!(status, 200, "{body}");
@@ -94,7 +94,7 @@ fn ooblex(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A key by `ooblex token key`, and the lines that let it in.
+/// Creates a key with `ooblex token key`, and returns it with the configuration that accepts it.
 fn key(role: &str) -> (String, String) {
     let printed = ooblex(&["token", "key", "--role", role, "--name", &format!("the {role} of tests")]);
     let (key, lines) = printed.split_once('\n').unwrap();
@@ -106,7 +106,7 @@ fn sign(claims: &Value) -> String {
     jwt::sign(claims, &secret, None).unwrap()
 }
 
-/// Claims that hold for a time.
+/// Returns a token with these claims and a lifetime of `seconds` seconds.
 fn lasting(seconds: u64, claims: Value) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let mut claims = claims;
@@ -118,7 +118,7 @@ fn with_tokens() -> Gateway {
     Gateway::start(&format!("[auth]\nmode = \"jwt\"\n[auth.jwt]\nsecret = \"{SECRET}\"\n"), CHEAP)
 }
 
-/// The value of a metric with a label, for an operator.
+/// Returns the value of a metric with a label, requested as an operator.
 fn metric(gateway: &Gateway, admin: &str, name: &str, label: &str) -> f64 {
     let config = ureq::Agent::config_builder().timeout_global(Some(WITHIN)).build();
     let request = ureq::Agent::new_with_config(config).get(format!("{}/metrics", gateway.url));
@@ -127,7 +127,7 @@ fn metric(gateway: &Gateway, admin: &str, name: &str, label: &str) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// Takes in what comes until a message of a kind is among it.
+/// Waits for a message of this type.
 fn hear(player: &mut Player, kind: &str) -> Value {
     let deadline = Instant::now() + WITHIN;
     loop {
@@ -139,7 +139,7 @@ fn hear(player: &mut Player, kind: &str) -> Value {
     }
 }
 
-// The table
+// Table of routes and callers
 
 #[test]
 fn every_route_is_open_to_whom_the_table_says() {
@@ -147,7 +147,9 @@ fn every_route_is_open_to_whom_the_table_says() {
     let gateway = Gateway::start(&format!("[auth]\nmode = \"keys\"\n{a}{b}{c}"), CHEAP);
     let wrong = keys::generate();
     let change = json!({"effect": "sepia"});
-    // Method, route, path, body; then what nobody gets, the holders of a wrong key, view, publish, admin, the session's secret, another's.
+    // Columns: method, route, path, body, and the expected status for callers with no credential, a
+    // wrong key, the roles view, publish and admin, the secret of the session, and that of another
+    // session.
     const OPEN: [u16; 7] = [200; 7];
     const OPERATORS: [u16; 7] = [401, 401, 403, 403, 200, 403, 403];
     const OF_SESSION: [u16; 7] = [401, 401, 403, 403, 200, 200, 403];
@@ -181,14 +183,14 @@ fn every_route_is_open_to_whom_the_table_says() {
     };
     let mut failed = Vec::new();
     for (method, route, path, body, expected) in &table {
-        // Sessions that nobody connects to do not last.
+        // Sessions that are never connected are ended before they expire.
         end_all();
         let [own, other] = [(); 2].map(|()| session(&gateway, Some(&publish)));
         let callers = [None, Some(&wrong), Some(&view), Some(&publish), Some(&admin), Some(&own.1), Some(&other.1)];
         for (who, (credential, expected)) in
             ["none", "wrong", "view", "publish", "admin", "own", "other"].iter().zip(callers.into_iter().zip(expected))
         {
-            // What is ended by one is to be there for the next.
+            // A session that a caller has ended is replaced for the next caller.
             let (id, secret) = if *method == "DELETE" && *expected == 204 { session(&gateway, Some(&publish)) } else { own.clone() };
             let credential = if *who == "own" { Some(&secret) } else { credential };
             let answer = ask(&gateway, method, &path.replace("ID", &id), credential.map(String::as_str), body.as_ref());
@@ -219,7 +221,7 @@ fn a_session_that_is_over_is_told_apart_from_one_that_is_another_s() {
     assert_eq!(ask(&gateway, "GET", &format!("/api/sessions/{id}?token={secret}"), None, None).status, 200, "where headers cannot be set");
     assert_eq!(ask(&gateway, "DELETE", &format!("/api/sessions/{id}"), Some(&secret), None).status, 204);
     gateway.wait("the end", |_| get(&id, &admin).status == 404);
-    // A page that comes back to its session is no attacker, however often it asks.
+    // A page that reconnects to its session is not throttled, even with many requests.
     for _ in 0..30 {
         let over = get(&id, &secret);
         assert_eq!((over.status, over.kind()), (404, "unknown-session"));
@@ -232,7 +234,7 @@ fn a_session_that_is_over_is_told_apart_from_one_that_is_another_s() {
     assert_eq!(begin(&gateway, Some(&publish), None).status, 200);
 }
 
-// Without a mode
+// Gateways without auth.mode
 
 #[test]
 fn a_gateway_that_others_reach_does_not_start_until_somebody_has_decided_who_may_use_it() {
@@ -304,7 +306,7 @@ fn a_session_ends_with_its_token() {
 fn who_may_not_take_the_effect_off_cannot_by_any_way() {
     let gateway = with_tokens();
     let (admin, token) = (lasting(600, json!({"admin": true})), lasting(600, json!({"publish": true, "effects": ["sepia", "delay"]})));
-    // By the offer, also by asking for nothing or for what there is not.
+    // Attempts in the offer: other effects, no effect, and an unknown effect.
     for (effect, status, kind) in [
         ("none", 403, "forbidden"),
         ("background_blur", 403, "forbidden"),
@@ -320,7 +322,7 @@ fn who_may_not_take_the_effect_off_cannot_by_any_way() {
     let secret = player.client.secret.clone();
     let in_force = || ask(&gateway, "GET", &path, Some(&secret), None).body["effect"].clone();
     assert_eq!(in_force(), "sepia", "the default is none, and may not be had");
-    // By the data channel.
+    // Attempts on the data channel.
     for (id, effect) in [(1, "none"), (2, "background_blur")] {
         player.client.say(&json!({"type": "set_effect", "effect": effect, "id": id})).unwrap();
     }
@@ -334,16 +336,16 @@ fn who_may_not_take_the_effect_off_cannot_by_any_way() {
         player.messages
     );
     assert_eq!((player.heard(0, "error").len(), in_force()), (2, json!("sepia")));
-    // By the API.
+    // Attempts over the API.
     let change = |token: &str, change: Value| ask(&gateway, "PATCH", &path, Some(token), Some(&change)).status;
     assert_eq!(change(&secret, json!({"effect": "none"})), 403);
     assert_eq!((change(&token, json!({"effect": "none"})), in_force()), (403, json!("sepia")));
     assert_eq!((change(&secret, json!({"effect": "delay"})), in_force()), (200, json!("delay")));
     assert_eq!(change(&secret, json!({"effect": "sepia"})), 200);
-    // By effects that are read anew.
+    // Attempt by a reload of the effects.
     assert_eq!(ask(&gateway, "POST", "/api/effects/reload", Some(&admin), None).status, 200);
     assert_eq!(in_force(), "sepia");
-    // The operator may.
+    // An operator may remove the effect.
     assert_eq!((change(&admin, json!({"effect": "none"})), in_force()), (200, json!("none")));
 }
 
@@ -386,9 +388,10 @@ fn what_ooblex_signs_is_accepted_and_says_what_it_was_told() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-// Others that are asked
+// External servers (hook, JWKS)
 
-/// A server that answers one request after the other as `answer` says, which gets the head and the body.
+/// Starts a server that answers each request with the result of `answer`, which receives its head
+/// and body.
 fn server(answer: impl Fn(&str, &str) -> String + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -493,7 +496,7 @@ fn the_hook_is_asked_as_mediamtx_asks_and_only_its_yes_lets_in() {
             "broken" => http("500 Broken", ""),
             "misspelt" => http("200 OK", r#"{"effects": "sepia"}"#),
             "silent" => {
-                // Longer than the gateway waits.
+                // The delay exceeds the gateway's timeout.
                 std::thread::sleep(Duration::from_millis(1500));
                 String::new()
             }
@@ -524,7 +527,7 @@ fn the_hook_is_asked_as_mediamtx_asks_and_only_its_yes_lets_in() {
     assert_eq!(asked.last().unwrap()["action"], "metrics");
 }
 
-// Guessing, and what is said of it
+// Guessing of credentials, and its logs
 
 #[test]
 fn who_guesses_is_slowed_down_and_nobody_else() {
@@ -537,7 +540,7 @@ fn who_guesses_is_slowed_down_and_nobody_else() {
     }
     let statuses: Vec<_> = (0..30).map(|_| from("203.0.113.7", Some(&keys::generate())).status).collect();
     let let_through = statuses.iter().filter(|status| **status == 401).count();
-    // Ten at once, and one more for each five seconds that this took.
+    // The limit allows a burst of ten, and one more request every five seconds.
     assert!((10..20).contains(&let_through) && statuses.contains(&429), "{statuses:?}");
     let mut slowed = from("203.0.113.7", Some(&keys::generate()));
     while slowed.status != 429 {
@@ -555,7 +558,7 @@ fn a_key_that_is_taken_out_of_the_file_is_refused_after_a_reload() {
     let ((kept, kept_lines), (taken, taken_lines)) = (key("admin"), key("admin"));
     let in_file = |lines: &[&String]| {
         let text: String = lines.iter().map(|lines| lines.replace("[[auth.keys]]", "[[keys]]")).collect();
-        // As editors do it: a new file takes the name of the old one.
+        // Editors save a file in this way: they write a new file and rename it.
         std::fs::write(folder.join("newer"), text).unwrap();
         std::fs::rename(folder.join("newer"), &file).unwrap();
     };
@@ -643,7 +646,7 @@ fn no_credential_is_ever_logged_or_shown() {
     }
 }
 
-// Relays
+// TURN relays
 
 #[test]
 fn the_answer_has_credentials_for_the_relay_that_end_with_the_token() {

@@ -1,5 +1,5 @@
-//! Gateways and workers are protected from one another and from others in the Redis that they share: users with few rights, client
-//! certificates, values of any size, and masters that change.
+//! Tests of a shared Redis: gateways and workers are protected from each other and from other
+//! clients. They cover users with few rights, client certificates, huge values, and failover.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -16,13 +16,13 @@ const SCALING: &str = include_str!("../../../docs/scaling.md");
 
 // Users
 
-/// The rights that deploy/redis gives a user: patterns of keys and channels, and commands.
+/// Returns the rights of a user in deploy/redis: patterns of keys and channels, and commands.
 fn rights(user: &str) -> Vec<String> {
     let line = START.lines().find(|line| line.starts_with(&format!("user {user} reset on >$"))).unwrap();
     line.split_whitespace().skip(5).map(str::to_string).collect()
 }
 
-/// Lets a user in with a password and nothing but `rights`.
+/// Creates a Redis user with a password and only these rights.
 fn allow(redis: &RedisServer, user: &str, rights: &[String]) {
     let password = format!(">{user}-secret");
     let words = ["ACL", "SETUSER", user, "reset", "on", &password].into_iter().chain(rights.iter().map(String::as_str));
@@ -57,7 +57,8 @@ fn gateway_and_worker_need_no_more_rights_than_their_users_have() {
         player.play_until_processed(20, 300);
         player.assert_sound();
         assert_eq!([gateway.metric("ooblex_broker_errors_total"), worker.metric("ooblex_broker_errors_total")], [0.0; 2]);
-        // An effect that nobody serves leaves its frames waiting, and a session that ends takes them away.
+        // The frames of an effect without workers remain queued, and are removed when the session
+        // ends.
         worker.signal(rustix::process::Signal::TERM);
         assert!(worker.ended().success());
         player.play_some(5);
@@ -65,7 +66,7 @@ fn gateway_and_worker_need_no_more_rights_than_their_users_have() {
         gateway.wait("the session to end", |gateway| gateway.metric("ooblex_sessions") == 0.0);
     }
     assert_nothing_refused(&redis);
-    // A gateway with workers of its own is both.
+    // A gateway with built-in workers needs the rights of both.
     {
         let flags = ["--broker", &address(&redis, "both"), "--workers", "1", "--effects", "delay", "--effect", "delay"];
         let gateway = Gateway::start("[diagnostics]\neffects = true\n", &flags);
@@ -137,9 +138,9 @@ fn worker_reads_no_results_and_passes_for_no_gateway() {
     assert!(!refused("gateway", &["DEL", &results]), "the test can tell");
 }
 
-// Sizes
+// Huge values
 
-/// The most memory that a process has had, bytes.
+/// Returns the peak memory of a process in bytes.
 fn peak(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -149,7 +150,7 @@ fn peak(id: u32) -> u64 {
 #[test]
 fn values_of_any_size_are_not_read() {
     const HUGE: usize = 120 << 20;
-    // More than that, Redis itself does not keep for a subscriber.
+    // Redis itself buffers no more than this for a subscriber.
     const LOUD: usize = 20 << 20;
     const MOST: u64 = 80 << 20;
     let (redis, gateway, workers) = farm(1);
@@ -167,8 +168,8 @@ fn values_of_any_size_are_not_read() {
         ("an announcement", "PUBLISH", "ooblex:announcements:0", LOUD, None),
     ] {
         let counted = malformed();
-        // On a busy machine Redis takes longer for it than its clients wait, and then gives it to a connection that is gone. A long turn that
-        // is thrown away within Redis is not counted.
+        // On a busy machine, Redis may need longer than its clients' timeout, and then return the
+        // value to a closed connection. A huge turn that is discarded within Redis is not counted.
         let mut tries = 0;
         while malformed() == counted && (what != "a turn" || tries == 0) {
             assert!(tries < 10, "{what} is not counted");
@@ -190,7 +191,8 @@ fn values_of_any_size_are_not_read() {
 
 // Client certificates
 
-/// A folder with the certificate of an authority (`ca.crt`), and with those that it has signed for a Redis at 127.0.0.1 and for a client.
+/// Creates a folder with the certificate of an authority (`ca.crt`), and with certificates that it
+/// has signed for a Redis at 127.0.0.1 and for a client.
 fn authority(folder: &Path, name: &str) -> PathBuf {
     let folder = folder.join(name);
     std::fs::create_dir_all(&folder).unwrap();
@@ -250,7 +252,7 @@ fn redis_that_asks_for_client_certificates_is_shown_one() {
 
 // Sentinel
 
-/// A Sentinel in a process of its own.
+/// A Redis Sentinel process.
 struct Sentinel {
     process: Child,
     folder: PathBuf,
@@ -260,7 +262,7 @@ struct Sentinel {
 impl Sentinel {
     const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
-    /// One that watches `master` by the name `video`, and is asked by itself whether it is gone.
+    /// Starts a Sentinel that monitors `master` under the name `video`, with a quorum of one.
     fn watching(master: &RedisServer) -> Self {
         (0..20)
             .find_map(|_| Self::try_start(rand::random_range(Self::PORTS), master.port()))
@@ -297,7 +299,7 @@ impl Sentinel {
         words[1..].iter().fold(&mut redis::cmd(words[0]), |command, word| command.arg(*word)).query(&mut connection).ok()
     }
 
-    /// The port of the Redis that is the master for it.
+    /// Returns the port of the master that the Sentinel reports.
     fn master(&self) -> Option<u16> {
         let answer = self.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "video"])?;
         let (_, port): (String, u16) = redis::from_redis_value(answer).ok()?;
@@ -313,14 +315,14 @@ impl Sentinel {
     }
 
     fn wait_for_replica(&self) {
-        // It says so of a replica as the state of its link to the master.
+        // The Sentinel reports this as the state of the replica's link to the master.
         self.wait("the Sentinel to know a replica that is in step", |sentinel| {
             sentinel.ask(&["SENTINEL", "REPLICAS", "video"]).is_some_and(|replicas| has(&replicas, "ok"))
         });
     }
 }
 
-/// Whether a text stands somewhere in an answer.
+/// Returns whether a text occurs anywhere in an answer.
 fn has(answer: &Value, text: &str) -> bool {
     match answer {
         Value::Array(parts) => parts.iter().any(|part| has(part, text)),
@@ -337,7 +339,8 @@ impl Drop for Sentinel {
     }
 }
 
-/// In frames of a camera: a Sentinel takes some seconds to see that a master is gone and to make another one.
+/// Camera frames of half a minute. A Sentinel needs some seconds to detect a failed master and to
+/// promote a replica.
 const HALF_A_MINUTE: usize = 900;
 
 #[test]
@@ -346,7 +349,7 @@ fn sessions_live_through_failovers_of_sentinel() {
     let mut second = RedisServer::with(&["--replicaof", "127.0.0.1", &first.port().to_string()]);
     let sentinel = Sentinel::watching(&first);
     sentinel.wait_for_replica();
-    // A Sentinel that is not there stands before the one that is.
+    // The first Sentinel in the list is unreachable.
     let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/video/2", sentinel.port);
     let (gateway, worker) = (Gateway::at(&url), Worker::at(&url));
     gateway.wait_for_workers(1);
@@ -354,7 +357,7 @@ fn sessions_live_through_failovers_of_sentinel() {
     let mut player = delayed(&gateway, 20);
     player.play_until_processed(20, 300);
 
-    // A planned one: both are there all the while, and who was the master refuses writes from then on.
+    // Planned failover: both servers keep running, and the former master refuses writes.
     assert!(sentinel.ask(&["SENTINEL", "FAILOVER", "video"]).is_some());
     player.play_until_told(HALF_A_MINUTE, "the other to be master", |_| sentinel.master() == Some(second.port()));
     player.play_until_told(HALF_A_MINUTE, "the old master to follow the new one", |_| info(&first).contains("master_link_status:up"));

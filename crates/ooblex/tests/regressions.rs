@@ -1,4 +1,5 @@
-//! Inputs that once made a parser fail, and small examples of each format, are read again: `fuzz/regressions` has a folder for each target.
+//! Regression tests of the parsers: inputs that once made a parser fail, and small examples of each
+//! format. `fuzz/regressions` has a folder for each target.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! Limits on anonymous sessions: offers, addresses, data channels and time, and how sessions end when the gateway stops.
+//! Tests of the limits on anonymous sessions (offers, addresses, data channels and time), and of
+//! the end of sessions when the gateway stops.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -22,7 +23,7 @@ fn none() -> Wish {
     Wish { effect: Some("none".into()), paced: false, ..Wish::default() }
 }
 
-/// An offer of one video line that a browser could make, with `more` at its end.
+/// Returns an offer of one video m-line as a browser makes it, with the lines `more` at its end.
 fn offer(more: &str) -> String {
     let fingerprint = ["AB"; 32].join(":");
     format!(
@@ -32,7 +33,7 @@ fn offer(more: &str) -> String {
     )
 }
 
-/// Status, `Retry-After` and the last part of the problem's type.
+/// Posts an offer. Returns the status, `Retry-After`, and the last segment of the problem's type.
 fn ask(gateway: &Gateway, sdp: &str) -> (u16, Option<u64>, String) {
     let request = ureq::post(format!("{}/offer", gateway.url)).config().http_status_as_error(false).build();
     let answer = request.content_type("application/json").send(json!({"sdp": sdp, "effect": "none"}).to_string()).unwrap();
@@ -53,7 +54,7 @@ fn offers_with_too_much_of_anything_are_refused_at_once_and_cost_the_others_noth
         ("candidates", offer(&many("a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n", 1000))),
         ("rtpmaps", offer(&many("a=rtpmap:97 VP9/90000\r\n", 2000))),
     ] {
-        // The quickest of some tries counts, because the machine may be busy.
+        // The fastest of several tries counts, because the machine may be busy.
         let times = (0..5).map(|_| {
             let began = Instant::now();
             let (status, _, kind) = ask(&gateway, &sdp);
@@ -71,7 +72,7 @@ fn offers_with_too_much_of_anything_are_refused_at_once_and_cost_the_others_noth
 fn sessions_that_never_connect_are_limited_and_end_soon() {
     let config = format!("{DIAGNOSTICS}[limits]\nunconnected_per_address = 3\nconnect_s = 2\n");
     let gateway = Gateway::start(&config, &["--workers", "1"]);
-    // One that is connected does not count.
+    // Connected sessions do not count.
     let _connected = Client::connect(&gateway.url, &none()).unwrap();
     for _ in 0..3 {
         assert_eq!(ask(&gateway, &offer("")).0, 200);
@@ -98,7 +99,7 @@ fn a_session_with_too_many_data_channels_ends_and_says_why() {
     let gateway = Gateway::start(DIAGNOSTICS, &["--workers", "1"]);
     let mut other = Player::new(&gateway, &none());
     let mut some = Player::new(&gateway, &none());
-    // With the one for control that makes eight.
+    // The control channel and seven others make eight.
     for n in 0..7 {
         some.client.open_channel(&format!("channel {n}")).unwrap();
     }
@@ -113,7 +114,7 @@ fn a_session_with_too_many_data_channels_ends_and_says_why() {
     assert_eq!(gateway.json("/api/sessions")["sessions"].as_array().unwrap().len(), 2);
 }
 
-/// Returns whether the gateway says goodbye for this reason before the session is over.
+/// Returns whether the gateway sends a `bye` message with this reason before the session ends.
 fn hears_bye(client: &mut Client, reason: &str) -> bool {
     let deadline = Instant::now() + WITHIN;
     while let Ok(Some(event)) = client.poll(deadline) {
@@ -159,7 +160,7 @@ fn a_session_that_takes_too_much_of_the_media_thread_ends_and_says_why() {
     let mut ended = false;
     while !ended && Instant::now() < deadline {
         for _ in 0..16 {
-            // It may be over at any time.
+            // The session may end at any time.
             ended |= greedy.say(&message).is_err();
         }
         while let Ok(Some(event)) = greedy.poll(Instant::now() + Duration::from_millis(2)) {
@@ -171,7 +172,8 @@ fn a_session_that_takes_too_much_of_the_media_thread_ends_and_says_why() {
     modest.play_until(64, 48, "pictures of another session", |player| player.of_sent_frames().count() >= 30);
 }
 
-/// A binding request (RFC 8489) by which a browser chooses the address that it comes from, before all others.
+/// Builds an ICE binding request (RFC 8489), with which a browser nominates the address that it
+/// sends from, with the highest priority.
 fn binding_request(client: &mut Client) -> Vec<u8> {
     let of_answer = |name: &str| client.answer.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_string();
     let (user, password) = (of_answer("a=ice-ufrag:"), of_answer("a=ice-pwd:"));
@@ -187,7 +189,7 @@ fn binding_request(client: &mut Client) -> Vec<u8> {
     attribute(0x0024, &0x7fff_ffff_u32.to_be_bytes());
     attribute(0x802a, &rand::random::<[u8; 8]>());
     attribute(0x0025, &[]);
-    // The length covers the integrity, which covers the length.
+    // The message length includes the MESSAGE-INTEGRITY attribute, and is itself covered by it.
     let length = (message.len() - 20 + 24) as u16;
     message[2..4].copy_from_slice(&length.to_be_bytes());
     let key = PKey::hmac(password.as_bytes()).unwrap();
@@ -220,7 +222,7 @@ fn little_is_sent_to_an_address_that_has_not_shown_that_it_is_the_browsers() {
     });
     assert!(packets >= 2 && bytes <= 8 * 1024, "the request is answered, and a little more comes: {packets} packets, {bytes} bytes");
 
-    // Once the browser itself speaks from there, all of it comes.
+    // All media is sent once the browser uses the new address itself.
     elsewhere.set_nonblocking(false).unwrap();
     drop(player.client.change_socket(elsewhere));
     let mark = player.mark();
@@ -242,7 +244,8 @@ fn what_is_sent_in_the_name_of_a_session_takes_nothing_from_it() {
     forged[..2].copy_from_slice(&[0x80, 96]);
     for _ in 0..60 {
         for _ in 0..100 {
-            // Media of a source that nobody has announced, from the session's own address.
+            // Each packet has a new SSRC that was never announced, and comes from the session's own
+            // address.
             forged[8..12].copy_from_slice(&rand::random::<[u8; 4]>());
             player.client.send_garbage(media, &forged).unwrap();
         }
@@ -254,7 +257,8 @@ fn what_is_sent_in_the_name_of_a_session_takes_nothing_from_it() {
     assert!(player.mark() > mark && gateway.metric("ooblex_datagrams_unauthenticated_total") > 0.0);
 }
 
-/// A socket as a service manager has it, and its name for the environment.
+/// Creates the notification socket of a service manager. Returns the socket, and its name for the
+/// environment.
 fn service_manager() -> (UnixDatagram, String) {
     let name = format!("ooblex-test-{:016x}", rand::random::<u64>());
     let socket = UnixDatagram::bind_addr(&UnixAddress::from_abstract_name(&name).unwrap()).unwrap();
@@ -293,7 +297,7 @@ fn a_gateway_that_stops_lets_sessions_go_on_and_takes_no_new_ones() {
     player.play_until(64, 48, "pictures while the gateway stops", |player| player.of_sent_frames().count() >= before + 30);
     assert!(player.heard(0, "bye").is_empty());
     player.client.close().unwrap();
-    // Long before the time is up.
+    // The gateway ends long before the limit.
     assert!(gateway.ended().success());
 }
 
@@ -340,7 +344,7 @@ fn a_worker_that_is_busy_for_long_holds_up_no_stop() {
 fn a_gateway_that_was_suspended_goes_on() {
     let gateway = Gateway::start(DIAGNOSTICS, &["--workers", "1"]);
     gateway.signal(Signal::STOP);
-    // Longer than a media thread may hang.
+    // The time exceeds the watchdog's limit for a media thread.
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
         std::thread::park_timeout(FRAME);

@@ -1,4 +1,5 @@
-//! Settings of a session are changed by its browser, by the API and by a reload; all who must know of a change are told.
+//! Tests of changes to a session's settings by its browser, by the API and by a reload. All parties
+//! are notified of a change.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -9,7 +10,7 @@ use common::{Gateway, Player, WITHIN};
 use ooblex::client::Wish;
 use serde_json::{Value, json};
 
-/// Crossings of a change by the API with one by the browser.
+/// Number of concurrent changes by the API and the browser.
 const CROSSINGS: usize = 40;
 
 fn player(gateway: &Gateway, effect: &str) -> Player {
@@ -23,7 +24,7 @@ fn patch(gateway: &Gateway, id: &str, change: &Value) -> Value {
     answer.body_mut().read_json().unwrap()
 }
 
-/// The newest message about settings, once there are `count`.
+/// Waits for `count` settings messages, and returns the newest.
 fn told(player: &mut Player, count: usize) -> Value {
     player.play_until(320, 240, "a settings message", |player| player.heard(0, "settings").len() >= count);
     let heard = player.heard(0, "settings");
@@ -42,7 +43,7 @@ fn a_change_by_the_api_is_told_to_the_browser_and_its_own_is_not() {
 
     let ack = player.change(320, 240, &json!({"type": "set_effect", "effect": "invert", "id": 1}));
     assert!(ack["change"].as_u64() > first["change"].as_u64(), "{ack} {first}");
-    // A request that changes nothing is no news.
+    // A request that changes nothing sends no message.
     patch(&gateway, &id, &json!({}));
     patch(&gateway, &id, &json!({"effect": "none"}));
     let second = told(&mut player, 2);
@@ -55,7 +56,7 @@ fn a_change_that_comes_before_the_data_channel_is_told_when_that_opens() {
     let gateway = Gateway::start("", &["--workers", "1"]);
     let mut player = std::thread::scope(|scope| {
         let connecting = scope.spawn(|| Player::new(&gateway, &Wish { effect: Some("sepia".into()), ..Wish::default() }));
-        // It is listed from its answer on, before it has exchanged a packet.
+        // The session is listed as soon as the offer is answered, before any packet is exchanged.
         let deadline = Instant::now() + WITHIN;
         let listed = || gateway.json("/api/sessions")["sessions"][0]["id"].as_str().map(ToString::to_string);
         let id = std::iter::repeat_with(listed).take_while(|_| Instant::now() < deadline).flatten().next().unwrap();
@@ -77,7 +78,7 @@ fn changes_of_api_and_browser_that_cross_leave_one_truth() {
         let by_api = json!({"effect": "vignette", "params": {"strength": strength}});
         std::thread::scope(|scope| {
             let answered = scope.spawn(|| patch(&gateway, &id, &by_api));
-            // Both have reached the track when both were answered, in whichever order it took them.
+            // Once both are answered, the track has applied both, in either order.
             player.play_until(320, 240, "both answers", |player| {
                 player.heard(mark, "ack").iter().any(|ack| ack["id"] == crossing) && !player.heard(mark, "settings").is_empty()
             });
@@ -86,7 +87,7 @@ fn changes_of_api_and_browser_that_cross_leave_one_truth() {
         let registered = gateway.json(&format!("/api/sessions/{id}"));
         let numbered = player.messages[mark..].iter().filter(|message| message["change"].is_u64());
         let newest = numbered.max_by_key(|message| message["change"].as_u64()).unwrap().clone();
-        // A change of nothing, which is answered with what is in force.
+        // An empty change is answered with the effective settings.
         let ack = player.change(320, 240, &json!({"type": "set_effect", "id": format!("truth {crossing}")}));
         assert_eq!((&registered["effect"], &registered["params"]), (&ack["effect"], &ack["params"]), "crossing {crossing}");
         assert_eq!(newest["effect"], ack["effect"], "the highest number tells what is in force");

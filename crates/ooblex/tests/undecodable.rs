@@ -1,4 +1,4 @@
-//! Tests of cameras whose frames are refused, and of codecs that the operator has left out.
+//! Tests of cameras whose frames are refused, and of codecs that the operator has disabled.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -12,14 +12,14 @@ fn wish(codec: VideoCodec) -> Wish {
     Wish { codecs: vec![codec], effect: Some("none".into()), ..Wish::default() }
 }
 
-/// A keyframe whose headers are refused, for another reason with each codec.
+/// Returns a keyframe whose headers are refused, for a different reason with each codec.
 fn refused_keyframe(codec: VideoCodec) -> Vec<u8> {
     let config = EncoderConfig { codec, bitrate_bps: 300_000, frame_rate: 30.0, speed: Speed::Fast };
     let mut data = Encoder::new(config).unwrap().encode(&I420::grey(64, 64, 90), MediaTime(0), true).unwrap().unwrap().data;
     match codec {
-        // The first partition is longer than the frame.
+        // The first partition becomes longer than the frame.
         VideoCodec::Vp8 => data[1..3].fill(0xff),
-        // The profile that scalable coding has.
+        // The profile becomes one of scalable video coding.
         VideoCodec::H264 => {
             let sps = data.windows(4).position(|window| window == [0, 0, 1, 0x67]).unwrap() + 4;
             data[sps] = 83;

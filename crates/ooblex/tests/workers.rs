@@ -1,8 +1,9 @@
-//! Workers in processes of their own: they share the frames of all sessions, and what becomes of one of them costs the frames
-//! that it held and nothing else.
+//! Tests of workers in separate processes: they share the frames of all sessions, and the failure
+//! of a worker only costs the frames that it held.
 //!
-//! Real processes, a real Redis, real WebRTC. Most sessions have the effect `delay` on: its worker sleeps instead of computing,
-//! and a picture that went through it is told from a raw one, from a placeholder and from one that was held.
+//! The tests use real processes, a real Redis and real WebRTC. Most sessions use the effect
+//! `delay`: its worker sleeps instead of computing, and its pictures can be distinguished from
+//! unprocessed ones, from placeholders, and from held pictures.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -18,7 +19,7 @@ use ooblex_pipeline::VideoCodec;
 use rustix::process::Signal;
 use serde_json::json;
 
-/// Held for writing by the test that measures a rate, which needs the machine for itself.
+/// Write-locked by the test that measures a rate, which needs the machine for itself.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 macro_rules! share_the_machine {
@@ -40,7 +41,7 @@ fn the_judge_knows_a_raw_frame_when_it_sees_one() {
     assert!(player.of_sent_frames().all(|shown| player.look(shown) == Look::Raw));
 }
 
-// What workers do together
+// Several workers
 
 #[test]
 fn all_effects_run_on_two_workers() {
@@ -190,7 +191,7 @@ fn a_gateway_has_workers_of_its_own_beside_those_of_redis() {
     player.assert_sound();
 }
 
-// What becomes of one worker
+// Failure of one worker
 
 #[test]
 fn a_worker_that_is_killed_in_mid_frame_costs_what_it_held() {
@@ -218,7 +219,7 @@ fn a_worker_that_hangs_is_passed_over_and_welcome_again() {
     gateway.wait_for_workers(1);
     player.play_until_processed(10, 3 * TWO_SECONDS);
     let late = gateway.metric("ooblex_broker_results_late_total");
-    // What it holds by now is past its deadline.
+    // The frame that the worker holds is past its deadline now.
     player.play_some(40);
     workers[0].signal(Signal::CONT);
     player.play_until_told(TWO_SECONDS, "the late result to be counted", |_| gateway.metric("ooblex_broker_results_late_total") > late);
@@ -271,7 +272,7 @@ fn a_worker_that_is_asked_twice_stops_at_once() {
     assert_eq!(workers[0].ended().code(), Some(130));
 }
 
-// No worker at all
+// No worker
 
 #[test]
 fn when_the_last_worker_goes_the_session_is_told_and_holds_its_picture_until_one_comes() {
@@ -318,7 +319,7 @@ fn a_session_that_begins_without_a_worker_has_a_placeholder_until_one_comes() {
         let told = |player: &Player| player.told_service(0, "no_worker") && player.told_problem(0, "no-worker").is_some();
         player.play_until_told(TWO_SECONDS, "no worker to be told of", told);
         player.play_until_told(TWO_SECONDS, "a placeholder", |player| !player.shown.is_empty());
-        // A viewer who comes late, or lost the picture, gets it again.
+        // A viewer that joins late or has lost the picture receives it again.
         let shown = player.shown.len();
         player.client.ask_for_keyframe().unwrap();
         player.play_until_told(TWO_SECONDS, "a placeholder again", |player| player.shown.len() > shown);
@@ -334,7 +335,7 @@ fn a_session_that_begins_without_a_worker_has_a_placeholder_until_one_comes() {
     }
 }
 
-// What becomes of a gateway
+// Failure of a gateway
 
 #[test]
 fn a_gateway_that_is_killed_leaves_nothing_behind_and_disturbs_nobody() {
@@ -360,7 +361,7 @@ fn a_gateway_that_is_killed_leaves_nothing_behind_and_disturbs_nobody() {
     assert_eq!((player.heard(0, "error").len(), gateway.dropped("lost")), (0, 0.0));
 }
 
-// What a worker says of itself
+// Health and metrics of a worker
 
 #[test]
 fn a_worker_tells_how_it_is() {

@@ -142,7 +142,7 @@ enum CodecName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PlanError {
     /// The URL has an unsupported scheme.
-    #[error("'{0}' is not spoken by the bench, which runs beside the gateway: write http://HOST:PORT")]
+    #[error("'{0}' is not supported, because the bench runs beside the gateway: write http://HOST:PORT")]
     Scheme(String),
     /// The URL has no host.
     #[error("'{0}' names no gateway: write http://HOST:PORT, such as http://127.0.0.1:8000")]

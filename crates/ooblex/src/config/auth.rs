@@ -1,7 +1,7 @@
-//! `[auth]` and `[turn]`: who may do what, and the secrets that belong to it.
+//! `[auth]` and `[turn]`: authentication of callers, TURN, and their secrets.
 //!
-//! It reads and checks values; [`crate::auth`] and [`crate::turn`] act on them. No secret is ever shown: not by `Debug`, not by
-//! `ooblex check --print`, not in an error.
+//! This module parses and validates values; [`crate::auth`] and [`crate::turn`] use them. No secret
+//! is ever shown: not by `Debug`, not by `ooblex check --print`, and not in an error.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,45 +20,46 @@ use super::words::{names, word};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// How callers prove who they are; not set: `none` while `serve.listen` is a loopback address.
+    /// Methods by which callers authenticate. If not set, the method is `none` while `serve.listen`
+    /// is a loopback address.
     pub mode: Option<Modes>,
-    /// The keys that are accepted with the mode `keys`.
+    /// API keys that are accepted in mode `keys`.
     pub keys: Vec<KeyEntry>,
-    /// A TOML file with more of them, as `[[keys]]`.
+    /// TOML file with more API keys, as `[[keys]]`.
     pub keys_file: Option<PathBuf>,
-    /// Tokens, with the mode `jwt`.
+    /// Verification of tokens in mode `jwt`.
     pub jwt: Jwt,
-    /// Somebody else decides, with the mode `hook`.
+    /// HTTP hook that decides in mode `hook`.
     pub hook: Hook,
 }
 
-/// One key: `[[auth.keys]]`.
+/// An API key: `[[auth.keys]]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyEntry {
-    /// Tells keys apart in logs.
+    /// Name of the key in logs.
     pub name: String,
-    /// What its holder may do.
+    /// Role of the key's holder.
     #[serde(deserialize_with = "word")]
     pub role: Role,
-    /// `sha256:` and 64 hexadecimal digits.
+    /// Hash of the key: `sha256:` and 64 hexadecimal digits.
     pub hash: String,
 }
 
-/// What the holder of a key or token may do.
+/// Permissions of the holder of a key or token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Begin sessions that send a camera.
     Publish,
-    /// Watch.
+    /// Watch sessions.
     View,
-    /// Everything, also what is an operator's.
+    /// Everything, including the routes for operators.
     Admin,
 }
 
 impl Role {
-    /// As it is written.
+    /// Returns the name in the configuration.
     pub fn label(self) -> &'static str {
         match self {
             Role::Publish => "publish",
@@ -72,20 +73,21 @@ impl Role {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
-    /// The shared secret.
+    /// Shared secret.
     pub secret: Option<Secret>,
-    /// A file that holds the shared secret.
+    /// File with the shared secret.
     pub secret_file: Option<PathBuf>,
-    /// Where the public keys are.
+    /// URL of the public keys (JWKS).
     pub jwks_url: Option<HttpUrl>,
-    /// Algorithms that are accepted; none: HS256 with a secret, and all asymmetric ones with `jwks_url`.
+    /// Accepted algorithms. If empty, HS256 is accepted with a secret, and all asymmetric
+    /// algorithms with `jwks_url`.
     #[serde(deserialize_with = "names")]
     pub algorithms: Vec<String>,
-    /// What `iss` must be.
+    /// Required value of `iss`.
     pub issuer: Option<String>,
-    /// What `aud` must be, or contain.
+    /// Required value of `aud`, or an element that it must contain.
     pub audience: Option<String>,
-    /// A token without `exp` is refused.
+    /// True to refuse tokens without `exp`.
     pub require_expiry: bool,
 }
 
@@ -93,9 +95,9 @@ pub struct Jwt {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hook {
-    /// What is asked.
+    /// URL to which requests are sent.
     pub url: Option<HttpUrl>,
-    /// It has this long to answer, ms.
+    /// Timeout of the hook's answer, in ms.
     pub timeout_ms: u64,
 }
 
@@ -103,14 +105,14 @@ pub struct Hook {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Turn {
-    /// Addresses of TURN servers, as browsers take them; none: there is no TURN.
+    /// URLs of TURN servers, as browsers accept them; if empty, TURN is not offered.
     #[serde(deserialize_with = "names")]
     pub urls: Vec<String>,
-    /// The secret that it shares with them.
+    /// Secret that the gateway shares with the TURN servers.
     pub secret: Option<Secret>,
-    /// A file that holds this secret.
+    /// File with that secret.
     pub secret_file: Option<PathBuf>,
-    /// Credentials are valid for this long, s.
+    /// Lifetime of TURN credentials, in seconds.
     pub ttl_s: u64,
 }
 
@@ -133,7 +135,7 @@ impl Default for Turn {
 }
 
 impl Auth {
-    /// Tells whether a way is among those that are listed.
+    /// Returns whether a mode is explicitly configured.
     pub fn has(&self, mode: Mode) -> bool {
         self.mode.as_ref().is_some_and(|modes| modes.0.contains(&mode))
     }
@@ -175,7 +177,7 @@ impl Turn {
         if self.urls.is_empty() {
             return Ok(());
         }
-        // Values that a Link header could not carry are refused here.
+        // A URL is refused if a Link header could not carry it.
         let is_turn =
             |url: &str| ["turn:", "turns:"].iter().any(|scheme| url.starts_with(scheme)) && !url.contains([',', ';', '"', ' ', '>']);
         if let Some(wrong) = self.urls.iter().find(|url| !is_turn(url)) {
@@ -193,26 +195,26 @@ impl Turn {
     }
 }
 
-/// How callers prove who they are.
+/// Method by which callers authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Not at all.
+    /// Callers do not authenticate.
     None,
-    /// By a key that the operator has listed.
+    /// Callers present an API key that the operator has listed.
     Keys,
-    /// By a signed token.
+    /// Callers present a signed token.
     Jwt,
-    /// By what an HTTP server of the operator says.
+    /// An HTTP server of the operator decides.
     Hook,
 }
 
-/// One way, or several; at least one.
+/// One or more authentication modes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Modes(Vec<Mode>);
 
 impl Modes {
-    /// All of them.
+    /// Returns all modes.
     pub fn all(&self) -> &[Mode] {
         &self.0
     }
@@ -278,20 +280,21 @@ impl<'de> Deserialize<'de> for Modes {
     }
 }
 
-/// A text that is never shown.
+/// A string that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// What it is.
+    /// Returns the secret in plain text.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The secret in a file, without the end of its line. `option` names what names the file.
+    /// Reads a secret from a file, without the line ending. `option` is the option that names the
+    /// file.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds nothing.
+    /// Returns an error if the file cannot be read, or if it is empty.
     pub fn read(file: &Path, option: &'static str) -> Result<Self, ConfigError> {
         let refused = |reason: String| ConfigError::SecretFile { option, path: file.into(), reason };
         let text = std::fs::read_to_string(file).map_err(|error| refused(format!("cannot be read ({error})")))?;
@@ -314,7 +317,8 @@ impl Serialize for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        /// A number is refused without being shown: the environment turns digits into one, and would lose some of them.
+        /// Refuses numbers without showing them: a secret of digits from the environment is parsed
+        /// as a number, which would lose some digits.
         struct SecretVisitor;
         const NO_TEXT: &str = "a secret must be a text, and this one reads as something else: write it into a file, and name that";
         impl Visitor<'_> for SecretVisitor {
@@ -356,28 +360,28 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// An address that the gateway asks by HTTP. What follows `?` in it may be secret and is not shown.
+/// URL of an HTTP server that the gateway calls. Its query may be secret and is not shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl(String);
 
-/// A text that is no such address. It is not repeated, since it may hold a password.
+/// Error for an invalid URL. It does not contain the URL, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HttpUrlError {
-    /// It is not understood.
+    /// The text cannot be parsed as a URL.
     #[error("this is no address of HTTP: write https://HOST/PATH")]
     Malformed,
-    /// It holds a name or a password.
+    /// The URL contains a user name or a password.
     #[error("an address must hold no user name and no password")]
     Credentials,
 }
 
 impl HttpUrl {
-    /// The whole address.
+    /// Returns the whole URL.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Tells whether nobody can listen on the way: HTTPS, or within this machine.
+    /// Returns whether the connection cannot be intercepted: HTTPS, or a loopback address.
     pub fn is_safe(&self) -> bool {
         let Ok(uri) = self.0.parse::<Uri>() else { return false };
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');

@@ -1,6 +1,7 @@
-//! `[broker]`: through what frames reach their workers, and the secrets that belong to it.
+//! `[broker]`: the broker between gateway and workers, and its secrets.
 //!
-//! It makes what [`ooblex_broker`] wants of it. The password is never shown: not by `Debug`, not by `ooblex check --print`.
+//! This module creates the options of [`ooblex_broker`]. The password is never shown: not by
+//! `Debug`, and not by `ooblex check --print`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,31 +17,32 @@ use super::words::{parsed, shown};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Broker {
-    /// Where it is.
+    /// Address of the broker.
     #[serde(serialize_with = "shown", deserialize_with = "parsed")]
     pub url: BrokerUrl,
-    /// What the names of all keys in Redis begin with.
+    /// Prefix of the names of all Redis keys.
     pub prefix: String,
-    /// With `rediss://`: PEM file of the authority that signed the certificate of Redis; none: those that the system trusts.
+    /// With `rediss://`, PEM file of the authority that signed the certificate of Redis. If not
+    /// set, the authorities that the system trusts are used.
     pub ca_file: Option<PathBuf>,
-    /// PEM file of the certificate that we show with `rediss://`; none: we show none.
+    /// With `rediss://`, PEM file of the client certificate. If not set, none is presented.
     pub client_certificate: Option<PathBuf>,
-    /// PEM file of its key.
+    /// PEM file of the client certificate's private key.
     pub client_key: Option<PathBuf>,
-    /// A file that holds the password; none: it is in the address, or there is none.
+    /// File with the password. If not set, the password is part of the address, or there is none.
     pub password_file: Option<PathBuf>,
 }
 
-/// Which broker it is.
+/// Address of the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BrokerUrl {
-    /// Within this process.
+    /// The broker within this process.
     Local,
-    /// A Redis that processes and machines share.
+    /// A Redis server that several processes or machines share.
     Redis(Box<RedisUrl>),
 }
 
-/// A text that names no broker.
+/// Error for a text that is not the address of a broker.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}; or \"local\", which stays within one process")]
 pub struct BrokerUrlError(#[from] UrlError);
@@ -79,15 +81,16 @@ impl fmt::Display for BrokerUrl {
 }
 
 impl Broker {
-    /// Whether workers can be in other processes.
+    /// Returns whether workers can run in other processes.
     pub fn is_shared(&self) -> bool {
         self.url != BrokerUrl::Local
     }
 
-    /// What the broker in Redis is made of; `None` for the local one. Reads the file of the password.
+    /// Returns the options of the Redis broker; `None` for the local broker. Reads the password
+    /// file.
     ///
     /// # Errors
-    /// When there is no password in that file.
+    /// Returns an error if the password file cannot be read, or if it is empty.
     pub fn redis_options(&self, identity: Identity) -> Result<Option<RedisOptions>, ConfigError> {
         let BrokerUrl::Redis(url) = self.url.clone() else { return Ok(None) };
         let url = match &self.password_file {
@@ -144,7 +147,7 @@ impl Broker {
     }
 }
 
-/// The password in a file, without the end of its line.
+/// Reads the password from a file, without the line ending.
 fn password(file: &Path) -> Result<String, ConfigError> {
     let refused = |reason: String| ConfigError::PasswordFile { path: file.into(), reason };
     let text = std::fs::read_to_string(file).map_err(|error| refused(format!("cannot be read ({error})")))?;

@@ -1,6 +1,6 @@
-//! How single values of the configuration are read and written: words, numbers that may be left to the program, lists.
+//! Parsers and serializers of single configuration values: words, numbers or `auto`, and lists.
 //!
-//! It knows no option by name; `config` says which is read how.
+//! This module knows no option by name; `config` selects the parser of each option.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -11,17 +11,17 @@ use ooblex_pipeline::VideoCodec;
 use serde::de::{self, IntoDeserializer, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// `"auto"`, or a number from `LEAST` on.
+/// `"auto"`, or a number of at least `LEAST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoOr<const LEAST: u32> {
-    /// The program decides.
+    /// The program chooses the number.
     Auto,
-    /// The operator has decided.
+    /// The number is configured.
     Number(u32),
 }
 
 impl<const LEAST: u32> AutoOr<LEAST> {
-    /// The operator's number, or `otherwise`.
+    /// Returns the configured number, or the result of `otherwise` for `auto`.
     pub fn number_or(self, otherwise: impl FnOnce() -> u32) -> u32 {
         match self {
             AutoOr::Auto => otherwise(),
@@ -69,7 +69,7 @@ impl<const LEAST: u32> Visitor<'_> for AutoVisitor<LEAST> {
         self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
     }
 
-    /// Flags say numbers as words.
+    /// Command-line flags pass numbers as strings.
     fn visit_str<E: de::Error>(self, word: &str) -> Result<Self::Value, E> {
         match (word, word.parse()) {
             ("auto", _) => Ok(AutoOr::Auto),
@@ -79,33 +79,35 @@ impl<const LEAST: u32> Visitor<'_> for AutoVisitor<LEAST> {
     }
 }
 
-/// Reads one of an enum's words. Straight from the configuration, the error would not say which words there are.
+/// Deserializes an enum from a string. When an enum is deserialized directly from the
+/// configuration, the error does not list its valid values.
 pub(super) fn word<'de, D: Deserializer<'de>, W: Deserialize<'de>>(from: D) -> Result<W, D::Error> {
     W::deserialize(String::deserialize(from)?.into_deserializer())
 }
 
-/// The same for a word that may be missing.
+/// Deserializes an optional enum from a string.
 pub(super) fn optional_word<'de, D: Deserializer<'de>, W: Deserialize<'de>>(from: D) -> Result<Option<W>, D::Error> {
     Option::<String>::deserialize(from)?.map(|word| W::deserialize(word.into_deserializer())).transpose()
 }
 
-/// Reads what has its own way of being read from a text.
+/// Deserializes a value that implements [`FromStr`].
 pub(super) fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<T, D::Error> {
     String::deserialize(from)?.trim().parse().map_err(de::Error::custom)
 }
 
-/// Writes what has its own way of being shown.
+/// Serializes a value that implements [`Display`].
 pub(super) fn shown<S: Serializer, T: Display>(value: &T, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
 
-/// Reads a list of names. Blanks around them do not count, and what is blank is none: an empty variable is an empty list.
+/// Deserializes a list of names. Surrounding blanks are removed, and blank names are dropped, so an
+/// empty environment variable is an empty list.
 pub(super) fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let names = Vec::<String>::deserialize(from)?;
     Ok(names.iter().map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect())
 }
 
-/// Reads a list of video codecs by their labels.
+/// Deserializes a list of video codecs from their labels.
 pub(super) fn codecs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<VideoCodec>, D::Error> {
     let mut codecs = Vec::new();
     for name in names(from)? {
@@ -119,7 +121,8 @@ pub(super) fn codecs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<VideoCode
     Ok(codecs)
 }
 
-/// Reads a list of networks (`10.0.0.0/8`) and addresses, which are networks of one.
+/// Deserializes a list of networks (`10.0.0.0/8`) and of addresses, which are networks of one
+/// address.
 pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
     let network = |name: &String| {
         let read = name.parse().or_else(|_| name.parse::<IpAddr>().map(IpNet::from));
@@ -128,7 +131,7 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>,
     names(from)?.iter().map(network).collect()
 }
 
-/// Writes it.
+/// Serializes a list of values that implement [`Display`].
 pub(super) fn shown_all<S: Serializer, T: Display>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(values.iter().map(T::to_string))
 }

@@ -1,4 +1,4 @@
-//! The figures that the broker keeps itself, asked for when Prometheus asks.
+//! Metrics that the broker keeps itself; they are read when Prometheus scrapes.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,15 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Reads one broker.
+/// Collector of one broker's metrics.
 pub(super) struct BrokerFigures {
     broker: Broker,
-    /// The effects that are told of. Others may be served by strangers, and their names are not ours to repeat.
+    /// Effects for which metrics are reported. Other processes may serve other effects, whose names
+    /// are not repeated here.
     effects: Told,
 }
 
-/// The effects that metrics tell of: they can become more.
+/// Effects for which metrics are reported. The list can be replaced while the program runs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Told(Arc<Mutex<Vec<EffectName>>>);
 

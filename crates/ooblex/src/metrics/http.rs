@@ -1,4 +1,4 @@
-//! Connections and requests of HTTP, and those that were refused or cut.
+//! HTTP metrics: open connections, and connections and requests that were refused or closed.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,14 +8,14 @@ use prometheus_client::registry::Registry;
 use super::label_sets::ReasonLabel;
 use crate::problem::ProblemKind;
 
-/// Why connections are refused.
+/// Reasons for which connections are refused.
 const REFUSED: [&str; 3] = ["full", "address", "handshakes"];
-/// Why connections are cut.
+/// Reasons for which connections are closed.
 const CUT: [&str; 5] = ["handshake", "head", "body", "write", "displaced"];
-/// Why requests are refused before any route sees them.
+/// Problems for which requests are refused before routing.
 const REQUESTS: [ProblemKind; 3] = [ProblemKind::BadRequest, ProblemKind::WrongHost, ProblemKind::ForeignOrigin];
 
-/// The figures of an HTTP server. Clones count together.
+/// Metrics of an HTTP server. Clones share their counters.
 #[derive(Clone)]
 pub(crate) struct HttpFigures {
     connections: Gauge,

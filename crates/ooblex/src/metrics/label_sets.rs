@@ -1,4 +1,4 @@
-//! The label sets that several groups of metrics share.
+//! Label sets shared by several groups of metrics.
 
 use prometheus_client::encoding::EncodeLabelSet;
 

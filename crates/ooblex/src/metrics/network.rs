@@ -1,4 +1,4 @@
-//! What passes the network, and what does not: by what the WebRTC library counts, and by what encoders aim at.
+//! Network metrics: counters of the WebRTC library, and bitrates of the encoders.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use prometheus_client::registry::Registry;
 
 use crate::labels::{Direction, LineCounts};
 
-/// Bits a second.
+/// Bucket bounds of bitrates, in bit/s.
 const BITRATES: [f64; 10] = [100e3, 200e3, 400e3, 700e3, 1.0e6, 1.5e6, 2.5e6, 4.0e6, 6.0e6, 10.0e6];
-/// Seconds to a browser and back.
+/// Bucket bounds of round-trip times to browsers, in seconds.
 const ROUND_TRIPS: [f64; 10] = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -28,7 +28,7 @@ impl From<Direction> for DirectionLabel {
 
 type Counters = Family<DirectionLabel, Counter>;
 
-/// Of all sessions.
+/// Network metrics over all sessions.
 pub(super) struct Network {
     packets: Counters,
     bytes: Counters,
@@ -77,7 +77,7 @@ impl Network {
         r.register("network_estimate_bps", help, self.estimate.clone());
     }
 
-    /// A line has counted `now`, and `before` when it was looked at before.
+    /// Adds the difference between two counts of a video m-line.
     pub(super) fn on_line(&self, direction: Direction, before: &LineCounts, now: &LineCounts) {
         let add = |to: &Counters, before: u64, now: u64| _ = to.get_or_create(&direction.into()).inc_by(now.saturating_sub(before));
         add(&self.packets, before.packets, now.packets);

@@ -1,4 +1,4 @@
-//! What the system knows of this process, read from `/proc` when Prometheus asks.
+//! Process metrics, read from the operating system when Prometheus scrapes.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,14 +9,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// This process.
+/// Metrics of this process.
 #[derive(Debug)]
 pub(super) struct Process {
     started: SystemTime,
 }
 
 impl Process {
-    /// Started about now.
+    /// Creates the metrics; the start time of the process is now.
     pub(super) fn new() -> Self {
         Self { started: SystemTime::now() }
     }
@@ -39,13 +39,13 @@ impl Collector for Process {
     }
 }
 
-/// User and system time of all threads, those that have ended among them.
+/// Returns the user and system time of all threads, including those that have ended.
 fn cpu_time() -> Duration {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(used.tv_sec.try_into().unwrap_or(0), used.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// Zero where there is no `/proc`.
+/// Returns the resident memory in bytes; 0 if there is no `/proc`.
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! What the registries of the gateway and of a worker have in common.
+//! Registration and encoding shared by the metrics of gateways and workers.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;

@@ -1,4 +1,5 @@
-//! How sessions begin and end: how long each step of the way takes, and at which one those stop that never get there.
+//! Session metrics: the time of each set-up step, the step at which failed sessions stop, and how
+//! sessions end.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use prometheus_client::registry::Registry;
 use super::label_sets::{CauseLabel, EffectLabel, ReasonLabel};
 use crate::labels::{End, SetUp};
 
-/// Seconds until something stands.
+/// Bucket bounds of set-up times, in seconds.
 const WAITING: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
-/// Seconds that sessions last.
+/// Bucket bounds of session durations, in seconds.
 const LASTING: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4.0 * 3600.0, 24.0 * 3600.0];
 
-/// The book of all sessions.
+/// Metrics of the beginning and end of all sessions.
 pub(super) struct SetUps {
     pub(super) running: Gauge,
     pub(super) by_effect: Family<EffectLabel, Gauge>,
@@ -69,7 +70,8 @@ impl SetUps {
         self.first_picture.observe(after.as_secs_f64());
     }
 
-    /// `failed`: how far it came, if no connection came about; `lasted`: since it was connected, if it ever was.
+    /// Counts the end of a session. `failed` is the last set-up step of a session that was never
+    /// connected; `lasted` is the time since the connection.
     pub(super) fn on_end(&self, end: End, failed: Option<SetUp>, lasted: Option<Duration>) {
         self.ended.get_or_create(&ReasonLabel { reason: end.label() }).inc();
         if let Some(lasted) = lasted {

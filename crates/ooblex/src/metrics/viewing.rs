@@ -1,4 +1,4 @@
-//! What viewers see: how often a new picture comes, how old the one is that they look at, and whether it stands still.
+//! Quality of the video that viewers see: frame rate, age of the picture, and freezes.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,14 +9,15 @@ use std::sync::atomic::AtomicU64;
 use super::label_sets::EffectLabel;
 use crate::labels::Viewing;
 
-/// Frames a second.
+/// Bucket bounds of frame rates, in frames per second.
 const RATES: [f64; 11] = [0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 24.0, 28.0, 32.0, 61.0];
-/// Seconds: fit for latency at the lower end, for outages at the upper one.
+/// Bucket bounds of picture ages, in seconds. The lower bounds suit latencies, and the upper ones
+/// outages.
 const AGES: [f64; 13] = [0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 type Histograms = Family<EffectLabel, Histogram, fn() -> Histogram>;
 
-/// What was seen of all sessions.
+/// Quality metrics over all sessions, by effect.
 pub(super) struct Viewings {
     rates: Histograms,
     ages: Histograms,
@@ -34,7 +35,7 @@ impl Viewings {
         }
     }
 
-    /// From now on the effect is told of, as zero.
+    /// Creates the metrics of an effect at zero.
     pub(super) fn know(&self, effect: &str) {
         let label = EffectLabel { effect: effect.into() };
         drop((self.rates.get_or_create(&label), self.ages.get_or_create(&label)));

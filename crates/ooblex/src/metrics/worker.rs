@@ -1,4 +1,4 @@
-//! What `ooblex worker` tells Prometheus: its threads, their frames, and its broker.
+//! Prometheus metrics of `ooblex worker`: its threads, their frames, and its broker.
 
 use ooblex_broker::Broker;
 use ooblex_pipeline::EffectName;
@@ -9,14 +9,15 @@ use super::registry::{encoded, register_about};
 use crate::about::About;
 use crate::workers::Ledger;
 
-/// The metrics of a process that only runs models.
+/// Prometheus metrics of a process that only runs models.
 pub struct WorkerMetrics {
     registry: Registry,
     told: Told,
 }
 
 impl WorkerMetrics {
-    /// `effects`: all whose frames go to workers, here or elsewhere.
+    /// Creates the metrics. `effects` are all effects whose frames go to workers, in this process
+    /// or in another.
     pub fn new(about: &About, broker: &Broker, effects: &[EffectName], ledger: &Ledger) -> Self {
         let mut registry = Registry::with_prefix("ooblex");
         register_about(&mut registry, about);
@@ -27,12 +28,12 @@ impl WorkerMetrics {
         Self { registry, told }
     }
 
-    /// Other effects can be asked for than before.
+    /// Replaces the effects whose frames go to workers.
     pub fn know(&self, effects: &[EffectName]) {
         self.told.set(effects);
     }
 
-    /// In the OpenMetrics text format.
+    /// Encodes the metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         encoded(&self.registry)
     }

@@ -1,64 +1,65 @@
-//! Gateways and workers that share a Redis, and sessions for them that cost next to nothing.
+//! Gateways and workers that share a Redis, and cheap sessions for them.
 
 use ooblex::client::Wish;
 use serde_json::{Value, json};
 
 use super::{Gateway, Player, RedisServer, Worker, play_together};
 
-/// The size at which codecs are for nothing.
+/// A picture size at which the cost of codecs is negligible.
 pub const SMALL: (u32, u32) = (160, 120);
-/// Two seconds of a camera: in as much, all goes on once the cause of an outage has ended.
+/// Camera frames of two seconds: the time within which frames are processed again after an outage.
 pub const TWO_SECONDS: usize = 60;
-/// Five seconds of a camera: in as much, all goes on when a Redis has come back that knows of nothing.
+/// Camera frames of five seconds: the time within which frames are processed again after Redis has
+/// restarted empty.
 pub const FIVE_SECONDS: usize = 150;
 
-/// Serves the effect `delay`, too.
+/// Configuration that also serves the effect `delay`.
 const DIAGNOSTICS: &str = "[diagnostics]\neffects = true\n";
 
 impl Gateway {
-    /// A gateway without workers of its own, ready as soon as `delay` is served.
+    /// Starts a gateway without built-in workers, which is ready as soon as `delay` is served.
     pub fn at(broker: &str) -> Self {
         Self::configured("", broker)
     }
 
-    /// The same with more configuration.
+    /// Starts such a gateway with additional configuration.
     pub fn configured(config: &str, broker: &str) -> Self {
         Self::start(&format!("{DIAGNOSTICS}{config}"), &["--broker", broker, "--effect", "delay"])
     }
 
-    /// Waits until it knows of this many workers.
+    /// Waits until the gateway knows `workers` workers.
     pub fn wait_for_workers(&self, workers: u32) {
         self.wait(&format!("{workers} workers"), |gateway| gateway.metric("ooblex_workers") == f64::from(workers));
     }
 
-    /// How many frames were dropped for a reason.
+    /// Returns the number of frames dropped for a reason.
     pub fn dropped(&self, reason: &str) -> f64 {
         self.metric_of("ooblex_frames_dropped_total", &format!("reason=\"{reason}\""))
     }
 
-    /// How many errors of a kind its broker has met.
+    /// Returns the number of broker errors of a kind.
     pub fn broker_errors(&self, kind: &str) -> f64 {
         self.metric_of("ooblex_broker_errors_total", &format!("kind=\"{kind}\""))
     }
 }
 
 impl Worker {
-    /// A worker of one thread that serves `delay`.
+    /// Starts a worker with one thread that serves `delay`.
     pub fn at(broker: &str) -> Self {
         Self::serving("delay", broker)
     }
 
-    /// A worker of one thread that serves these effects, separated by commas.
+    /// Starts a worker with one thread that serves these effects, separated by commas.
     pub fn serving(effects: &str, broker: &str) -> Self {
         Self::configured("", effects, broker)
     }
 
-    /// The same with more configuration.
+    /// Starts such a worker with additional configuration.
     pub fn configured(config: &str, effects: &str, broker: &str) -> Self {
         Self::start(&format!("{DIAGNOSTICS}{config}"), &["--broker", broker, "--effects", effects, "--threads", "1"])
     }
 
-    /// How many frames of an effect it has analysed.
+    /// Returns the number of frames of an effect that the worker has analysed.
     pub fn analysed(&self, effect: &str) -> f64 {
         let text = self.text("/metrics");
         let of_effect = |line: &&str| line.contains(&format!("effect=\"{effect}\"")) && line.contains("result=\"analysed\"");
@@ -67,7 +68,7 @@ impl Worker {
     }
 }
 
-/// One Redis, one gateway, and workers that serve `delay`.
+/// Starts a Redis, a gateway, and workers that serve `delay`.
 pub fn farm(workers: u32) -> (RedisServer, Gateway, Vec<Worker>) {
     let redis = RedisServer::start();
     let gateway = Gateway::at(&redis.url());
@@ -76,12 +77,12 @@ pub fn farm(workers: u32) -> (RedisServer, Gateway, Vec<Worker>) {
     (redis, gateway, workers)
 }
 
-/// A session whose frames each take a worker this many milliseconds.
+/// Begins a session in which a worker needs `ms` milliseconds for each frame.
 pub fn delayed(gateway: &Gateway, ms: u32) -> Player {
     delayed_by(gateway, json!({ "ms": ms }))
 }
 
-/// A session with these parameters of `delay`.
+/// Begins a session with these parameters of `delay`.
 pub fn delayed_by(gateway: &Gateway, params: Value) -> Player {
     Player::new(gateway, &Wish { effect: Some("delay".into()), params, ..Wish::default() })
 }
@@ -93,31 +94,34 @@ impl Player {
         play_together(std::slice::from_mut(self), SMALL, frames, "the frames to be played", |players| players[0].sent.len() >= until);
     }
 
-    /// Plays small frames, `most` at most, until so many of them have come back processed.
+    /// Plays at most `most` small frames, until `count` of them have come back processed.
     pub fn play_until_processed(&mut self, count: usize, most: usize) {
         let mark = self.mark();
         let what = format!("{count} processed frames");
         play_together(std::slice::from_mut(self), SMALL, most, &what, |players| players[0].processed_since(mark) >= count);
     }
 
-    /// Plays small frames until something has been said.
+    /// Plays at most `most` small frames, until the condition holds.
     pub fn play_until_told(&mut self, most: usize, what: &str, mut told: impl FnMut(&Self) -> bool) {
         play_together(std::slice::from_mut(self), SMALL, most, what, |players| told(&players[0]));
     }
 
-    /// Whether, since there were `since` messages, it was told that its effect is in this state: `served`, `no_worker`, `broker_down`.
+    /// Returns whether one of the messages from index `since` on gives this state of the effect:
+    /// `served`, `no_worker` or `broker_down`.
     pub fn told_service(&self, since: usize, state: &str) -> bool {
         self.heard(since, "service").iter().any(|message| message["state"] == state)
     }
 
-    /// The problem of this type, such as `no-worker`, that it was told since there were `since` messages.
+    /// Returns the first problem of this type, such as `no-worker`, among the messages from index
+    /// `since` on.
     pub fn told_problem(&self, since: usize, kind: &str) -> Option<&Value> {
         let urn = format!("urn:ooblex:problem:{kind}");
         self.heard(since, "error").into_iter().map(|message| &message["problem"]).find(|problem| problem["type"] == urn.as_str())
     }
 }
 
-/// Plays in all sessions until each was shown `count` processed pictures of frames that were sent from now on.
+/// Plays in all sessions until each has shown `count` processed pictures of frames that were sent
+/// after this call.
 pub fn play_all_until_processed(players: &mut [Player], count: usize, most: usize) {
     let marks: Vec<_> = players.iter().map(Player::mark).collect();
     let what = format!("{count} processed frames in each session");

@@ -1,18 +1,19 @@
-//! What a session that has the effect `delay` on was shown. That effect turns luma round, so a picture that went through a
-//! worker is as unlike its source as can be; the placeholder is plain grey.
+//! Judges the pictures of a session with the effect `delay`. That effect inverts luma, so a
+//! processed picture has a strongly negative correlation with its source, while a placeholder is
+//! uniform grey.
 
 use ooblex_pipeline::{I420, MediaTime};
 
 use super::{Player, Shown};
 
-/// What was made of a picture.
+/// Classification of a received picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// A worker had it.
+    /// The picture went through a worker.
     Processed,
-    /// Nothing can be seen on it.
+    /// The picture is uniform.
     Placeholder,
-    /// It looks like its source. This must not be.
+    /// The picture resembles its source. This must never happen.
     Raw,
 }
 
@@ -25,13 +26,14 @@ impl Player {
         })
     }
 
-    /// Processed pictures of frames that were sent after `mark`: none that was held or stood in for one.
+    /// Returns the number of processed pictures of frames sent after `mark`, without held pictures
+    /// and placeholders.
     pub fn processed_since(&self, mark: MediaTime) -> usize {
         self.of_sent_frames().filter(|shown| shown.capture > mark && self.look(shown) == Look::Processed).count()
     }
 
-    /// What holds for every session with `delay` on, whatever happens to workers and Redis: it stands, what it was shown is in
-    /// the order of capture, and nothing of it is raw.
+    /// Asserts what holds for every session with `delay`, whatever happens to workers and Redis:
+    /// the session is connected, its pictures are in capture order, and none is unprocessed.
     pub fn assert_sound(&self) {
         assert!(!self.ended, "the session stands");
         let back = self.shown.windows(2).find(|pair| pair[0].capture >= pair[1].capture);
@@ -41,8 +43,8 @@ impl Player {
     }
 }
 
-/// The correlation of the luma of two pictures: 1 for pictures that are alike, -1 for a picture and its negative, about 0 for one
-/// on which nothing can be seen.
+/// Returns the correlation of two pictures' luma: 1 for identical pictures, -1 for a picture and
+/// its negative, and about 0 if either is nearly uniform.
 pub fn likeness(a: &I420, b: &I420) -> f64 {
     assert_eq!((a.width(), a.height()), (b.width(), b.height()));
     let (a, b) = (a.planes()[0], b.planes()[0]);
@@ -55,7 +57,8 @@ pub fn likeness(a: &I420, b: &I420) -> f64 {
         of_a += a * a;
         of_b += b * b;
     }
-    // Codecs leave a plain picture almost plain: a deviation below two levels is none.
+    // Codecs leave a uniform picture almost uniform, so a standard deviation below two levels
+    // counts as none.
     let count = a.len() as f64;
     if of_a < 4.0 * count || of_b < 4.0 * count { 0.0 } else { both / (of_a * of_b).sqrt() }
 }

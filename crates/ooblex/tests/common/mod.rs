@@ -1,4 +1,5 @@
-//! What the tests of the running program share: its processes, a Redis, a clip, and sessions that play the clip.
+//! Shared parts of the tests of the running program: its processes, a Redis, a clip, and sessions
+//! that play the clip.
 
 #![allow(
     dead_code,
@@ -31,7 +32,7 @@ pub use self::judge::Look;
 pub use self::program::{Gateway, Worker};
 pub use self::redis::RedisServer;
 
-/// Long enough for anything that is expected to happen, on any machine.
+/// Timeout for expected events, long enough for any machine.
 pub const WITHIN: Duration = Duration::from_secs(30);
 
 pub fn temporary_folder() -> PathBuf {
@@ -54,7 +55,7 @@ fn read_picture() -> I420 {
     i420_from_rgb(&Rgb { width: 640, height: 480, data }).unwrap()
 }
 
-/// The test picture at any size, moved by `step` pixels, with noise as cameras have it.
+/// Returns the test picture at any size, shifted by `step` pixels, with camera noise.
 pub fn scene(width: u32, height: u32, step: u32) -> I420 {
     let source = picture();
     let mut scene = I420::grey(width, height, 128);
@@ -75,9 +76,9 @@ pub fn scene(width: u32, height: u32, step: u32) -> I420 {
     scene
 }
 
-/// The eight scenes that sessions play over and over.
+/// Returns the eight scenes that sessions play in a loop.
 pub fn scenes(width: u32, height: u32) -> Arc<Vec<I420>> {
-    /// By size: they are made once.
+    /// Scenes by size, each created once.
     #[derive(Default)]
     struct Scenes(HashMap<(u32, u32), Arc<Vec<I420>>>);
     static SCENES: OnceLock<Mutex<Scenes>> = OnceLock::new();
@@ -85,7 +86,7 @@ pub fn scenes(width: u32, height: u32) -> Arc<Vec<I420>> {
     scenes.0.entry((width, height)).or_insert_with(|| Arc::new((0..8).map(|step| scene(width, height, step)).collect())).clone()
 }
 
-/// A session that plays scenes and decodes what comes back.
+/// A session that plays scenes and decodes the received pictures.
 pub struct Player {
     pub client: Client,
     pub codec: VideoCodec,
@@ -101,7 +102,7 @@ pub struct Player {
     pub ended: bool,
 }
 
-/// A picture that came back.
+/// A received picture.
 pub struct Shown {
     pub capture: MediaTime,
     pub picture: I420,
@@ -128,7 +129,7 @@ impl Player {
         }
     }
 
-    /// Sends one picture and takes in what comes back during a thirtieth of a second.
+    /// Sends a picture, and handles received events for a thirtieth of a second.
     pub fn play(&mut self, picture: &I420) {
         self.send(picture);
         self.listen(FRAME);
@@ -143,12 +144,12 @@ impl Player {
         self.sent.push(capture);
     }
 
-    /// Plays moving scenes of a size until `enough`, which must happen within a bounded number of frames.
+    /// Plays moving scenes of a size until `enough` holds, within [`PLENTY`] frames.
     pub fn play_until(&mut self, width: u32, height: u32, what: &str, mut enough: impl FnMut(&Self) -> bool) {
         play_together(std::slice::from_mut(self), (width, height), PLENTY, what, |players| enough(&players[0]));
     }
 
-    /// Takes in what comes back during `time`.
+    /// Handles received events for `time`.
     pub fn listen(&mut self, time: Duration) {
         let deadline = Instant::now() + time;
         while let Some(event) = self.client.poll(deadline).unwrap() {
@@ -174,7 +175,7 @@ impl Player {
         }
     }
 
-    /// Asks for an effect and plays until it is acknowledged. Returns the ack or the error.
+    /// Requests an effect, and plays until it is acknowledged. Returns the ack or the error.
     pub fn change(&mut self, width: u32, height: u32, message: &Value) -> Value {
         let id = &message["id"];
         self.client.say(message).unwrap();
@@ -183,34 +184,35 @@ impl Player {
         self.messages.iter().find(answers).unwrap().clone()
     }
 
-    /// The last frame that was sent.
+    /// Returns the timestamp of the last frame sent.
     pub fn mark(&self) -> MediaTime {
         self.sent.last().copied().unwrap_or(MediaTime(0))
     }
 
-    /// Messages of a type that came since there were `since` messages.
+    /// Returns the messages of a type, from index `since` on.
     pub fn heard(&self, since: usize, kind: &str) -> Vec<&Value> {
         self.messages[since..].iter().filter(|message| message["type"] == kind).collect()
     }
 
-    /// The scene that a picture which came back was made of.
+    /// Returns the scene from which a received picture was made.
     pub fn source_of(&self, shown: &Shown) -> I420 {
         let step = shown.capture.0.saturating_sub(90_000) / 3000 % 8;
         scenes(shown.picture.width(), shown.picture.height())[step as usize].clone()
     }
 
-    /// Pictures that came back with the timestamps of frames that were sent.
+    /// Returns the received pictures with the timestamps of sent frames.
     pub fn of_sent_frames(&self) -> impl Iterator<Item = &Shown> {
         self.shown.iter().filter(|shown| self.sent.binary_search(&shown.capture).is_ok())
     }
 }
 
-/// Between two frames of a camera.
+/// Time between two frames of a camera.
 pub const FRAME: Duration = Duration::from_millis(33);
-/// Frames within which anything happens that is expected to: thirty seconds.
+/// Maximum number of frames to wait for an expected event: those of thirty seconds.
 pub const PLENTY: usize = 900;
 
-/// Plays moving scenes of a size in all these sessions until `enough`, which must happen before `most` frames were sent in each.
+/// Plays moving scenes of a size in all sessions until `enough` holds, which must happen before
+/// `most` frames were sent in each.
 pub fn play_together(
     players: &mut [Player],
     (width, height): (u32, u32),
@@ -231,7 +233,8 @@ pub fn play_together(
     assert!(enough(players), "{most} frames were played in vain for: {what}; {came_back:?} came back");
 }
 
-/// How sharp the model of the space shuttle is, which stands in the background: mean difference of neighbouring pixels.
+/// Returns the sharpness of the space shuttle model in the background: the mean difference between
+/// neighbouring pixels.
 pub fn background_sharpness(picture: &I420) -> f64 {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let [luma, ..] = picture.planes();
@@ -244,7 +247,7 @@ pub fn background_sharpness(picture: &I420) -> f64 {
     sum as f64 / count as f64
 }
 
-/// Mean difference of two pictures of one size, luma levels.
+/// Returns the mean difference between two pictures of the same size, in luma levels.
 pub fn difference(a: &I420, b: &I420) -> f64 {
     assert_eq!((a.width(), a.height()), (b.width(), b.height()));
     let [(a, ..), (b, ..)] = [a, b].map(|picture| (picture.planes()[0], ()));

@@ -1,4 +1,4 @@
-//! The program as a process of its own: `serve` or `worker` on free ports, ended when it goes out of scope.
+//! The program as a child process: `serve` or `worker` on free ports, ended when dropped.
 
 use std::io::{BufRead, BufReader};
 use std::ops::Deref;
@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use super::{WITHIN, temporary_folder};
 
-/// A gateway in a process of its own.
+/// A gateway process.
 pub struct Gateway(Program);
 
-/// A worker in a process of its own.
+/// A worker process.
 pub struct Worker(Program);
 
-/// What the two have in common: a process that says where its HTTP is.
+/// Common parts of both: a process that reports its HTTP address.
 pub struct Program {
     process: Child,
     pub url: String,
@@ -37,12 +37,12 @@ impl Gateway {
         Self(Program::start(Self::COMMAND, "Ooblex is ready: ", &with_wide_limits(config), flags, &[]))
     }
 
-    /// The same, with more in its environment.
+    /// Starts a gateway like [`Gateway::start`], with additional environment variables.
     pub fn with_environment(config: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         Self(Program::start(Self::COMMAND, "Ooblex is ready: ", &with_wide_limits(config), flags, environment))
     }
 
-    /// Runs a gateway that is expected to give up at once. Returns what it says.
+    /// Runs a gateway that must exit at once with an error. Returns its output.
     pub fn refuse(flags: &[&str]) -> String {
         Program::refuse(Self::COMMAND, "", flags)
     }
@@ -56,7 +56,7 @@ impl Worker {
         Self(Program::start(Self::COMMAND, "Ooblex worker is ready: ", config, flags, &[]))
     }
 
-    /// Runs a worker that is expected to give up at once. Returns what it says.
+    /// Runs a worker that must exit at once with an error. Returns its output.
     pub fn refuse(config: &str, flags: &[&str]) -> String {
         Program::refuse(Self::COMMAND, config, flags)
     }
@@ -73,7 +73,7 @@ impl Program {
         let (stderr, kept) = (process.stderr.take().unwrap(), said.clone());
         let listener = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                // Shown by the test runner when the test fails.
+                // The test runner shows this output when the test fails.
                 eprintln!("{line}");
                 *kept.lock().unwrap() += &format!("{line}\n");
             }
@@ -108,7 +108,7 @@ impl Program {
         self.process.id()
     }
 
-    /// All that it has logged so far.
+    /// Returns the log output up to now.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
@@ -123,19 +123,20 @@ impl Program {
         body
     }
 
-    /// Status and body, whatever the status is.
+    /// Returns the HTTP status and body, also of error responses.
     pub fn answer(&self, path: &str) -> (u16, String) {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build();
         let mut response = ureq::Agent::new_with_config(config).get(format!("{}{path}", self.url)).call().unwrap();
         (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
     }
 
-    /// The value of a metric, all labels added up.
+    /// Returns the value of a metric, summed over all labels.
     pub fn metric(&self, name: &str) -> f64 {
         self.metric_of(name, "")
     }
 
-    /// The value of a metric with a label, such as `reason="lost"`, the others added up.
+    /// Returns the value of a metric with a label such as `reason="lost"`, summed over its other
+    /// labels.
     pub fn metric_of(&self, name: &str, label: &str) -> f64 {
         let text = self.text("/metrics");
         let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
@@ -155,13 +156,13 @@ impl Program {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    /// Ends it as a crash does.
+    /// Kills the process, as in a crash.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Waits until it has ended by itself, and has said its last word.
+    /// Waits until the process has exited, and until all of its output is read.
     pub fn ended(&mut self) -> ExitStatus {
         let status = ended(&mut self.process);
         self.listener.take().unwrap().join().unwrap();
@@ -169,7 +170,8 @@ impl Program {
     }
 }
 
-/// All sessions of a test come from one address and in a moment, so what limits an address is wide where a test does not set it itself.
+/// Raises the limits per client address that a test does not set itself, because all sessions of a
+/// test come from one address at the same time.
 fn with_wide_limits(config: &str) -> String {
     let wide = ["sessions_per_address = 256", "unconnected_sessions = 256", "unconnected_per_address = 256", "offers_per_minute = 100000"];
     let own = |line: &&&str| config.lines().all(|own| own.split('=').next().map(str::trim) != line.split(" =").next());

@@ -1,4 +1,4 @@
-//! A real Redis in a process of its own, ended when it goes out of scope.
+//! A Redis server process, ended when dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,16 +9,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{WITHIN, temporary_folder};
 
-/// Ports that Linux gives to nobody who does not ask for them, so that one that was free stays so while its Redis is away.
+/// Ports outside Linux's ephemeral range, so that no other program is given the port while its
+/// Redis is stopped.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
-/// The user by which tests look behind the scenes, whatever becomes of the others.
+/// User with all rights, by which tests inspect Redis independently of other users.
 const ADMIN: &str = "test-admin";
 const ADMIN_PASSWORD: &str = "only-the-tests-know";
 
-/// The name of its unix socket.
+/// Name of the unix socket.
 const SOCKET: &str = "redis.sock";
 
-/// A redis-server that keeps nothing on disk.
+/// A redis-server without persistence.
 pub struct RedisServer {
     process: Child,
     place: Place,
@@ -34,17 +35,17 @@ enum Place {
 }
 
 impl RedisServer {
-    /// One that everybody on this machine may use.
+    /// Starts a Redis without authentication.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// One with options such as `["--requirepass", "secret"]`.
+    /// Starts a Redis with options such as `["--requirepass", "secret"]`.
     pub fn with(options: &[&str]) -> Self {
         Self::on_a_free_port(Place::Port, options)
     }
 
-    /// One that speaks TLS only, with `redis.crt` and `redis.key` of this folder.
+    /// Starts a Redis that accepts only TLS, with `redis.crt` and `redis.key` of this folder.
     pub fn with_tls(certificates: &Path) -> Self {
         let [certificate, key] = ["redis.crt", "redis.key"].map(|name| certificates.join(name).to_str().unwrap().to_string());
         let options =
@@ -52,7 +53,8 @@ impl RedisServer {
         Self::on_a_free_port(Place::Tls, &options)
     }
 
-    /// The same, which lets nobody in but who shows a certificate that the authority `ca.crt` of this folder has signed.
+    /// Starts a Redis that accepts only TLS with a client certificate signed by the authority
+    /// `ca.crt` of this folder.
     pub fn with_client_certificates(certificates: &Path) -> Self {
         let [certificate, key, authority] =
             ["redis.crt", "redis.key", "ca.crt"].map(|name| certificates.join(name).to_str().unwrap().to_string());
@@ -61,7 +63,7 @@ impl RedisServer {
         Self::on_a_free_port(Place::Tls, &options)
     }
 
-    /// One on a unix socket, and nowhere else.
+    /// Starts a Redis that only listens on a unix socket.
     pub fn on_a_socket() -> Self {
         Self::try_start(Place::Socket, &[]).expect("redis-server starts")
     }
@@ -72,7 +74,7 @@ impl RedisServer {
         attempts.filter_map(|place| Self::try_start(place, &options)).next().expect("redis-server starts on one of twenty ports")
     }
 
-    /// `None` when the port is taken.
+    /// Tries to start a Redis; `None` if the port is taken.
     fn try_start(place: Place, options: &[String]) -> Option<Self> {
         let folder = temporary_folder();
         let process = spawn(place, options, &folder);
@@ -80,14 +82,14 @@ impl RedisServer {
         server.answers().then_some(server)
     }
 
-    /// Waits until it answers. `false` when it has ended instead.
+    /// Waits until the server answers. Returns `false` if it has exited instead.
     fn answers(&mut self) -> bool {
         let deadline = Instant::now() + WITHIN;
         loop {
             let id = i64::from(self.id());
             if let Ok(mut connection) = self.connect() {
                 let info: String = redis::cmd("INFO").arg("server").query(&mut connection).unwrap_or_default();
-                // Not somebody else's, who has the port.
+                // The process id excludes another program's Redis on the same port.
                 if info.contains(&format!("process_id:{id}\r\n")) {
                     return true;
                 }
@@ -100,7 +102,7 @@ impl RedisServer {
         }
     }
 
-    /// Its address, without user and password.
+    /// Returns the address without user and password.
     pub fn url(&self) -> String {
         match self.place {
             Place::Port(port) => format!("redis://127.0.0.1:{port}"),
@@ -109,7 +111,7 @@ impl RedisServer {
         }
     }
 
-    /// Its address with a user and a password.
+    /// Returns the address with a user and a password.
     pub fn url_of(&self, user: &str, password: &str) -> String {
         match self.place {
             Place::Port(port) => format!("redis://{user}:{password}@127.0.0.1:{port}"),
@@ -118,7 +120,7 @@ impl RedisServer {
         }
     }
 
-    /// Its port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         match self.place {
             Place::Port(port) | Place::Tls(port) => port,
@@ -130,20 +132,21 @@ impl RedisServer {
         self.process.id()
     }
 
-    /// Ends it as a crash does: nothing of what it held is left.
+    /// Kills the server, as in a crash; its contents are lost.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Starts it anew at the same address, empty.
+    /// Restarts the server at the same address, with no contents.
     pub fn restart(&mut self) {
         self.kill();
         self.process = spawn(self.place, &self.options, &self.folder);
         assert!(self.answers(), "redis-server starts again where it was");
     }
 
-    /// From now on it takes connections and answers nothing, until [`RedisServer::thaw`].
+    /// Suspends the server: it accepts connections but does not answer, until
+    /// [`RedisServer::thaw`].
     pub fn freeze(&self) {
         kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
     }
@@ -152,27 +155,27 @@ impl RedisServer {
         kill_process(Pid::from_child(&self.process), Signal::CONT).unwrap();
     }
 
-    /// Lets the tests' own user do something, for instance `["CONFIG", "SET", "maxmemory", "1"]`.
+    /// Executes a command as the test user, such as `["CONFIG", "SET", "maxmemory", "1"]`.
     pub fn command(&self, words: &[&str]) -> Value {
         let mut connection = self.connect().expect("Redis is there");
         words[1..].iter().fold(&mut redis::cmd(words[0]), |command, word| command.arg(*word)).query(&mut connection).unwrap()
     }
 
-    /// The names of all keys of a database that fit.
+    /// Returns the names of all keys in a database that match the pattern.
     pub fn keys(&self, database: i64, pattern: &str) -> Vec<String> {
         let mut connection = self.connect().expect("Redis is there");
         let (): () = redis::cmd("SELECT").arg(database).query(&mut connection).unwrap();
         redis::cmd("KEYS").arg(pattern).query(&mut connection).unwrap()
     }
 
-    /// Bytes that it has in use.
+    /// Returns the memory in use, in bytes.
     pub fn memory(&self) -> u64 {
         let mut connection = self.connect().expect("Redis is there");
         let info: String = redis::cmd("INFO").arg("memory").query(&mut connection).unwrap();
         info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok()).unwrap()
     }
 
-    /// A connection of the tests' own user, by a socket of its own, whatever the others have to go through.
+    /// Connects as the test user over the unix socket, independently of the connections under test.
     pub fn connect(&self) -> redis::RedisResult<Connection> {
         let url = format!("redis+unix://{}?user={ADMIN}&pass={ADMIN_PASSWORD}", self.folder.join(SOCKET).display());
         redis::Client::open(url)?.get_connection_with_timeout(Duration::from_secs(1))
