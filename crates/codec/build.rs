@@ -1,6 +1,7 @@
 //! Refuses a build whose H.264 would be three times slower than it should be.
 //!
-//! openh264 builds without complaint when its assembler is missing, and nobody notices until the calls stutter.
+//! openh264 builds without an error when its assembler is missing, and nobody notices until the
+//! calls stutter.
 
 use std::process::{Command, Stdio};
 

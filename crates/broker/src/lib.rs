@@ -1,14 +1,20 @@
-//! Hands the freshest frame of each track to the first free worker that serves its effect, fairly between tracks.
+//! Job queue between tracks and workers. It hands the newest frame of each track to the first free
+//! worker that serves its effect, and is fair between tracks.
 //!
-//! One contract, kept by every kind of [`Broker`] and held against all of them by `tests/contract.rs`:
+//! Every kind of [`Broker`] keeps this contract, and `tests/contract.rs` tests all of them against
+//! it:
 //!
-//! * at most one job of a track waits; a newer one takes its place, and the older completes as [`Outcome::Replaced`];
-//! * a worker gets the newest job of the track that has waited longest, among the effects that it serves;
-//! * a job whose deadline passes while it waits completes as [`Outcome::Expired`] and reaches no worker;
-//! * every completion goes to its own track, and to nobody once the track is closed;
-//! * tracks are told when the first worker of an effect comes and when the last one goes.
+//! * At most one job of a track waits. A newer job replaces it, and the older one completes as
+//!   [`Outcome::Replaced`].
+//! * A worker gets the newest job of the track that has waited longest, among the effects that the
+//!   worker serves.
+//! * A job whose deadline passes while it waits completes as [`Outcome::Expired`] and reaches no
+//!   worker.
+//! * Every completion goes to its own track only. It is discarded once the track is closed.
+//! * Tracks are notified when the first worker of an effect joins and when the last one leaves.
 //!
-//! [`Broker::local`] stays within the process; [`Broker::redis`] joins gateways and workers of any number of machines.
+//! [`Broker::local`] stays within the process; [`Broker::redis`] connects gateways and workers of
+//! any number of machines.
 
 mod local;
 mod redis;
@@ -28,101 +34,104 @@ pub use redis::fuzz;
 pub use redis::{ClientCertificate, Identity, Redis, RedisError, RedisOptions, RedisUrl, UrlError};
 pub use round_trips::RoundTrips;
 
-/// What a broker tells a track.
+/// Notification from the broker to a track.
 #[derive(Debug)]
 pub enum Notice {
     /// A job of the track has ended.
     Completed(Completion),
-    /// [`Broker::service`] may say something else now.
+    /// The result of [`Broker::service`] may have changed.
     ServiceChanged,
 }
 
-/// Takes what one track is told. Called on threads of workers and of the broker: it must not block, nor call the broker.
+/// Callback for the notices of one track. It is called on threads of workers and of the broker, so
+/// it must neither block nor call the broker.
 pub type Sink = Box<dyn Fn(Notice) + Send + Sync>;
 
-/// Whether frames of an effect would reach a worker now.
+/// Availability of an effect: whether its frames would reach a worker now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// At least one worker serves it.
+    /// At least one worker serves the effect.
     Served,
-    /// The workers can be seen, and none serves it.
+    /// The broker is connected, and no worker serves the effect.
     NoWorker,
-    /// The broker is not connected, so nobody can say.
+    /// The broker is not connected, so its workers are unknown.
     Disconnected,
 }
 
-/// What a broker knows of its workers.
+/// Workers that the broker knows, and their load.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Capacity {
-    /// Workers (threads) that take jobs.
+    /// Number of workers (threads) that take jobs.
     pub workers: usize,
-    /// Of those, how many serve each effect; effects that none serves are left out.
+    /// Number of workers that serve each effect. Effects that no worker serves are left out.
     pub serving: BTreeMap<EffectName, usize>,
-    /// How many run on each device, as they announce it; empty where all are of this process.
+    /// Number of workers on each device, as they announce it. Empty for [`Broker::local`].
     pub devices: BTreeMap<String, usize>,
-    /// Time that all workers together have spent on jobs since the broker was made.
+    /// Total time that all workers have spent on jobs since the broker was created.
     pub busy: Duration,
-    /// Tracks whose frame waits for a worker.
+    /// Number of tracks with a frame that waits for a worker.
     pub waiting: usize,
-    /// Frames of this process's tracks that wait or are in a worker's hands.
+    /// Number of frames of this process's tracks that wait or are being analysed.
     pub in_flight: usize,
-    /// How long that of this process's tracks has waited for a result that has waited longest; zero when none waits.
+    /// Longest time that one of this process's tracks has waited for a result; zero if none waits.
     pub longest_wait: Duration,
 }
 
-/// How a broker is, and what went wrong on it since it was made.
+/// State of a broker, and counters of its errors since it was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Frames and results can pass.
+    /// True if frames and results can pass.
     pub connected: bool,
-    /// What is wrong now, in a sentence with its mend; without secrets. It names hosts and users, so it is for operators.
+    /// Current problem with its remedy, without secrets. The text names hosts and users, so it is
+    /// for operators only.
     pub trouble: Option<String>,
-    /// The same for everybody else: it names no host, no user and no path.
+    /// Current problem, in a text for everybody. It names no host, no user and no path.
     pub trouble_in_public: Option<&'static str>,
-    /// Connections that were made again after they had broken.
+    /// Number of connections that were re-established after they had broken.
     pub reconnects: u64,
-    /// What was asked and not done, by kind of error; every kind is listed.
+    /// Number of failed operations by kind of error. Every kind is listed.
     pub errors: Vec<(&'static str, u64)>,
-    /// Results that came after their frame had been given up.
+    /// Number of results that arrived after their frame had been given up.
     pub late: u64,
-    /// Turns that were lost with their worker and queued again.
+    /// Number of turns (queue entries of tracks) that were lost with their worker and queued again.
     pub turns_requeued: u64,
-    /// Nodes that are there and speak another version of the wire format.
+    /// Number of processes that share the Redis and speak another version of the wire format.
     pub strangers: usize,
-    /// Times from handing frames over to the answer; none within one process.
+    /// Durations of the round trips to Redis that submit frames. Empty for [`Broker::local`].
     pub round_trips: RoundTrips,
 }
 
-/// The queue between tracks and workers. Clones share it.
+/// Queue between tracks and workers. Clones share one queue.
 #[derive(Clone)]
 pub enum Broker {
-    /// In this process: ownership moves, nothing is copied.
+    /// Queue within this process: ownership moves, nothing is copied.
     Local(Arc<Local>),
-    /// Through Redis, between processes and machines.
+    /// Queue in Redis, between processes and machines.
     Redis(Arc<Redis>),
 }
 
 impl Broker {
-    /// A broker for tracks and workers of this process.
+    /// Creates a broker for tracks and workers of this process.
     pub fn local() -> Self {
         Broker::Local(Arc::default())
     }
 
-    /// A broker for tracks and workers of all processes that share a Redis. Connections are made in the background, and made
-    /// again for as long as the broker is there.
+    /// Creates a broker for the tracks and workers of all processes that share a Redis. It connects
+    /// in the background, and reconnects for as long as it exists.
     ///
     /// # Errors
-    /// When waiting would not mend it: Redis is there and refuses this user, or a file that is needed can not be read.
+    /// When waiting would not help: Redis refuses this user, or a required file cannot be read.
     pub fn redis(options: RedisOptions) -> Result<Self, RedisError> {
         Redis::new(options).map(Arc::new).map(Broker::Redis)
     }
 
-    /// Whether all workers are of this process, and so share its machine.
+    /// Returns whether all workers are in this process, and so share its machine.
     pub fn is_local(&self) -> bool {
         matches!(self, Broker::Local(_))
     }
 
-    /// This process is going to have tracks. Said at its start, the connections for their frames stand when the first one comes.
+    /// Announces that this process will have tracks. If it is called at start-up, the connections
+    /// for their frames are up when the first track opens.
     pub fn open_gateway(&self) {
         match self {
             Broker::Local(_) => {}
@@ -130,7 +139,7 @@ impl Broker {
         }
     }
 
-    /// From now on `sink` is told what becomes of this track's jobs.
+    /// Registers a track. From now on `sink` receives the completions of its jobs.
     pub fn open_track(&self, track: TrackId, sink: Sink) {
         match self {
             Broker::Local(local) => local.open_track(track, sink),
@@ -138,7 +147,7 @@ impl Broker {
         }
     }
 
-    /// Nobody wants completions of this track any more; what waits for it is forgotten.
+    /// Unregisters a track. It gets no more completions, and its waiting job is dropped.
     pub fn close_track(&self, track: TrackId) {
         match self {
             Broker::Local(local) => local.close_track(track),
@@ -146,7 +155,7 @@ impl Broker {
         }
     }
 
-    /// Lets a job wait for a worker, in place of an older one of its track.
+    /// Queues a job for a worker. The job replaces an older waiting one of its track.
     pub fn submit(&self, job: Job) {
         match self {
             Broker::Local(local) => local.submit(job),
@@ -154,7 +163,8 @@ impl Broker {
         }
     }
 
-    /// Announces one more worker, which serves `effects`. It is counted until the [`WorkerSeat`] is dropped.
+    /// Registers one more worker, which serves `effects`. It counts until the [`WorkerSeat`] is
+    /// dropped.
     pub fn join(&self, effects: &[EffectName]) -> WorkerSeat {
         WorkerSeat(match self {
             Broker::Local(local) => Seat::Local(local::Seat::new(local.clone(), effects)),
@@ -162,7 +172,7 @@ impl Broker {
         })
     }
 
-    /// Whether frames of an effect would reach a worker now.
+    /// Returns whether frames of an effect would reach a worker now.
     pub fn service(&self, effect: &EffectName) -> Service {
         match self {
             Broker::Local(local) => local.service(effect),
@@ -170,7 +180,7 @@ impl Broker {
         }
     }
 
-    /// What is known of the workers now.
+    /// Returns the workers that are known now, and their load.
     pub fn capacity(&self) -> Capacity {
         match self {
             Broker::Local(local) => local.capacity(),
@@ -178,7 +188,7 @@ impl Broker {
         }
     }
 
-    /// How the broker is.
+    /// Returns the state of the broker.
     pub fn health(&self) -> Health {
         match self {
             Broker::Local(_) => Health::local(),
@@ -186,7 +196,8 @@ impl Broker {
         }
     }
 
-    /// No worker of this process gets another job: all that wait in [`WorkerSeat::take`] return.
+    /// Stops handing jobs to the workers of this process: all that wait in [`WorkerSeat::take`]
+    /// return.
     pub fn close(&self) {
         match self {
             Broker::Local(local) => local.close(),
@@ -196,7 +207,7 @@ impl Broker {
 }
 
 impl Health {
-    /// Within one process nothing can break.
+    /// Returns the state of a broker within one process, where no connection can break.
     fn local() -> Self {
         let errors = redis::ErrorKind::ALL.map(|kind| (kind.label(), 0)).to_vec();
         let round_trips = RoundTrips::default();
@@ -214,7 +225,7 @@ impl Health {
     }
 }
 
-/// The place of one worker at the broker.
+/// Registration of one worker at the broker.
 pub struct WorkerSeat(Seat);
 
 enum Seat {
@@ -223,7 +234,8 @@ enum Seat {
 }
 
 impl WorkerSeat {
-    /// From now on the worker serves these effects instead: another thread may say so while it waits or works.
+    /// Replaces the effects that the worker serves. Another thread may call this while the worker
+    /// waits or works.
     pub fn serve(&self, effects: &[EffectName]) {
         match &self.0 {
             Seat::Local(seat) => seat.serve(effects),
@@ -231,7 +243,7 @@ impl WorkerSeat {
         }
     }
 
-    /// Waits for a job. `None` once the broker is closed.
+    /// Waits for a job. Returns `None` once the broker is closed.
     pub fn take(&self) -> Option<TakenJob> {
         let (job, queued, hand) = match &self.0 {
             Seat::Local(seat) => {
@@ -248,29 +260,30 @@ impl WorkerSeat {
     }
 }
 
-/// The way back of a result.
+/// Destination of a job's result.
 enum Hand {
     Local(Arc<Local>),
     Redis(redis::Hand),
 }
 
-/// A job in a worker's hands. Dropped without a result (its worker panicked), it completes as failed.
+/// Job that a worker has taken. If it is dropped without a result (its worker panicked), it
+/// completes as [`Outcome::Failed`].
 pub struct TakenJob {
     job: Option<Job>,
     queued: Duration,
     taken: Instant,
-    /// What its worker's thread had computed before.
+    /// CPU time of the worker's thread when it took the job.
     began: Duration,
     hand: Hand,
 }
 
 impl TakenJob {
-    /// The job.
+    /// Returns the job.
     pub fn job(&self) -> &Job {
         self.job.as_ref().expect("it is taken out only by those that consume self")
     }
 
-    /// Sends the result on its way.
+    /// Sends the result to the track of the job.
     pub fn complete(mut self, result: Result<Analysis, String>) {
         self.finish(result);
     }
@@ -291,7 +304,7 @@ impl TakenJob {
     }
 }
 
-/// Time that this thread has computed since it began.
+/// Returns the CPU time that this thread has used since it started.
 pub fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))

@@ -1,4 +1,4 @@
-//! The broker within one process: fair slots behind a lock that is held for moves only.
+//! Broker within one process: fair slots behind a lock that is held only to move jobs in and out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use ooblex_pipeline::{Completion, EffectName, FairSlots, Job, Outcome, TrackId};
 use crate::waits::Waits;
 use crate::{Capacity, Notice, Service, Sink};
 
-/// See [`crate::Broker`] for the contract.
+/// Broker within one process. [`crate::Broker`] documents the contract.
 #[derive(Default)]
 pub struct Local {
     state: Mutex<State>,
@@ -21,17 +21,17 @@ struct State {
     slots: FairSlots<Job>,
     sinks: HashMap<TrackId, Arc<Sink>>,
     workers: usize,
-    /// Workers that found nothing to do and have not been woken since, in the order in which they came.
+    /// Workers that found no job and have not been woken since, in the order of their arrival.
     idle: Vec<Idle>,
     serving: BTreeMap<EffectName, usize>,
     busy: Duration,
     waits: Waits,
-    /// Jobs in the hands of workers.
+    /// Number of jobs that workers have taken and not completed.
     taken: usize,
     closed: bool,
 }
 
-/// A worker that waits.
+/// Worker that waits for a job.
 struct Idle {
     thread: Thread,
     effects: Vec<EffectName>,
@@ -102,7 +102,7 @@ impl Local {
             if state.closed {
                 return None;
             }
-            // Others may come to be served while it waits.
+            // The effects may change while the worker waits.
             let effects = effects.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match state.slots.take_if(|job| effects.contains(&job.effect)) {
                 Some(job) if job.deadline > Instant::now() => {
@@ -167,14 +167,16 @@ impl Local {
         sinks.iter().for_each(|sink| sink(Notice::ServiceChanged));
     }
 
-    /// A panic while the lock was held can not have left half a move behind, so its poison is ignored.
+    /// Locks the state. A poisoned lock is ignored, because a panic cannot leave the state
+    /// half-changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// A worker to be woken for a job of this effect: the one that came last, whose caches are warm.
+    /// Removes and returns the idle worker to wake for a job of this effect: the one that came
+    /// last, because its caches are warm.
     fn idle_for(&mut self, effect: &EffectName) -> Option<Idle> {
         let at = self.idle.iter().rposition(|idle| idle.effects.contains(effect))?;
         Some(self.idle.remove(at))
@@ -184,7 +186,7 @@ impl State {
         self.idle.drain(..).for_each(|idle| idle.thread.unpark());
     }
 
-    /// One worker less serves these effects.
+    /// Counts one worker less for each of these effects.
     fn forget(&mut self, effects: &[EffectName]) {
         for effect in effects {
             if let Some(workers) = self.serving.get_mut(effect) {
@@ -195,7 +197,7 @@ impl State {
     }
 }
 
-/// A worker's place.
+/// Registration of one worker.
 pub(crate) struct Seat {
     local: Arc<Local>,
     effects: Mutex<Vec<EffectName>>,

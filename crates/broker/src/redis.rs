@@ -1,11 +1,14 @@
-//! The broker between processes and machines: gateways and workers that share a Redis.
+//! Broker between processes and machines: gateways and workers that share a Redis.
 //!
-//! A gateway lays the newest frame of a track into a slot that expires with the frame's deadline, and the track's turn into the
-//! queue of its effect. A worker takes a turn and what then lies in the slot. Results go into one list a gateway. `keys` names
-//! all that is in Redis, `submit.lua` and `take.lua` are the two moves that must not be torn apart, `wire` is the bytes.
+//! A gateway stores the newest frame of a track in a slot (a key that expires at the frame's
+//! deadline) and appends the track's turn (its entry) to the queue of its effect. A worker takes a
+//! turn and the frame that is in the slot by then. Results go into one list per gateway. `keys`
+//! names everything in Redis, `submit.lua` and `take.lua` are the two operations that must be
+//! atomic, and `wire` is the encoding of jobs and results.
 //!
-//! This file is what a process has at its broker; `gateway` and `seat` are its two ends, `presence` lets processes know of one
-//! another, `monitor` knows how the connections are.
+//! This file has the state and the threads of one process's broker. `gateway` and `seat` are its
+//! two ends, `presence` announces the processes to each other, and `monitor` has the state of the
+//! connections.
 
 mod connection;
 mod error;
@@ -43,49 +46,50 @@ pub use error::RedisError;
 pub(crate) use seat::{Hand, Seat};
 pub use url::{RedisUrl, UrlError};
 
-/// Where Redis is, and who we are.
+/// Address of the Redis, and identity of this process.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// Its address, with user and password.
+    /// Address of the Redis, with user and password.
     pub url: RedisUrl,
-    /// What the names of all our keys and channels begin with.
+    /// Prefix of the names of all keys and channels of Ooblex.
     pub prefix: String,
-    /// For `rediss://`: the certificate, PEM, of the authority to trust in place of the system's.
+    /// PEM file of the certificate authority to trust with `rediss://`, in place of those of the
+    /// system.
     pub ca_file: Option<PathBuf>,
-    /// For `rediss://`: the certificate that we show, where Redis wants one.
+    /// Client certificate for `rediss://`, if Redis requires one.
     pub client_certificate: Option<ClientCertificate>,
-    /// What others are told of this process.
+    /// Identity of this process, which it announces to the others.
     pub identity: Identity,
 }
 
-/// What a process shows a Redis that asks for client certificates.
+/// Certificate and key for a Redis that requires client certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// PEM file of the certificate, with those that lead to its authority.
+    /// PEM file of the certificate, followed by the chain to its authority.
     pub certificate: PathBuf,
-    /// PEM file of its key, not encrypted.
+    /// PEM file of the private key, not encrypted.
     pub key: PathBuf,
 }
 
-/// What others are told of a process.
+/// Identity that a process announces to the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The machine that it runs on.
+    /// Name of the machine that the process runs on.
     pub host: String,
-    /// The version of the program.
+    /// Version of the program.
     pub version: String,
-    /// What its models run on.
+    /// Device that its models run on.
     pub device: String,
 }
 
-/// See [`crate::Broker`] for the contract.
+/// Broker through Redis. [`crate::Broker`] documents the contract.
 pub struct Redis {
     shared: Arc<Shared>,
     gateway: Once,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What the threads of the broker share.
+/// State that the threads of the broker share.
 struct Shared {
     connector: Connector,
     keys: Keys,
@@ -95,23 +99,23 @@ struct Shared {
     roster: Mutex<Roster>,
     desk: Desk,
     crew: Mutex<Crew>,
-    /// No worker of this process takes another job.
+    /// True if no worker of this process takes another job.
     closed: AtomicBool,
-    /// All threads end.
+    /// True if all threads are to end.
     ended: AtomicBool,
-    /// Rung when something is to be announced, and when threads are to end.
+    /// Notified when there is something to announce, and when threads are to end.
     bell: Condvar,
     rung: Mutex<bool>,
 }
 
-/// Between attempts to connect, at first and at most.
+/// First and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 impl Redis {
     pub(crate) fn new(options: RedisOptions) -> Result<Self, RedisError> {
         let (keys, me) = (Keys::new(&options.prefix, options.url.database()), PeerId::random());
         let connector = Connector::new(&options, keys.probe(me))?;
-        // A Redis that is not there may come later; the threads say so, and try.
+        // An unreachable Redis may come back later: the threads log that and retry.
         if let Err(Fault { kind: ErrorKind::Denied, sentence }) = connector.connect(Duration::ZERO, Limit::SMALL) {
             return Err(RedisError::Denied(sentence));
         }
@@ -135,7 +139,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// A process that has no tracks needs no connections for their frames.
+    /// Starts the two threads for frames and results. A process without tracks does not need them.
     pub(crate) fn open_gateway(&self) {
         self.gateway.call_once(|| {
             self.shared.desk.open();
@@ -194,7 +198,7 @@ impl Redis {
         self.shared.ring();
     }
 
-    /// Starts a thread that keeps one connection.
+    /// Starts a thread that maintains one connection.
     fn run(&self, name: &str, link: Link, body: fn(&Shared)) {
         self.shared.monitor.on_planned(link);
         let shared = self.shared.clone();
@@ -205,7 +209,8 @@ impl Redis {
 }
 
 impl Drop for Redis {
-    /// Says goodbye, so that nobody has to wait for the announcement to expire.
+    /// Announces the end of this process, so that the others need not wait until its announcement
+    /// expires.
     fn drop(&mut self) {
         self.close();
         self.shared.ended.store(true, Ordering::Relaxed);
@@ -237,7 +242,7 @@ impl Shared {
 
     fn on_up(&self, link: Link) {
         if link == Link::Submit {
-            // Before anybody hears that frames can pass.
+            // The gateway accepts frames before tracks are told that frames can pass.
             self.desk.on_connected();
         }
         if self.monitor.on_up(link) {
@@ -251,15 +256,15 @@ impl Shared {
         }
     }
 
-    /// Redis has taken a write that it can take at once, or has refused it.
+    /// Records that Redis has accepted the write of a heartbeat, or has refused it.
     fn on_written(&self, refused: Option<&Fault>) {
         if self.monitor.on_written(refused) {
             self.desk.tell_all();
         }
     }
 
-    /// Keeps a connection for as long as `wanted`: runs `body` on a fresh one whenever the one before has broken, with pauses that grow
-    /// while none can be had.
+    /// Maintains a connection while `wanted` returns true: runs `body` on a new connection whenever
+    /// the previous one has broken, with exponential backoff while Redis is unreachable.
     fn keep<T>(
         &self,
         link: Link,
@@ -276,7 +281,8 @@ impl Shared {
             });
             match broken {
                 Ok(done) => return Some(done),
-                // The connection was given up, and not lost: a new one is there at once.
+                // This side closed the connection because of malformed data, so Redis does not
+                // count as unreachable.
                 Err(fault) if fault.kind == ErrorKind::Malformed => self.monitor.on_complaint(fault.kind, &fault.sentence),
                 Err(fault) => self.on_down(link, &fault),
             }
@@ -289,13 +295,13 @@ impl Shared {
         None
     }
 
-    /// Wakes whoever pauses.
+    /// Wakes the threads in [`Shared::pause`] and the one that sends announcements.
     fn ring(&self) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.bell.notify_all();
     }
 
-    /// Lets time pass, less of it once it is not `wanted` any more.
+    /// Sleeps for `time`, or until the bell is rung and `wanted` returns false.
     fn pause(&self, time: Duration, wanted: impl Fn() -> bool) {
         let deadline = Instant::now() + time;
         let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
@@ -309,7 +315,7 @@ impl Shared {
     }
 }
 
-/// Tells all tracks the same.
+/// Sends [`Notice::ServiceChanged`] to all tracks.
 fn service_changed(sinks: &[Arc<Sink>]) {
     sinks.iter().for_each(|sink| sink(Notice::ServiceChanged));
 }

@@ -1,8 +1,8 @@
-//! How long questions to Redis take that it can answer at once.
+//! Histogram of the round trips to Redis of requests that it can answer at once.
 
 use std::time::Duration;
 
-/// Upper bounds of the buckets.
+/// Upper bounds of the histogram's buckets.
 const BOUNDS: [Duration; 10] = [
     Duration::from_micros(200),
     Duration::from_micros(500),
@@ -16,7 +16,7 @@ const BOUNDS: [Duration; 10] = [
     Duration::from_secs(1),
 ];
 
-/// Times of round trips, counted by how long they took.
+/// Histogram of round-trip times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoundTrips {
     counts: [u64; BOUNDS.len() + 1],
@@ -24,24 +24,25 @@ pub struct RoundTrips {
 }
 
 impl RoundTrips {
-    /// One more.
+    /// Adds one round trip.
     pub(crate) fn on_answer(&mut self, took: Duration) {
         let bucket = BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(BOUNDS.len());
         self.counts[bucket] += 1;
         self.sum += took;
     }
 
-    /// All of them together.
+    /// Returns the sum of all round-trip times.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// How many there were.
+    /// Returns the number of round trips.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The buckets in ascending order: the upper bound in seconds, infinite for the last, and how many fell into it.
+    /// Returns the buckets in ascending order: the upper bound in seconds, infinite for the last,
+    /// and the number of round trips in this bucket alone.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
         let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         bounds.zip(self.counts).collect()

@@ -1,31 +1,32 @@
-//! How long tracks have waited for a result: the age of the queue as those who stand in it see it.
+//! Measures how long tracks have waited for a result: the age of the queue, as the tracks see it.
 //!
-//! The frame that waits is always fresh, because a newer one takes its place; the turn is not. So it is the turn's age that says
-//! whether there are enough workers.
+//! The frame that waits is always fresh, because a newer one replaces it, but the track keeps its
+//! turn (its place in the queue). So the age of the turn shows whether there are enough workers.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::TrackId;
 
-/// Since when each track has waited, without a result in between.
+/// Times at which tracks began to wait, for all tracks that have had no result since.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     since: HashMap<TrackId, Instant>,
 }
 
 impl Waits {
-    /// A frame of the track goes into the queue. One that takes the place of another waits on in its turn.
+    /// Records that a frame of the track was queued. A frame that replaces another one continues
+    /// its wait.
     pub(crate) fn on_submitted(&mut self, track: TrackId, submitted: Instant) {
         self.since.entry(track).or_insert(submitted);
     }
 
-    /// The track got a result, or nothing of it waits any more.
+    /// Records that the track got a result, or that none of its frames waits any more.
     pub(crate) fn on_ended(&mut self, track: TrackId) {
         self.since.remove(&track);
     }
 
-    /// How long the track that has waited longest has waited; zero when none does.
+    /// Returns the wait of the track that has waited longest; zero if no track waits.
     pub(crate) fn longest(&self, now: Instant) -> Duration {
         self.since.values().min().map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))
     }

@@ -1,4 +1,4 @@
-//! The contract of the broker, held against every kind of it.
+//! Contract tests of the broker, run on every kind of it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -11,7 +11,7 @@ use common::{RedisServer, WITHIN, analysis, eventually, gateway, job, next, open
 use ooblex_broker::{Broker, Notice, Service, WorkerSeat};
 use ooblex_pipeline::{Completion, EffectName, FrameSeq, Job, Outcome, TrackId};
 
-/// A broker, and what has to be there for as long as it is.
+/// A broker with the server that it needs.
 struct Made {
     broker: Broker,
     _server: Option<RedisServer>,
@@ -142,7 +142,7 @@ fn frame_that_waits_until_its_deadline_reaches_no_worker(broker: Broker) {
     let (late, fresh) = (open(&broker, 1), open(&broker, 2));
     let deadline = Instant::now() + Duration::from_millis(50);
     broker.submit(Job { deadline, ..job(1, 0) });
-    // A frame that is due later waits behind it.
+    // A frame with a later deadline waits behind it.
     broker.submit(job(2, 0));
     while Instant::now() < deadline {
         thread::park_timeout(deadline - Instant::now());
@@ -205,7 +205,7 @@ fn worker_serves_other_effects_from_when_it_is_told(broker: Broker) {
     eventually("the first service", || broker.service(&other) == Service::Served);
     broker.submit(job(1, 0));
     thread::scope(|scope| {
-        // It waits, since nothing is there that it serves.
+        // The worker waits, because there is no job for the effect that it serves.
         let taking = scope.spawn(|| seat.take().unwrap().complete(Ok(analysis(1))));
         seat.serve(std::slice::from_ref(&test));
         taking.join().unwrap();
@@ -322,7 +322,7 @@ fn tell(told: Sender<Notice>) -> ooblex_broker::Sink {
     Box::new(move |notice| _ = told.send(notice))
 }
 
-/// A worker of the effect that jobs have here.
+/// Joins a worker of the effect of the test jobs.
 fn join(broker: &Broker) -> WorkerSeat {
     broker.join(&[EffectName::new("test")])
 }

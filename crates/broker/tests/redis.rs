@@ -1,4 +1,5 @@
-//! What only a broker between processes can suffer: lost turns, hung workers, dead gateways, other versions, other people's bytes.
+//! Failures that only a broker between processes can have: lost turns, hanging workers, dead
+//! gateways, other versions, foreign bytes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -19,7 +20,7 @@ fn lost_turn_is_queued_again_with_the_next_frame_although_the_slot_is_never_empt
     let completions = open(&broker, 1);
     broker.submit(job(1, 0));
     eventually("a turn to take", || matches!(server.command(&[b"LPOP", QUEUE]), Value::BulkString(_)));
-    // Its worker has died, with the turn and without the frame.
+    // The worker has died, with the turn and before it took the frame.
     broker.submit(job(1, 1));
     assert!(matches!(next(&completions), Completion { seq: FrameSeq(0), outcome: Outcome::Replaced, .. }));
     let seat = broker.join(&[test()]);
@@ -55,7 +56,7 @@ fn memory_in_redis_is_bounded_by_tracks_and_not_by_time() {
     let tracks = [open(&broker, 1), open(&broker, 2)];
     for seq in 0..500 {
         (1..=2).for_each(|track| broker.submit(job(track, seq)));
-        // The frame before has been replaced: this one is in Redis, or about to be.
+        // The previous frame has been replaced: this one is in Redis, or about to be.
         if seq > 0 {
             tracks.iter().for_each(|track| assert!(matches!(next(track).outcome, Outcome::Replaced)));
         }
@@ -115,7 +116,7 @@ fn bytes_of_other_people_stop_nothing() {
     let completions = open(&broker, 1);
     let malformed = || broker.health().errors.iter().find(|(kind, _)| *kind == "malformed").unwrap().1;
 
-    // A queue that is no list, and slots and turns that are noise.
+    // The queue is not a list, and slots and turns contain noise.
     server.command(&[b"SET", QUEUE, b"hello"]);
     broker.submit(job(1, 0));
     eventually("a queue", || server.command(&[b"TYPE", QUEUE]) == Value::SimpleString("list".into()));
@@ -129,7 +130,7 @@ fn bytes_of_other_people_stop_nothing() {
     assert_eq!(taken.job().seq, FrameSeq(0));
     assert_eq!(malformed(), 1);
 
-    // A frame of another version.
+    // The next frame has another version.
     broker.submit(job(1, 1));
     let slot = || keys(&server).into_iter().find(|key| key.contains(":frame:test:") && !key.ends_with("noise"));
     eventually("the next frame", || slot().is_some());
@@ -142,7 +143,7 @@ fn bytes_of_other_people_stop_nothing() {
     });
     assert!(matches!(next(&completions), Completion { seq: FrameSeq(2), .. }));
 
-    // Noise among the results, and something that is no list where they belong.
+    // There is noise among the results, and then a value that is not a list in place of them.
     let results = gateway_of(&server).replace("gateway:", "v3:processed_frames:");
     server.command(&[b"RPUSH", results.as_bytes(), b"noise", b"OB\x01R\xff\xff", b""]);
     eventually("the noise to be seen", || malformed() == 5);
@@ -161,7 +162,8 @@ fn result_of_somebody_who_did_not_get_the_job_is_counted_and_ends_nothing() {
     broker.submit(job(1, 0));
     let results = gateway_of(&server).replace("gateway:", "v3:processed_frames:");
     let forged = || broker.health().errors.iter().find(|(kind, _)| *kind == "forged").unwrap().1;
-    // Track 1, frame 0, a nonce, no time, and a failure with the reason "no".
+    // A forged result has track 1, frame 0, a nonce, a time of zero, and a failure with the reason
+    // "no".
     for nonce in [[0; 16], [0xff; 16]] {
         let before = forged();
         server.command(&[b"RPUSH", results.as_bytes(), &[b"OB\x03R\x01\x00", &nonce[..], b"\x00\x00\x01\x02no"].concat()]);
@@ -172,7 +174,7 @@ fn result_of_somebody_who_did_not_get_the_job_is_counted_and_ends_nothing() {
     let end = next(&completions);
     assert!(matches!(&end.outcome, Outcome::Analysed { analysis: result, .. } if *result == analysis(7)), "{end:?}");
     assert!(completions.try_recv().is_err());
-    // With the nonce of one job another one is not answered.
+    // Neither forged result counts as a late one.
     assert_eq!((forged(), broker.health().late), (2, 0));
 }
 
@@ -215,7 +217,7 @@ fn keys(server: &RedisServer) -> Vec<String> {
     keys.into_iter().map(|key| redis::from_redis_value(key).unwrap()).collect()
 }
 
-/// The announcement of the only gateway.
+/// Returns the key of the announcement of the only gateway.
 fn gateway_of(server: &RedisServer) -> String {
     keys(server).into_iter().find(|key| key.starts_with("ooblex:gateway:")).unwrap()
 }
@@ -225,14 +227,14 @@ trait JoinAfter<T> {
 }
 
 impl<A, T> JoinAfter<T> for thread::JoinHandle<(A, T)> {
-    /// What a thread returns, once something was done that it waits for.
+    /// Runs `act`, which the thread waits for, and returns the result of the thread.
     fn join_after(self, act: impl FnOnce()) -> T {
         act();
         self.join().unwrap().1
     }
 }
 
-/// A job whose deadline passes soon.
+/// Makes a job whose deadline passes after one second.
 fn soon(track: u64, seq: u64) -> Job {
     let job = job(track, seq);
     Job { deadline: job.submitted + Duration::from_secs(1), ..job }

@@ -1,8 +1,11 @@
-//! Prints what encoding and decoding take, one thread, in ms a frame: `cargo run --release -p ooblex-codec --example speed`.
+//! Prints the encoding and decoding time of one thread in ms per frame: `cargo run --release -p
+//! ooblex-codec --example speed`.
 //!
-//! The pictures are a moving texture with noise, at 1 Mb/s for 640x480 and in proportion for other sizes. The median of all frames but the
-//! first ten is shown; read the figures as ratios. The second table is of 640x480 when only every sixth frame is encoded: with all the bits of
-//! a second, and with a quarter, which are one and a half times as many for a frame as without that.
+//! The pictures are a moving texture with noise, at 1 Mbit/s for 640x480 and in proportion for
+//! other sizes. The figures are medians over all frames except the first ten; read them as ratios.
+//! The second table is for 640x480 when only every sixth frame is encoded: with the full bitrate,
+//! and with a quarter of it, which gives each frame one and a half times the bits that it has when
+//! all are encoded.
 
 use std::error::Error;
 use std::time::Instant;
@@ -44,7 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `bps`: bits a second for 640x480. Of the frames of a camera, only each `every`th is encoded.
+/// Measures a codec. `bps` is the bitrate in bit/s for 640x480. Only each `every`th frame of a
+/// camera is encoded.
 fn measure(codec: VideoCodec, speed: Speed, width: u32, height: u32, bps: f64, every: u64) -> Result<String, Box<dyn Error>> {
     let bitrate_bps = (f64::from(width * height) / (640.0 * 480.0) * bps) as u32;
     let mut encoder = Encoder::new(EncoderConfig { codec, bitrate_bps, frame_rate: 30.0 / every as f32, speed })?;
@@ -75,13 +79,13 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Mean over the luma plane.
+/// Returns the mean squared error of the luma planes.
 fn squared_error(a: &I420, b: &I420) -> f64 {
     let squares: f64 = a.planes()[0].iter().zip(b.planes()[0]).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
     squares / a.planes()[0].len() as f64
 }
 
-/// A texture that moves, with noise as a camera has it.
+/// Draws a moving texture with noise like that of a camera.
 fn scene(width: u32, height: u32, number: u64) -> I420 {
     let mut picture = I420::grey(width, height, 128);
     let shift = number as f32 * 1.5;

@@ -1,21 +1,23 @@
-//! The time between pictures as a rate control should see it. Knows no codec and no clock.
+//! Frame intervals for the rate control of an encoder. Knows no codec and no clock.
 
 use ooblex_pipeline::MediaTime;
 
-/// 90 kHz ticks in one second.
+/// Number of 90 kHz ticks in one second.
 const TICKS_PER_SECOND: f32 = 90_000.0;
-/// A pause longer than this counts as this long: else the first picture after it would be given a whole pause's worth of bits at once.
+/// Maximum frame interval in 90 kHz ticks (200 ms). A longer pause counts as this much; otherwise
+/// the first picture after it would get the bits of the whole pause at once.
 const LONGEST_STEP: u64 = 18_000;
-/// Two pictures closer than this count as this far apart, so that media time increases strictly.
+/// Minimum frame interval in 90 kHz ticks (4 ms), so that media time increases strictly.
 const SHORTEST_STEP: u64 = 360;
-/// How much one step moves the measured rate.
+/// Weight of a new interval in the moving average.
 const SMOOTHING: f32 = 0.05;
 
-/// Turns capture times into steps that increase strictly and never jump.
+/// Converts capture times into media time that increases strictly and never jumps.
 ///
-/// A rate control is shown the mean step, not each one: libvpx takes a single missing picture for half the frame rate, comes back from
-/// that over a second, and spends almost twice its bitrate when every tenth picture is missing, as after losses. Over time the mean steps
-/// add up to the true ones.
+/// The rate control gets the moving average of the intervals, not each one. libvpx takes a single
+/// missing picture for half the frame rate, recovers from that over a second, and spends almost
+/// twice its bitrate when every tenth picture is missing, as after losses. Over time the averages
+/// add up to the true intervals.
 #[derive(Debug)]
 pub(crate) struct Cadence {
     previous: Option<MediaTime>,
@@ -25,18 +27,18 @@ pub(crate) struct Cadence {
 }
 
 impl Cadence {
-    /// `frame_rate`: pictures a second, in 1..=240, until there is something to measure.
+    /// Creates a cadence. `frame_rate` in Hz (1..=240) is the initial value of the moving average.
     pub(crate) fn new(frame_rate: f32) -> Self {
         let nominal = TICKS_PER_SECOND / frame_rate;
         Self { previous: None, nominal_step: nominal as u64, mean_step: nominal, elapsed: 0.0 }
     }
 
-    /// Takes the capture time of the next picture; [`Cadence::elapsed`] moves on.
+    /// Takes the capture time of the next picture and advances [`Cadence::elapsed`].
     pub(crate) fn advance(&mut self, capture: MediaTime) {
         if let Some(previous) = self.previous.replace(capture) {
             let step = match capture.0.checked_sub(previous.0) {
                 Some(step) if step > 0 => step.clamp(SHORTEST_STEP, LONGEST_STEP),
-                // Capture times that stand still or go back say nothing about the rate.
+                // Capture times that repeat or decrease say nothing about the rate.
                 _ => self.nominal_step,
             };
             self.mean_step += SMOOTHING * (step as f32 - self.mean_step);
@@ -44,17 +46,18 @@ impl Cadence {
         }
     }
 
-    /// 90 kHz time of the newest picture, counted from the first one, in even steps.
+    /// Returns the time from the first picture to the newest one in 90 kHz ticks, in averaged
+    /// intervals.
     pub(crate) fn elapsed(&self) -> u64 {
         self.elapsed as u64
     }
 
-    /// What a picture lately lasted, in 90 kHz ticks.
+    /// Returns the moving average of the frame interval in 90 kHz ticks.
     pub(crate) fn mean_step(&self) -> u64 {
         self.mean_step as u64
     }
 
-    /// Pictures a second as they lately came.
+    /// Returns the recent frame rate in Hz.
     pub(crate) fn frame_rate(&self) -> f32 {
         TICKS_PER_SECOND / self.mean_step
     }

@@ -1,6 +1,8 @@
-//! Compressed frames to pictures: what both codecs share. Owns the rule that after damage nothing is decoded until a keyframe.
+//! Video decoder, the part that is common to both codecs. Owns the rule that after damage nothing
+//! is decoded until a keyframe.
 //!
-//! Called by the track's driver for each frame that came in whole; knows nothing of packets and asks for no keyframe itself.
+//! The driver of a track calls it for each complete frame. It knows nothing of packets and requests
+//! no keyframe itself.
 
 use std::fmt;
 
@@ -8,11 +10,11 @@ use ooblex_pipeline::{I420, Pool, VideoCodec};
 
 use crate::{CodecError, Limits, h264, vp8};
 
-/// Decodes one stream, one frame a call, without delay.
+/// Decodes one stream, one frame per call, without delay.
 pub struct Decoder {
     backend: Backend,
     awaits_keyframe: bool,
-    /// Of the pictures that come out.
+    /// Memory pool of the decoded pictures.
     pool: Pool,
 }
 
@@ -21,59 +23,62 @@ enum Backend {
     H264(Box<h264::Decoder>),
 }
 
-/// A frame gave no picture.
+/// A frame could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The frame is of no use; the caller asks the sender for a keyframe and goes on with the next frame.
+    /// The frame is useless. The caller requests a keyframe from the sender and continues with the
+    /// next frame.
     #[error("undecodable {} frame of {bytes} bytes: {why}", codec.label())]
     Undecodable {
-        /// The stream's codec.
+        /// Codec of the stream.
         codec: VideoCodec,
-        /// The frame's length.
+        /// Size of the frame in bytes.
         bytes: usize,
-        /// What was wrong with it.
+        /// Reason why the frame cannot be decoded.
         why: Undecodable,
     },
 }
 
-/// Why a frame can not be decoded.
+/// Reason why a frame cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
-    /// There is nothing in it.
+    /// The frame has no bytes.
     #[error("it is empty")]
     Empty,
-    /// It builds on a picture that was lost, damaged, or never there; only a keyframe helps. Expected after any other error.
+    /// The frame depends on a picture that was lost, damaged, or never there. Only a keyframe
+    /// helps. Expected after any other error.
     #[error("it builds on a picture that is not there")]
     AwaitsKeyframe,
-    /// It announces a picture that is empty, has a side above [`I420::MAX_SIDE`], or has more pixels than [`Limits`] allow. No memory was taken for it.
+    /// The frame announces a picture that is empty, has a side above [`I420::MAX_SIDE`], or has
+    /// more pixels than [`Limits`] allow. No memory was allocated for it.
     #[error("it announces a picture of {width}x{height}")]
     Size {
-        /// Columns.
+        /// Width in pixels.
         width: u32,
-        /// Rows.
+        /// Height in pixels.
         height: u32,
     },
-    /// Its headers say what they must not say, ask for more than [`Limits`] allow, or are of a kind that is not supported. The codec library has
-    /// not seen it.
-    #[error("its {part} can not be accepted: {why}")]
+    /// The headers of the frame have invalid values, ask for more than [`Limits`] allow, or use a
+    /// feature that is not supported. The codec library has not seen the frame.
+    #[error("its {part} cannot be accepted: {why}")]
     Refused {
-        /// What of it.
+        /// Header that was refused.
         part: HeaderPart,
-        /// The field and its value, or a sentence.
+        /// Field and its value, or a sentence.
         why: String,
     },
-    /// The bitstream is broken.
+    /// The bitstream is damaged, as the codec library found.
     #[error("{library} says {reason}")]
     Damaged {
         /// `libvpx` or `openh264`.
         library: &'static str,
-        /// What the library said.
+        /// Error message of the library.
         reason: String,
     },
 }
 
 impl Undecodable {
-    /// All labels.
+    /// All labels that [`Undecodable::label`] returns.
     pub const LABELS: [&str; 9] = [
         "empty",
         "awaits_keyframe",
@@ -86,7 +91,7 @@ impl Undecodable {
         "damaged",
     ];
 
-    /// The label in metrics.
+    /// Returns the label in metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Undecodable::Empty => "empty",
@@ -97,16 +102,17 @@ impl Undecodable {
         }
     }
 
-    /// Whether the check refused it: not for want of a keyframe, as after losses, and not for what the codec library found in it.
+    /// Returns whether the check before decoding refused the frame. False for a missing keyframe,
+    /// as after losses, and for damage that the codec library found.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Undecodable::Size { .. } | Undecodable::Refused { .. })
     }
 }
 
-/// What of a frame is looked at before it is decoded.
+/// Header of a frame that is checked before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HeaderPart {
-    /// A NAL unit of H.264: its type, or how it follows others.
+    /// A NAL unit of H.264: its type, or its place among the others.
     NalUnit,
     /// A sequence parameter set of H.264.
     SequenceParameters,
@@ -143,10 +149,11 @@ impl fmt::Display for HeaderPart {
 }
 
 impl Decoder {
-    /// A decoder that waits for its first keyframe. What asks for more than `limits` is refused before memory is taken for it.
+    /// Creates a decoder, which waits for its first keyframe. Frames that ask for more than
+    /// `limits` are refused before memory is allocated for them.
     ///
     /// # Errors
-    /// [`CodecError::Start`] when the library can not be set up.
+    /// [`CodecError::Start`] when the library cannot be set up.
     pub fn new(codec: VideoCodec, limits: Limits) -> Result<Self, CodecError> {
         let backend = match codec {
             VideoCodec::Vp8 => Backend::Vp8(vp8::Decoder::new(limits)?),
@@ -155,13 +162,16 @@ impl Decoder {
         Ok(Self { backend, awaits_keyframe: true, pool: Pool::default() })
     }
 
-    /// Decodes one whole frame (`EncodedFrame::data`); the size of the picture may differ from the one before.
+    /// Decodes one complete frame (`EncodedFrame::data`). The size of the picture may differ from
+    /// that of the previous one.
     ///
-    /// `Ok(None)`: the frame is sound but has no picture (an invisible VP8 frame, H.264 parameter sets alone).
+    /// `Ok(None)` means that the frame is valid but has no picture (an invisible VP8 frame, H.264
+    /// parameter sets alone).
     ///
     /// # Errors
-    /// [`DecodeError::Undecodable`] when the frame is damaged, and from then on for every frame until a keyframe is decoded: what builds on
-    /// a damaged picture would be silently wrong. The decoder stays usable.
+    /// [`DecodeError::Undecodable`] when the frame is damaged, and then for every frame until a
+    /// keyframe is decoded: pictures that depend on a damaged one would be silently wrong. The
+    /// decoder stays usable.
     pub fn decode(&mut self, data: &[u8]) -> Result<Option<I420>, DecodeError> {
         self.decode_or_why(data).map_err(|why| {
             self.awaits_keyframe = true;
@@ -169,14 +179,15 @@ impl Decoder {
         })
     }
 
-    /// Tells the decoder that frames before the next one were lost: nothing is decoded until a keyframe.
+    /// Tells the decoder that frames before the next one were lost: nothing is decoded until a
+    /// keyframe.
     ///
     /// VP8 does not number its frames in the bitstream, so only the caller can know.
     pub fn frames_lost(&mut self) {
         self.awaits_keyframe = true;
     }
 
-    /// The codec it decodes.
+    /// Returns the codec of the stream.
     pub fn codec(&self) -> VideoCodec {
         match self.backend {
             Backend::Vp8(_) => VideoCodec::Vp8,
@@ -212,9 +223,10 @@ impl Decoder {
     }
 }
 
-/// Whether a frame can be decoded without what came before: a VP8 key frame (RFC 6386 §9.1), or an H.264 access unit with an IDR slice.
+/// Returns whether a frame can be decoded without earlier frames: a VP8 key frame (RFC 6386 §9.1),
+/// or an H.264 access unit with an IDR slice.
 ///
-/// Looks at headers only; damage behind them is found by decoding.
+/// Reads headers only; damage behind them is found by decoding.
 pub fn is_keyframe(codec: VideoCodec, data: &[u8]) -> bool {
     match codec {
         VideoCodec::Vp8 => vp8::is_keyframe(data),

@@ -1,31 +1,35 @@
-//! Pictures to compressed frames: what both codecs share. Owns the size of the stream, its bitrate and its keyframes on request.
+//! Video encoder, the part that is common to both codecs. Owns the size of the stream, its bitrate
+//! and its keyframes on request.
 //!
-//! Called by the track's driver for each picture that is shown; knows nothing of packets or of how the bitrate was found.
+//! The driver of a track calls it for each picture that is shown. It knows nothing of packets or of
+//! how the bitrate was chosen.
 
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 
 use crate::cadence::Cadence;
 use crate::{CodecError, h264, vp8};
 
-/// Below this no picture is worth sending.
+/// Minimum bitrate: below it no picture is worth sending.
 const MIN_BITRATE_BPS: u32 = 30_000;
-/// Above this nothing is gained at 1080p; it lies below what H.264 level 3.1, which browsers negotiate, allows (14 Mb/s).
+/// Maximum bitrate: above it nothing is gained at 1080p. It is below the 14 Mbit/s of H.264 level
+/// 3.1, which browsers negotiate.
 const MAX_BITRATE_BPS: u32 = 12_000_000;
 
-/// What an [`Encoder`] is made from.
+/// Configuration of an [`Encoder`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EncoderConfig {
-    /// What comes out.
+    /// Codec of the encoded frames.
     pub codec: VideoCodec,
-    /// Bits a second to aim at; held to 30 kb/s..=12 Mb/s.
+    /// Target bitrate in bit/s, clamped to 30 kbit/s..=12 Mbit/s.
     pub bitrate_bps: u32,
-    /// Pictures a second to expect, 1..=240 Hz; from then on the rate is measured from the capture times.
+    /// Expected frame rate, 1..=240 Hz. It is the initial value of the rate that is measured from
+    /// the capture times.
     pub frame_rate: f32,
-    /// Quality against time.
+    /// Trade-off between quality and CPU time.
     pub speed: Speed,
 }
 
-/// How much time an encoder takes for a picture.
+/// CPU time that an encoder spends on a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Speed {
     /// VP8 cpu-used -8; H.264 low complexity.
@@ -35,13 +39,13 @@ pub enum Speed {
     Fast,
 }
 
-/// Encodes one stream, one picture a call, without delay and without dropping pictures.
+/// Encodes one stream, one picture per call, without delay and without dropping pictures.
 ///
-/// Makes itself anew when the size of the pictures changes; a keyframe comes out then.
+/// If the size of the pictures changes, the encoder restarts with a keyframe.
 pub struct Encoder {
     config: EncoderConfig,
     cadence: Cadence,
-    /// `None` until the first picture tells the size.
+    /// `None` if the next picture starts a stream, as at the beginning and after errors.
     stream: Option<Stream>,
 }
 
@@ -56,56 +60,57 @@ enum Backend {
     H264(Box<h264::Encoder>),
 }
 
-/// A picture could not be encoded. The encoder stays usable and starts afresh, with a keyframe, at the next picture.
+/// A picture could not be encoded. The encoder stays usable: it restarts with a keyframe at the
+/// next picture.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// The codec can not take pictures of this size: H.264 begins at 16x16 and ends at 9.4 megapixels.
-    #[error("{} can not encode a picture of {width}x{height}", codec.label())]
+    /// The codec does not support pictures of this size: H.264 supports 16x16 to 9.4 megapixels.
+    #[error("{} cannot encode a picture of {width}x{height}", codec.label())]
     Size {
-        /// The stream's codec.
+        /// Codec of the stream.
         codec: VideoCodec,
-        /// Columns.
+        /// Width in pixels.
         width: u32,
-        /// Rows.
+        /// Height in pixels.
         height: u32,
     },
     /// The library could not be set up for this size.
     #[error(transparent)]
     Start(#[from] CodecError),
-    /// The library failed on a picture that it should have taken.
+    /// The library failed on a picture that it should have accepted.
     #[error("{library} failed on a picture: {reason}")]
     Failed {
         /// `libvpx` or `openh264`.
         library: &'static str,
-        /// What the library said.
+        /// Error message of the library.
         reason: String,
     },
 }
 
-/// What a codec is asked to make of a picture, besides the picture.
+/// Parameters for encoding one picture.
 pub(crate) struct Task {
-    /// 90 kHz ticks since the first picture; increases strictly.
+    /// Time since the first picture in 90 kHz ticks. It increases strictly.
     pub(crate) elapsed: u64,
-    /// 90 kHz ticks that the picture lasts.
+    /// Duration of the picture in 90 kHz ticks.
     pub(crate) duration: u64,
-    /// Pictures a second, lately.
+    /// Recent frame rate in Hz.
     pub(crate) frame_rate: f32,
-    /// Bits a second, from this picture on.
+    /// Target bitrate from this picture on, in bit/s.
     pub(crate) bitrate_bps: u32,
     pub(crate) force_keyframe: bool,
 }
 
-/// What a codec made of a picture.
+/// Encoded picture.
 pub(crate) struct Output {
     pub(crate) data: Vec<u8>,
     pub(crate) keyframe: bool,
 }
 
 impl Encoder {
-    /// An encoder; the first picture tells it the size.
+    /// Creates an encoder. The first picture sets the size.
     ///
     /// # Errors
-    /// [`CodecError::FrameRate`] when the frame rate makes no sense.
+    /// [`CodecError::FrameRate`] when the frame rate is not in 1..=240 Hz.
     pub fn new(config: EncoderConfig) -> Result<Self, CodecError> {
         if !(1.0..=240.0).contains(&config.frame_rate) {
             return Err(CodecError::FrameRate(config.frame_rate));
@@ -115,12 +120,16 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Encodes a picture. A keyframe comes out when asked for, for the first picture, and when the size changed; else never.
+    /// Encodes a picture. It becomes a keyframe if `force_keyframe` is set, if it is the first one,
+    /// if the size has changed, and if the encoder restarts after an error or
+    /// [`Encoder::set_speed`].
     ///
-    /// H.264 knows only even sizes: an odd side grows by one, repeating the picture's edge. `capture` is handed through; its differences also tell the rate
-    /// control how fast pictures come, so it should increase.
+    /// H.264 has only even sizes: an odd side grows by one, repeating the edge of the picture.
+    /// `capture` is passed through. Its differences also tell the rate control how fast pictures
+    /// arrive, so it should increase.
     ///
-    /// `Ok(None)`: the codec left the picture out. It is told not to; the caller loses nothing but this picture.
+    /// `Ok(None)` means that the codec dropped the picture, which it is configured not to do. The
+    /// caller loses nothing but this picture.
     ///
     /// # Errors
     /// See [`EncodeError`]; none of them ends the stream.
@@ -137,7 +146,7 @@ impl Encoder {
             Some(stream) if (stream.width, stream.height) == (picture.width(), picture.height()) => stream,
             _ => self.start_stream(picture.width(), picture.height())?,
         };
-        // Put back only on success: an encoder that failed is not trusted again.
+        // The stream is kept only on success: an encoder that failed is not used again.
         let stream = self.stream.insert(stream);
         let output = match &mut stream.backend {
             Backend::Vp8(encoder) => encoder.encode(picture, &task),
@@ -149,12 +158,14 @@ impl Encoder {
         Ok(output?.map(|Output { data, keyframe }| EncodedFrame { codec: self.config.codec, data, capture, keyframe }))
     }
 
-    /// Aims at another bitrate from the next picture on, without a keyframe; held to 30 kb/s..=12 Mb/s. Cheap when nothing changes.
+    /// Sets the target bitrate from the next picture on, without a keyframe, clamped to 30
+    /// kbit/s..=12 Mbit/s. Cheap when nothing changes.
     pub fn set_bitrate(&mut self, bps: u32) {
         self.config.bitrate_bps = bps.clamp(MIN_BITRATE_BPS, MAX_BITRATE_BPS);
     }
 
-    /// Takes another time for each picture from the next one on. VP8 goes on where it was; H.264 starts anew, with a keyframe.
+    /// Sets the speed from the next picture on. VP8 continues its stream; H.264 restarts with a
+    /// keyframe.
     pub fn set_speed(&mut self, speed: Speed) {
         if std::mem::replace(&mut self.config.speed, speed) == speed {
             return;
@@ -168,12 +179,13 @@ impl Encoder {
         }
     }
 
-    /// What it was made from, with the bitrate and the speed that are in force.
+    /// Returns the configuration, with the bitrate and the speed that are in force.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
     }
 
-    /// Pictures a second as they lately came, by their capture times; a pause counts as a fifth of a second.
+    /// Returns the recent frame rate in Hz, a moving average over the capture times. A pause counts
+    /// as a fifth of a second.
     pub fn frame_rate(&self) -> f32 {
         self.cadence.frame_rate()
     }

@@ -1,7 +1,8 @@
-//! H.264 through openh264. Owns openh264's objects; knows nothing of when to encode or what to do about errors.
+//! H.264 through openh264. Owns the objects of openh264. Does not decide when to encode or how to
+//! handle errors.
 //!
-//! Speaks to the library directly rather than through its safe wrapper, which can neither change the bitrate without starting anew nor tell
-//! why a frame could not be decoded.
+//! It calls the library directly, because the safe wrapper can neither change the bitrate without a
+//! restart nor tell why a frame could not be decoded.
 
 mod bits;
 mod check;
@@ -31,11 +32,12 @@ const LIBRARY: &str = "openh264";
 const MIN_SIDE: u32 = 16;
 /// The largest picture that openh264 encodes (level 5.1), in macroblocks of 16x16.
 const MAX_MACROBLOCKS: u32 = 36_864;
-/// The encoder hears of a new frame rate when it moved by this part of the old one.
+/// Relative change of the frame rate from which the encoder is told the new one.
 const FRAME_RATE_TOLERANCE: f32 = 0.15;
 
-/// Whether the assembler routines of openh264 were built in and this processor has what they need. Without them H.264 takes three times as
-/// long; the build refuses that unless it is told not to.
+/// Returns whether openh264 was built with its assembler routines and this processor supports them.
+/// Without them H.264 takes three times as long, so the build refuses to leave them out unless
+/// `OOBLEX_ALLOW_SLOW_H264` is 1.
 pub fn h264_is_accelerated() -> bool {
     unsafe extern "C" {
         // `uint32_t WelsCPUFeatureDetect(int32_t*)` of openh264's `cpu.h`, which its own headers do not export. Returns 0 when built without assembler.
@@ -46,17 +48,17 @@ pub fn h264_is_accelerated() -> bool {
     unsafe { cpu_features(null_mut()) != 0 }
 }
 
-/// Whether pictures of this size can be encoded.
+/// Returns whether pictures of this size can be encoded.
 pub(crate) fn can_encode(width: u32, height: u32) -> bool {
     width >= MIN_SIDE && height >= MIN_SIDE && macroblocks(width, height) <= MAX_MACROBLOCKS
 }
 
-/// Whether the first slice of the access unit (Annex B) is of an IDR picture.
+/// Returns whether the first slice of the access unit (Annex B) belongs to an IDR picture.
 pub(crate) fn is_keyframe(data: &[u8]) -> bool {
     slice_types(data).next() == Some(IDR_SLICE)
 }
 
-/// Whether the access unit (Annex B) has a picture, or parameter sets and the like only.
+/// Returns whether the access unit (Annex B) has a picture, not only parameter sets and the like.
 pub(crate) fn has_slices(data: &[u8]) -> bool {
     slice_types(data).next().is_some()
 }
@@ -69,21 +71,21 @@ fn macroblocks(width: u32, height: u32) -> u32 {
     width.div_ceil(16) * height.div_ceil(16)
 }
 
-/// An H.264 stream being decoded, on the calling thread.
+/// Decoder of one H.264 stream, on the calling thread.
 pub(crate) struct Decoder {
     check: Check,
     raw: RawDecoder,
     condition: Condition,
 }
 
-/// What is known of the library's inner state.
+/// Condition of the library's decoder object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Condition {
-    /// It has seen nothing yet.
+    /// The object has seen no data yet.
     Fresh,
-    /// All that it saw was sound, or seemed so.
+    /// All data that the object saw was valid, or seemed so.
     Used,
-    /// It saw damage.
+    /// The object saw damaged data.
     Suspect,
 }
 
@@ -92,10 +94,12 @@ impl Decoder {
         Ok(Self { check: Check::new(limits), raw: RawDecoder::start()?, condition: Condition::Fresh })
     }
 
-    /// One access unit in, its picture out, in memory of `pool`. The library sees nothing that was not checked.
+    /// Decodes one access unit into a picture in memory of `pool`. Every access unit is checked
+    /// before the library sees it.
     ///
-    /// After damage openh264 may refuse even a sound keyframe, so a keyframe is decoded by a library object of its own then. So is one with
-    /// other sequence parameters: no object ever takes its memory anew, and what is left of the old pictures goes with them.
+    /// After damage openh264 may refuse even a valid keyframe, so a keyframe is then decoded by a
+    /// new library object. So is a keyframe with other sequence parameters: no object ever
+    /// reallocates its memory, and what is left of the old pictures is freed with the old object.
     pub(crate) fn decode(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
         let checked = self.check.check(data)?;
         let is_unfit = match self.condition {
@@ -119,14 +123,16 @@ impl Decoder {
     fn start_anew(&mut self) -> Result<(), Undecodable> {
         self.raw = RawDecoder::start().map_err(|error| damaged(error.to_string()))?;
         self.condition = Condition::Fresh;
-        // Senders need not repeat them. One at a time, since the library leaves out what follows a set that it does not take.
+        // Senders need not repeat the parameter sets. They are passed one at a time, because the
+        // library ignores what follows a set that it rejects.
         for set in self.check.parameter_sets() {
             _ = self.pass_on(&set);
         }
         Ok(())
     }
 
-    /// `data`: an access unit that was checked; `size`: that of its picture, if it has one.
+    /// Decodes `data`, an access unit that was checked. `size` is that of its picture, if it has
+    /// one.
     fn decode_as_is(&mut self, data: &[u8], size: Option<(u32, u32)>, pool: &Pool) -> Result<Option<I420>, Undecodable> {
         let (start, info) = self.pass_on(data)?;
         let Some((width, height)) = size else { return Ok(None) };
@@ -147,7 +153,8 @@ impl Decoder {
         Ok(Some(unsafe { planes.copy(pool) }))
     }
 
-    /// Gives the library bytes that were checked. Returns the planes of the picture that came out, if one did, and what is said of it.
+    /// Passes bytes that were checked to the library. Returns the planes of the decoded picture, if
+    /// there is one, and its description.
     fn pass_on(&self, data: &[u8]) -> Result<([*mut u8; 3], sys::SBufferInfo), Undecodable> {
         let length = c_int::try_from(data.len()).map_err(|_| damaged("an access unit of more than 2 GiB"))?;
         let mut start = [null_mut::<u8>(); 3];
@@ -158,17 +165,17 @@ impl Decoder {
     }
 }
 
-/// An H.264 stream of one size being encoded, on the calling thread.
+/// Encoder of one H.264 stream of fixed size, on the calling thread.
 pub(crate) struct Encoder {
     raw: RawEncoder,
-    /// Where pictures with an odd side are widened.
+    /// Buffer in which pictures with an odd side are widened.
     even: Option<I420>,
     bitrate_bps: u32,
     frame_rate: f32,
 }
 
 impl Encoder {
-    /// `width`, `height`: a size for which [`can_encode`] holds.
+    /// Creates an encoder for a size for which [`can_encode`] holds.
     pub(crate) fn new(width: u32, height: u32, bitrate_bps: u32, frame_rate: f32, speed: Speed) -> Result<Self, CodecError> {
         let (even_width, even_height) = (width.next_multiple_of(2), height.next_multiple_of(2));
         let even = (even_width, even_height) != (width, height);
@@ -180,11 +187,12 @@ impl Encoder {
         })
     }
 
-    /// `picture` has the size that this was made for.
+    /// Encodes `picture`, which must have the size of this encoder.
     pub(crate) fn encode(&mut self, picture: &I420, task: &Task) -> Result<Option<Output>, EncodeError> {
         self.apply_rates(task)?;
         if task.force_keyframe {
-            // SAFETY: the encoder is alive. The layer that the C++ method takes besides is of no account without simulcast.
+            // SAFETY: the encoder is alive. The layer, which the C++ method also takes, has no
+            // effect without simulcast.
             check("force a keyframe", unsafe { (self.raw.calls.force_intra_frame)(self.raw.object, true) })?;
         }
         let picture = match &mut self.even {
@@ -229,6 +237,8 @@ impl Encoder {
     }
 }
 
+/// Copies the output of an encoder.
+///
 /// # Safety
 /// `bitstream` was filled by an encoder that is alive and was not called since.
 unsafe fn copy_output(bitstream: &sys::SFrameBSInfo) -> Result<Option<Output>, EncodeError> {
@@ -242,10 +252,12 @@ unsafe fn copy_output(bitstream: &sys::SFrameBSInfo) -> Result<Option<Output>, E
     Ok((!data.is_empty()).then_some(Output { data, keyframe }))
 }
 
-/// The NAL units of a layer, start codes included. A layer may have none, and no memory then.
+/// Returns the NAL units of a layer, start codes included. A layer may have none, and then has no
+/// memory.
 ///
 /// # Safety
-/// Where the pointers of `layer` are not null, `pNalLengthInByte` has `iNalCount` lengths, and the units follow each other in `pBsBuf`.
+/// Where the pointers of `layer` are not null, `pNalLengthInByte` has `iNalCount` lengths, and the
+/// units follow each other in `pBsBuf`.
 unsafe fn layer_bytes(layer: &sys::SLayerBSInfo) -> Result<&[u8], EncodeError> {
     let count = usize::try_from(layer.iNalCount).map_err(|_| senseless_output())?;
     if count == 0 {

@@ -1,12 +1,14 @@
-//! VP8 and H.264 between compressed frames and pixels, and pictures turned upright and made smaller.
+//! Decodes and encodes VP8 and H.264, and rotates and scales pictures.
 //!
-//! Owns the two codec libraries (libvpx, openh264) and all of the workspace's `unsafe`. It knows nothing of RTP, tracks, threads or
-//! effects: [`Decoder`] and [`Encoder`] are driven by whoever owns a track, one call a frame, on a thread of the caller's choice.
-//! Neither holds frames back: what goes in comes out of the same call. How the memory that they and the pictures take is given back is
-//! decided here, too.
+//! This crate owns the two codec libraries (libvpx, openh264) and all of the workspace's `unsafe`.
+//! It knows nothing of RTP, tracks, threads or effects: the owner of a track calls its [`Decoder`]
+//! and [`Encoder`] once per frame, on a thread of the owner's choice. Neither holds frames back:
+//! each call returns the output of its input. The crate also decides how freed memory returns to
+//! the system.
 #![warn(missing_docs)]
 
 mod cadence;
+pub mod container;
 mod decoder;
 mod encoder;
 mod h264;
@@ -30,14 +32,15 @@ pub use scale::Scaler;
 /// A codec could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// The codec library refused to start, as it does when memory is short; ending this track is all that can be done.
+    /// The codec library refused to start, as it does when memory is short. The caller can only end
+    /// the track.
     #[error("{library} could not start its {part}: {reason}")]
     Start {
         /// `libvpx` or `openh264`.
         library: &'static str,
         /// `encoder` or `decoder`.
         part: &'static str,
-        /// What the library said.
+        /// Error message of the library.
         reason: String,
     },
     /// The frame rate of an [`EncoderConfig`] is not a number in 1..=240 Hz.

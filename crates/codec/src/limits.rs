@@ -1,40 +1,42 @@
-//! Owns the operator's limits on streams, which [`crate::Decoder`] takes.
+//! The operator's limits on streams, which [`crate::Decoder`] takes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use ooblex_pipeline::I420;
 
-/// Bounds of what a stream may ask of its decoder. A frame that asks for more is refused before any memory is taken for it.
+/// Limits on what a stream may ask of its decoder. A frame that asks for more is refused before any
+/// memory is allocated for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Pixels of a picture: columns times rows.
+    /// Maximum number of pixels in a picture: width times height.
     pub pixels: u64,
-    /// The highest level of H.264.
+    /// Highest level of H.264 that is decoded.
     pub h264_level: H264Level,
 }
 
 impl Limits {
-    /// Tells whether pictures of this size are decoded.
+    /// Returns whether pictures of this size are decoded.
     pub(crate) fn allow(&self, width: u32, height: u32) -> bool {
         let sides = 1..=I420::MAX_SIDE;
         sides.contains(&width) && sides.contains(&height) && u64::from(width) * u64::from(height) <= self.pixels
     }
 }
 
-/// The default is all that the decoders can do: pictures of up to [`I420::MAX_SIDE`] on each side, and H.264 up to level 5.2. It is meant for
-/// streams that this program has made.
+/// The default is the most that the decoders support: pictures of up to [`I420::MAX_SIDE`] on each
+/// side, and H.264 up to level 5.2. It is meant for streams that this program has encoded.
 impl Default for Limits {
     fn default() -> Self {
         Self { pixels: u64::from(I420::MAX_SIDE).pow(2), h264_level: H264Level::default() }
     }
 }
 
-/// A level of H.264 (A.3), 1.0 to 5.2: how much a stream may ask of its decoder.
+/// A level of H.264 (A.3), 1.0 to 5.2: a bound of what a stream may ask of its decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct H264Level(u8);
 
-/// `level_idc` and the macroblocks of all pictures that the level lets a decoder keep (MaxDpbMbs of H.264 table A-1).
+/// Levels by their `level_idc`, with the macroblocks of all pictures that a decoder keeps at most
+/// (MaxDpbMbs of H.264 table A-1).
 const LEVELS: [(u8, u32); 16] = [
     (10, 396),
     (11, 900),
@@ -55,13 +57,14 @@ const LEVELS: [(u8, u32); 16] = [
 ];
 
 impl H264Level {
-    /// The level that a sequence parameter set names; 9 is level 1b of the High profiles, which keeps as much as level 1.
+    /// Returns the level that a sequence parameter set names. The value 9 is level 1b of the High
+    /// profiles, which keeps as many macroblocks as level 1.
     pub(crate) fn from_idc(idc: u8) -> Option<Self> {
         let idc = if idc == 9 { 10 } else { idc };
         LEVELS.iter().any(|(known, _)| *known == idc).then_some(Self(idc))
     }
 
-    /// Macroblocks of all the pictures that are kept.
+    /// Returns the number of macroblocks of all pictures that a decoder keeps at most.
     pub(crate) fn kept_macroblocks(self) -> u32 {
         LEVELS.iter().find(|(idc, _)| *idc == self.0).map_or(0, |(_, macroblocks)| *macroblocks)
     }
@@ -80,7 +83,7 @@ impl fmt::Display for H264Level {
     }
 }
 
-/// A text that names no level.
+/// The text is not a level of H.264.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a level of H.264 that is decoded: write one of 1.0 to 1.3, 2.0 to 2.2, 3.0 to 3.2, 4.0 to 4.2, 5.0 to 5.2")]
 pub struct UnknownLevel(String);
@@ -88,7 +91,7 @@ pub struct UnknownLevel(String);
 impl FromStr for H264Level {
     type Err = UnknownLevel;
 
-    /// Reads what [`fmt::Display`] writes, and `4` for 4.0.
+    /// Parses the output of [`fmt::Display`], and also `4` for 4.0.
     fn from_str(text: &str) -> Result<Self, UnknownLevel> {
         let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
         let digit = |text: &str| text.parse::<u8>().ok().filter(|digit| *digit < 10 && text.len() == 1);

@@ -1,16 +1,19 @@
-//! How the C library handles memory that is freed: codecs, models and pictures all have theirs from it.
+//! Settings of the C library's allocator, from which codecs, models and pictures have their memory.
 
-/// Larger pieces come from the system and go back to it; a picture of 640×480 is a little smaller.
+/// Size in bytes from which glibc maps an allocation from the system and returns it when freed
+/// (`M_MMAP_THRESHOLD`). A picture of 640×480 is a little smaller.
 #[cfg(target_env = "gnu")]
 const FROM_SYSTEM: libc::c_int = 512 * 1024;
-/// More than this at the end of a heap goes back, too.
+/// Free bytes at the end of a heap above which glibc returns them to the system
+/// (`M_TRIM_THRESHOLD`).
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 1024 * 1024;
 
-/// Has large pieces of freed memory given back to the system, from here on. To be called once, first thing in the program.
+/// Makes the C library return large freed allocations to the system from now on. To be called once,
+/// first thing in the program.
 ///
-/// Left to itself glibc raises its limits with each large piece that is freed, and keeps what the most sessions at a time took. Other C
-/// libraries are left as they are.
+/// By default glibc raises its thresholds with each large allocation that is freed, and keeps the
+/// memory of the most sessions that ran at a time. Other C libraries are left as they are.
 pub fn give_back_freed_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers and changes the allocator's own settings under its own lock.
@@ -20,8 +23,8 @@ pub fn give_back_freed_memory() {
     }
 }
 
-/// Gives back what is free between things that stay, which [`give_back_freed_memory`] leaves. Takes some milliseconds, for which threads that
-/// want memory may wait.
+/// Returns free memory between live allocations to the system, which [`give_back_freed_memory`]
+/// leaves. It takes some milliseconds, during which threads that allocate may wait.
 pub fn give_back_fragments() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes a number and gives back pages that no allocation uses, under the allocator's own locks.
@@ -34,7 +37,7 @@ pub fn give_back_fragments() {
 mod tests {
     use super::*;
 
-    /// Memory of this process that is in RAM, bytes.
+    /// Returns the resident memory of this process in bytes.
     fn resident() -> usize {
         let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is listed");
@@ -48,13 +51,13 @@ mod tests {
         let before = resident();
         let mut kept = Vec::new();
         for _ in 0..3 {
-            // The small ones lie between the large ones, wherever those are on a heap.
+            // The small allocations lie between the large ones, where those are on a heap.
             let (large, small): (Vec<_>, Vec<_>) = (0..128).map(|n: u8| (vec![n | 1; MIB], vec![n; 1000])).unzip();
             kept.push(small);
             assert!(resident() > before + 100 * MIB);
             drop(large);
         }
-        // Other tests run beside this one.
+        // Other tests of this process run at the same time, hence the tolerance.
         assert!(resident() < before + 80 * MIB, "{} MiB stay", (resident() - before) / MIB);
         assert_eq!(kept.len(), 3);
     }

@@ -1,10 +1,11 @@
-//! Pixels out of the codec libraries' memory, and pictures widened to what a codec can take.
+//! Copies pictures out of the codec libraries' memory, and widens pictures to even sizes.
 
 use std::ffi::c_int;
 
 use ooblex_pipeline::{I420, Pool};
 
-/// Three planes of a picture in foreign memory: where each begins, and the bytes from one row to the next.
+/// Three planes of a picture in foreign memory: the start of each, and its stride (the bytes from
+/// one row to the next).
 pub(crate) struct ForeignPlanes {
     start: [*const u8; 3],
     stride: [usize; 3],
@@ -12,7 +13,8 @@ pub(crate) struct ForeignPlanes {
 }
 
 impl ForeignPlanes {
-    /// `stride`: as the library says. `None` when a plane is nowhere, its rows overlap or go backwards, or a side is not in 1..=`I420::MAX_SIDE`.
+    /// Checks the planes that a library has returned. Returns `None` if a start is null, the rows
+    /// of a plane overlap or go backwards, or a side is not in 1..=`I420::MAX_SIDE`.
     pub(crate) fn new(start: [*const u8; 3], stride: [c_int; 3], size: (u32, u32)) -> Option<Self> {
         let sides = 1..=I420::MAX_SIDE;
         let fits = sides.contains(&size.0) && sides.contains(&size.1) && start.iter().all(|plane| !plane.is_null());
@@ -45,7 +47,8 @@ impl ForeignPlanes {
     }
 }
 
-/// Writes `picture` into `even`, whose sides are those of `picture` or one more, by repeating the last column and row.
+/// Writes `picture` into `even`, whose sides are those of `picture` or one more, and repeats the
+/// last column and row.
 pub(crate) fn widen(picture: &I420, even: &mut I420) {
     let (from, to) = (picture.width() as usize, even.width() as usize);
     let source = picture.planes()[0];
@@ -55,7 +58,7 @@ pub(crate) fn widen(picture: &I420, even: &mut I420) {
         target[..from].copy_from_slice(&source[row * from..][..from]);
         target[from..].fill(source[row * from + from - 1]);
     }
-    // Chroma planes are rounded up already: they are the same for 641 and 642.
+    // Chroma planes are rounded up already: their width is equal for 641 and 642 columns.
     u.copy_from_slice(picture.planes()[1]);
     v.copy_from_slice(picture.planes()[2]);
 }

@@ -1,11 +1,12 @@
-//! Turning pictures upright. Knows nothing of how the sender told its rotation.
+//! Rotates pictures upright. The caller knows how the sender signals the rotation.
 
 use ooblex_pipeline::I420;
 
-/// How far a picture must be turned clockwise to be shown upright, as the video orientation (CVO) of 3GPP TS 26.114 §7.4.5 has it.
+/// Clockwise rotation that turns a picture upright, as in the video orientation (CVO) of 3GPP TS
+/// 26.114 §7.4.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Rotation {
-    /// It is upright already.
+    /// No rotation: the picture is upright already.
     #[default]
     None,
     /// 90° clockwise.
@@ -16,7 +17,8 @@ pub enum Rotation {
     By270,
 }
 
-/// The picture turned clockwise; quarter turns exchange its width and height. Not turning costs nothing.
+/// Rotates the picture clockwise. Quarter turns exchange its width and height. [`Rotation::None`]
+/// costs nothing.
 pub fn rotate(picture: I420, rotation: Rotation) -> I420 {
     let (width, height) = match rotation {
         Rotation::None => return picture,
@@ -39,9 +41,10 @@ pub fn rotate(picture: I420, rotation: Rotation) -> I420 {
 #[derive(Clone, Copy)]
 struct Clockwise(bool);
 
-/// `columns`: those of `target`, which are the rows of `source`.
+/// Rotates a plane by 90°. `columns` is the width of `target`, which is the height of `source`.
 fn quarter_turn(source: &[u8], target: &mut [u8], columns: usize, Clockwise(clockwise): Clockwise) {
-    /// Rows and columns go in squares of this side, so that the columns read stay in the cache.
+    /// Side of the square blocks in which pixels are copied, so that the columns read stay in the
+    /// cache.
     const BLOCK: usize = 32;
     let rows = target.len() / columns;
     for block_top in (0..rows).step_by(BLOCK) {
@@ -49,7 +52,7 @@ fn quarter_turn(source: &[u8], target: &mut [u8], columns: usize, Clockwise(cloc
             for row in block_top..(block_top + BLOCK).min(rows) {
                 let right = (block_left + BLOCK).min(columns);
                 for (column, pixel) in (block_left..right).zip(&mut target[row * columns + block_left..row * columns + right]) {
-                    // A row of the source is `rows` long.
+                    // A row of the source has `rows` pixels.
                     *pixel = if clockwise { source[(columns - 1 - column) * rows + row] } else { source[column * rows + rows - 1 - row] };
                 }
             }
@@ -61,7 +64,8 @@ fn quarter_turn(source: &[u8], target: &mut [u8], columns: usize, Clockwise(cloc
 mod tests {
     use super::*;
 
-    /// Every byte differs from its neighbours, so that a pixel in the wrong place shows.
+    /// Makes a picture in which every byte differs from its neighbours, so that a pixel in the
+    /// wrong place shows.
     fn numbered(width: u32, height: u32) -> I420 {
         let mut picture = I420::grey(width, height, 16);
         for plane in picture.planes_mut() {

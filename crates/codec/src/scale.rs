@@ -1,10 +1,10 @@
-//! Making pictures smaller before they are encoded. Knows nothing of why.
+//! Scales pictures down before they are encoded. The caller decides when and to which size.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use ooblex_pipeline::{I420, Pool};
 
-/// Makes pictures of one stream smaller, and keeps its buffers for the next one.
+/// Scales the pictures of one stream down, and keeps its buffers for the next one.
 #[derive(Default)]
 pub struct Scaler {
     resizer: Resizer,
@@ -12,12 +12,13 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// One without buffers.
+    /// Creates a scaler without buffers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The picture at `width × height`, every pixel the weighted mean of those that it stands for.
+    /// Returns the picture scaled to `width × height`. Every pixel is the weighted mean of the
+    /// pixels that it replaces.
     ///
     /// # Panics
     /// When a side is 0.

@@ -1,4 +1,4 @@
-//! Both codecs, through the public interface.
+//! Tests of both codecs through the public interface.
 
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Pool, VideoCodec};
 use rand::rngs::StdRng;
@@ -7,10 +7,10 @@ use rand::{Rng, SeedableRng};
 use super::*;
 
 const BOTH: [VideoCodec; 2] = [VideoCodec::Vp8, VideoCodec::H264];
-/// 90 kHz ticks from one picture to the next at 30 Hz.
+/// Interval of pictures at 30 Hz, in 90 kHz ticks.
 const STEP: u64 = 3_000;
 
-/// A textured picture that moves to the left and up, with a disc that moves against it.
+/// Draws a textured picture that moves to the left and up, with a disc that moves against it.
 fn scene(width: u32, height: u32, number: u64) -> I420 {
     let mut picture = I420::grey(width, height, 128);
     let shift = number as f32 * 1.5;
@@ -35,7 +35,8 @@ fn scene(width: u32, height: u32, number: u64) -> I420 {
     picture
 }
 
-/// Peak signal-to-noise ratio of the luma planes, in dB, over the columns and rows that both have.
+/// Returns the peak signal-to-noise ratio of the luma planes in dB, over the columns and rows that
+/// both have.
 fn psnr(a: &I420, b: &I420) -> f64 {
     let (columns, rows) = (a.width().min(b.width()) as usize, a.height().min(b.height()) as usize);
     let rows_of = |picture: &I420| {
@@ -54,7 +55,7 @@ fn encode(encoder: &mut Encoder, picture: &I420, number: u64, force_keyframe: bo
     encoder.encode(picture, MediaTime(number * STEP), force_keyframe).unwrap().expect("no picture is dropped")
 }
 
-/// `count` frames of the scene, the first one a keyframe.
+/// Encodes `count` frames of the scene, the first one as a keyframe.
 fn clip(codec: VideoCodec, width: u32, height: u32, count: u64) -> Vec<EncodedFrame> {
     let mut encoder = encoder(codec, 1_000_000);
     (0..count).map(|number| encode(&mut encoder, &scene(width, height, number), number, false)).collect()
@@ -92,7 +93,7 @@ fn pictures_survive_the_round_trip() {
     }
 }
 
-/// Pictures of this pool are in memory whose bytes are all 255 from now on, as if pictures of that had gone before.
+/// Fills the memory in the pool with bytes of 255, as if earlier pictures had left them there.
 fn soil(pool: &Pool, width: u32, height: u32) {
     let mut pictures: Vec<_> = (0..Pool::KEPT).map(|_| pool.picture(width, height)).collect();
     pictures.iter_mut().flat_map(I420::planes_mut).for_each(|plane| plane.fill(255));
@@ -102,7 +103,8 @@ fn soil(pool: &Pool, width: u32, height: u32) {
 fn nothing_of_earlier_pictures_is_left_in_their_memory() {
     for codec in BOTH {
         for (width, height) in [(64, 48), (66, 50), (65, 49), (17, 33), (640, 360), (48, 64)] {
-            // The decoder that keeps the pictures never reuses their memory; the other one gets it back, soiled.
+            // The decoder whose pictures are kept never reuses memory. The other one reuses memory
+            // that is soiled.
             let (mut keeping, mut reusing) =
                 (Decoder::new(codec, Limits::default()).unwrap(), Decoder::new(codec, Limits::default()).unwrap());
             let mut kept = Vec::new();
@@ -112,7 +114,7 @@ fn nothing_of_earlier_pictures_is_left_in_their_memory() {
                 let reused = reusing.decode(&frame.data).unwrap().unwrap();
                 assert!(reused == clean, "{} {width}x{height}", codec.label());
                 for rotation in [Rotation::By90, Rotation::By180, Rotation::By270] {
-                    // As many bytes either way round.
+                    // The rotated picture has the same number of bytes, so it reuses this memory.
                     soil(reusing.pool(), clean.width(), clean.height());
                     let turned = rotate(reused.clone(), rotation);
                     assert!(turned == rotate(unpooled_copy(&clean), rotation), "{} {width}x{height} {rotation:?}", codec.label());
@@ -123,7 +125,7 @@ fn nothing_of_earlier_pictures_is_left_in_their_memory() {
     }
 }
 
-/// The same pixels, in memory of no pool.
+/// Returns a copy in memory that belongs to no pool.
 fn unpooled_copy(picture: &I420) -> I420 {
     let mut copy = I420::grey(picture.width(), picture.height(), 16);
     copy.planes_mut().into_iter().zip(picture.planes()).for_each(|(target, source)| target.copy_from_slice(source));
@@ -153,7 +155,7 @@ fn keyframes_come_only_when_asked_for() {
     for codec in BOTH {
         let mut encoder = encoder(codec, 800_000);
         for number in 0..90 {
-            // A cut to something wholly different is no reason either.
+            // A scene cut is no reason for a keyframe.
             let picture = if number == 45 { I420::grey(320, 240, 40) } else { scene(320, 240, number) };
             let asked = number == 20 || number == 21 || number == 60;
             let frame = encode(&mut encoder, &picture, number, asked);
@@ -189,7 +191,7 @@ fn bitrate_follows_what_is_set_without_a_keyframe() {
             picture.planes_mut()[0].iter_mut().for_each(|pixel| *pixel = pixel.saturating_add(noise.random_range(0..8)));
             let frame = encode(&mut encoder, &picture, number, false);
             assert_eq!(frame.keyframe, number == 0, "{} frame {number}", codec.label());
-            // What comes just after a change is not counted: the rate control needs a moment.
+            // The first second after a change is not counted: the rate control needs time to adapt.
             if number % 90 >= 30 {
                 bytes[part as usize] += frame.data.len();
             }
@@ -226,7 +228,7 @@ fn bitrate_is_used_up_when_pictures_come_slower_than_expected() {
 
 #[test]
 fn bitrate_holds_when_pictures_come_irregularly() {
-    // Like frames after losses and retransmissions: every so often some are missing.
+    // Three of 13 frames are missing, as after losses and retransmissions.
     let came = (0..360_u64).filter(|number| ![3, 4, 11].contains(&(number % 13))).collect::<Vec<_>>();
     for codec in BOTH {
         let mut encoder = encoder(codec, 1_000_000);
@@ -320,7 +322,8 @@ fn h264_keyframes_carry_their_parameter_sets_and_one_slice() {
         assert_eq!(kinds, if number % 2 == 0 { vec![7, 8, 5] } else { vec![1] });
         if number == 0 {
             let sps = frame.data.windows(4).position(|window| window == [0, 0, 1, 0x67]).unwrap() + 4;
-            // Baseline, constrained (the two topmost flags), level 3.1: what browsers negotiate as 42e01f.
+            // The profile is constrained Baseline (the two topmost flags) and the level 3.1:
+            // browsers negotiate them as 42e01f.
             assert_eq!((frame.data[sps], frame.data[sps + 1] & 0xc0, frame.data[sps + 2]), (66, 0xc0, 31));
         }
     }
@@ -353,7 +356,8 @@ fn vp8_keyframe_of_absurd_size_is_refused_before_memory_is_taken() {
     }
 }
 
-/// What may reach a decoder: a sound frame, or one that was emptied, cut, overwritten in places, made up, or glued together.
+/// Makes bytes that may reach a decoder: a valid frame, or one that is emptied, cut, overwritten in
+/// places, made up, or followed by another.
 fn abuse(frames: &[EncodedFrame], random: &mut StdRng) -> Vec<u8> {
     let frame = |random: &mut StdRng| frames[random.random_range(0..frames.len())].data.clone();
     let mut data = frame(random);
@@ -367,7 +371,7 @@ fn abuse(frames: &[EncodedFrame], random: &mut StdRng) -> Vec<u8> {
             }
         }
         3 => {
-            // Damage to the headers: the parameter sets, the slice header, the partition sizes.
+            // This damages the headers: the parameter sets, the slice header, the partition sizes.
             let at = random.random_range(0..data.len().min(48));
             data[at] ^= 1 << random.random_range(0..8);
         }
@@ -406,7 +410,8 @@ fn garbage_never_panics_and_a_keyframe_mends_everything() {
     }
 }
 
-/// Some of these leave openh264 in a state in which it refuses the next sound keyframe.
+/// Flips each bit of the headers. Some leave openh264 in a state in which it refuses the next valid
+/// keyframe.
 #[test]
 fn keyframe_decodes_after_any_flipped_bit_of_a_header() {
     for codec in BOTH {
@@ -448,7 +453,7 @@ fn another_speed_is_taken_on_in_mid_stream() {
     }
 }
 
-/// Reads every pixel of what comes out; a plane that lies elsewhere than it should would be read as well.
+/// Reads every pixel of a picture, so that a plane outside its memory would be read as well.
 fn sum_of_pixels(picture: &I420) -> u64 {
     picture.planes().into_iter().flatten().map(|pixel| u64::from(*pixel)).sum()
 }
@@ -462,7 +467,8 @@ fn what_comes_out_of_mutated_streams_is_within_the_limits() {
         let mut decoder = Decoder::new(codec, limits).unwrap();
         let (mut pictures, mut reasons) = (0, std::collections::BTreeMap::new());
         for round in 0..6_000 {
-            // The stream goes on in its order, with damage in places, most of it in headers.
+            // The frames come in the order of the stream, with damage in places, most of it in
+            // headers.
             let mut data = frames[round % frames.len()].data.clone();
             for _ in 0..random.random_range(0..4) {
                 let within = if random.random_ratio(3, 4) { data.len().min(40) } else { data.len() };

@@ -1,4 +1,5 @@
-//! VP8 through libvpx. Owns libvpx's contexts; knows nothing of when to encode or what to do about errors.
+//! VP8 through libvpx. Owns the contexts of libvpx. Does not decide when to encode or how to handle
+//! errors.
 
 mod header;
 
@@ -19,11 +20,11 @@ use header::is_shown;
 
 const LIBRARY: &str = "libvpx";
 
-/// A VP8 stream being decoded, on the calling thread.
+/// Decoder of one VP8 stream, on the calling thread.
 pub(crate) struct Decoder {
     context: Context,
     limits: Limits,
-    /// Columns and rows that the last key frame announced.
+    /// Width and height that the last key frame announced.
     size: (u32, u32),
 }
 
@@ -39,7 +40,8 @@ impl Decoder {
         Ok(Self { context, limits, size: (0, 0) })
     }
 
-    /// One frame in, its picture out, in memory of `pool`. libvpx sees nothing that was not checked: it takes memory for whatever size is announced.
+    /// Decodes one frame into a picture in memory of `pool`. Every frame is checked before libvpx
+    /// sees it, because libvpx allocates memory for any size that is announced.
     pub(crate) fn decode(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
         self.size = header::check(data, &self.limits)?.unwrap_or(self.size);
         let length = c_uint::try_from(data.len()).map_err(|_| damaged("a frame of more than 4 GiB"))?;
@@ -77,7 +79,7 @@ impl Decoder {
     }
 }
 
-/// A VP8 stream of one size being encoded, on the calling thread.
+/// Encoder of one VP8 stream of fixed size, on the calling thread.
 pub(crate) struct Encoder {
     context: Context,
     width: u32,
@@ -95,7 +97,8 @@ impl Encoder {
             }
         })?;
         let mut encoder = Self { context, width, height, bitrate_kbps: config.rc_target_bitrate };
-        // As WebRTC has it: a keyframe may take half of the optimal buffer, in percent of what a picture takes on average.
+        // As in WebRTC, a keyframe may take half of the optimal buffer. The unit is percent of an
+        // average picture.
         let max_intra_percent = (config.rc_buf_optimal_sz as f32 * 0.5 * frame_rate / 10.0).max(300.0) as c_int;
         for (id, value) in [
             (control::VP8E_SET_CPUUSED, cpu_used(speed)),
@@ -114,7 +117,7 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// `picture` has the size that this was made for.
+    /// Encodes `picture`, which must have the size of this encoder.
     pub(crate) fn encode(&mut self, picture: &I420, task: &Task) -> Result<Option<Output>, EncodeError> {
         self.apply_bitrate(task.bitrate_bps)?;
         let image = borrow_image(picture);
@@ -136,7 +139,7 @@ impl Encoder {
         Ok(self.take_output())
     }
 
-    /// From the next picture on. `false`: libvpx does not take it.
+    /// Sets the speed from the next picture on. Returns false if libvpx refuses it.
     pub(crate) fn set_speed(&mut self, speed: Speed) -> bool {
         // SAFETY: the context is alive, and this control takes one int.
         let result = unsafe { vpx_sys::vpx_codec_control_(self.context.pointer(), control::VP8E_SET_CPUUSED as c_int, cpu_used(speed)) };
@@ -181,7 +184,8 @@ impl Encoder {
     }
 }
 
-/// libvpx's word for it. There is no way to ask for -16: it loses 4 to 5 dB.
+/// Returns the value of libvpx's `cpu-used`. There is no speed with -16, because that loses 4 to 5
+/// dB.
 fn cpu_used(speed: Speed) -> c_int {
     match speed {
         Speed::Balanced => -8,
@@ -189,7 +193,8 @@ fn cpu_used(speed: Speed) -> c_int {
     }
 }
 
-/// The settings of WebRTC's own VP8 encoder (`libvpx_vp8_encoder.cc`), except that pictures are never dropped and the quantizer may therefore go further.
+/// Returns the settings of WebRTC's own VP8 encoder (`libvpx_vp8_encoder.cc`), except that pictures
+/// are never dropped and that the quantizer may therefore go higher.
 fn encoder_config(width: u32, height: u32, bitrate_bps: u32) -> Result<vpx_sys::vpx_codec_enc_cfg_t, CodecError> {
     let mut config = MaybeUninit::zeroed();
     // SAFETY: libvpx writes the whole structure.
@@ -221,7 +226,7 @@ fn encoder_config(width: u32, height: u32, bitrate_bps: u32) -> Result<vpx_sys::
     Ok(config)
 }
 
-/// A view of `picture` as libvpx has it; valid while `picture` is.
+/// Returns a view of `picture` for libvpx, which is valid as long as `picture` is.
 fn borrow_image(picture: &I420) -> vpx_sys::vpx_image_t {
     // SAFETY: zero is a valid value for every member: null pointers, numbers, and enums that begin at 0.
     let mut image: vpx_sys::vpx_image_t = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -243,7 +248,7 @@ fn damaged(reason: impl Into<String>) -> Undecodable {
     Undecodable::Damaged { library: LIBRARY, reason: reason.into() }
 }
 
-/// A libvpx context that was started and will be destroyed.
+/// Initialised libvpx context, which is destroyed when dropped.
 struct Context(Box<vpx_sys::vpx_codec_ctx_t>);
 
 // SAFETY: libvpx contexts are bound to no thread and share nothing; one that is owned may be used from one thread after another.
@@ -255,7 +260,7 @@ impl Context {
         let mut context: Box<vpx_sys::vpx_codec_ctx_t> = Box::new(unsafe { MaybeUninit::zeroed().assume_init() });
         match init(&mut *context) {
             VPX_CODEC_OK => Ok(Self(context)),
-            // libvpx itself frees what a failed start left.
+            // libvpx itself frees the memory of a failed start.
             error => Err(CodecError::Start { library: LIBRARY, part, reason: format!("{error:?}") }),
         }
     }

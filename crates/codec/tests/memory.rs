@@ -1,14 +1,15 @@
-//! The memory that a stream can make a decoder take. One test, so that the process does nothing else meanwhile.
+//! Memory that a stream can make a decoder allocate. This is a single test, so that the process
+//! does nothing else meanwhile.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_pipeline::{I420, MediaTime, VideoCodec};
 
-/// `limits.frame_kilopixels` as it is by default.
+/// Default of `limits.frame_kilopixels`, in pixels.
 const PIXELS: u64 = 2_100_000;
 const MIB: u64 = 1 << 20;
 
-/// Bytes that this process has had in RAM at most since the last call of [`forget_peak`].
+/// Returns the peak resident memory since the last call of [`forget_peak`], in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -27,7 +28,7 @@ fn clip(codec: VideoCodec, width: u32, height: u32) -> Vec<Vec<u8>> {
     (0..40).map(|number| encoder.encode(&picture, MediaTime(number * 3_000), false).unwrap().unwrap().data).collect()
 }
 
-/// The sequence parameters of an encoder's stream with another level and count of references.
+/// Returns the keyframe with another level and number of references in its sequence parameters.
 fn with_references(keyframe: &[u8], references: u32) -> Vec<u8> {
     let begin = keyframe.windows(4).position(|window| window == [0, 0, 1, 0x67]).unwrap() + 4;
     let end = begin + keyframe[begin..].windows(3).position(|window| window == [0, 0, 0]).unwrap();
@@ -84,7 +85,7 @@ fn memory_of_a_track_is_bounded() {
         }
         let of_accepted = peak() - before;
         println!("{}: {} KiB for what is refused, {} MiB for 1920x1080", codec.label(), of_refused / 1024, of_accepted / MIB);
-        // openh264 begins with buffers of its own.
+        // openh264 allocates some buffers at its start.
         assert!(of_refused < 12 * MIB, "{}: {} KiB for what is refused", codec.label(), of_refused / 1024);
         assert!(of_accepted < most, "{}: {} MiB for 1920x1080", codec.label(), of_accepted / MIB);
     }

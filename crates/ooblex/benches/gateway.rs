@@ -18,7 +18,7 @@ mod shared;
 use std::time::{Duration, Instant};
 
 use common::Gateway;
-use ooblex::client::{Client, ClientEvent, Wish};
+use ooblex_client::{Client, ClientEvent, Wish};
 use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 use serde_json::{Value, json};
 use shared::alone::{FPS, Load, alone, clip};

@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{Gateway, RedisServer, Worker, scenes};
-use ooblex::client::{Client, ClientEvent, Wish};
+use ooblex_client::{Client, ClientEvent, Wish};
 use ooblex_codec::{Encoder, EncoderConfig, Speed};
 use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 use serde_json::{Value, json};

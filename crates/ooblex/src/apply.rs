@@ -6,7 +6,6 @@
 
 mod ffmpeg;
 mod film;
-mod ivf;
 mod painting;
 pub(crate) mod picture;
 mod progress;
@@ -25,13 +24,6 @@ use crate::start::inference;
 use film::{Cut, Film};
 use progress::Progress;
 use unfinished::Unfinished;
-
-/// Reads up to `frames` frames of bytes that may be an IVF file, for fuzzing.
-pub(crate) fn read_ivf(bytes: &[u8], frames: usize) {
-    if let Ok(mut video) = ivf::IvfReader::new(std::io::Cursor::new(bytes)) {
-        (0..frames as u64).map_while(|index| video.next_frame(index).ok().flatten()).for_each(drop);
-    }
-}
 
 /// Applies an effect to a picture or a video, and writes a result of the same size. A file named
 /// `output` appears only once it is complete.

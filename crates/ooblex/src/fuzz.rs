@@ -11,7 +11,6 @@ use ooblex_pipeline::{I420, VideoCodec};
 pub use ooblex_broker::fuzz::wire as redis_wire;
 pub use ooblex_effects::fuzz::{effect_toml, onnx_graph};
 
-use crate::apply::read_ivf;
 use crate::auth::jwt::verify_any;
 use crate::config;
 use crate::control::Request;
@@ -19,7 +18,8 @@ use crate::negotiate::{Endpoint, Negotiated, negotiate};
 use crate::sctp::Streams;
 use crate::sdp::check_size;
 use crate::stun;
-use crate::y4m::Y4m;
+use ooblex_codec::container::ivf::IvfReader;
+use ooblex_codec::container::y4m::Y4m;
 
 /// A function that reads bytes from outside.
 pub type Target = fn(&[u8]);
@@ -113,5 +113,12 @@ pub fn ivf(bytes: &[u8]) {
 pub fn y4m(bytes: &[u8]) {
     if let Ok(mut video) = Y4m::new(Cursor::new(bytes)) {
         (0..FRAMES).map_while(|_| video.next_picture().ok().flatten()).for_each(|picture: I420| drop(picture));
+    }
+}
+
+/// Reads up to `frames` frames of bytes that may be an IVF file, for fuzzing.
+fn read_ivf(bytes: &[u8], frames: usize) {
+    if let Ok(mut video) = IvfReader::new(std::io::Cursor::new(bytes)) {
+        (0..frames as u64).map_while(|index| video.next_frame(index).ok().flatten()).for_each(drop);
     }
 }

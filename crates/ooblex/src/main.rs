@@ -44,7 +44,7 @@ enum Command {
         inference: InferenceFlags,
     },
     /// Measure a gateway, with real WebRTC sessions from this process.
-    Bench(Box<ooblex::bench::Options>),
+    Bench(Box<ooblex_bench::Options>),
     /// List the effects with their parameters.
     Effects {
         /// As JSON, like GET /api/effects.
@@ -212,7 +212,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let parameters = Value::Object(Map::from_iter(parameters));
             ooblex::apply::apply(&config, &effect, &parameters, &input, &output)?;
         }
-        Command::Bench(options) => ooblex::bench::bench(&options)?,
+        Command::Bench(options) => ooblex_bench::bench(&options)?,
         Command::Effects { thumbnails: Some(folder), .. } => ooblex::thumbnails::write(&config, &folder)?,
         Command::Effects { json, .. } => list_effects(&config, json)?,
         Command::Effect(EffectCommand::Check { folder, picture, write, .. }) => {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Gateway, PLENTY, Player, RedisServer, SMALL, Worker, delayed, play_all_until_processed, play_together};
-use ooblex::client::Wish;
+use ooblex_client::Wish;
 use ooblex_pipeline::VideoCodec;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::json;

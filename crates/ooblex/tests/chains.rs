@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Gateway, Player, background_sharpness, scene};
-use ooblex::client::Wish;
+use ooblex_client::Wish;
 use ooblex_pipeline::VideoCodec;
 use serde_json::{Value, json};
 

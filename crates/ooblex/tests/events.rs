@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
 use common::{FRAME, Gateway, PLENTY, Player, WITHIN};
-use ooblex::client::Wish;
+use ooblex_client::Wish;
 use ooblex_pipeline::VideoCodec;
 use serde_json::{Value, json};
 

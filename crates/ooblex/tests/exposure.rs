@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::{Gateway, Player, TWO_SECONDS, WITHIN};
-use ooblex::client::{Client, Wish};
+use ooblex_client::{Client, Wish};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Gateway, Player, background_sharpness, difference, scene};
-use ooblex::client::{Client, ClientError, Wish, post};
+use ooblex_client::{Client, ClientError, Wish, post};
 use ooblex_codec::{Rotation, Scaler};
 use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 use rand::rngs::SmallRng;

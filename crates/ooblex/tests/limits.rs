@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Gateway, PLENTY, Player, play_together};
-use ooblex::client::{Client, ClientError, Wish};
+use ooblex_client::{Client, ClientError, Wish};
 
 #[test]
 fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {

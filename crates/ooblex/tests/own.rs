@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::{Gateway, Player, RedisServer, SMALL, WITHIN, Worker, play_together, scene, temporary_folder};
-use ooblex::client::Wish;
+use ooblex_client::Wish;
 use ooblex_pipeline::I420;
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::{FRAME, Gateway, Player, WITHIN};
 use ooblex::auth::{jwt, keys};
-use ooblex::client::{Client, ClientError, Wish};
 use ooblex::config::Secret;
 use ooblex::http::access::{Need, ROUTES};
+use ooblex_client::{Client, ClientError, Wish};
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;

@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use common::{FRAME, Gateway, PLENTY, Player, WITHIN, play_together};
-use ooblex::client::{Client, ClientError, ClientEvent, Wish};
+use ooblex_client::{Client, ClientError, ClientEvent, Wish};
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;

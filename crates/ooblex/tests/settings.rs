@@ -7,7 +7,7 @@ mod common;
 use std::time::Instant;
 
 use common::{Gateway, Player, WITHIN};
-use ooblex::client::Wish;
+use ooblex_client::Wish;
 use serde_json::{Value, json};
 
 /// Number of concurrent changes by the API and the browser.

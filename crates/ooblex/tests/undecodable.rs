@@ -4,7 +4,7 @@
 mod common;
 
 use common::{FRAME, Gateway, PLENTY, Player};
-use ooblex::client::{Client, ClientError, Wish};
+use ooblex_client::{Client, ClientError, Wish};
 use ooblex_codec::{Encoder, EncoderConfig, Speed};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 

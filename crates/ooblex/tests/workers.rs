@@ -14,7 +14,7 @@ use common::{
     Gateway, Look, Player, RedisServer, TWO_SECONDS, Worker, background_sharpness, delayed, delayed_by, farm, play_all_until_processed,
     play_together, scene, scenes,
 };
-use ooblex::client::Wish;
+use ooblex_client::Wish;
 use ooblex_pipeline::VideoCodec;
 use rustix::process::Signal;
 use serde_json::json;

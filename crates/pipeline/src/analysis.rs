@@ -1,47 +1,49 @@
-//! What travels to a model and what comes back: plain data, the same in one process and between machines.
+//! Inputs and results of models: plain data, with one form within a process and between machines.
 
 use serde::{Deserialize, Serialize};
 
 /// A picture in interleaved 8-bit RGB, rows tightly packed: `3 * width * height` bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rgb {
-    /// Columns.
+    /// Width in pixels.
     pub width: u32,
-    /// Rows.
+    /// Height in pixels.
     pub height: u32,
-    /// `R G B R G B …`.
+    /// Bytes in the order `R G B R G B …`.
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }
 
-/// What `prepare` makes of a frame for a model.
+/// Input of a model, which an effect's `prepare` makes from a frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelInput {
-    /// The frame, resized to what the model wants, with padding where the effect asked for it.
+    /// Frame resized to the input size of the model, with padding if the effect asks for it.
     pub picture: Rgb,
-    /// Where the frame lies within `picture`, in its pixels: left, top, width, height. The rest is padding.
+    /// Area of the frame within `picture`, in its pixels: left, top, width, height. The rest is
+    /// padding.
     pub content: [u32; 4],
-    /// Numbers that the analysis takes besides the picture (such as the weights of the styles); empty for most effects.
+    /// Numeric inputs of the model besides the picture (such as the weights of the styles); empty
+    /// for most effects.
     pub arguments: Vec<f32>,
 }
 
 /// A model's result for one frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Analysis {
-    /// How likely each pixel belongs to the person.
+    /// Probability for each pixel that it belongs to the person.
     Mask(Mask),
-    /// The faces that were found, best first.
+    /// Faces that were found, best first.
     Faces(Vec<Face>),
-    /// A picture to paint in place of the frame; it shows the whole frame, whatever its size.
+    /// Picture that is painted in place of the frame. It shows the whole frame, whatever its size.
     Picture(Rgb),
-    /// The faces that were found with the meshes that lie on them, best first.
+    /// Faces that were found, with their meshes, best first.
     Meshes(Vec<FaceMesh>),
-    /// Things of any kind that were found, or labels of the whole frame, best first.
+    /// Objects of any kind that were found, or labels of the whole frame, best first.
     Things(Vec<Thing>),
 }
 
 impl Analysis {
-    /// What it is, in words.
+    /// Returns the kind of analysis in words.
     pub fn kind(&self) -> &'static str {
         match self {
             Analysis::Mask(_) => "a mask",
@@ -53,51 +55,54 @@ impl Analysis {
     }
 }
 
-/// A probability per pixel; it covers the whole frame, whatever its size.
+/// Mask with a probability per pixel. It covers the whole frame, whatever its size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mask {
-    /// Columns.
+    /// Width in pixels.
     pub width: u32,
-    /// Rows.
+    /// Height in pixels.
     pub height: u32,
     /// Row-major, 0 = certainly background, 255 = certainly person.
     #[serde(with = "serde_bytes")]
     pub probability: Vec<u8>,
 }
 
-/// One face, in coordinates of the frame: (0, 0) its top left corner, (1, 1) its bottom right one. Parts may lie outside.
+/// Face in coordinates of the frame: (0, 0) is its top left corner, (1, 1) its bottom right one.
+/// Parts may lie outside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Face {
-    /// 0..=1.
+    /// Confidence, 0..=1.
     pub score: f32,
-    /// Left, top, right, bottom.
+    /// Bounding box: left, top, right, bottom.
     pub rect: [f32; 4],
-    /// Right eye, left eye, nose, mouth, right ear, left ear (the person's right and left), each x, y.
+    /// Key points, each as x, y: right eye, left eye, nose, mouth, right ear, left ear (the
+    /// person's right and left).
     pub keypoints: [[f32; 2]; 6],
 }
 
-/// One thing that was found, or a label of the whole frame.
+/// Object that was found, or a label of the whole frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Thing {
-    /// Its number among the classes of the model; the effect knows their names.
+    /// Number of the class in the model. The effect knows the names of the classes.
     pub class: u32,
-    /// 0..=1.
+    /// Confidence, 0..=1.
     pub score: f32,
-    /// Left, top, right, bottom in coordinates of the frame, as of a [`Face`]; `None` for a label of the whole frame.
+    /// Bounding box (left, top, right, bottom) in coordinates of the frame, as in [`Face`]; `None`
+    /// for a label of the whole frame.
     pub rect: Option<[f32; 4]>,
 }
 
-/// A face with the mesh that lies on it.
+/// Face with its mesh.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FaceMesh {
-    /// Where the detector found it.
+    /// Face as the detector found it.
     pub face: Face,
-    /// [`FaceMesh::POINTS`] points in MediaPipe's order: x and y in coordinates of the frame, z on the scale of x; the smaller, the nearer.
-    /// Empty where the model for meshes saw no face.
+    /// [`FaceMesh::POINTS`] points in MediaPipe's order: x and y in coordinates of the frame, z on
+    /// the scale of x (smaller is nearer). Empty if the mesh model saw no face.
     pub points: Vec<[f32; 3]>,
 }
 
 impl FaceMesh {
-    /// Points of a mesh.
+    /// Number of points of a mesh.
     pub const POINTS: usize = 468;
 }

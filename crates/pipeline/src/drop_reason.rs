@@ -1,37 +1,38 @@
-//! Why a frame that was admitted is not shown.
+//! Reasons for dropped frames, and the counters of a track's frames.
 
-/// Why a frame that was admitted is not shown. Every drop has exactly one reason, and every reason a counter.
+/// Reason why an admitted frame is not shown. Every drop has exactly one reason, and every reason
+/// has a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
-    /// The machine was short of CPU: the track was behind, or had had its share already.
+    /// The machine was short of CPU: the track was behind, or had used its share already.
     Behind,
-    /// The sampler left it out, and the effect shows analysed frames only.
+    /// The sampler skipped the frame, and the effect shows analysed frames only.
     NotSampled,
-    /// A newer frame of the track took its place before a worker was free.
+    /// A newer frame of the track replaced it before a worker was free.
     Replaced,
-    /// Its analysis was not back by the deadline.
+    /// The analysis had not arrived by the deadline.
     Expired,
-    /// A worker took it and gave no result by the deadline: it died, hangs, or was too slow.
+    /// A worker took the frame and gave no result by the deadline: it died, hangs, or was too slow.
     Lost,
-    /// No worker served its effect when it came in.
+    /// No worker served the effect when the frame came in.
     NoWorker,
-    /// The way to the workers was down, or could not take it.
+    /// The connection to the workers was down, or could not take the frame.
     Undelivered,
-    /// Newer results were ready, and patience with this one ran out.
+    /// Results of newer frames were ready, and the time to wait for this one ran out.
     Overtaken,
-    /// The worker could not analyse it.
+    /// The worker could not analyse the frame.
     AnalysisFailed,
-    /// No analysis of the effect in force, recent enough, was there to paint it with.
+    /// There was no recent analysis of the effect in force to paint the frame with.
     NoAnalysis,
     /// Too many frames of the track were waiting to be shown.
     PlayoutFull,
     /// Painting the effect failed.
     ComposeFailed,
-    /// The encoder gave nothing for it.
+    /// The encoder produced no output for the frame.
     EncodeFailed,
-    /// Earlier frames were still waiting for the network to take them.
+    /// The network was congested: earlier frames were still waiting to be sent.
     Congested,
-    /// The track ended while it waited.
+    /// The track ended while the frame waited.
     TrackEnded,
 }
 
@@ -55,7 +56,7 @@ impl DropReason {
         DropReason::TrackEnded,
     ];
 
-    /// The label used in metrics and the API.
+    /// Returns the label in metrics and the API.
     pub fn label(self) -> &'static str {
         match self {
             DropReason::Behind => "behind",
@@ -77,29 +78,30 @@ impl DropReason {
     }
 }
 
-/// What became of the frames of a track. `admitted = shown + dropped + in flight` at every moment.
+/// Counters of the frames of a track. `admitted = shown + dropped + in flight` holds at every
+/// moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCounts {
-    /// Decoded frames that came in.
+    /// Number of decoded frames that came in.
     pub admitted: u64,
-    /// Frames that were painted and sent.
+    /// Number of frames that were painted and sent.
     pub shown: u64,
-    /// Frames of those shown that were painted with the analysis of an earlier frame.
+    /// Number of shown frames that were painted with the analysis of an earlier frame.
     pub reused: u64,
-    /// Frames for which an analysis came back, in time or not.
+    /// Number of frames for which an analysis came back, in time or not.
     pub analysed: u64,
-    /// Analyses that came back after their frame's turn.
+    /// Number of analyses that came back when their frame did not wait for them any more.
     pub late: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
 impl FrameCounts {
-    /// Frames dropped for one reason.
+    /// Returns the number of frames dropped for one reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
     }
 
-    /// Frames dropped for any reason.
+    /// Returns the number of frames dropped for any reason.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().sum()
     }

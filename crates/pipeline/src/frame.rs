@@ -1,10 +1,10 @@
-//! Pixels and compressed pixels, with the time that travels with them.
+//! Pictures and compressed frames, with their capture time.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Pool;
 
-/// 90 kHz media time of a capture, extended to 64 bits; never wraps.
+/// Capture time in 90 kHz ticks, extended to 64 bits. It never wraps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MediaTime(pub u64);
 
@@ -12,14 +12,14 @@ pub struct MediaTime(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VideoCodec {
-    /// RFC 6386; carried by RFC 7741.
+    /// VP8 (RFC 6386), carried in RTP by RFC 7741.
     Vp8,
-    /// H.264 constrained baseline; carried by RFC 6184.
+    /// H.264 constrained baseline, carried in RTP by RFC 6184.
     H264,
 }
 
 impl VideoCodec {
-    /// The label used in logs, metrics and the API.
+    /// Returns the label in logs, metrics and the API.
     pub fn label(self) -> &'static str {
         match self {
             VideoCodec::Vp8 => "vp8",
@@ -28,35 +28,38 @@ impl VideoCodec {
     }
 }
 
-/// One compressed picture.
+/// Compressed picture.
 #[derive(Debug, Clone)]
 pub struct EncodedFrame {
-    /// The codec that `data` is in.
+    /// Codec of `data`.
     pub codec: VideoCodec,
     /// Bitstream of the whole picture: a VP8 frame, or H.264 NAL units with Annex B start codes.
     pub data: Vec<u8>,
-    /// When the picture was captured.
+    /// Capture time of the picture.
     pub capture: MediaTime,
-    /// Can be decoded without what came before.
+    /// True if the picture can be decoded without earlier ones.
     pub keyframe: bool,
 }
 
-/// A picture in planar YUV 4:2:0, BT.601 limited range, tightly packed: the rows of a plane follow each other without padding.
+/// Picture in planar YUV 4:2:0, BT.601 limited range, tightly packed: the rows of a plane follow
+/// each other without padding.
 ///
-/// The luma plane is `width × height` bytes, each chroma plane `ceil(width / 2) × ceil(height / 2)`.
+/// The luma plane is `width × height` bytes, each chroma plane `ceil(width / 2) × ceil(height /
+/// 2)`.
 pub struct I420 {
     width: u32,
     height: u32,
     data: Vec<u8>,
-    /// Where the memory goes when the picture is dropped; `None`: back to the allocator.
+    /// Pool that gets the memory when the picture is dropped. With `None` it returns to the
+    /// allocator.
     pool: Option<Pool>,
 }
 
 impl I420 {
-    /// Largest width and height of a picture; larger ones are refused where they come in.
+    /// Maximum width and height of a picture. Larger ones are refused where they come in.
     pub const MAX_SIDE: u32 = 4096;
 
-    /// A picture of one grey level (`luma`, 16..=235) with neutral chroma.
+    /// Creates a picture of one grey level (`luma`, 16..=235) with neutral chroma.
     ///
     /// # Panics
     /// When a side is 0 or above [`I420::MAX_SIDE`]: sizes are checked where pictures come in.
@@ -67,15 +70,16 @@ impl I420 {
         Self { width, height, data, pool: None }
     }
 
-    /// A picture in `data`, which is made as long as it has to be, and goes to `pool` in the end.
+    /// Creates a picture in `data`, which is resized to fit and goes to `pool` when the picture is
+    /// dropped.
     pub(crate) fn in_memory_of(pool: Pool, mut data: Vec<u8>, width: u32, height: u32) -> Self {
         Self::check(width, height);
         data.resize(Self::len(width, height), 0);
         Self { width, height, data, pool: Some(pool) }
     }
 
-    /// Another picture, of this size, from the pool that this one comes from, if any. As in [`Pool::picture`] all of its pixels are to be
-    /// written.
+    /// Returns a picture of this size from the pool of this one, or a new one if there is no pool.
+    /// As with [`Pool::picture`], the caller must write all of its pixels.
     ///
     /// # Panics
     /// As [`I420::grey`].
@@ -86,41 +90,41 @@ impl I420 {
         }
     }
 
-    /// Bytes of a picture of this size.
+    /// Returns the number of bytes of a picture of this size.
     pub fn len(width: u32, height: u32) -> usize {
         width as usize * height as usize + 2 * width.div_ceil(2) as usize * height.div_ceil(2) as usize
     }
 
-    /// Luma, U and V, to be written.
+    /// Returns the luma, U and V planes for writing.
     pub fn planes_mut(&mut self) -> [&mut [u8]; 3] {
         let (y, chroma) = self.data.split_at_mut(self.width as usize * self.height as usize);
         let (u, v) = chroma.split_at_mut(chroma.len() / 2);
         [y, u, v]
     }
 
-    /// Luma, U and V.
+    /// Returns the luma, U and V planes.
     pub fn planes(&self) -> [&[u8]; 3] {
         let (y, chroma) = self.data.split_at(self.width as usize * self.height as usize);
         let (u, v) = chroma.split_at(chroma.len() / 2);
         [y, u, v]
     }
 
-    /// Luma columns.
+    /// Returns the width of the luma plane in pixels.
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Luma rows.
+    /// Returns the height of the luma plane in pixels.
     pub fn height(&self) -> u32 {
         self.height
     }
 
-    /// Columns of a chroma plane.
+    /// Returns the width of a chroma plane in pixels.
     pub fn chroma_width(&self) -> u32 {
         self.width.div_ceil(2)
     }
 
-    /// Rows of a chroma plane.
+    /// Returns the height of a chroma plane in pixels.
     pub fn chroma_height(&self) -> u32 {
         self.height.div_ceil(2)
     }

@@ -1,65 +1,67 @@
-//! What goes to a worker and what comes back.
+//! Jobs for workers, and the outcomes of jobs.
 
 use std::time::{Duration, Instant};
 
 use crate::{Analysis, EffectName, FrameSeq, ModelInput, TrackId};
 
-/// One frame's work for a worker.
+/// Request to analyse one frame.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The track that the result belongs to.
+    /// Track that the result belongs to.
     pub track: TrackId,
-    /// The frame that the result belongs to.
+    /// Frame that the result belongs to.
     pub seq: FrameSeq,
-    /// The effect whose analysis is wanted.
+    /// Effect whose analysis is wanted.
     pub effect: EffectName,
-    /// The prepared frame.
+    /// Input of the model.
     pub input: ModelInput,
-    /// When the job was handed to the broker.
+    /// Time at which the job was handed to the broker.
     pub submitted: Instant,
-    /// After this nobody waits for the result any more.
+    /// Time after which nobody waits for the result.
     pub deadline: Instant,
 }
 
-/// The end of a job: every job that was submitted has exactly one, unless its track was closed.
+/// End of a job. Every submitted job has exactly one, unless its track was closed.
 #[derive(Debug, Clone)]
 pub struct Completion {
-    /// The track of the job.
+    /// Track of the job.
     pub track: TrackId,
-    /// The frame of the job.
+    /// Frame of the job.
     pub seq: FrameSeq,
-    /// How it ended.
+    /// Outcome of the job.
     pub outcome: Outcome,
 }
 
-/// How a job ended.
+/// Outcome of a job.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// A worker analysed it.
+    /// A worker analysed the frame.
     Analysed {
-        /// The result.
+        /// Result of the model.
         analysis: Analysis,
-        /// How long it waited for a worker.
+        /// Time that the job waited for a worker.
         queued: Duration,
-        /// How long the worker took.
+        /// Time that the worker took.
         analysing: Duration,
-        /// What its thread has computed in that time; zero where it is one of another process.
+        /// CPU time that the worker's thread has used meanwhile; zero for a worker in another
+        /// process.
         computed: Duration,
     },
-    /// A newer frame of the track took its place before a worker was free.
+    /// A newer frame of the track replaced it before a worker was free.
     Replaced,
-    /// Its deadline passed before a worker was free.
+    /// The deadline passed before a worker was free.
     Expired,
-    /// A worker took it and gave no result by the deadline: it died, hangs, or was too slow.
+    /// A worker took the job and gave no result by the deadline: it died, hangs, or was too slow.
     Lost,
-    /// It reached no worker, because what lies between could not take it.
+    /// The job reached no worker, because the connection to the workers was down or could not take
+    /// it.
     Undelivered {
-        /// What the broker says.
+        /// Error message of the broker.
         reason: String,
     },
-    /// A worker took it and could not analyse it.
+    /// A worker took the job and could not analyse the frame.
     Failed {
-        /// What the worker says.
+        /// Error message of the worker.
         reason: String,
     },
 }

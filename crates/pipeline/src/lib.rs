@@ -1,7 +1,8 @@
-//! The path of a frame as pure state machines: no clock, no threads, no I/O.
+//! The frame path as pure state machines: no clock, no threads, no I/O.
 //!
-//! [`Track`] is the heart: it decides which frames are analysed and which are shown. [`FairSlots`] is what stands in front of
-//! the workers. The rest are the words that all crates share: pictures, what travels to a model and what comes back.
+//! [`Track`] is the core: it decides which frames are analysed and which are shown. [`FairSlots`]
+//! is the queue in front of the workers. The other types are common to all crates: pictures, the
+//! inputs of models, and their results.
 
 mod analysis;
 mod drop_reason;

@@ -1,7 +1,8 @@
-//! Puts frames back in capture order and decides when each one has waited enough.
+//! Playout buffer: puts frames back in capture order and decides when each one has waited long
+//! enough.
 //!
-//! It holds frames from their admission until they are released or given up. It does not know where results come from,
-//! what they mean, or how late it is: time is an argument.
+//! It holds frames from their admission until they are released or given up. It does not know where
+//! results come from or what they mean, and it takes the time as an argument.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,14 +11,14 @@ use std::time::{Duration, Instant};
 use crate::track::{Generation, Mode};
 use crate::{DropReason, FrameSeq};
 
-/// How long frames wait.
+/// Maximum waiting times of frames.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// From its admission, a frame waits at most this long for its analysis.
+    /// Maximum time from its admission that a frame waits for its analysis.
     pub deadline: Duration,
-    /// Once a newer frame is ready, an older one holds it up at most this long.
+    /// Maximum time that a frame holds up newer ones, from when the first of these is ready.
     pub overtaken: Duration,
-    /// Where the newest analysis may be reused, a frame waits at most this long for its own.
+    /// Maximum time that a frame waits for its own analysis if it may reuse the newest one.
     pub own: Duration,
 }
 
@@ -44,35 +45,36 @@ pub(crate) struct Entry<F, A> {
     pub(crate) state: State<A>,
 }
 
-/// What an entry has come to.
+/// State of a frame's analysis.
 #[derive(Debug)]
 pub(crate) enum State<A> {
-    /// Its analysis is on its way.
+    /// The analysis has not arrived yet.
     Waiting,
-    /// It can be painted; `None` where the effect needs no analysis.
+    /// The frame can be painted. `analysis` is `None` if the effect needs none.
     Ready { since: Instant, analysis: Option<Arc<A>> },
-    /// There will be no analysis of its own.
+    /// The frame will get no analysis of its own, for this reason.
     Without(DropReason),
 }
 
-/// How the wait of the oldest frame ends.
+/// End of the wait of the oldest frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It waits for nothing any more.
+    /// The frame waits for nothing any more.
     Settled,
-    /// It is given up at this moment, unless its analysis comes first.
+    /// The frame is given up at this time, unless its analysis arrives first.
     GivenUp { at: Instant, reason: DropReason },
 }
 
 impl<F, A> Playout<F, A> {
-    /// Most frames that wait at a time: two seconds at 30 frames a second.
+    /// Maximum number of frames that wait: two seconds at 30 frames per second.
     pub(crate) const CAPACITY: usize = 64;
 
     pub(crate) fn new(patience: Patience) -> Self {
         Self { entries: VecDeque::new(), patience }
     }
 
-    /// Appends a frame, which must be newer than all before. Gives back the oldest one when there is no room.
+    /// Appends a frame, which must be newer than all before. Returns the oldest one if the buffer
+    /// was full.
     pub(crate) fn push(&mut self, entry: Entry<F, A>) -> Option<Entry<F, A>> {
         debug_assert!(self.entries.back().is_none_or(|last| last.seq < entry.seq), "frames are admitted in order");
         let overflow = if self.entries.len() == Self::CAPACITY { self.entries.pop_front() } else { None };
@@ -80,25 +82,25 @@ impl<F, A> Playout<F, A> {
         overflow
     }
 
-    /// A frame that still waits for its analysis.
+    /// Returns the frame if it still waits for its analysis.
     pub(crate) fn waiting(&mut self, seq: FrameSeq) -> Option<&mut Entry<F, A>> {
         let index = self.entries.binary_search_by_key(&seq, |e| e.seq).ok()?;
         let entry = &mut self.entries[index];
         matches!(entry.state, State::Waiting).then_some(entry)
     }
 
-    /// The oldest frame, whose turn is next.
+    /// Returns the oldest frame, which is released next.
     pub(crate) fn front(&self) -> Option<&Entry<F, A>> {
         self.entries.front()
     }
 
-    /// The frame that came last.
+    /// Returns the frame that came last.
     pub(crate) fn back(&self) -> Option<&Entry<F, A>> {
         self.entries.back()
     }
 
-    /// How and when the wait of the oldest frame ends. `own`: how long it may wait for its own analysis where another one
-    /// would do.
+    /// Returns how and when the wait of the oldest frame ends. `own` is the time that it may wait
+    /// for its own analysis if it may reuse another one.
     pub(crate) fn fate(&self, own: Option<Duration>) -> Option<Fate> {
         let front = self.entries.front()?;
         if !matches!(front.state, State::Waiting) {
@@ -122,7 +124,7 @@ impl<F, A> Playout<F, A> {
         self.entries.len()
     }
 
-    /// When the first of the frames behind the oldest became ready.
+    /// Returns the time at which the first of the frames behind the oldest became ready.
     fn first_ready(&self) -> Option<Instant> {
         let ready = |e: &Entry<F, A>| match e.state {
             State::Ready { since, .. } => Some(since),

@@ -1,21 +1,24 @@
-//! Memory of pictures that were dropped, for the next pictures of the same stream.
+//! Pool that reuses the memory of dropped pictures for the next pictures of the same stream.
 //!
-//! A picture of 1280×720 is larger than what allocators keep at hand: taken from the system for each frame and given back after it, it costs 340
-//! page faults. A pool belongs to one stream and ends with it, so a picture's memory never comes to another stream.
+//! A picture of 1280×720 is larger than what allocators keep: taken from the system for each frame
+//! and returned after it, it costs 340 page faults. A pool belongs to one stream and ends with it,
+//! so a picture's memory never gets to another stream.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::I420;
 
-/// Where the pictures of one stream come from, and where their memory goes back to. Clones are the same pool.
+/// Memory pool for the pictures of one stream. Clones share one pool.
 #[derive(Debug, Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Pool {
-    /// Most pictures whose memory is kept: of a track without load one is being painted and one is held.
+    /// Maximum number of pictures whose memory is kept. A track without load paints one picture and
+    /// holds another.
     pub const KEPT: usize = 3;
 
-    /// A picture of this size. **Its pixels may be those of an earlier picture of this pool**, so all of them are to be written.
+    /// Returns a picture of this size. **Its pixels may be those of an earlier picture of this
+    /// pool**, so the caller must write all of them.
     ///
     /// # Panics
     /// When a side is 0 or above [`I420::MAX_SIDE`]: sizes are checked where pictures come in.
@@ -35,7 +38,7 @@ impl Pool {
         I420::in_memory_of(self.clone(), data, width, height)
     }
 
-    /// Takes the memory of a picture that is no more.
+    /// Takes back the memory of a picture that was dropped.
     pub(crate) fn put(&self, data: Vec<u8>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < Self::KEPT {
@@ -48,7 +51,7 @@ impl Pool {
 mod tests {
     use super::*;
 
-    /// Where the luma plane lies.
+    /// Returns the address of the luma plane.
     fn place(picture: &I420) -> *const u8 {
         picture.planes()[0].as_ptr()
     }

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which frames are analysed.
+/// Selection of the frames that are analysed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Sampling {
-    /// Every frame is offered; what the workers can not take is replaced by a newer frame.
+    /// Every frame is offered. A newer frame replaces one that the workers cannot take.
     #[default]
     Auto,
-    /// Every Nth frame is offered, the first one among them.
+    /// Every Nth frame is offered, starting with the first.
     Every(
         /// N, at least 1.
         std::num::NonZeroU32,
@@ -27,7 +27,7 @@ impl Sampler {
         Self { sampling, since_sample: 0 }
     }
 
-    /// Whether the next frame is to be analysed.
+    /// Returns whether the next frame is to be analysed.
     pub(crate) fn sample(&mut self) -> bool {
         let Sampling::Every(n) = self.sampling else { return true };
         let take = self.since_sample == 0;
@@ -35,7 +35,7 @@ impl Sampler {
         take
     }
 
-    /// The next frame is analysed whatever came before: what it would be painted with has changed.
+    /// Selects the next frame in any case, because the effect or its parameters have changed.
     pub(crate) fn restart(&mut self) {
         self.since_sample = 0;
     }

@@ -1,13 +1,14 @@
-//! The waiting room in front of the workers: the newest frame of each track, and whose turn it is.
+//! Queue in front of the workers: the newest frame of each track, and the order of the tracks.
 //!
-//! What queues is a track's turn, not its frame. A newer frame takes the place of the one that waits and keeps its turn,
-//! so a worker always gets the freshest frame of the track that has waited longest. Knows nothing of workers or time.
+//! The queue holds the turns of tracks, not frames. A newer frame replaces the one that waits and
+//! keeps its turn, so a worker always gets the newest frame of the track that has waited longest.
+//! Knows nothing of workers or time.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::TrackId;
 
-/// One waiting `J` a track, handed out in turns.
+/// Fair queue of tracks with at most one waiting `J` per track.
 #[derive(Debug)]
 pub struct FairSlots<J> {
     turns: VecDeque<TrackId>,
@@ -15,12 +16,12 @@ pub struct FairSlots<J> {
 }
 
 impl<J> FairSlots<J> {
-    /// No track waits.
+    /// Creates an empty queue.
     pub fn new() -> Self {
         Self { turns: VecDeque::new(), slots: HashMap::new() }
     }
 
-    /// Lets `job` wait for its track. Returns the older one that it replaces.
+    /// Queues `job` for its track. Returns the older job that it replaces.
     pub fn put(&mut self, track: TrackId, job: J) -> Option<J> {
         let replaced = self.slots.insert(track, job);
         if replaced.is_none() {
@@ -29,30 +30,31 @@ impl<J> FairSlots<J> {
         replaced
     }
 
-    /// The freshest job of the track whose turn it is.
+    /// Takes the newest job of the track that has waited longest.
     pub fn take(&mut self) -> Option<J> {
         self.take_if(|_| true)
     }
 
-    /// The freshest job of the track whose turn it is among those whose job is `wanted`. The others keep their turns.
+    /// Takes the newest job of the track that has waited longest, among those whose job is
+    /// `wanted`. The others keep their turns.
     pub fn take_if(&mut self, wanted: impl Fn(&J) -> bool) -> Option<J> {
         let index = self.turns.iter().position(|track| self.slots.get(track).is_some_and(&wanted))?;
         self.slots.remove(&self.turns.remove(index)?)
     }
 
-    /// Gives up the turn of a track that has ended.
+    /// Removes a track that has ended, and returns its job.
     pub fn remove(&mut self, track: TrackId) -> Option<J> {
         let job = self.slots.remove(&track)?;
         self.turns.retain(|t| *t != track);
         Some(job)
     }
 
-    /// Tracks that wait.
+    /// Returns the number of tracks that wait.
     pub fn len(&self) -> usize {
         self.turns.len()
     }
 
-    /// Whether no track waits.
+    /// Returns whether no track waits.
     pub fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }

@@ -1,8 +1,9 @@
-//! One track: which frames are analysed, which are shown, in what order, with whose analysis.
+//! State machine of one track: decides which frames are analysed and which are shown, in what
+//! order, with which analysis.
 //!
-//! Feed it with [`Track::on_frame`] and the `on_…` results, then call [`Track::poll`] until it has nothing more to say, and
-//! again at [`Track::next_wakeup`]. It owns the frames that wait; it never looks into them. The gateway drives it from the
-//! track's thread, the simulation from a loop.
+//! Feed it with [`Track::on_frame`] and the `on_…` results, then call [`Track::poll`] until it
+//! returns `None`, and again at [`Track::next_wakeup`]. It owns the frames that wait and never
+//! looks into them. The gateway drives it from the track's thread, the simulation from a loop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,69 +13,74 @@ use crate::playout::{Entry, Fate, Playout, State};
 use crate::sampler::Sampler;
 use crate::{DropReason, FrameCounts, FrameSeq, Patience, Sampling};
 
-/// The broker gives a frame up earlier than its track by this part of the deadline, since it knows why: whether a worker had it or none.
+/// Divisor of the deadline: the broker gives a frame up 1/20 of the deadline earlier than its
+/// track, because only the broker knows whether a worker had the frame.
 const VERDICT: u32 = 20;
 
-/// Counts the changes of effect or parameters. A frame belongs to the one in force when it was admitted.
+/// Number of changes of the effect or its parameters. A frame belongs to the generation in force
+/// when it was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 
-/// What a track needs to know of the effect in force.
+/// How the effect in force uses analyses to show frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// The effect needs no analysis: every frame is ready at once.
     Direct,
-    /// Only frames with an analysis of their own are shown.
+    /// Only frames with their own analysis are shown.
     Hold,
-    /// Frames without an analysis of their own are painted with the newest one, if its frame is at most `max_age` older.
+    /// Frames without their own analysis are painted with the newest one, if its frame is at most
+    /// `max_age` older.
     Reuse {
-        /// Oldest analysis that is still painted, by the capture times of the two frames.
+        /// Maximum age of an analysis that is painted: the time between the admissions of the two
+        /// frames.
         max_age: Duration,
     },
 }
 
-/// What is to be done with a frame that was just admitted.
+/// Instruction for a frame that was just admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Hand it to the broker; nobody waits for the result after `deadline`.
+    /// Hand the frame to the broker. Nobody waits for the result after `deadline`.
     Analyse {
-        /// When the frame is given up.
+        /// Time at which the broker gives the frame up.
         deadline: Instant,
     },
-    /// Nothing: it waits for its turn, or was dropped, without an analysis of its own.
+    /// Do nothing: the frame gets no analysis of its own.
     Leave,
 }
 
-/// What has become of the oldest frame.
+/// Decision about the oldest frame.
 #[derive(Debug)]
 pub enum Release<F, A> {
-    /// Paint it, then call [`Track::on_painted`] or [`Track::on_paint_failed`].
+    /// Paint the frame, then call [`Track::on_painted`] or [`Track::on_paint_failed`].
     Paint {
-        /// The frame's number: higher than that of all frames released before.
+        /// Number of the frame, higher than that of all frames released before.
         seq: FrameSeq,
-        /// Effect and parameters that it belongs to.
+        /// Effect and parameters that the frame belongs to.
         generation: Generation,
-        /// What was admitted.
+        /// Frame as it was admitted.
         frame: F,
-        /// What to paint it with; `None` in [`Mode::Direct`].
+        /// Analysis to paint the frame with; `None` in [`Mode::Direct`].
         analysis: Option<Arc<A>>,
-        /// The analysis is that of an earlier frame.
+        /// True if the analysis is that of an earlier frame.
         reused: bool,
     },
-    /// It will not be shown; already counted.
+    /// The frame is not shown. It is already counted.
     Drop {
-        /// The frame's number.
+        /// Number of the frame.
         seq: FrameSeq,
-        /// Effect and parameters that it belongs to.
+        /// Effect and parameters that the frame belongs to.
         generation: Generation,
-        /// What was admitted, for what can still be done with it.
+        /// Frame as it was admitted, for other uses.
         frame: F,
-        /// Why.
+        /// Reason of the drop.
         reason: DropReason,
     },
 }
 
-/// The state of one track. `F` is a frame with what the caller ties to it, `A` an analysis.
+/// State of one track. `F` is a frame with the data that the caller attaches to it, `A` is an
+/// analysis.
 #[derive(Debug)]
 pub struct Track<F, A> {
     mode: Mode,
@@ -82,10 +88,12 @@ pub struct Track<F, A> {
     sampler: Sampler,
     patience: Patience,
     playout: Playout<F, A>,
-    /// Frames that were handed to the broker and have no result yet, whether they still wait for it or not.
+    /// Frames that were handed to the broker and have no result yet, including those that do not
+    /// wait for it any more.
     outstanding: BTreeMap<FrameSeq, Outstanding>,
     newest: Option<Newest<A>>,
-    /// How long analyses take to come back, smoothed; decides whether waiting for one's own is worth it in [`Mode::Reuse`].
+    /// Moving average of the time until an analysis comes back. In [`Mode::Reuse`] it decides
+    /// whether a frame waits for its own analysis.
     turnaround: Duration,
     painting: u64,
     counts: FrameCounts,
@@ -106,10 +114,10 @@ struct Newest<A> {
 }
 
 impl<F, A> Track<F, A> {
-    /// Most frames of a track that wait to be shown.
+    /// Maximum number of frames of a track that wait to be shown.
     pub const MAX_WAITING: usize = Playout::<F, A>::CAPACITY;
 
-    /// A track without frames, in generation 0.
+    /// Creates a track without frames, in generation 0.
     pub fn new(mode: Mode, sampling: Sampling, patience: Patience) -> Self {
         Self {
             mode,
@@ -125,8 +133,9 @@ impl<F, A> Track<F, A> {
         }
     }
 
-    /// Effect or parameters have changed: frames admitted from now on belong to the generation that is returned, and are
-    /// never painted with an analysis from before. Frames already admitted keep theirs.
+    /// Starts a new generation, because the effect or its parameters have changed. Frames admitted
+    /// from now on belong to the generation that is returned, and are never painted with an earlier
+    /// analysis. Frames already admitted keep their generation.
     pub fn change(&mut self, mode: Mode) -> Generation {
         self.mode = mode;
         self.generation.0 += 1;
@@ -134,8 +143,8 @@ impl<F, A> Track<F, A> {
         self.generation
     }
 
-    /// Admits the next frame of the track, whose `seq` is higher than that of the frame before. With
-    /// [`Track::MAX_WAITING`] frames waiting, the oldest one is dropped for it.
+    /// Admits the next frame of the track, whose `seq` is higher than that of the frame before. If
+    /// [`Track::MAX_WAITING`] frames wait, the oldest one is dropped.
     pub fn on_frame(&mut self, now: Instant, seq: FrameSeq, frame: F) -> Admission {
         self.counts.admitted += 1;
         let (generation, mode) = (self.generation, self.mode);
@@ -154,18 +163,19 @@ impl<F, A> Track<F, A> {
         admission
     }
 
-    /// A frame was decoded that goes no further: a newer one is there already, or the track has had its share. It is admitted and dropped.
+    /// Admits and drops a decoded frame, because a newer one is there already or the track has used
+    /// its share of CPU.
     pub fn on_superseded(&mut self) {
         self.counts.admitted += 1;
         self.counts.count_drop(DropReason::Behind);
     }
 
-    /// The frame that was admitted last, while it waits.
+    /// Returns the frame that was admitted last, while it waits.
     pub fn last_admitted(&self) -> Option<&F> {
         self.playout.back().map(|entry| &entry.frame)
     }
 
-    /// The analysis of a frame came back.
+    /// Records the analysis of a frame.
     pub fn on_analysis(&mut self, now: Instant, seq: FrameSeq, analysis: A) {
         self.counts.analysed += 1;
         let Some(Outstanding { generation, admitted }) = self.outstanding.remove(&seq) else {
@@ -183,7 +193,8 @@ impl<F, A> Track<F, A> {
         }
     }
 
-    /// There will be no analysis of this frame: it was replaced, has expired, has failed, or could not be handed over.
+    /// Records that a frame will get no analysis: it was replaced, has expired, has failed, or
+    /// could not be handed over.
     pub fn on_lost(&mut self, seq: FrameSeq, reason: DropReason) {
         self.outstanding.remove(&seq);
         if let Some(entry) = self.playout.waiting(seq) {
@@ -191,20 +202,21 @@ impl<F, A> Track<F, A> {
         }
     }
 
-    /// A frame from [`Release::Paint`] was shown.
+    /// Records that a frame from [`Release::Paint`] was shown.
     pub fn on_painted(&mut self, reused: bool) {
         self.painting -= 1;
         self.counts.shown += 1;
         self.counts.reused += u64::from(reused);
     }
 
-    /// A frame from [`Release::Paint`] could not be shown.
+    /// Records that a frame from [`Release::Paint`] could not be shown.
     pub fn on_paint_failed(&mut self, reason: DropReason) {
         self.painting -= 1;
         self.counts.count_drop(reason);
     }
 
-    /// What has become of the oldest frame, if anything. To be called until it returns `None`.
+    /// Returns the decision about the oldest frame, if there is one. Call it until it returns
+    /// `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Release<F, A>> {
         let reason = match self.fate()? {
             Fate::Settled => None,
@@ -224,7 +236,7 @@ impl<F, A> Track<F, A> {
         })
     }
 
-    /// When to call [`Track::poll`] again if nothing comes in before.
+    /// Returns the time at which to call [`Track::poll`] again if nothing comes in before.
     pub fn next_wakeup(&self) -> Option<Instant> {
         match self.fate()? {
             Fate::GivenUp { at, .. } => Some(at),
@@ -232,46 +244,47 @@ impl<F, A> Track<F, A> {
         }
     }
 
-    /// The track ends: all frames that wait are dropped and counted.
+    /// Ends the track: all frames that wait are dropped and counted.
     pub fn end(&mut self) {
         while let Some(entry) = self.playout.pop() {
             self.drop(entry, DropReason::TrackEnded);
         }
     }
 
-    /// What became of the frames so far.
+    /// Returns the counters of the frames so far.
     pub fn counts(&self) -> &FrameCounts {
         &self.counts
     }
 
-    /// Frames that were admitted and neither shown nor dropped yet.
+    /// Returns the number of frames that were admitted and neither shown nor dropped yet.
     pub fn in_flight(&self) -> u64 {
         self.playout.len() as u64 + self.painting
     }
 
-    /// Frames that were handed to the broker and have neither a result yet nor passed their deadline.
+    /// Returns the number of frames that were handed to the broker, have no result yet, and have
+    /// not passed their deadline.
     pub fn outstanding(&self, now: Instant) -> usize {
         self.outstanding.values().filter(|frame| now < frame.admitted + self.patience.deadline).count()
     }
 
-    /// The mode in force.
+    /// Returns the mode in force.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The generation in force.
+    /// Returns the generation in force.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
     fn fate(&self) -> Option<Fate> {
         let front = self.playout.front()?;
-        // Where analyses take longer than one would wait, waiting only makes the picture late.
+        // If analyses take longer than a frame may wait for its own, waiting only adds latency.
         let own = if self.turnaround > self.patience.own { Duration::ZERO } else { self.patience.own };
         self.playout.fate(self.borrowable(front).map(|_| own))
     }
 
-    /// The newest analysis, if this frame may be painted with it.
+    /// Returns the newest analysis, if this frame may be painted with it.
     fn borrowable(&self, entry: &Entry<F, A>) -> Option<Arc<A>> {
         let Mode::Reuse { max_age } = entry.mode else { return None };
         let newest = self.newest.as_ref()?;
@@ -296,7 +309,7 @@ impl<F, A> Track<F, A> {
 mod tests {
     use super::*;
 
-    /// A track with literal times in milliseconds since its start, on frames that are their own numbers.
+    /// Track whose times are milliseconds since its start, and whose frames are their own numbers.
     struct Bench {
         track: Track<u64, u64>,
         start: Instant,
@@ -319,7 +332,7 @@ mod tests {
             self.track.on_analysis(self.at(ms), FrameSeq(seq), seq);
         }
 
-        /// What is released at this moment: `(frame, analysis)` or `(frame, reason)`.
+        /// Returns what is released at `ms`: `(frame, analysis)` or `(frame, reason)`.
         fn poll(&mut self, ms: u64) -> Vec<(u64, Result<Option<u64>, DropReason>)> {
             let mut released = Vec::new();
             while let Some(release) = self.track.poll(self.at(ms)) {

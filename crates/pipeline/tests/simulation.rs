@@ -1,5 +1,6 @@
-//! The path of a frame in simulated time: tracks, the waiting room and workers that are slow, crash and come back, with
-//! bursts of frames and changes of effect. The laws of the pipeline are asserted after every event.
+//! Simulation of the frame path in simulated time: tracks, the queue, and workers that are slow,
+//! crash and come back, with bursts of frames and changes of effect. The invariants of the pipeline
+//! are asserted after every event.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,14 +12,14 @@ use rand::{Rng, SeedableRng};
 
 const REUSE: Mode = Mode::Reuse { max_age: Duration::from_millis(200) };
 
-/// What the simulation ties to a frame.
+/// Data that the simulation attaches to a frame.
 #[derive(Debug, Clone, Copy)]
 struct SimFrame {
     admitted: Instant,
     mode: Mode,
 }
 
-/// An analysis that knows which frame and which settings it was made of.
+/// Analysis that records the frame and the settings that it was made from.
 #[derive(Debug, Clone, Copy)]
 struct SimAnalysis {
     seq: FrameSeq,
@@ -48,7 +49,7 @@ struct SimTrack {
     next_seq: u64,
     last_shown: Option<FrameSeq>,
     newest_submitted: Option<FrameSeq>,
-    /// Tracks that workers served since this one began to wait.
+    /// Tracks that workers have served since this one began to wait.
     served_while_waiting: BTreeSet<TrackId>,
     released: u64,
 }
@@ -71,7 +72,7 @@ enum Worker {
     Dead,
 }
 
-/// What happened, so that a test can show that its tricky branches ran.
+/// Counters of rare events, so that a test can show that they happened.
 #[derive(Debug, Default)]
 struct Tally {
     crashes: u64,
@@ -270,7 +271,7 @@ impl Simulation {
 }
 
 impl SimTrack {
-    /// Whether the track has nothing in the waiting room.
+    /// Returns whether the track has nothing in the queue.
     fn idle(&self) -> bool {
         self.newest_submitted.is_none()
     }

@@ -1,7 +1,9 @@
-//! One connection to Redis: made with time limits, asked in pipelines, given up at the first doubt.
+//! One connection to Redis: made with timeouts, used with pipelined commands, closed at the first
+//! doubt.
 //!
-//! A connection counts as made when Redis has taken a write on it: a replica, a Redis that is full and one that is still loading
-//! take connections and answer PING. Answers are limited in size: a value that somebody else has written may have 512 MB.
+//! A connection counts as made once Redis has accepted a write on it: a replica, a Redis that is
+//! full and one that is still loading also accept connections and answer PING. Answers are limited
+//! in size, because a value that somebody else has written can have 512 MB.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -19,23 +21,23 @@ use super::tls::client_config;
 use super::url::{RedisUrl, Target};
 use super::wire;
 
-/// Timeout of every step in making a connection.
+/// Timeout of each step in making a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// Timeout of answers that Redis can give at once.
+/// Timeout of commands that Redis can answer at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// How long Redis lets a caller wait for something to come.
+/// Timeout of blocking commands (BLPOP) in Redis.
 pub(super) const WAIT: Duration = Duration::from_secs(1);
 
-/// The largest answer that is read, bytes. What a connection is for decides about it.
+/// Maximum size of an answer in bytes. It depends on the purpose of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limit(usize);
 
 impl Limit {
-    /// Numbers, names and announcements.
+    /// Limit for numbers, names and announcements.
     pub(super) const SMALL: Limit = Limit(64 << 10);
-    /// One frame.
+    /// Limit for one frame.
     pub(super) const FRAME: Limit = Limit(wire::MAX_BYTES + (64 << 10));
-    /// Results, several at a time.
+    /// Limit for several results at a time.
     pub(super) const RESULTS: Limit = Limit(32 << 20);
 
     pub(super) fn bytes(self) -> usize {
@@ -47,21 +49,21 @@ impl Limit {
 pub(super) struct Connector {
     url: RedisUrl,
     tls: Option<Arc<ClientConfig>>,
-    /// The key that is written to see whether Redis takes writes.
+    /// Key that is written to test whether Redis accepts writes.
     probe: String,
-    /// The Sentinel that gave a good answer last.
+    /// Index of the Sentinel that gave a good answer last.
     sentinel: AtomicUsize,
 }
 
-/// A connection that is asked in pipelines.
+/// Connection to Redis with pipelined commands.
 pub(super) struct Line {
     stream: Stream,
     parser: Parser,
     address: String,
     limit: Limit,
-    /// Bytes that the answer that is being read may still have.
+    /// Number of bytes that the current answer may still have.
     allowance: usize,
-    /// Answers to what was sent by [`Line::send`] that were not read yet.
+    /// Number of unread answers to commands that [`Line::send`] has sent.
     unread: usize,
     complaint: Option<Fault>,
 }
@@ -72,7 +74,8 @@ impl Connector {
         Ok(Self { url: options.url.clone(), tls, probe, sentinel: AtomicUsize::new(0) })
     }
 
-    /// Connects. Anything asked must then be answered within a second; `patience` longer where Redis is let wait.
+    /// Connects. Each command must then be answered within a second, plus `patience` on connections
+    /// with blocking commands.
     pub(super) fn connect(&self, patience: Duration, limit: Limit) -> Result<Line, Fault> {
         let (sentinels, master) = match self.url.target() {
             Target::Server(place) => return self.enter(place, self.url.to_string(), patience, limit),
@@ -80,7 +83,8 @@ impl Connector {
         };
         let first = self.sentinel.load(Ordering::Relaxed);
         let mut fault = None;
-        // One that is cut off from the others names a master that is none any more, so then the next is asked.
+        // A Sentinel that is cut off from the others may name a former master, so the next one is
+        // asked then.
         for number in (0..sentinels.len()).map(|number| (first + number) % sentinels.len()) {
             let entered = self.master(&sentinels[number], master).and_then(|found| {
                 let address = format!("{found} (the master {master} of the Sentinels)");
@@ -91,7 +95,7 @@ impl Connector {
                     self.sentinel.store(number, Ordering::Relaxed);
                     return Ok(line);
                 }
-                // An answer of Redis itself says more than a Sentinel that is not there.
+                // An error of Redis itself says more than that a Sentinel is unreachable.
                 Err(other) => {
                     let better = fault.as_ref().is_none_or(|fault: &Fault| fault.kind == ErrorKind::Unreachable);
                     if better {
@@ -103,7 +107,7 @@ impl Connector {
         Err(fault.unwrap_or_else(|| Fault::other(&self.url.to_string(), "no Sentinel is named")))
     }
 
-    /// Asks a Sentinel where the master is.
+    /// Asks a Sentinel for the address of the master.
     fn master(&self, sentinel: &Host, master: &str) -> Result<Host, Fault> {
         let (place, address) = (Place::Tcp(sentinel.clone()), format!("{sentinel} (a Sentinel)"));
         let connect = || Line::connect(&place, self.tls.as_ref(), address.clone(), Limit::SMALL);
@@ -114,7 +118,7 @@ impl Connector {
         if matches!(&answer, Err(fault) if fault.kind == ErrorKind::Denied)
             && let Some(login) = self.login()
         {
-            // A Sentinel may have users of its own: those of Redis are tried.
+            // A Sentinel may require a login. That of Redis is tried.
             line = connect()?;
             line.ask_once(&login)?;
             answer = line.ask_once(&question);
@@ -130,7 +134,7 @@ impl Connector {
         named.ok_or_else(|| Fault::other(&address, "it names no host and port"))
     }
 
-    /// Connects to a Redis, says who we are, and sees whether it takes writes.
+    /// Connects to a Redis, logs in, and tests whether it accepts writes.
     fn enter(&self, place: &Place, address: String, patience: Duration, limit: Limit) -> Result<Line, Fault> {
         let mut line = Line::connect(place, self.tls.as_ref(), address, limit)?;
         let mut setup = self.login().unwrap_or_default();
@@ -160,8 +164,8 @@ impl Line {
         Ok(Self { stream, parser: Parser::new(), address, limit, allowance: limit.bytes(), unread: 0, complaint: None })
     }
 
-    /// Sends a pipeline and waits for its answers, one a command. The outer error is the end of the connection, an inner one is
-    /// what Redis has against that one command.
+    /// Sends a pipeline and waits for its answers, one per command. The outer error means that the
+    /// connection is unusable, an inner one is the error of that command.
     pub(super) fn ask(&mut self, pipeline: &redis::Pipeline) -> Result<Vec<Result<Value, Fault>>, Fault> {
         let before = self.unread;
         self.send(pipeline)?;
@@ -173,25 +177,25 @@ impl Line {
         (0..pipeline.len()).map(|_| self.read()).collect()
     }
 
-    /// The answer to a single command.
+    /// Sends a single command and returns its answer.
     fn ask_once(&mut self, command: &redis::Pipeline) -> Result<Value, Fault> {
         self.ask(command)?.pop().unwrap_or(Ok(Value::Nil))
     }
 
-    /// Sends a pipeline. Its answers are read together with those of the next one that is asked.
+    /// Sends a pipeline without waiting. Its answers are read by the next [`Line::ask`].
     pub(super) fn send(&mut self, pipeline: &redis::Pipeline) -> Result<(), Fault> {
         self.stream.send(&pipeline.get_packed_pipeline()).map_err(|error| Fault::io(&self.address, &error))?;
         self.unread += pipeline.len();
         Ok(())
     }
 
-    /// Takes the error that Redis has answered to something that was sent and not asked.
+    /// Takes the last error of a command that [`Line::send`] has sent.
     pub(super) fn complaint(&mut self) -> Option<Fault> {
         self.complaint.take()
     }
 
-    /// Subscribes to a channel and hears what is said there until `hear` has had enough; it is called with nothing when nothing
-    /// was said for as long as `tick`.
+    /// Subscribes to a channel and passes its messages to `hear`, until that returns false. After
+    /// each `tick` without a message, `hear` gets `None`.
     pub(super) fn listen(mut self, channel: &str, tick: Duration, mut hear: impl FnMut(Option<&[u8]>) -> bool) -> Result<(), Fault> {
         self.ask(redis::pipe().cmd("SUBSCRIBE").arg(channel))?.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.set_read_timeout(tick)?;
@@ -203,7 +207,7 @@ impl Line {
                 },
                 Ok(Value::ServerError(error)) => return Err(Fault::server(&self.address, &error)),
                 Ok(_) => true,
-                // The part of a message that has come by then stays with the parser.
+                // The parser keeps the part of a message that has arrived by then.
                 Err(Broken::Io(error)) if is_timeout(&error) => hear(None),
                 Err(broken) => return Err(self.fault(broken)),
             };
@@ -222,7 +226,8 @@ impl Line {
         match self.receive() {
             Ok(Value::ServerError(error)) => {
                 let fault = Fault::server(&self.address, &error);
-                // A lost right and a replica stay what they are for as long as the connection lives.
+                // A missing permission and a replica stay so for the life of the connection, so it
+                // is given up.
                 if matches!(fault.kind, ErrorKind::Denied | ErrorKind::NotReady) { Err(fault) } else { Ok(Err(fault)) }
             }
             Ok(value) => Ok(Ok(value)),
@@ -230,7 +235,7 @@ impl Line {
         }
     }
 
-    /// The next answer.
+    /// Reads the next answer.
     fn receive(&mut self) -> Result<Value, Broken> {
         let mut limited = Limited { stream: &mut self.stream, allowance: &mut self.allowance, failed: None };
         let parsed = self.parser.parse_value(&mut limited);
@@ -258,16 +263,17 @@ impl Line {
     }
 }
 
-/// Why there is no answer.
+/// Reason why no answer could be read.
 enum Broken {
     Io(io::Error),
-    /// It is longer than this connection may get.
+    /// The answer is longer than the limit of this connection.
     TooLong,
-    /// It is not of Redis's protocol.
+    /// The bytes are not of the Redis protocol.
     Foreign,
 }
 
-/// Lets through as much as an answer may have. What has been read beyond an answer counts for the next one.
+/// Reader with the size limit of an answer. Bytes of the next answer that were read ahead do not
+/// count for its limit.
 struct Limited<'a> {
     stream: &'a mut Stream,
     allowance: &'a mut usize,
@@ -278,7 +284,7 @@ impl Read for Limited<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(*self.allowance);
         if most == 0 {
-            // Nothing more is what the end of a connection looks like.
+            // The parser takes a read of zero bytes for the end of the connection.
             return Ok(0);
         }
         loop {
@@ -298,7 +304,7 @@ impl Read for Limited<'_> {
     }
 }
 
-/// Both are what sockets say whose time is over.
+/// Returns whether the error is a timeout of a socket, which has either kind.
 pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

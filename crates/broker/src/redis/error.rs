@@ -1,4 +1,5 @@
-//! The errors between us and Redis: each has a kind, which is counted, and a sentence with its remedy. No password comes in here.
+//! Errors of the connection to Redis. Each has a kind, which is counted, and a message with its
+//! remedy. No password gets in here.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,41 +7,42 @@ use std::path::PathBuf;
 use redis::ServerError;
 use rustls::AlertDescription;
 
-/// A broker cannot be made, and waiting would not change that.
+/// The broker cannot be created, and waiting would not change that.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
-    /// A file of certificates or keys cannot be used.
+    /// A file with certificates or a key cannot be used.
     #[error("broker.{option} {path} cannot be used ({reason}): {remedy}")]
     File {
-        /// The option that names it.
+        /// Configuration option that names the file.
         option: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The reason why it cannot be used.
+        /// Reason why the file cannot be used.
         reason: String,
-        /// The remedy.
+        /// Remedy for the operator.
         remedy: &'static str,
     },
-    /// The address and the certificates do not make a client.
-    #[error("the connection to Redis can not be set up: {0}")]
+    /// The TLS client could not be configured.
+    #[error("the connection to Redis cannot be set up: {0}")]
     Setup(String),
-    /// Redis is there and refuses us.
+    /// Redis is reachable and refuses access.
     #[error("{0}")]
     Denied(String),
 }
 
-/// The kinds of errors that are counted.
+/// Kinds of errors that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
-    /// No connection, or one that broke.
+    /// The connection could not be made, or broke.
     Unreachable,
-    /// Wrong password, a user without the right, or a certificate that is not trusted.
+    /// Access is denied: a wrong password, a user without the permission, or a certificate that is
+    /// not trusted.
     Denied,
-    /// No memory left in Redis.
+    /// Redis has no memory left.
     Full,
-    /// Redis takes no writes now: it is a replica, loads its data, or has lost its master.
+    /// Redis accepts no writes now: it is a replica, loads its data, or has lost its master.
     NotReady,
-    /// Bytes in Redis that are not ours, or not of our version.
+    /// Redis contains bytes that are not of Ooblex, or not of this version.
     Malformed,
     /// A result does not carry the nonce of its job, so its sender did not get the job.
     Forged,
@@ -59,7 +61,7 @@ impl ErrorKind {
         ErrorKind::Other,
     ];
 
-    /// The label in metrics.
+    /// Returns the label in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             ErrorKind::Unreachable => "unreachable",
@@ -72,7 +74,7 @@ impl ErrorKind {
         }
     }
 
-    /// A sentence for the public. It names no host, no user and no path.
+    /// Returns a message for the public. It names no host, no user and no path.
     pub(crate) fn in_public(self) -> &'static str {
         match self {
             ErrorKind::Unreachable => "Redis cannot be reached; the operator finds the cause in the gateway's log",
@@ -86,26 +88,26 @@ impl ErrorKind {
     }
 }
 
-/// Something that Redis did not do for us.
+/// Failure of a connection to Redis, or of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fault {
     pub(super) kind: ErrorKind,
-    /// A sentence that names the address and the remedy.
+    /// Message that names the address and the remedy.
     pub(super) sentence: String,
 }
 
 impl Fault {
-    /// Interprets an error answer of Redis. `address` holds no secrets.
+    /// Converts an error answer of Redis. `address` must contain no secrets.
     pub(super) fn server(address: &str, error: &ServerError) -> Self {
         let (code, said) = (error.code(), error.details().unwrap_or_default());
-        // Redis 6 wraps errors of a script's commands in one of its own.
+        // Redis 6 wraps errors of a script's commands in an error of the script.
         let is = |wanted: &str| code == wanted || (code == "ERR" && said.contains(&format!("-{wanted} ")));
         let not_ready = ["READONLY", "MASTERDOWN", "LOADING", "MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED"];
         let (kind, sentence) = if is("WRONGPASS") || is("NOAUTH") || said.contains("without any password configured") {
             (
                 ErrorKind::Denied,
                 format!(
-                    "Redis at {address} refuses the user or the password ({said}): mend them in broker.url, where special characters \
+                    "Redis at {address} refuses the user or the password ({said}): correct them in broker.url, where special characters \
                      must be percent-encoded, or in broker.password_file"
                 ),
             )
@@ -134,7 +136,7 @@ impl Fault {
         Self { kind, sentence }
     }
 
-    /// Why a connection could not be made, or broke.
+    /// Converts the I/O error because of which a connection could not be made, or broke.
     pub(super) fn io(address: &str, error: &io::Error) -> Self {
         if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
             return Self::tls(address, tls);
@@ -145,7 +147,7 @@ impl Fault {
                 unreachable(format!("Redis at {address} does not answer: see whether it runs and is not overloaded"))
             }
             _ => unreachable(format!(
-                "Redis at {address} can not be reached ({error}): see that it runs there and that no firewall is between"
+                "Redis at {address} cannot be reached ({error}): see that it runs there and that no firewall is between"
             )),
         }
     }
@@ -193,13 +195,13 @@ impl Fault {
         Self { kind, sentence }
     }
 
-    /// Something in Redis is longer than anything of ours.
+    /// Reports an answer that is longer than any value of Ooblex.
     pub(super) fn too_long(address: &str, most: usize) -> Self {
         let sentence = format!("something in Redis at {address} has more than {most} bytes, which nothing of Ooblex has: it is not read");
         Self { kind: ErrorKind::Malformed, sentence }
     }
 
-    /// Anything else.
+    /// Reports any other failure.
     pub(super) fn other(address: &str, what: &str) -> Self {
         Self { kind: ErrorKind::Other, sentence: format!("Redis at {address} does not do what is needed: {what}") }
     }

@@ -1,7 +1,8 @@
-//! The gateway's end: what its tracks have under way, and the two threads that carry frames out and results in.
+//! The gateway's side of the broker: the jobs in flight of its tracks, and the two threads that
+//! send frames and receive results.
 //!
-//! Every job that was submitted is remembered until its result comes, a newer one replaces it, or its deadline passes;
-//! whatever comes first ends it, and what comes later finds nothing.
+//! Every submitted job is remembered until its result arrives, a newer one replaces it, or its
+//! deadline passes. The first of these events ends the job, and later ones are ignored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
@@ -20,14 +21,16 @@ use crate::waits::Waits;
 use crate::{Notice, Sink};
 
 const SUBMIT: &str = include_str!("submit.lua");
-/// How long a queue outlives the last frame that was put into it. Its turns are of no use then: their frames have expired.
+/// Expiry of a queue after the last frame was put into it. Its turns are useless by then, because
+/// their frames have expired.
 const QUEUE_OUTLIVES: Duration = Duration::from_secs(10);
-/// An idle connection is tried this often, so that a session does not begin with one that is dead.
+/// Interval of keepalives on an idle connection, so that a session does not start on a dead one.
 const IDLE: Duration = Duration::from_secs(1);
-/// Results that are fetched at a time at most; fewer where they are large, so that an answer stays within its limit.
+/// Maximum number of results per fetch. Large results are fetched in smaller numbers, so that an
+/// answer stays within its limit.
 const RESULTS_AT_ONCE: usize = 64;
 
-/// The tracks of this gateway and their jobs.
+/// Tracks of this gateway and their jobs in flight.
 #[derive(Default)]
 pub(super) struct Desk {
     state: Mutex<State>,
@@ -38,55 +41,56 @@ pub(super) struct Desk {
 struct State {
     open: bool,
     tracks: HashMap<TrackId, Track>,
-    /// Jobs that were not sent yet.
+    /// Jobs that have not been sent yet.
     unsent: FairSlots<Job>,
-    /// Slots that are to be emptied.
+    /// Slots in Redis that are to be deleted.
     clear: Vec<(TrackId, EffectName)>,
     under_way: BTreeMap<(TrackId, FrameSeq), UnderWay>,
     deadlines: BTreeSet<(Instant, TrackId, FrameSeq)>,
-    /// Effects whose queues have been used.
+    /// Effects whose queues this gateway has used.
     effects: BTreeSet<EffectName>,
     waiting: usize,
     waits: Waits,
-    /// Frames can be sent.
+    /// True if frames can be sent.
     connected: bool,
     ended: bool,
 }
 
 struct Track {
     sink: Arc<Sink>,
-    /// The job that was laid into the slot last.
+    /// Job that was put into the slot last.
     laid: Option<(FrameSeq, EffectName)>,
 }
 
 struct UnderWay {
-    /// What its result must carry.
+    /// Nonce that the result must repeat.
     nonce: wire::Nonce,
     submitted: Instant,
     deadline: Instant,
-    /// Its slot was found empty, so a worker has it.
+    /// True if a worker has taken the job: its slot was found empty.
     taken: bool,
 }
 
-/// What is to be sent.
+/// Slots to delete and jobs to send in one pipeline.
 #[derive(Default)]
 struct Batch {
     clear: Vec<(TrackId, EffectName)>,
     jobs: Vec<(Job, wire::Nonce)>,
 }
 
-/// What a result was to its gateway.
+/// Classification of a received result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Received {
-    /// Its job has ended with it, or its track was closed meanwhile.
+    /// The result ended its job, or its track was closed meanwhile.
     Used,
-    /// Its job had been given up.
+    /// The job had been given up before.
     Late,
-    /// It does not carry the nonce of its job, so it comes from somebody who did not get the job. The job still waits.
+    /// The result does not carry the nonce of its job, so its sender did not get the job. The job
+    /// still waits.
     Forged,
 }
 
-/// Calls to sinks, which are made when the lock is released.
+/// Completions to deliver to sinks once the lock is released.
 type Due = Vec<(Arc<Sink>, Completion)>;
 
 impl Desk {
@@ -130,18 +134,18 @@ impl Desk {
         deliver(state, due);
     }
 
-    /// Tells all tracks that other effects may be served than before.
+    /// Notifies all tracks that other effects may be served than before.
     pub(super) fn tell_all(&self) {
         let sinks: Vec<_> = self.lock().tracks.values().map(|track| track.sink.clone()).collect();
         service_changed(&sinks);
     }
 
-    /// There are tracks, or will be.
+    /// Marks this process as a gateway: it has tracks, or will have some.
     pub(super) fn open(&self) {
         self.lock().open = true;
     }
 
-    /// Whether this process is a gateway.
+    /// Returns whether this process is a gateway.
     pub(super) fn is_open(&self) -> bool {
         self.lock().open
     }
@@ -150,7 +154,7 @@ impl Desk {
         self.lock().effects.clone()
     }
 
-    /// Turns that stand in the queues, of all gateways.
+    /// Records the number of turns in the queues, of all gateways.
     pub(super) fn on_waiting(&self, turns: usize) {
         self.lock().waiting = turns;
     }
@@ -159,24 +163,26 @@ impl Desk {
         self.lock().waiting
     }
 
-    /// Jobs that have not ended, and how long the track that has waited longest for a result has waited.
+    /// Returns the number of jobs in flight, and the longest time that a track has waited for a
+    /// result.
     pub(super) fn load(&self, now: Instant) -> (usize, Duration) {
         let state = self.lock();
         (state.under_way.len(), state.waits.longest(now))
     }
 
-    /// The threads are to end.
+    /// Tells the threads to end.
     pub(super) fn wake(&self) {
         self.lock().ended = true;
         self.work.notify_all();
     }
 
-    /// Frames can be sent from now on.
+    /// Records that frames can be sent from now on.
     pub(super) fn on_connected(&self) {
         self.lock().connected = true;
     }
 
-    /// What is under way may be anywhere. It is given up: a newer frame follows once the connection stands again.
+    /// Gives up all jobs in flight, because it is unknown how far they got. Newer frames follow
+    /// once the connection is back.
     fn on_disconnected(&self, reason: &str) {
         let mut state = self.lock();
         let mut due = Due::new();
@@ -190,7 +196,8 @@ impl Desk {
         deliver(state, due);
     }
 
-    /// Waits for something to send; nothing at all is a sign of life that is due. `None` when the threads are to end.
+    /// Waits for something to send. An empty batch means that a keepalive is due. Returns `None`
+    /// when the threads are to end.
     fn next_batch(&self) -> Option<Batch> {
         let idle_until = Instant::now() + IDLE;
         let mut state = self.lock();
@@ -215,12 +222,13 @@ impl Desk {
         }
     }
 
-    /// A frame lies in its slot. `replaced`: in place of an older one that waited there.
+    /// Records that a frame was put into its slot. `replaced` is true if an older frame waited
+    /// there.
     fn on_laid(&self, track: TrackId, seq: FrameSeq, effect: EffectName, replaced: bool) {
         let mut state = self.lock();
         let mut due = Due::new();
         let Some(owner) = state.tracks.get_mut(&track) else {
-            // It was closed while its frame was on the way.
+            // The track was closed while its frame was being sent.
             state.clear.push((track, effect));
             return;
         };
@@ -236,7 +244,8 @@ impl Desk {
         deliver(state, due);
     }
 
-    /// The slot of an effect that the track has left was emptied.
+    /// Records that the frame that waited for the track's previous effect was deleted from its
+    /// slot.
     fn on_cleared(&self, track: TrackId) {
         let mut state = self.lock();
         let mut due = Due::new();
@@ -253,7 +262,7 @@ impl Desk {
         deliver(state, due);
     }
 
-    /// A result came in.
+    /// Ends the job of a received result.
     fn on_result(&self, now: Instant, result: wire::WireResult) -> Received {
         let mut state = self.lock();
         let mut due = Due::new();
@@ -264,7 +273,8 @@ impl Desk {
         if job.nonce != result.nonce {
             return Received::Forged;
         }
-        // What was not the worker's time was spent on the way and in the queue. Clocks of two machines are not compared.
+        // All time except the worker's was spent in transit and in the queue. Clocks of two
+        // machines are never compared.
         let queued = now.saturating_duration_since(job.submitted).saturating_sub(analysing);
         let outcome = match result.result {
             Ok(analysis) => Outcome::Analysed { analysis, queued, analysing, computed: Duration::ZERO },
@@ -275,7 +285,8 @@ impl Desk {
         Received::Used
     }
 
-    /// A panic while the lock was held can not have left half a move behind, so its poison is ignored.
+    /// Locks the state. A poisoned lock is ignored, because a panic cannot leave the state
+    /// half-changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -336,7 +347,7 @@ fn deliver(state: MutexGuard<'_, State>, due: Due) {
     due.into_iter().for_each(|(sink, completion)| sink(Notice::Completed(completion)));
 }
 
-/// The thread that carries frames to Redis.
+/// Runs the thread that sends frames to Redis.
 pub(super) fn submit(shared: &Shared) {
     shared.keep(
         Link::Submit,
@@ -395,7 +406,7 @@ fn carry_out(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The thread that fetches results.
+/// Runs the thread that fetches results.
 pub(super) fn results(shared: &Shared) {
     shared.keep(Link::Results, (WAIT, Limit::RESULTS), || !shared.ended(), |mut line| carry_in(shared, &mut line));
 }
@@ -406,7 +417,7 @@ fn carry_in(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
     while !shared.ended() {
         let more = (Limit::RESULTS.bytes() / 2 / largest).clamp(1, RESULTS_AT_ONCE - 1);
         let mut fetch = redis::pipe();
-        // Redis answers the second when the first has something or has waited long enough.
+        // Redis answers the second command once the first has a result or has timed out.
         fetch.cmd("BLPOP").arg(&key).arg(WAIT.as_secs()).cmd("LPOP").arg(&key).arg(more);
         let answers = line.ask(&fetch)?;
         let now = Instant::now();
@@ -416,11 +427,12 @@ fn carry_in(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
         largest = answers.iter().flatten().map(longest).max().unwrap_or(1).max(largest / 2).max(1);
         for answer in answers {
             match answer {
-                // BLPOP names the list before what it took from it.
+                // The answer of BLPOP has the name of the list before the value.
                 Ok(Value::Array(values)) => values.iter().filter(|value| !is(value, &key)).for_each(|value| take_in(shared, now, value)),
                 Ok(_) => {}
                 Err(fault) => {
-                    // Something else lies where the list belongs. It is in our way, and nobody else's.
+                    // A value of another type has the key of this gateway's list. Only this gateway
+                    // uses that key, so it deletes the value.
                     shared.monitor.on_complaint(ErrorKind::Malformed, &fault.sentence);
                     line.ask(redis::pipe().cmd("DEL").arg(&key))?;
                 }
@@ -430,7 +442,7 @@ fn carry_in(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Bytes of the longest result in an answer.
+/// Returns the size of the longest result in an answer, in bytes.
 fn longest(answer: &Value) -> usize {
     let Value::Array(values) = answer else { return 0 };
     values.iter().map(|value| if let Value::BulkString(bytes) = value { bytes.len() } else { 0 }).max().unwrap_or(0)
@@ -448,7 +460,7 @@ fn take_in(shared: &Shared, now: Instant, value: &Value) {
             Received::Late => _ = shared.monitor.late.fetch_add(1, Ordering::Relaxed),
             Received::Forged => shared.monitor.on_complaint(
                 ErrorKind::Forged,
-                "a result in Redis is not used, since it does not carry the nonce of its job: whoever sent it did not get the job; see who else may write to this Redis",
+                "a result in Redis is not used, since it does not carry the nonce of its job: its sender did not get the job; check who else can write to this Redis",
             ),
         },
         Err(error) => shared.monitor.on_complaint(ErrorKind::Malformed, &format!("a result in Redis is not used: {error}")),

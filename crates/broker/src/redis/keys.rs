@@ -1,13 +1,14 @@
-//! The names of everything that Ooblex has in Redis.
+//! Names of all keys and channels of Ooblex in Redis.
 //!
-//! What carries frames has the version of the wire format in its name, so that two versions can share a Redis while one
-//! replaces the other: each sees its own frames only. Announcements have not, so that they see each other.
+//! Keys for frames contain the version of the wire format, so that two versions can share a Redis
+//! while one replaces the other: each sees only its own frames. Announcements have no version in
+//! their names, so that the versions see each other.
 
 use ooblex_pipeline::{EffectName, TrackId};
 
 use super::wire;
 
-/// A process that shares the Redis: random, made when its broker is.
+/// Random id of a process that shares the Redis, generated when its broker is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PeerId(pub(super) u64);
 
@@ -17,7 +18,7 @@ impl PeerId {
     }
 }
 
-/// Makes names that begin with one prefix.
+/// Makes the names of keys and channels, which all have one prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
@@ -29,63 +30,65 @@ impl Keys {
         Self { prefix: prefix.into(), database }
     }
 
-    /// The list of the turns of tracks that wait for a worker of this effect.
+    /// Returns the name of an effect's queue: the list of the turns of the tracks that wait for a
+    /// worker.
     pub(super) fn turns(&self, effect: &EffectName) -> String {
         format!("{}v{}:frames_to_process:{effect}", self.prefix, wire::VERSION)
     }
 
-    /// What the names of the slots of one effect begin with; a turn makes one complete.
+    /// Returns the prefix of the names of an effect's slots. A turn completes the name.
     pub(super) fn slots(&self, effect: &EffectName) -> String {
         format!("{}v{}:frame:{effect}:", self.prefix, wire::VERSION)
     }
 
-    /// Where the newest waiting frame of a track lies.
+    /// Returns the key of the slot with the newest waiting frame of a track.
     pub(super) fn slot(&self, effect: &EffectName, turn: &str) -> String {
         self.slots(effect) + turn
     }
 
-    /// Where a frame is before it is in its slot.
+    /// Returns the key under which a gateway stores a frame before it is moved to its slot.
     pub(super) fn next(&self, gateway: PeerId) -> String {
         format!("{}v{}:next:{}", self.prefix, wire::VERSION, hex(gateway.0))
     }
 
-    /// What a process writes to see whether Redis takes writes.
+    /// Returns the key that a process writes to test whether Redis accepts writes.
     pub(super) fn probe(&self, peer: PeerId) -> String {
         format!("{}v{}:probe:{}", self.prefix, wire::VERSION, hex(peer.0))
     }
 
-    /// Where a frame is while a worker fetches it.
+    /// Returns the key of a frame while a worker fetches it.
     pub(super) fn hand(&self, peer: PeerId, seat: u64) -> String {
         format!("{}v{}:hand:{}:{seat}", self.prefix, wire::VERSION, hex(peer.0))
     }
 
-    /// The list of results for one gateway.
+    /// Returns the name of the list of results for one gateway.
     pub(super) fn results(&self, gateway: PeerId) -> String {
         format!("{}v{}:processed_frames:{}", self.prefix, wire::VERSION, hex(gateway.0))
     }
 
-    /// The list through which a process wakes its own workers.
+    /// Returns the name of the list through which a process wakes its own workers.
     pub(super) fn wake(&self, peer: PeerId) -> String {
         format!("{}v{}:wake:{}", self.prefix, wire::VERSION, hex(peer.0))
     }
 
-    /// What a process says of itself.
+    /// Returns the key of a process's announcement in one role.
     pub(super) fn announcement(&self, role: &str, peer: PeerId) -> String {
         format!("{}{role}:{}", self.prefix, hex(peer.0))
     }
 
-    /// The channel of all announcements. Channels know no databases, so its name does.
+    /// Returns the name of the channel of all announcements. It contains the number of the
+    /// database, because Redis does not separate channels by database.
     pub(super) fn announcements(&self) -> String {
         format!("{}announcements:{}", self.prefix, self.database)
     }
 }
 
-/// A track's place in a queue.
+/// Returns the turn of a track: its entry in the queue of an effect.
 pub(super) fn turn(gateway: PeerId, track: TrackId) -> String {
     format!("{}:{}", hex(gateway.0), hex(track.0))
 }
 
-/// The gateway whose track's turn this is.
+/// Returns the gateway of the track that this turn belongs to.
 pub(super) fn gateway_of(turn: &[u8]) -> Option<PeerId> {
     let text = std::str::from_utf8(turn).ok()?;
     let (gateway, _) = text.split_once(':')?;

@@ -1,4 +1,5 @@
-//! How the connections to Redis are, and what went wrong on them. It says so in the log once, not once a connection.
+//! State of the connections to Redis, and counters of their errors. An outage is logged once, not
+//! once per connection.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,22 +11,22 @@ use tracing::{debug, info, warn};
 use super::error::{ErrorKind, Fault};
 use crate::RoundTrips;
 
-/// A connection, by what it is for.
+/// Purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Link {
-    /// We announce ourselves on it.
+    /// Sends the announcements of this process.
     Announce,
-    /// We hear the others on it.
+    /// Receives the announcements of all processes.
     Listen,
-    /// Frames go out on it.
+    /// Sends frames.
     Submit,
-    /// Results come in on it.
+    /// Receives results.
     Results,
-    /// One worker of this process takes frames on it.
+    /// Takes frames for one worker of this process, by the number of its seat.
     Seat(u64),
 }
 
-/// The state of all connections, and counters.
+/// State of all connections, and counters of errors.
 #[derive(Default)]
 pub(super) struct Monitor {
     links: Mutex<Links>,
@@ -39,12 +40,13 @@ pub(super) struct Monitor {
 
 #[derive(Default)]
 struct Links {
-    /// `Some`: what is wrong with it.
+    /// State of each connection.
     by_purpose: BTreeMap<Link, State>,
-    /// Writes that were refused in a row, and the last refusal.
+    /// Number of writes that Redis has refused in a row.
     refusals: u32,
+    /// Latest refusal, once [`REFUSALS`] writes in a row were refused.
     refused: Option<Fault>,
-    /// When the first of those that are down went down, once that was said.
+    /// Start of the current outage, once it was logged.
     down_since: Option<Instant>,
 }
 
@@ -55,20 +57,21 @@ enum State {
     Down(Fault),
 }
 
-/// Beats of the announcement (200 ms each) at which Redis refuses to write before frames are held to be lost: where it is only at the
-/// edge of its memory, single ones are refused.
+/// Number of heartbeats in a row (200 ms each) whose write Redis must refuse to count as
+/// disconnected. A Redis at the edge of its memory refuses single writes.
 const REFUSALS: u32 = 2;
 
-/// An error that repeats is said again after this long.
+/// Time after which an error that repeats is logged again.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 impl Monitor {
-    /// There is to be such a connection.
+    /// Registers a connection that is to be made.
     pub(super) fn on_planned(&self, link: Link) {
         self.lock().by_purpose.entry(link).or_insert(State::Connecting);
     }
 
-    /// A connection stands. Returns whether now all do.
+    /// Records that a connection is up. Returns true if all are up now, and this one was not
+    /// before.
     pub(super) fn on_up(&self, link: Link) -> bool {
         let mut links = self.lock();
         let before = links.by_purpose.insert(link, State::Up);
@@ -82,7 +85,7 @@ impl Monitor {
         connected && before != Some(State::Up)
     }
 
-    /// A connection broke, or did not come about. Returns whether all stood until now.
+    /// Records that a connection broke or could not be made. Returns whether all were up until now.
     pub(super) fn on_down(&self, link: Link, fault: &Fault) -> bool {
         self.count(fault.kind);
         let mut links = self.lock();
@@ -93,7 +96,8 @@ impl Monitor {
         connected
     }
 
-    /// Redis has taken a write, or has refused it though the connection stands. Returns whether that changes what [`Monitor::connected`] says.
+    /// Records that Redis has accepted a write, or has refused it although the connection is up.
+    /// Returns whether that changes the result of [`Monitor::connected`].
     pub(super) fn on_written(&self, refused: Option<&Fault>) -> bool {
         let mut links = self.lock();
         let before = links.all_up();
@@ -118,12 +122,13 @@ impl Monitor {
         before != now
     }
 
-    /// The connection is not needed any more.
+    /// Removes a connection that is not needed any more.
     pub(super) fn on_gone(&self, link: Link) {
         self.lock().by_purpose.remove(&link);
     }
 
-    /// Something was refused, or was not ours. Counted always, said when it is new or was not said for a while.
+    /// Counts a failure that leaves the state of the connections as it is: a refused command, or
+    /// foreign data. It is logged if it is new or was not logged for [`SAY_AGAIN_AFTER`].
     pub(super) fn on_complaint(&self, kind: ErrorKind, sentence: &str) {
         self.count(kind);
         let mut last = self.last_complaint.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,12 +139,13 @@ impl Monitor {
         }
     }
 
-    /// All connections stand, and Redis takes writes.
+    /// Returns whether all connections are up and Redis accepts writes.
     pub(super) fn connected(&self) -> bool {
         self.lock().all_up()
     }
 
-    /// What is wrong with the first connection that does not stand.
+    /// Returns the fault of the first connection that is down, else of refused writes, else that a
+    /// connection is still being made.
     pub(super) fn trouble(&self) -> Option<Fault> {
         let links = self.lock();
         let mut states = links.by_purpose.values();
@@ -148,7 +154,7 @@ impl Monitor {
         down.or_else(|| links.refused.clone()).or_else(|| (!links.all_up()).then(making))
     }
 
-    /// Redis answered what it could answer at once.
+    /// Records the round trip of a request that Redis can answer at once.
     pub(super) fn on_answer(&self, took: Duration) {
         self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).on_answer(took);
     }

@@ -1,4 +1,5 @@
-//! Lets the processes that share a Redis know of one another: each announces itself a few times a second and hears the others.
+//! Heartbeats between the processes that share a Redis: each announces itself every 200 ms and
+//! receives the announcements of the others.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -15,10 +16,11 @@ use super::monitor::Link;
 use super::roster::{Announcement, BEAT, GONE_AFTER, Heard};
 use super::{Shared, wire};
 
-/// Own announcements are heard as well: silence of this length means that the connection is dead, whatever the system says.
+/// Time without any announcement after which the connection counts as dead, whatever the operating
+/// system reports. A process also receives its own announcements.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-/// The workers of this process.
+/// Workers of this process.
 #[derive(Default)]
 pub(super) struct Crew {
     seats: BTreeMap<u64, Vec<EffectName>>,
@@ -27,14 +29,14 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// One more worker. Returns the number of its seat.
+    /// Adds a worker. Returns the number of its seat.
     pub(super) fn on_join(&mut self, effects: &[EffectName]) -> u64 {
         self.next += 1;
         self.seats.insert(self.next, effects.to_vec());
         self.next
     }
 
-    /// The worker serves other effects than before.
+    /// Replaces the effects that a worker serves.
     pub(super) fn on_serve(&mut self, seat: u64, effects: &[EffectName]) {
         self.seats.insert(seat, effects.to_vec());
     }
@@ -43,19 +45,21 @@ impl Crew {
         self.seats.remove(&seat);
     }
 
-    /// A worker has spent time on a job.
+    /// Adds time that a worker has spent on a job.
     pub(super) fn on_busy(&mut self, busy: Duration) {
         self.busy += busy;
     }
 }
 
-/// The thread that announces this process, until it ends with a goodbye.
+/// Runs the thread that announces this process, until the process ends. The last announcement says
+/// so.
 pub(super) fn announce(shared: &Shared) {
     shared.keep(Link::Announce, (Duration::ZERO, Limit::SMALL), || !shared.ended(), |mut line| beat(shared, &mut line));
 }
 
 fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
-    // What this process has not been it takes no right to unsay.
+    // Roles (gateway, worker) that were announced last. Only their keys are deleted, so that a
+    // process needs no permission for the keys of a role that it never had.
     let mut was = [false; 2];
     loop {
         let ended = shared.ended();
@@ -78,12 +82,12 @@ fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
         pipeline.cmd("PUBLISH").arg(shared.keys.announcements()).arg(&text);
         let seats = vec!["1"; shared.crew().seats.len()];
         if shared.closed() && !seats.is_empty() {
-            // Workers that wait for a turn would hear of it a second later.
+            // Without this, workers that wait for a turn would notice the close a second later.
             let wake = shared.keys.wake(shared.me);
             pipeline.cmd("RPUSH").arg(&wake).arg(seats).cmd("PEXPIRE").arg(wake).arg(GONE_AFTER.as_millis() as u64);
         }
         if ended && shared.desk.is_open() {
-            // So does the thread that waits for results.
+            // Without this, the thread that waits for results would notice the end a second later.
             let results = shared.keys.results(shared.me);
             pipeline.cmd("RPUSH").arg(&results).arg("").cmd("PEXPIRE").arg(results).arg(GONE_AFTER.as_millis() as u64);
         }
@@ -105,7 +109,7 @@ fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
     }
 }
 
-/// The thread that hears the others.
+/// Runs the thread that receives the announcements of all processes.
 pub(super) fn listen(shared: &Shared) {
     shared.keep(
         Link::Listen,
@@ -129,7 +133,7 @@ pub(super) fn listen(shared: &Shared) {
                 true => Ok(()),
                 false => Err(Fault {
                     kind: ErrorKind::Unreachable,
-                    sentence: "Redis is silent: see whether it hangs, or a firewall cuts".into(),
+                    sentence: "Redis is silent: see whether it hangs, or a firewall cuts the connection".into(),
                 }),
             }
         },
@@ -149,9 +153,7 @@ fn hear(shared: &Shared, now: Instant, bytes: &[u8]) {
                 wire::VERSION
             );
         }
-        Heard::Noise => {
-            shared.monitor.on_complaint(ErrorKind::Malformed, "something that is no announcement was said on Ooblex's channel in Redis")
-        }
+        Heard::Noise => shared.monitor.on_complaint(ErrorKind::Malformed, "a message on Ooblex's channel in Redis is not an announcement"),
     }
 }
 
@@ -175,7 +177,7 @@ impl Shared {
         }
     }
 
-    /// Waits until there is something to announce, at most this long.
+    /// Waits until there is something to announce, at most for `time`.
     fn wait_for_bell(&self, time: Duration) {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut rung, _) = self.bell.wait_timeout_while(rung, time, |rung| !*rung).unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,5 @@
-//! Who is there: what every process that shares the Redis says of itself, for as long as it keeps saying so.
+//! Membership: the processes that share the Redis, as long as their heartbeats (announcements)
+//! arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,50 +10,52 @@ use serde::{Deserialize, Serialize};
 use super::keys::PeerId;
 use super::wire;
 
-/// Between two announcements of a process.
+/// Heartbeat interval: time between two announcements of a process.
 pub(super) const BEAT: Duration = Duration::from_millis(200);
-/// A process that was not heard for this long is gone, or hangs: sessions are told of missing workers within a second.
+/// Peer timeout: a process without a heartbeat for this time is gone, or hangs. With it, sessions
+/// are told of missing workers within a second.
 pub(super) const GONE_AFTER: Duration = Duration::from_millis(700);
-/// Processes that are remembered; more are not believed.
+/// Maximum number of processes that are remembered; further ones are ignored.
 const MAX_PEERS: usize = 4096;
-/// Effects of one process that are believed.
+/// Maximum number of effects in an announcement. Announcements with more are rejected.
 const MAX_EFFECTS: usize = 256;
-/// Characters of a device that are believed.
+/// Maximum length of a device's name in an announcement, bytes. Longer ones are rejected.
 const MAX_DEVICE: usize = 40;
-/// Threads of one process that are believed.
+/// Maximum number of threads in an announcement. Announcements with more are rejected.
 const MAX_THREADS: usize = 4096;
 
-/// What a process says of itself, as JSON: also versions to come read and write these fields.
+/// Announcement (heartbeat) of a process, as JSON. All versions, also future ones, read and write
+/// these fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Announcement {
-    /// 16 hexadecimal digits.
+    /// Id of the process, 16 hexadecimal digits.
     pub(super) id: String,
-    /// The version of the wire format that it speaks.
+    /// Version of the wire format that the process speaks.
     pub(super) wire: u32,
-    /// The version of the program.
+    /// Version of the program.
     #[serde(default)]
     pub(super) version: String,
-    /// The machine that it runs on.
+    /// Name of the machine that the process runs on.
     #[serde(default)]
     pub(super) host: String,
-    /// What its models run on.
+    /// Device that its models run on.
     #[serde(default)]
     pub(super) device: String,
-    /// Whether it is a gateway.
+    /// True if the process is a gateway.
     #[serde(default)]
     pub(super) gateway: bool,
-    /// Workers (threads) that take jobs.
+    /// Number of workers (threads) that take jobs.
     #[serde(default)]
     pub(super) threads: usize,
-    /// Effects that they serve.
+    /// Effects that the workers serve.
     #[serde(default)]
     pub(super) effects: Vec<EffectName>,
-    /// Microseconds that they have spent on jobs.
+    /// Time that the workers have spent on jobs, in microseconds.
     #[serde(default)]
     pub(super) busy_us: u64,
 }
 
-/// All processes that were heard of late.
+/// Processes whose heartbeats have arrived recently.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     peers: BTreeMap<PeerId, Peer>,
@@ -66,24 +69,25 @@ struct Peer {
     heard: Instant,
 }
 
-/// What an announcement changes.
+/// Change that an announcement makes to the membership.
 #[derive(Debug, PartialEq)]
 pub(super) enum Heard {
-    /// Nothing that tracks need to know.
+    /// No change that tracks need to know.
     Nothing,
-    /// Other effects are served than before.
+    /// The set of effects that are served has changed.
     Service,
-    /// A process that speaks another version of the wire format, for the first time.
+    /// A process that speaks another version of the wire format was heard for the first time.
     Stranger {
-        /// Its own words.
+        /// Announcement of that process.
         announcement: Box<Announcement>,
     },
-    /// It is no announcement.
+    /// The bytes are not a valid announcement.
     Noise,
 }
 
 impl Roster {
-    /// A process says something of itself. One that serves nothing and is no gateway says goodbye.
+    /// Updates the membership with an announcement. A process without workers that is no gateway
+    /// leaves with it.
     pub(super) fn on_announcement(&mut self, now: Instant, bytes: &[u8]) -> Heard {
         let Some((id, announcement)) = parse(bytes) else { return Heard::Noise };
         if announcement.wire != u32::from(wire::VERSION) {
@@ -103,7 +107,8 @@ impl Roster {
         if self.served() == before { Heard::Nothing } else { Heard::Service }
     }
 
-    /// Forgets those that were silent for too long. Returns whether other effects are served than before.
+    /// Removes the processes whose last heartbeat is older than [`GONE_AFTER`]. Returns whether
+    /// other effects are served than before.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let before = self.served();
         self.peers.retain(|_, peer| now < peer.heard + GONE_AFTER);
@@ -111,7 +116,7 @@ impl Roster {
         self.served() != before
     }
 
-    /// Nobody could be heard until now: everybody is given time to speak again.
+    /// Restarts the timeout of all peers, because no heartbeat could be received until now.
     pub(super) fn on_listening_again(&mut self, now: Instant) {
         self.peers.values_mut().for_each(|peer| peer.heard = now);
     }
@@ -120,7 +125,7 @@ impl Roster {
         self.workers().any(|worker| worker.effects.contains(effect))
     }
 
-    /// Threads that serve each effect.
+    /// Returns the number of threads that serve each effect.
     pub(super) fn serving(&self) -> BTreeMap<EffectName, usize> {
         let mut serving = BTreeMap::new();
         for worker in self.workers() {
@@ -131,7 +136,7 @@ impl Roster {
         serving
     }
 
-    /// Threads on each device.
+    /// Returns the number of threads on each device.
     pub(super) fn devices(&self) -> BTreeMap<String, usize> {
         let mut devices = BTreeMap::new();
         for worker in self.workers() {
@@ -144,12 +149,13 @@ impl Roster {
         self.workers().map(|worker| worker.threads).sum()
     }
 
-    /// Time that all workers that were heard have spent on jobs since they were.
+    /// Returns the total time that workers have spent on jobs, each counted from its first
+    /// announcement.
     pub(super) fn busy(&self) -> Duration {
         self.busy
     }
 
-    /// Processes that speak another version of the wire format.
+    /// Returns the number of processes that speak another version of the wire format.
     pub(super) fn strangers(&self) -> usize {
         self.strangers.len()
     }

@@ -1,4 +1,5 @@
-//! A worker's end: one connection, on which it takes frames and gives results, in the order of its work.
+//! The worker's side of the broker: one connection per worker, on which it takes frames and sends
+//! results in the order of its work.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,12 +14,14 @@ use super::monitor::Link;
 use super::{BACKOFF, Redis, Shared, wire};
 
 const TAKE: &str = include_str!("take.lua");
-/// How long results wait for their gateway. It has given them up by then, or is gone.
+/// Expiry of a list of results after the last one was added. By then its gateway has given the
+/// results up, or is gone.
 const RESULTS_OUTLIVE: Duration = Duration::from_secs(5);
-/// Results that wait for one gateway at most: more than it can have frames under way only if it hangs.
+/// Maximum number of results in the list of one gateway, which is reached only if the gateway
+/// hangs. Older results are removed.
 const MAX_RESULTS: i64 = 1024;
 
-/// A worker's place.
+/// Registration of one worker.
 pub(crate) struct Seat {
     redis: Arc<Redis>,
     number: u64,
@@ -26,7 +29,7 @@ pub(crate) struct Seat {
     lane: Arc<Lane>,
 }
 
-/// The way back for one job's result.
+/// Destination of one job's result.
 pub(crate) struct Hand {
     redis: Arc<Redis>,
     lane: Arc<Lane>,
@@ -34,34 +37,34 @@ pub(crate) struct Hand {
     nonce: wire::Nonce,
 }
 
-/// The connection of one worker.
+/// Connection of one worker, shared with the jobs that it has taken.
 struct Lane(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     line: Option<Line>,
-    /// Which effect is asked for first: each in its turn.
+    /// Index of the effect whose queue is asked first. It rotates, so that no effect starves.
     first: usize,
     backoff: Duration,
 }
 
-/// A turn that was taken from a queue by itself.
+/// Turn of a track that was popped from a queue without its frame.
 struct Held {
-    /// The number of the queue, from 1.
+    /// Number of the queue, counted from 1.
     queue: usize,
     turn: Vec<u8>,
 }
 
-/// Where a worker finds frames.
+/// Names of the keys with which a worker takes frames.
 struct Names {
     hand: String,
-    /// The queues, in the order in which they are asked.
+    /// Queues, in the order in which they are asked.
     turns: Vec<String>,
-    /// For each queue, what the names of its slots begin with.
+    /// Prefix of the names of the slots, for each queue.
     slots: Vec<String>,
 }
 
-/// What lies in a slot.
+/// Frame that was found in a slot, with its turn and the time to its deadline.
 struct Found {
     turn: Vec<u8>,
     left: Duration,
@@ -100,7 +103,8 @@ impl Seat {
                 Err(fault) => {
                     lane.line = None;
                     if fault.kind == ErrorKind::Malformed {
-                        // The connection was given up, and not lost. What was too long is gone with it.
+                        // This side closed the connection, because an answer was too long. The
+                        // answer is gone with it.
                         shared.monitor.on_complaint(fault.kind, &fault.sentence);
                         continue;
                     }
@@ -115,7 +119,7 @@ impl Seat {
         None
     }
 
-    /// Takes a frame if one waits; otherwise waits a while for a turn.
+    /// Takes a frame if one waits; otherwise waits up to [`WAIT`] for a turn.
     fn ask(&self, lane: &mut State) -> Result<Option<Found>, Fault> {
         let shared = &self.redis.shared;
         let mut effects = self.effects();
@@ -145,7 +149,7 @@ impl Seat {
         take(shared, line, &names, Some(&Held { queue: at + 1, turn: turn.clone() }))
     }
 
-    /// Makes a job of what lay in a slot.
+    /// Decodes the frame that was found in a slot into a job.
     fn open(&self, found: Found) -> Option<(Job, Hand)> {
         let complain = |error: &dyn std::fmt::Display| {
             self.redis.shared.monitor.on_complaint(ErrorKind::Malformed, &format!("a frame in Redis is not used: {error}"));
@@ -170,7 +174,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let shared = &self.redis.shared;
         if let Some(mut line) = self.lane.lock().line.take() {
-            // Results that were sent are on their way once Redis has answered.
+            // Redis has received all results that were sent once it answers this PING.
             _ = line.ask(redis::pipe().cmd("PING"));
         }
         shared.crew().on_leave(self.number);
@@ -180,7 +184,7 @@ impl Drop for Seat {
 }
 
 impl Hand {
-    /// Sends a result on its way. What becomes of it is seen when the worker asks for its next frame.
+    /// Sends a result. An error of Redis is noticed when the worker asks for its next frame.
     pub(crate) fn complete(&self, job: &Job, outcome: Outcome, analysing: Duration) {
         let shared = &self.redis.shared;
         shared.crew().on_busy(analysing);
@@ -192,7 +196,8 @@ impl Hand {
         let mut lane = self.lane.lock();
         let sent = lane.line.as_mut().map(|line| line.send(&pipeline));
         if !matches!(sent, Some(Ok(()))) {
-            // The frame is lost, and counted by its gateway. The next frame is asked for on a new connection.
+            // The frame is lost, and its gateway counts it. The next frame is asked for on a new
+            // connection.
             lane.line = None;
             shared.monitor.on_complaint(ErrorKind::Unreachable, "a result could not be sent: Redis is not connected");
         }
@@ -205,7 +210,7 @@ impl Lane {
     }
 }
 
-/// Takes the frame of the turn that is `held`, or else of the first that waits.
+/// Takes the frame of the turn that is `held`, or else the first frame that waits.
 fn take(shared: &Shared, line: &mut Line, names: &Names, held: Option<&Held>) -> Result<Option<Found>, Fault> {
     let (queue, turn) = held.map_or((0, &[][..]), |held| (held.queue, &held.turn));
     let mut take = redis::pipe();
@@ -227,18 +232,18 @@ fn take(shared: &Shared, line: &mut Line, names: &Names, held: Option<&Held>) ->
         ([_, Value::BulkString(turn), Value::Int(left)], Some(Ok(Value::BulkString(frame)))) => {
             Some(Found { turn: turn.clone(), left: millis(*left), frame })
         }
-        // Nothing is there when it has expired on its way.
+        // The frame is missing if it has expired between the two commands.
         _ => None,
     })
 }
 
-/// What Redis answered to a command, unless that is an error, which is counted.
+/// Returns the answer of Redis to a command. An error is counted, and gives `None`.
 fn answer(shared: &Shared, answer: Option<Result<Value, Fault>>) -> Option<Value> {
     match answer? {
         Ok(value) => Some(value),
         Err(fault) => {
             shared.monitor.on_complaint(fault.kind, &fault.sentence);
-            // It may well repeat, as long as something of the wrong kind lies where a queue belongs.
+            // The error may repeat, as long as a value of another type has the name of a queue.
             shared.pause(BACKOFF.0, || !shared.closed());
             None
         }

@@ -1,4 +1,5 @@
-//! The bytes between us and a Redis: TCP, TLS over TCP, or a unix socket, each with limits of time. It does not know what is said.
+//! Byte stream to a Redis: TCP, TLS over TCP, or a unix socket, each with timeouts. It knows
+//! nothing of the protocol.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -11,14 +12,14 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-/// An address on which a Redis listens.
+/// Address on which a Redis listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Tcp(Host),
     Unix(PathBuf),
 }
 
-/// A name or an address with a port.
+/// Host name or IP address with a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
     pub(super) name: String,
@@ -31,7 +32,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// A connection that can be read and written.
+/// Connection that can be read and written.
 pub(super) enum Stream {
     Tcp(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
@@ -39,8 +40,9 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Connects and, with `tls`, shakes hands. Each attempt at an address and each step of the handshake takes at most `within`; so does every later read and write, until
-    /// [`Stream::set_read_timeout`] says otherwise.
+    /// Connects and, with `tls`, performs the handshake. Each attempt at an address and each step
+    /// of the handshake takes at most `within`. So does every later read and write, until
+    /// [`Stream::set_read_timeout`] changes the timeout of reads.
     pub(super) fn connect(place: &Place, tls: Option<&Arc<ClientConfig>>, within: Duration) -> io::Result<Self> {
         let host = match place {
             Place::Unix(path) => {
@@ -79,7 +81,8 @@ impl Stream {
         }
     }
 
-    /// Writes all of it. An alert by which the other side has ended TLS says more than the write that fails because of it.
+    /// Writes all bytes. If the other side has ended TLS with an alert, returns that alert, which
+    /// says more than the write error that it causes.
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes).and_then(|()| self.flush()).map_err(|error| match self {
             Stream::Tls(tls) => match tls.read(&mut [0]) {

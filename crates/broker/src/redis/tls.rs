@@ -1,4 +1,5 @@
-//! TLS for `rediss://`: it reads the trusted authorities and our certificate, and makes one configuration of them.
+//! TLS for `rediss://`: reads the trusted authorities and the client certificate, and makes the
+//! configuration.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use rustls::{ClientConfig, RootCertStore};
 use super::error::RedisError;
 use super::{ClientCertificate, RedisOptions};
 
-/// The configuration of all TLS connections of a broker.
+/// Returns the configuration of all TLS connections of a broker.
 ///
 /// # Errors
-/// When a file cannot be read or does not hold what it must.
+/// When a file cannot be read or does not contain the certificates or the key.
 pub(super) fn client_config(options: &RedisOptions) -> Result<Arc<ClientConfig>, RedisError> {
     let mut authorities = RootCertStore::empty();
     match &options.ca_file {

@@ -1,4 +1,4 @@
-//! The address of a Redis, with user and password. The password is never shown.
+//! Address of a Redis, with user and password. The password is never displayed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,9 +8,11 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use super::stream::{Host, Place};
 
-/// The address of a Redis with user, password and database:
-/// `redis://[user][:password@]host[:port][/database]`, `rediss://…` (TLS), `redis+unix:///path[?db=1&user=…&pass=…]`, or by its
-/// Sentinels `redis+sentinel://[user][:password@]host[:port],…/master[/database]`, `rediss+sentinel://…` (TLS).
+/// Address of a Redis with user, password and database:
+/// `redis://[user][:password@]host[:port][/database]`, `rediss://…` (TLS),
+/// `redis+unix:///path[?db=1&user=…&pass=…]`, or by its Sentinels
+/// `redis+sentinel://[user][:password@]host[:port],…/master[/database]`,
+/// `rediss+sentinel://…` (TLS).
 #[derive(Clone, PartialEq)]
 pub struct RedisUrl {
     target: Target,
@@ -20,16 +22,17 @@ pub struct RedisUrl {
     database: i64,
 }
 
-/// The server, or the Sentinels, that an address leads to.
+/// Server or Sentinels that an address names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
-    /// Always the same Redis.
+    /// A fixed server.
     Server(Place),
-    /// The Redis that these Sentinels call the master of this name.
+    /// The server that these Sentinels report as the master of this name.
     Sentinels { sentinels: Vec<Host>, master: String },
 }
 
-/// A text that is no address of a Redis. It is not repeated here, since it may hold a password.
+/// The text is not the address of a Redis. The error does not repeat the text, because it may
+/// contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{reason}: write redis://[user][:password@]host[:port][/database], rediss://… for TLS, redis+unix:///path?db=0, or \
@@ -39,26 +42,26 @@ pub struct UrlError {
     reason: String,
 }
 
-/// Sentinels that may be named.
+/// Maximum number of Sentinels in an address.
 const MAX_SENTINELS: usize = 16;
-/// The port of a Sentinel that is named without one.
+/// Default port of a Sentinel.
 const SENTINEL_PORT: u16 = 26379;
-/// A text with a password that has broken it.
+/// Reason for an address that cannot be parsed because of a special character in its password.
 const PERCENT: &str = "the address of Redis is not understood; characters of a password such as / ? # @ : and % must be percent-encoded in it \
                        (# as %23, / as %2F, % as %25), or put the password into broker.password_file";
 
 impl RedisUrl {
-    /// With this password in place of the one in the address.
+    /// Returns the address with this password in place of its own.
     pub fn with_password(self, password: &str) -> Self {
         Self { password: Some(password.into()), ..self }
     }
 
-    /// The number of the database.
+    /// Returns the number of the database.
     pub fn database(&self) -> i64 {
         self.database
     }
 
-    /// Whether the connection is encrypted.
+    /// Returns whether the connection is encrypted with TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
@@ -86,7 +89,7 @@ impl RedisUrl {
         }
     }
 
-    /// `rest`: what follows `redis+sentinel://`.
+    /// Parses an address by Sentinels. `rest` is the text after `redis+sentinel://`.
     fn sentinels(scheme: &str, rest: &str) -> Result<Self, UrlError> {
         let (login, rest) = rest.rsplit_once('@').map_or((String::new(), rest), |(login, rest)| (format!("{login}@"), rest));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -96,7 +99,8 @@ impl RedisUrl {
         }
         let mut sentinels = Vec::new();
         for host in hosts.split(',') {
-            // An IPv6 address is in brackets, and so is what it has of colons.
+            // The colons of an IPv6 address are inside its brackets, so a colon after them precedes
+            // the port.
             let has_port = host.rsplit_once(']').map_or(host, |(_, rest)| rest).contains(':');
             let host = if has_port { host.to_string() } else { format!("{host}:{SENTINEL_PORT}") };
             match parse(&format!("redis://{host}"))?.addr() {
@@ -107,7 +111,7 @@ impl RedisUrl {
         if sentinels.len() > MAX_SENTINELS {
             return Err(refused(&format!("more than {MAX_SENTINELS} Sentinels are named")));
         }
-        // Its own parser knows how users, passwords and databases are written.
+        // The parser of the redis crate reads the user, the password and the database.
         let info = parse(&format!("{scheme}://{login}sentinel/{database}"))?;
         Ok(Self::new(Target::Sentinels { sentinels, master: master.into() }, &info))
     }
@@ -133,7 +137,7 @@ impl FromStr for RedisUrl {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = text.split_once("://").ok_or_else(|| refused("this is not the address of a Redis"))?;
         let is_socket = ["redis+unix", "valkey+unix", "unix"].contains(&scheme);
-        // One of these in a password makes a path or a query of the rest of it.
+        // One of these characters in a password makes the rest of it a path or a query.
         let login = rest.rsplit_once('@').map_or("", |(login, _)| login);
         if !is_socket && (login.contains(['/', '?']) || rest.contains('#')) {
             return Err(refused(PERCENT));

@@ -1,35 +1,40 @@
-//! The bytes of jobs and results on their way through Redis.
+//! Binary encoding of jobs and results in Redis.
 //!
-//! `O B`, the version, `J` or `R`, then the fields in postcard's encoding. Whoever can write to Redis can write anything
-//! there, so nothing is believed: lengths are checked before memory is taken, sizes against contents, numbers for sense.
+//! A message is `O B`, the version, `J` (job) or `R` (result), then the fields in postcard's
+//! encoding. Anyone who can write to Redis can write any bytes there, so nothing is trusted:
+//! lengths are checked before memory is allocated, sizes are checked against contents, and numbers
+//! must be finite.
 
 use std::time::Duration;
 
 use ooblex_pipeline::{Analysis, EffectName, Face, FaceMesh, FrameSeq, Job, ModelInput, Outcome, Rgb, Thing, TrackId};
 use serde::{Deserialize, Serialize};
 
-/// Counts up whenever the fields of a job or a result change.
+/// Version of the wire format. It is incremented whenever the fields of a job or a result change.
 pub(super) const VERSION: u8 = 3;
-/// Bytes of a job or a result at most: a 1920×1080 picture in RGB fits.
+/// Maximum size of a job or a result in bytes: a 1920×1080 picture in RGB fits.
 pub(super) const MAX_BYTES: usize = 8 << 20;
-/// Characters of what a worker says when it fails.
+/// Maximum length of a worker's failure message, characters.
 const MAX_REASON: usize = 500;
-/// Characters of an effect's name.
+/// Maximum length of an effect's name, bytes.
 const MAX_NAME: usize = 100;
-/// Pixels on a side of a picture or a mask.
+/// Maximum width and height of a picture or a mask, pixels.
 const MAX_SIDE: u32 = 1 << 16;
-/// Faces of a result, with or without a mesh: the detector has no more candidates.
+/// Maximum number of faces in a result, with or without a mesh: the detector has no more
+/// candidates.
 const MAX_FACES: usize = 896;
-/// Meshes that have points. Those of `face_mesh` are 4 at most.
+/// Maximum number of meshes with points in a result. `face_mesh` has at most 4.
 const MAX_MESHED: usize = 16;
-/// Boxes and labels of a result: what a custom effect may ask for.
+/// Maximum number of boxes and labels in a result, which is the most that a custom effect may ask
+/// for.
 const MAX_THINGS: usize = 100;
-/// Arguments of a model.
+/// Maximum number of arguments of a model.
 const MAX_ARGUMENTS: usize = 1024;
 
 const MAGIC: &[u8; 2] = b"OB";
 
-/// What a job carries and its result must repeat: whoever has not got the job cannot know it.
+/// Random number of a job that its result must repeat. A process that did not get the job cannot
+/// know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Nonce([u8; 16]);
 
@@ -39,30 +44,30 @@ impl Nonce {
     }
 }
 
-/// Bytes that are no job, or no result.
+/// Reason why bytes are not a job, or not a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum WireError {
-    /// They do not begin as ours do.
+    /// The bytes do not begin with the header of the message that is expected.
     #[error("bytes that Ooblex has not written")]
     Foreign,
-    /// Another version has written them.
+    /// The bytes were written by another version of the wire format.
     #[error("version {got} of the wire format, and this program speaks {VERSION}: run the same version of Ooblex everywhere")]
     Version {
-        /// Theirs.
+        /// Version in the header.
         got: u8,
     },
-    /// More bytes than anything has.
+    /// There are more than [`MAX_BYTES`] bytes.
     #[error("{got} bytes, more than the {MAX_BYTES} allowed")]
     TooLong {
-        /// How many.
+        /// Number of bytes.
         got: usize,
     },
-    /// The fields can not be read, or make no sense.
+    /// The fields cannot be decoded, or have values that are not allowed.
     #[error("damaged: {0}")]
     Damaged(String),
 }
 
-/// What a worker needs of a job.
+/// Fields of a job that a worker needs.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct WireJob {
     pub(super) track: TrackId,
@@ -72,7 +77,7 @@ pub(super) struct WireJob {
     pub(super) input: ModelInput,
 }
 
-/// The same without taking it.
+/// Borrowed form of [`WireJob`], which is encoded without copying the job.
 #[derive(Serialize)]
 struct WireJobRef<'a> {
     track: TrackId,
@@ -82,24 +87,24 @@ struct WireJobRef<'a> {
     input: &'a ModelInput,
 }
 
-/// What a gateway needs of a result.
+/// Fields of a result that a gateway needs.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct WireResult {
     pub(super) track: TrackId,
     pub(super) seq: FrameSeq,
     pub(super) nonce: Nonce,
-    /// How long the worker had it.
+    /// Time from taking the job to its end at the worker.
     pub(super) analysing: Duration,
     pub(super) result: Result<Analysis, String>,
 }
 
-/// The bytes of a job.
+/// Encodes a job.
 pub(super) fn encode_job(job: &Job, nonce: Nonce) -> Vec<u8> {
     let size = job.input.picture.data.len() + 4 * job.input.arguments.len() + 256;
     encode(b'J', size, &WireJobRef { track: job.track, seq: job.seq, nonce, effect: &job.effect, input: &job.input })
 }
 
-/// The job in these bytes.
+/// Decodes a job and checks its fields.
 pub(super) fn decode_job(bytes: &[u8]) -> Result<WireJob, WireError> {
     let job: WireJob = decode(b'J', bytes)?;
     check(job.effect.as_str().len() <= MAX_NAME, "a long name of an effect")?;
@@ -109,7 +114,7 @@ pub(super) fn decode_job(bytes: &[u8]) -> Result<WireJob, WireError> {
     Ok(job)
 }
 
-/// The bytes of a job's end, as a worker sees it.
+/// Encodes the outcome of a job, as its worker sees it.
 pub(super) fn encode_result(track: TrackId, seq: FrameSeq, nonce: Nonce, outcome: Outcome, analysing: Duration) -> Vec<u8> {
     let (size, result) = match outcome {
         Outcome::Analysed { analysis, .. } => (size(&analysis), Ok(analysis)),
@@ -119,7 +124,7 @@ pub(super) fn encode_result(track: TrackId, seq: FrameSeq, nonce: Nonce, outcome
     encode(b'R', size + 256, &WireResult { track, seq, nonce, analysing, result })
 }
 
-/// The result in these bytes.
+/// Decodes a result and checks its fields.
 pub(super) fn decode_result(bytes: &[u8]) -> Result<WireResult, WireError> {
     let result: WireResult = decode(b'R', bytes)?;
     match &result.result {
@@ -138,7 +143,7 @@ pub(super) fn decode_result(bytes: &[u8]) -> Result<WireResult, WireError> {
             let meshed = meshes.iter().filter(|mesh| !mesh.points.is_empty()).count();
             check(meshed <= MAX_MESHED, "more meshes than a picture has")?;
             let whole = |mesh: &FaceMesh| mesh.points.is_empty() || mesh.points.len() == FaceMesh::POINTS;
-            check(meshes.iter().all(whole), "a mesh with another number of points than it has")?;
+            check(meshes.iter().all(whole), "a mesh with a wrong number of points")?;
             let finite = |mesh: &FaceMesh| is_finite(&mesh.face) && mesh.points.iter().flatten().all(|number| number.is_finite());
             check(meshes.iter().all(finite), "a mesh with a number that is not finite")?;
         }
@@ -215,7 +220,7 @@ mod tests {
         Job { track: TrackId(7), seq: FrameSeq(9), effect: EffectName::new("style_transfer"), input, submitted, deadline: submitted }
     }
 
-    /// In no time, which results do not carry.
+    /// Makes an outcome whose times are zero, because results do not carry them.
     fn analysed(analysis: Analysis) -> Outcome {
         Outcome::Analysed { analysis, queued: Duration::ZERO, analysing: Duration::ZERO, computed: Duration::ZERO }
     }
@@ -254,7 +259,8 @@ mod tests {
         }
     }
 
-    /// A change of the fields without a new version would be taken for damage, or worse, be misread.
+    /// Pins the encoding of version 3. A change of the fields without a new version would be taken
+    /// for damage or, worse, be misread.
     #[test]
     fn version_3_is_these_bytes() {
         let small = encode_job(&job(1, 1), NONCE);
@@ -343,7 +349,8 @@ mod tests {
         assert!(decode_job(&encode_job(&bad, NONCE)).is_err());
     }
 
-    /// Cut, spliced and flipped bytes are refused or read, never a panic and never memory beyond what came.
+    /// Decodes truncated, spliced and flipped bytes. They are refused or read, without a panic and
+    /// without more memory than came in.
     #[test]
     fn damaged_bytes_of_all_sorts_are_survived() {
         let mut random = SmallRng::seed_from_u64(11);

@@ -1,4 +1,4 @@
-//! What the tests of the broker share: jobs, tracks that note what they are told, and a real Redis.
+//! Helpers of the broker's tests: jobs, tracks that record their completions, and a real Redis.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part of it, and fails by panicking")]
 
 mod redis_server;
@@ -12,10 +12,10 @@ use ooblex_pipeline::{Analysis, Completion, EffectName, FrameSeq, Job, ModelInpu
 
 pub use redis_server::RedisServer;
 
-/// Long enough for anything that is expected to happen, on any machine.
+/// Timeout for anything that is expected to happen, on any machine.
 pub const WITHIN: Duration = Duration::from_secs(30);
 
-/// A gateway's broker, whose connections stand.
+/// Creates a gateway's broker and waits until it is connected.
 pub fn gateway(server: &RedisServer) -> Broker {
     let broker = server.broker("ooblex:");
     broker.open_gateway();
@@ -23,7 +23,7 @@ pub fn gateway(server: &RedisServer) -> Broker {
     broker
 }
 
-/// A track, and what becomes of its jobs.
+/// Opens a track and returns the completions of its jobs.
 pub fn open(broker: &Broker, track: u64) -> Receiver<Completion> {
     let (sender, receiver) = channel();
     let sink = move |notice| {
@@ -35,7 +35,7 @@ pub fn open(broker: &Broker, track: u64) -> Receiver<Completion> {
     receiver
 }
 
-/// The effect that jobs have here.
+/// Returns the effect of the test jobs.
 pub fn test() -> EffectName {
     EffectName::new("test")
 }
@@ -46,7 +46,7 @@ pub fn job(track: u64, seq: u64) -> Job {
     Job { track: TrackId(track), seq: FrameSeq(seq), effect: test(), input, submitted, deadline: submitted + WITHIN }
 }
 
-/// An analysis that can be told from others.
+/// Makes an analysis that differs from others by `mark`.
 pub fn analysis(mark: u32) -> Analysis {
     Analysis::Picture(Rgb { width: mark, height: 0, data: Vec::new() })
 }
@@ -55,7 +55,7 @@ pub fn next(completions: &Receiver<Completion>) -> Completion {
     completions.recv_timeout(WITHIN).expect("a completion")
 }
 
-/// Waits until something holds that another thread or process brings about.
+/// Waits until another thread or process makes `holds` return true.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + WITHIN;
     while !holds() {

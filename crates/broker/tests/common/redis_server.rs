@@ -1,4 +1,4 @@
-//! A real Redis on a unix socket, in a process of its own, ended when it goes out of scope.
+//! A real Redis on a unix socket, in its own process, which ends when the value is dropped.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -22,7 +22,7 @@ impl RedisServer {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn();
-        let process = spawned.unwrap_or_else(|error| panic!("redis-server can not be run ({error}): tools/install-packages.sh test"));
+        let process = spawned.unwrap_or_else(|error| panic!("redis-server cannot be run ({error}): tools/install-packages.sh test"));
         let server = Self { process, folder };
         let deadline = Instant::now() + Duration::from_secs(30);
         while !server.answers() {
@@ -32,14 +32,14 @@ impl RedisServer {
         server
     }
 
-    /// A broker on it.
+    /// Creates a broker on this Redis.
     pub fn broker(&self, prefix: &str) -> Broker {
         let identity = Identity { host: "test".into(), version: "0".into(), device: "cpu".into() };
         let url = self.url().parse().unwrap();
         Broker::redis(RedisOptions { url, prefix: prefix.into(), ca_file: None, client_certificate: None, identity }).unwrap()
     }
 
-    /// Lets it do something, such as `["GET", "key"]`.
+    /// Executes a command, such as `["GET", "key"]`.
     pub fn command(&self, words: &[&[u8]]) -> redis::Value {
         let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
         let command = words[1..].iter().fold(redis::cmd(std::str::from_utf8(words[0]).unwrap()), |mut command, word| {

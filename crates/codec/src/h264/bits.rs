@@ -1,44 +1,47 @@
-//! Bits of an H.264 NAL unit: what its bytes are without the emulation prevention, and the codes that its fields are written in.
+//! Bit reader for H.264 NAL units: removes the emulation prevention and decodes the codes of the
+//! fields.
 //!
-//! Knows nothing of what the fields mean. Every read has a bound, and an end of the data is an error, never a zero.
+//! Knows nothing of what the fields mean. Every read has a bound, and the end of the data is an
+//! error, never a zero.
 
-/// A field that cannot be accepted.
+/// Reason why a field cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
-    /// The data ends before it.
+    /// The data ends before the field.
     #[error("it ends before {0}")]
     Short(&'static str),
-    /// It has a value that it must not have.
+    /// The value of the field is out of range.
     #[error("{field} is {value}, and must be from {least} to {most}")]
     Range { field: &'static str, value: i64, least: i64, most: i64 },
-    /// Anything else, as a sentence.
+    /// Any other reason, as a sentence.
     #[error("{0}")]
     Rule(&'static str),
 }
 
-/// Reads fields one after the other.
+/// Reads the fields of a payload one after the other.
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
-    /// The next bit.
+    /// Position of the next bit.
     at: usize,
-    /// The first bit that is no field's.
+    /// Position of the first bit after the fields.
     end: usize,
 }
 
 impl<'a> Bits<'a> {
-    /// Reads a raw byte sequence payload that is there as a whole: it ends with a bit 1 and zeros (`rbsp_trailing_bits`).
+    /// Creates a reader for a complete raw byte sequence payload, which ends with a bit 1 and zeros
+    /// (`rbsp_trailing_bits`).
     pub(super) fn of_payload(bytes: &'a [u8]) -> Result<Self, Fault> {
         let last = bytes.iter().rposition(|byte| *byte != 0).ok_or(Fault::Rule("it is empty"))?;
         let end = last * 8 + 7 - bytes[last].trailing_zeros() as usize;
         Ok(Self { bytes: &bytes[..=last], at: 0, end })
     }
 
-    /// Reads the beginning of a payload.
+    /// Creates a reader for the beginning of a payload.
     pub(super) fn of_beginning(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0, end: bytes.len() * 8 }
     }
 
-    /// Tells whether there are more fields (`more_rbsp_data`).
+    /// Returns whether there are more fields (`more_rbsp_data`).
     pub(super) fn has_more(&self) -> bool {
         self.at < self.end
     }
@@ -52,12 +55,13 @@ impl<'a> Bits<'a> {
         Ok(bit == 1)
     }
 
-    /// An unsigned number of `count` bits, 32 at most: `u(n)`.
+    /// Reads an unsigned number of `count` bits, at most 32: `u(n)`.
     pub(super) fn fixed(&mut self, count: u32, field: &'static str) -> Result<u32, Fault> {
         (0..count).try_fold(0, |value, _| Ok(value << 1 | u32::from(self.flag(field)?)))
     }
 
-    /// An Exp-Golomb code (H.264 9.1) of at most 31 leading zeros: `ue(v)` without a bound of its own.
+    /// Reads an Exp-Golomb code (H.264 9.1) of at most 31 leading zeros: `ue(v)` without another
+    /// bound.
     fn golomb(&mut self, field: &'static str) -> Result<u32, Fault> {
         let mut zeros = 0;
         while !self.flag(field)? {
@@ -69,18 +73,18 @@ impl<'a> Bits<'a> {
         Ok((1_u32 << zeros) - 1 + self.fixed(zeros, field)?)
     }
 
-    /// An unsigned number from 0 to `most`: `ue(v)`.
+    /// Reads an unsigned number from 0 to `most`: `ue(v)`.
     pub(super) fn unsigned(&mut self, most: u32, field: &'static str) -> Result<u32, Fault> {
         let value = self.golomb(field)?;
         if value <= most { Ok(value) } else { Err(Fault::Range { field, value: value.into(), least: 0, most: most.into() }) }
     }
 
-    /// A number of any size, which nobody uses.
+    /// Skips an unsigned number of any size, which is not used.
     pub(super) fn skip_unsigned(&mut self, field: &'static str) -> Result<(), Fault> {
         self.golomb(field).map(drop)
     }
 
-    /// A signed number from `least` to `most`: `se(v)`.
+    /// Reads a signed number from `least` to `most`: `se(v)`.
     pub(super) fn signed(&mut self, least: i32, most: i32, field: &'static str) -> Result<i32, Fault> {
         let code = i64::from(self.golomb(field)?);
         let value = if code % 2 == 1 { code / 2 + 1 } else { -(code / 2) };
@@ -91,7 +95,8 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Writes the payload of a NAL unit without its emulation prevention bytes (H.264 7.4.1) to `payload`, until that is full. Returns how many bytes it wrote.
+/// Writes the payload of a NAL unit without its emulation prevention bytes (H.264 7.4.1) to
+/// `payload`, until that is full. Returns the number of bytes written.
 pub(super) fn unescape(unit: &[u8], payload: &mut [u8]) -> Result<usize, Fault> {
     let (mut written, mut zeros) = (0, 0);
     let mut bytes = unit.iter().peekable();
@@ -100,7 +105,7 @@ pub(super) fn unescape(unit: &[u8], payload: &mut [u8]) -> Result<usize, Fault> 
             break;
         }
         if zeros >= 2 {
-            // Libraries differ in how they read the forbidden sequences.
+            // Forbidden sequences are refused, because libraries differ in how they read them.
             match *byte {
                 3 if bytes.peek().is_none_or(|next| **next <= 3) => {
                     zeros = 0;
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn numbers_are_read_with_their_bounds() {
-        // 1, 010, 011, 00100, 00101, then the stop bit.
+        // The codes are 1, 010, 011, 00100, 00101, then the stop bit.
         let bytes = [0b1010_0110, 0b0100_0010, 0b1100_0000];
         let mut bits = Bits::of_payload(&bytes).unwrap();
         let read: Vec<_> = (0..5).map(|_| bits.unsigned(4, "n").unwrap()).collect();

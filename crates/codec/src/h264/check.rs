@@ -1,7 +1,8 @@
-//! The check of every access unit before openh264 sees it. It owns the parameter sets of a stream.
+//! Checks every access unit before openh264 sees it. Owns the parameter sets of a stream.
 //!
-//! The parameter sets kept here are those that the library has, and a stream changes the size, or anything else of its sequence parameters,
-//! only with an IDR picture. An access unit that is refused changes nothing.
+//! The parameter sets kept here are those that the library has. A stream changes the size, or any
+//! other of its sequence parameters, only with an IDR picture. An access unit that is refused
+//! changes nothing.
 
 use std::sync::Arc;
 
@@ -11,48 +12,49 @@ use super::slice_header::{PictureOfSlice, Slice};
 use crate::decoder::{HeaderPart, Undecodable};
 use crate::limits::Limits;
 
-/// Longest access unit, bytes: at 30 Hz, 500 Mbit/s.
+/// Maximum size of an access unit in bytes, which is 500 Mbit/s at 30 Hz.
 const MAX_BYTES: usize = 2 << 20;
-/// NAL units of an access unit. A picture of 1080p in slices that fit into packets has some 300.
+/// Maximum number of NAL units in an access unit. A picture of 1080p in slices that fit into
+/// packets has some 300.
 const MAX_UNITS: usize = 640;
-/// Parameter sets of an access unit.
+/// Maximum number of parameter sets in an access unit.
 const MAX_PARAMETER_SETS: usize = 64;
 
-/// A parameter set with the NAL unit that it was read from.
+/// Parameter set with the NAL unit that it was read from.
 #[derive(Debug)]
 struct Kept<T> {
     set: T,
     unit: Box<[u8]>,
 }
 
-/// The parameter sets of a stream.
+/// Parameter sets of a stream, and the limits that it is checked against.
 pub(super) struct Check {
     limits: Limits,
     sequences: Vec<Option<Arc<Kept<Sequence>>>>,
     pictures: Vec<Option<Arc<Kept<Picture>>>>,
-    /// That of the last IDR picture.
+    /// Sequence parameter set of the last IDR picture.
     active: Option<Arc<Kept<Sequence>>>,
 }
 
-/// The facts about an access unit that may be decoded.
+/// Facts about an access unit that may be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Checked {
-    /// Columns and rows of its picture; `None`: it has none.
+    /// Width and height of its picture; `None` if it has no picture.
     pub(super) size: Option<(u32, u32)>,
-    /// Its picture is an IDR picture.
+    /// True if its picture is an IDR picture.
     pub(super) is_idr: bool,
-    /// Its picture has other sequence parameters than the last one.
+    /// True if its picture has other sequence parameters than the last one.
     pub(super) begins_anew: bool,
 }
 
-/// An access unit that is being looked at.
+/// Access unit that is being checked.
 #[derive(Default)]
 struct AccessUnit {
     sequences: Vec<Arc<Kept<Sequence>>>,
     pictures: Vec<Arc<Kept<Picture>>>,
-    /// The first macroblock of the last slice, and the picture of all slices.
+    /// First macroblock of the last slice, and the picture that all slices belong to.
     last: Option<(u32, PictureOfSlice)>,
-    /// Something came that belongs to the next picture.
+    /// True if a unit came that belongs to the next picture.
     is_over: bool,
 }
 
@@ -62,7 +64,7 @@ impl Check {
         Self { limits, sequences, pictures, active: None }
     }
 
-    /// Looks at an access unit and takes note of its parameter sets.
+    /// Checks an access unit and keeps its parameter sets.
     pub(super) fn check(&mut self, data: &[u8]) -> Result<Checked, Undecodable> {
         if data.len() > MAX_BYTES {
             return refuse(HeaderPart::NalUnit, "the access unit is longer than 2 MiB");
@@ -77,7 +79,7 @@ impl Check {
         self.take(access_unit)
     }
 
-    /// The parameter sets that have come, for a decoder that has seen none of them.
+    /// Returns the parameter sets received so far, for a decoder that has seen none of them.
     pub(super) fn parameter_sets(&self) -> impl Iterator<Item = Vec<u8>> {
         let sequences = self.sequences.iter().flatten().map(|kept| &kept.unit);
         let pictures = self.pictures.iter().flatten().map(|kept| &kept.unit);
@@ -85,9 +87,10 @@ impl Check {
     }
 
     fn look_at(&self, unit: &[u8], access_unit: &mut AccessUnit) -> Result<(), Undecodable> {
-        // A unit that begins with zero is read in two ways: by its first byte, or by what follows an emulation prevention byte.
+        // Decoders read a unit that begins with zero in two ways: by its first byte, or by what
+        // follows an emulation prevention byte.
         if unit[0] & 0x80 != 0 || unit[0] == 0 {
-            return refuse(HeaderPart::NalUnit, "its header is none");
+            return refuse(HeaderPart::NalUnit, "its header is not valid");
         }
         match kind(unit) {
             nal_units::SLICE | nal_units::IDR_SLICE => self.look_at_slice(unit, access_unit),
@@ -120,7 +123,7 @@ impl Check {
                 access_unit.is_over = access_unit.last.is_some();
                 Ok(())
             }
-            // openh264 passes over all others.
+            // openh264 ignores all other types.
             _ => Ok(()),
         }
     }
@@ -142,18 +145,20 @@ impl Check {
         Ok(())
     }
 
-    /// The newest with this id, and so for `sequence`.
+    /// Returns the newest picture parameter set with this id.
     fn picture<'a>(&'a self, access_unit: &'a AccessUnit, id: u32) -> Option<&'a Arc<Kept<Picture>>> {
         let new = access_unit.pictures.iter().rev().find(|kept| kept.set.id == id);
         new.or_else(|| self.pictures.get(id as usize)?.as_ref())
     }
 
+    /// Returns the newest sequence parameter set with this id.
     fn sequence<'a>(&'a self, access_unit: &'a AccessUnit, id: u32) -> Option<&'a Arc<Kept<Sequence>>> {
         let new = access_unit.sequences.iter().rev().find(|kept| kept.set.id == id);
         new.or_else(|| self.sequences.get(id as usize)?.as_ref())
     }
 
-    /// Everything was in order by itself; now the sequence as a whole.
+    /// Checks the sequence parameters of an access unit, whose units are valid one by one, and
+    /// keeps its parameter sets.
     fn take(&mut self, access_unit: AccessUnit) -> Result<Checked, Undecodable> {
         let is_idr = access_unit.last.as_ref().is_some_and(|(_, picture)| picture.is_idr);
         let mut checked = Checked { size: None, is_idr, begins_anew: false };

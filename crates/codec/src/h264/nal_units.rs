@@ -1,6 +1,7 @@
-//! An access unit taken apart into its NAL units (H.264 Annex B), as openh264 does it: whatever that would read is found here.
+//! Splits an access unit into its NAL units (H.264 Annex B) as openh264 does, so that every unit
+//! that openh264 would read is found.
 
-/// `nal_unit_type` of H.264 table 7-1.
+// Values of `nal_unit_type` (H.264 table 7-1).
 pub(super) const SLICE: u8 = 1;
 pub(super) const DATA_PARTITION_A: u8 = 2;
 pub(super) const DATA_PARTITION_C: u8 = 4;
@@ -14,7 +15,8 @@ pub(super) const SUBSET_SEQUENCE_PARAMETERS: u8 = 15;
 pub(super) const SLICE_EXTENSION: u8 = 20;
 pub(super) const SLICE_EXTENSION_3D: u8 = 21;
 
-/// The NAL units that follow start codes, without those and without the zeros that may follow a unit. Units of zeros alone are left out.
+/// Returns the NAL units, without the start codes before them and the zeros that may follow a unit.
+/// Units that consist of zeros are left out.
 pub(super) fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = after_start_code(data);
     std::iter::from_fn(move || {
@@ -30,7 +32,8 @@ pub(super) fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns the bytes that follow the first `00 00 01`. The search looks at every third byte only where there are no zeros.
+/// Returns the bytes that follow the first `00 00 01`. The search skips two of three bytes where
+/// there are no zeros.
 fn after_start_code(data: &[u8]) -> Option<&[u8]> {
     let mut at = 2;
     while let Some(byte) = data.get(at) {
@@ -44,7 +47,7 @@ fn after_start_code(data: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The type of a unit that is not empty.
+/// Returns the type of a unit, which must not be empty.
 pub(super) fn kind(unit: &[u8]) -> u8 {
     unit[0] & 0x1f
 }

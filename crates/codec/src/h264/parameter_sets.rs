@@ -1,15 +1,18 @@
-//! Sequence and picture parameter sets of H.264 (7.3.2.1, 7.3.2.2): what they say, and whether a decoder may see them.
+//! Parses and checks the sequence and picture parameter sets of H.264 (7.3.2.1, 7.3.2.2) before a
+//! decoder sees them.
 //!
-//! Every field is read. A value that H.264 does not allow, that openh264 does not support, or that asks for more than the limits is a fault.
+//! Every field is read. A value that H.264 does not allow, that openh264 does not support, or that
+//! asks for more than the limits is a fault.
 
 use super::bits::{Bits, Fault, unescape};
 use crate::limits::{H264Level, Limits};
 
-/// Longest parameter set that is read. Those of cameras have some 30 bytes; one with all scaling lists has less than 1000.
+/// Maximum size of a parameter set in bytes. Those of cameras have some 30 bytes; one with all
+/// scaling lists has less than 1000.
 const MAX_BYTES: usize = 2048;
-/// Ids of sequence parameter sets are below this number.
+/// Number of ids of sequence parameter sets, which begin at 0.
 pub(super) const SEQUENCE_IDS: u32 = 32;
-/// Ids of picture parameter sets are below this number.
+/// Number of ids of picture parameter sets, which begin at 0.
 pub(super) const PICTURE_IDS: u32 = 256;
 
 const BASELINE: u8 = 66;
@@ -17,20 +20,20 @@ const MAIN: u8 = 77;
 const HIGH: u8 = 100;
 
 const MACROBLOCK: u32 = 16;
-/// Numbers of which H.264 says no more than that they have 32 bits. No encoder needs them.
+/// Upper bound of fields that H.264 bounds only by their 32 bits. No encoder needs larger values.
 const ANY: u32 = 65_535;
 const ANY_SIGNED: i32 = 65_535;
-/// Reference frames that H.264 allows at most, and frames to keep for reordering.
+/// Maximum number of reference frames in H.264, and of frames to keep for reordering.
 const MAX_FRAMES: u32 = 16;
-/// Reference frames that are allowed whatever the level says.
+/// Number of reference frames that are allowed at any level.
 const LEAST_REFERENCES: u32 = 4;
 
-/// Why a sequence parameter set is refused.
+/// Reason why a sequence parameter set is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SequenceFault {
-    /// It announces a picture that is too large.
+    /// The set announces a picture that is too large.
     Size { width: u32, height: u32 },
-    /// Anything else.
+    /// A field of the set cannot be accepted.
     Field(Fault),
 }
 
@@ -40,33 +43,33 @@ impl From<Fault> for SequenceFault {
     }
 }
 
-/// The fields of a sequence parameter set that are used later.
+/// Fields of a sequence parameter set that are used later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sequence {
     pub(super) id: u32,
     pub(super) is_baseline: bool,
-    /// Columns of the picture that are shown.
+    /// Width of the visible picture in pixels.
     pub(super) width: u32,
-    /// Rows of the picture that are shown.
+    /// Height of the visible picture in pixels.
     pub(super) height: u32,
-    /// Macroblocks of the coded picture.
+    /// Number of macroblocks in the coded picture.
     pub(super) macroblocks: u32,
     pub(super) frame_num_bits: u32,
     pub(super) order: PictureOrder,
 }
 
-/// How slices say the order in which pictures are shown.
+/// Coding of the order in which pictures are shown (`pic_order_cnt_type`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PictureOrder {
-    /// By the low bits of a count.
+    /// Type 0: slices have the low bits of the picture order count, with this number of bits.
     LowBits(u32),
-    /// By the difference from what is expected.
+    /// Type 1: slices have the difference from the expected count.
     Difference { is_sent: bool },
-    /// They are shown as they come.
+    /// Type 2: pictures are shown in decoding order.
     AsDecoded,
 }
 
-/// The fields of a picture parameter set that are used later.
+/// Fields of a picture parameter set that are used later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Picture {
     pub(super) id: u32,
@@ -76,7 +79,7 @@ pub(super) struct Picture {
 }
 
 impl Sequence {
-    /// Reads the NAL unit, its header included.
+    /// Parses a NAL unit, its header included.
     pub(super) fn read(unit: &[u8], limits: &Limits) -> Result<Self, SequenceFault> {
         let mut payload = [0; MAX_BYTES];
         let mut bits = payload_of(unit, &mut payload)?;
@@ -109,14 +112,16 @@ impl Sequence {
         }
         bits.flag("direct_8x8_inference_flag")?;
         let (width, height) = cropped(&mut bits, columns, rows)?;
-        // Before the references, so that a picture that is too large is called so.
+        // The size is checked before the references, so that a picture that is too large is
+        // reported as such.
         if !limits.allow(width, height) || !limits.allow_coded(columns, rows) {
             let coded = (columns * MACROBLOCK, rows * MACROBLOCK);
             let (width, height) = if limits.allow(width, height) { coded } else { (width, height) };
             return Err(SequenceFault::Size { width, height });
         }
         let macroblocks = columns * rows;
-        // Some hardware names a level that is too low for its pictures; a few references are let through all the same.
+        // Some hardware announces a level that is too low for its pictures. A few references are
+        // accepted nevertheless.
         let most = (level.kept_macroblocks() / macroblocks).clamp(LEAST_REFERENCES, MAX_FRAMES);
         if references > most {
             let (value, most) = (references.into(), most.into());
@@ -130,7 +135,7 @@ impl Sequence {
 }
 
 impl Picture {
-    /// Reads the NAL unit, its header included.
+    /// Parses a NAL unit, its header included.
     pub(super) fn read(unit: &[u8]) -> Result<Self, Fault> {
         let mut payload = [0; MAX_BYTES];
         let mut bits = payload_of(unit, &mut payload)?;
@@ -165,8 +170,8 @@ impl Picture {
 }
 
 impl Limits {
-    /// Tells whether pictures of this many macroblocks are decoded. The up to 15 columns and rows that only fill the last macroblocks do not count
-    /// against the limit.
+    /// Returns whether pictures of this many macroblocks are decoded. The up to 15 columns and rows
+    /// that only fill the last macroblocks do not count against the limit.
     fn allow_coded(&self, columns: u32, rows: u32) -> bool {
         let least = |macroblocks: u32| u64::from(macroblocks * MACROBLOCK - (MACROBLOCK - 1));
         least(columns) * least(rows) <= self.pixels && least(columns).max(least(rows)) <= ooblex_pipeline::I420::MAX_SIDE.into()
@@ -179,7 +184,7 @@ fn rule<T>(sentence: &'static str) -> Result<T, SequenceFault> {
 
 fn payload_of<'a>(unit: &[u8], payload: &'a mut [u8; MAX_BYTES]) -> Result<Bits<'a>, Fault> {
     let escaped = unit.get(1..).unwrap_or_default();
-    // Every third byte of a unit can be emulation prevention at most.
+    // At most every third byte of a unit is emulation prevention, so a valid set fits.
     if escaped.len() > MAX_BYTES {
         return Err(Fault::Rule("it is longer than any parameter set"));
     }
@@ -187,7 +192,7 @@ fn payload_of<'a>(unit: &[u8], payload: &'a mut [u8; MAX_BYTES]) -> Result<Bits<
     Bits::of_payload(&payload[..length])
 }
 
-/// Reads the fields that the High profile has before those of all profiles.
+/// Reads the fields of the High profile that come before those of all profiles.
 fn bits_per_sample(bits: &mut Bits<'_>) -> Result<(), Fault> {
     if bits.unsigned(3, "chroma_format_idc")? != 1 {
         return Err(Fault::Rule("its chroma format is not 4:2:0"));
@@ -203,7 +208,7 @@ fn bits_per_sample(bits: &mut Bits<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Six lists of 16 numbers, then of 64.
+/// Reads scaling lists. The first six have 16 numbers, the others 64.
 fn scaling_lists(bits: &mut Bits<'_>, count: usize) -> Result<(), Fault> {
     for list in 0..count {
         if !bits.flag("scaling_list_present_flag")? {
@@ -236,7 +241,8 @@ fn picture_order(bits: &mut Bits<'_>) -> Result<PictureOrder, Fault> {
     }
 }
 
-/// Columns and rows that are shown. Offsets count two pixels each, as chroma is half as wide and as high.
+/// Reads the cropping, and returns the width and height of the visible picture in pixels. Offsets
+/// count two pixels each, because chroma is half as wide and as high.
 fn cropped(bits: &mut Bits<'_>, columns: u32, rows: u32) -> Result<(u32, u32), Fault> {
     let (width, height) = (columns * MACROBLOCK, rows * MACROBLOCK);
     if !bits.flag("frame_cropping_flag")? {
@@ -253,7 +259,7 @@ fn cropped(bits: &mut Bits<'_>, columns: u32, rows: u32) -> Result<(u32, u32), F
     shown(width, left, right).zip(shown(height, top, bottom)).ok_or(Fault::Rule("nothing is left of its picture by the cropping"))
 }
 
-/// The video usability information (H.264 E.1.1).
+/// Reads the video usability information (H.264 E.1.1).
 fn usability(bits: &mut Bits<'_>) -> Result<(), Fault> {
     const EXTENDED_SAMPLE_ASPECT_RATIO: u32 = 255;
     if bits.flag("aspect_ratio_info_present_flag")? && bits.fixed(8, "aspect_ratio_idc")? == EXTENDED_SAMPLE_ASPECT_RATIO {
@@ -303,7 +309,7 @@ fn usability(bits: &mut Bits<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The parameters of the hypothetical reference decoder (H.264 E.1.2).
+/// Reads the parameters of the hypothetical reference decoder (H.264 E.1.2).
 fn reference_decoder(bits: &mut Bits<'_>) -> Result<(), Fault> {
     let count = 1 + bits.unsigned(31, "cpb_cnt_minus1")?;
     bits.fixed(8, "bit_rate_scale, cpb_size_scale")?;

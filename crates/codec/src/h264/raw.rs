@@ -1,4 +1,4 @@
-//! openh264's objects: started, configured, and destroyed when dropped. Knows nothing of frames.
+//! Objects of openh264: created, configured, and destroyed when dropped. Knows nothing of frames.
 
 use std::ffi::{c_int, c_long, c_void};
 use std::ptr::null_mut;
@@ -10,7 +10,8 @@ use super::{LIBRARY, macroblocks};
 use crate::CodecError;
 use crate::encoder::Speed;
 
-/// An openh264 decoder that was initialised and will be destroyed, with the methods that are called on it.
+/// Initialised openh264 decoder, with the methods that are called on it. It is destroyed when
+/// dropped.
 pub(super) struct RawDecoder {
     pub(super) object: *mut sys::ISVCDecoder,
     pub(super) calls: DecoderCalls,
@@ -69,7 +70,8 @@ impl Drop for RawDecoder {
     }
 }
 
-/// An openh264 encoder that was initialised and will be destroyed, with the methods that are called on it.
+/// Initialised openh264 encoder, with the methods that are called on it. It is destroyed when
+/// dropped.
 pub(super) struct RawEncoder {
     pub(super) object: *mut sys::ISVCEncoder,
     pub(super) calls: EncoderCalls,
@@ -117,6 +119,8 @@ impl RawEncoder {
         if initialized == 0 { Ok(encoder) } else { Err(fail(format!("code {initialized} for {width}x{height}"))) }
     }
 
+    /// Sets an option of the encoder. Returns openh264's result code.
+    ///
     /// # Safety
     /// `value` is of the type that `option` takes.
     pub(super) unsafe fn set_option<T>(&self, option: sys::ENCODER_OPTION, value: &mut T) -> c_int {
@@ -146,7 +150,8 @@ impl Drop for RawEncoder {
     }
 }
 
-/// Constrained baseline for a live camera: one slice a picture, one reference, keyframes on request only, no pictures dropped.
+/// Configures constrained baseline for a live camera: one slice per picture, one reference,
+/// keyframes on request only, no pictures dropped.
 fn configure(params: &mut sys::SEncParamExt, width: u32, height: u32, bitrate_bps: u32, frame_rate: f32, speed: Speed) {
     params.iUsageType = sys::CAMERA_VIDEO_REAL_TIME;
     params.iPicWidth = width as c_int;
@@ -165,7 +170,8 @@ fn configure(params: &mut sys::SEncParamExt, width: u32, height: u32, bitrate_bp
     params.iMultipleThreadIdc = 1;
     params.bEnableDenoise = false;
     params.bEnableSceneChangeDetect = false;
-    // It leaves out what hardly changes: a third quicker before a still background, 1 dB less.
+    // Background detection skips what hardly changes: a third quicker before a still background, 1
+    // dB less.
     params.bEnableBackgroundDetection = speed == Speed::Fast;
     params.bEnableAdaptiveQuant = false;
     params.bEnableLongTermReference = false;
@@ -175,7 +181,8 @@ fn configure(params: &mut sys::SEncParamExt, width: u32, height: u32, bitrate_bp
     layer.fFrameRate = frame_rate;
     layer.iSpatialBitrate = bitrate_bps as c_int;
     layer.uiProfileIdc = sys::PRO_BASELINE;
-    // The level also bounds the bitrate that may be asked for later, so small pictures do not get a lower one than 3.1 (H.264 table A-1).
+    // The level also bounds the bitrate that can be set later, so small pictures do not get a lower
+    // level than 3.1 (H.264 table A-1).
     layer.uiLevelIdc = match macroblocks(width, height) {
         ..=3_600 => sys::LEVEL_3_1,
         3_601..=8_192 => sys::LEVEL_4_0,

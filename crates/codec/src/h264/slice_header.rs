@@ -1,19 +1,20 @@
-//! The beginning of a slice header of H.264 (7.3.3): what picture it is of, where in it, and how many references it has.
+//! Parses the beginning of an H.264 slice header (7.3.3): the picture of the slice, its position in
+//! it, and its number of references.
 
 use super::bits::{Bits, Fault, unescape};
 use super::nal_units::{IDR_SLICE, kind};
 use super::parameter_sets::{PICTURE_IDS, Picture, PictureOrder, Sequence};
 
-/// Bytes that are looked at, after the NAL unit's header. What is read takes less than 40.
+/// Number of bytes after the NAL unit's header that are read. The fields take less than 40.
 const LOOKED_AT: usize = 64;
-/// `num_ref_idx_l0_active_minus1` of frames.
+/// Maximum of `num_ref_idx_l0_active_minus1` in frames.
 const MAX_REFERENCES: u32 = 15;
 
 const P: u32 = 0;
 const B: u32 = 1;
 const I: u32 = 2;
 
-/// The fields that are the same in all slices of a picture.
+/// Fields that are equal in all slices of a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PictureOfSlice {
     pub(super) is_idr: bool,
@@ -24,15 +25,16 @@ pub(super) struct PictureOfSlice {
     order: (u32, i32),
 }
 
-/// The fields of a slice header that are used later.
+/// Fields of a slice header that are used later.
 pub(super) struct Slice {
-    /// The macroblock that it begins with.
+    /// Number of the macroblock that the slice begins with.
     pub(super) first: u32,
     pub(super) picture: PictureOfSlice,
 }
 
 impl Slice {
-    /// Reads the NAL unit's beginning; `parameters` finds the picture parameter set of an id with its sequence.
+    /// Parses the beginning of a NAL unit. `parameters` finds the picture parameter set of an id
+    /// and its sequence parameter set.
     pub(super) fn read<'a>(unit: &[u8], parameters: impl FnOnce(u32) -> Option<(&'a Picture, &'a Sequence)>) -> Result<Self, Fault> {
         let mut payload = [0; LOOKED_AT];
         let length = unescape(&unit[1..], &mut payload)?;

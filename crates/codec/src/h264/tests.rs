@@ -1,10 +1,11 @@
-//! Access units with every kind of value that is to be refused, made bit by bit.
+//! Tests with access units that have every kind of value that must be refused. They are made bit by
+//! bit.
 
 use super::check::{Check, Checked};
 use super::*;
 use crate::{H264Level, HeaderPart};
 
-/// Writes fields one after the other.
+/// Bit writer for the fields of a NAL unit.
 #[derive(Clone, Default)]
 struct Writer(Vec<bool>);
 
@@ -29,7 +30,7 @@ impl Writer {
         self.unsigned(if value > 0 { value as u32 * 2 - 1 } else { value.unsigned_abs() * 2 })
     }
 
-    /// The NAL unit, with its header, stop bit and emulation prevention.
+    /// Returns the NAL unit, with its header, stop bit and emulation prevention.
     fn unit(mut self, header: u8) -> Vec<u8> {
         self.0.push(true);
         let bytes = self.0.chunks(8).map(|bits| bits.iter().enumerate().fold(0, |byte, (at, bit)| byte | u8::from(*bit) << (7 - at)));
@@ -46,7 +47,7 @@ impl Writer {
     }
 }
 
-/// The fields of a sequence parameter set. By default those of a sound one of 640x480.
+/// Fields of a sequence parameter set. The default is a valid set for 640x480.
 #[derive(Clone)]
 struct Fields {
     profile: u32,
@@ -118,7 +119,7 @@ impl Fields {
     }
 }
 
-/// A picture parameter set with everything at its simplest, changed by what replaces single fields.
+/// Makes a picture parameter set with everything at its simplest, except the fields in `change`.
 fn picture_set(id: u32, sequence: u32, change: &[(&str, i32)]) -> Vec<u8> {
     let of = |name: &str, usual: i32| change.iter().find(|(changed, _)| *changed == name).map_or(usual, |(_, value)| *value);
     Writer::default()
@@ -140,7 +141,8 @@ fn picture_set(id: u32, sequence: u32, change: &[(&str, i32)]) -> Vec<u8> {
         .unit(0x68)
 }
 
-/// The beginning of a slice of a stream with [`Fields::default`]: `kind` 0 is P, 1 B, 2 I.
+/// Makes the beginning of a slice of a stream with [`Fields::default`]. `kind` 0 is P, 1 is B, 2 is
+/// I.
 fn slice(header: u8, first: u32, kind: u32, picture: u32, frame_num: u32) -> Vec<u8> {
     let mut writer = Writer::default().unsigned(first).unsigned(kind).unsigned(picture).fixed(frame_num, 4);
     if header & 0x1f == 5 {
@@ -169,7 +171,7 @@ fn check_one(data: &[u8], limits: Limits) -> Result<Checked, Undecodable> {
     Check::new(limits).check(data)
 }
 
-/// A check that has seen a keyframe of [`Fields::default`].
+/// Returns a check that has seen a keyframe of [`Fields::default`].
 fn running() -> Check {
     let mut check = Check::new(Limits::default());
     assert_eq!(check.check(&keyframe(&Fields::default())), Ok(Checked { size: Some((640, 480)), is_idr: true, begins_anew: true }));
@@ -237,7 +239,7 @@ fn pictures_beyond_the_limit_are_refused_by_size() {
         (Fields { columns: 240, rows: 135, crop: None, ..full_hd.clone() }, (3840, 2160)),
         (Fields { columns: 257, rows: 1, crop: None, ..full_hd.clone() }, (4112, 16)),
         (Fields { columns: 65_536, rows: 65_536, crop: None, ..full_hd.clone() }, (1 << 20, 1 << 20)),
-        // Little is shown of much that is coded.
+        // Only a small part of a large coded picture is visible.
         (Fields { columns: 240, rows: 135, crop: Some([0, 1_900, 0, 1_060]), ..full_hd.clone() }, (3840, 2160)),
     ] {
         let (width, height) = size;
@@ -274,7 +276,7 @@ fn level_above_the_operators_is_refused() {
     assert_refused(check_one(&higher, limits), HeaderPart::SequenceParameters, "limits.h264_level");
 }
 
-/// The fields that x264 writes with a constant bitrate.
+/// Writes the usability fields that x264 writes with a constant bitrate.
 fn usability(restriction: [u32; 6]) -> Writer {
     let decoder = |writer: Writer| writer.unsigned(0).fixed(0x20, 8).unsigned(300_000).unsigned(400_000).flag(true).fixed(0x5_b5b5, 20);
     let head = Writer::default().flag(true).fixed(255, 8).fixed(0x0001_0001, 32).flag(true).flag(false).flag(true).fixed(0xb, 4).flag(true);
@@ -364,7 +366,7 @@ fn units_that_are_not_supported_are_refused() {
         assert!(running().check(&data).is_ok(), "type {kind}");
     }
     assert_refused(running().check(&access_unit(&[vec![0xe5, 0x88, 0x84]])), HeaderPart::NalUnit, "header");
-    // Some read a unit's type from what follows the zeros.
+    // Some decoders read a unit's type from what follows the zeros.
     let hidden = [vec![0, 0, 3], Fields { references: 17, ..Fields::default() }.unit()].concat();
     assert_refused(running().check(&access_unit(&[hidden])), HeaderPart::NalUnit, "header");
 }
@@ -393,7 +395,7 @@ fn sequence_parameters_change_with_an_idr_picture_only() {
     assert_eq!(check.check(&keyframe(&Fields::default())).map(|checked| checked.begins_anew), Ok(false), "the same once more");
     let changed = check.check(&access_unit(&[second.unit(), picture, idr(0)]));
     assert_eq!(changed, Ok(Checked { size: Some((320, 240)), is_idr: true, begins_anew: true }));
-    // Alone they may come early; the next picture must be an IDR picture then.
+    // Parameter sets alone may come early, but then the next picture must be an IDR picture.
     assert_eq!(check.check(&access_unit(&[Fields { id: 1, ..Fields::default() }.unit()])).unwrap().size, None);
     assert_refused(check.check(&access_unit(&[inter(1)])), HeaderPart::SliceHeader, "last IDR picture");
     assert_eq!(check.check(&access_unit(&[idr(0)])).map(|checked| (checked.size, checked.begins_anew)), Ok((Some((640, 480)), true)));

@@ -1,26 +1,29 @@
-//! The header of a VP8 frame (RFC 6386 §9, §19.2): what libvpx may see. Knows the sizes that a frame announces, of its picture and of its parts.
+//! Checks the header of a VP8 frame (RFC 6386 §9, §19.2) before libvpx sees it: the sizes of the
+//! picture and of the partitions that it announces.
 
 use crate::decoder::{HeaderPart, Undecodable};
 use crate::limits::Limits;
 
-/// Frame tag, start code and size of a key frame, in bytes; other frames have the tag only.
+/// Number of bytes of the frame tag, the start code and the size of a key frame. Other frames have
+/// the tag only.
 const KEY_FRAME_HEADER: usize = 10;
 const FRAME_TAG: usize = 3;
 const START_CODE: [u8; 3] = [0x9d, 0x01, 0x2a];
-/// Versions of the bitstream that there are.
+/// Highest version of the bitstream.
 const MAX_VERSION: u8 = 3;
 
-/// Tells whether the frame tag says key frame.
+/// Returns whether the frame tag marks a key frame.
 pub(crate) fn is_keyframe(data: &[u8]) -> bool {
     data.first().is_some_and(|tag| tag & 1 == 0)
 }
 
-/// Tells whether the picture is to be shown, by the frame tag.
+/// Returns whether the frame tag marks the picture as shown.
 pub(super) fn is_shown(data: &[u8]) -> bool {
     data.first().is_some_and(|tag| tag & 0x10 != 0)
 }
 
-/// Looks at a frame before libvpx does. Returns the columns and rows that a key frame announces; `None`: it is no key frame.
+/// Checks a frame before libvpx sees it. Returns the width and height that a key frame announces,
+/// or `None` for other frames.
 pub(super) fn check(data: &[u8], limits: &Limits) -> Result<Option<(u32, u32)>, Undecodable> {
     let is_key = is_keyframe(data);
     let header = if is_key { KEY_FRAME_HEADER } else { FRAME_TAG };
@@ -36,7 +39,7 @@ pub(super) fn check(data: &[u8], limits: &Limits) -> Result<Option<(u32, u32)>, 
         return refuse("the first partition is empty, or longer than the frame");
     };
     let partitions = 1_usize << log2_partitions(first, is_key);
-    // All have their size in front, but for the last, which takes what is left.
+    // Each partition except the last has its size in this table. The last one takes the rest.
     let Some((sizes, mut rest)) = rest.split_at_checked(3 * (partitions - 1)) else {
         return refuse("the sizes of its partitions are cut short");
     };
@@ -54,13 +57,13 @@ fn size(header: &[u8], limits: &Limits) -> Result<(u32, u32), Undecodable> {
     if header[FRAME_TAG..FRAME_TAG + 3] != START_CODE {
         return refuse("a key frame has no start code");
     }
-    // The two highest bits say how the receiver may scale what it shows.
+    // The two highest bits tell the receiver how to scale the picture for display.
     let side = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
     let (width, height) = (side(header[6], header[7]), side(header[8], header[9]));
     if limits.allow(width, height) { Ok((width, height)) } else { Err(Undecodable::Size { width, height }) }
 }
 
-/// Reads the frame header up to the binary logarithm of the number of partitions for coefficients.
+/// Reads the frame header up to the number of coefficient partitions. Returns its binary logarithm.
 fn log2_partitions(first: &[u8], is_key: bool) -> u32 {
     let mut bits = BoolDecoder::new(first);
     if is_key {
@@ -77,7 +80,7 @@ fn log2_partitions(first: &[u8], is_key: bool) -> u32 {
             (0..3).for_each(|_| bits.optional(8));
         }
     }
-    // Filter type, level and sharpness.
+    // These bits are the filter type, level and sharpness.
     bits.literal(1 + 6 + 3);
     if bits.flag() && bits.flag() {
         (0..8).for_each(|_| bits.optional(6 + 1));
@@ -85,12 +88,13 @@ fn log2_partitions(first: &[u8], is_key: bool) -> u32 {
     bits.literal(2)
 }
 
-/// The boolean entropy decoder (RFC 6386 §7.3), for bits that are as likely 0 as 1. After the end there are zeros.
+/// Boolean entropy decoder (RFC 6386 §7.3) for bits that are as likely 0 as 1. It reads zeros after
+/// the end of the data.
 struct BoolDecoder<'a> {
     rest: std::slice::Iter<'a, u8>,
     value: u32,
     range: u32,
-    /// How far `value` has been shifted since it got a byte.
+    /// Number of bits by which `value` was shifted since it got a byte.
     shifted: u32,
 }
 
@@ -127,7 +131,7 @@ impl<'a> BoolDecoder<'a> {
         (0..bits).fold(0, |value, _| value << 1 | u32::from(self.flag()))
     }
 
-    /// Reads a flag, and this many bits after it when it is set.
+    /// Reads a flag, and `bits` bits after it if it is set.
     fn optional(&mut self, bits: u32) {
         if self.flag() {
             self.literal(bits);
@@ -143,7 +147,7 @@ fn refuse<T>(why: &str) -> Result<T, Undecodable> {
 mod tests {
     use super::*;
 
-    /// Writes what [`BoolDecoder`] reads (RFC 6386 §7.3).
+    /// Boolean entropy encoder (RFC 6386 §7.3) for the input of [`BoolDecoder`].
     struct BoolEncoder {
         written: Vec<u8>,
         bottom: u32,
@@ -196,13 +200,14 @@ mod tests {
         }
     }
 
-    /// A frame whose header has everything that can be there, and 2^`log2` partitions of these sizes.
+    /// Makes a frame whose header has everything that can be there, and 2^`log2` partitions of
+    /// these sizes.
     fn frame(size: Option<(u16, u16)>, log2: u32, sizes: &[u32], rest: usize) -> Vec<u8> {
         let mut bits = BoolEncoder::new();
         if size.is_some() {
             bits.literal(0b00, 2);
         }
-        // Segmentation with both updates, some of them left out.
+        // The segmentation has both updates, with some values left out.
         bits.literal(0b1111, 4);
         for (present, value, count) in [(1, 0x55, 8), (0, 0, 0), (1, 0x80, 8), (0, 0, 0), (1, 0x2a, 7), (0, 0, 0), (0, 0, 0), (1, 1, 7)] {
             bits.literal(present, 1);

@@ -14,8 +14,8 @@ use anyhow::{Context as _, bail};
 use ooblex_pipeline::I420;
 use serde_json::Value;
 
-use crate::rate::Rate;
-use crate::y4m::{self, Head, Y4m, Y4mError};
+use ooblex_codec::container::rate::Rate;
+use ooblex_codec::container::y4m::{self, Head, Y4m, Y4mError};
 
 /// Maximum size in bytes of ffmpeg's error output that is kept; only the end is kept.
 const MAX_SAID: usize = 2000;

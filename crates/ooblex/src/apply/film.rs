@@ -13,8 +13,8 @@ use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_pipeline::{I420, MediaTime, VideoCodec};
 
 use super::ffmpeg;
-use super::ivf::{self, IvfError, IvfReader};
-use crate::y4m::{self, Head, Y4m, Y4mError};
+use ooblex_codec::container::ivf::{self, IvfError, IvfReader};
+use ooblex_codec::container::y4m::{self, Head, Y4m, Y4mError};
 
 /// Bits per pixel of VP8 output: twice as many as in live video, because file encoding has no
 /// bandwidth limit.

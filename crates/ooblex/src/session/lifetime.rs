@@ -46,14 +46,14 @@ mod tests {
 
     use super::*;
     use crate::about::About;
-    use crate::client::endpoint::Offered;
-    use crate::client::{ClientEvent, Wish};
     use crate::ids::SessionId;
     use crate::labels::End;
     use crate::metrics::Metrics;
     use crate::negotiate::{Endpoint, negotiate};
     use crate::session::Session;
     use crate::track::TrackHandle;
+    use ooblex_client::endpoint::Offered;
+    use ooblex_client::{ClientEvent, Wish};
 
     const MS: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);

@@ -18,14 +18,14 @@ use str0m::net::{Protocol, Receive, Transmit};
 use super::egress::Egress;
 use super::{INBOX, TrackHandle, TrackInput, TrackOutput};
 use crate::about::About;
-use crate::bench::link::{Conditions, Link};
-use crate::client::endpoint::{Endpoint, Offered};
-use crate::client::{ClientEvent, Wish};
 use crate::config::{Limits, Video};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::negotiate::{self, negotiate};
 use crate::session::{Lifetime, Session};
+use ooblex_client::endpoint::{Endpoint, Offered};
+use ooblex_client::link::{Conditions, Link};
+use ooblex_client::{ClientEvent, Wish};
 
 const MS: Duration = Duration::from_millis(1);
 /// Between two pictures.

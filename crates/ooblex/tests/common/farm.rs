@@ -1,6 +1,6 @@
 //! Gateways and workers that share a Redis, and cheap sessions for them.
 
-use ooblex::client::Wish;
+use ooblex_client::Wish;
 use serde_json::{Value, json};
 
 use super::{Gateway, Player, RedisServer, Worker, play_together};

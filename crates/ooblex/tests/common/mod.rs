@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use ooblex::client::{Client, ClientEvent, Wish};
+use ooblex_client::{Client, ClientEvent, Wish};
 use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Rotation, Speed};
 use ooblex_effects::i420_from_rgb;
 use ooblex_pipeline::{I420, MediaTime, Rgb, VideoCodec};

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::connection::Connection;
 use super::decoding::Work;
-use super::tally::Arrival;
+use super::session_stats::Arrival;
 use super::viewer::{Leave, Stage, State, Times, Viewer};
-use crate::client::{ClientError, ClientEvent};
+use ooblex_client::{ClientError, ClientEvent};
 
 /// Minimum time between two keyframe requests.
 const ASK_EVERY: Duration = Duration::from_millis(500);

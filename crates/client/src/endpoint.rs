@@ -21,7 +21,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap, VideoOrientation};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
-use super::{ClientError, ClientEvent, Wish};
+use crate::{ClientError, ClientEvent, Wish};
 
 /// Maximum number of packets in the reordering buffer; a keyframe of 1080p has about 150.
 const REORDERING_PACKETS: usize = 300;
@@ -36,25 +36,25 @@ const RESENDABLE: (usize, Duration) = (1000, Duration::from_secs(3));
 const SOON: Duration = Duration::from_micros(500);
 
 /// An endpoint whose offer has not been answered.
-pub(crate) struct Offered {
+pub struct Offered {
     endpoint: Endpoint,
     pending: SdpPendingOffer,
     /// JSON body for `POST /offer`.
-    pub(crate) body: Value,
+    pub body: Value,
 }
 
 /// Contents of the gateway's answer.
-pub(crate) struct Answer {
+pub struct Answer {
     /// Id of the session; empty if the gateway names none.
-    pub(crate) session: String,
+    pub session: String,
     /// Secret that authorises API requests about the session; empty if the gateway gives none.
-    pub(crate) secret: String,
+    pub secret: String,
     /// SDP answer, unchanged.
-    pub(crate) sdp: String,
+    pub sdp: String,
 }
 
 /// One side of a WebRTC connection.
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     rtc: Rtc,
     local: SocketAddr,
     video: Mid,
@@ -66,7 +66,7 @@ pub(crate) struct Endpoint {
 
 impl Offered {
     /// Creates the offer of an endpoint with the local address `local`.
-    pub(crate) fn new(wish: &Wish, local: SocketAddr, now: Instant) -> Result<Self, ClientError> {
+    pub fn new(wish: &Wish, local: SocketAddr, now: Instant) -> Result<Self, ClientError> {
         let mut rtc = config(wish).build(now);
         let candidate = Candidate::host(local, "udp").map_err(|error| ClientError::Answer(error.to_string()))?;
         rtc.add_local_candidate(candidate);
@@ -81,7 +81,7 @@ impl Offered {
     }
 
     /// Applies the gateway's answer, given as HTTP status and JSON.
-    pub(crate) fn answered(self, status: u16, answer: Value) -> Result<(Endpoint, Answer), ClientError> {
+    pub fn answered(self, status: u16, answer: Value) -> Result<(Endpoint, Answer), ClientError> {
         if status != 200 {
             return Err(ClientError::Refused(status, answer));
         }
@@ -100,7 +100,7 @@ impl Offered {
 
 impl Endpoint {
     /// Handles a received datagram. A datagram of another protocol is ignored.
-    pub(crate) fn on_datagram(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) -> Result<(), ClientError> {
+    pub fn on_datagram(&mut self, now: Instant, source: SocketAddr, bytes: &[u8]) -> Result<(), ClientError> {
         if let Ok(contents) = bytes.try_into() {
             let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
             self.rtc.handle_input(Input::Receive(now, receive))?;
@@ -109,12 +109,12 @@ impl Endpoint {
     }
 
     /// Handles a timeout.
-    pub(crate) fn on_timeout(&mut self, now: Instant) -> Result<(), ClientError> {
+    pub fn on_timeout(&mut self, now: Instant) -> Result<(), ClientError> {
         Ok(self.rtc.handle_input(Input::Timeout(now))?)
     }
 
     /// Sends all datagrams that are due. Returns the time of the next timeout.
-    pub(crate) fn drain(&mut self, now: Instant, mut send: impl FnMut(SocketAddr, &[u8])) -> Result<Instant, ClientError> {
+    pub fn drain(&mut self, now: Instant, mut send: impl FnMut(SocketAddr, &[u8])) -> Result<Instant, ClientError> {
         let soon = now + SOON;
         loop {
             match self.rtc.poll_output()? {
@@ -127,12 +127,12 @@ impl Endpoint {
     }
 
     /// Returns the next event.
-    pub(crate) fn next_event(&mut self) -> Option<ClientEvent> {
+    pub fn next_event(&mut self) -> Option<ClientEvent> {
         self.events.pop_front()
     }
 
     /// Sends an encoded frame. Returns `false` if the gateway does not accept this codec.
-    pub(crate) fn write_frame(&mut self, now: Instant, frame: &EncodedFrame, rotation: Option<Rotation>) -> Result<bool, ClientError> {
+    pub fn write_frame(&mut self, now: Instant, frame: &EncodedFrame, rotation: Option<Rotation>) -> Result<bool, ClientError> {
         let Some((pt, writer)) = self.payload_type(frame.codec).zip(self.rtc.writer(self.video)) else { return Ok(false) };
         let writer = match rotation {
             Some(rotation) => writer.video_orientation(orientation(rotation)),
@@ -144,14 +144,14 @@ impl Endpoint {
     }
 
     /// Sends an audio frame; `time` is its RTP timestamp at 48 kHz.
-    pub(crate) fn write_audio(&mut self, now: Instant, time: u64, data: &[u8]) -> Result<(), ClientError> {
+    pub fn write_audio(&mut self, now: Instant, time: u64, data: &[u8]) -> Result<(), ClientError> {
         let Some(writer) = self.audio.and_then(|mid| self.rtc.writer(mid)) else { return Ok(()) };
         let Some(pt) = writer.payload_params().next().map(|params| params.pt()) else { return Ok(()) };
         Ok(writer.write(pt, now, str0m::media::MediaTime::new(time, Frequency::FORTY_EIGHT_KHZ), data.to_vec())?)
     }
 
     /// Sends a message on the data channel, if it is open.
-    pub(crate) fn say(&mut self, message: &Value) -> Result<(), ClientError> {
+    pub fn say(&mut self, message: &Value) -> Result<(), ClientError> {
         if let Some(mut channel) = self.control.and_then(|id| self.rtc.channel(id)) {
             channel.write(false, message.to_string().as_bytes())?;
         }
@@ -159,12 +159,12 @@ impl Endpoint {
     }
 
     /// Returns the local ICE username fragment.
-    pub(crate) fn ice_user(&mut self) -> String {
+    pub fn ice_user(&mut self) -> String {
         self.rtc.direct_api().local_ice_credentials().ufrag
     }
 
     /// Opens another data channel.
-    pub(crate) fn open_channel(&mut self, label: String) {
+    pub fn open_channel(&mut self, label: String) {
         let mut api = self.rtc.sdp_api();
         api.add_channel(label);
         // With an open data channel, another one needs no new offer.
@@ -172,7 +172,7 @@ impl Endpoint {
     }
 
     /// Requests a keyframe.
-    pub(crate) fn ask_for_keyframe(&mut self) {
+    pub fn ask_for_keyframe(&mut self) {
         if let Some(mut writer) = self.rtc.writer(self.video) {
             // The request only fails before the first packet has been received.
             _ = writer.request_keyframe(None, KeyframeRequestKind::Pli);
@@ -181,22 +181,22 @@ impl Endpoint {
 
     /// Begins to close the connection; the closing datagrams are sent by the next
     /// [`Endpoint::drain`].
-    pub(crate) fn close(&mut self) -> Result<(), ClientError> {
+    pub fn close(&mut self) -> Result<(), ClientError> {
         Ok(self.rtc.close()?)
     }
 
     /// Returns whether the connection is established.
-    pub(crate) fn is_connected(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.connected
     }
 
     /// Returns whether the data channel is open.
-    pub(crate) fn has_control(&self) -> bool {
+    pub fn has_control(&self) -> bool {
         self.control.is_some()
     }
 
     /// Returns whether the gateway accepts a codec.
-    pub(crate) fn takes(&self, codec: VideoCodec) -> bool {
+    pub fn takes(&self, codec: VideoCodec) -> bool {
         self.payload_type(codec).is_some()
     }
 
@@ -240,7 +240,7 @@ impl Endpoint {
 
 /// Returns the local address from which the gateway at `url` is reached; loopback if it cannot be
 /// determined.
-pub(crate) fn address_towards(url: &str) -> IpAddr {
+pub fn address_towards(url: &str) -> IpAddr {
     let loopback = IpAddr::from([127, 0, 0, 1]);
     let host = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
     let with_port =

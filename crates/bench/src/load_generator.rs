@@ -12,12 +12,12 @@ use tokio::runtime::Runtime;
 
 use super::clip::Clip;
 use super::decoding::Decoders;
+use super::interval_stats::{IntervalStats, Totals};
 use super::plan::{Decode, Mode, Plan};
 use super::process::{Processes, Usage};
 use super::progress::Progress;
 use super::session::live;
-use super::slice::{Slice, Totals};
-use super::tally::Numbering;
+use super::session_stats::Numbering;
 use super::viewer::{Leave, Stage, State, Times, Viewer};
 
 /// Number of sessions of each effect that are decoded where RTP timestamps identify the frames, so
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// The sessions of a run and the instruments that sample them.
-pub(super) struct Crew<'a> {
+pub(super) struct LoadGenerator<'a> {
     plan: &'a Plan,
     runtime: Runtime,
     stage: Arc<Stage>,
@@ -61,7 +61,7 @@ pub(super) struct Second {
     /// Number of connected sessions.
     pub(super) sessions: usize,
     /// Sum of the figures of all connected sessions.
-    pub(super) all: Slice,
+    pub(super) all: IntervalStats,
     /// Smallest number of frames that any session showed.
     pub(super) least_shown: u64,
     /// Smallest number of processed frames that any session showed.
@@ -104,7 +104,7 @@ pub(super) struct Measured {
     pub(super) from_s: f64,
 }
 
-impl<'a> Crew<'a> {
+impl<'a> LoadGenerator<'a> {
     /// Creates a load generator without sessions.
     ///
     /// # Errors
@@ -364,7 +364,7 @@ impl Measured {
     }
 
     /// Returns the smallest value of a count among the connected sessions, per second.
-    pub(super) fn least(&self, of: impl Fn(&Slice) -> u64) -> Option<f64> {
+    pub(super) fn least(&self, of: impl Fn(&IntervalStats) -> u64) -> Option<f64> {
         let least = self.connected().map(|session| of(&session.totals.sum)).min()?;
         Some(least as f64 / self.seconds)
     }

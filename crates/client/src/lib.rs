@@ -6,7 +6,8 @@
 //! the connection itself. It uses the same WebRTC library as the gateway. So it tests how the
 //! gateway handles packets, but not how browsers differ; the tests in a real browser do.
 
-pub(crate) mod endpoint;
+pub mod endpoint;
+pub mod link;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -121,7 +122,7 @@ pub struct Client {
 
 impl Client {
     /// Maximum time for establishing the connection.
-    pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+    pub const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
     /// Offers a session to the gateway at `url` (`http://127.0.0.1:8000`), and waits until it is
     /// connected.
@@ -274,7 +275,7 @@ impl Client {
 }
 
 /// Size of the receive buffer in bytes; WebRTC datagrams are smaller.
-pub(crate) const MAX_DATAGRAM: usize = 2048;
+pub const MAX_DATAGRAM: usize = 2048;
 /// Maximum time for the gateway's answer to a request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 

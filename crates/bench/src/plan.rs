@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::clip::ClipPlan;
-use super::link::Conditions;
-use crate::client::Wish;
+use ooblex_client::Wish;
+use ooblex_client::link::Conditions;
 
 /// Validated plan of a run.
 #[derive(Debug, Clone)]

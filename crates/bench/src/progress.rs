@@ -3,7 +3,7 @@
 
 use std::io::{IsTerminal, Write, stderr};
 
-use super::crew::Second;
+use super::load_generator::Second;
 
 /// The progress display.
 pub(super) struct Progress {

@@ -6,32 +6,34 @@ use std::io::{BufRead, Read, Write};
 
 use ooblex_pipeline::I420;
 
-use crate::rate::Rate;
+use super::rate::Rate;
 
 /// A longer line is none of this format.
 const MAX_LINE: u64 = 1024;
 
 /// A video that is read picture by picture.
-pub(crate) struct Y4m<R> {
+pub struct Y4m<R> {
     from: R,
     head: Head,
 }
 
-/// What a file says of its pictures.
+/// Properties that the header of a file states for its pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) width: u32,
-    pub(crate) height: u32,
+pub struct Head {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
     /// Pictures a second; 30 where the file does not say.
-    pub(crate) rate: Rate,
+    pub rate: Rate,
     /// Width of a pixel over its height, as it stands in the file, such as `1:1`.
-    pub(crate) aspect: Option<String>,
+    pub aspect: Option<String>,
 }
 
 /// A file that is not of the format.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Y4mError {
-    /// It can not be read, or ends within a picture.
+pub enum Y4mError {
+    /// The file cannot be read, or ends within a picture.
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// It does not begin as such a file does.
@@ -50,7 +52,7 @@ pub(crate) enum Y4mError {
 
 impl<R: BufRead> Y4m<R> {
     /// Reads the header.
-    pub(crate) fn new(mut from: R) -> Result<Self, Y4mError> {
+    pub fn new(mut from: R) -> Result<Self, Y4mError> {
         let header = line(&mut from)?;
         let mut words = header.split(' ');
         if words.next() != Some("YUV4MPEG2") {
@@ -73,18 +75,18 @@ impl<R: BufRead> Y4m<R> {
         if sides.contains(&head.width) && sides.contains(&head.height) { Ok(Self { from, head }) } else { Err(Y4mError::Header) }
     }
 
-    /// What the file says of its pictures.
-    pub(crate) fn head(&self) -> &Head {
+    /// Returns the properties that the header states.
+    pub fn head(&self) -> &Head {
         &self.head
     }
 
     /// Columns and rows.
-    pub(crate) fn size(&self) -> (u32, u32) {
+    pub fn size(&self) -> (u32, u32) {
         (self.head.width, self.head.height)
     }
 
     /// The next picture; `None` at the end.
-    pub(crate) fn next_picture(&mut self) -> Result<Option<I420>, Y4mError> {
+    pub fn next_picture(&mut self) -> Result<Option<I420>, Y4mError> {
         if self.from.fill_buf()?.is_empty() {
             return Ok(None);
         }
@@ -100,19 +102,19 @@ impl<R: BufRead> Y4m<R> {
 }
 
 /// Bytes of a picture in a file, with the line before it.
-pub(crate) fn bytes_of_picture(width: u32, height: u32) -> u64 {
+pub fn bytes_of_picture(width: u32, height: u32) -> u64 {
     (I420::len(width, height) + FRAME.len()) as u64
 }
 
 /// Writes the header of a file.
-pub(crate) fn write_head(to: &mut impl Write, head: &Head) -> std::io::Result<()> {
+pub fn write_head(to: &mut impl Write, head: &Head) -> std::io::Result<()> {
     let Head { width, height, rate, aspect } = head;
     let aspect = aspect.as_deref().unwrap_or("1:1");
     writeln!(to, "YUV4MPEG2 W{width} H{height} F{rate} Ip A{aspect} C420jpeg")
 }
 
 /// Writes the next picture of a file.
-pub(crate) fn write_picture(to: &mut impl Write, picture: &I420) -> std::io::Result<()> {
+pub fn write_picture(to: &mut impl Write, picture: &I420) -> std::io::Result<()> {
     to.write_all(FRAME)?;
     picture.planes().into_iter().try_for_each(|plane| to.write_all(plane))
 }

@@ -8,7 +8,7 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use crate::rate::Rate;
+use super::rate::Rate;
 
 /// Length of a written file header, in bytes.
 const HEAD: u16 = 32;
@@ -17,7 +17,7 @@ const HEAD: u16 = 32;
 const MAX_FRAME: u32 = 64 << 20;
 
 /// Reads an IVF file frame by frame.
-pub(super) struct IvfReader<R> {
+pub struct IvfReader<R> {
     from: R,
     ticks: Rate,
     frames: u64,
@@ -26,7 +26,7 @@ pub(super) struct IvfReader<R> {
 
 /// Error in reading an IVF file.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum IvfError {
+pub enum IvfError {
     /// The file cannot be read, or it ends within a frame.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -54,7 +54,7 @@ pub(super) enum IvfError {
 
 impl<R: Read + Seek> IvfReader<R> {
     /// Reads the header, and scans the frames to determine their number and the frame rate.
-    pub(super) fn new(mut from: R) -> Result<Self, IvfError> {
+    pub fn new(mut from: R) -> Result<Self, IvfError> {
         let mut head = [0; HEAD as usize];
         from.read_exact(&mut head).map_err(|_| IvfError::Header)?;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -86,7 +86,7 @@ impl<R: Read + Seek> IvfReader<R> {
     }
 
     /// Returns the next frame: its timestamp at 90 kHz, and its bytes.
-    pub(super) fn next_frame(&mut self, index: u64) -> Result<Option<(u64, Vec<u8>)>, IvfError> {
+    pub fn next_frame(&mut self, index: u64) -> Result<Option<(u64, Vec<u8>)>, IvfError> {
         if index >= self.frames {
             return Ok(None);
         }
@@ -99,12 +99,12 @@ impl<R: Read + Seek> IvfReader<R> {
     }
 
     /// Returns the number of frames.
-    pub(super) fn frames(&self) -> u64 {
+    pub fn frames(&self) -> u64 {
         self.frames
     }
 
     /// Returns the frame rate.
-    pub(super) fn rate(&self) -> Rate {
+    pub fn rate(&self) -> Rate {
         self.rate
     }
 }
@@ -131,7 +131,7 @@ fn frame_head(from: &mut impl Read, frame: u64) -> Result<(u32, u64), IvfError> 
 
 /// Writes the header of a VP8 file. It is written again at the end, when the number of frames is
 /// known.
-pub(super) fn write_head(to: &mut impl Write, (width, height): (u32, u32), rate: Rate, frames: u32) -> std::io::Result<()> {
+pub fn write_head(to: &mut impl Write, (width, height): (u32, u32), rate: Rate, frames: u32) -> std::io::Result<()> {
     let (count, per) = rate.parts();
     to.write_all(b"DKIF\0\0")?;
     to.write_all(&HEAD.to_le_bytes())?;
@@ -142,7 +142,7 @@ pub(super) fn write_head(to: &mut impl Write, (width, height): (u32, u32), rate:
 }
 
 /// Writes the next frame; `index` is its timestamp in frames.
-pub(super) fn write_frame(to: &mut impl Write, index: u64, data: &[u8]) -> std::io::Result<()> {
+pub fn write_frame(to: &mut impl Write, index: u64, data: &[u8]) -> std::io::Result<()> {
     to.write_all(&(data.len() as u32).to_le_bytes())?;
     to.write_all(&index.to_le_bytes())?;
     to.write_all(data)

@@ -15,9 +15,9 @@ use ooblex_codec::{Decoder, Limits};
 use ooblex_pipeline::EncodedFrame;
 
 use super::clip::Clip;
-use super::judge::Look;
-use super::number;
-use super::tally::Reading;
+use super::effect_check::Look;
+use super::frame_number;
+use super::session_stats::Reading;
 use super::viewer::Viewer;
 
 /// Maximum number of frames queued for a thread: a few seconds of one session. Frames beyond it are
@@ -115,7 +115,7 @@ fn decode(clip: &Clip, decoders: &mut HashMap<usize, Decoder>, work: &Work) {
         Ok(None) => return,
         Err(_) => return work.viewer.want_keyframe(),
     };
-    let number = number::read(&picture);
+    let number = frame_number::read(&picture);
     // The number on the picture comes before the RTP timestamp: an unprocessed picture shows its
     // own number under any timestamp.
     let source = number.or(work.source).and_then(|index| clip.frames.get(usize::from(index)));

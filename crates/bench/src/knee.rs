@@ -2,14 +2,14 @@
 //! it.
 //!
 //! The number of sessions is doubled until the limits are missed, and then found by bisection. The
-//! bottleneck is derived from the stage times that the gateway reports; [`Crew`] measures.
+//! bottleneck is derived from the stage times that the gateway reports; [`LoadGenerator`] measures.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::crew::{Crew, Measured};
 use super::figures::{IN_ORDER, Summary, counted};
+use super::load_generator::{LoadGenerator, Measured};
 use super::plan::{Limits, Plan};
 use crate::rounding::round;
 
@@ -68,7 +68,7 @@ const FULL: f64 = 0.92;
 
 /// Finds the knee. Returns it with the measurement of the largest number of sessions that met the
 /// limits, or of the first number if none did.
-pub(super) fn find(crew: &mut Crew<'_>, plan: &Plan, limits: Limits) -> (Knee, Measured) {
+pub(super) fn find(crew: &mut LoadGenerator<'_>, plan: &Plan, limits: Limits) -> (Knee, Measured) {
     let mut knee = Knee { limits, steps: Vec::new(), sessions: 0, verdict: None };
     let mut best: Option<Measured> = None;
     let mut search = Search::new(plan.sessions, limits.sessions);

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::crew::{Second, SessionFigures};
 use super::figures::{Outcome, REASONS, Summary, is_known, ms, set_up_ms, spread};
-use super::link::Conditions;
-use super::tally::Numbering;
+use super::load_generator::{Second, SessionFigures};
+use super::session_stats::Numbering;
 use super::viewer::State;
 use crate::rounding::round;
+use ooblex_client::link::Conditions;
 
 impl Outcome<'_> {
     /// Returns all figures as one object.

@@ -1,37 +1,37 @@
 //! `ooblex bench`: a load generator that opens real WebRTC sessions to any gateway that accepts
 //! `POST /offer`, and reports what it measures.
 //!
-//! A run uses the modules as follows. `options` turns the command line (`words`) into a `plan`, and
-//! `clip` makes the video that is sent (`number` draws and reads its frame numbers). `crew` owns
-//! the sessions. A `session` has a `connection` with a `link` in each direction, and a `viewer`
-//! with the `tally` of its measurements, one `slice` per interval. `decoding` decodes pictures, and
-//! `judge` judges them. `knee` and `churn` are two other modes of measurement. `figures` derives
+//! A run uses the modules as follows. `options` turns the command line (`value_parsers`) into a `plan`, and
+//! `clip` makes the video that is sent (`frame_number` draws and reads its frame numbers). `load_generator` owns
+//! the sessions. A `session` has a `connection` with a simulated link in each direction, and a `viewer`
+//! with the `session_stats` of its measurements, one `interval_stats` per interval. `decoding` decodes pictures, and
+//! `effect_check` judges them. `knee` and `churn` are two other modes of measurement. `figures` derives
 //! the results, which are reported as `json`, as `table` and as a `report` with plots (`plot`).
 //! docs/bench.md defines each figure and its limitations.
 
 mod churn;
 mod clip;
 mod connection;
-mod crew;
 mod decoding;
+mod effect_check;
 mod figures;
+mod frame_number;
+mod interval_stats;
 mod json;
-mod judge;
 mod knee;
-pub(crate) mod link;
-mod number;
+mod load_generator;
 mod options;
 mod plan;
 mod plot;
 mod process;
 mod progress;
 mod report;
+mod rounding;
 mod session;
-mod slice;
+mod session_stats;
 mod table;
-mod tally;
+mod value_parsers;
 mod viewer;
-mod words;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use self::clip::Clip;
-use self::crew::{Crew, Measured};
 use self::figures::Outcome;
+use self::load_generator::{LoadGenerator, Measured};
 pub use self::options::Options;
 use self::plan::{Mode, Plan};
 use self::process::Processes;
@@ -59,13 +59,13 @@ pub fn bench(options: &Options) -> anyhow::Result<()> {
     let mut progress = Progress::new();
     progress.say("The clip is being made.");
     let clip = Arc::new(Clip::make(&plan.clip)?);
-    let mut crew = Crew::new(&plan, clip.clone(), progress).context("the threads of the sessions cannot be started")?;
+    let mut crew = LoadGenerator::new(&plan, clip.clone(), progress).context("the threads of the sessions cannot be started")?;
     let outcome = run(&plan, &clip, &mut crew)?;
     crew.end();
     write_out(&outcome)
 }
 
-fn run<'a>(plan: &'a Plan, clip: &'a Clip, crew: &mut Crew<'_>) -> anyhow::Result<Outcome<'a>> {
+fn run<'a>(plan: &'a Plan, clip: &'a Clip, crew: &mut LoadGenerator<'_>) -> anyhow::Result<Outcome<'a>> {
     crew.begin_first().map_err(anyhow::Error::msg)?;
     let mut outcome = Outcome { plan, clip, measured: Measured::default(), churned: None, knee: None };
     match plan.mode {

@@ -15,22 +15,22 @@ use rand::{Rng, SeedableRng};
 
 /// Properties of one direction of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Conditions {
+pub struct Conditions {
     /// Packet loss as a fraction, 0..=1.
-    pub(crate) loss: f64,
+    pub loss: f64,
     /// Constant delay of every datagram.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
     /// Maximum additional delay, drawn anew for each burst of datagrams.
-    pub(crate) jitter: Duration,
+    pub jitter: Duration,
     /// Maximum bitrate in bits per second; `None` is unlimited.
-    pub(crate) rate_bps: Option<u64>,
+    pub rate_bps: Option<u64>,
     /// True if loss and the rate limit apply only during the time given to [`Link::set_bad`].
-    pub(crate) for_a_while: bool,
+    pub for_a_while: bool,
 }
 
 /// Result of pushing a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// The datagram is queued and will be delivered.
     Queued,
     /// The datagram is lost at random, or because of an outage.
@@ -40,7 +40,7 @@ pub(crate) enum Fate {
 }
 
 /// One direction of the network between a session and the gateway.
-pub(crate) struct Link<T> {
+pub struct Link<T> {
     conditions: Conditions,
     outage: Option<Range<Instant>>,
     /// Time during which loss and the rate limit apply, for conditions with `for_a_while`.
@@ -65,7 +65,7 @@ const CAPACITY: usize = 16_384;
 
 impl<T> Link<T> {
     /// Creates a link; links with the same seed lose the same datagrams.
-    pub(crate) fn new(conditions: Conditions, seed: u64) -> Self {
+    pub fn new(conditions: Conditions, seed: u64) -> Self {
         Self {
             conditions,
             outage: None,
@@ -78,17 +78,17 @@ impl<T> Link<T> {
     }
 
     /// Drops every datagram during this time.
-    pub(crate) fn set_outage(&mut self, outage: Range<Instant>) {
+    pub fn set_outage(&mut self, outage: Range<Instant>) {
         self.outage = Some(outage);
     }
 
     /// Limits loss and the rate limit to this time, for conditions with `for_a_while`.
-    pub(crate) fn set_bad(&mut self, bad: Range<Instant>) {
+    pub fn set_bad(&mut self, bad: Range<Instant>) {
         self.bad = Some(bad);
     }
 
     /// Queues a datagram of `bytes` bytes.
-    pub(crate) fn push(&mut self, now: Instant, datagram: T, bytes: usize) -> Fate {
+    pub fn push(&mut self, now: Instant, datagram: T, bytes: usize) -> Fate {
         let is_out = self.outage.as_ref().is_some_and(|outage| outage.contains(&now));
         let is_bad = !self.conditions.for_a_while || self.bad.as_ref().is_some_and(|bad| bad.contains(&now));
         if is_out || (is_bad && self.random.random_bool(self.conditions.loss)) {
@@ -125,12 +125,12 @@ impl<T> Link<T> {
     }
 
     /// Returns the next datagram that is due.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<T> {
+    pub fn pop(&mut self, now: Instant) -> Option<T> {
         self.queue.pop_front_if(|(due, _)| *due <= now).map(|(_, datagram)| datagram)
     }
 
     /// Returns the time at which the next datagram is due.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
+    pub fn next_due(&self) -> Option<Instant> {
         self.queue.front().map(|(due, _)| *due)
     }
 }

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::churn::Churned;
 use super::clip::Clip;
-use super::crew::{Measured, Second, SessionFigures};
+use super::interval_stats::Totals;
 use super::knee::Knee;
+use super::load_generator::{Measured, Second, SessionFigures};
 use super::plan::Plan;
-use super::slice::Totals;
-use super::tally::Numbering;
+use super::session_stats::Numbering;
 use super::viewer::State;
 use crate::rounding::round;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::crew::Crew;
 use super::figures::{ms, spread};
+use super::load_generator::LoadGenerator;
 use super::viewer::{Leave, State, Viewer};
 use crate::rounding::round;
 
@@ -62,7 +62,7 @@ struct Guest {
 
 /// Sets up and ends `count` sessions, at most `lanes` at a time, and then samples the gateway's
 /// memory for the time `after`.
-pub(super) fn churn(crew: &mut Crew<'_>, count: usize, lanes: usize, after: Duration) -> Churned {
+pub(super) fn churn(crew: &mut LoadGenerator<'_>, count: usize, lanes: usize, after: Duration) -> Churned {
     let (mut churned, began) = (Churned::default(), Instant::now());
     let mut guests: VecDeque<Guest> = VecDeque::new();
     let mut looked = None::<Instant>;
@@ -96,7 +96,7 @@ pub(super) fn churn(crew: &mut Crew<'_>, count: usize, lanes: usize, after: Dura
 
 impl Churned {
     /// Advances one session. Returns `false` once it is over.
-    fn attend(&mut self, crew: &mut Crew<'_>, guest: &mut Guest) -> bool {
+    fn attend(&mut self, crew: &mut LoadGenerator<'_>, guest: &mut Guest) -> bool {
         let (viewer, now) = (&guest.viewer, Instant::now());
         match viewer.state() {
             State::SettingUp => return true,
@@ -137,7 +137,7 @@ impl Churned {
         false
     }
 
-    fn look(&mut self, crew: &mut Crew<'_>, at: Duration) {
+    fn look(&mut self, crew: &mut LoadGenerator<'_>, at: Duration) {
         let (gateway, _) = crew.look_at_processes(Instant::now());
         self.memory.extend(gateway.memory_mb.map(|megabytes| (at.as_secs_f64(), megabytes)));
     }

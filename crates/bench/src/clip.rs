@@ -13,9 +13,9 @@ use ooblex_codec::{CodecError, DecodeError, Decoder, EncodeError, Encoder, Encod
 use ooblex_effects::{BadPicture, i420_from_rgb};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Rgb, VideoCodec};
 
-use super::judge::{Area, Look};
-use super::number;
-use crate::y4m::{Y4m, Y4mError};
+use super::effect_check::{Area, Look};
+use super::frame_number;
+use ooblex_codec::container::y4m::{Y4m, Y4mError};
 
 /// Number of frames of a clip made of one picture; the camera motion repeats with this period.
 const FRAMES: u16 = 256;
@@ -26,7 +26,7 @@ const LEAST_SIDE: u32 = 96;
 /// Standard deviation of the noise, in luma levels: about that of a webcam in a lit room.
 const NOISE: f32 = 2.0;
 /// The default picture: NASA's portrait of Eileen Collins, in the public domain.
-const PORTRAIT: &[u8] = include_bytes!("../../../../tests/media/astronaut.png");
+const PORTRAIT: &[u8] = include_bytes!("../../../tests/media/astronaut.png");
 /// A box of background, in pixels of the portrait: left, top, right, bottom. It is the lower part
 /// of the space shuttle behind her, which has hard edges and is background in every frame.
 const PORTRAIT_BACKGROUND: [f64; 4] = [362.0, 145.0, 454.0, 250.0];
@@ -175,7 +175,7 @@ impl Source {
     /// Returns the area of the frame that shows only background throughout the clip.
     fn background(&self, size: (u32, u32)) -> Option<Area> {
         let Source::Still { picture, background: Some(background), .. } = self else { return None };
-        let (width, height, strip) = (f64::from(size.0), f64::from(size.1), f64::from(number::strip_height(size.1)));
+        let (width, height, strip) = (f64::from(size.0), f64::from(size.1), f64::from(frame_number::strip_height(size.1)));
         let places = (0..FRAMES).map(|number| Place::moving(picture, size, number));
         // The area excludes the last column and row, because sharpness compares each pixel with the
         // next one.
@@ -194,7 +194,7 @@ impl Source {
                 draw(&mut shown, picture, &Place::moving(picture, size, *next), Some(noise));
                 next
             }
-            Source::Video { next, .. } if *next == number::NUMBERS => return Ok(None),
+            Source::Video { next, .. } if *next == frame_number::NUMBERS => return Ok(None),
             Source::Video { video, file, next } => {
                 let read = video.next_picture().map_err(|error| ClipError::File { file: file.clone(), reason: error.to_string() })?;
                 match read {
@@ -205,7 +205,7 @@ impl Source {
                 next
             }
         };
-        number::draw(&mut shown, *number);
+        frame_number::draw(&mut shown, *number);
         *number += 1;
         Ok(Some(shown))
     }
@@ -224,18 +224,18 @@ struct Place {
 impl Place {
     /// Returns the centred placement with the largest scale that fills the frame below the strip.
     fn still(picture: &I420, (width, height): (u32, u32)) -> Self {
-        let strip = f64::from(number::strip_height(height));
+        let strip = f64::from(frame_number::strip_height(height));
         let (columns, rows) = (f64::from(picture.width()), f64::from(picture.height()));
         let (width, height) = (f64::from(width), f64::from(height) - strip);
         let view = columns.min(rows * width / height);
         Self { left: (columns - view) / 2.0, top: (rows - view * height / width) / 2.0, scale: width / view, strip }
     }
 
-    /// Returns the placement of frame `number` under the motion of a hand-held camera, with a
+    /// Returns the placement of frame `frame_number` under the motion of a hand-held camera, with a
     /// period of [`FRAMES`] frames. A tall frame shows the right part, where the portrait's
     /// background has edges.
     fn moving(picture: &I420, (width, height): (u32, u32), number: u16) -> Self {
-        let strip = f64::from(number::strip_height(height));
+        let strip = f64::from(frame_number::strip_height(height));
         let (columns, rows) = (f64::from(picture.width()), f64::from(picture.height()));
         let shape = f64::from(width) / (f64::from(height) - strip);
         let widest = columns.min(0.97 * rows * shape);

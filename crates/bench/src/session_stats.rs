@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::slice::Slice;
+use super::interval_stats::IntervalStats;
 
 /// Method by which received frames are identified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +51,7 @@ pub(super) struct Reading {
 }
 
 /// Measurements of one session, and the state that they need.
-pub(super) struct Tally {
+pub(super) struct SessionStats {
     /// The newest frames sent, up to [`SENT_KEPT`].
     sent: VecDeque<Sent>,
     next_sequence: u64,
@@ -69,7 +69,7 @@ pub(super) struct Tally {
     moved_at: Instant,
     began: Instant,
     first_picture: Option<Duration>,
-    slice: Slice,
+    slice: IntervalStats,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +91,7 @@ const LATE: Duration = Duration::from_millis(10);
 /// may read as either.
 const READING_TOLERANCE: u16 = 1;
 
-impl Tally {
+impl SessionStats {
     /// Creates the tally of a new session.
     pub(super) fn new(now: Instant, decoded: bool) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Tally {
             moved_at: now,
             began: now,
             first_picture: None,
-            slice: Slice::default(),
+            slice: IntervalStats::default(),
         }
     }
 
@@ -187,11 +187,11 @@ impl Tally {
     /// Begins a measurement: discards the figures, and restarts the measurement of freezes.
     pub(super) fn begin(&mut self, now: Instant) {
         self.moved_at = self.moved_at.max(now);
-        self.slice = Slice::default();
+        self.slice = IntervalStats::default();
     }
 
     /// Returns the figures since the last call.
-    pub(super) fn take(&mut self, now: Instant) -> Slice {
+    pub(super) fn take(&mut self, now: Instant) -> IntervalStats {
         let still = now.saturating_duration_since(self.moved_at);
         self.slice.longest_freeze = self.slice.longest_freeze.max(still);
         std::mem::take(&mut self.slice)
@@ -199,7 +199,7 @@ impl Tally {
 
     /// Returns the current figures, in which the session itself counts datagrams and keyframe
     /// requests.
-    pub(super) fn slice_mut(&mut self) -> &mut Slice {
+    pub(super) fn slice_mut(&mut self) -> &mut IntervalStats {
         &mut self.slice
     }
 
@@ -271,9 +271,9 @@ mod tests {
 
     /// Sends `count` frames of a clip of 100, one every 33 ms; frame n has the timestamp 7 + 3000
     /// n.
-    fn sending(count: u32, decoded: bool) -> (Tally, Instant) {
+    fn sending(count: u32, decoded: bool) -> (SessionStats, Instant) {
         let now = Instant::now();
-        let mut tally = Tally::new(now, decoded);
+        let mut tally = SessionStats::new(now, decoded);
         for n in 0..count {
             let at = now + 33 * n * MS;
             tally.on_sent(at, at, 7 + FRAME * n, (n % 100) as u16);
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn timestamps_that_wrap_round_are_in_order() {
         let now = Instant::now();
-        let mut tally = Tally::new(now, false);
+        let mut tally = SessionStats::new(now, false);
         for n in 0..3_u32 {
             tally.on_sent(now, now, (u32::MAX - 3000).wrapping_add(n * FRAME), n as u16);
         }
@@ -352,7 +352,7 @@ mod tests {
     }
 
     /// Returns a session whose gateway assigns new timestamps, after this has been detected.
-    fn restamped(decoded: bool) -> (Tally, Instant) {
+    fn restamped(decoded: bool) -> (SessionStats, Instant) {
         let (mut tally, now) = sending(250, decoded);
         for n in 0..UNEXPLAINED {
             tally.on_frame(now + n * MS, 500_000 + n, n == 0, false);

@@ -5,27 +5,27 @@ use std::str::FromStr;
 
 /// Pictures a second, `count / per`; both above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub struct Rate {
     count: u32,
     per: u32,
 }
 
 impl Rate {
-    /// Of a file that does not say.
-    pub(crate) const THIRTY: Self = Self { count: 30, per: 1 };
+    /// Rate of a file that does not state one.
+    pub const THIRTY: Self = Self { count: 30, per: 1 };
 
     /// `None` for what is no rate.
-    pub(crate) fn new(count: u32, per: u32) -> Option<Self> {
+    pub fn new(count: u32, per: u32) -> Option<Self> {
         (count > 0 && per > 0).then_some(Self { count, per })
     }
 
     /// As a number.
-    pub(crate) fn hz(self) -> f64 {
+    pub fn hz(self) -> f64 {
         f64::from(self.count) / f64::from(self.per)
     }
 
     /// Counter and denominator.
-    pub(crate) fn parts(self) -> (u32, u32) {
+    pub fn parts(self) -> (u32, u32) {
         (self.count, self.per)
     }
 }
@@ -39,7 +39,7 @@ impl fmt::Display for Rate {
 
 /// No rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NoRate;
+pub struct NoRate;
 
 /// Reads `30000:1001` and `30000/1001`.
 impl FromStr for Rate {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::crew::Second;
 use super::figures::{IN_ORDER, Outcome, Summary, counted, ms};
 use super::knee::Step;
+use super::load_generator::Second;
 use super::plot::{Line, Plot, escape};
 use super::table::warnings;
 use super::viewer::State;

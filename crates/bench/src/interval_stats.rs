@@ -1,6 +1,6 @@
 //! Figures of an interval, and their sums over time and over sessions.
 //!
-//! [`super::tally`] fills them, and [`super::crew`] adds them up. This module knows nothing about
+//! [`super::session_stats`] fills them, and [`super::load_generator`] adds them up. This module knows nothing about
 //! their origin.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Figures of one interval.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slice {
+pub(super) struct IntervalStats {
     /// Number of frames sent.
     pub(super) sent: u64,
     /// Number of frames sent late, because this program was busy.
@@ -87,18 +87,31 @@ pub(super) struct GatewayWords {
 #[derive(Debug, Clone)]
 pub(super) struct Totals {
     /// Sums of all figures except latencies.
-    pub(super) sum: Slice,
+    pub(super) sum: IntervalStats,
     /// Histogram of latencies in µs.
     pub(super) latency: Histogram<u32>,
 }
 
 /// Upper bound of the histogram, in µs; higher latencies are recorded as this value.
 const LONGEST_LATENCY_US: u64 = 600_000_000;
-impl Slice {
+impl IntervalStats {
     /// Adds the figures of another interval, or of another session.
-    pub(super) fn add(&mut self, other: &Slice) {
-        let Slice { sent, sent_late, shown, processed, repeats, order_errors, gaps, undecodable, judged, raw, read, unreadable, .. } =
-            other;
+    pub(super) fn add(&mut self, other: &IntervalStats) {
+        let IntervalStats {
+            sent,
+            sent_late,
+            shown,
+            processed,
+            repeats,
+            order_errors,
+            gaps,
+            undecodable,
+            judged,
+            raw,
+            read,
+            unreadable,
+            ..
+        } = other;
         self.sent += sent;
         self.sent_late += sent_late;
         self.shown += shown;
@@ -176,13 +189,13 @@ impl GatewayWords {
 impl Default for Totals {
     fn default() -> Self {
         let latency = Histogram::new_with_bounds(1, LONGEST_LATENCY_US, 3).expect("the bounds are in order");
-        Self { sum: Slice::default(), latency }
+        Self { sum: IntervalStats::default(), latency }
     }
 }
 
 impl Totals {
     /// Adds the figures of an interval.
-    pub(super) fn add_slice(&mut self, slice: &Slice) {
+    pub(super) fn add_slice(&mut self, slice: &IntervalStats) {
         slice.latencies_us.iter().for_each(|us| self.latency.saturating_record(u64::from(*us)));
         self.sum.add(slice);
         self.sum.latencies_us.clear();
@@ -209,9 +222,9 @@ mod tests {
     #[test]
     fn totals_are_those_of_their_slices() {
         let mut totals = Totals::default();
-        let slice = Slice { processed: 2, latencies_us: vec![10_000, 20_000], longest_freeze: 50 * MS, ..Slice::default() };
+        let slice = IntervalStats { processed: 2, latencies_us: vec![10_000, 20_000], longest_freeze: 50 * MS, ..IntervalStats::default() };
         totals.add_slice(&slice);
-        totals.add_slice(&Slice { longest_freeze: 40 * MS, ..slice });
+        totals.add_slice(&IntervalStats { longest_freeze: 40 * MS, ..slice });
         assert_eq!((totals.sum.processed, totals.sum.longest_freeze), (4, 50 * MS));
         assert!((totals.latency_ms(0.5).unwrap() - 10.0).abs() < 0.1 && (totals.latency_ms(1.0).unwrap() - 20.0).abs() < 0.1);
         assert_eq!(Totals::default().latency_ms(0.5), None);

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::clip::Clip;
 use super::decoding::Decoders;
-use super::judge::Judge;
-use super::link::Conditions;
-use super::tally::Tally;
-use crate::client::Wish;
+use super::effect_check::EffectCheck;
+use super::session_stats::SessionStats;
+use ooblex_client::Wish;
+use ooblex_client::link::Conditions;
 
 /// State shared by all sessions.
 pub(super) struct Stage {
@@ -48,9 +48,9 @@ pub(super) struct Viewer {
     pub(super) index: usize,
     /// Session parameters that are requested from the gateway.
     pub(super) wish: Wish,
-    /// Judge of the session's pictures; `None` if they cannot be judged.
-    pub(super) judge: Option<Judge>,
-    tally: Mutex<Tally>,
+    /// EffectCheck of the session's pictures; `None` if they cannot be judged.
+    pub(super) judge: Option<EffectCheck>,
+    tally: Mutex<SessionStats>,
     state: Mutex<State>,
     leaves: Mutex<Option<Leave>>,
     wants_keyframe: AtomicBool,
@@ -96,9 +96,9 @@ impl Viewer {
     pub(super) fn new(index: usize, wish: Wish, decoded: bool) -> Self {
         Self {
             index,
-            judge: Judge::of(wish.effect.as_deref(), &wish.params),
+            judge: EffectCheck::of(wish.effect.as_deref(), &wish.params),
             wish,
-            tally: Mutex::new(Tally::new(Instant::now(), decoded)),
+            tally: Mutex::new(SessionStats::new(Instant::now(), decoded)),
             state: Mutex::new(State::SettingUp),
             leaves: Mutex::new(None),
             wants_keyframe: AtomicBool::new(false),
@@ -106,7 +106,7 @@ impl Viewer {
     }
 
     /// Locks and returns the measurements.
-    pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
+    pub(super) fn tally(&self) -> MutexGuard<'_, SessionStats> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
 
-use super::link::{Fate, Link};
 use super::viewer::{Stage, Viewer};
-use crate::client::endpoint::{Endpoint, Offered, address_towards};
-use crate::client::{Client, ClientError, MAX_DATAGRAM, post};
+use ooblex_client::endpoint::{Endpoint, Offered, address_towards};
+use ooblex_client::link::{Fate, Link};
+use ooblex_client::{Client, ClientError, MAX_DATAGRAM, post};
 
 /// Maximum number of datagrams read before timers run.
 const BATCH: usize = 64;

@@ -23,7 +23,7 @@ pub(super) struct Look {
 
 /// Criterion by which an effect's picture is told from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Judge {
+pub(super) enum EffectCheck {
     /// `background_blur`: the background has lost its edges.
     Blurred,
     /// `delay`: luma is inverted.
@@ -90,7 +90,7 @@ impl Look {
     }
 }
 
-impl Judge {
+impl EffectCheck {
     /// Returns the judge of an effect with its parameters; `None` if its pictures may legitimately
     /// look like their sources.
     pub(super) fn of(effect: Option<&str>, params: &Value) -> Option<Self> {
@@ -106,10 +106,10 @@ impl Judge {
     /// Returns whether a picture is its unprocessed source; `None` if this cannot be decided.
     pub(super) fn is_raw(self, picture: &Look, source: &Look) -> Option<bool> {
         match self {
-            Judge::Blurred if picture.size != source.size => None,
-            Judge::Blurred => Some(picture.sharpness? > SHARP * source.sharpness?),
-            Judge::Inverted => Some(picture.likeness(source) > ALIKE),
-            Judge::Painted => Some(picture.difference(source) < SAME),
+            EffectCheck::Blurred if picture.size != source.size => None,
+            EffectCheck::Blurred => Some(picture.sharpness? > SHARP * source.sharpness?),
+            EffectCheck::Inverted => Some(picture.likeness(source) > ALIKE),
+            EffectCheck::Painted => Some(picture.difference(source) < SAME),
         }
     }
 }
@@ -159,8 +159,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::bench::clip::{Clip, ClipPlan};
-    use crate::bench::number;
+    use crate::clip::{Clip, ClipPlan};
+    use crate::frame_number;
 
     const FRAMES: usize = 16;
 
@@ -178,14 +178,14 @@ mod tests {
         let config = EncoderConfig { codec: clip.codec, bitrate_bps: 400_000, frame_rate: 30.0, speed: Speed::Balanced };
         let [mut there, mut back] = [(), ()].map(|()| Decoder::new(clip.codec, Limits::default()).unwrap());
         let (mut encoder, mut painter) = (Encoder::new(config).unwrap(), effect.painter());
-        let mut of = |frame: &crate::bench::clip::ClipFrame| {
+        let mut of = |frame: &crate::clip::ClipFrame| {
             let mut picture = there.decode(&frame.frame.data).unwrap().unwrap();
             let input = effect.needs_worker().then(|| painter.prepare(&picture, &parameters));
             let analysis = input.map(|input| effect.analyse(&mut models, &input).unwrap());
             painter.compose(&mut picture, analysis.as_ref(), &parameters).unwrap();
             let sent = encoder.encode(&picture, frame.frame.capture, false).unwrap().unwrap();
             let shown = back.decode(&sent.data).unwrap().unwrap();
-            (Look::of(&shown, clip.background), number::read(&shown))
+            (Look::of(&shown, clip.background), frame_number::read(&shown))
         };
         clip.frames.iter().take(FRAMES).map(&mut of).collect()
     }
@@ -198,7 +198,7 @@ mod tests {
     fn pictures_that_went_through_their_effect_are_not_raw_and_keep_their_number() {
         let clip = clip();
         for name in ["background_blur", "style_transfer"] {
-            let judge = Judge::of(Some(name), &json!({})).unwrap();
+            let judge = EffectCheck::of(Some(name), &json!({})).unwrap();
             for (index, (look, number)) in come_back(&clip, &named(name)).iter().enumerate() {
                 assert_eq!(judge.is_raw(look, &clip.frames[index].look), Some(false), "{name}, picture {index}");
                 assert_eq!(*number, Some(index as u16), "{name}");
@@ -210,7 +210,7 @@ mod tests {
     fn a_source_that_comes_back_is_raw_for_every_judge() {
         let clip = clip();
         for (index, (look, number)) in come_back(&clip, &named("none")).iter().enumerate() {
-            for judge in [Judge::Blurred, Judge::Inverted, Judge::Painted] {
+            for judge in [EffectCheck::Blurred, EffectCheck::Inverted, EffectCheck::Painted] {
                 assert_eq!(judge.is_raw(look, &clip.frames[index].look), Some(true), "{judge:?}, picture {index}");
             }
             assert_eq!(*number, Some(index as u16));
@@ -221,17 +221,17 @@ mod tests {
     fn an_inverted_picture_and_a_plain_one_are_not_raw() {
         let source = &clip().frames[0].look;
         let inverted = Look { small: source.small.iter().map(|[y, u, v]| [255.0 - y, *u, *v]).collect(), ..source.clone() };
-        assert_eq!(Judge::Inverted.is_raw(&inverted, source), Some(false));
+        assert_eq!(EffectCheck::Inverted.is_raw(&inverted, source), Some(false));
         let plain = Look::of(&I420::grey(320, 240, 96), None);
-        assert_eq!(Judge::Inverted.is_raw(&plain, source), Some(false));
+        assert_eq!(EffectCheck::Inverted.is_raw(&plain, source), Some(false));
     }
 
     #[test]
     fn what_can_not_be_told_is_not_told() {
-        assert_eq!(Judge::of(Some("face_detection"), &Value::Null), None);
-        assert_eq!(Judge::of(None, &Value::Null), None);
-        assert_eq!(Judge::of(Some("style_transfer"), &json!({"strength": 0.1})), None);
+        assert_eq!(EffectCheck::of(Some("face_detection"), &Value::Null), None);
+        assert_eq!(EffectCheck::of(None, &Value::Null), None);
+        assert_eq!(EffectCheck::of(Some("style_transfer"), &json!({"strength": 0.1})), None);
         let (small, large) = (Look::of(&I420::grey(160, 120, 96), None), Look::of(&I420::grey(320, 240, 96), None));
-        assert_eq!(Judge::Blurred.is_raw(&small, &large), None);
+        assert_eq!(EffectCheck::Blurred.is_raw(&small, &large), None);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::crew::{Measured, SessionFigures};
 use super::figures::{IN_ORDER, Outcome, REASONS, Summary, counted, is_known, ms};
-use super::slice::Totals;
+use super::interval_stats::Totals;
+use super::load_generator::{Measured, SessionFigures};
 use super::viewer::State;
 
 impl Outcome<'_> {

@@ -11,11 +11,10 @@ use ooblex_pipeline::VideoCodec;
 use serde_json::{Map, Value};
 
 use super::clip::ClipPlan;
-use super::link::Conditions;
 use super::plan::{Decode, Limits, Mode, Plan};
-use super::words::{Both, Outage, Percent, Seconds, Share, Size, parse_parameter};
-use crate::client::Wish;
-use crate::config::Secret;
+use super::value_parsers::{Both, Outage, Percent, Seconds, Share, Size, parse_parameter};
+use ooblex_client::Wish;
+use ooblex_client::link::Conditions;
 
 /// Command-line options of `ooblex bench`.
 #[derive(Debug, Clone, Args)]
@@ -272,8 +271,11 @@ impl Options {
     }
 
     fn token(&self) -> Result<Option<String>, PlanError> {
-        let read = |file: &PathBuf| Secret::read(file, "--token-file").map(|token| token.reveal().to_string());
-        self.token_file.as_ref().map(read).transpose().map_err(|error| PlanError::Token(error.to_string()))
+        let Some(file) = &self.token_file else { return Ok(None) };
+        let refused = |reason: String| PlanError::Token(format!("--token-file: {} {reason}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| refused(format!("cannot be read ({error})")))?;
+        let token = text.trim_end_matches(['\r', '\n']);
+        if token.is_empty() { Err(refused("is empty".into())) } else { Ok(Some(token.into())) }
     }
 
     fn params_of(&self, effect: Option<&str>, effects: usize) -> Result<Value, PlanError> {
