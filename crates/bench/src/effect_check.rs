@@ -154,7 +154,7 @@ mod tests {
     use std::sync::Arc;
 
     use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
-    use ooblex_effects::{Effect, ModelStore, Models, Parameters, Runtime, diagnostics, effects};
+    use ooblex_effects::{Effect, ModelStore, Parameters, Runtime, diagnostics, effects, load_models};
     use ooblex_pipeline::VideoCodec;
     use serde_json::json;
 
@@ -173,7 +173,7 @@ mod tests {
     /// of each result.
     fn come_back(clip: &Clip, effect: &Arc<dyn Effect>) -> Vec<(Look, Option<u16>)> {
         let runtime = Runtime::load(None, None).unwrap();
-        let mut models = Models::load(&runtime, &ModelStore::embedded(), std::slice::from_ref(effect)).unwrap();
+        let mut models = load_models(&runtime, &ModelStore::embedded(), std::slice::from_ref(effect)).unwrap();
         let parameters = Parameters::defaults(effect.parameters());
         let config = EncoderConfig { codec: clip.codec, bitrate_bps: 400_000, frame_rate: 30.0, speed: Speed::Balanced };
         let [mut there, mut back] = [(), ()].map(|()| Decoder::new(clip.codec, Limits::default()).unwrap());

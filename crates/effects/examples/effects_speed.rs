@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ooblex_effects::{Backend, Device, Effect, ModelStore, Models, Parameters, Runtime, effects, find, i420_from_rgb};
+use ooblex_effects::{Backend, Device, Effect, ModelStore, Models, Parameters, Runtime, effects, find, i420_from_rgb, load_models};
 use ooblex_pipeline::{Analysis, EffectName, Face, I420, Rgb};
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ fn print_all() -> Result<(), Box<dyn Error>> {
         println!("\n{}", runtime.describe());
         two_workers(&runtime)?;
         let start = Instant::now();
-        let mut models = Models::load(&runtime, &ModelStore::embedded(), &effects())?;
+        let mut models = load_models(&runtime, &ModelStore::embedded(), &effects())?;
         println!("one worker, models loaded in {:.1} s: {}", start.elapsed().as_secs_f64(), memory());
         println!("{:42} {:>9} {:>9} {:>9} {:>9}   median ms", "", "prepare", "analyse", "compose", "first");
         for effect in effects() {
@@ -71,7 +71,7 @@ fn print_all() -> Result<(), Box<dyn Error>> {
 /// Prints the differences between the results of the device and of the CPU, with the same library,
 /// on a real picture.
 fn differences(runtime: Runtime, on_device: &mut Models) -> Result<(), Box<dyn Error>> {
-    let mut on_cpu = Models::load(&runtime.with_device(Device::Cpu)?, &ModelStore::embedded(), &effects())?;
+    let mut on_cpu = load_models(&runtime.with_device(Device::Cpu)?, &ModelStore::embedded(), &effects())?;
     let picture = picture()?;
     for effect in effects().into_iter().filter(|effect| effect.needs_worker()) {
         for given in settings(&*effect) {
@@ -120,7 +120,7 @@ fn two_workers(runtime: &Runtime) -> Result<(), Box<dyn Error>> {
     let sizes = ["216p", "288p", "360p"];
     let barrier = std::sync::Barrier::new(3);
     let work = || -> Result<(), Box<dyn Error>> {
-        let mut models = Models::load(runtime, &ModelStore::embedded(), &effects())?;
+        let mut models = load_models(runtime, &ModelStore::embedded(), &effects())?;
         barrier.wait();
         barrier.wait();
         let [blur, faces, style] = ["background_blur", "face_detection", "style_transfer"].map(|name| find(&EffectName::new(name)));

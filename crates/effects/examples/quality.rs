@@ -16,7 +16,7 @@ mod scenes;
 use std::error::Error;
 use std::path::Path;
 
-use ooblex_effects::{ModelStore, Models, Runtime, effects};
+use ooblex_effects::{ModelStore, Runtime, effects, load_models};
 
 /// Maximum number of frames of a clip that are measured.
 const MOST_FRAMES: usize = 150;
@@ -24,7 +24,7 @@ const MOST_FRAMES: usize = 150;
 fn main() -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::load(None, None)?;
     println!("{}", runtime.describe());
-    let mut models = Models::load(&runtime, &ModelStore::embedded(), &effects())?;
+    let mut models = load_models(&runtime, &ModelStore::embedded(), &effects())?;
     let clips: Vec<_> = std::env::args().skip(1).collect();
     if clips.is_empty() {
         print("pictures of the tests, moved", &figures::all(&mut models));

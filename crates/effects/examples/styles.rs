@@ -12,7 +12,7 @@ use std::error::Error;
 use std::time::Instant;
 
 use common::{crop, effect, mean_difference, png};
-use ooblex_effects::{Backend, Effect, Input, ModelSpec, ModelStore, Models, Parameters, Runtime, effects};
+use ooblex_effects::{Backend, Effect, Input, ModelSpec, ModelStore, Models, Parameters, Runtime, effects, load_models};
 use ooblex_pipeline::{Analysis, I420, ModelInput, Rgb};
 use scenes::Random;
 use serde_json::json;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for backend in [Backend::Ort, Backend::Rten] {
         let runtime = Runtime::load(None, Some(backend))?;
         println!("{}", runtime.describe());
-        workers.push(Models::load(&runtime, &ModelStore::embedded(), &effects())?);
+        workers.push(load_models(&runtime, &ModelStore::embedded(), &effects())?);
     }
     let style = effect("style_transfer");
     println!("\nOne network run, one thread, ms: ONNX Runtime / rten\n");

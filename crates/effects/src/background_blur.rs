@@ -14,10 +14,10 @@ use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};
 use crate::blur::Blur;
 use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::matte::{Backdrop, Matte, mask_of};
-use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::person;
 use crate::pixels::{Shrinker, rows_mut};
+use ooblex_inference::{ModelSpec, Models, RunError};
 
 /// The effect `background_blur`; see the module documentation.
 pub(crate) struct BackgroundBlur;

@@ -12,10 +12,10 @@ use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::matte::{Backdrop, Matte, mask_of};
-use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::person;
 use crate::pixels::{Shrinker, i420_from_rgb};
+use ooblex_inference::{ModelSpec, Models, RunError};
 
 /// The effect `background_replace`; see the module documentation.
 pub(crate) struct BackgroundReplace;

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::effect::{Chaining, ComposeError, Effect, Painter};
 use crate::found::Found;
-use crate::model::{Models, RunError};
 use crate::parameters::{ParameterError, Parameters};
+use ooblex_inference::{Models, RunError};
 
 /// Separator between the names of a chain's effects.
 const LINK: char = '+';

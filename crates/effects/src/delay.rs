@@ -17,8 +17,8 @@ use std::time::Duration;
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
-use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
+use ooblex_inference::{ModelSpec, Models, RunError};
 
 /// The effect `delay`; see the module documentation.
 pub(crate) struct Delay;
@@ -147,7 +147,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{Backend, ModelStore, Runtime};
+    use ooblex_inference::{Backend, ModelStore, Runtime};
+
+    use crate::models::load_models;
 
     fn parameters(given: Value) -> Parameters {
         Parameters::parse(&*PARAMETERS, &given).unwrap()
@@ -155,7 +157,7 @@ mod tests {
 
     fn no_models() -> Models {
         let runtime = Runtime::load(None, Some(Backend::Rten)).unwrap();
-        Models::load(&runtime, &ModelStore::embedded(), &[]).unwrap()
+        load_models(&runtime, &ModelStore::embedded(), &[]).unwrap()
     }
 
     /// The pauses of the first `count` frames of a track.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};
 
 use crate::found::Found;
-use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Parameter, Parameters};
+use ooblex_inference::{ModelSpec, Models, RunError};
 
 /// An entry of the list of effects. All tracks and workers share it.
 pub trait Effect: Send + Sync {

@@ -16,9 +16,9 @@ use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::face_model;
 use crate::faces::{LOYALTY, Tracker, faces_of};
 use crate::found::Found;
-use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::Shrinker;
+use ooblex_inference::{ModelSpec, Models, RunError};
 
 /// The effect `face_anonymize`; see the module documentation.
 pub(crate) struct FaceAnonymize;

@@ -17,9 +17,9 @@ use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::face_model;
 use crate::faces::{LOYALTY, Seen, Tracker, faces_of};
 use crate::found::Found;
-use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::Shrinker;
+use ooblex_inference::{ModelSpec, Models, RunError};
 
 /// The effect `face_detection`; see the module documentation.
 pub(crate) struct FaceDetection;

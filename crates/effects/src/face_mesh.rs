@@ -18,10 +18,11 @@ use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::face_model::{self, letterboxed};
 use crate::faces::{LOYALTY, Tracker, meshes_of};
 use crate::found::Found;
-use crate::model::Extent::Fixed;
-use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
+use crate::models::picture_of;
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::{Shrinker, nchw};
+use ooblex_inference::Extent::Fixed;
+use ooblex_inference::{Input, ModelSpec, Models, RunError, TensorSpec};
 
 /// The effect `face_mesh`; see the module documentation.
 pub(crate) struct FaceMesh;
@@ -117,7 +118,7 @@ impl Effect for FaceMesh {
     /// Runs both models; `input.arguments` holds the threshold.
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         let [width, height] = [face_model::WIDTH, face_model::HEIGHT].map(|side| side * FINENESS);
-        let fine = MODEL.picture_of(input, width, height)?;
+        let fine = picture_of(&MODEL, input, width, height)?;
         let threshold = face_model::threshold_of(input)?;
         let faces = face_model::detect(models, &halved(fine), threshold)?;
         let content = input.content.map(|side| side as f32 / FINENESS as f32);

@@ -13,9 +13,10 @@
 use ooblex_pipeline::{Analysis, Face, I420, ModelInput, Rgb};
 
 use crate::faces::overlap;
-use crate::model::Extent::Fixed;
-use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
+use crate::models::picture_of;
 use crate::pixels::{Shrinker, nchw};
+use ooblex_inference::Extent::Fixed;
+use ooblex_inference::{Input, ModelSpec, Models, RunError, TensorSpec};
 
 /// Width of the model's input in pixels.
 pub(crate) const WIDTH: u32 = 256;
@@ -55,7 +56,7 @@ pub(crate) fn prepare(shrinker: &mut Shrinker, source: &I420, threshold: f32) ->
 /// # Errors
 /// When the input was not made by [`prepare`], or the model fails.
 pub(crate) fn analyse(models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
-    let picture = MODEL.picture_of(input, WIDTH, HEIGHT)?;
+    let picture = picture_of(&MODEL, input, WIDTH, HEIGHT)?;
     let threshold = threshold_of(input)?;
     let content = input.content.map(|side| side as f32);
     Ok(Analysis::Faces(detect(models, picture, threshold)?.into_iter().map(|face| in_frame(face, content)).collect()))

@@ -23,7 +23,7 @@ mod found;
 mod guided;
 mod list;
 mod matte;
-mod model;
+mod models;
 mod none;
 mod own;
 mod parameters;
@@ -38,7 +38,8 @@ pub use drawing::caption;
 pub use effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 pub use found::Found;
 pub use list::{diagnostics, effects, find};
-pub use model::{
+pub use models::{load_models, models_of, verify_models};
+pub use ooblex_inference::{
     Backend, Device, DeviceError, Extent, Input, LONGEST_RUN, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime,
     RuntimeError, Tensor, TensorSpec,
 };

@@ -3,8 +3,8 @@
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
-use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Parameter, Parameters};
+use ooblex_inference::{ModelSpec, Models, RunError};
 
 /// The effect `none`; see the module documentation.
 pub(crate) struct NoEffect;

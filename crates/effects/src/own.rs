@@ -33,10 +33,10 @@ pub use effect::{OwnEffect, Trial};
 pub use error::{OwnError, Place};
 
 use crate::effect::Effect as _;
-use crate::model::{ModelSpec, TensorSpec};
 use declaration::{Declaration, LabelSource, MAX_LABELS, Output};
 use effect::Form;
 use graph::Graph;
+use ooblex_inference::{ModelSpec, TensorSpec};
 
 /// Name of the file that makes a folder an effect.
 const DECLARATION: &str = "effect.toml";

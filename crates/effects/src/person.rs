@@ -6,9 +6,10 @@
 
 use ooblex_pipeline::{Analysis, I420, Mask, ModelInput};
 
-use crate::model::Extent::Fixed;
-use crate::model::{Input, ModelSpec, Models, RunError, TensorSpec};
+use crate::models::picture_of;
 use crate::pixels::{Shrinker, bytes, nchw};
+use ooblex_inference::Extent::Fixed;
+use ooblex_inference::{Input, ModelSpec, Models, RunError, TensorSpec};
 
 const WIDTH: u32 = 256;
 const HEIGHT: u32 = 144;
@@ -38,7 +39,7 @@ pub(crate) fn prepare(shrinker: &mut Shrinker, source: &I420) -> ModelInput {
 /// # Errors
 /// When the input was not made by [`prepare`], or the model fails.
 pub(crate) fn analyse(models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
-    let picture = MODEL.picture_of(input, WIDTH, HEIGHT)?;
+    let picture = picture_of(&MODEL, input, WIDTH, HEIGHT)?;
     let data = nchw(&picture.data, 255.0, 0.0);
     let outputs = models.run(&MODEL, &[Input { shape: &[1, 3, HEIGHT as usize, WIDTH as usize], data: &data }])?;
     Ok(Analysis::Mask(Mask { width: WIDTH, height: HEIGHT, probability: bytes(&outputs[0].data) }))

@@ -18,8 +18,8 @@ mod vignette;
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 
 use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
-use crate::model::{ModelSpec, Models, RunError};
 use crate::parameters::{Kind, Parameter, Parameters};
+use ooblex_inference::{ModelSpec, Models, RunError};
 
 /// All effects without a model, in the order in which they are offered.
 pub(crate) static SIMPLE: [&Simple; 9] = [

@@ -25,10 +25,11 @@ use self::networks::{ALL, EVERY_STYLE, STYLES, small_one};
 use self::steady::Steady;
 use crate::effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 use crate::guided::Guided;
-use crate::model::{Input, ModelSpec, Models, RunError};
+use crate::models::checked_picture;
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::{self, Shrinker, Stretched, byte, nchw_into, plane_size, planes_from_rgb, rows_mut};
 use crate::stillness::Stillness;
+use ooblex_inference::{Input, ModelSpec, Models, RunError};
 
 /// The effect `style_transfer`; see the module documentation.
 pub(crate) struct StyleTransfer;
@@ -160,7 +161,7 @@ impl Effect for StyleTransfer {
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         let picture = checked(input)?;
         let [height, width] = [picture.height, picture.width].map(|side| side as usize);
-        let mut data = models.spare().with_room(picture.data.len());
+        let mut data = models.buffers().with_room(picture.data.len());
         nchw_into(&mut data, &picture.data, 255.0, 0.0);
         let image = Input { shape: &[1, 3, height, width], data: &data };
         let weights = Input { shape: &[STYLES], data: &input.arguments };
@@ -169,8 +170,8 @@ impl Effect for StyleTransfer {
             None => models.run(&EVERY_STYLE, &[image, weights])?,
         };
         let painted = cut_out(&outputs[0].data, width, height, input.content);
-        models.spare().put(data);
-        outputs.into_iter().for_each(|output| models.spare().put(output.data));
+        models.buffers().put(data);
+        outputs.into_iter().for_each(|output| models.buffers().put(output.data));
         Ok(Analysis::Picture(painted))
     }
 
@@ -185,7 +186,7 @@ impl Effect for StyleTransfer {
 
 /// Returns the picture of an input after validation.
 fn checked(input: &ModelInput) -> Result<&Rgb, RunError> {
-    let picture = EVERY_STYLE.checked_picture(input)?;
+    let picture = checked_picture(&EVERY_STYLE, input)?;
     let bad = |reason| Err(RunError::BadInput { model: EVERY_STYLE.name, reason });
     let (width, height) = (picture.width, picture.height);
     if !width.is_multiple_of(4) || !height.is_multiple_of(4) || width * height > MOST_PIXELS {

@@ -11,7 +11,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::*;
-use ooblex_effects::{Backend, Device, ModelStore, Models, Runtime, RuntimeError, effects};
+use ooblex_effects::{Backend, Device, ModelStore, Runtime, RuntimeError, effects, load_models};
 
 fn on(device: Device) -> Result<Runtime, RuntimeError> {
     Runtime::load(None, Some(Backend::Ort)).unwrap().with_device(device)
@@ -44,7 +44,7 @@ fn a_device_runs_the_models_or_is_refused_with_what_is_missing() {
             Ok(runtime) => {
                 assert_eq!(runtime.device(), device);
                 assert_eq!(runtime.describe().ends_with(&format!(" on {device}")), device != Device::Cpu, "{}", runtime.describe());
-                match Models::load(&runtime, &ModelStore::embedded(), &effects()) {
+                match load_models(&runtime, &ModelStore::embedded(), &effects()) {
                     Ok(models) => assert_eq!(models.names().count(), wanted.len()),
                     Err(refused) => assert!(refused.to_string().contains(&format!(" on {device} cannot load model ")), "{refused}"),
                 }

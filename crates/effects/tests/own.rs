@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use common::*;
 use ooblex_effects::{
-    Backend, Chain, Effect, ModelStore, Models, OwnEffect, OwnLimits, OwnSet, Parameters, effects, i420_from_rgb, rgb_from_i420,
+    Backend, Chain, Effect, ModelStore, OwnEffect, OwnLimits, OwnSet, Parameters, effects, i420_from_rgb, load_models, models_of,
+    rgb_from_i420,
 };
 use ooblex_pipeline::{Analysis, EffectName, I420, Mask, ModelInput, Rgb, Thing};
 use serde_json::json;
@@ -434,7 +435,7 @@ fn a_changed_folder_is_another_version_and_workers_take_it_over() {
 
     let load = |effect: &Arc<OwnEffect>| models(Backend::Rten, &[effect.clone() as Arc<dyn Effect>]);
     let mut loaded = load(&old);
-    loaded.take_over(load(&new), &[new.clone() as Arc<dyn Effect>]);
+    loaded.take_over(load(&new), &models_of(&[new.clone() as Arc<dyn Effect>]));
     assert_eq!(loaded.names().collect::<Vec<_>>(), ["mine/model.onnx"], "the old one is let go");
     let (_, _, picture) = through(new.as_ref(), &mut loaded, &small(), &json!({}));
     assert!(mean_difference(&rgb_from_i420(&picture).data, &rgb_from_i420(&small()).data) < 0.06, "it is the new model that runs");
@@ -443,7 +444,7 @@ fn a_changed_folder_is_another_version_and_workers_take_it_over() {
 #[test]
 fn inputs_that_were_not_prepared_for_it_are_refused() {
     let effect = load("inputs", "invert", "[picture]\n");
-    let mut models = Models::load(&runtime(Backend::Rten), &ModelStore::embedded(), &[effect.clone() as Arc<dyn Effect>]).unwrap();
+    let mut models = load_models(&runtime(Backend::Rten), &ModelStore::embedded(), &[effect.clone() as Arc<dyn Effect>]).unwrap();
     let input = |width, height, arguments: Vec<f32>| ModelInput {
         picture: Rgb { width, height, data: vec![0; 3 * width as usize * height as usize] },
         content: [0, 0, width, height],

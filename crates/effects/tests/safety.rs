@@ -10,7 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::*;
-use ooblex_effects::{Backend, LoadError, ModelFileError, ModelStore, Models, Parameters, RunError, Runtime, diagnostics, effects};
+use ooblex_effects::{
+    Backend, LoadError, ModelFileError, ModelStore, Parameters, RunError, Runtime, diagnostics, effects, load_models, verify_models,
+};
 use ooblex_pipeline::{Analysis, Face, I420, Mask, ModelInput, Rgb};
 use serde_json::json;
 
@@ -26,8 +28,8 @@ fn folder_of_models(test: &str) -> PathBuf {
 
 fn refusal(folder: &Path) -> String {
     let store = ModelStore::folder(folder);
-    let verified = store.verify(&effects()).unwrap_err().to_string();
-    match Models::load(&runtime(Backend::Rten), &store, &effects()) {
+    let verified = verify_models(&store, &effects()).unwrap_err().to_string();
+    match load_models(&runtime(Backend::Rten), &store, &effects()) {
         Err(LoadError::File(error)) => assert_eq!(error.to_string(), verified),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it was loaded"),
@@ -39,8 +41,8 @@ fn refusal(folder: &Path) -> String {
 fn whole_model_files_are_accepted_from_a_folder_and_from_the_program() {
     let folder = folder_of_models("whole");
     for store in [ModelStore::folder(&folder), ModelStore::embedded()] {
-        store.verify(&effects()).unwrap();
-        let models = Models::load(&runtime(Backend::Rten), &store, &effects()).unwrap();
+        verify_models(&store, &effects()).unwrap();
+        let models = load_models(&runtime(Backend::Rten), &store, &effects()).unwrap();
         let all: BTreeSet<_> = effects().iter().flat_map(|effect| effect.models()).map(|spec| spec.name).collect();
         assert_eq!(models.names().collect::<BTreeSet<_>>(), all);
     }

@@ -14,7 +14,7 @@ mod unfinished;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use ooblex_effects::{Models, i420_from_rgb, rgb_from_i420};
+use ooblex_effects::{Models, i420_from_rgb, load_models, rgb_from_i420};
 use ooblex_pipeline::I420;
 use serde_json::Value;
 
@@ -99,7 +99,7 @@ fn models(config: &Inference, settings: &Settings, threads: usize) -> anyhow::Re
         return Ok(Vec::new());
     }
     let (runtime, store) = inference(config, &analysed)?;
-    (0..threads).map(|_| Ok(Models::load(&runtime, &store, &analysed)?)).collect()
+    (0..threads).map(|_| Ok(load_models(&runtime, &store, &analysed)?)).collect()
 }
 
 /// Returns the file extension in lower case.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use ooblex_broker::{Broker, Identity};
-use ooblex_effects::{Backend, Effect, ModelStore, Runtime};
+use ooblex_effects::{Backend, Effect, ModelStore, Runtime, verify_models};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
@@ -52,7 +52,7 @@ pub(crate) fn inference(config: &Inference, effects: &[Arc<dyn Effect>]) -> anyh
         warn!("{warning}");
     }
     let store = config.models.as_ref().map_or_else(ModelStore::embedded, ModelStore::folder);
-    store.verify(effects)?;
+    verify_models(&store, effects)?;
     Ok((runtime, store))
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::about::About;
 use crate::cores::stand_back;
 use ooblex_broker::{Broker, TakenJob};
-use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime};
+use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime, load_models, models_of};
 use ooblex_pipeline::{Analysis, EffectName};
 use tracing::{error, warn};
 
@@ -76,7 +76,7 @@ impl Workshop {
         let (mut served, mut fresh, mut refused) = (Vec::new(), posts.iter().map(|_| Vec::new()).collect::<Vec<_>>(), Vec::new());
         for effect in effects {
             if !before.contains(&effect.queue()) {
-                let load = |_: &Arc<Post>| Models::load(&self.runtime, &self.store, std::slice::from_ref(effect));
+                let load = |_: &Arc<Post>| load_models(&self.runtime, &self.store, std::slice::from_ref(effect));
                 match posts.iter().map(load).collect::<Result<Vec<_>, _>>() {
                     Ok(models) => fresh.iter_mut().zip(models).for_each(|(fresh, models)| fresh.push(models)),
                     Err(error) => {
@@ -130,7 +130,7 @@ impl Workshop {
     }
 
     fn load(&self, effects: &[Arc<dyn Effect>]) -> Result<Models, LoadError> {
-        Models::load(&self.runtime, &self.store, effects)
+        load_models(&self.runtime, &self.store, effects)
     }
 
     /// Takes jobs until the broker closes.
@@ -138,7 +138,7 @@ impl Workshop {
         while let Some(taken) = post.seat.take() {
             if let Some(stock) = post.take_over() {
                 effects = stock.effects;
-                stock.models.into_iter().for_each(|fresh| models.take_over(fresh, &effects));
+                stock.models.into_iter().for_each(|fresh| models.take_over(fresh, &models_of(&effects)));
             }
             let (effect, started) = (taken.job().effect.clone(), Instant::now());
             if taken.job().deadline <= started {

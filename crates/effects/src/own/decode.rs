@@ -7,7 +7,7 @@ use super::declaration::{self, Boxes, Labels, Output, Picture};
 use super::shape::{self, Side};
 use super::toml::{Activation, Colours, Form, Keeps, Layout, Order, Range, Units};
 use crate::faces::overlap;
-use crate::model::{ModelSpec, RunError, Tensor};
+use ooblex_inference::{ModelSpec, RunError, Tensor};
 
 /// Mask threshold at which probabilities are used unchanged: the painter's edge is half opaque
 /// there.

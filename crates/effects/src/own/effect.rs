@@ -13,8 +13,10 @@ use super::error::{OwnError, Place};
 use super::painter::OwnPainter;
 use super::toml::Activation;
 use crate::effect::{Chaining, Effect, Painter, WhenSlow};
-use crate::model::{Input, ModelSpec, ModelStore, Models, RunError, Runtime, Tensor};
+use crate::models::load_models;
+use crate::models::picture_of;
 use crate::parameters::{Parameter, Parameters};
+use ooblex_inference::{Input, ModelSpec, ModelStore, Models, RunError, Runtime, Tensor};
 
 /// Fraction of values outside the declared range above which the declaration is considered wrong,
 /// rather than the model slightly inexact.
@@ -81,7 +83,7 @@ impl OwnEffect {
         let failed = |error| OwnError::Run { path: path.clone(), error };
         let effects: [Arc<dyn Effect>; 1] = [self.clone()];
         let started = Instant::now();
-        let mut models = match Models::load(runtime, &ModelStore::embedded(), &effects) {
+        let mut models = match load_models(runtime, &ModelStore::embedded(), &effects) {
             Ok(models) => models,
             Err(crate::LoadError::WarmUp(error)) => return Err(failed(error)),
             Err(error) => return Err(OwnError::Load { path, error }),
@@ -130,7 +132,7 @@ impl OwnEffect {
         let Form { model, inputs, .. } = self.form.as_ref();
         let spec = self.models[0];
         let (width, height) = (model.width.0, model.height.0);
-        let picture = spec.picture_of(input, width, height)?;
+        let picture = picture_of(spec, input, width, height)?;
         let Some((_, numbers)) = input.arguments.split_first().filter(|(_, numbers)| numbers.len() == inputs.len()) else {
             let reason = format!("{} arguments instead of {}", input.arguments.len(), 1 + inputs.len());
             return Err(RunError::BadInput { model: spec.name, reason });

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::model::{LoadError, RunError};
+use ooblex_inference::{LoadError, RunError};
 
 /// A place in a file, such as `effects.d/glow/effect.toml:12`.
 #[derive(Debug, Clone, PartialEq, Eq)]

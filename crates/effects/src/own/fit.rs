@@ -7,7 +7,7 @@ use super::graph::{Graph, Value, element_name};
 use super::shape::{self, Side};
 use super::toml::{Colours, Layout};
 use super::{decode, kept};
-use crate::model::Extent;
+use ooblex_inference::Extent;
 
 /// The tensors of a model that are used.
 pub(super) struct Fitted {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::ModelSpec;
+use ooblex_inference::ModelSpec;
 
 static WORDS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 static SPECS: Mutex<BTreeMap<String, &'static ModelSpec>> = Mutex::new(BTreeMap::new());

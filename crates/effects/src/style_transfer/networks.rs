@@ -4,8 +4,8 @@
 //! A style requested without a blend is painted by its small network, if there is one: it takes a
 //! fifth of the time and flickers less.
 
-use crate::model::Extent::{Fixed, Free};
-use crate::model::{ModelSpec, TensorSpec};
+use ooblex_inference::Extent::{Fixed, Free};
+use ooblex_inference::{ModelSpec, TensorSpec};
 
 /// Number of styles of the large network.
 pub(super) const STYLES: usize = 26;

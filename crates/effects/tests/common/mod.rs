@@ -10,7 +10,7 @@ use std::io::{BufReader, BufWriter};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ooblex_effects::{Backend, Effect, ModelStore, Models, Parameters, Runtime, find, i420_from_rgb};
+use ooblex_effects::{Backend, Effect, ModelStore, Models, Parameters, Runtime, find, i420_from_rgb, load_models};
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
 use serde_json::Value;
 
@@ -70,7 +70,7 @@ pub fn runtime(backend: Backend) -> Runtime {
 }
 
 pub fn models(backend: Backend, effects: &[Arc<dyn Effect>]) -> Models {
-    Models::load(&runtime(backend), &ModelStore::embedded(), effects).unwrap()
+    load_models(&runtime(backend), &ModelStore::embedded(), effects).unwrap()
 }
 
 pub fn effect(name: &str) -> Arc<dyn Effect> {

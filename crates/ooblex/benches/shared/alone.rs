@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
-use ooblex_effects::{ModelStore, Models, Parameters, Runtime, effects};
+use ooblex_effects::{ModelStore, Models, Parameters, Runtime, effects, load_models};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 use serde_json::Value;
 
@@ -96,7 +96,7 @@ fn work(
     const ROUNDS: usize = 120;
     let effect = effects().into_iter().find(|known| known.name().as_str() == effect).expect("the effect exists");
     let parameters = Parameters::parse(effect.parameters(), params).expect("the parameters are right");
-    let mut models = load_models();
+    let mut models = all_models();
     let codec = clip[0].codec;
     let config = EncoderConfig { codec, bitrate_bps, frame_rate: FPS as f32, speed: Speed::Balanced };
     let decoder = || Decoder::new(codec, Limits::default()).expect("the codec starts");
@@ -134,9 +134,9 @@ fn work(
 }
 
 /// Loads the models of all effects.
-pub fn load_models() -> Models {
+pub fn all_models() -> Models {
     let runtime = Runtime::load(None, None).expect("a backend is there");
-    Models::load(&runtime, &ModelStore::embedded(), &effects()).expect("the models load")
+    load_models(&runtime, &ModelStore::embedded(), &effects()).expect("the models load")
 }
 
 /// Returns the CPU time of this thread in seconds. Linux updates it when the thread has slept, not

@@ -11,7 +11,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use ooblex_broker::{Broker, Identity, Notice, RedisOptions, Service};
-use ooblex_effects::{ModelStore, Models, Parameters, Runtime, effects};
+use ooblex_effects::{ModelStore, Parameters, Runtime, effects, load_models};
 use ooblex_pipeline::{Analysis, EffectName, FrameSeq, Job, ModelInput, Outcome, TrackId};
 use serde_json::json;
 
@@ -47,7 +47,7 @@ impl Payload {
 pub fn payloads() -> Vec<Payload> {
     let effects: Vec<_> = effects().into_iter().filter(|effect| effect.needs_worker()).collect();
     let runtime = Runtime::load(None, None).expect("a backend is there");
-    let mut models = Models::load(&runtime, &ModelStore::embedded(), &effects).expect("the models load");
+    let mut models = load_models(&runtime, &ModelStore::embedded(), &effects).expect("the models load");
     effects
         .iter()
         .map(|effect| {

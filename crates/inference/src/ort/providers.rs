@@ -12,7 +12,7 @@ use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProvider, ExecutionProviderDispatch, MIGraphX, OpenVINO, TensorRT};
 use serde_json::Value;
 
-use super::super::Device;
+use crate::Device;
 
 /// Returns the devices that the loaded library has a provider for. They need not exist on this
 /// machine.

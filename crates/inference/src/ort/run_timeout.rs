@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use ort::session::RunOptions;
 
-use crate::model::LONGEST_RUN;
+use crate::LONGEST_RUN;
 
 /// The run timeout of one model, enforced by a watchdog thread that sleeps until a run exceeds
 /// [`LONGEST_RUN`].
-pub(super) struct Leash {
+pub(super) struct RunTimeout {
     shared: Arc<Shared>,
     watcher: Option<JoinHandle<()>>,
 }
@@ -34,11 +34,11 @@ struct State {
     closed: bool,
 }
 
-impl Leash {
+impl RunTimeout {
     pub(super) fn new() -> ort::Result<Self> {
         let shared = Arc::new(Shared { options: RunOptions::new()?, state: Mutex::default(), changed: Condvar::new() });
         let watched = shared.clone();
-        let watcher = std::thread::Builder::new().name("leash".into()).spawn(move || watched.watch());
+        let watcher = std::thread::Builder::new().name("run-timeout".into()).spawn(move || watched.watch());
         let watcher = watcher.map_err(|error| ort::Error::new(format!("the system gives no thread to watch it: {error}")))?;
         Ok(Self { shared, watcher: Some(watcher) })
     }
@@ -84,7 +84,7 @@ impl Shared {
     }
 }
 
-impl Drop for Leash {
+impl Drop for RunTimeout {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_one();

@@ -1,16 +1,15 @@
 //! ONNX models: their specifications, the source of their files, the backends that run them, and
 //! [`Models::run`], which runs one.
 //!
-//! This module knows tensors and files, not the effects that use them. It has two backends: ONNX
+//! This crate knows tensors and files, not the effects that use them. It has two backends: ONNX
 //! Runtime, a library loaded at start, and rten, which is compiled in.
 
+mod buffer_pool;
 mod device;
 mod ort;
-#[cfg(test)]
-mod rewritten;
 mod rten;
 mod runtime;
-mod spare;
+
 mod store;
 
 use std::sync::Arc;
@@ -20,11 +19,7 @@ pub use device::{Device, DeviceError};
 pub use runtime::{Backend, Runtime, RuntimeError};
 pub use store::{ModelFileError, ModelStore};
 
-use ooblex_pipeline::{ModelInput, Rgb};
-
-use self::spare::Spare;
-use crate::effect::Effect;
-use crate::pixels;
+pub use self::buffer_pool::BufferPool;
 
 /// Time after which a run of a custom model is terminated, on backends that support it. Its frame
 /// has been given up long before.
@@ -169,7 +164,7 @@ const IDLE_RUNS: u64 = 120;
 pub struct Models {
     loaded: Vec<Loaded>,
     runs: u64,
-    spare: Spare,
+    buffers: BufferPool,
 }
 
 struct Loaded {
@@ -195,65 +190,42 @@ impl ModelSpec {
         let shapes = self.inputs.iter().map(|input| input.shape.iter().map(size).collect::<Vec<_>>());
         shapes.map(|shape| Tensor { data: vec![0.1; shape.iter().product()], shape }).collect()
     }
+}
 
-    /// Returns the picture of a prepared frame after validation, since the frame may come from
-    /// another machine.
-    ///
-    /// # Errors
-    /// When the bytes do not match the size, or the content is empty or reaches beyond the picture.
-    pub(crate) fn checked_picture<'a>(&self, input: &'a ModelInput) -> Result<&'a Rgb, RunError> {
-        let bad = |reason| Err(RunError::BadInput { model: self.name, reason });
-        let picture = &input.picture;
-        if let Err(error) = pixels::check(picture) {
-            return bad(error.to_string());
-        }
-        let [left, top, width, height] = input.content;
-        let within = |start: u32, length: u32, side| length > 0 && start.checked_add(length).is_some_and(|end| end <= side);
-        if !within(left, width, picture.width) || !within(top, height, picture.height) {
-            return bad(format!("content {:?} reaches beyond {}x{}", input.content, picture.width, picture.height));
-        }
-        Ok(picture)
-    }
-
-    /// Returns the validated picture of a prepared frame for a model that accepts a single size.
-    ///
-    /// # Errors
-    /// As [`ModelSpec::checked_picture`], and when the picture has another size.
-    pub(crate) fn picture_of<'a>(&self, input: &'a ModelInput, width: u32, height: u32) -> Result<&'a Rgb, RunError> {
-        let picture = self.checked_picture(input)?;
-        if (picture.width, picture.height) == (width, height) {
-            return Ok(picture);
-        }
-        let reason = format!("{}x{} instead of {width}x{height}", picture.width, picture.height);
-        Err(RunError::BadInput { model: self.name, reason })
-    }
+/// A model to load.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    /// Specification of the model.
+    pub spec: &'static ModelSpec,
+    /// Bytes of the file; `None` if the [`ModelStore`] has them.
+    pub bytes: Option<Arc<[u8]>>,
 }
 
 /// A model loaded by a backend.
 trait Model: Send {
     /// Runs the model. `inputs` are in the order of the specification and have its shapes; so do
-    /// the results, whose memory may come from `spare`. An error is the backend's message.
-    fn run(&mut self, inputs: &[Input<'_>], spare: &mut Spare) -> Result<Vec<Tensor>, String>;
+    /// the results, whose memory may come from `buffers`. An error is the backend's message.
+    fn run(&mut self, inputs: &[Input<'_>], buffers: &mut BufferPool) -> Result<Vec<Tensor>, String>;
 
     /// Releases the memory kept for the next picture, because none is expected soon.
     fn rest(&mut self) {}
 }
 
 impl Models {
-    /// Loads every model of `effects` and runs it once, since a first run is slow. All of it
+    /// Loads every model of `sources` and runs it once, since a first run is slow. All of it
     /// happens on the calling thread.
     ///
     /// # Errors
     /// On the first model whose file is wrong, that does not run, or of which the chosen device
     /// runs no node.
-    pub fn load(runtime: &Runtime, store: &ModelStore, effects: &[Arc<dyn Effect>]) -> Result<Self, LoadError> {
+    pub fn load(runtime: &Runtime, store: &ModelStore, sources: &[ModelSource]) -> Result<Self, LoadError> {
         let mut models = Self::default();
-        for (effect, spec) in effects.iter().flat_map(|effect| effect.models().iter().map(move |spec| (effect, *spec))) {
+        for ModelSource { spec, bytes } in sources {
             if models.names().any(|loaded| loaded == spec.name) {
                 continue;
             }
-            let model = match effect.model_bytes(spec) {
-                Some(bytes) => runtime.open(spec, &bytes)?,
+            let model = match bytes {
+                Some(bytes) => runtime.open(spec, bytes)?,
                 None => runtime.open(spec, &store.bytes(spec)?)?,
             };
             models.loaded.push(Loaded { spec, model, last_run: None });
@@ -284,7 +256,7 @@ impl Models {
             declared.check(model, input.shape, input.data.len(), &mut sizes)?;
         }
         loaded.last_run = Some(self.runs);
-        let outputs = loaded.model.run(inputs, &mut self.spare).map_err(|reason| RunError::Backend { model, reason })?;
+        let outputs = loaded.model.run(inputs, &mut self.buffers).map_err(|reason| RunError::Backend { model, reason })?;
         if outputs.len() != spec.outputs.len() {
             let reason = format!("it gave {} tensors instead of {}", outputs.len(), spec.outputs.len());
             return Err(RunError::Backend { model, reason });
@@ -299,13 +271,13 @@ impl Models {
     }
 
     /// Returns the buffer pool for the memory of large tensors.
-    pub(crate) fn spare(&mut self) -> &mut Spare {
-        &mut self.spare
+    pub fn buffers(&mut self) -> &mut BufferPool {
+        &mut self.buffers
     }
 
-    /// Adds the newly loaded models of `fresh`, and drops all models that none of `effects` needs.
-    pub fn take_over(&mut self, fresh: Models, effects: &[Arc<dyn Effect>]) {
-        let needed = |spec: &ModelSpec| effects.iter().any(|effect| effect.models().iter().any(|needed| std::ptr::eq(*needed, spec)));
+    /// Adds the newly loaded models of `fresh`, and drops all models that are not among `needed`.
+    pub fn take_over(&mut self, fresh: Models, needed: &[&'static ModelSpec]) {
+        let needed = |spec: &ModelSpec| needed.iter().any(|needed| std::ptr::eq(*needed, spec));
         self.loaded.retain(|loaded| needed(loaded.spec) && !fresh.loaded.iter().any(|new| std::ptr::eq(new.spec, loaded.spec)));
         let fresh = fresh.loaded.into_iter().filter(|loaded| needed(loaded.spec));
         // `fresh` has counted its runs separately.
@@ -324,7 +296,7 @@ impl Models {
             if loaded.last_run.is_some_and(|last| self.runs - last > IDLE_RUNS) {
                 loaded.model.rest();
                 loaded.last_run = None;
-                self.spare = Spare::default();
+                self.buffers = BufferPool::default();
             }
         }
     }
@@ -369,7 +341,7 @@ impl TensorSpec {
 
 impl Extent {
     /// Returns the size if it is constant.
-    pub(crate) fn fixed(&self) -> Option<usize> {
+    pub fn fixed(&self) -> Option<usize> {
         match self {
             Extent::Fixed(size) => Some(*size),
             Extent::Free(_) => None,

@@ -5,11 +5,9 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
 
-use ooblex_pipeline::{I420, Rgb};
-
-use super::{Backend, Extent, Input, ModelSpec, Runtime, Spare, Tensor};
-use crate::list::effects;
-use crate::pixels::{Shrinker, i420_from_rgb, nchw};
+use ooblex_effects::effects;
+use ooblex_inference::{Backend, Extent, Input, ModelSource, ModelSpec, ModelStore, Models, Runtime, Tensor};
+use ooblex_pipeline::Rgb;
 
 /// Maximum difference of a value, as a fraction of the largest value (or of 1, if all values are
 /// smaller).
@@ -40,18 +38,24 @@ fn rewritten_models_compute_what_their_originals_do() {
     }
 }
 
-fn picture(path: &Path) -> I420 {
+fn picture(path: &Path) -> Rgb {
     let mut reader = png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
     let mut data = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut data).unwrap();
     assert_eq!(info.color_type, png::ColorType::Rgb);
-    i420_from_rgb(&Rgb { width: info.width, height: info.height, data }).unwrap()
+    Rgb { width: info.width, height: info.height, data }
 }
 
 /// Runs a model on the picture, stretched to the model's input size.
-fn run(runtime: &Runtime, spec: &'static ModelSpec, bytes: &[u8], picture: &I420) -> Vec<Tensor> {
+fn run(runtime: &Runtime, spec: &'static ModelSpec, bytes: &[u8], picture: &Rgb) -> Vec<Tensor> {
     let shape: Vec<_> = spec.inputs[0].shape.iter().filter_map(Extent::fixed).collect();
     let &[1, 3, height, width] = shape.as_slice() else { panic!("{} does not take one picture of a fixed size", spec.name) };
-    let data = nchw(&Shrinker::default().rgb(picture, width as u32, height as u32).data, 255.0, 0.0);
-    runtime.open(spec, bytes).unwrap().run(&[Input { shape: &shape, data: &data }], &mut Spare::default()).unwrap()
+    let value = |channel: usize, row: usize, column: usize| {
+        let (x, y) = (column * picture.width as usize / width, row * picture.height as usize / height);
+        f32::from(picture.data[3 * (y * picture.width as usize + x) + channel]) / 255.0
+    };
+    let rows = (0..3).flat_map(|channel| (0..height).map(move |row| (channel, row)));
+    let data: Vec<_> = rows.flat_map(|(channel, row)| (0..width).map(move |column| value(channel, row, column))).collect();
+    let source = ModelSource { spec, bytes: Some(bytes.into()) };
+    Models::load(runtime, &ModelStore::embedded(), &[source]).unwrap().run(spec, &[Input { shape: &shape, data: &data }]).unwrap()
 }

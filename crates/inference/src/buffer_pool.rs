@@ -6,16 +6,16 @@
 
 /// Buffers that are currently unused.
 #[derive(Default)]
-pub(crate) struct Spare(Vec<Vec<f32>>);
+pub struct BufferPool(Vec<Vec<f32>>);
 
-impl Spare {
+impl BufferPool {
     /// Maximum number of buffers kept: one for a model's input, one for its output.
     const KEPT: usize = 2;
     /// Minimum capacity, in values, of a buffer that is kept. Allocators handle smaller ones well.
     const LEAST: usize = 1 << 16;
 
     /// Returns an empty buffer with room for `values` values.
-    pub(crate) fn with_room(&mut self, values: usize) -> Vec<f32> {
+    pub fn with_room(&mut self, values: usize) -> Vec<f32> {
         let fits = |kept: &Vec<f32>| (values..=2 * values).contains(&kept.capacity());
         match self.0.iter().position(fits) {
             Some(index) => self.0.swap_remove(index),
@@ -24,7 +24,7 @@ impl Spare {
     }
 
     /// Returns a buffer to the pool; its values are discarded.
-    pub(crate) fn put(&mut self, mut memory: Vec<f32>) {
+    pub fn put(&mut self, mut memory: Vec<f32>) {
         if memory.capacity() < Self::LEAST {
             return;
         }
@@ -43,24 +43,24 @@ mod tests {
 
     #[test]
     fn what_is_put_serves_the_next_of_its_size_with_nothing_in_it() {
-        let mut spare = Spare::default();
-        let memory = vec![7.0; Spare::LEAST];
+        let mut buffers = BufferPool::default();
+        let memory = vec![7.0; BufferPool::LEAST];
         let place = memory.as_ptr();
-        spare.put(memory);
-        for other in [Spare::LEAST / 4, Spare::LEAST + 1] {
-            assert!(spare.with_room(other).capacity() >= other);
-            assert_eq!(spare.0.len(), 1, "what is much larger or too small stays");
+        buffers.put(memory);
+        for other in [BufferPool::LEAST / 4, BufferPool::LEAST + 1] {
+            assert!(buffers.with_room(other).capacity() >= other);
+            assert_eq!(buffers.0.len(), 1, "what is much larger or too small stays");
         }
-        let again = spare.with_room(Spare::LEAST);
+        let again = buffers.with_room(BufferPool::LEAST);
         assert_eq!((again.as_ptr(), again.len()), (place, 0));
     }
 
     #[test]
     fn two_are_kept_at_most_the_newest_and_none_that_are_small() {
-        let mut spare = Spare::default();
-        spare.put(vec![1.0; Spare::LEAST - 1]);
-        assert!(spare.0.is_empty());
-        (1..4).for_each(|times| spare.put(vec![1.0; times * Spare::LEAST]));
-        assert_eq!(spare.0.iter().map(Vec::capacity).collect::<Vec<_>>(), [2 * Spare::LEAST, 3 * Spare::LEAST]);
+        let mut buffers = BufferPool::default();
+        buffers.put(vec![1.0; BufferPool::LEAST - 1]);
+        assert!(buffers.0.is_empty());
+        (1..4).for_each(|times| buffers.put(vec![1.0; times * BufferPool::LEAST]));
+        assert_eq!(buffers.0.iter().map(Vec::capacity).collect::<Vec<_>>(), [2 * BufferPool::LEAST, 3 * BufferPool::LEAST]);
     }
 }

@@ -1,7 +1,7 @@
 //! The ONNX Runtime backend, loaded from a shared library.
 
-mod leash;
 mod providers;
+mod run_timeout;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,9 +11,9 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SessionOutputs};
 use ort::value::TensorRef;
 
-use self::leash::Leash;
 use self::providers::Profile;
-use super::{Device, Input, Model, ModelSpec, Spare, Tensor};
+use self::run_timeout::RunTimeout;
+use super::{BufferPool, Device, Input, Model, ModelSpec, Tensor};
 
 /// The loaded library. A process can load only one: later calls return it, or fail if they ask for
 /// another path.
@@ -133,12 +133,12 @@ struct OrtModel {
     tidy: Option<RunOptions>,
     /// Run timeout; for custom models on the CPU only. On other devices a run may take long for
     /// good reasons.
-    leash: Option<Leash>,
+    run_timeout: Option<RunTimeout>,
 }
 
 impl Model for OrtModel {
-    fn run(&mut self, inputs: &[Input<'_>], spare: &mut Spare) -> Result<Vec<Tensor>, String> {
-        self.try_run(inputs, spare).map_err(|error| words(&error))
+    fn run(&mut self, inputs: &[Input<'_>], buffers: &mut BufferPool) -> Result<Vec<Tensor>, String> {
+        self.try_run(inputs, buffers).map_err(|error| words(&error))
     }
 
     /// Releases the memory. If that fails the memory is kept, and the next run reports the error.
@@ -151,11 +151,11 @@ impl Model for OrtModel {
 
 impl OrtModel {
     fn new(spec: &'static ModelSpec, session: Session, tidy: Option<RunOptions>) -> ort::Result<Self> {
-        let leash = (tidy.is_some() && !spec.is_built_in()).then(Leash::new).transpose()?;
-        Ok(Self { spec, session, largest: 0, tidy, leash })
+        let run_timeout = (tidy.is_some() && !spec.is_built_in()).then(RunTimeout::new).transpose()?;
+        Ok(Self { spec, session, largest: 0, tidy, run_timeout })
     }
 
-    fn try_run(&mut self, inputs: &[Input<'_>], spare: &mut Spare) -> ort::Result<Vec<Tensor>> {
+    fn try_run(&mut self, inputs: &[Input<'_>], buffers: &mut BufferPool) -> ort::Result<Vec<Tensor>> {
         let values = inputs.iter().map(|input| input.data.len()).sum();
         if values > self.largest && self.largest > 0 {
             self.tidy_up()?;
@@ -163,9 +163,9 @@ impl OrtModel {
         self.largest = self.largest.max(values);
         let (spec, session, inputs) = (self.spec, &mut self.session, named(self.spec, inputs)?);
         let mut tensors =
-            |outputs: &SessionOutputs<'_>| spec.outputs.iter().map(|declared| tensor(outputs, declared.name, spare)).collect();
-        match &self.leash {
-            Some(leash) => leash.run(|options| tensors(&session.run_with_options(inputs, options)?)),
+            |outputs: &SessionOutputs<'_>| spec.outputs.iter().map(|declared| tensor(outputs, declared.name, buffers)).collect();
+        match &self.run_timeout {
+            Some(run_timeout) => run_timeout.run(|options| tensors(&session.run_with_options(inputs, options)?)),
             None => tensors(&session.run(inputs)?),
         }
     }
@@ -207,12 +207,12 @@ fn named<'a>(spec: &'static ModelSpec, inputs: &[Input<'a>]) -> ort::Result<Vec<
     named.collect()
 }
 
-fn tensor(outputs: &SessionOutputs<'_>, name: &str, spare: &mut Spare) -> ort::Result<Tensor> {
+fn tensor(outputs: &SessionOutputs<'_>, name: &str, buffers: &mut BufferPool) -> ort::Result<Tensor> {
     let output = outputs.get(name).ok_or_else(|| ort::Error::new(format!("it has no output '{name}'")))?;
     let (shape, data) = output.try_extract_tensor::<f32>()?;
     // A value cannot have a negative extent; if it had, 0 would fail the shape check.
     let shape = shape.iter().map(|extent| usize::try_from(*extent).unwrap_or(0)).collect();
-    let mut values = spare.with_room(data.len());
+    let mut values = buffers.with_room(data.len());
     values.extend_from_slice(data);
     Ok(Tensor { shape, data: values })
 }

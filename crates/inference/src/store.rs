@@ -4,12 +4,10 @@ use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::ModelSpec;
-use crate::effect::Effect;
 
 /// The models built into the program, or a folder with the same files.
 #[derive(Debug, Clone)]
@@ -91,9 +89,8 @@ impl ModelStore {
     ///
     /// # Errors
     /// On the first file that is missing or wrong.
-    pub fn verify(&self, effects: &[Arc<dyn Effect>]) -> Result<(), ModelFileError> {
-        let mut stored = effects.iter().flat_map(|effect| effect.models().iter().filter(|spec| effect.model_bytes(spec).is_none()));
-        stored.try_for_each(|spec| self.bytes(spec).map(drop))
+    pub fn verify(&self, specs: &[&'static ModelSpec]) -> Result<(), ModelFileError> {
+        specs.iter().try_for_each(|spec| self.bytes(spec).map(drop))
     }
 
     /// Returns the verified bytes of one model.

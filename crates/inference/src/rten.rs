@@ -6,7 +6,7 @@ use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value};
 use rten_tensor::prelude::*;
 use rten_tensor::{Tensor as RtenTensor, TensorView};
 
-use super::{Input, Model, ModelSpec, Spare, Tensor};
+use super::{BufferPool, Input, Model, ModelSpec, Tensor};
 
 /// Version of the rten crate as in Cargo.toml; the crate does not export it.
 pub(super) const VERSION: &str = "0.27";
@@ -31,7 +31,7 @@ struct RtenModel {
 }
 
 impl Model for RtenModel {
-    fn run(&mut self, inputs: &[Input<'_>], _spare: &mut Spare) -> Result<Vec<Tensor>, String> {
+    fn run(&mut self, inputs: &[Input<'_>], _spare: &mut BufferPool) -> Result<Vec<Tensor>, String> {
         let views = self.inputs.iter().zip(inputs).map(|(id, input)| (*id, TensorView::from_data(input.shape, input.data).into()));
         let options = RunOptions::default().with_thread_pool(Some(self.threads.clone()));
         let outputs = self.model.run(views.collect(), &self.outputs, Some(options)).map_err(|error| error.to_string())?;
