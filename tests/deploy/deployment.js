@@ -1,4 +1,4 @@
-/** Reads what deploy/ holds. Owns paths and parsing; refuses to know what is right. */
+/** Reads the files of deploy/. Owns paths and parsing; refuses to know what is right. */
 
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { parse, parseAllDocuments } from 'yaml';
 
 export const root = fileURLToPath(new URL('../../', import.meta.url));
-/** A path in the repository. */
+/** Returns a path in the repository. */
 export const at = (...parts) => join(root, ...parts);
 export const read = (...parts) => readFileSync(at(...parts), 'utf8');
 export const yaml = (...parts) => parse(read(...parts), { merge: true });
@@ -17,21 +17,24 @@ export const prometheus = () => yaml('deploy/prometheus/prometheus.yml');
 export const rules = () => yaml('deploy/prometheus/rules.yml').groups.flatMap((group) => group.rules);
 export const alerts = () => rules().filter(({ alert }) => alert);
 
-/** What an alert compares with its threshold. */
+/** Returns the expression that an alert compares with its threshold. */
 export const measured = ({ expr }) => /^(.*?)\s*(<|>)\s*[\d.]+$/s.exec(expr.trim())?.[1];
 
-/** All expressions of all dashboards: `{dashboard, panel, expr}`. */
+/** Returns all expressions of all dashboards: `{dashboard, panel, expr}`. */
 export const panels = () =>
   readdirSync(at('deploy/grafana/dashboards')).flatMap((file) => {
     const dashboard = JSON.parse(read('deploy/grafana/dashboards', file));
     return dashboard.panels.flatMap(({ title, targets = [] }) => targets.map(({ expr, legendFormat }) => ({ dashboard: file, panel: title, expr, legend: legendFormat })));
   });
 
-/** Every manifest for Kubernetes. */
+/** Returns every manifest for Kubernetes. */
 export const manifests = () =>
   readdirSync(at('deploy/kubernetes')).flatMap((file) => parseAllDocuments(read('deploy/kubernetes', file)).map((document) => ({ file, object: document.toJS() })));
 
-/** Every option of ooblex.toml with its default as it is written there: `{'serve.listen': '"127.0.0.1:8000"'}`. */
+/**
+ * Returns every option of ooblex.toml with its default as written there: `{'serve.listen':
+ * '"127.0.0.1:8000"'}`.
+ */
 export function options() {
   const found = {};
   let section = '';
@@ -44,18 +47,24 @@ export function options() {
   return found;
 }
 
-/** The names of all metrics that the program tells, as docs/metrics.md lists them, which a test of the program holds against it. */
+/**
+ * Returns the names and types of all metrics of the program, from docs/metrics.md, which a test
+ * compares with the program.
+ */
 export function metrics() {
   const names = new Map();
   for (const [, name, type] of read('docs/metrics.md').matchAll(/^\| `(ooblex_\w+)` \| (\w+) \|/gm)) names.set(name, type);
   return names;
 }
 
-/** The names of series in an expression of Prometheus. */
+/** Returns the names of series in a Prometheus expression. */
 export const series = (expr) => [...expr.replaceAll(/"[^"]*"/g, '').matchAll(/\b(ooblex[_:][\w:]+)/g)].map(([name]) => name);
 
-/** What a text of the compose file stands for, when .env gives `given`. */
+/**
+ * Returns a text of the compose file with its variables replaced by those of `given`, which stands
+ * for .env.
+ */
 export const interpolated = (value, given = {}) => String(value).replaceAll(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name, kind, rest) => given[name] ?? (kind === '-' ? rest : `<${name}>`));
 
-/** The environment of a service, when .env gives `given`. */
+/** Returns the environment of a service, with the variables of `given`, which stands for .env. */
 export const environment = (service, given) => Object.fromEntries(Object.entries(compose().services[service].environment).map(([name, value]) => [name, interpolated(value, given)]));

@@ -1,66 +1,28 @@
 /**
- * The browser on another machine: a network namespace of its own, joined to this one by a cable (veth). From there only what deploy/
- * publishes is reached: nginx and the media port.
+ * Tests with the browser on another machine, which is a network namespace. From there only the ports
+ * that deploy/ publishes are reachable: nginx and the media port.
  */
 
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { clip } from '../e2e/clip.js';
-import { openPage, startBrowser } from '../e2e/harness.js';
+import { BROWSER, openPage, startBrowser } from '../e2e/harness.js';
 import { assertHidden } from '../e2e/judge.js';
 import { measure } from '../e2e/measure.js';
+import { anotherMachine } from './machines.js';
 import { startStack, until } from './stack.js';
 
 const played = clip({ width: 640, height: 480, measure });
 
-/** Lays the cable. Gives the addresses of both ends, `run(program, …)` over there, `browser()`, `end()`; or why that can not be. */
-function anotherMachine() {
-  if (process.getuid() !== 0) return { missing: 'network namespaces need root' };
-  const number = 1 + (process.pid % 250);
-  const [space, cable, here, there] = [`ooblex${process.pid}`, `oob${process.pid % 1e6}`, `10.213.${number}.1`, `10.213.${number}.2`];
-  const ip = (...options) => spawnSync('ip', options, { encoding: 'utf8' });
-  const steps = [
-    ['netns', 'add', space],
-    ['link', 'add', cable, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', space],
-    ['address', 'add', `${here}/24`, 'dev', cable],
-    ['link', 'set', cable, 'up'],
-    ['-n', space, 'address', 'add', `${there}/24`, 'dev', 'eth0'],
-    // Without IPv6: its address would come seconds later, and a browser drops what is under way when an address comes.
-    ['-n', space, 'link', 'set', 'eth0', 'addrgenmode', 'none'],
-    ['-n', space, 'link', 'set', 'eth0', 'up'],
-    ['-n', space, 'link', 'set', 'lo', 'up'],
-  ];
-  const folder = mkdtempSync(join(tmpdir(), 'ooblex-elsewhere-'));
-  const end = () => {
-    ip('netns', 'delete', space);
-    rmSync(folder, { recursive: true, force: true });
-  };
-  for (const step of steps) {
-    const { status, stderr, error } = ip(...step);
-    if (status !== 0) {
-      end();
-      return { missing: `ip ${step.join(' ')}: ${error?.message ?? stderr.trim()}` };
-    }
-  }
-  const program = join(folder, 'chromium');
-  writeFileSync(program, `#!/bin/sh\nexec ip netns exec ${space} ${process.env.CHROMIUM ?? '/usr/bin/chromium'} "$@"\n`);
-  chmodSync(program, 0o755);
-  return { here, there, end, program, run: (...command) => spawnSync('ip', ['netns', 'exec', space, ...command], { encoding: 'utf8' }) };
-}
-
-/** The stack here, a browser there. */
+/** Calls `use` with the stack on this machine and a browser on another one. */
 async function withBrowserElsewhere(t, options, use) {
   const machine = anotherMachine();
   if (machine.missing) return t.skip(`there is no other machine to play: ${machine.missing}`);
   let [stack, browser] = [];
   try {
     stack = await startStack({ host: machine.here, ...options });
-    browser = await startBrowser(played, machine.program);
+    browser = await startBrowser(played, machine.program(BROWSER));
     const page = (url, more) => browser.page(url, { ignoreHTTPSErrors: true, ...more });
     await use({ machine, stack, browser: { ...browser, page } });
   } finally {
@@ -85,7 +47,8 @@ test('from another machine: page, connection and processed video, through nginx 
   }));
 
 test('with the media port closed, the page and the gateway’s log name exactly that', (t) =>
-  // Opened on this machine alone: from elsewhere that is a port which a firewall closes, or which a container does not publish.
+  // The port is open only on this machine: from elsewhere it looks like a port that a firewall closes,
+  // or that a container does not publish.
   withBrowserElsewhere(t, { media: '127.0.0.1' }, async ({ stack, browser, machine }) => {
     const { page } = await browser.page(new URL('?autostart&effect=background_blur', stack.url).href);
     const says = () => page.locator('body').innerText();

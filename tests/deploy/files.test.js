@@ -1,4 +1,7 @@
-/** What deploy/ holds, as files: by the schemas of those who read them, and each by what the others and the program say. */
+/**
+ * Checks the files of deploy/: against the schemas of the programs that read them, against one
+ * another, and against the program.
+ */
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -83,7 +86,7 @@ test('every path that the compose file mounts exists, and scripts can be run', (
       if (source.startsWith('.') && target.endsWith('.sh')) accessSync(at('deploy', source), constants.X_OK);
     }
   }
-  // `dockerfile` is relative to the context, as the Compose Specification has it.
+  // `dockerfile` is relative to the context, according to the Compose Specification.
   const { build } = compose().services.webrtc;
   assert.ok(existsSync(join(at('deploy', build.context), build.dockerfile)), 'the Dockerfile');
 });
@@ -176,7 +179,7 @@ test('the Dockerfile builds from what there is, and ends as an unprivileged user
   if (!/VERSION_CODENAME=bookworm/.test(system) || !existsSync(program)) return t.diagnostic('what the program links to is looked at on Debian 12, as in the image');
   const installed = /install --yes --no-install-recommends (.*) &&/.exec(of('RUN'))[1].split(' ');
   const libraries = [...execFileSync('ldd', [program], { encoding: 'utf8' }).matchAll(/=> (\S+)/g)].map(([, path]) => path);
-  // What is in every image of Debian.
+  // Packages that every Debian image contains.
   const packages = new Set(['libc6', 'libgcc-s1', ...installed]);
   for (const library of libraries) {
     const real = execFileSync('readlink', ['--canonicalize', library], { encoding: 'utf8' }).trim();
@@ -294,7 +297,7 @@ test('the units leave the program the calls by which it restricts itself', () =>
     const lists = [...read('deploy/systemd', unit).matchAll(/^SystemCallFilter=(.*)$/gm)].map(([, list]) => list);
     assert.ok(lists.every((list) => !list.startsWith('~')), `${unit}: a list of what is allowed`);
     const allowed = lists.flatMap((list) => list.split(' '));
-    // Landlock and seccomp; seccomp is also set by prctl, which @system-service has.
+    // Landlock and seccomp; seccomp is also set by prctl, which @system-service contains.
     for (const call of ['@system-service', 'landlock_create_ruleset', 'landlock_add_rule', 'landlock_restrict_self', 'seccomp']) assert.ok(allowed.includes(call), `${unit}: ${call}`);
     assert.match(read('deploy/systemd', unit), /^SystemCallErrorNumber=EPERM$/m, unit);
   }

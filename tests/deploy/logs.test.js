@@ -1,4 +1,7 @@
-/** What nginx logs of requests whose address holds a token, on the very files of deploy/nginx: without a gateway, and beyond its limit of offers. */
+/**
+ * Tests that nginx does not log tokens in URLs, with the files of deploy/nginx: without a gateway,
+ * and beyond its limit of offers.
+ */
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -1,6 +1,7 @@
 /**
- * Not a test: shows what the dashboards show. It runs the stack with three browsers' sessions, kills the workers and stops Redis for a
- * moment, then draws every panel from Prometheus' answers into one PNG a dashboard. Look at them.
+ * Not a test: shows the contents of the dashboards. It runs the stack with three browser sessions,
+ * kills the workers and stops Redis for a moment, then draws every panel from Prometheus' answers
+ * into one PNG per dashboard. Look at them.
  *
  *   node seen.js FOLDER
  */
@@ -19,7 +20,7 @@ if (!folder) throw new Error('usage: node seen.js FOLDER');
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 const COLOURS = ['#7eb26d', '#eab839', '#6ed0e0', '#ef843c', '#e24d42', '#1f78c1', '#ba43a9', '#705da0', '#508642', '#cca300'];
 
-/** A value as its unit is read. */
+/** Formats a value in its unit. */
 function shown(value, unit) {
   if (!Number.isFinite(value)) return '∞';
   if (unit === 'percentunit') return `${(value * 100).toFixed(1)} %`;
@@ -31,7 +32,7 @@ function shown(value, unit) {
 const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 const legendOf = (format, labels) => format.replaceAll(/\{\{(\w+)\}\}/g, (_, label) => labels[label] ?? '');
 
-/** A panel as SVG, from what its expressions gave. */
+/** Returns a panel as SVG, from the results of its expressions. */
 function drawn({ title, type, fieldConfig, gridPos }, lines, from, to) {
   const unit = fieldConfig.defaults.unit;
   const [width, height] = [gridPos.w * 50, gridPos.h * 30];

@@ -1,6 +1,7 @@
 /**
- * deploy/ as processes: Redis, a gateway, workers, nginx and Prometheus, each on the very files of deploy/, with the names and paths that only
- * containers have put right by `substituted`, which insists that each of them is there.
+ * Runs deploy/ as processes: Redis, a gateway, workers, nginx and Prometheus, each with the files
+ * of deploy/. `substituted` replaces the names and paths that exist only in containers, and fails
+ * if one of them is missing.
  *
  * Owns processes, ports and a folder. Refuses to know what is tested.
  */
@@ -16,13 +17,16 @@ import { stringify } from 'yaml';
 
 import { at, environment, prometheus as prometheusYml, read } from './deployment.js';
 
-/** How long a condition may take at most on a busy machine; nothing is judged by it. */
+/** Timeout for a condition on a busy machine; tests do not judge by it. */
 export const PATIENCE_MS = 90_000;
 const PROGRAM = process.env.OOBLEX ?? at('target/release/ooblex');
 const PASSWORD = '0123456789abcdef';
 const WORKER_PASSWORD = 'fedcba9876543210';
 
-/** A text of deploy/ with what is different outside of containers; each of the changes must have something to change. */
+/**
+ * Returns a text of deploy/ with the changes for running outside of containers; each change must
+ * match something.
+ */
 export function substituted(text, changes) {
   for (const [from, to] of changes) {
     if (!(from instanceof RegExp ? from.test(text) : text.includes(from))) throw new Error(`the test would put ${to} in the place of ${from}, which is not there any more`);
@@ -32,9 +36,10 @@ export function substituted(text, changes) {
 }
 
 /**
- * Starts all of it. `host`: the address that is open to the world; `given`: what stands in .env beside addresses and passwords; `media`:
- * the address that the media port is opened at; `options`: options of gateway and workers that deploy/ leaves alone, as variables. Gives
- * the processes, `url` (by HTTPS, through nginx), `ask(path)`, `query(expression)`, `alerts()`, `end()`.
+ * Starts the stack. `host` is the public address; `given` are the variables of .env besides
+ * addresses and passwords; `media` is the address on which the media port is opened; `options` are
+ * additional options of gateway and workers, as variables. Returns the processes, `url` (by HTTPS,
+ * through nginx), `ask(path)`, `query(expression)`, `alerts()`, `end()`.
  */
 export async function startStack({ host = '127.0.0.1', media = host, given = {}, options = {} } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-stack-'));
@@ -55,7 +60,7 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     running.redis = await startRedis();
 
     const inImage = Object.fromEntries([...read('deploy/Dockerfile').matchAll(/(OOBLEX_\w+)=(\S+)/g)].map(([, name, value]) => [name, value]));
-    // From the image, from the compose file, and what is different here.
+    // Combines the environment of the image, of the compose file, and the changes for this test.
     const ours = (service, changes) => ({ ...inImage, ...environment(service, env), ...changes });
     const broker = (service) => ({ OOBLEX_BROKER__URL: substituted(environment(service, env).OOBLEX_BROKER__URL, [['redis:6379', `127.0.0.1:${redisPort}`]]) });
     const library = { OOBLEX_INFERENCE__LIBRARY: onnxRuntime(), ...options };
@@ -73,11 +78,11 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
 
     const config = prometheusYml();
     const targets = { 'ooblex-gateway': [`127.0.0.1:${adminPort}`], 'ooblex-worker': workerPorts.map((port) => `127.0.0.1:${port}`), prometheus: [`127.0.0.1:${prometheusPort}`] };
-    // Looked at more often, and without a DNS that knows containers.
+    // Scrapes more often, and without a DNS server that knows containers.
     config.global = { scrape_interval: '1s', evaluation_interval: '1s' };
     config.scrape_configs = config.scrape_configs.map(({ job_name }) => ({ job_name, static_configs: [{ targets: targets[job_name] }] }));
     writeFileSync(join(folder, 'prometheus.yml'), stringify(config));
-    // Alerts come at once and look back ten seconds; the times that are written there are tested by rules.test.yml.
+    // Alerts fire at once and use a window of ten seconds; rules.test.yml tests the original times.
     const hasty = [[/for: \w+/g, 'for: 1s'], [/\[[12]m\]/g, '[10s]']];
     writeFileSync(join(folder, 'rules.yml'), substituted(read('deploy/prometheus/rules.yml'), hasty));
     const prometheusUrl = `http://127.0.0.1:${prometheusPort}`;
@@ -96,15 +101,15 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
       certificate,
       nginxTest: tested,
       ask,
-      /** The first piece of an answer that does not end. */
+      /** Returns the first piece of an answer that does not end. */
       api,
-      /** The series that an expression gives now. */
+      /** Returns the current series of an expression. */
       query: async (expr) => {
         const answer = await (await fetch(`${prometheusUrl}/api/v1/query?query=${encodeURIComponent(expr)}`)).json();
         if (answer.status !== 'success') throw new Error(`${expr}: ${answer.error}`);
         return answer.data.result ?? [];
       },
-      /** The names of the alerts that fire now. */
+      /** Returns the names of the firing alerts. */
       alerts: async () => (await api('alerts')).alerts.filter(({ state }) => state === 'firing').map(({ labels }) => labels.alertname),
       killWorkers: () => Promise.all(workerPorts.map((_, index) => running[`worker${index}`].stop('SIGKILL'))),
       startWorkers: async () => {
@@ -112,7 +117,10 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
       },
       stopRedis: () => running.redis.stop(),
       startRedis: async () => (running.redis = await startRedis()),
-      /** Sessions of `ooblex bench`, straight at the gateway. They end with `stopLoad`, which gives their figures, or by themselves. */
+      /**
+       * Starts sessions of `ooblex bench`, directly to the gateway. They end with `stopLoad`, which
+       * returns their results, or by themselves.
+       */
       startLoad: async (flags) => {
         const bench = ['bench', `http://127.0.0.1:${gatewayPort}`, '--json', join(folder, 'load.json'), ...flags];
         running.load = await keep('bench', PROGRAM, bench, { cwd: folder, isReady: (said) => said !== '' });
@@ -130,8 +138,9 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
 }
 
 /**
- * Starts nginx on the files of deploy/nginx, with a certificate of its own in `folder`, which is there. Gives the processes `nginx`, `certificate` and
- * `tested` (`nginx -t`), `url`, `ask(path)`, and `logs()`: all that it has logged.
+ * Starts nginx with the files of deploy/nginx and a self-signed certificate in the existing
+ * `folder`. Returns the processes `nginx`, `certificate` and `tested` (`nginx -t`), `url`,
+ * `ask(path)`, and `logs()`, which returns everything that it has logged.
  */
 export async function startNginx({ folder, host, https, http, gateway, grafana, healthz = 200 }) {
   const tls = join(folder, 'tls');
@@ -145,7 +154,7 @@ export async function startNginx({ folder, host, https, http, gateway, grafana, 
     [/\n *listen \[::\][^\n]*/g, ''],
     ['/etc/nginx/tls', tls],
     ['/var/www/acme', folder],
-    // Node gives its children sockets, which cannot be opened as files.
+    // Node passes sockets to its children, which cannot be opened as files.
     ['/dev/stdout', accessLog],
     ['http://webrtc:8000', `http://127.0.0.1:${gateway}`],
     ['http://grafana:3000', `http://127.0.0.1:${grafana}`],
@@ -162,7 +171,7 @@ export async function startNginx({ folder, host, https, http, gateway, grafana, 
   return { nginx, certificate, tested, url, ask, logs: () => nginx.said() + readFileSync(accessLog, 'utf8') };
 }
 
-/** Waits until `condition` gives something. */
+/** Waits until `condition` returns a truthy value. */
 export async function until(what, condition, patience = PATIENCE_MS) {
   const deadline = Date.now() + patience;
   for (;;) {
@@ -173,7 +182,9 @@ export async function until(what, condition, patience = PATIENCE_MS) {
   }
 }
 
-/** Starts a program and waits until it is ready, or, with `ends`, until it has ended well. */
+/**
+ * Starts a program and waits until it is ready or, with `ends`, until it has ended successfully.
+ */
 export async function keep(name, program, options, { env = {}, cwd, isReady, ends = false }) {
   const path = [process.env.PATH, '/usr/sbin', '/sbin'].join(delimiter);
   const child = spawn(program, options, { cwd, env: { PATH: path, HOME: cwd, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -214,7 +225,7 @@ function onnxRuntime() {
   return at('.runtime', found);
 }
 
-/** Ports that nobody listens at now. */
+/** Returns ports on which nothing listens now. */
 export async function freePorts(count, host) {
   const servers = await Promise.all(
     Array.from({ length: count }, () => new Promise((resolve, reject) => {
@@ -226,7 +237,7 @@ export async function freePorts(count, host) {
   return ports;
 }
 
-/** Asks by HTTPS whoever has a certificate of `ca`. */
+/** Sends a request by HTTPS, accepting certificates of `ca`. */
 function askHttps(url, ca) {
   return new Promise((resolve, reject) => {
     const asking = request(url, { ca, agent: false, timeout: 10_000 }, (response) => {

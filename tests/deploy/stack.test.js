@@ -1,6 +1,7 @@
 /**
- * What deploy/ holds, as processes: the page through nginx in a real Chromium, then what the operator has of it. One stack for all, because
- * it takes a while; the tests go on from one another.
+ * Tests deploy/ as processes: the page through nginx in a real Chromium, then metrics and alerts.
+ * There is one stack for all tests, because it starts slowly; each test continues from the one
+ * before.
  */
 
 import assert from 'node:assert/strict';
@@ -18,7 +19,7 @@ const EFFECTS = [
   { effect: 'face_detection', params: {}, ways: ['framed', 'painted', 'blurred'] },
   { effect: 'style_transfer', params: { style: 'crimson_poster', resolution: '180p' }, ways: ['painted', 'blurred'] },
 ];
-/** As many sessions as the gateway takes. */
+/** Maximum number of sessions of the gateway. */
 const SESSIONS = 10;
 const played = clip({ width: 640, height: 480, measure });
 let stack;
@@ -28,7 +29,7 @@ let refused;
 
 before(async () => {
   stack = await startStack({ given: { OOBLEX_SESSIONS: `${SESSIONS}`, OOBLEX_SESSIONS_PER_ADDRESS: '256' }, options: { OOBLEX_DIAGNOSTICS__EFFECTS: 'true', OOBLEX_LIMITS__UNCONNECTED_SESSIONS: '256', OOBLEX_LIMITS__UNCONNECTED_PER_ADDRESS: '256', OOBLEX_LIMITS__OFFERS_PER_MINUTE: '100000' } });
-  // An offer that nobody follows up: its sessions can never connect.
+  // An offer that nobody completes: its sessions can never connect.
   const offer = 'v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=ice-options:trickle\r\na=fingerprint:sha-256 ' + Array(32).fill('AB').join(':') + '\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\n';
   const ask = () => fetch(`http://127.0.0.1:${stack.ports.gateway}/offer`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ type: 'offer', sdp: offer }) });
   for (let session = 0; session < SESSIONS; session += 1) {
@@ -136,8 +137,8 @@ test('when Redis stops, the alert comes, and goes when it is back; the session l
 test('when sessions are more than workers manage, the alerts come, and go with the load', async () => {
   await opened.close();
   await until('the session to end', async () => (await stack.query('ooblex_sessions'))[0].value[1] === '0');
-  // A pause is no load on any core, so this is the same overload on every machine. One session alone would have its results after 0.4 s;
-  // of ten at three workers, each waits for 1.3 s.
+  // A sleeping worker uses no CPU, so the overload is the same on every machine. A single session
+  // would have its results after 0.4 s; with ten sessions on three workers, each waits for 1.3 s.
   const pause = ['--effect', 'delay', '--set', 'delay.ms=400'];
   await stack.startLoad([...pause, '--sessions', `${SESSIONS}`, '--size', '320x240', '--fps', '15', '--duration', '300']);
   const came = ['OoblexQueueOld', 'OoblexProcessedFpsLow', 'OoblexPicturesOld', 'OoblexPicturesFrozen', 'OoblexWorkersSaturated'];

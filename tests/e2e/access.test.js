@@ -1,4 +1,7 @@
-/** Who may connect with a token or key, and what page and SDK say when somebody else changes or ends a session. */
+/**
+ * Tests of access with a token or key, and of the notices of page and SDK when somebody else
+ * changes or ends a session.
+ */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -31,11 +34,11 @@ const open = (gateway, query = '?autostart', options = DESK) => browser.page(new
 
 const live = (page) => page.waitForSelector('#status[data-state=live]', patience);
 
-/** Waits until an element's text is like this. */
+/** Waits until an element's text matches. */
 const says = (page, selector, pattern) =>
   page.waitForFunction(([selector, source]) => new RegExp(source).test(document.querySelector(selector)?.innerText), [selector, pattern.source], patience);
 
-/** For the time of `use`: a gateway, and the page of it, live with background blur. */
+/** Calls `use` with a gateway and its page, with a live session with background blur. */
 async function withLivePage(options, use) {
   const gateway = await startGateway();
   try {
@@ -78,7 +81,7 @@ for (const [name, options] of Object.entries({ desk: DESK, phone: PHONE })) {
       });
       assert.ok(inView, 'it is in view wherever the page is scrolled to');
 
-      // What the visitor does themself is no news, and takes only away what is not urgent.
+      // The visitor's own changes cause no notice, and remove only notices that are not urgent.
       await page.evaluate(() => window.changeEffect('background_blur'));
       await says(page, '#tag-after', /^Background blur$/);
       assert.equal(await page.locator('#changes .change').count(), 1);
@@ -122,7 +125,7 @@ test('the SDK follows what the gateway says, in order, while both sides change i
   }
 });
 
-/** A gateway that takes keys, for the time of `use`, with a key of each of these roles. */
+/** Calls `use` with a gateway in the mode `keys`, with one key for each of these roles. */
 async function withKeys(roles, use) {
   const made = roles.map((role) => {
     const printed = execFileSync(BINARY, ['token', 'key', '--role', role], { encoding: 'utf8' });
@@ -141,7 +144,7 @@ async function withKeys(roles, use) {
 
 const dialog = (page) => page.getByRole('dialog', { name: 'This gateway asks for a token' });
 
-/** Fills the form in. */
+/** Fills in the token form. */
 async function giveToken(page, token) {
   await dialog(page).waitFor(patience);
   await page.getByLabel('Token or key').fill(token);
@@ -166,7 +169,7 @@ test('the page asks for a key, says when one is wrong, and keeps the right one f
     await live(page);
     assert.equal(await dialog(page).isVisible(), false);
 
-    // A key that may not publish is known, so there is nothing to ask for.
+    // A key without the right to publish is valid, so the page does not ask for another one.
     await page.evaluate((key) => sessionStorage.setItem('ooblex-token', key), keys.view);
     await page.reload();
     await says(page, '#notice', /does not allow this/);

@@ -1,12 +1,14 @@
 /**
- * Makes the clips that stand in for a camera: a person in front of a room, moving slowly, with the noise of a sensor, and with the
- * number of each frame written on it so large that codecs, blur and painting leave it readable.
+ * Makes the clips that replace a camera: a person in front of a room, with slow motion and sensor
+ * noise, and with a frame number on each frame that stays readable after codecs, blur and painting.
  *
- * Owns the picture, its motion, and what is true about each frame: its number, where the face is, which part is background.
- * Refuses to know browsers and gateways. The same size always gives the same clip, byte for byte.
+ * Owns the picture, its motion, and the ground truth of each frame: its number, the position of the
+ * face, the background area. Refuses to know browsers and gateways. The same size always gives the
+ * same clip, byte for byte.
  *
- * A frame has a strip of cells at its top: black, white, and ten bits. Seven are the number as a Gray code (a mix of two
- * neighbours reads as one of them), three are a check, so that no single cell can be misread unnoticed.
+ * Each frame has a strip of cells at its top: black, white, and ten bits. Seven bits are the number
+ * as a Gray code (a mix of two neighbouring numbers reads as one of them), three are check bits
+ * that detect any single wrong cell.
  */
 
 import { createHash } from 'node:crypto';
@@ -17,27 +19,31 @@ import { fileURLToPath } from 'node:url';
 
 import { readPng } from './png.js';
 
-/** Frames after which the clip begins again, without a jump. */
+/** Number of frames in the seamless loop. */
 export const LOOP = 128;
 const NUMBER_BITS = 7;
 const CELLS = 12;
 
 const PICTURE = fileURLToPath(new URL('../media/astronaut.png', import.meta.url));
 /**
- * The face, in pixels of the picture: what the detector gives through an independent implementation on the picture's upper three
- * quarters at 640x480 (218.93, 97.98, 342.30, 221.34), brought back from there to the picture's own 512 columns.
+ * The face in pixels of the picture: the result of an independent implementation of the detector on
+ * the upper three quarters of the picture at 640x480 (218.93, 97.98, 342.30, 221.34), converted to
+ * the picture's own 512 columns.
  */
 const FACE = [218.93, 97.98, 342.3, 221.34].map((at) => at / 1.25);
 /**
- * The lower part of a space shuttle, with hard edges, far from the person: background in every frame. In pixels of the picture. Its
- * tank, further up, is left out: in a few frames the segmentation model takes it for somebody's head.
+ * The lower part of a space shuttle, with hard edges, far from the person, so it is background in
+ * every frame. In pixels of the picture. The tank above it is excluded, because the segmentation
+ * model takes it for a head in a few frames.
  */
 const BACKGROUND = [362, 145, 454, 250];
 
 /**
- * Makes the clip of this size, or takes the one that was made before. Gives `{file, width, height, fps, layout, truth}`:
- * `layout` is what a reader needs (cells as `[left, top, right, bottom]` in pixels, the code words, the background), and
- * `truth[n]` is `{face, energy, thumb}` of frame n, measured by `measure`, which is handed in so that one piece of code measures both ends.
+ * Makes the clip of this size, or returns the one that was made before. Returns `{file, width,
+ * height, fps, layout, truth}`: `layout` is the information for a reader (cells as `[left, top,
+ * right, bottom]` in pixels, the code words, the background), and `truth[n]` is `{face, energy,
+ * thumb}` of frame n, measured by `measure`, which is an argument so that the same code measures
+ * both ends.
  */
 export function clip({ width, height, fps = 30, measure }) {
   const layout = layoutOf(width, height);
@@ -53,7 +59,7 @@ export function clip({ width, height, fps = 30, measure }) {
   return { file, width, height, fps, layout, truth: measure ? truths(file, layout, measure) : null };
 }
 
-/** What `measure` finds in each frame of the clip. */
+/** Returns the result of `measure` for each frame of the clip. */
 function truths(file, layout, measure) {
   const bytes = readFileSync(file);
   const { width, height } = layout;
@@ -81,7 +87,10 @@ function layoutOf(width, height) {
   return { width, height, strip: rows * tall, cells, words, loop: LOOP };
 }
 
-/** The ten bits of a number as a string: its Gray code, then the remainder of that by x³+x+1. */
+/**
+ * Returns the ten bits of a number as a string: its Gray code, then the remainder of that modulo
+ * x³+x+1.
+ */
 function wordOf(number) {
   const gray = number ^ (number >> 1);
   let rest = gray << 3;
@@ -89,12 +98,16 @@ function wordOf(number) {
   return gray.toString(2).padStart(NUMBER_BITS, '0') + rest.toString(2).padStart(3, '0');
 }
 
-/** Where the picture lies in each frame: `place(x, y)` of the picture is shown at `[(x - left) * scale, strip + (y - top) * scale]`. */
+/**
+ * Position of the picture in each frame: the point `(x, y)` of the picture is shown at `[(x - left)
+ * * scale, strip + (y - top) * scale]`.
+ */
 function paths(width, height, strip) {
   const { width: columns, height: rows } = source();
   const shape = width / (height - strip);
   const widest = Math.min(columns, rows * shape);
-  // Room at the top and both sides for the motion; a tall frame looks to the right, where the background has edges.
+  // Leaves room at the top and on both sides for the motion; a portrait frame shows the right part,
+  // where the background has edges.
   const home = Math.max(0, Math.min(columns - widest, 95));
   return Array.from({ length: LOOP }, (_, number) => {
     const turn = (2 * Math.PI * number) / LOOP;
@@ -109,7 +122,7 @@ function boxIn({ left, top, scale, strip }, [x0, y0, x1, y1]) {
   return [(x0 - left) * scale, strip + (y0 - top) * scale, (x1 - left) * scale, strip + (y1 - top) * scale];
 }
 
-/** What lies in all of these boxes. */
+/** Returns the intersection of these boxes. */
 function common(boxes) {
   const side = (index, pick) => pick(...boxes.map((box) => box[index]));
   return [side(0, Math.max), side(1, Math.max), side(2, Math.min), side(3, Math.min)];
@@ -131,7 +144,7 @@ function write(file, { width, height, fps, layout, frames }) {
   renameSync(partial, file);
 }
 
-/** One plane of a frame, `shrink` times smaller than the frame in both directions. */
+/** Returns one plane of a frame, downscaled by `shrink` in both directions. */
 function drawn(plane, { left, top, scale, strip }, shrink, width, height, noise) {
   const { width: columns, height: rows } = source();
   const [wide, high] = [Math.ceil(width / shrink), Math.ceil(height / shrink)];
@@ -163,7 +176,7 @@ function drawNumber([luma, ...chroma], { width, height, strip, cells, words }, n
   });
 }
 
-/** The picture as three planes of its own size, BT.601 limited range. */
+/** Returns the picture as three planes of its own size, BT.601 limited range. */
 function source() {
   return (source.read ??= (() => {
     const { width, height, rgb } = readPng(PICTURE);
@@ -178,7 +191,10 @@ function source() {
   })());
 }
 
-/** Noise like a sensor's, of the same kind on every machine: `noiseTable()(sigma)` is a function that gives the next value. */
+/**
+ * Sensor noise that is the same on every machine: `noiseTable()(sigma)` returns a function that
+ * returns the next value.
+ */
 function noiseTable() {
   let state = 0x9e3779b9;
   const random = () => {

@@ -1,4 +1,7 @@
-/** Each effect with each codec: what comes back is in order, of the camera's size, fresh, and processed from the very first frame on. */
+/**
+ * Tests each effect with each codec: the frames that come back are in order, of the camera's size,
+ * fresh, and processed from the first frame on.
+ */
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -6,11 +9,12 @@ import { after, before, test } from 'node:test';
 import { open } from './harness.js';
 import { assertHidden, assertInOrder, assertOnFace, assertShareShown, assertSize, assertUntouched, hiddenBy } from './judge.js';
 
-/** Frames that are judged of each effect. */
+/** Number of frames that are judged for each effect. */
 const FRAMES = 90;
 /**
- * `ways` is how a frame may hide the camera's picture; `share` is how many of the camera's frames must be shown, with room for a machine that does
- * other things. The style is one that keeps dark dark and light light, so that the numbers stay readable.
+ * `ways` are the ways in which a frame may hide the camera's picture; `share` is the minimum share
+ * of the camera's frames that must be shown, with a margin for a busy machine. The style keeps dark
+ * areas dark and light areas light, so that the numbers stay readable.
  */
 const EFFECTS = [
   { effect: 'background_blur', params: {}, ways: ['blurred'], share: 0.5 },
@@ -40,7 +44,7 @@ for (const codec of ['vp8', 'h264']) {
       if (ways) assertHidden(records, played, ways);
       else {
         assertUntouched(records, played);
-        // And the judge knows a bare frame when it sees one.
+        // Control: the check recognises an unprocessed frame.
         assert.deepEqual([...new Set(records.map((record) => hiddenBy(record, played)))], [null]);
       }
       if (effect === 'face_detection') assertOnFace(detections, records, played);

@@ -1,11 +1,17 @@
-/** What an effect finds, as data: it lies where it is drawn, and is the same on the data channel and over HTTP. */
+/**
+ * Tests detections as data: they are where the boxes are drawn, and the same on the data channel
+ * and over HTTP.
+ */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { PATIENCE_MS, withSession } from './harness.js';
 
-/** A drawn box is of whole pixels, and went through a codec that keeps half of them of each colour. */
+/**
+ * A drawn box has integer coordinates, and passed through a codec that halves the resolution of
+ * colours.
+ */
 const SAME_PLACE = 2;
 const FRAMES = 60;
 

@@ -1,9 +1,10 @@
 /**
- * Starts what a test needs and ends it again: the gateway, workers and Redis, each as a process of its own on free ports, and a
- * headless Chromium whose camera is a clip.
+ * Starts and stops the parts that a test needs: gateway, workers and Redis, each as a process of
+ * its own on free ports, and a headless Chromium whose camera is a clip.
  *
- * Owns processes and pages. Refuses to know effects and what is expected of a picture. From the environment: `OOBLEX` (the binary;
- * target/release/ooblex otherwise) and `CHROMIUM` (/usr/bin/chromium otherwise).
+ * Owns processes and pages. Refuses to know effects and what is expected of a picture. Environment:
+ * `OOBLEX` (the binary; by default target/release/ooblex) and `CHROMIUM` (by default
+ * /usr/bin/chromium).
  */
 
 import { spawn } from 'node:child_process';
@@ -21,25 +22,34 @@ import { measure } from './measure.js';
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 /** The program under test. */
 export const BINARY = process.env.OOBLEX ?? here('../../target/release/ooblex');
-const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium';
+/** The browser of the tests. */
+export const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const READY_MS = 60_000;
 /** A host name that leads to this machine in the browser that `startBrowser` starts. */
 export const ELSEWHERE = 'elsewhere.example';
-/** How long a condition may take at most on a busy machine; nothing is judged by it. */
+/** Timeout for a condition on a busy machine; tests do not judge by it. */
 export const PATIENCE_MS = 60_000;
 
 const IN_PAGE = `(() => {\n${readFileSync(here('measure.js'), 'utf8').replaceAll(/^export /gm, '')}\n${readFileSync(here('probe.js'), 'utf8')}\n})();`;
 
-/** All sessions of the tests come from one address and in a moment; some pages are opened under a name that is made up. */
+/**
+ * All sessions of the tests come from one address within a short time; some pages are opened with
+ * an invented host name.
+ */
 const ENVIRONMENT = { OOBLEX_SERVE__HOSTS: `localhost,127.0.0.1,${ELSEWHERE}`, OOBLEX_LIMITS__SESSIONS_PER_ADDRESS: '256', OOBLEX_LIMITS__UNCONNECTED_SESSIONS: '256', OOBLEX_LIMITS__UNCONNECTED_PER_ADDRESS: '256', OOBLEX_LIMITS__OFFERS_PER_MINUTE: '100000' };
 
-/** Starts a gateway. Gives `{url, pid, log(), stop()}`; `log()` is all that it wrote. */
+/**
+ * Starts a gateway. Returns `{url, pid, log(), stop()}`; `log()` returns everything that it wrote.
+ */
 export const startGateway = (options = []) => start(BINARY, ['serve', '--listen', '127.0.0.1:0', '--media', '127.0.0.1:0', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release');
 
-/** Starts a worker with one thread; gives what `startGateway` gives. */
+/** Starts a worker with one thread; returns the same as `startGateway`. */
 export const startWorker = (options = []) => start(BINARY, ['worker', '--listen', '127.0.0.1:0', '--threads', '1', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release');
 
-/** Starts a Redis on a unix socket, that keeps nothing on disk; gives its address as `url`, and what `startGateway` gives. */
+/**
+ * Starts Redis on a unix socket, without persistence; returns its address as `url`, and the rest as
+ * `startGateway`.
+ */
 export async function startRedis() {
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-redis-'));
   const socket = join(folder, 'redis.sock');
@@ -52,7 +62,10 @@ export async function startRedis() {
   return { ...redis, url: `redis+unix://${socket}`, stop };
 }
 
-/** Starts a program and waits for the line that says that it is ready; what the pattern found in it is its `url`. */
+/**
+ * Starts a program and waits for the line that says that it is ready; the match of the pattern in
+ * it is its `url`.
+ */
 async function start(program, options, isReady, mend) {
   const name = [program.split('/').at(-1), ...options.slice(0, 1)].join(' ');
   const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...ENVIRONMENT, ...process.env } });
@@ -89,7 +102,10 @@ async function start(program, options, isReady, mend) {
   return { url, pid: child.pid, log: () => written.join('\n'), stop };
 }
 
-/** Starts a Chromium whose camera plays the clip, or another `program` that starts one. Gives `{page(url, options), close()}`. */
+/**
+ * Starts a Chromium whose camera plays the clip, or another `program` that starts one. Returns
+ * `{page(url, options), close()}`.
+ */
 export async function startBrowser(played, program = BROWSER) {
   const browser = await chromium.launch({
     executablePath: program,
@@ -100,12 +116,13 @@ export async function startBrowser(played, program = BROWSER) {
       `--use-file-for-fake-video-capture=${played.file}`,
       '--autoplay-policy=no-user-gesture-required',
       '--disable-features=WebRtcHideLocalIpsWithMdns',
-      // A name that is this machine, and not localhost: browsers give such a page no camera over plain http.
+      // A name of this machine that is not localhost: browsers do not allow such a page to use the
+      // camera over plain http.
       `--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`,
     ],
   });
   return {
-    /** A page with `window.probe` in it; `errors`, `requests` fill as it goes. */
+    /** Returns a page with `window.probe`; `errors` and `requests` are filled as it runs. */
     async page(url, options = {}) {
       const context = await browser.newContext({ permissions: ['camera', 'microphone'], ...options });
       await context.addInitScript({ content: IN_PAGE });
@@ -122,8 +139,8 @@ export async function startBrowser(played, program = BROWSER) {
 }
 
 /**
- * A gateway, a browser and a page with an open camera of this size. Gives `{gateway, browser, played, end(), …}` and what `openPage` gives;
- * `end()` ends all of it.
+ * Starts a gateway, a browser and a page with an open camera of this size. Returns `{gateway,
+ * browser, played, end(), …}` and the result of `openPage`; `end()` ends all of them.
  */
 export async function open({ width = 640, height = 480, fps = 30, gateway: options, audio = false } = {}) {
   const played = clip({ width, height, fps, measure });
@@ -142,7 +159,7 @@ export async function open({ width = 640, height = 480, fps = 30, gateway: optio
   }
 }
 
-/** `open` for the time of `use`; an error is told together with what the gateway wrote. */
+/** Calls `use` with the result of `open`; an error contains the gateway's log. */
 export async function withSession(options, use) {
   const opened = await open(options);
   try {
@@ -155,7 +172,10 @@ export async function withSession(options, use) {
   }
 }
 
-/** A page of the gateway's origin with the camera open, its frames watched as 'source', and what drives sessions in it. */
+/**
+ * Opens a page of the gateway's origin with the camera open, its frames watched as 'source';
+ * returns functions that control sessions in it.
+ */
 export async function openPage(browser, gateway, played, { audio = false } = {}) {
   const { page, errors } = await browser.page(new URL('healthz', gateway.url).href);
   const { width, height, fps, layout } = played;
@@ -173,11 +193,13 @@ export async function openPage(browser, gateway, played, { audio = false } = {})
 
 function sessionsOf(page) {
   const calls = {
-    /** Opens a session; its frames are watched under `name` from the very first one on. Gives its id. */
+    /**
+     * Opens a session; its frames are watched under `name` from the first one on. Returns its id.
+     */
     connect: (options = {}, name = 'output') =>
       page.evaluate(
         async ([name, options]) => {
-          // The track must be watched before the first frame is there, so before `connect` resolves.
+          // The track must be watched before the first frame arrives, so before `connect` resolves.
           delete probe.seen[name];
           const Connection = window.RTCPeerConnection;
           window.RTCPeerConnection = class extends Connection {
@@ -197,19 +219,22 @@ function sessionsOf(page) {
         },
         [name, options],
       ),
-    /** Changes the effect; gives the ack and when it came. */
+    /** Changes the effect; returns the ack and the time of its arrival. */
     changeEffect: (effect, params, name = 'output') =>
       page.evaluate(async ([name, effect, params]) => ({ ack: await probe.kept[name].changeEffect(effect, params), t: performance.now() }), [name, effect, params]),
-    /** All records of a watched track so far. */
+    /** Returns all records of a watched track so far. */
     seen: (name = 'output') => page.evaluate((name) => probe.seen[name] ?? [], name),
-    /** All events of one kind of a session so far. */
+    /** Returns all events of one kind of a session so far. */
     heard: (event, name = 'output') => page.evaluate((key) => probe.kept[key] ?? [], `${name}.${event}`),
-    /** Waits until `count` more frames came than there are now. */
+    /** Waits until `count` more frames have arrived. */
     async moreFrames(count, name = 'output') {
       const before = await page.evaluate((name) => probe.seen[name]?.length ?? 0, name);
       await page.waitForFunction(([name, count]) => (probe.seen[name]?.length ?? 0) >= count, [name, before + count], { timeout: PATIENCE_MS });
     },
-    /** What the browser measures of the video, by type: 'inbound-rtp', 'outbound-rtp', … and of the audio where asked. */
+    /**
+     * Returns the browser's statistics of the video, by type: 'inbound-rtp', 'outbound-rtp', …, and
+     * of the audio if requested.
+     */
     report: (kind = 'video', name = 'output') =>
       page.evaluate(
         async ([name, kind]) => {
@@ -219,12 +244,15 @@ function sessionsOf(page) {
         },
         [name, kind],
       ),
-    /** The codecs of what is sent and of what comes back. */
+    /** Returns the codecs of the sent and the received video. */
     async codecs(name = 'output') {
       const report = await this.report('video', name);
       return [report['outbound-rtp'].codec, report['inbound-rtp'].codec];
     },
-    /** The first text of the answer to a request about the session, such as `/events`, which has no end. */
+    /**
+     * Returns the first text of the answer to a request about the session, such as `/events`, which
+     * does not end.
+     */
     firstOf: (below, name = 'output') =>
       page.evaluate(
         async ([name, below]) => {
@@ -238,7 +266,7 @@ function sessionsOf(page) {
       ),
     close: (name = 'output') => page.evaluate((name) => probe.kept[name].close(), name),
   };
-  // Bound, so that a test can take them apart.
+  // The functions are bound, so that a test can destructure them.
   return Object.fromEntries(Object.entries(calls).map(([name, call]) => [name, call.bind(calls)]));
 }
 

@@ -1,39 +1,50 @@
 /**
- * What must hold for the frames that came back, as assertions.
+ * Assertions on the frames that came back.
  *
- * Owns the thresholds and the reasons for them. Refuses to know how frames are got. A record is what probe.js keeps of a frame; the
- * truth is what clip.js and the same measure say about the clip.
+ * Owns the thresholds and the reasons for them. Refuses to know how frames are obtained. A record
+ * is the data that probe.js keeps of a frame; the truth is the data of clip.js and of the same
+ * measure about the clip.
  */
 
 import assert from 'node:assert/strict';
 
 /**
- * The least blur leaves 0.5 to 4 % of the energy of the background's edges, the codecs at the lowest bitrate of the first second
- * leave 60 % and more.
+ * The weakest blur leaves 0.5 to 4 % of the energy of the background's edges; the codecs at the
+ * lowest bitrate of the first second leave 60 % or more.
  */
 const HIDDEN_ENERGY = 0.2;
-/** A picture that went through codecs alone differs by 1 to 4 (of 255) from the clip, in the means of 32x24 blocks; a painted one by 15 and more. */
+/**
+ * A picture that only passed through codecs differs by 1 to 4 (of 255) from the clip, in the means
+ * of 32x24 blocks; a painted one by 15 or more.
+ */
 const SAME_THUMB = 6;
 const PAINTED_THUMB = 10;
-/** The share of the way around the face on which a drawn box is met; without a box it is 0. */
+/**
+ * Minimum share of the outline around the face on which a drawn box is found; without a box it is
+ * 0.
+ */
 const FRAMED = 0.6;
 
-/** How a frame hides the camera's picture: 'blurred', 'painted' or 'framed'; null where it is as the camera took it. */
+/**
+ * Returns how a frame hides the camera's picture: 'blurred', 'painted' or 'framed'; null for an
+ * unprocessed frame.
+ */
 export function hiddenBy(record, played) {
   if (record.outline >= FRAMED) return 'framed';
   if (energyShare(record, played) <= HIDDEN_ENERGY) return 'blurred';
   return thumbDistance(record, played) >= PAINTED_THUMB ? 'painted' : null;
 }
 
-/** Every frame, from the first one on, is hidden in one of these ways. */
+/** Asserts that every frame, from the first one on, is hidden in one of these ways. */
 export function assertHidden(records, played, ways) {
   const bare = records.map((record, index) => ({ index, how: hiddenBy(record, played), ...figures(record, played) })).filter(({ how }) => !ways.includes(how));
   assert.deepEqual(bare, [], `${bare.length} of ${records.length} frames were not ${ways.join(' or ')}`);
 }
 
 /**
- * Capture time and numbers only go up, and nearly all numbers can be read. The clip's first frame may come twice: Chromium's camera
- * plays it twice where the clip begins again. Gives the numbers without the loop, null where one was unreadable.
+ * Asserts that capture times and numbers only increase, and that nearly all numbers are readable.
+ * The clip's first frame may come twice, because Chromium's fake camera plays it twice when the
+ * clip restarts. Returns the unwrapped numbers, null for an unreadable one.
  */
 export function assertInOrder(records, played, { readable = 0.9 } = {}) {
   const numbers = unwrapped(records, played.layout.loop);
@@ -47,7 +58,7 @@ export function assertInOrder(records, played, { readable = 0.9 } = {}) {
   return numbers;
 }
 
-/** Of the frames that the camera took while these were shown, at least this share was shown. */
+/** Asserts that at least this share of the camera's frames during that time was shown. */
 export function assertShareShown(records, camera, played, share) {
   const [first, last] = [records[0].t, records.at(-1).t];
   const taken = camera.filter(({ t }) => t >= first && t <= last).length;
@@ -55,19 +66,22 @@ export function assertShareShown(records, camera, played, share) {
   assert.ok(distinct >= share * taken, `${distinct} frames were shown of ${taken} taken in ${Math.round(last - first)} ms`);
 }
 
-/** Every frame is of the camera's size. */
+/** Asserts that every frame has the camera's size. */
 export function assertSize(records, width, height) {
   const others = new Set(records.map((record) => `${record.width}x${record.height}`));
   assert.deepEqual([...others], [`${width}x${height}`]);
 }
 
-/** The frames with a number are the clip's own pictures. */
+/** Asserts that the frames with a number are the clip's own pictures. */
 export function assertUntouched(records, played) {
   const changed = records.filter(({ number }) => number !== null).map((record, index) => ({ index, ...figures(record, played) })).filter(({ distance }) => !(distance <= SAME_THUMB));
   assert.deepEqual(changed, [], `${changed.length} of ${records.length} frames differ from the camera's`);
 }
 
-/** The boxes that were told lie on the face: each side within a tenth of its size of where it was in a frame of about that time. */
+/**
+ * Asserts that the reported boxes are on the face: each side within a tenth of the box's size of
+ * its position in a frame of about that time.
+ */
 export function assertOnFace(detections, records, played) {
   const byTimestamp = new Map(records.filter(({ rtp, number }) => rtp !== null && number !== null).map(({ rtp, number }) => [rtp, number]));
   const told = detections.map(({ timestamp, faces }) => ({ number: byTimestamp.get(timestamp), faces })).filter(({ number }) => number !== undefined);
@@ -81,7 +95,10 @@ export function assertOnFace(detections, records, played) {
   return told.length;
 }
 
-/** Numbers that go on where the loop begins again. Frames are judged by the time that passed, so a gap may be longer than a loop. */
+/**
+ * Returns numbers that continue when the loop restarts. The elapsed time decides, so a gap may be
+ * longer than a loop.
+ */
 export function unwrapped(records, loop, fps = 30) {
   let before = null;
   return records.map(({ number, t }) => {
@@ -97,7 +114,7 @@ export function unwrapped(records, loop, fps = 30) {
   });
 }
 
-/** What decides about a frame. */
+/** Returns the measurements that decide about a frame. */
 export function figures(record, played) {
   return { number: record.number, energy: round(energyShare(record, played)), distance: round(thumbDistance(record, played)), outline: round(record.outline) };
 }
@@ -106,7 +123,10 @@ function energyShare({ number, energy }, { truth }) {
   return energy / (number === null ? Math.min(...truth.map((frame) => frame.energy)) : truth[number].energy);
 }
 
-/** The mean difference from the frame of the clip with this number, or from the most alike where the number cannot be read. */
+/**
+ * Returns the mean difference from the frame of the clip with this number, or from the most similar
+ * frame if the number cannot be read.
+ */
 function thumbDistance({ number, thumb }, { truth }) {
   const mine = Buffer.from(thumb, 'base64');
   const from = (theirs) => mine.reduce((sum, value, index) => sum + Math.abs(value - theirs[index]), 0) / mine.length;

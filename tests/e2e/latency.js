@@ -1,11 +1,13 @@
 #!/usr/bin/env node
 /**
- * How much later a picture is seen because it goes through the gateway, as a browser sees it.
+ * Measures the latency that the gateway adds, as seen by a browser.
  *
- * In one page, from the frame on the camera's track to the frame with the same number on the received track: once over two
- * connections inside the page (the floor: what Chromium's own encoder, pacer, jitter buffer and decoder take), once through the
- * gateway. Floor and effects take turns, each is compared with the floors right before and after it, so that a machine that
- * grows slower or faster meanwhile does not count. Frames come straight off the tracks: a video element would round to the screen.
+ * It is measured in one page, from the frame on the camera's track to the frame with the same
+ * number on the received track: once over two connections inside the page (the baseline: Chromium's
+ * own encoder, pacer, jitter buffer and decoder), once through the gateway. Baseline and effects
+ * alternate, and each effect is compared with the baselines directly before and after it, so that a
+ * machine whose speed changes does not affect the result. Frames are read directly from the tracks,
+ * because a video element would round to the screen's refresh rate.
  *
  * usage: node latency.js [--effects a,b] [--seconds 6] [--rounds 2] [--size 640x480] [--json]
  */
@@ -51,7 +53,7 @@ async function measured(session) {
   };
 }
 
-/** Latencies of a call inside the page. */
+/** Returns the latencies of a call inside the page. */
 async function floor({ page, seen }) {
   await page.evaluate(async () => {
     const [from, to] = [new RTCPeerConnection(), new RTCPeerConnection()];
@@ -80,7 +82,7 @@ async function floor({ page, seen }) {
   return run;
 }
 
-/** Latencies through the gateway. */
+/** Returns the latencies through the gateway. */
 async function through({ page, seen, connect, close, heard }, effect) {
   await connect({ effect, params: PARAMS[effect], codec: 'vp8' });
   const run = await segment(page, seen, 'output');
@@ -89,7 +91,7 @@ async function through({ page, seen, connect, close, heard }, effect) {
   return { ...run, analysed: stats?.fps_analysed ?? null, residence: stats?.residence_ms ?? null };
 }
 
-/** Watches a track that has begun for the asked time, after the encoder's bitrate has had time to rise. */
+/** Measures a track for the given time, after the encoder's bitrate has had time to rise. */
 async function segment(page, seen, name) {
   await page.waitForFunction((name) => probe.seen[name]?.length > 0, name);
   await page.waitForTimeout(WARM_UP_MS);
@@ -100,7 +102,7 @@ async function segment(page, seen, name) {
   const latencies = [];
   let from = 0;
   for (const { number, t } of shown.filter(({ number }) => number !== null)) {
-    // The newest frame of the camera with this number that is older than the one shown.
+    // Finds the newest frame of the camera with this number that is older than the shown one.
     while (from + 1 < taken.length && taken[from + 1].t <= t) from++;
     for (let at = from; at >= 0 && t - taken[at].t < 3_000; at--) {
       if (taken[at].number === number) {

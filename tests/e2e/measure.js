@@ -1,21 +1,25 @@
 /**
- * What can be seen in one picture of a clip: its number, how sharp its background is, whether the face is framed, and a thumbnail.
+ * Measurements of one picture of a clip: its number, the sharpness of its background, whether the
+ * face is framed, and a thumbnail.
  *
- * Owns the reading of pixels. Refuses to know where they come from: the same code runs in the browser on frames that came back and
- * in node on the clip itself, so that both are judged by one measure. Hence no imports. A picture is
- * `{width, height, planes: [{data, stride, step}]}`, Y, U and V; it may be of another size than the layout.
+ * Owns the reading of pixels. Refuses to know their origin: the same code runs in the browser on
+ * frames that came back and in node on the clip itself, so that both are measured in the same way.
+ * Therefore it has no imports. A picture is `{width, height, planes: [{data, stride, step}]}`, Y, U
+ * and V; its size may differ from that of the layout.
  */
 
 export const THUMB = [32, 24];
 
-/** `{number, energy, outline, thumb}` of a picture. `number` is null where it cannot be read. */
+/**
+ * Returns `{number, energy, outline, thumb}` of a picture. `number` is null if it cannot be read.
+ */
 export function measure(picture, layout) {
   const number = numberOf(picture, layout);
   const face = layout.faces[number ?? 0];
   return { number, energy: energyOf(picture, layout), outline: outlineOf(picture, layout, face), thumb: thumbOf(picture) };
 }
 
-/** The number on a picture, or null when the cells do not say one beyond doubt. */
+/** Returns the number on a picture, or null if the cells are ambiguous. */
 export function numberOf({ width, height, planes: [luma] }, layout) {
   const [sx, sy] = [width / layout.width, height / layout.height];
   const levels = layout.cells.map(([left, top, right, bottom]) => {
@@ -30,7 +34,10 @@ export function numberOf({ width, height, planes: [luma] }, layout) {
   return number < 0 ? null : number;
 }
 
-/** The energy of the edges in the background: the mean square of the differences of luma over about two pixels of a 640 wide picture. */
+/**
+ * Returns the energy of the edges in the background: the mean square of luma differences over about
+ * two pixels of a 640 px wide picture.
+ */
 export function energyOf({ width, height, planes: [luma] }, layout) {
   const [sx, sy] = [width / layout.width, height / layout.height];
   const [left, top, right, bottom] = layout.background.map((at, index) => Math.round(at * (index % 2 ? sy : sx)));
@@ -45,7 +52,10 @@ export function energyOf({ width, height, planes: [luma] }, layout) {
   return sum / ((bottom - top - lag) * (right - left - lag));
 }
 
-/** The share of the way around the face, at 0.75 to 1.3 times its box, on which the green of a drawn box is met. 0..=1. */
+/**
+ * Returns the share of the outline around the face, at 0.75 to 1.3 times its box, on which the
+ * green of a drawn box is found. 0..=1.
+ */
 export function outlineOf({ width, height, planes: [, u, v] }, layout, [left, top, right, bottom]) {
   const [sx, sy] = [width / layout.width / 2, height / layout.height / 2];
   const [cx, cy, rx, ry] = [(left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2];
@@ -68,8 +78,9 @@ export function outlineOf({ width, height, planes: [, u, v] }, layout, [left, to
 }
 
 /**
- * `[left, top, right, bottom]` of the one box that is drawn in green, in pixels of the picture; null where there is none. Its sides are where
- * green takes up most of a column or row of chroma, and its edges are placed between them by how green the outermost one is.
+ * Returns `[left, top, right, bottom]` of the single box that is drawn in green, in pixels of the
+ * picture; null if there is none. Its sides are the columns and rows of chroma that are mostly
+ * green, and the edges are interpolated by the intensity of the outermost green line.
  */
 export function boxOf({ width, height, planes: [, u, v] }) {
   const [wide, high] = [Math.ceil(width / 2), Math.ceil(height / 2)];
@@ -81,7 +92,8 @@ export function boxOf({ width, height, planes: [, u, v] }) {
     if (most < 10) return null;
     const first = lines.findIndex((line) => line > most / 2);
     const last = lines.findLastIndex((line) => line > most / 2);
-    // What a line lacks of a full one is how much of it lies outside the box; what spills over is how far the box reaches into the next.
+    // The part that a line lacks of full intensity is outside the box; the intensity of the next
+    // line is the part inside the box.
     const share = (index) => Math.min(1, (lines[index] ?? 0) / most);
     return [2 * (first + 1 - share(first) - share(first - 1)), 2 * (last + share(last) + share(last + 1))];
   };
@@ -89,7 +101,7 @@ export function boxOf({ width, height, planes: [, u, v] }) {
   return across && down ? [across[0], down[0], across[1], down[1]] : null;
 }
 
-/** Means of 32x24 blocks of Y, then U, then V. */
+/** Returns the means of 32x24 blocks of Y, then U, then V. */
 export function thumbOf({ width, height, planes }) {
   const [columns, rows] = THUMB;
   const thumb = new Uint8Array(3 * columns * rows);

@@ -1,4 +1,7 @@
-/** A browser behind a network that loses packets, or all of them for a while. What is judged is what is seen, never how soon. */
+/**
+ * Tests of a browser behind a network with packet loss or outages. They judge what is seen, never
+ * how soon.
+ */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -7,7 +10,7 @@ import { withSession } from './harness.js';
 import { assertHidden, assertInOrder, assertShareShown } from './judge.js';
 import { relayed } from './relay.js';
 
-/** `withSession` behind a relay. */
+/** Calls `withSession` behind a relay. */
 const behind = (network, use) =>
   withSession({}, async (session) => {
     const relay = await relayed(session.page, network);
@@ -26,7 +29,7 @@ for (const codec of ['vp8', 'h264']) {
       const [records, camera, { 'inbound-rtp': inbound }] = [await seen(), await seen('source'), await report()];
       assertHidden(records, played, ['blurred']);
       assertInOrder(records, played, { readable: 0.8 });
-      // The first second is for finding each other.
+      // Skips the first second, in which the connection is made.
       assertShareShown(records.slice(30), camera, played, 0.4);
       assert.ok(relay.lost > 0.03 * relay.passed, `${relay.lost} lost, ${relay.passed} passed`);
       assert.ok(inbound.retransmittedPacketsReceived > 0, 'the browser had packets sent again');
@@ -39,7 +42,7 @@ test('a network that was gone for seconds brings the same session back, hidden f
     const id = await connect({ effect: 'background_blur' });
     await moreFrames(60);
     relay.cut();
-    // The camera goes on: this takes a second or more.
+    // Keeps the camera running for this long: a second or more.
     await relay.until(() => relay.lost >= 300);
     relay.mend();
     await moreFrames(45);

@@ -1,4 +1,7 @@
-/** An effect of one's own, put beside a gateway while somebody is on the page: it is offered, chosen and seen without a reload; and taken away. */
+/**
+ * Tests a custom effect that is added to a running gateway while a page is open: it is offered,
+ * chosen and seen without reloading the page; then it is removed.
+ */
 
 import assert from 'node:assert/strict';
 import { cpSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
@@ -14,7 +17,7 @@ import { measure } from './measure.js';
 const EXAMPLES = fileURLToPath(new URL('../../examples/effects.d', import.meta.url));
 const patience = { timeout: PATIENCE_MS };
 
-/** Mean of red, green and blue over the picture that is shown. */
+/** Returns the mean of red, green and blue over the shown picture. */
 const colours = (page) => page.evaluate(() => {
   const video = document.querySelector('#output');
   const canvas = new OffscreenCanvas(64, 48);
@@ -39,18 +42,19 @@ test('an effect that is dropped in while a session runs is offered on the page, 
     await tile('Faces').waitFor(patience);
     assert.equal(await tile('Spotlight').count(), 0);
 
-    // As a careful hand copies: not under its name before it is whole.
+    // Copies under a temporary name and renames, as recommended, so that the gateway never reads an
+    // incomplete folder.
     cpSync(join(EXAMPLES, 'spotlight'), join(shelf, '.spotlight'), { recursive: true });
     renameSync(join(shelf, '.spotlight'), join(shelf, 'spotlight'));
     const reloaded = await (await fetch(new URL('api/effects/reload', gateway.url), { method: 'POST' })).json();
     assert.deepEqual(reloaded, { added: ['spotlight'], changed: [], removed: [], refused: [] });
     await tile('Spotlight').waitFor(patience);
-    // The page scrolls to where the tile is, and its picture is one of what it does.
+    // The page scrolls to the tile, and its picture shows the effect.
     await tile('Spotlight').locator('..').scrollIntoViewIfNeeded();
     await page.waitForFunction(() => [...document.querySelectorAll('.tile')].some((tile) => /Spotlight/.test(tile.textContent) && tile.querySelector('img')?.naturalWidth > 0), null, patience);
     await tile('Spotlight').locator('..').click();
     await page.waitForFunction(() => window.ooblex.session.effect === 'spotlight', null, patience);
-    // All but the person sinks into the night, and that is most of the picture.
+    // Everything except the person becomes dark blue, and that is most of the picture.
     const deadline = Date.now() + PATIENCE_MS;
     let seen = await colours(page);
     while (!(seen[2] > seen[0] + 5 && Math.max(...seen) < 90)) {

@@ -1,4 +1,4 @@
-/** The demo page as a visitor uses it, at the sizes of a desk and of a phone. */
+/** Tests of the demo page as visitors use it, at the sizes of a desktop and of a phone. */
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync } from 'node:fs';
@@ -46,10 +46,10 @@ async function advances(page, count = 10) {
 
 const live = (page) => page.waitForSelector('#status[data-state=live]', patience);
 
-/** Ends a session that a test has no use for any more. */
+/** Ends a session that a test no longer needs. */
 const leave = (page) => page.context().close();
 
-/** Opens the page with a session that is live and shows pictures. */
+/** Opens the page with a live session that shows pictures. */
 async function openLive(options = DESK, query = '?autostart', url = gateway.url) {
   const opened = await browser.page(new URL(query, url).href, options);
   await live(opened.page);
@@ -105,7 +105,8 @@ test('tiles show what effects do, and several effects go in a row', async () => 
   await advances(page);
   await choose('Grayscale');
   await becomes('mirror+vignette');
-  // It paints from the camera's picture, so it must come first; said in words, and nothing changes.
+  // This effect paints from the camera's picture, so it must come first; the page explains that,
+  // and nothing changes.
   await choose('Style transfer');
   await page.waitForFunction(() => /style_transfer|Style transfer/.test(document.querySelector('#notice').textContent), null, patience);
   assert.equal(await page.evaluate(() => window.ooblex.session.effect), 'mirror+vignette');
@@ -189,7 +190,7 @@ test('another resolution, and a file, are sent in the same connection', async ()
   const size = (width, height) => page.waitForFunction(([width, height]) => ['source', 'output'].every((id) => document.getElementById(id).videoWidth === width && document.getElementById(id).videoHeight === height), [width, height], patience);
   await page.getByLabel('Resolution', { exact: true }).selectOption('360p');
   await size(640, 360);
-  // The page's own film is the file.
+  // The file is a recording made by the page.
   await page.getByRole('button', { name: 'Record to a file' }).click();
   await advances(page, 20);
   const [download] = await Promise.all([page.waitForEvent('download', patience), page.getByRole('button', { name: 'Record to a file' }).click()]);
@@ -213,7 +214,7 @@ test('it says how it goes, in words and figures, and in the colours of the visit
   await page.waitForFunction(() => document.querySelector('#verdict').dataset.part !== 'none', null, patience);
   assert.ok((await page.locator('#verdict').innerText()).length > 20);
   await page.waitForFunction(() => ['fps', 'latency'].every((name) => /\d/.test(document.querySelector(`#plot-${name}`).ariaLabel)), null, patience);
-  // Two seconds make a line.
+  // A line needs two samples, one per second.
   const inked = () => ['fps', 'latency'].map((name) => document.querySelector(`#plot-${name}`)).every((canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((value, index) => index % 4 === 3 && value > 200));
   await page.waitForFunction(inked, null, patience);
   const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
@@ -245,7 +246,7 @@ test('the codec in the address is the codec in the call', async () => {
   const { page } = await browser.page(new URL('?autostart&codec=h264&effect=face_detection', gateway.url).href, DESK);
   await live(page);
   await advances(page);
-  // The figures of a session come once a second.
+  // The statistics of a session are updated once per second.
   await page.waitForFunction(() => /H\.?264/i.test(document.querySelector('#figures').textContent), null, patience);
   const { sessions } = await (await fetch(new URL('api/sessions', gateway.url))).json();
   const about = sessions.find(({ effect }) => effect === 'face_detection');

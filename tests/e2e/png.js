@@ -1,5 +1,6 @@
 /**
- * Reads a PNG file: 8 bits a channel, RGB or RGBA, not interlaced. Owns the format and refuses to know what is in the picture.
+ * Reads a PNG file: 8 bits per channel, RGB or RGBA, not interlaced. Owns the format and refuses to
+ * know the contents.
  */
 
 import { readFileSync } from 'node:fs';
@@ -8,7 +9,9 @@ import { inflateSync } from 'node:zlib';
 const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 const CHANNELS = { 2: 3, 6: 4 };
 
-/** `{width, height, rgb}`: three bytes a pixel, row by row; an alpha channel is dropped. */
+/**
+ * Returns `{width, height, rgb}`: three bytes per pixel, row by row; an alpha channel is dropped.
+ */
 export function readPng(file) {
   const bytes = readFileSync(file);
   if (!bytes.subarray(0, 8).equals(SIGNATURE)) throw new Error(`${file} is not a PNG file`);
@@ -27,7 +30,7 @@ export function readPng(file) {
   return unfiltered(inflateSync(Buffer.concat(data)), header, channels);
 }
 
-/** Undoes the prediction of each row (https://www.w3.org/TR/png-3/#9Filters). */
+/** Reverses the filter of each row (https://www.w3.org/TR/png-3/#9Filters). */
 function unfiltered(raw, { width, height }, channels) {
   const stride = width * channels;
   const rgb = new Uint8Array(width * height * 3);

@@ -1,8 +1,10 @@
 /**
- * Runs in the page, beside measure.js, as `window.probe`: takes every frame straight off tracks and keeps what was measured, until
- * the test asks for it. A video element would show frames at the screen's pace and hide some.
+ * Runs in the page, with measure.js, as `window.probe`: reads every frame directly from tracks and
+ * keeps the measurements until the test asks for them. A video element would show frames at the
+ * screen's refresh rate and hide some.
  *
- * Owns the reading of frames and the clock of their arrival. Refuses to know what is expected of them.
+ * Owns the reading of frames and the clock of their arrival. Refuses to know what is expected of
+ * them.
  */
 
 window.probe = {
@@ -11,7 +13,10 @@ window.probe = {
   kept: {},
   notes: [],
 
-  /** Measures each frame of `track` from now on; `only` is 'number' where speed counts, 'box' where a drawn box is looked for. */
+  /**
+   * Measures each frame of `track` from now on; `only` is 'number' if speed matters, 'box' to look
+   * for a drawn box.
+   */
   watch(name, track, only = 'all') {
     const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 8 }).readable.getReader();
     const records = (this.seen[name] = []);
@@ -40,7 +45,7 @@ window.probe = {
   },
 };
 
-/** The planes of a frame, copied out of it. Its visible size is the picture's size. */
+/** Returns copies of the planes of a frame. Its visible size is the picture's size. */
 async function pictureOf(frame) {
   const { width, height } = frame.visibleRect;
   const data = new Uint8Array(frame.allocationSize());

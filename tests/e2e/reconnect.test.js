@@ -1,4 +1,7 @@
-/** A connection that is lost comes back by itself, and meanwhile the last picture stays; what is sent can change without one. */
+/**
+ * Tests that a lost connection is restored by itself while the last picture stays, and that the
+ * source can change without a reconnect.
+ */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -10,7 +13,7 @@ import { measure } from './measure.js';
 
 const patience = { timeout: PATIENCE_MS };
 
-/** A gateway on a port that it can be started on again, a browser, a page with a session. */
+/** Makes a gateway on a port on which it can be restarted, a browser, and a page with a session. */
 async function withRestartable(options, use) {
   const played = clip({ width: 640, height: 480, measure });
   let gateway = await startGateway();
@@ -32,7 +35,9 @@ async function withRestartable(options, use) {
   }
 }
 
-/** Shows the session in a video element, and looks at what it shows with each picture that the screen draws. */
+/**
+ * Shows the session in a video element, and measures it with each picture that the screen draws.
+ */
 const show = (page) =>
   page.evaluate(async () => {
     const video = Object.assign(document.createElement('video'), { autoplay: true, muted: true, playsInline: true, srcObject: probe.kept.output.output });
@@ -46,7 +51,8 @@ const show = (page) =>
       context.clearRect(0, 0, 32, 24);
       context.drawImage(video, 0, 0, 32, 24);
       const { data } = context.getImageData(0, 0, 32, 24);
-      // Bright pixels: the clip has a white cell at its top and a bright room; what shows nothing has none.
+      // Counts bright pixels: the clip has a white cell at its top and a bright room; an empty
+      // picture has none.
       looks.push({ state: probe.kept.output.state, bright: data.filter((value, index) => index % 4 === 1 && value > 100).length, ended: video.ended });
       if (probe.kept.output.state !== 'closed') requestAnimationFrame(look);
     };
@@ -127,7 +133,7 @@ test('screen, file, microphone and camera follow each other in one connection', 
         const kinds = (stream) => stream.getTracks().map(({ kind }) => kind).sort();
         return { id, input: kinds(input), output: kinds(output) };
       });
-    // A film of a moving square, made here.
+    // Makes a video of a moving square.
     await page.evaluate(async () => {
       const canvas = Object.assign(document.createElement('canvas'), { width: 320, height: 240 });
       const context = canvas.getContext('2d');

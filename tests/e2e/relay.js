@@ -1,8 +1,9 @@
 /**
- * A bad network between a browser and the media port of a gateway: datagrams pass through it, late, and some do not.
+ * A bad network between a browser and the media port of a gateway: datagrams are delayed, and some
+ * are lost.
  *
- * Owns its sockets and the losing. Refuses to know what datagrams hold. The same seed loses the same share, not the same packets: browsers
- * do not send the same twice.
+ * Owns its sockets and the losses. Refuses to know the contents of datagrams. The same seed loses
+ * the same share, but not the same packets, because browsers never send exactly the same twice.
  */
 
 import { createSocket } from 'node:dgram';
@@ -12,8 +13,9 @@ import { once } from 'node:events';
 const CANDIDATE = /^(a=candidate:\S+ 1 udp \d+ )(\S+) (\d+)( typ host.*)$/gim;
 
 /**
- * Puts a relay into each answer that the page gets from `POST /offer`. `loss`: the share that is lost each way; `delayMs`: how late each is.
- * Gives `{passed, lost, cut(), mend(), until(condition), close()}`; while it is cut all is lost.
+ * Puts a relay into each answer that the page gets from `POST /offer`. `loss` is the share that is
+ * lost in each direction; `delayMs` is the delay of each datagram. Returns `{passed, lost, cut(),
+ * mend(), until(condition), close()}`; while it is cut, everything is lost.
  */
 export async function relayed(page, { loss = 0, delayMs = 0, seed = 1 } = {}) {
   const relay = { passed: 0, lost: 0 };
@@ -48,7 +50,7 @@ export async function relayed(page, { loss = 0, delayMs = 0, seed = 1 } = {}) {
   return Object.assign(relay, {
     cut: () => (isCut = true),
     mend: () => (isCut = false),
-    /** Resolves with the first datagram after which this holds. */
+    /** Resolves with the first datagram after which the condition holds. */
     until: (condition) =>
       new Promise((resolve) => {
         const check = () => condition() && waiting.delete(check) && resolve();
@@ -62,7 +64,7 @@ export async function relayed(page, { loss = 0, delayMs = 0, seed = 1 } = {}) {
   });
 }
 
-/** Numbers of 0..1 by chance (mulberry32). */
+/** Returns a generator of random numbers in 0..1 (mulberry32). */
 function generator(seed) {
   let state = seed;
   return () => {

@@ -1,4 +1,4 @@
-/** More than one picture: sound beside it, two sessions at once, one after the other, and what is left behind. */
+/** Tests of audio with the video, two sessions at once, sessions one after the other, and leaks. */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,4 +1,7 @@
-/** The picture comes back with the camera's shape: tall, odd, large, and when its size changes in mid-call. */
+/**
+ * Tests that the picture comes back with the camera's shape: portrait, odd, large, and when its
+ * size changes during a call.
+ */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -6,7 +9,10 @@ import { test } from 'node:test';
 import { PATIENCE_MS, withSession } from './harness.js';
 import { assertHidden, assertInOrder, assertOnFace, assertSize } from './judge.js';
 
-/** Waits until the last frames that came back have this size: browsers begin small and grow. */
+/**
+ * Waits until the last frames that came back have this size: browsers begin with a low resolution
+ * and increase it.
+ */
 const come = (page, width, height, count = 10) =>
   page.waitForFunction(([width, height, count]) => probe.seen.output.length >= count && probe.seen.output.slice(-count).every((record) => record.width === width && record.height === height), [width, height, count], { timeout: PATIENCE_MS });
 
@@ -51,7 +57,8 @@ for (const codec of ['vp8', 'h264']) {
       await connect({ effect: 'background_blur', codec });
       await page.waitForFunction(() => probe.seen.output?.length >= 30, null, { timeout: PATIENCE_MS });
       const records = await seen();
-      // A codec that knows even sizes only loses the last column before it is sent: that is the browser's doing.
+      // A codec that supports only even sizes loses the last column; the browser drops it before it
+      // sends.
       const [width, height] = codec === 'vp8' ? [637, 479] : [records.at(-1).width, records.at(-1).height];
       assert.ok(Math.abs(width - 637) <= 1 && Math.abs(height - 479) <= 1, `${width}x${height}`);
       assertSize(records, width, height);

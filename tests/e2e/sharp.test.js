@@ -1,4 +1,7 @@
-/** What the camera's side of a session sends: the whole picture where it can, a smaller one where the network is narrow. */
+/**
+ * Tests the sender settings of a session: full resolution if possible, a lower one if the bandwidth
+ * is low.
+ */
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,7 +13,10 @@ import { PATIENCE_MS, withSession } from './harness.js';
 
 const LARGE = { width: 1280, height: 720 };
 
-/** Waits until the browser was asked for this: the ceiling of the bitrate (undefined for its own), and what to give up first. */
+/**
+ * Waits until the browser has these sender settings: the maximum bitrate (undefined for its own),
+ * and the degradation preference.
+ */
 const asked = (page, maxBitrate, degradationPreference) =>
   page.waitForFunction(
     ([maxBitrate, degradationPreference]) => {
@@ -45,7 +51,7 @@ test('the ceiling of the bitrate follows the size of the picture', () =>
 test('where little comes through, smaller pictures are sent', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-sharp-'));
   const config = join(folder, 'ooblex.toml');
-  // What is beyond it is dropped: a narrow network, as the browser sees it.
+  // Packets beyond the limit are dropped, which the browser sees as a network with a low bandwidth.
   writeFileSync(config, '[limits]\nsession_kbps = 500\n');
   try {
     await withSession({ ...LARGE, gateway: ['--config', config] }, async ({ page, connect }) => {

@@ -1,4 +1,7 @@
-/** Changing the effect in mid-call: at one frame, confirmed, in the same session, and without one frame of the raw picture. */
+/**
+ * Tests changing the effect during a call: at one frame, confirmed, in the same session, and
+ * without a single unprocessed frame.
+ */
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -6,7 +9,10 @@ import { after, before, test } from 'node:test';
 import { open } from './harness.js';
 import { assertHidden, assertInOrder, hiddenBy } from './judge.js';
 
-/** What is changed to, and how its frames may look: a style and boxes may be preceded by their placeholder. */
+/**
+ * Effects to change to, and how their frames may look: a style and boxes may be preceded by their
+ * placeholder.
+ */
 const PAINTING = { effect: 'style_transfer', params: { style: 'crimson_poster', resolution: '180p' }, ways: ['painted', 'blurred'] };
 const BLUR = { effect: 'background_blur', params: {}, ways: ['blurred'] };
 const FACES = { effect: 'face_detection', params: {}, ways: ['framed', 'painted', 'blurred'] };
@@ -24,7 +30,7 @@ test('every change is at one frame and nothing raw is ever shown', async () => {
     const { ack } = await changeEffect(wanted.effect, wanted.params);
     assert.equal(ack.effect, wanted.effect);
     changes.push({ ...wanted, ack });
-    // The picture goes on: frames that have the change come, and a few more.
+    // Waits for the frames with the change, and a few more.
     await page.waitForFunction((rtp) => probe.seen.output.filter((record) => ((record.rtp - rtp) | 0) >= 0).length >= 4, ack.timestamp);
   }
   const records = await seen();

@@ -1,4 +1,7 @@
-/** Workers in processes of their own, joined by a Redis: every effect runs on them, and one that dies is hardly seen. */
+/**
+ * Tests of workers in separate processes, connected by Redis: every effect runs on them, and the
+ * death of one is hardly visible.
+ */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -8,7 +11,7 @@ import { PATIENCE_MS, startBrowser, startGateway, startRedis, startWorker, withS
 import { assertHidden, assertInOrder, assertSize, unwrapped } from './judge.js';
 import { measure } from './measure.js';
 
-/** The longest time without a new picture when one of three workers is killed in mid-call. */
+/** Maximum time without a new picture when one of three workers is killed during a call. */
 const LONGEST_GAP_MS = 500;
 const EFFECTS = [
   { effect: 'background_blur', params: {}, ways: ['blurred'] },
@@ -16,7 +19,10 @@ const EFFECTS = [
   { effect: 'style_transfer', params: { style: 'crimson_poster', resolution: '180p' }, ways: ['painted', 'blurred'] },
 ];
 
-/** A session on a gateway that has no worker of its own, and three workers of one thread each. */
+/**
+ * Calls the test with a session on a gateway without its own workers, and three workers with one
+ * thread each.
+ */
 async function withWorkers(use) {
   const redis = await startRedis();
   const running = [];
@@ -33,7 +39,7 @@ async function withWorkers(use) {
   }
 }
 
-/** Waits until the gateway knows of so many workers. */
+/** Waits until the gateway knows this number of workers. */
 async function known(gateway, count) {
   const deadline = Date.now() + PATIENCE_MS;
   for (;;) {
@@ -44,7 +50,7 @@ async function known(gateway, count) {
   }
 }
 
-/** Waits until the session has been told that its effect is in this state. */
+/** Waits until the session was told that its effect is in this state. */
 const told = (page, state) => page.waitForFunction((state) => probe.kept['output.service'].at(-1)?.state === state, state, { timeout: PATIENCE_MS });
 
 const analysed = async (worker) => {
@@ -112,17 +118,17 @@ test('the demo page says in words that nobody serves its effect, and that somebo
     running.push({ stop: () => browser.close() });
     const { page, errors } = await browser.page(new URL('?autostart&effect=background_blur', gateway.url).href);
     const hint = (pattern) => page.waitForFunction((pattern) => new RegExp(pattern).test(document.querySelector('#hint').textContent), pattern, { timeout: PATIENCE_MS });
-    await hint('No worker serves .* now.*goes on by itself');
+    await hint('No worker serves .* now.*resumes by itself');
     running.push(await startWorker(['--broker', redis.url]));
     await hint('^$');
-    // A picture that is held has to be there first.
+    // A picture must have arrived before it can be held.
     await page.evaluate(() => new Promise((resolve) => window.ooblex.session.on('stats', ({ placeholder, state }) => !placeholder && state === 'live' && resolve())));
     assert.equal(await page.locator('#status').getAttribute('data-state'), 'live');
     await running.pop().stop('SIGKILL');
     await hint('No worker serves .* now. The last picture is held');
     assert.equal(await page.locator('#notice').isVisible(), false, 'it is not told twice');
     await redis.stop('SIGKILL');
-    await hint('The gateway has lost the way to its workers');
+    await hint('The gateway cannot reach its workers');
     assert.deepEqual(errors, [], 'the console stays empty');
   } finally {
     for (const one of running.reverse()) await one.stop('SIGKILL');
@@ -130,7 +136,7 @@ test('the demo page says in words that nobody serves its effect, and that somebo
   }
 });
 
-/** Milliseconds between two pictures that differ, since a moment. */
+/** Returns the milliseconds between two pictures that differ, since a moment. */
 function longestGap(records, since) {
   const numbers = unwrapped(records, LOOP);
   const fresh = records.filter((_, index) => numbers[index] !== null && numbers[index] !== numbers[index - 1]).filter(({ t }) => t >= since);

@@ -1,4 +1,6 @@
-"""Who asks, and for what: pages of other hosts, other names, other types of body, and sessions of others."""
+"""Attacks on access control: pages of other hosts, other host names, other content types, and
+sessions of others.
+"""
 
 import asyncio
 import hashlib
@@ -13,15 +15,18 @@ from attack import Attack, fresh_address
 from gateway import BINARY, REPOSITORY, Gateway, end
 from peer import plain_offer
 
-# A program that refuses to start ends in this time.
+# Timeout in seconds for a program that refuses to start.
 EXIT_S = 10
 
 
 class Foreign(Attack):
-    """A gateway as it is by default: on the loopback interface, open to everybody on this machine, but to no foreign page."""
+    """A gateway with the default configuration: on the loopback interface, open to all programs on
+    this machine, but not to pages of other hosts.
+    """
 
     async def begin(self, **headers):
-        """Begins a session that stays unconnected; gives its path and its secret's header."""
+        """Begins a session that stays unconnected; returns its path and the header with its secret.
+        """
         answer = await asyncio.to_thread(self.gateway.offer, plain_offer(), fresh_address(), headers=headers, effect="none")
         self.assertEqual(answer.status, 200, answer.body[:300])
         told = answer.json()
@@ -59,7 +64,7 @@ class Foreign(Attack):
                 for method, path in (("GET", "/"), ("GET", "/api/sessions"), ("POST", "/offer")):
                     answer = await self.ask(method, path, "{}" if method == "POST" else None, {"Host": name})
                     with self.subTest(f"{method} {path} of {name!r}"):
-                        # A text that is no name may also be refused as a bad request.
+                        # An invalid name may also be refused as a bad request.
                         self.assertIn((answer.status, answer.problem), [(421, "wrong-host")] + ([(400, answer.problem)] if "@" in name or not name else []))
         for name in (f"localhost:{port}", f"127.0.0.1:{port}", "localhost"):
             with self.subTest(f"own name {name}"):
@@ -89,7 +94,9 @@ class Foreign(Attack):
             self.assertEqual(answer.status, 200, answer.body[:200])
 
     async def test_what_a_proxy_forwards_is_not_from_the_operator(self):
-        """Those routes are open to this machine itself; what comes through a proxy on it is somebody else's."""
+        """The routes of operators are open to this machine, but not to requests through a proxy on
+        it.
+        """
         async with self.undisturbed():
             for header in ({"X-Forwarded-For": "203.0.113.9"}, {"Forwarded": "for=203.0.113.9"}, {"X-Forwarded-Host": "video.example"}):
                 for method, path in (("GET", "/api/sessions"), ("GET", "/metrics"), ("POST", "/api/effects/reload")):
@@ -99,7 +106,7 @@ class Foreign(Attack):
 
 
 class Keys(unittest.TestCase):
-    """A gateway with keys: what each of them opens, and what it does not."""
+    """A gateway with keys: what each of them allows and forbids."""
 
     @classmethod
     def setUpClass(cls):

@@ -1,4 +1,6 @@
-"""What every test here asserts: the gateway lives, its memory is bounded, and a neighbour's frames go on coming, in order."""
+"""Assertions of every hostile test: the gateway is alive, its memory is bounded, and the
+neighbour's frames keep coming, in order.
+"""
 
 import asyncio
 import contextlib
@@ -11,27 +13,32 @@ from statistics import median
 from gateway import Gateway, cpu_seconds, machine_seconds
 from neighbour import Neighbour
 
-# Memory that an attack may take, MB.
+# Maximum growth of the memory in MB during an attack.
 MEMORY_MB = 150
-# The part of its frame rate that a neighbour keeps.
+# Minimum share of its frame rate that the neighbour keeps.
 KEPT = 0.7
-# The neighbour's usual rate is measured before the first attacks, for this many seconds.
+# Number of seconds for which the neighbour's usual frame rate is measured before the first attacks.
 QUIET_SECONDS = 5
-# After an attack, /healthz is answered within this time.
+# Timeout in seconds for /healthz after an attack.
 ANSWERED_S = 5
-# The neighbour's rate and latency say nothing of an attack, and are not judged, when others take more of the machine than this part.
+# If other programs use more than this share of the machine, the neighbour's frame rate and latency
+# are not judged.
 OTHERS = 0.25
 _addresses = itertools.count(1)
 
 
 def fresh_address():
-    """An address of the loopback network that nobody used, so that what one test did is not held against another."""
+    """Returns an unused address of the loopback network, so that limits per address do not carry
+    over between tests.
+    """
     number = next(_addresses)
     return f"127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}"
 
 
 class Attack(unittest.IsolatedAsyncioTestCase):
-    """One gateway and one neighbour for all tests of a class; new ones where a test has ended the gateway."""
+    """One gateway and one neighbour for all tests of a class; they are replaced if a test has ended
+    the gateway.
+    """
 
     config = ""
     gateway = neighbour = None
@@ -62,15 +69,17 @@ class Attack(unittest.IsolatedAsyncioTestCase):
             cls.setUpClass()
 
     def shortDescription(self):
-        return None  # The names say it.
+        return None  # The test names are sufficient
 
     @classmethod
     def others_cpu_seconds(cls):
-        """CPU time of everything on this machine that does not belong to the test."""
+        """Returns the CPU time of everything on this machine that does not belong to the test."""
         return machine_seconds() - sum(map(cpu_seconds, (cls.gateway.pid, cls.neighbour.process.pid, os.getpid())))
 
     def is_machine_taken(self, since, others):
-        """Whether others have taken so much of the machine since then that nothing can be said of the attack."""
+        """Returns whether other programs have used too much of the machine since then to judge the
+        attack.
+        """
         share = (self.others_cpu_seconds() - others) / (time.monotonic() - since) / os.cpu_count()
         if share > OTHERS:
             print(f"others take {share:.0%} of this machine: the neighbour is not judged ...", end=" ", flush=True)
@@ -86,7 +95,8 @@ class Attack(unittest.IsolatedAsyncioTestCase):
 
     @contextlib.asynccontextmanager
     async def undisturbed(self, kept=KEPT):
-        """Around an attack: what must hold while it runs and after it."""
+        """Context manager around an attack, with the conditions that must hold during and after it.
+        """
         cls = type(self)
         if len(cls.quiet) < QUIET_SECONDS:
             before = await asyncio.to_thread(cls.neighbour.wait_for_seconds, cls.quiet_since, 2)
@@ -98,7 +108,7 @@ class Attack(unittest.IsolatedAsyncioTestCase):
         try:
             yield
         finally:
-            # Said first, whatever else went wrong because of it.
+            # Checked first, because other failures may follow from it.
             self.assert_alive()
         during = await asyncio.to_thread(cls.neighbour.wait_for_seconds, start, 1)
         cls.quiet_since = time.monotonic()
@@ -112,7 +122,7 @@ class Attack(unittest.IsolatedAsyncioTestCase):
 
 
 async def each(attempts, at_once=6):
-    """Runs coroutines, a few at a time; gives what they gave, in their order."""
+    """Runs coroutines, a few at a time; returns their results in order."""
     gate = asyncio.Semaphore(at_once)
 
     async def one(attempt):

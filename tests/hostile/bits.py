@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import av
 
 SLICE, IDR, SEI, SPS, PPS, PREFIX, SUBSET_SPS, EXTENSION_SLICE = 1, 5, 6, 7, 8, 14, 15, 20
-# Profiles whose SPS says the chroma format and the bit depth.
+# Profiles whose SPS contains the chroma format and the bit depth.
 HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128}
 
 
@@ -36,7 +36,7 @@ class Reader:
         return (value + 1) // 2 if value % 2 else -(value // 2)
 
     def rest(self):
-        """What is left before the stop bit."""
+        """Returns the remaining bits before the stop bit."""
         return self.bits[self.at : self.bits.rindex("1")]
 
 
@@ -61,14 +61,14 @@ class Writer:
         return self
 
     def bytes(self):
-        """The bits with the stop bit, filled up to whole bytes."""
+        """Returns the bits with the stop bit, padded to whole bytes."""
         bits = "".join(self.bits) + "1"
         bits += "0" * (-len(bits) % 8)
         return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
 def escape(payload):
-    """Inserts the bytes that keep start codes out of a NAL unit (§7.4.1)."""
+    """Inserts emulation prevention bytes into a NAL unit (§7.4.1)."""
     out, zeros = bytearray(), 0
     for byte in payload:
         if zeros >= 2 and byte <= 3:
@@ -99,7 +99,7 @@ class Sps:
     constraints: int = 0xC0
     level: int = 30
     id: int = 0
-    # The following five are written with high profiles only.
+    # The following five fields are written only for high profiles.
     chroma_format: int = 1
     separate_planes: int = 0
     bit_depth_luma_minus8: int = 0
@@ -108,7 +108,7 @@ class Sps:
     log2_max_frame_num_minus4: int = 0
     poc_type: int = 2
     log2_max_poc_lsb_minus4: int = 0
-    # With picture order count type 1: the number of offsets that are announced, and those that are written.
+    # For picture order count type 1: the declared number of offsets, and the written offsets.
     poc_cycle: int = 0
     poc_offsets: tuple = ()
     reference_frames: int = 1
@@ -120,7 +120,7 @@ class Sps:
     direct_8x8: int = 1
     # Left, right, top, bottom; None: not written.
     crop: tuple | None = None
-    # The VUI, as bits, without the flag that announces it; None: none.
+    # The VUI as bits, without its presence flag; None: not written.
     vui: str | None = None
 
     @classmethod
@@ -182,7 +182,7 @@ class Pps:
     sps_id: int = 0
     entropy: int = 0
     bottom_field: int = 0
-    # With more than 0: the map's type, and what follows it as bits.
+    # If it is greater than 0: the type of the map, and the bits that follow it.
     slice_groups_minus1: int = 0
     slice_group_map: int = 0
     slice_group_bits: str = ""
@@ -221,8 +221,11 @@ class Pps:
 
 
 def vui(reorder=0, buffering=1, cpb_count=None, motion_bits=16):
-    """The bits of a VUI (§E.1.1) with bitstream restrictions, and where `cpb_count` is given, with HRD parameters."""
-    w = Writer().u(4, 0).u(1, 0)  # No aspect ratio, overscan, video signal, chroma location; no timing.
+    """Returns the bits of a VUI (§E.1.1) with bitstream restrictions and, if `cpb_count` is given,
+    with HRD parameters.
+    """
+    # no aspect ratio, overscan, video signal, chroma location, or timing
+    w = Writer().u(4, 0).u(1, 0)
     if cpb_count is None:
         w.u(1, 0)
     else:
@@ -238,7 +241,7 @@ def vui(reorder=0, buffering=1, cpb_count=None, motion_bits=16):
 
 
 def annex_b(data):
-    """The NAL units between start codes."""
+    """Returns the NAL units between start codes."""
     units = [unit for unit in data.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1") if unit]
     return [unit.rstrip(b"\0") or unit for unit in units]
 
@@ -267,7 +270,9 @@ def _encoded(codec, width, height, count, options):
 
 @functools.cache
 def h264_frames(width=320, height=240, count=30):
-    """A real H.264 stream: NAL units by frame, the first frame an IDR picture with its parameter sets. Constrained baseline."""
+    """Returns a real H.264 stream: NAL units by frame, the first frame an IDR picture with its
+    parameter sets. Constrained baseline.
+    """
     options = {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "g": "300", "threads": "1", "sliced-threads": "0"}
     frames = _encoded("libx264", width, height, count, options)
     return [[unit for unit in annex_b(frame) if kind_of(unit) != SEI] for frame in frames]
@@ -275,12 +280,14 @@ def h264_frames(width=320, height=240, count=30):
 
 @functools.cache
 def vp8_frames(width=320, height=240, count=30):
-    """A real VP8 stream, the first frame a keyframe."""
+    """Returns a real VP8 stream; the first frame is a keyframe."""
     return _encoded("libvpx", width, height, count, {"deadline": "realtime", "cpu-used": "8", "g": "300", "lag-in-frames": "0"})
 
 
 def with_parameter_sets(frames, sps, pps=None):
-    """The stream with other parameter sets before its first frame. `sps`, `pps`: what makes the new one of the real one."""
+    """Returns the stream with changed parameter sets before its first frame. `sps` and `pps` are
+    functions that change the real one.
+    """
     first = frames[0]
     real_sps = Sps.read(next(unit for unit in first if kind_of(unit) == SPS))
     real_pps = Pps.read(next(unit for unit in first if kind_of(unit) == PPS))
@@ -289,7 +296,9 @@ def with_parameter_sets(frames, sps, pps=None):
 
 
 def vp8_keyframe(frame, width=None, height=None, first_partition=None, token_partitions=None, version=None):
-    """A real keyframe with other words in its header; sizes are the 16 bits as they are in it, scaling included."""
+    """Returns a real keyframe with other values in its header; sizes are the 16 bits of the header,
+    including the scaling.
+    """
     header = bytearray(frame)
     tag = int.from_bytes(frame[:3], "little")
     if first_partition is not None:
@@ -305,7 +314,9 @@ def vp8_keyframe(frame, width=None, height=None, first_partition=None, token_par
 
 
 def mutated(random, data, changes, first=0):
-    """The bytes with some of them changed, doubled or left out; those before `first` stay."""
+    """Returns the bytes with some of them changed, duplicated or removed; those before `first`
+    stay.
+    """
     data = bytearray(data)
     for _ in range(changes):
         if len(data) <= first:

@@ -1,4 +1,6 @@
-"""SCTP inside DTLS: more data channels than anybody needs, streams without the words that open a channel, and noise."""
+"""Attacks on SCTP inside DTLS: too many data channels, streams without an opening message, and
+noise.
+"""
 
 import asyncio
 import random
@@ -16,7 +18,9 @@ SECONDS = 3
 
 class Channels(Attack):
     async def assert_bounded(self, attack, must_end=False):
-        """Runs an attack in a session that sends a camera as well. The gateway ends it, or bears it."""
+        """Runs an attack in a session that also sends a camera. The gateway ends the session, or
+        tolerates it.
+        """
         async with self.undisturbed():
             cpu = self.gateway.cpu_seconds()
             async with await Peer.connect(self.gateway, fresh_address()) as peer:
@@ -64,7 +68,9 @@ class Channels(Attack):
         await self.assert_bounded(attack, must_end=True)
 
     async def test_messages_that_never_end(self):
-        """The first part of a message of megabytes on `control`, and more parts, without a last one; then whole ones that are too long."""
+        """Sends the first and middle fragments of a message of megabytes on `control`, without a
+        last one; then complete messages that are too long.
+        """
         async def attack(peer):
             await peer.sctp._send(peer.control.id, WEBRTC_STRING, b"x" * 8_000_000)
             peer.sctp._outbound_queue.pop()
@@ -121,6 +127,8 @@ class Channels(Attack):
 
 
 def checked(head, body):
-    """An SCTP packet with the right checksum (RFC 9260 §6.8), so that it is not dropped for that."""
+    """Returns an SCTP packet with a correct checksum (RFC 9260 §6.8), so that it is not dropped for
+    that reason.
+    """
     data = head + b"\0\0\0\0" + body
     return head + struct.pack("<L", crc32c(data)) + body

@@ -1,4 +1,6 @@
-"""HTTP from those who do not mean it: half a request, a byte a second, answers that nobody reads, and thousands of connections."""
+"""Attacks on the HTTP server: incomplete requests, a byte per second, answers that are not read,
+and thousands of connections.
+"""
 
 import asyncio
 import socket
@@ -7,12 +9,13 @@ import time
 from attack import Attack, each, fresh_address
 from gateway import PATIENCE_S
 
-# A request that does not come must be over in this time; the gateway's own limits are 10 s for the head and 15 s for the body.
+# Timeout in seconds for a request that is never completed; the gateway's own limits are 10 s for
+# the head and 15 s for the body.
 CLOSED_S = 20
-# An answer that is not taken: 30 s, and what is in the buffers.
+# Timeout in seconds for an answer that is not read: 30 s, and the time to fill the buffers.
 UNREAD_S = 45
 IDLE = 2000
-# An answer to /healthz on a busy machine.
+# Timeout in seconds for /healthz on a busy machine.
 SOON_S = 5
 
 HEAD = b"POST /offer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -23,7 +26,9 @@ class Connections(Attack):
         return await asyncio.open_connection(self.gateway.host, self.gateway.port, local_addr=(address or fresh_address(), 0))
 
     async def seconds_until_closed(self, first, repeated=b"", every=1.0, patience=CLOSED_S + 10):
-        """Sends something, and something more from time to time; gives how long the gateway kept the connection."""
+        """Sends something, and more from time to time; returns how long the gateway kept the
+        connection.
+        """
         reader, writer = await self.open()
         start = time.monotonic()
 
@@ -69,7 +74,9 @@ class Connections(Attack):
                 self.assertLess(seconds, CLOSED_S)
 
     async def test_connections_that_begin_nothing_hold_nobody_up(self):
-        """The same from one address by dozens; others are served meanwhile, and soon."""
+        """Dozens of incomplete requests from one address; other clients are answered quickly
+        meanwhile.
+        """
         address = fresh_address()
         async with self.undisturbed():
             held = [await self.open(address) for _ in range(40)]
@@ -82,7 +89,7 @@ class Connections(Attack):
         self.assertLess(max(answer.seconds for answer in waits), SOON_S)
 
     async def test_a_reader_that_does_not_read(self):
-        """Answers are asked for, and none is taken; the gateway does not keep them for long."""
+        """Requests answers and reads none; the gateway does not keep the connection for long."""
         address = fresh_address()
         async with self.undisturbed():
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as reader:
@@ -97,12 +104,12 @@ class Connections(Attack):
                     try:
                         reader.send(request)
                     except OSError:
-                        pass  # Its own buffer is full, or the gateway has closed.
+                        pass  # The local buffer is full, or the gateway has closed the connection
                     await asyncio.sleep(0.5)
                 self.assertLess(time.monotonic() - start, UNREAD_S, "seconds that the gateway kept the connection")
 
     async def idle(self, addresses, most):
-        """Opens thousands of connections that say nothing; looks whether others are answered meanwhile."""
+        """Opens thousands of idle connections; checks that other clients are answered meanwhile."""
         files = self.gateway.open_files()
         held = []
         async with self.undisturbed():
@@ -141,7 +148,7 @@ class Connections(Attack):
         return waited
 
     async def test_thousands_of_idle_connections_of_one_address(self):
-        # As many as are served, and as many as are being told why they are not.
+        # As many as are served, plus those that are being refused.
         self.assertLess(await self.idle([fresh_address()], 64 + 64 + 10), SOON_S, "seconds until another address was answered")
 
     async def test_thousands_of_idle_connections_of_many_addresses(self):

@@ -1,4 +1,6 @@
-"""What strangers send to the media port: STUN with forged names, DTLS that is none, and datagrams of all sizes."""
+"""Datagrams of strangers to the media port: STUN with forged names, invalid DTLS, and datagrams of
+all sizes.
+"""
 
 import asyncio
 import random
@@ -14,7 +16,7 @@ from peer import Peer, plain_offer, stun_request
 
 SECONDS = 3
 DATAGRAMS_A_SECOND = 3000
-# Bytes that an address may get before it has shown that it wants them.
+# Maximum number of bytes sent to an address that is not validated.
 UNASKED_BYTES = 8192
 
 
@@ -30,7 +32,7 @@ def stun_noise(dice, names):
             case 3:
                 yield stun_request("x" * dice.randrange(500), "x" * 24)
             case 4:
-                # A header, and attributes whose lengths lead anywhere.
+                # A header, followed by attributes with invalid lengths.
                 body = b"".join(struct.pack("!HH", dice.choice((6, 8, 0x8028, 0x24, 0x25, 0xFFFF)), dice.getrandbits(16)) + dice.randbytes(8) for _ in range(9))
                 yield struct.pack("!HHL", 1, dice.choice((len(body), 0, 0xFFFF)), 0x2112A442) + secrets.token_bytes(12) + body
             case 5:
@@ -43,7 +45,7 @@ def dtls_noise(dice, names):
         length = dice.choice((0, 1, 13, 100, 1200, 0xFFFF))
         body = dice.randbytes(min(length, 1200))
         if kind == 22:
-            # A ClientHello whose fragments do not fit together.
+            # A ClientHello with inconsistent fragments.
             body = bytes([dice.choice((1, 2, 11, 16))]) + dice.randbytes(11) + body
         yield struct.pack("!B2sHHLH", kind, dice.choice((b"\xfe\xfd", b"\xfe\xff", b"\x03\x03")), dice.getrandbits(1), 0, dice.getrandbits(32), length) + body
 
@@ -55,7 +57,7 @@ def any_noise(dice, names):
 
 class Datagrams(Attack):
     def media_address(self, answer):
-        """The address of the media port, as an answer says it."""
+        """Returns the address of the media port from an answer."""
         for line in answer.json()["sdp"].splitlines():
             if line.startswith("a=candidate:"):
                 fields = line.split()
@@ -63,7 +65,7 @@ class Datagrams(Attack):
         raise AssertionError("the answer has no candidate")
 
     async def assert_ignored(self, noise):
-        """Sends noise from some addresses; nobody notices, and little of it is answered."""
+        """Sends noise from several addresses; it has no effect, and little of it is answered."""
         dice = random.Random(8)
         address = fresh_address()
         answer = await asyncio.to_thread(self.gateway.offer, plain_offer(), address, effect="none")
@@ -105,7 +107,7 @@ class Datagrams(Attack):
         await self.assert_ignored(any_noise)
 
     async def test_noise_from_the_address_of_a_session(self):
-        """It does not end the session: anybody could send it in another's name."""
+        """A forged DTLS alert does not end the session, because anybody could send it."""
         async with self.undisturbed():
             async with await Peer.connect(self.gateway, fresh_address()) as peer:
                 await peer.play(vp8_frames(), 2, until=lambda: peer.pictures)
@@ -119,7 +121,9 @@ class Datagrams(Attack):
                 self.assertGreater(len(peer.pictures), before + 20, "pictures that came after the noise")
 
     async def test_little_goes_to_an_address_that_was_only_named(self):
-        """A check of ICE from another address, which its sender need not have, does not direct the video there."""
+        """An ICE check from another address, which may be forged, does not redirect the video to
+        it.
+        """
         async with self.undisturbed():
             async with await Peer.connect(self.gateway, fresh_address()) as peer:
                 await peer.play(vp8_frames(), 3, until=lambda: len(peer.pictures) > 10)

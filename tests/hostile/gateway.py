@@ -1,4 +1,5 @@
-"""The gateway under attack, as a process of its own, and what can be seen of it from outside."""
+"""The gateway under attack, as a process of its own, and what can be observed of it from outside.
+"""
 
 import atexit
 import http.client
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("OOBLEX", str(REPOSITORY / "target/release/ooblex"))
-# Bounds on waiting on a busy machine; no result is judged by them.
+# Timeouts for a busy machine; no result is judged by them.
 READY_S = 60
 PATIENCE_S = 30
 
-# `delay` takes frames through a worker and runs no model, so a neighbour costs little and still uses the whole path of a frame.
+# `delay` sends frames through a worker without running a model, so the neighbour uses little CPU
+# but the whole path of a frame.
 CONFIG = """
 [serve]
 workers = 1
@@ -34,7 +36,7 @@ filter = "info,str0m=error,ort=warn"
 
 @dataclass
 class Answer:
-    """An HTTP response, and how long it took from the connection to its last byte."""
+    """An HTTP response, and the time from the connection to its last byte."""
 
     status: int
     headers: dict
@@ -46,7 +48,9 @@ class Answer:
 
     @property
     def problem(self):
-        """The last part of the problem document's type, or None where the answer is not a problem document."""
+        """Returns the last part of the problem document's type, or None if the answer is not a
+        problem document.
+        """
         if self.headers.get("content-type", "").split(";")[0] != "application/problem+json":
             return None
         return self.json()["type"].rsplit(":", 1)[-1]
@@ -92,11 +96,11 @@ class Gateway:
         return found[0]
 
     def log(self, lines=20):
-        """The end of what the gateway wrote to standard error."""
+        """Returns the end of the gateway's standard error."""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
     def request(self, method, path, body=None, headers=None, address="127.0.0.1", timeout=PATIENCE_S):
-        """One request on a connection of its own, from an address of the loopback network."""
+        """Sends one request on a separate connection, from an address of the loopback network."""
         if isinstance(body, str):
             body = body.encode()
         headers = dict(headers or {})
@@ -112,7 +116,7 @@ class Gateway:
             try:
                 connection.send(body or b"")
             except (BrokenPipeError, ConnectionResetError):
-                pass  # It was refused before all of it was there.
+                pass  # The request was refused before all of it was sent
             response = connection.getresponse()
             content = response.read()
             told = {name.lower(): value for name, value in response.getheaders()}
@@ -125,7 +129,7 @@ class Gateway:
         return self.request("POST", "/offer", body, headers=headers, address=address)
 
     def is_alive(self):
-        """Whether the process that was started still answers."""
+        """Returns whether the process that was started still answers."""
         if self.process.poll() is not None:
             return False
         try:
@@ -146,14 +150,14 @@ class Gateway:
         return self._status_mb("VmRSS")
 
     def peak_mb(self):
-        """The most resident memory since `forget_peak`."""
+        """Returns the peak resident memory since `forget_peak`."""
         return self._status_mb("VmHWM")
 
     def forget_peak(self):
         try:
             pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         except OSError:
-            pass  # Not on every kernel; the peak is then the one since the start.
+            pass  # Not supported on every kernel; then the peak is the one since the start
 
     def cpu_seconds(self):
         return cpu_seconds(self.pid)
@@ -162,7 +166,7 @@ class Gateway:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def holds(self, address, port):
-        """Whether the gateway still has the connection that comes from this address and port."""
+        """Returns whether the gateway still has the connection from this address and port."""
         remote = f"{int.from_bytes(bytes(map(int, address.split('.'))), 'little'):08X}:{port:04X}"
         for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
@@ -177,7 +181,7 @@ class Gateway:
 
 
 def cpu_seconds(pid):
-    """CPU time of all threads of a process; 0 when it has ended."""
+    """Returns the CPU time of all threads of a process; 0 if it has ended."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -186,13 +190,15 @@ def cpu_seconds(pid):
 
 
 def machine_seconds():
-    """CPU time of all processors, idle time left out, and that which other virtual machines took."""
+    """Returns the CPU time of all processors, without idle time and time stolen by other virtual
+    machines.
+    """
     user, nice, system, _, _, irq, softirq, steal, *_ = map(int, pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def end(process, how=signal.SIGTERM):
-    """Ends a process that was started here, for sure."""
+    """Ends a process that was started here, by force if necessary."""
     if process.poll() is None:
         process.send_signal(how)
         try:

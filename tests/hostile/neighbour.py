@@ -1,4 +1,6 @@
-"""A well-behaved session beside the attack: `ooblex bench` in a process of its own, so that the attacker's work is not its delay."""
+"""A well-behaved session during the attack: `ooblex bench` in a process of its own, so that the
+attacker's work does not delay it.
+"""
 
 import atexit
 import json
@@ -14,22 +16,22 @@ from dataclasses import dataclass
 from gateway import BINARY, PATIENCE_S, end
 
 SECOND = re.compile(r"\b\d+ s\b.* (?P<shown>[\d.]+) fps shown, (?P<processed>[\d.]+) processed")
-# More than the tests take; the bench is told to end when they are done.
+# Longer than the tests take; the bench is told to end when they are done.
 LONGEST_S = 900
 
 
 @dataclass
 class Second:
-    """What came back within one second, and when that second ended (`time.monotonic`)."""
+    """The result of one second, and the time at which that second ended (`time.monotonic`)."""
 
     at: float
     fps: float
-    # 95 % of its frames were back within this time; known once the session has been finished.
+    # 95 % of its frames came back within this time; known once the session has been finished.
     p95_ms: float | None = None
 
 
 class Neighbour:
-    """One session of the effect `delay`, and what it got in each second."""
+    """One session of the effect `delay`, and its result in each second."""
 
     def __init__(self, gateway):
         self.folder = tempfile.TemporaryDirectory(prefix="ooblex-neighbour-")
@@ -52,7 +54,7 @@ class Neighbour:
                 self.seconds.append(Second(time.monotonic(), float(match["processed"])))
 
     def wait_for_seconds(self, since, count):
-        """Waits until so many seconds that began after `since` are over; gives them."""
+        """Waits until this number of seconds that began after `since` are over; returns them."""
         deadline = time.monotonic() + PATIENCE_S + count
         while time.monotonic() < deadline and self.process.poll() is None:
             found = [second for second in self.seconds if second.at >= since + 1 and second.fps > 0 or second.at >= since + 2]
@@ -62,13 +64,13 @@ class Neighbour:
         raise AssertionError("the neighbour's session has ended or stands still: " + " | ".join(self.said[-3:]))
 
     def has_stopped(self):
-        """Whether its session has ended, or nothing comes back any more."""
+        """Returns whether its session has ended, or no frames come back any more."""
         return self.process.poll() is not None or (len(self.seconds) > 2 and not any(second.fps for second in self.seconds[-2:]))
 
     def finish(self):
-        """Ends the session and gives its figures, as `ooblex bench --json` writes them."""
+        """Ends the session and returns its results, as written by `ooblex bench --json`."""
         deadline = time.monotonic() + PATIENCE_S
-        # The first second warms up; without another one there are no figures.
+        # The first second is the warm-up; without a second one there are no results.
         while len(self.seconds) < 3 and self.process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         end(self.process, signal.SIGINT)

@@ -1,4 +1,6 @@
-"""Offers that nobody's browser makes: large, endless, nested, of the wrong types, and too many of them."""
+"""Attacks by offers that no browser makes: huge, endless, nested, of wrong types, and too many of
+them.
+"""
 
 import asyncio
 import json
@@ -8,15 +10,16 @@ import time
 from attack import Attack, each, fresh_address
 from peer import Peer, Refused, channel_line, plain_offer, session_head, transport_lines, video_line
 
-# A hostile offer is refused within this time. The best of some tries counts, since the machine may be busy.
+# Maximum time in seconds for the refusal of a hostile offer. The best of several attempts counts,
+# because the machine may be busy.
 REFUSED_S = 0.1
 TRIES = 4
-# Bytes of a refusal.
+# Maximum size of a refusal in bytes.
 SMALL = 4096
-# An offer that is odd, but within the limits, may be accepted. Then this holds of its answer.
+# Limits of the answer to an offer that is odd but within the limits, which may be accepted.
 ANSWERED_S = 0.5
 ANSWER = 32_768
-# `limits.connect_s`, and what a busy machine may add.
+# `limits.connect_s`, and a margin for a busy machine.
 CONNECT_S = 10
 LATE_S = 5
 
@@ -33,7 +36,7 @@ def short_lines(count):
 
 
 def payload_types(count, lines=1):
-    """Payload types above 127 among them: there are no more than 128."""
+    """Includes payload types above 127, because there are only 128."""
     numbers = [str(96 + number) for number in range(count)]
     transport = transport_lines("abcd", "a" * 24, ":".join(["AB"] * 32))
     video = video_line(transport).replace("SAVPF 96 97", "SAVPF 96 97 " + " ".join(numbers))
@@ -83,7 +86,7 @@ HOSTILE_SDP = {
     "noise": lambda: "v=0\r\n" + random.Random(1).randbytes(20_000).decode("latin-1"),
 }
 
-# Within the limits as a whole, and absurd in one part: answered soon, and in few bytes.
+# Offers within the limits as a whole, but absurd in one part: answered quickly, and with few bytes.
 ODD_SDP = {
     "an mid of 60 KB": lambda: plain_offer().replace("a=mid:0", "a=mid:" + "0" * 60_000),
     "a value of 60 KB": lambda: plain_offer(extra_video="a=fmtp:96 " + "x" * 60_000 + "\r\n"),
@@ -127,7 +130,8 @@ class Offers(Attack):
             self.assertLess(min(answer.seconds for answer in answers), REFUSED_S, "seconds until it was refused")
 
     async def test_sound_offers_are_answered(self):
-        """The control: what the hostile offers are made of is accepted when it is whole, and small."""
+        """The control: the parts of the hostile offers are accepted if they are complete and small.
+        """
         for name, sdp in {"plain": plain_offer(), "16 candidates": candidates(16), "30 sources": attributes(800)}.items():
             answer = await asyncio.to_thread(self.gateway.offer, sdp, fresh_address(), effect="none")
             with self.subTest(name):
@@ -154,7 +158,9 @@ class Offers(Attack):
                 await self.assert_refused(name, body)
 
     async def test_mutated_offers(self):
-        """Accepted or refused, but answered soon, in few bytes, and never with an error of the gateway."""
+        """Accepted or refused, but answered quickly, with few bytes, and never with an internal
+        error of the gateway.
+        """
         sound = plain_offer("h264")
         async def one(seed):
             dice = random.Random(seed)
@@ -187,7 +193,8 @@ class Offers(Attack):
             self.assertLess(len(answer.body), ANSWER, f"seed {seed}")
 
     async def test_many_at_once_hold_nobody_up(self):
-        """A request for the health is answered at once, while offers of the largest size come in by dozens."""
+        """A health request is answered at once while dozens of offers of the maximum size arrive.
+        """
         body = json.dumps({"sdp": attributes(228_000), "type": "offer"})
         waits = []
 
@@ -207,7 +214,9 @@ class Offers(Attack):
 
 class Unconnected(Attack):
     async def test_120_sessions_that_never_connect(self):
-        """There are few of them, from one address and in all, their memory is bounded, and their places become free again."""
+        """Their number is limited, per address and in total, their memory is bounded, and their
+        slots become free again.
+        """
         offer = plain_offer()
         greedy = fresh_address()
         async with self.undisturbed():
@@ -239,7 +248,7 @@ class Unconnected(Attack):
                     self.fail(f"there is no place again: {refused}")
 
     async def test_offers_at_a_high_rate_from_one_address(self):
-        """Also offers that are refused count, and those of others are not held up by it."""
+        """Refused offers count, too, and offers from other addresses are not delayed."""
         address = fresh_address()
         async with self.undisturbed():
             answers = await each([asyncio.to_thread(self.gateway.offer, "v=0", address) for _ in range(90)], at_once=2)

@@ -18,16 +18,18 @@ from neighbour import Neighbour
 from peer import Peer, vp8_payloads
 
 SECONDS = 3
-# Half of what a session may send by default, `limits.session_packets`.
+# Half of the default of `limits.session_packets`.
 PACKETS_A_SECOND = 1500
-# How much later the neighbour's frames may be beside an attack, and what a timer adds.
+# Maximum delay of the neighbour's frames during an attack, and the resolution of a timer.
 LATER = 1.3
 TIMER_MS = 1.0
 ROUNDS = 2
 
 
 def rtp_noise(peer, dice):
-    """Packets of the camera with changed bytes anywhere behind the two that make them RTP, and flags without what they promise."""
+    """Packets of the camera with changed bytes anywhere after the first two, which identify RTP,
+    and flags without the data that they announce.
+    """
     frames = vp8_frames()
     while True:
         for packet in peer.packets(vp8_payloads(dice.choice(frames))):
@@ -37,7 +39,7 @@ def rtp_noise(peer, dice):
 
 
 def extension_noise(peer, dice):
-    """Header extensions (RFC 8285) of wrong lengths, with reserved ids, and with values that are none."""
+    """Header extensions (RFC 8285) with wrong lengths, reserved ids, or invalid values."""
     while True:
         block = b""
         for _ in range(dice.randrange(1, 8)):
@@ -53,7 +55,9 @@ def extension_noise(peer, dice):
 
 
 def foreign_sources(peer, dice):
-    """Payload types and sources that nobody announced, and sequence numbers and times that jump."""
+    """Payload types and SSRCs that were not announced, and sequence numbers and timestamps that
+    jump.
+    """
     while True:
         yield peer.rtp_packet(
             b"\x10" + dice.randbytes(60), marker=dice.random() < 0.5, payload_type=dice.choice((0, 8, 63, 95, 96, 97, 98, 127)),
@@ -67,7 +71,9 @@ def rtcp(kind, count, payload):
 
 
 def feedback(peer, dice):
-    """Sound RTCP in absurd numbers: NACKs for all packets, requests for keyframes, estimates from nothing to endless."""
+    """Valid RTCP in absurd quantities: NACKs for all packets, keyframe requests, estimates from
+    zero to infinity.
+    """
     sources = struct.pack("!LL", peer.ssrc, peer.sender or 0)
     while True:
         yield rtcp(205, 1, sources + b"".join(struct.pack("!HH", dice.getrandbits(16), 0xFFFF) for _ in range(dice.randrange(1, 250))))
@@ -80,7 +86,7 @@ def feedback(peer, dice):
 
 
 def rtcp_noise(peer, dice):
-    """RTCP packets whose counts and lengths promise more than there is, and compound packets of them."""
+    """RTCP packets whose counts and lengths exceed their size, and compound packets of them."""
     while True:
         packet = b""
         for _ in range(dice.randrange(1, 6)):
@@ -118,12 +124,12 @@ def prepare(peer, kind, seconds, seed=6):
         try:
             datagrams.append(peer.protected(next(plain)))
         except pylibsrtp.Error:
-            pass  # So wrong that it cannot even be encrypted.
+            pass  # So invalid that it cannot be encrypted
     return datagrams
 
 
 async def flood(peer, datagrams, rate=PACKETS_A_SECOND):
-    """Sends them at their rate."""
+    """Sends the packets at their rate."""
     start, sent = time.monotonic(), 0
     while sent < len(datagrams) and peer.is_connected:
         due = min(len(datagrams), int((time.monotonic() - start) * rate) + 1)
@@ -137,7 +143,7 @@ class Packets(Attack):
     async def assert_bounded(self, kind):
         async with self.undisturbed():
             async with await Peer.connect(self.gateway, fresh_address()) as peer:
-                # A picture comes back first, so that there is a source to talk of.
+                # Waits for a first picture, so that there is an SSRC to refer to.
                 await peer.play(vp8_frames(), 2, until=lambda: peer.pictures)
                 await flood(peer, await asyncio.to_thread(prepare, peer, kind, SECONDS))
 
@@ -160,7 +166,9 @@ class Packets(Attack):
         await self.assert_bounded(sctp_noise)
 
     async def test_replayed_and_damaged_packets(self):
-        """What was sent before is sent again, and again with other bytes, which its tag does not cover."""
+        """Sends earlier packets again, and again with changed bytes, which do not match the
+        authentication tag.
+        """
         dice = random.Random(7)
         async with self.undisturbed():
             async with await Peer.connect(self.gateway, fresh_address()) as peer:
@@ -171,7 +179,7 @@ class Packets(Attack):
                 self.assertTrue(peer.is_connected, "what comes without a right tag must not end the session")
 
     async def test_a_session_that_sends_more_than_it_may(self):
-        """What is beyond its allowance takes from nobody else."""
+        """Packets beyond the session's limit do not affect other sessions."""
         async with self.undisturbed():
             async with await Peer.connect(self.gateway, fresh_address()) as peer:
                 datagrams = await asyncio.to_thread(prepare, peer, rtp_noise, 4)
@@ -180,7 +188,9 @@ class Packets(Attack):
 
 class Latency(Attack):
     async def test_latency_of_a_neighbour_beside_hostile_packets(self):
-        """95 % of the neighbour's frames are back within 1.3 times of what they take without the attack, measured in turn."""
+        """95 % of the neighbour's frames are back within 1.3 times the time without the attack,
+        measured alternately.
+        """
         quiet, attacked = [], []
         begun, others = time.monotonic(), self.others_cpu_seconds()
         for _ in range(ROUNDS):

@@ -16,7 +16,8 @@ from aiortc import RTCCertificate, RTCDataChannel, RTCDtlsTransport, RTCIceGathe
 from aiortc.rtcdatachannel import RTCDataChannelParameters
 from aiortc.sdp import SessionDescription
 
-# aioice leaves the loopback interface out; here it is all there is, and each peer has an address of its own.
+# aioice excludes the loopback interface; here it is the only one, and each peer has its own
+# address.
 _address = contextvars.ContextVar("address", default="127.0.0.1")
 aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: [_address.get()]
 
@@ -61,13 +62,13 @@ def channel_line(transport, mid="1"):
 
 
 def plain_offer(codec="vp8", extra_video="", head="", transport=None):
-    """An offer as a browser might make it, for connections that are never set up."""
+    """Returns an offer as a browser might make it, for connections that are never set up."""
     transport = transport or transport_lines("abcd", "a" * 24, ":".join(["AB"] * 32))
     return session_head(["0", "1"]) + head + video_line(transport, codec) + extra_video + channel_line(transport)
 
 
 class Transport(RTCDtlsTransport):
-    """aiortc's DTLS-SRTP, with its packets handed on as they are."""
+    """aiortc's DTLS-SRTP, with its packets passed on unchanged."""
 
     def __init__(self, ice, certificate):
         super().__init__(ice, [certificate])
@@ -82,7 +83,7 @@ class Transport(RTCDtlsTransport):
 
 
 class Refused(Exception):
-    """The offer was answered with an error; `answer` has it."""
+    """The offer was answered with an error, which is in `answer`."""
 
     def __init__(self, answer):
         super().__init__(f"{answer.status}: {answer.body[:300]!r}")
@@ -97,7 +98,7 @@ class Peer:
         self.ssrc = random.getrandbits(31) | 1
         self.sequence, self.timestamp = random.getrandbits(16), random.getrandbits(32)
         self.session = self.secret = None
-        # The pictures that came: when, and with which RTP timestamp.
+        # Received pictures: arrival time and RTP timestamp.
         self.pictures = []
         self.packets_received = 0
         self.sender = None
@@ -107,7 +108,7 @@ class Peer:
 
     @classmethod
     async def connect(cls, gateway, address, codec="vp8", effect="none", profile="42e01f", channel=True):
-        """Sets a session up until DTLS has ended, and the data channel is open."""
+        """Sets a session up until the DTLS handshake is complete and the data channel is open."""
         self = cls(gateway, address, codec)
         _address.set(address)
         gatherer = RTCIceGatherer(iceServers=[])
@@ -164,36 +165,38 @@ class Peer:
             self.pictures.append((time.monotonic(), timestamp))
 
     def _on_rtcp(self, data):
-        """A compound packet (RFC 3550 §6.1): notes PLI and FIR."""
+        """Handles a compound packet (RFC 3550 §6.1): notes PLI and FIR."""
         while len(data) >= 4:
             if data[1] == 206 and data[0] & 0x1F in (1, 4):
                 self.keyframe_wanted = True
             data = data[4 * (int.from_bytes(data[2:4], "big") + 1) :]
 
-    # Sending.
+    # Sending
 
     async def send_rtp(self, data):
-        """An RTP or RTCP packet as it is, encrypted."""
+        """Sends an RTP or RTCP packet unchanged, encrypted."""
         try:
             await self.transport._send_rtp(data)
-        except Exception:  # aiortc raises errors of several libraries once a session has ended.
+        except Exception:  # aiortc raises errors of several libraries once a session has ended
             await asyncio.sleep(0)
 
     def protected(self, data):
-        """The SRTP packet of an RTP packet, or the SRTCP packet of an RTCP packet, to be sent later."""
+        """Returns the SRTP packet of an RTP packet, or the SRTCP packet of an RTCP packet, to be
+        sent later.
+        """
         is_rtcp = len(data) >= 2 and 192 <= data[1] <= 223
         session = self.transport._tx_srtp
         return session.protect_rtcp(data) if is_rtcp else session.protect(data)
 
     async def send_datagram(self, data):
-        """A datagram as it is, from the address that the gateway knows."""
+        """Sends a datagram unchanged, from the address that the gateway knows."""
         try:
             await self.ice._send(data)
         except ConnectionError:
             pass
 
     async def send_sctp(self, data):
-        """An SCTP packet as it is, inside DTLS."""
+        """Sends an SCTP packet unchanged, inside DTLS."""
         try:
             await self.transport._send_data(data)
         except Exception:
@@ -211,24 +214,25 @@ class Peer:
         return header + extension + payload
 
     def packets(self, payloads):
-        """The RTP packets of one frame."""
+        """Returns the RTP packets of one frame."""
         self.timestamp = (self.timestamp + 3000) & 0xFFFFFFFF
         last = len(payloads) - 1
         return [self.rtp_packet(payload, marker=index == last) for index, payload in enumerate(payloads)]
 
     async def send_payloads(self, payloads):
-        """One frame, cut into payloads of RTP."""
+        """Sends one frame, already split into RTP payloads."""
         for packet in self.packets(payloads):
             await self.send_rtp(packet)
 
     async def send_frame(self, frame):
-        """A frame of the session's codec: NAL units, or a VP8 frame."""
+        """Sends a frame of the session's codec: NAL units, or a VP8 frame."""
         await self.send_payloads(h264_payloads(frame) if self.codec == "h264" else vp8_payloads(frame))
 
     async def play(self, frames, seconds, until=lambda: False, fps=30):
-        """Sends frames at their rate, over and over, for a while or until something holds. Tells whether it held.
+        """Sends frames at their rate, repeatedly, for a time or until a condition holds. Returns
+        whether it held.
 
-        Begins again with the first one, a keyframe, when the gateway asks for it.
+        Starts again with the first frame, a keyframe, when the gateway requests one.
         """
         start = time.monotonic()
         count = at = 0
@@ -242,7 +246,7 @@ class Peer:
             await asyncio.sleep(max(0, start + count / fps - time.monotonic()))
         return until()
 
-    # Looking.
+    # State
 
     @property
     def is_connected(self):
@@ -252,7 +256,7 @@ class Peer:
         return [message for message in self.messages if message.get("type") == kind]
 
     async def has_ended(self):
-        """Whether the gateway does not know the session any more."""
+        """Returns whether the gateway no longer knows the session."""
         if not self.is_connected:
             return True
         answer = await asyncio.to_thread(self.gateway.request, "GET", f"/api/sessions/{self.session}")
@@ -263,7 +267,7 @@ class Peer:
             try:
                 await asyncio.wait_for(part.stop(), 5)
             except Exception:
-                pass  # It has ended by itself, perhaps in the middle of something.
+                pass  # It has ended by itself, perhaps during an operation
 
     async def __aenter__(self):
         return self
@@ -273,7 +277,9 @@ class Peer:
 
 
 def h264_payloads(units):
-    """RFC 6184 with packetization-mode=1: single NAL units, and FU-A for those that are too long for a packet."""
+    """RFC 6184 with packetization-mode=1: single NAL units, and FU-A for units that are too long
+    for a packet.
+    """
     payloads = []
     for unit in units:
         if len(unit) <= PAYLOAD:
@@ -287,13 +293,13 @@ def h264_payloads(units):
 
 
 def vp8_payloads(frame):
-    """RFC 7741, the shortest descriptor: only whether a packet begins the first partition."""
+    """RFC 7741 with the shortest descriptor: only whether a packet begins the first partition."""
     parts = [frame[at : at + PAYLOAD] for at in range(0, len(frame), PAYLOAD)] or [b""]
     return [bytes([0x10 if index == 0 else 0]) + part for index, part in enumerate(parts)]
 
 
 def stun_request(username, password, nominate=True, transaction=None, extra=b""):
-    """A binding request of ICE; with no password, without integrity."""
+    """Returns an ICE binding request; without a password, it has no integrity attribute."""
     message = aioice.stun.Message(
         message_method=aioice.stun.Method.BINDING, message_class=aioice.stun.Class.REQUEST, transaction_id=transaction or secrets.token_bytes(12)
     )

@@ -1,6 +1,7 @@
-"""Compressed video that no camera makes: parameter sets, frame headers and slices with wrong, absurd or missing parts.
+"""Attacks by compressed video: parameter sets, frame headers and slices with wrong, absurd or missing
+parts.
 
-A stream counts as refused when its session has ended, or was told what is wrong, and nothing of it was shown.
+A stream counts as refused if its session has ended or was told the error, and no frame of it was shown.
 """
 
 import random
@@ -12,21 +13,23 @@ from bits import (
 )
 from peer import Peer
 
-# A stream is repeated for this time; a gateway has refused it by then.
+# Duration in seconds for which a stream is repeated; the gateway must have refused it by then.
 REPEATED_S = 8
-# A stream that would be shown is shown within this time.
+# A stream that is accepted is shown within this time, in seconds.
 NOT_SHOWN_S = 2
-# Pictures that may still be on their way when a stream changes.
+# Number of pictures that may still be in transit when a stream changes.
 SLACK = 3
-# Values at which parsers and sums go wrong.
+# Values at which parsers and sums overflow.
 LARGE = (0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE)
 
 
 class Streams(Attack):
     async def refusal(self, frames, codec="h264", sound=None, must_end=True):
-        """Plays a stream in a session of its own; gives what is wrong with how the gateway took it, or None.
+        """Plays a stream in a session of its own; returns what was wrong with the gateway's
+        reaction, or None.
 
-        `sound`: a first frame that may be shown. `must_end`: the session ends, or is told, besides not being shown.
+        `sound`: a first frame that may be shown. `must_end`: the session must end, or be told, in
+        addition to not being shown.
         """
         async with await Peer.connect(self.gateway, fresh_address(), codec) as peer:
             def was_told():
@@ -47,7 +50,9 @@ class Streams(Attack):
             return None
 
     async def assert_refused(self, streams, codec="h264", sound=None, must_end=True):
-        """All of these are refused, beside a neighbour that does not notice. `streams`: by what is wrong with them."""
+        """All of these streams are refused, and the neighbour is not affected. `streams`: by their
+        defect.
+        """
         async with self.undisturbed():
             results = await each([self.refusal(frames, codec, sound, must_end) for frames in streams.values()])
         for name, wrong in zip(streams, results):
@@ -55,7 +60,7 @@ class Streams(Attack):
                 self.assertIsNone(wrong)
 
     async def assert_survived(self, streams, codec="h264", seconds=2):
-        """These may be shown or refused."""
+        """These streams may be shown or refused."""
         async def play(frames):
             async with await Peer.connect(self.gateway, fresh_address(), codec) as peer:
                 await peer.play(frames, seconds, until=lambda: not peer.is_connected)
@@ -74,7 +79,9 @@ def with_pps(**fields):
 
 class H264(Streams):
     async def test_sound_streams_are_shown(self):
-        """The control: the same way, with parameter sets that were read, changed and written, but are sound."""
+        """The control: parameter sets that were read, changed and written in the same way, but are
+        valid, are accepted.
+        """
         streams = {
             "as it is": h264_frames(),
             "cropped": changed(crop=(0, 8, 0, 4)),
@@ -90,8 +97,8 @@ class H264(Streams):
         streams = {"all of the width": changed(crop=(80, 80, 0, 0)), "all of the height": changed(crop=(0, 0, 60, 60))}
         for value in LARGE:
             streams[f"one side, {value}"] = changed(crop=(value, 0, 0, 0))
-        # Offsets that are large each, and whose sum is small where it is kept in too few bits. How a reader takes them may depend on
-        # where in a byte they begin, which the fields before them move.
+        # Offsets that are large each, but whose sum is small if it is stored in too few bits. A
+        # parser may depend on their bit position within a byte, which the preceding fields shift.
         for first in ((1 << 14) + 5, (1 << 17) - 1, (1 << 29) - 1, (1 << 31) - 500):
             for size in (1 << 31, 1 << 32):
                 streams[f"left and right, {first} of {size}"] = changed(crop=(first, (4 - first) % size, 0, 0))
@@ -185,7 +192,7 @@ class H264(Streams):
             "slices of a byte": [[sps, pps, *([bytes([0x65, 0x88])] * 2000)], *sound[1:]],
             "units of noise": [[*(dice.randbytes(30) for _ in range(1000))], *sound[1:]],
         }
-        # These are large frames, so a few a second.
+        # These frames are large, so only a few per second are sent.
         async def play(frames):
             async with await Peer.connect(self.gateway, fresh_address(), "h264") as peer:
                 for frame in frames[:1] * 3 + frames[1:5]:
@@ -203,7 +210,7 @@ class H264(Streams):
         streams["no parameter sets"] = [[idr]] * 30
         streams["nothing but a header"] = [[bytes([0x65])]] * 30
         await self.assert_refused(streams, must_end=False)
-        # Without the end of its usability information.
+        # Truncated before the end of the VUI.
         await self.assert_survived({length: [[sps[:length], pps, idr]] * 30 for length in (10, len(sps) - 1)}, seconds=1)
 
     async def test_mutated_streams(self):
@@ -261,13 +268,13 @@ class Vp8(Streams):
         streams = {}
         for seed in range(16):
             dice = random.Random(seed)
-            # The first bytes, which say the size, stay in half of the streams.
+            # Half of the streams keep the first bytes, which contain the size.
             streams[seed] = [mutated(dice, frame, dice.randrange(1, 5), first=seed % 2 * 10) if dice.random() < 0.6 else frame for frame in vp8_frames()]
         await self.assert_survived(streams, "vp8")
 
 
 def aggregated(units):
-    """RFC 6184 §5.7.1: small units together in STAP-A packets."""
+    """RFC 6184 §5.7.1: aggregates small units into STAP-A packets."""
     payloads, packet = [], b"\x78"
     for unit in units:
         if len(packet) + 2 + len(unit) > 1150 and len(packet) > 1:

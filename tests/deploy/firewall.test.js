@@ -1,0 +1,119 @@
+/**
+ * A viewer whose network lets no UDP through to the gateway: the browser in an office behind a firewall, and Debian's coturn, started by
+ * deploy/turn/start.sh, at the edge of that network. Each is in a network namespace of its own; the stack runs at this machine.
+ */
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+import { clip } from '../e2e/clip.js';
+import { BROWSER, startBrowser } from '../e2e/harness.js';
+import { assertHidden } from '../e2e/judge.js';
+import { measure } from '../e2e/measure.js';
+import { at } from './deployment.js';
+import { officeBehindFirewall } from './machines.js';
+import { freePorts, keep, PATIENCE_MS, startStack, until } from './stack.js';
+
+const SECRET = 'a secret of the relay for tests';
+const FRAMES = 60;
+const played = clip({ width: 640, height: 480, measure });
+
+/**
+ * The stack here, coturn at the firewall, and the page in the office, which begins a session. `udp`: whether UDP reaches coturn; `turn`: whether
+ * the gateway knows of it. `use` gets the page, the answer to its offer, the stack and the network.
+ */
+async function withOffice(t, { udp, turn }, use) {
+  const network = officeBehindFirewall({ udp });
+  if (network.missing) return t.skip(`there is no other network to play: ${network.missing}`);
+  const folder = mkdtempSync(join(tmpdir(), 'ooblex-firewall-'));
+  let [relay, stack, browser] = [];
+  try {
+    const secret = join(folder, 'secret');
+    writeFileSync(secret, `${SECRET}\n`);
+    // A port that is free here is free there as well, where nothing else runs.
+    const [port] = await freePorts(1, '127.0.0.1');
+    const env = { OOBLEX_ADVERTISE: network.here, TURN_SECRET_FILE: secret, TURN_CONFIGURATION: join(folder, 'turnserver.conf'), TURN_PORT: `${port}` };
+    const answers = () => /reflexive/.test(network.firewall.run('timeout', '2', 'turnutils_stunclient', '-p', `${port}`, network.relay).stdout);
+    relay = await keep('coturn', network.firewall.program('sh'), [at('deploy/turn/start.sh')], { env, cwd: folder, isReady: answers });
+
+    const urls = ['udp', 'tcp'].map((transport) => `turn:${network.relay}:${port}?transport=${transport}`);
+    const given = turn ? { OOBLEX_TURN_URLS: urls.join() } : {};
+    stack = await startStack({ host: network.here, given, options: { OOBLEX_TURN__SECRET_FILE: secret } });
+    browser = await startBrowser(played, network.office.program(BROWSER));
+    const { page, errors } = await browser.page(stack.url, { ignoreHTTPSErrors: true });
+    await page.evaluate((layout) => {
+      probe.layout = layout;
+      window.RTCPeerConnection = class extends RTCPeerConnection {
+        constructor(...given) {
+          super(...given);
+          probe.keep('pc', this);
+          this.addEventListener('track', ({ track }) => track.kind === 'video' && probe.watch('output', track));
+        }
+      };
+    }, played.layout);
+    const answered = page.waitForResponse((response) => new URL(response.url()).pathname === '/offer', { timeout: PATIENCE_MS });
+    const [answer] = await Promise.all([answered.then((response) => response.json()), page.getByRole('button', { name: 'Start camera' }).click({ timeout: PATIENCE_MS })]);
+    await use({ page, errors, answer, urls, stack, network });
+  } catch (error) {
+    for (const [name, one] of Object.entries({ 'the gateway': stack?.running.gateway, coturn: relay })) {
+      if (one) error.message += `\n--- ${name} wrote:\n${one.said().split('\n').slice(-25).join('\n')}`;
+    }
+    throw error;
+  } finally {
+    await browser?.close();
+    await stack?.end();
+    await relay?.stop();
+    network.end();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** What the browser measures of its connection: the pair of candidates in use, all that answered, and the video that comes back. */
+const report = (page) =>
+  page.evaluate(async () => {
+    const all = await probe.kept.pc.getStats();
+    const entries = [...all.values()];
+    const pair = (one) => ({ local: all.get(one.localCandidateId), remote: all.get(one.remoteCandidateId) });
+    const transport = entries.find(({ type }) => type === 'transport');
+    return {
+      selected: pair(all.get(transport.selectedCandidatePairId)),
+      answering: entries.filter(({ type, responsesReceived }) => type === 'candidate-pair' && responsesReceived > 0).map(pair),
+      video: entries.find(({ type, kind }) => type === 'inbound-rtp' && kind === 'video'),
+    };
+  });
+
+for (const { name, udp, protocol } of [
+  { name: 'a firewall that drops UDP to the gateway', udp: true, protocol: 'udp' },
+  { name: 'a firewall that drops all UDP', udp: false, protocol: 'tcp' },
+]) {
+  test(`behind ${name}, processed video comes through the relay, which the browser reaches by ${protocol.toUpperCase()}`, (t) =>
+    withOffice(t, { udp, turn: true }, async ({ page, errors, answer, urls, stack, network }) => {
+      const [{ username, ...server }, ...others] = answer.ice_servers;
+      assert.deepEqual([server.urls, others], [urls, []]);
+      const [expiry, session] = username.split(':');
+      assert.equal(session, answer.session);
+      assert.ok(Number(expiry) > Date.now() / 1000, `credentials that are valid until ${expiry}`);
+
+      await page.waitForFunction((count) => probe.seen.output?.length >= count, FRAMES, { timeout: PATIENCE_MS });
+      const { selected, answering, video } = await report(page);
+      const { candidateType, relayProtocol, address } = selected.local;
+      assert.deepEqual({ candidateType, relayProtocol, address }, { candidateType: 'relay', relayProtocol: protocol, address: network.relay });
+      assert.deepEqual([selected.remote.address, selected.remote.port], [network.here, stack.ports.media]);
+      assert.deepEqual(answering.filter(({ local }) => local.candidateType !== 'relay'), [], 'nothing comes past the relay');
+      assert.ok(video.framesDecoded >= FRAMES, `${video.framesDecoded} frames were decoded`);
+      assertHidden(await page.evaluate(() => probe.seen.output), played, ['blurred']);
+      assert.deepEqual(errors, []);
+    }));
+}
+
+test('behind a firewall that drops UDP to the gateway, there is no connection when [turn] names no relay', (t) =>
+  withOffice(t, { udp: true, turn: false }, async ({ page, answer, stack }) => {
+    assert.equal(answer.ice_servers, undefined);
+    const says = () => page.locator('body').innerText();
+    await until('the page to say it', async () => /UDP media port is closed by a firewall/.test(await says())).catch(async ({ message }) => assert.fail(`${message}; it says: ${await says()}`));
+    await until('the log to say it', () => stack.running.gateway.said().includes('no packet of the browser has come to the media port'));
+    assert.equal(await page.evaluate(() => probe.seen.output?.length ?? 0), 0);
+  }));

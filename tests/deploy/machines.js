@@ -1,0 +1,98 @@
+/**
+ * Other machines: network namespaces, joined to this one and to one another by cables (veth). That needs root.
+ *
+ * Owns namespaces, cables and addresses. Refuses to know what runs there.
+ */
+
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+/** Addresses and names differ between processes, so that several may have machines at a time. */
+const number = 1 + (process.pid % 250);
+const ip = (...options) => spawnSync('ip', options, { encoding: 'utf8' });
+const within = (space) => (space ? ['-n', space] : []);
+
+/** One machine and a cable to it. Gives the addresses of both ends (`here`, `there`), `run`, `program` and `end`; or `missing`: why there is none. */
+export function anotherMachine() {
+  const there = { space: `ooblex${process.pid}`, device: 'eth0', address: `10.213.${number}.2` };
+  const here = { device: `oob${process.pid % 1e6}`, address: `10.213.${number}.1` };
+  const { missing, end, machines } = build([there.space], here.device, lay(here, there));
+  return missing ? { missing } : { here: here.address, there: there.address, end, ...machines[there.space] };
+}
+
+/**
+ * An office behind a firewall: two machines in a row. All that goes between the office and this machine passes the firewall, which forwards TCP and
+ * drops UDP without a word. UDP from the office to the firewall itself arrives, unless `udp` is false.
+ *
+ * Gives `here` (the address of this machine), `relay` (the address of the firewall that the office sees), `office` and `firewall` (`run`, `program`),
+ * and `end`; or `missing`: why there is none.
+ */
+export function officeBehindFirewall({ udp = true } = {}) {
+  const [office, firewall] = [`ooblex${process.pid}-office`, `ooblex${process.pid}-firewall`];
+  const here = { device: `oob${process.pid % 1e6}`, address: `10.213.${number}.1` };
+  const outside = { space: firewall, device: 'outside', address: `10.213.${number}.2` };
+  const inside = { space: firewall, device: 'inside', address: `10.214.${number}.1` };
+  const desk = { space: office, device: 'eth0', address: `10.214.${number}.2` };
+  const drop = (device, ...more) => [...within(firewall), 'rule', 'add', 'iif', device, 'ipproto', 'udp', ...more, 'blackhole'];
+  const { missing, end, machines } = build([office, firewall], here.device, [
+    ...lay(here, outside),
+    ...lay(inside, desk),
+    ['route', 'add', `10.214.${number}.0/24`, 'via', outside.address],
+    [...within(office), 'route', 'add', 'default', 'via', inside.address],
+    ['netns', 'exec', firewall, 'sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'],
+    // These rules come after the table of the firewall's own addresses, so they are for what is forwarded.
+    drop(outside.device),
+    drop(inside.device),
+    // That table moves, so that a rule can come before it.
+    ...(udp ? [] : [drop(inside.device, 'priority', '10'), [...within(firewall), 'rule', 'add', 'priority', '20', 'lookup', 'local'], [...within(firewall), 'rule', 'delete', 'priority', '0']]),
+  ]);
+  return missing ? { missing } : { here: here.address, relay: inside.address, office: machines[office], firewall: machines[firewall], end };
+}
+
+/** The steps of `ip` that lay a cable between two ends, each `{space, device, address}`; the end without a space is at this machine. */
+function lay(one, other) {
+  const up = ({ space, device, address }) => [
+    [...within(space), 'address', 'add', `${address}/24`, 'dev', device],
+    // Without IPv6: its address would come seconds later, and a browser drops what is under way when an address comes.
+    [...within(space), 'link', 'set', device, 'addrgenmode', 'none'],
+    [...within(space), 'link', 'set', device, 'up'],
+  ];
+  const cable = [...within(one.space), 'link', 'add', one.device, 'type', 'veth', 'peer', 'name', other.device, 'netns', other.space];
+  return [cable, ...up(one), ...up(other)];
+}
+
+/** Adds the namespaces and takes the steps. Gives the `machines` by namespace and `end()`, which removes all of it; or `missing`. */
+function build(spaces, cable, steps) {
+  if (process.getuid() !== 0) return { missing: 'network namespaces need root' };
+  const folder = mkdtempSync(join(tmpdir(), 'ooblex-machines-'));
+  const end = () => {
+    process.removeListener('exit', end);
+    // By itself, a cable vanishes only some time after its namespace.
+    ip('link', 'delete', cable);
+    for (const space of spaces) ip('netns', 'delete', space);
+    rmSync(folder, { recursive: true, force: true });
+  };
+  process.once('exit', end);
+  const start = spaces.flatMap((space) => [['netns', 'add', space], [...within(space), 'link', 'set', 'lo', 'up']]);
+  for (const step of [...start, ...steps]) {
+    const { status, stderr, error } = ip(...step);
+    if (status !== 0) {
+      end();
+      return { missing: `ip ${step.join(' ')}: ${error?.message ?? stderr.trim()}` };
+    }
+  }
+  const machine = (space) => ({
+    /** Runs a program there until it ends. */
+    run: (...command) => spawnSync('ip', ['netns', 'exec', space, ...command], { encoding: 'utf8' }),
+    /** Writes a program that starts the one at `path` there. Gives its own path. */
+    program: (path) => {
+      const starts = join(folder, `${space}-${path.replaceAll('/', '-')}`);
+      writeFileSync(starts, `#!/bin/sh\nexec ip netns exec ${space} ${path} "$@"\n`);
+      chmodSync(starts, 0o755);
+      return starts;
+    },
+  });
+  return { machines: Object.fromEntries(spaces.map((space) => [space, machine(space)])), end };
+}
