@@ -11,6 +11,7 @@ mod blocks;
 mod blur;
 mod boxes;
 mod chain;
+mod custom;
 mod delay;
 mod drawing;
 mod effect;
@@ -25,7 +26,6 @@ mod list;
 mod matte;
 mod models;
 mod none;
-mod own;
 mod parameters;
 mod person;
 mod pixels;
@@ -34,6 +34,9 @@ mod stillness;
 mod style_transfer;
 
 pub use chain::{Chain, ChainError, ChainPainter, ChainParameterError, ChainParameters};
+#[doc(hidden)]
+pub use custom::fuzz;
+pub use custom::{CustomEffect, CustomEffectError, CustomEffectLimits, CustomEffectSet, Place, Refused, Trial};
 pub use drawing::caption;
 pub use effect::{Chaining, ComposeError, Effect, Painter, WhenSlow};
 pub use found::Found;
@@ -43,8 +46,5 @@ pub use ooblex_inference::{
     Backend, Device, DeviceError, Extent, Input, LONGEST_RUN, LoadError, ModelFileError, ModelSpec, ModelStore, Models, RunError, Runtime,
     RuntimeError, Tensor, TensorSpec,
 };
-#[doc(hidden)]
-pub use own::fuzz;
-pub use own::{OwnEffect, OwnError, OwnLimits, OwnSet, Place, Refused, Trial};
 pub use parameters::{Kind, Parameter, ParameterError, Parameters, schema};
 pub use pixels::{BadPicture, i420_from_rgb, rgb_from_i420};

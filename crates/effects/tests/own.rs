@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use common::*;
 use ooblex_effects::{
-    Backend, Chain, Effect, ModelStore, OwnEffect, OwnLimits, OwnSet, Parameters, effects, i420_from_rgb, load_models, models_of,
-    rgb_from_i420,
+    Backend, Chain, CustomEffect, CustomEffectLimits, CustomEffectSet, Effect, ModelStore, Parameters, effects, i420_from_rgb, load_models,
+    models_of, rgb_from_i420,
 };
 use ooblex_pipeline::{Analysis, EffectName, I420, Mask, ModelInput, Rgb, Thing};
 use serde_json::json;
 
-const LIMITS: OwnLimits = OwnLimits { model_bytes: 4 << 20, effects: 8 };
+const LIMITS: CustomEffectLimits = CustomEffectLimits { model_bytes: 4 << 20, effects: 8 };
 
 /// A folder of effects, deleted on drop.
 struct Folder(PathBuf);
@@ -49,15 +49,15 @@ impl Drop for Folder {
     }
 }
 
-fn load(name: &str, model: &str, rest: &str) -> Arc<OwnEffect> {
+fn load(name: &str, model: &str, rest: &str) -> Arc<CustomEffect> {
     let folder = Folder::new(&format!("{name}-{model}"));
-    Arc::new(OwnEffect::read(&folder.add(name, model, rest), LIMITS).unwrap_or_else(|error| panic!("{error}")))
+    Arc::new(CustomEffect::read(&folder.add(name, model, rest), LIMITS).unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// Returns the reason why a folder is refused, without the path of the folder of effects.
 fn refusal(model: &str, rest: &str) -> String {
     let folder = Folder::new(&format!("refused-{model}-{:x}", rest.len() * 7919 + rest.bytes().map(usize::from).sum::<usize>()));
-    let error = OwnEffect::read(&folder.add("mine", model, rest), LIMITS).err().unwrap_or_else(|| panic!("accepted: {rest}"));
+    let error = CustomEffect::read(&folder.add("mine", model, rest), LIMITS).err().unwrap_or_else(|| panic!("accepted: {rest}"));
     error.to_string().replace(&format!("{}/", folder.0.display()), "")
 }
 
@@ -69,7 +69,7 @@ fn assert_refused(model: &str, rest: &str, words: &[&str]) {
 }
 
 /// Passes one frame through an effect on a backend.
-fn painted(effect: &Arc<OwnEffect>, backend: Backend, frame: &I420, given: &serde_json::Value) -> (Analysis, I420) {
+fn painted(effect: &Arc<CustomEffect>, backend: Backend, frame: &I420, given: &serde_json::Value) -> (Analysis, I420) {
     let mut models = models(backend, &[effect.clone() as Arc<dyn Effect>]);
     let (_, analysis, picture) = through(effect.as_ref(), &mut models, frame, given);
     (analysis.unwrap(), picture)
@@ -83,7 +83,7 @@ fn small() -> I420 {
 fn the_examples_paint_what_a_person_has_looked_at() {
     let root: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "examples", "effects.d"].iter().collect();
     let taken: Vec<_> = effects().iter().map(|effect| effect.name()).collect();
-    let set = OwnSet::read(&root, LIMITS, &taken);
+    let set = CustomEffectSet::read(&root, LIMITS, &taken);
     assert_eq!(set.refused, [], "an example is refused");
     assert_eq!(set.effects.iter().map(|effect| effect.name().to_string()).collect::<Vec<_>>(), ["faces", "relief", "spotlight"]);
     for effect in &set.effects {
@@ -103,7 +103,7 @@ fn the_examples_paint_what_a_person_has_looked_at() {
 #[test]
 fn the_examples_boxes_are_those_of_the_program_s_own_detector() {
     let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "examples", "effects.d", "faces"].iter().collect();
-    let faces = Arc::new(OwnEffect::read(&folder, LIMITS).unwrap());
+    let faces = Arc::new(CustomEffect::read(&folder, LIMITS).unwrap());
     for frame in [landscape(), portrait()] {
         let (Analysis::Things(things), _) = painted(&faces, Backend::Ort, &frame, &json!({})) else { panic!("no things") };
         let detection = effect("face_detection");
@@ -173,7 +173,7 @@ fn an_effect_that_hides_never_shows_what_it_hides() {
     let path = folder.add("hides", "left_half", rest);
     let text = fs::read_to_string(path.join("effect.toml")).unwrap();
     fs::write(path.join("effect.toml"), format!("hides = true\n{text}")).unwrap();
-    let effect = Arc::new(OwnEffect::read(&path, LIMITS).unwrap());
+    let effect = Arc::new(CustomEffect::read(&path, LIMITS).unwrap());
     // Alternating columns have the highest possible spatial frequency.
     let mut frame = I420::grey(320, 180, 16);
     frame.planes_mut()[0].iter_mut().step_by(2).for_each(|luma| *luma = 235);
@@ -234,14 +234,14 @@ fn labels_are_the_best_classes_written_into_the_picture() {
     let folder = Folder::new("labels");
     let path = folder.add("labels", "labels", "[labels]\nactivation = \"softmax\"\ntop = 2\nlabels_file = \"labels.txt\"\n");
     fs::write(path.join("labels.txt"), "cat\ndog\nowl\nbee\n").unwrap();
-    let effect = Arc::new(OwnEffect::read(&path, LIMITS).unwrap());
+    let effect = Arc::new(CustomEffect::read(&path, LIMITS).unwrap());
     for backend in BACKENDS {
         let trial = effect.try_on(&runtime(backend), &small(), 1).unwrap();
         assert_eq!(trial.found, "owl 83%, bee 11%");
         assert!(trial.painted != small());
     }
     fs::write(path.join("labels.txt"), "cat\ndog\n").unwrap();
-    let refused = OwnEffect::read(&path, LIMITS).err().unwrap().to_string();
+    let refused = CustomEffect::read(&path, LIMITS).err().unwrap().to_string();
     assert!(refused.contains("effect.toml:7: tensor 'logits' of model.onnx: it has 4 classes, and 2 labels are given"), "{refused}");
 }
 
@@ -282,7 +282,7 @@ fn what_effect_toml_says_wrong_is_told_with_its_line() {
         let folder = Folder::new(&format!("base-{:x}", text.len()));
         let path = folder.add("mine", "invert", ok);
         fs::write(path.join("effect.toml"), text).unwrap();
-        OwnEffect::read(&path, LIMITS).err().unwrap().to_string()
+        CustomEffect::read(&path, LIMITS).err().unwrap().to_string()
     };
     assert!(
         base("name = \"My Effect\"\ntitle = \"T\"\n[model]\nfile = \"model.onnx\"\nwidth = 64\nheight = 48\n[picture]\n")
@@ -310,7 +310,7 @@ fn a_model_that_does_not_fit_is_told_with_the_line_and_the_tensor() {
     let path = folder.add("mine", "invert", "[picture]\n");
     let text = fs::read_to_string(path.join("effect.toml")).unwrap().replace("width = 64", "width = 128");
     fs::write(path.join("effect.toml"), text).unwrap();
-    let refused = OwnEffect::read(&path, LIMITS).err().unwrap().to_string();
+    let refused = CustomEffect::read(&path, LIMITS).err().unwrap().to_string();
     assert!(
         refused
             .contains("effect.toml:5: tensor 'picture' of model.onnx: it is [1, 3, 48, 64], and the declaration makes it [1, 3, 48, 128]"),
@@ -367,8 +367,8 @@ fn a_model_that_misbehaves_is_found_when_it_is_tried() {
 fn files_that_lead_out_of_the_folder_or_are_too_large_are_refused_and_links_within_it_are_not() {
     let folder = Folder::new("files");
     let path = folder.add("mine", "invert", "[picture]\n");
-    let refused = |limits| OwnEffect::read(&path, limits).err().map(|error| error.to_string()).unwrap_or_default();
-    let said = refused(OwnLimits { model_bytes: 100, effects: 1 });
+    let refused = |limits| CustomEffect::read(&path, limits).err().map(|error| error.to_string()).unwrap_or_default();
+    let said = refused(CustomEffectLimits { model_bytes: 100, effects: 1 });
     assert!(
         said.contains("mine/model.onnx: it has") && said.contains("100 are allowed") && said.contains("own_effects.model_mib"),
         "{said}"
@@ -406,7 +406,7 @@ fn a_bad_folder_does_not_hinder_the_good_ones() {
     fs::write(folder.0.join("README"), "no folder").unwrap();
     symlink("/", folder.0.join("root")).unwrap();
     let taken = [EffectName::new("background_blur")];
-    let set = OwnSet::read(&folder.0, LIMITS, &taken);
+    let set = CustomEffectSet::read(&folder.0, LIMITS, &taken);
     assert_eq!(set.effects.iter().map(|effect| effect.name().to_string()).collect::<Vec<_>>(), ["first", "second"]);
     let reason =
         |name: &str| set.refused.iter().find(|refused| refused.folder == name).map(|refused| refused.reason.clone()).unwrap_or_default();
@@ -415,16 +415,16 @@ fn a_bad_folder_does_not_hinder_the_good_ones() {
     assert!(reason("twin").contains("twin/effect.toml:2: name = \"first\" is also that of"));
     assert!(reason("empty").contains("empty/effect.toml: it cannot be read"));
     assert!(reason("root").contains("it leads out of its folder"));
-    let few = OwnSet::read(&folder.0, OwnLimits { effects: 2, ..LIMITS }, &[]);
+    let few = CustomEffectSet::read(&folder.0, CustomEffectLimits { effects: 2, ..LIMITS }, &[]);
     assert!(few.refused.iter().any(|refused| refused.reason.contains("2 effects are allowed")));
-    assert_eq!(OwnSet::read(&folder.0.join("nowhere"), LIMITS, &[]).refused, []);
+    assert_eq!(CustomEffectSet::read(&folder.0.join("nowhere"), LIMITS, &[]).refused, []);
 }
 
 #[test]
 fn a_changed_folder_is_another_version_and_workers_take_it_over() {
     let folder = Folder::new("versions");
     let path = folder.add("mine", "invert", "[picture]\n");
-    let read = || Arc::new(OwnEffect::read(&path, LIMITS).unwrap());
+    let read = || Arc::new(CustomEffect::read(&path, LIMITS).unwrap());
     let (old, same) = (read(), read());
     assert_eq!(old.queue(), same.queue());
     assert!(std::ptr::eq(old.models()[0], same.models()[0]), "what is the same is kept once");
@@ -433,7 +433,7 @@ fn a_changed_folder_is_another_version_and_workers_take_it_over() {
     assert_eq!((old.name(), new.queue().without_version()), (new.name(), "mine"));
     assert_ne!(old.queue(), new.queue());
 
-    let load = |effect: &Arc<OwnEffect>| models(Backend::Rten, &[effect.clone() as Arc<dyn Effect>]);
+    let load = |effect: &Arc<CustomEffect>| models(Backend::Rten, &[effect.clone() as Arc<dyn Effect>]);
     let mut loaded = load(&old);
     loaded.take_over(load(&new), &models_of(&[new.clone() as Arc<dyn Effect>]));
     assert_eq!(loaded.names().collect::<Vec<_>>(), ["mine/model.onnx"], "the old one is let go");
@@ -481,7 +481,7 @@ fn own_effects_go_into_chains_as_their_kind_allows() {
 #[test]
 fn the_tutorial_names_every_key_and_shows_a_message_as_it_is() {
     let tutorial = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/own-effect.md")).unwrap();
-    let written = include_str!("../src/own/toml.rs");
+    let written = include_str!("../src/custom/toml.rs");
     let keys: Vec<_> =
         written.lines().filter_map(|line| line.trim().strip_prefix("pub(super) ")?.split_once(':').map(|(key, _)| key)).collect();
     assert!(keys.len() > 40, "{keys:?}");
@@ -497,7 +497,7 @@ fn the_tutorial_names_every_key_and_shows_a_message_as_it_is() {
     fs::copy(example.join("selfie_landscape_144x256.onnx"), path.join("selfie_landscape_144x256.onnx")).unwrap();
     let wrong = fs::read_to_string(example.join("effect.toml")).unwrap().replace("width = 256", "width = 320");
     fs::write(path.join("effect.toml"), wrong).unwrap();
-    let said = OwnEffect::read(&path, LIMITS).err().unwrap().to_string();
+    let said = CustomEffect::read(&path, LIMITS).err().unwrap().to_string();
     let said = said.replace(folder.0.to_str().unwrap(), "effects.d");
     assert!(tutorial.contains(&format!("\nWRONG effect   {said}\n")), "the tutorial shows something else than: {said}");
 }

@@ -6,10 +6,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ooblex_broker::Broker;
-use ooblex_effects::{Device, Effect as _, OwnEffect};
+use ooblex_effects::{CustomEffect, Device, Effect as _};
 
 use crate::config::Config;
-use crate::own::trial::{self, Report};
+use crate::custom_effects::trial::{self, Report};
 use crate::sandbox;
 use crate::settings::Catalogue;
 use crate::start;
@@ -59,7 +59,7 @@ pub fn check(config: &Config, file: Option<&Path>) -> bool {
 
 /// Prints how a folder does as an effect of one's own. Returns whether it would be served.
 pub fn check_effect(config: &Config, folder: &Path, picture: Option<&Path>, write: Option<&Path>) -> bool {
-    let tried = OwnEffect::read(folder, config.own_effects.limits()).map_err(|error| error.to_string()).and_then(|effect| {
+    let tried = CustomEffect::read(folder, config.own_effects.limits()).map_err(|error| error.to_string()).and_then(|effect| {
         println!("ok    effect   {}: {}", effect.name(), effect.title());
         let model = effect.models().first().map_or("", |model| model.file);
         let report = trial::run(config, &effect, picture).map_err(|error| error.to_string())?;
@@ -92,7 +92,7 @@ fn effects(config: &Config) -> Result<String, String> {
 fn own(config: &Config) -> Result<Finding, String> {
     let catalogue = Catalogue::new(config).map_err(|problem| problem.detail)?;
     let folder = config.own_effects.folder.display();
-    let set = catalogue.read_own();
+    let set = catalogue.read_custom_effects();
     let (mut fine, mut wrong) = (Vec::new(), set.refused.into_iter().map(|refused| refused.reason).collect::<Vec<_>>());
     for effect in &set.effects {
         match trial::run(config, effect, None) {
@@ -172,12 +172,12 @@ fn models(config: &Config) -> Result<Finding, String> {
         return Ok(Finding::Fine(format!("run in other processes, so none are loaded here{device}")));
     }
     let catalogue = Catalogue::new(config).map_err(|problem| problem.detail)?;
-    let workshop = start::workshop(config, &catalogue).map_err(|error| format!("{error:#}"))?;
-    let runtime = &workshop.runtime;
+    let worker_pool = start::worker_pool(config, &catalogue).map_err(|error| format!("{error:#}"))?;
+    let runtime = &worker_pool.runtime;
     let origin = runtime.origin().map(|path| format!(" ({})", path.display())).unwrap_or_default();
     let described = format!("{}{origin}, device {}", runtime.describe(), runtime.device());
     let broker = Broker::local();
-    let workers = workshop.start(&broker, 1).map_err(|error| error.to_string())?;
+    let workers = worker_pool.start(&broker, 1).map_err(|error| error.to_string())?;
     broker.close();
     workers.into_iter().for_each(|worker| _ = worker.join());
     Ok(match runtime.warning() {

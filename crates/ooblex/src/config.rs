@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ooblex_codec::H264Level;
-use ooblex_effects::{Device, OwnLimits};
+use ooblex_effects::{CustomEffectLimits, Device};
 use ooblex_pipeline::{Patience, Sampling, VideoCodec};
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ pub struct Config {
     /// Inference backend and device.
     pub inference: Inference,
     /// Custom effects.
-    pub own_effects: OwnEffects,
+    pub own_effects: CustomEffects,
     /// Limits of sessions, requests and streams.
     pub limits: Limits,
     /// Sandbox of the process.
@@ -197,7 +197,7 @@ pub enum BackendChoice {
 /// `[own_effects]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct OwnEffects {
+pub struct CustomEffects {
     /// Folder of the custom effects, with a subfolder for each.
     pub folder: PathBuf,
     /// Maximum number of effects that are read from the folder.
@@ -390,16 +390,16 @@ impl Default for Inference {
     }
 }
 
-impl Default for OwnEffects {
+impl Default for CustomEffects {
     fn default() -> Self {
         Self { folder: "effects.d".into(), most: 32, model_mib: 64, frame_ms: 250, trial_s: 15, trial_memory_mib: 4096 }
     }
 }
 
-impl OwnEffects {
+impl CustomEffects {
     /// Returns the limits for reading custom effects.
-    pub fn limits(&self) -> OwnLimits {
-        OwnLimits { model_bytes: self.model_mib << 20, effects: self.most }
+    pub fn limits(&self) -> CustomEffectLimits {
+        CustomEffectLimits { model_bytes: self.model_mib << 20, effects: self.most }
     }
 }
 

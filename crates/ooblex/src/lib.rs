@@ -16,6 +16,7 @@ pub mod check;
 pub mod config;
 mod control;
 pub mod cores;
+pub mod custom_effects;
 pub mod events;
 pub mod figures;
 #[doc(hidden)]
@@ -29,7 +30,6 @@ mod media_budget;
 pub mod metrics;
 pub mod negotiate;
 mod notify;
-pub mod own;
 mod paths;
 pub mod problem;
 mod reception;

@@ -113,7 +113,7 @@ struct ServeFlags {
     #[arg(long, value_name = "NAME")]
     effect: Option<String>,
     #[command(flatten)]
-    crew: CrewFlags,
+    shared: BrokerFlags,
     #[command(flatten)]
     inference: InferenceFlags,
 }
@@ -127,14 +127,14 @@ struct WorkerFlags {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     #[command(flatten)]
-    crew: CrewFlags,
+    shared: BrokerFlags,
     #[command(flatten)]
     inference: InferenceFlags,
 }
 
 /// What gateways and workers are both told.
 #[derive(Args)]
-struct CrewFlags {
+struct BrokerFlags {
     /// Through what frames reach the workers: local, or redis://…, rediss://…, redis+unix:///… [default: local].
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
@@ -180,7 +180,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Effect(EffectCommand::Try) = &cli.command {
         // Its configuration is what it is asked.
-        return Ok(if ooblex::own::trial::answer() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if ooblex::custom_effects::trial::answer() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     if let Command::Token(command) = &cli.command {
         // Neither needs a gateway, nor its configuration.
@@ -253,7 +253,7 @@ fn list_effects(config: &Config, json: bool) -> anyhow::Result<()> {
 impl ServeFlags {
     fn options(&self) -> Vec<(&'static str, config::Value)> {
         let mut options = self.inference.options();
-        options.extend(self.crew.options());
+        options.extend(self.shared.options());
         options.extend(self.listen.clone().map(|v| ("serve.listen", v.into())));
         options.extend(self.media.clone().map(|v| ("media.listen", v.into())));
         options.extend((!self.advertise.is_empty()).then(|| ("media.advertise", self.advertise.clone().into())));
@@ -266,14 +266,14 @@ impl ServeFlags {
 impl WorkerFlags {
     fn options(&self) -> Vec<(&'static str, config::Value)> {
         let mut options = self.inference.options();
-        options.extend(self.crew.options());
+        options.extend(self.shared.options());
         options.extend(self.listen.clone().map(|v| ("worker.listen", v.into())));
         options.extend(self.threads.clone().map(|v| ("worker.threads", v.into())));
         options
     }
 }
 
-impl CrewFlags {
+impl BrokerFlags {
     fn options(&self) -> Vec<(&'static str, config::Value)> {
         let mut options = self.diagnostics.options();
         options.extend(self.broker.clone().map(|v| ("broker.url", v.into())));

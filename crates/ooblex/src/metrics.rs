@@ -30,7 +30,7 @@ use crate::about::About;
 use crate::labels::{BUCKETS, CONCESSIONS, Direction, End, LineCounts, Reason, SetUp, Stage, Viewing};
 use crate::problem::ProblemKind;
 use crate::tls::Certificate;
-use crate::workers::Ledger;
+use crate::workers::WorkerStats;
 use broker::{BrokerFigures, Told};
 pub(crate) use http::HttpFigures;
 use label_sets::{EffectLabel, ReasonLabel};
@@ -95,8 +95,8 @@ struct StageLabel {
 
 impl Metrics {
     /// Creates the metrics with all values at zero. `effects` are the effects whose frames go to
-    /// workers, and `ledger` counts the work of this process's own workers, if there are any.
-    pub fn new(about: &About, broker: &Broker, effects: &[EffectName], ledger: Option<&Ledger>) -> Self {
+    /// workers, and `worker_stats` counts the work of this process's own workers, if there are any.
+    pub fn new(about: &About, broker: &Broker, effects: &[EffectName], worker_stats: Option<&WorkerStats>) -> Self {
         let stages: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let mut metrics = Self {
             registry: Registry::with_prefix("ooblex"),
@@ -138,8 +138,8 @@ impl Metrics {
         metrics.begin_at_zero();
         metrics.told.set(effects);
         metrics.registry.register_collector(Box::new(BrokerFigures::new(broker, &metrics.told)));
-        if let Some(ledger) = ledger {
-            ledger.register(&mut metrics.registry);
+        if let Some(worker_stats) = worker_stats {
+            worker_stats.register(&mut metrics.registry);
         }
         metrics
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use ooblex_effects::OwnSet;
+use ooblex_effects::CustomEffectSet;
 use tracing::{info, warn};
 
 use crate::about::About;
@@ -12,12 +12,12 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::cores::Cores;
+use crate::custom_effects::CustomEffects;
 use crate::http::{Gateway, Hosts, router};
 use crate::labels::Goodbye;
 use crate::metrics::{HttpFigures, Metrics};
 use crate::negotiate::{Endpoint, Negotiator};
 use crate::notify::Notify;
-use crate::own::Shelf;
 use crate::reload::Reload;
 use crate::server::{Capacity, Options, Server, Timeouts};
 use crate::sessions::Sessions;
@@ -50,7 +50,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let started = Instant::now();
     let catalogue = Arc::new(Catalogue::new(&config).map_err(|problem| anyhow::anyhow!(problem.detail))?);
     // What lies in the folder of effects of one's own is offered once it was tried.
-    catalogue.offer_own(&OwnSet::default());
+    catalogue.offer_custom_effects(&CustomEffectSet::default());
     let (auth, turn) = (Authenticator::new(&config)?, Turn::new(&config.turn)?);
     let http = start::listen(config.serve.listen, "serve.listen", "OOBLEX_SERVE__LISTEN")?;
     let admin = config.serve.admin_listen.map(|address| start::listen(address, "serve.admin_listen", "OOBLEX_SERVE__ADMIN_LISTEN"));
@@ -60,13 +60,13 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let broker = start::broker(&config)?;
     broker.open_gateway();
     // A gateway whose models run elsewhere needs neither a runtime nor their files.
-    let workshop = (config.serve_threads() > 0).then(|| start::workshop(&config, &catalogue)).transpose()?;
-    let workers = workshop.as_ref().map_or(Ok(Vec::new()), |workshop| workshop.start(&broker, config.serve_threads()))?;
-    let about = workshop.as_ref().map_or(About::default(), |workshop| About::workers(&workshop.runtime));
+    let worker_pool = (config.serve_threads() > 0).then(|| start::worker_pool(&config, &catalogue)).transpose()?;
+    let workers = worker_pool.as_ref().map_or(Ok(Vec::new()), |worker_pool| worker_pool.start(&broker, config.serve_threads()))?;
+    let about = worker_pool.as_ref().map_or(About::default(), |worker_pool| About::workers(&worker_pool.runtime));
 
     str0m::crypto::from_feature_flags().install_process_default();
-    let ledger = workshop.as_ref().map(|workshop| workshop.ledger.as_ref());
-    let metrics = Arc::new(Metrics::new(&about, &broker, &catalogue.analysed(), ledger));
+    let worker_stats = worker_pool.as_ref().map(|worker_pool| worker_pool.worker_stats.as_ref());
+    let metrics = Arc::new(Metrics::new(&about, &broker, &catalogue.analysed(), worker_stats));
     if let Some(certificate) = &certificate {
         metrics.watch_certificate(certificate.clone());
     }
@@ -84,7 +84,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         broker = %config.broker.url,
         backend = about.backend,
         device = about.device,
-        library = workshop.as_ref().and_then(|workshop| workshop.runtime.origin()).map(|path| path.display().to_string()),
+        library = worker_pool.as_ref().and_then(|worker_pool| worker_pool.runtime.origin()).map(|path| path.display().to_string()),
         media = ?endpoint.candidates,
         effects = catalogue.effects().len(),
         "loaded in {:?}",
@@ -93,7 +93,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone(), &heartbeat)?;
     heartbeat.watch(notify.clone())?;
     let negotiator = Negotiator::new(endpoint, config.limits.sdp_kib);
-    let shelf = Shelf::new(&config, catalogue.clone(), workshop);
+    let custom_effects = CustomEffects::new(&config, catalogue.clone(), worker_pool);
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     let context = Arc::new(Context {
         broker: broker.clone(),
@@ -115,10 +115,10 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         turn,
         about,
         thumbnails,
-        shelf,
+        custom_effects,
     });
     let own = gateway.clone();
-    std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
+    std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_custom_effects())?;
 
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build()?;
     threads.block_on(async {
@@ -127,7 +127,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         let again = || {
             reload.reload(config, certificate.as_deref(), Some(&gateway.auth));
             let own = gateway.clone();
-            tokio::task::spawn_blocking(move || own.reload_own());
+            tokio::task::spawn_blocking(move || own.reload_custom_effects());
         };
         let keys = gateway.clone();
         tokio::spawn(async move { keys.auth.warm_up().await });

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ooblex_effects::{Chain, ChainError, ChainParameters, Effect, OwnEffect, OwnSet, Refused, WhenSlow};
+use ooblex_effects::{Chain, ChainError, ChainParameters, CustomEffect, CustomEffectSet, Effect, Refused, WhenSlow};
 use ooblex_pipeline::{EffectName, Mode};
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ impl Catalogue {
         if config.diagnostics.effects {
             built_in.extend(ooblex_effects::diagnostics());
         }
-        let own = read_own(config, &built_in);
+        let own = read_custom_effects(config, &built_in);
         let effects = all(&built_in, &own.effects);
         // A folder that is refused may be mended while the program runs; until then its effect is one that nobody can have.
         let refused = |name: &str| own.refused.iter().any(|refused| refused.folder == name);
@@ -104,12 +104,12 @@ impl Catalogue {
     }
 
     /// Reads the folder of effects of one's own again; what is offered does not change by that.
-    pub fn read_own(&self) -> OwnSet {
-        read_own(&self.config, &self.built_in)
+    pub fn read_custom_effects(&self) -> CustomEffectSet {
+        read_custom_effects(&self.config, &self.built_in)
     }
 
     /// From now on these are the effects of one's own.
-    pub fn offer_own(&self, own: &OwnSet) {
+    pub fn offer_custom_effects(&self, own: &CustomEffectSet) {
         let menu = Menu::new(all(&self.built_in, &own.effects), own.refused.clone(), &self.config);
         *self.menu.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(menu);
     }
@@ -253,17 +253,17 @@ fn check_served(effects: &[Arc<dyn Effect>], named: &[String], refused: &dyn Fn(
 }
 
 /// The effects of one's own, as far as they can be read.
-fn read_own(config: &Config, built_in: &[Arc<dyn Effect>]) -> OwnSet {
+fn read_custom_effects(config: &Config, built_in: &[Arc<dyn Effect>]) -> CustomEffectSet {
     let own = &config.own_effects;
     // Names that metrics have for something else, and those of the effects of diagnostics, which other processes may have.
     let reserved = [Chain::LABEL, "unknown", "own"].map(EffectName::new);
     let hidden = ooblex_effects::diagnostics();
     let taken: Vec<_> = built_in.iter().chain(&hidden).map(|effect| effect.name()).chain(reserved).collect();
-    OwnSet::read(&own.folder, own.limits(), &taken)
+    CustomEffectSet::read(&own.folder, own.limits(), &taken)
 }
 
 /// The effects of the program, with those of one's own before the last, which is none.
-fn all(built_in: &[Arc<dyn Effect>], own: &[Arc<OwnEffect>]) -> Vec<Arc<dyn Effect>> {
+fn all(built_in: &[Arc<dyn Effect>], own: &[Arc<CustomEffect>]) -> Vec<Arc<dyn Effect>> {
     let own = own.iter().map(|effect| effect.clone() as Arc<dyn Effect>);
     let end = built_in.iter().position(|effect| effect.name().as_str() == "none").unwrap_or(built_in.len());
     built_in[..end].iter().cloned().chain(own).chain(built_in[end..].iter().cloned()).collect()

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::config::{BackendChoice, Config, Inference};
 use crate::settings::Catalogue;
-use crate::workers::Workshop;
+use crate::workers::WorkerPool;
 
 /// The broker that the operator chose.
 ///
@@ -32,9 +32,9 @@ pub(crate) fn broker(config: &Config) -> anyhow::Result<Broker> {
 ///
 /// # Errors
 /// As [`inference`].
-pub(crate) fn workshop(config: &Config, catalogue: &Catalogue) -> anyhow::Result<Workshop> {
+pub(crate) fn worker_pool(config: &Config, catalogue: &Catalogue) -> anyhow::Result<WorkerPool> {
     let (runtime, store) = inference(&config.inference, &catalogue.served())?;
-    Ok(Workshop::new(runtime, store, &catalogue.served()))
+    Ok(WorkerPool::new(runtime, store, &catalogue.served()))
 }
 
 /// What runs the models, and where the files of those that `effects` have are, both checked.

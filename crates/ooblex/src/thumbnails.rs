@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
-use ooblex_effects::{Effect, OwnEffect, caption, i420_from_rgb, rgb_from_i420};
+use ooblex_effects::{CustomEffect, Effect, caption, i420_from_rgb, rgb_from_i420};
 use ooblex_pipeline::{EffectName, I420, Rgb};
 use serde_json::Value;
 
 use crate::apply::paint;
 use crate::apply::picture::{decode_png, encode_png};
 use crate::config::Config;
-use crate::own::trial;
+use crate::custom_effects::trial;
 use crate::sample::SAMPLE;
 use crate::settings::{Catalogue, Settings};
 
@@ -119,7 +119,7 @@ pub fn write(config: &Config, folder: &Path) -> anyhow::Result<()> {
 
 fn own_thumbnail(config: &Config, effect: &dyn Effect) -> anyhow::Result<Arc<[u8]>> {
     let folder = effect.folder().context("it has no folder")?;
-    let read = OwnEffect::read(folder, config.own_effects.limits())?;
+    let read = CustomEffect::read(folder, config.own_effects.limits())?;
     anyhow::ensure!(read.queue() == effect.queue(), "{} has changed: reload the effects first", folder.display());
     Ok(trial::run(config, &read, None)?.painted)
 }

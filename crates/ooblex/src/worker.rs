@@ -14,21 +14,21 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use ooblex_broker::Broker;
-use ooblex_effects::{LONGEST_RUN, OwnSet};
+use ooblex_effects::{CustomEffectSet, LONGEST_RUN};
 use serde_json::json;
 use tracing::{info, warn};
 
 use crate::about::About;
 use crate::config::Config;
+use crate::custom_effects::{CustomEffects, refusals};
 use crate::http::{lines, metrics_text};
 use crate::metrics::{HttpFigures, WorkerMetrics};
-use crate::own::{Shelf, refusals};
 use crate::reload::Reload;
 use crate::server::{Capacity, Options, Server, Timeouts};
 use crate::settings::Catalogue;
 use crate::start::{self, Signals};
 use crate::visitor::Listener;
-use crate::workers::Ledger;
+use crate::workers::WorkerStats;
 
 /// At the end, worker threads have this long to finish the frames in hand: longer than a model may take.
 const FINISHED_WITHIN: Duration = LONGEST_RUN.saturating_add(Duration::from_secs(2));
@@ -38,11 +38,11 @@ const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(200);
 /// What the handlers share.
 struct Worker {
     broker: Broker,
-    ledger: Arc<Ledger>,
+    worker_stats: Arc<WorkerStats>,
     metrics: WorkerMetrics,
     about: About,
     catalogue: Arc<Catalogue>,
-    shelf: Shelf,
+    custom_effects: CustomEffects,
     stopping: AtomicBool,
 }
 
@@ -59,29 +59,37 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
         );
     }
     let catalogue = Arc::new(Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?);
-    catalogue.offer_own(&OwnSet::default());
+    catalogue.offer_custom_effects(&CustomEffectSet::default());
     let http = start::listen(config.worker.listen, "worker.listen", "OOBLEX_WORKER__LISTEN")?;
     let broker = start::broker(config)?;
-    let workshop = start::workshop(config, &catalogue)?;
-    let threads = workshop.start(&broker, config.worker_threads())?;
-    let about = About::workers(&workshop.runtime);
+    let worker_pool = start::worker_pool(config, &catalogue)?;
+    let threads = worker_pool.start(&broker, config.worker_threads())?;
+    let about = About::workers(&worker_pool.runtime);
     info!(
         threads = threads.len(),
         effects = served(&catalogue).join(","),
         broker = %config.broker.url,
         backend = about.backend,
         device = about.device,
-        library = workshop.runtime.origin().map(|path| path.display().to_string()),
+        library = worker_pool.runtime.origin().map(|path| path.display().to_string()),
         "loaded in {:?}",
         started.elapsed()
     );
-    let metrics = WorkerMetrics::new(&about, &broker, &catalogue.analysed(), &workshop.ledger);
-    let ledger = workshop.ledger.clone();
-    let shelf = Shelf::new(config, catalogue.clone(), Some(workshop));
-    let worker = Arc::new(Worker { broker: broker.clone(), ledger, metrics, about, catalogue, shelf, stopping: AtomicBool::new(false) });
+    let metrics = WorkerMetrics::new(&about, &broker, &catalogue.analysed(), &worker_pool.worker_stats);
+    let worker_stats = worker_pool.worker_stats.clone();
+    let custom_effects = CustomEffects::new(config, catalogue.clone(), Some(worker_pool));
+    let worker = Arc::new(Worker {
+        broker: broker.clone(),
+        worker_stats,
+        metrics,
+        about,
+        catalogue,
+        custom_effects,
+        stopping: AtomicBool::new(false),
+    });
     // Frames of effects of one's own come as soon as their models were tried.
     let own = worker.clone();
-    std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_own())?;
+    std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_custom_effects())?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -100,7 +108,7 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
             signal = signals.next(|| {
                 reload.reload(config, None, None);
                 let own = worker.clone();
-                tokio::task::spawn_blocking(move || own.reload_own());
+                tokio::task::spawn_blocking(move || own.reload_custom_effects());
             }) => info!("{signal} received: finishing what is in hand"),
         }
         worker.stopping.store(true, Ordering::Relaxed);
@@ -122,8 +130,8 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
 }
 
 impl Worker {
-    fn reload_own(&self) {
-        self.shelf.reload(|| self.metrics.know(&self.catalogue.analysed()));
+    fn reload_custom_effects(&self) {
+        self.custom_effects.reload(|| self.metrics.know(&self.catalogue.analysed()));
     }
 }
 
@@ -143,7 +151,7 @@ fn router(worker: Arc<Worker>) -> Router {
 
 /// Whether starting the process again would help.
 async fn healthy(State(worker): State<Arc<Worker>>) -> Response {
-    match worker.ledger.crew(Instant::now()).complaints() {
+    match worker.worker_stats.crew(Instant::now()).complaints() {
         complaints if complaints.is_empty() => "alive\n".into_response(),
         complaints => lines(&complaints),
     }
@@ -159,7 +167,7 @@ async fn ready(State(worker): State<Arc<Worker>>) -> Response {
     if !health.connected {
         missing.push(health.trouble.unwrap_or_else(|| "Redis is not connected yet".into()));
     }
-    let crew = worker.ledger.crew(Instant::now());
+    let crew = worker.worker_stats.crew(Instant::now());
     if crew.running == 0 {
         missing.push("no worker thread is left: start the process again, the log says why they ended".to_string());
     }

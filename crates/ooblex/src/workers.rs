@@ -1,9 +1,9 @@
 //! Worker threads: each loads its own models, takes jobs from the broker and runs them.
 //!
-//! They run within `ooblex serve` or make up `ooblex worker`, and do not know which. What they do stands in the [`Ledger`].
+//! They run within `ooblex serve` or make up `ooblex worker`, and do not know which. What they do stands in the [`WorkerStats`].
 
-mod ledger;
-mod post;
+mod slot;
+mod stats;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
@@ -18,8 +18,8 @@ use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime
 use ooblex_pipeline::{Analysis, EffectName};
 use tracing::{error, warn};
 
-pub use ledger::{Crew, Done, Hand, Ledger, STUCK_AFTER};
-use post::{Post, Stock};
+use slot::{ModelUpdate, WorkerSlot};
+pub use stats::{Done, STUCK_AFTER, WorkerGuard, WorkerHealth, WorkerStats};
 
 /// How far models stand back behind codecs when cores are short. A frame that is late into the encoder is late on the screen;
 /// a frame that waits for a model is replaced by a newer one.
@@ -27,7 +27,7 @@ const NICE: i32 = 5;
 
 /// What every worker needs.
 #[derive(Clone)]
-pub struct Workshop {
+pub struct WorkerPool {
     /// Runs the models.
     pub runtime: Arc<Runtime>,
     /// Holds their files.
@@ -35,9 +35,9 @@ pub struct Workshop {
     /// The effects that are served. Only their models are loaded.
     effects: Arc<Mutex<Vec<Arc<dyn Effect>>>>,
     /// The threads that run.
-    posts: Arc<Mutex<Vec<Weak<Post>>>>,
+    slots: Arc<Mutex<Vec<Weak<WorkerSlot>>>>,
     /// Where threads write down what they do.
-    pub ledger: Arc<Ledger>,
+    pub worker_stats: Arc<WorkerStats>,
 }
 
 /// Workers that could not be started.
@@ -54,13 +54,13 @@ pub enum WorkerError {
     Ended,
 }
 
-impl Workshop {
+impl WorkerPool {
     /// All that workers for these effects need.
     pub fn new(runtime: Runtime, store: ModelStore, effects: &[Arc<dyn Effect>]) -> Self {
         let names: Vec<_> = effects.iter().map(|effect| effect.name()).collect();
-        let ledger = Ledger::new(&names, About::workers(&runtime));
+        let worker_stats = WorkerStats::new(&names, About::workers(&runtime));
         let effects = Arc::new(Mutex::new(effects.to_vec()));
-        Self { runtime: Arc::new(runtime), store: Arc::new(store), effects, posts: Arc::default(), ledger: Arc::new(ledger) }
+        Self { runtime: Arc::new(runtime), store: Arc::new(store), effects, slots: Arc::default(), worker_stats: Arc::new(worker_stats) }
     }
 
     /// The effects that are served now.
@@ -72,12 +72,12 @@ impl Workshop {
     /// frames meanwhile. Returns those that could not be loaded, which are then not served.
     pub fn change(&self, effects: &[Arc<dyn Effect>]) -> Vec<(EffectName, LoadError)> {
         let before = queues(&self.effects());
-        let posts: Vec<_> = self.posts.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-        let (mut served, mut fresh, mut refused) = (Vec::new(), posts.iter().map(|_| Vec::new()).collect::<Vec<_>>(), Vec::new());
+        let slots: Vec<_> = self.slots.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+        let (mut served, mut fresh, mut refused) = (Vec::new(), slots.iter().map(|_| Vec::new()).collect::<Vec<_>>(), Vec::new());
         for effect in effects {
             if !before.contains(&effect.queue()) {
-                let load = |_: &Arc<Post>| load_models(&self.runtime, &self.store, std::slice::from_ref(effect));
-                match posts.iter().map(load).collect::<Result<Vec<_>, _>>() {
+                let load = |_: &Arc<WorkerSlot>| load_models(&self.runtime, &self.store, std::slice::from_ref(effect));
+                match slots.iter().map(load).collect::<Result<Vec<_>, _>>() {
                     Ok(models) => fresh.iter_mut().zip(models).for_each(|(fresh, models)| fresh.push(models)),
                     Err(error) => {
                         refused.push((effect.name(), error));
@@ -87,10 +87,10 @@ impl Workshop {
             }
             served.push(effect.clone());
         }
-        self.ledger.know(&served.iter().map(|effect| effect.name()).collect::<Vec<_>>());
+        self.worker_stats.know(&served.iter().map(|effect| effect.name()).collect::<Vec<_>>());
         *self.effects.lock().unwrap_or_else(PoisonError::into_inner) = served.clone();
-        for (post, models) in posts.iter().zip(fresh) {
-            post.hand_over(Stock { effects: served.clone(), models }, &queues(&served));
+        for (slot, models) in slots.iter().zip(fresh) {
+            slot.hand_over(ModelUpdate { effects: served.clone(), models }, &queues(&served));
         }
         refused
     }
@@ -103,19 +103,19 @@ impl Workshop {
         let (ready, loaded) = sync_channel(count);
         let mut threads = Vec::new();
         for index in 0..count {
-            let (workshop, broker, ready) = (self.clone(), broker.clone(), ready.clone());
-            let hand = self.ledger.hire();
+            let (worker_pool, broker, ready) = (self.clone(), broker.clone(), ready.clone());
+            let hand = self.worker_stats.enlist();
             let run = move || {
                 // Threads that its models start do so, too.
                 stand_back(NICE);
-                let effects = workshop.effects();
-                match workshop.load(&effects) {
+                let effects = worker_pool.effects();
+                match worker_pool.load(&effects) {
                     Ok(models) => {
-                        let post = Arc::new(Post::new(broker.join(&queues(&effects))));
-                        workshop.posts.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&post));
+                        let slot = Arc::new(WorkerSlot::new(broker.join(&queues(&effects))));
+                        worker_pool.slots.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&slot));
                         _ = ready.send(Ok(()));
                         drop((ready, broker));
-                        workshop.work(&post, effects, models, hand);
+                        worker_pool.work(&slot, effects, models, hand);
                     }
                     Err(error) => _ = ready.send(Err(error)),
                 }
@@ -134,11 +134,11 @@ impl Workshop {
     }
 
     /// Takes jobs until the broker closes.
-    fn work(&self, post: &Post, mut effects: Vec<Arc<dyn Effect>>, mut models: Models, hand: Hand) {
-        while let Some(taken) = post.seat.take() {
-            if let Some(stock) = post.take_over() {
-                effects = stock.effects;
-                stock.models.into_iter().for_each(|fresh| models.take_over(fresh, &models_of(&effects)));
+    fn work(&self, slot: &WorkerSlot, mut effects: Vec<Arc<dyn Effect>>, mut models: Models, hand: WorkerGuard) {
+        while let Some(taken) = slot.seat.take() {
+            if let Some(update) = slot.take_over() {
+                effects = update.effects;
+                update.models.into_iter().for_each(|fresh| models.take_over(fresh, &models_of(&effects)));
             }
             let (effect, started) = (taken.job().effect.clone(), Instant::now());
             if taken.job().deadline <= started {
@@ -159,7 +159,7 @@ impl Workshop {
                 // Its next frame would cost as much, and all other effects wait meanwhile. A reload gives it another chance.
                 error!(%effect, ?took, "a model hangs, or is far too slow: this worker does not serve it any more until effects are reloaded");
                 effects.retain(|known| known.queue() != effect);
-                post.seat.serve(&queues(&effects));
+                slot.seat.serve(&queues(&effects));
             }
             match analysed {
                 // One that is late goes back, too: whoever waited for it counts it.

@@ -9,7 +9,7 @@ use ooblex::about::About;
 use ooblex::config::Config;
 use ooblex::metrics::{Metrics, WorkerMetrics};
 use ooblex::settings::Catalogue;
-use ooblex::workers::Ledger;
+use ooblex::workers::WorkerStats;
 use ooblex_broker::Broker;
 
 /// Properties of one metric.
@@ -45,7 +45,7 @@ fn names_follow_the_rules() {
 
 fn metrics() -> BTreeMap<String, Metric> {
     let (broker, catalogue) = (Broker::local(), Catalogue::new(&Config::default()).unwrap());
-    let ledger = Ledger::new(&catalogue.analysed(), About::default());
+    let ledger = WorkerStats::new(&catalogue.analysed(), About::default());
     let gateway = Metrics::new(&About::default(), &broker, &catalogue.analysed(), None);
     gateway.know(catalogue.effects().iter().map(|effect| effect.name()), 1);
     let worker = WorkerMetrics::new(&About::default(), &broker, &catalogue.analysed(), &ledger);

@@ -20,9 +20,9 @@ const PICTURE: &str = "[picture]\n";
 const HIDING: &str = "[mask]\nactivation = \"softmax\"\nchannel = 1\nrest = \"blur\"\n";
 
 /// A temporary folder of effects, which is deleted when dropped.
-struct Shelf(PathBuf);
+struct CustomEffects(PathBuf);
 
-impl Shelf {
+impl CustomEffects {
     fn new() -> Self {
         Self(temporary_folder())
     }
@@ -53,7 +53,7 @@ impl Shelf {
     }
 }
 
-impl Drop for Shelf {
+impl Drop for CustomEffects {
     fn drop(&mut self) {
         _ = fs::remove_dir_all(&self.0);
     }
@@ -111,15 +111,15 @@ fn play_painted(player: &mut Player, gateway: &Gateway, effect: &str) {
 
 #[test]
 fn a_folder_that_is_dropped_in_is_served_after_a_signal_and_sessions_go_on() {
-    let shelf = Shelf::new();
-    let gateway = Gateway::start(&shelf.config(), ALONE);
+    let custom_effects = CustomEffects::new();
+    let gateway = Gateway::start(&custom_effects.config(), ALONE);
     let (mut other, mut ours) = (player(&gateway, "background_blur"), player(&gateway, "sepia"));
     play_painted(&mut other, &gateway, "background_blur");
     play_until_shown(&mut ours, "sepia", |player| player.shown.len() > 5);
     let before = brightness(&ours);
     assert!(find(&gateway, "negative").is_none());
 
-    shelf.put("negative", "invert", PICTURE);
+    custom_effects.put("negative", "invert", PICTURE);
     gateway.signal(Signal::HUP);
     gateway.wait("the new effect", |_| offered(&gateway, "negative"));
     let listed = find(&gateway, "negative").unwrap();
@@ -137,14 +137,14 @@ fn a_folder_that_is_dropped_in_is_served_after_a_signal_and_sessions_go_on() {
 
     // The effect is replaced: the session continues with the new version by itself. The negative
     // becomes a picture of a quarter of the size.
-    shelf.put("negative", "quarter", PICTURE);
+    custom_effects.put("negative", "quarter", PICTURE);
     let told = reload(&gateway);
     assert_eq!(told, json!({"added": [], "changed": ["negative"], "removed": [], "refused": []}));
     play_until_shown(&mut ours, "the other picture", |player| (brightness(player) - before).abs() < 25.0);
 
     // The effect is removed: the session is told, and holds its picture until it requests another
     // effect.
-    shelf.take("negative");
+    custom_effects.take("negative");
     let mark = ours.messages.len();
     assert_eq!(reload(&gateway)["removed"], json!(["negative"]));
     ours.play_until_told(300, "to be told", |player| player.told_problem(mark, "no-worker").is_some());
@@ -157,13 +157,13 @@ fn a_folder_that_is_dropped_in_is_served_after_a_signal_and_sessions_go_on() {
 
 #[test]
 fn what_is_refused_is_told_and_hinders_nothing() {
-    let shelf = Shelf::new();
-    shelf.put("good", "invert", PICTURE);
-    shelf.put("not_a_number", "nan", PICTURE);
-    shelf.put("endless", "hang", PICTURE);
-    shelf.put("sepia", "invert", PICTURE);
-    shelf.put("misspelt", "invert", "[pictur]\n");
-    let gateway = Gateway::start(&shelf.with("trial_s = 2\n"), ALONE);
+    let custom_effects = CustomEffects::new();
+    custom_effects.put("good", "invert", PICTURE);
+    custom_effects.put("not_a_number", "nan", PICTURE);
+    custom_effects.put("endless", "hang", PICTURE);
+    custom_effects.put("sepia", "invert", PICTURE);
+    custom_effects.put("misspelt", "invert", "[pictur]\n");
+    let gateway = Gateway::start(&custom_effects.with("trial_s = 2\n"), ALONE);
     gateway.wait("the good one", |_| offered(&gateway, "good"));
     for (folder, words) in [
         ("not_a_number", "not_a_number/model.onnx gave a value that is not finite in 'nan'"),
@@ -188,7 +188,7 @@ fn what_is_refused_is_told_and_hinders_nothing() {
 #[test]
 fn a_gateway_without_models_offers_what_workers_have_and_nothing_else_is_mixed_up() {
     let redis = RedisServer::start();
-    let (here, there) = (Shelf::new(), Shelf::new());
+    let (here, there) = (CustomEffects::new(), CustomEffects::new());
     here.put("hiding", "left_half", HIDING);
     let gateway = Gateway::start(&here.config(), &["--broker", &redis.url(), "--effect", "sepia"]);
     let worker = Worker::start(&there.config(), &["--broker", &redis.url(), "--threads", "1"]);
@@ -225,9 +225,9 @@ fn a_gateway_without_models_offers_what_workers_have_and_nothing_else_is_mixed_u
 #[test]
 fn a_model_that_hangs_in_a_worker_costs_frames_and_not_the_gateway() {
     let redis = RedisServer::start();
-    let (here, there) = (Shelf::new(), Shelf::new());
-    for shelf in [&here, &there] {
-        shelf.put("on_green", "hang_on_green", PICTURE);
+    let (here, there) = (CustomEffects::new(), CustomEffects::new());
+    for custom_effects in [&here, &there] {
+        custom_effects.put("on_green", "hang_on_green", PICTURE);
     }
     let gateway = Gateway::start(&here.config(), &["--broker", &redis.url(), "--effect", "sepia"]);
     let mut worker = Worker::start(&there.config(), &["--broker", &redis.url(), "--threads", "1"]);
@@ -253,9 +253,9 @@ fn a_model_that_hangs_in_a_worker_costs_frames_and_not_the_gateway() {
 
 #[test]
 fn a_model_that_hangs_in_the_gateway_costs_seconds_and_is_not_served_any_more() {
-    let shelf = Shelf::new();
-    shelf.put("on_green", "hang_on_green", PICTURE);
-    let gateway = Gateway::start(&shelf.config(), ALONE);
+    let custom_effects = CustomEffects::new();
+    custom_effects.put("on_green", "hang_on_green", PICTURE);
+    let gateway = Gateway::start(&custom_effects.config(), ALONE);
     gateway.wait("the effect", |_| offered(&gateway, "on_green"));
     let (mut session, mut other) = (player(&gateway, "on_green"), player(&gateway, "background_blur"));
     play_painted(&mut session, &gateway, "on_green");
@@ -276,17 +276,17 @@ fn a_model_that_hangs_in_the_gateway_costs_seconds_and_is_not_served_any_more() 
 
 #[test]
 fn own_effects_can_be_the_default_and_be_configured_by_name() {
-    let shelf = Shelf::new();
-    shelf.put("good", "invert", PICTURE);
-    shelf.put("bad", "nan", PICTURE);
-    let config = shelf.with("[effects.good]\nwhen_slow = \"reuse\"\n[effects.bad]\nwhen_slow = \"hold\"\n");
+    let custom_effects = CustomEffects::new();
+    custom_effects.put("good", "invert", PICTURE);
+    custom_effects.put("bad", "nan", PICTURE);
+    let config = custom_effects.with("[effects.good]\nwhen_slow = \"reuse\"\n[effects.bad]\nwhen_slow = \"hold\"\n");
     let gateway = Gateway::start(&config, &["--workers", "1", "--effect", "good", "--effects", "good,background_blur"]);
     gateway.wait("it to be ready", |gateway| gateway.answer("/readyz").0 == 200);
     let mut session = Player::new(&gateway, &Wish::default());
     play_painted(&mut session, &gateway, "good");
     assert!(Gateway::refuse(&["--effect", "nowhere"]).contains("names no effect"));
     // A refused effect as the default keeps the gateway from being ready, but not from starting.
-    let other = Gateway::start(&shelf.config(), &["--workers", "1", "--effect", "bad"]);
+    let other = Gateway::start(&custom_effects.config(), &["--workers", "1", "--effect", "bad"]);
     other.wait("the refusal", |_| !refusal(&other, "bad").is_empty());
     let (status, said) = other.answer("/readyz");
     assert!(status == 503 && said.contains("serve.default_effect is not offered now"), "{said}");
@@ -306,9 +306,10 @@ fn children(of: u32) -> Vec<u32> {
 
 #[test]
 fn a_trial_ends_with_the_program_that_waits_for_it() {
-    let shelf = Shelf::new();
-    shelf.put("endless", "hang", PICTURE);
-    let mut gateway = Gateway::start(&shelf.with("trial_s = 600\n"), &["--workers", "1", "--effect", "sepia", "--backend", "rten"]);
+    let custom_effects = CustomEffects::new();
+    custom_effects.put("endless", "hang", PICTURE);
+    let mut gateway =
+        Gateway::start(&custom_effects.with("trial_s = 600\n"), &["--workers", "1", "--effect", "sepia", "--backend", "rten"]);
     gateway.wait("the trial", |gateway| !children(gateway.id()).is_empty());
     let trial = children(gateway.id())[0];
     // The gateway continues to serve during the trial.
@@ -327,10 +328,10 @@ fn a_trial_ends_with_the_program_that_waits_for_it() {
 
 #[test]
 fn a_trial_inherits_no_secrets_and_no_descriptors_and_is_limited() {
-    let shelf = Shelf::new();
-    shelf.put("endless", "hang", PICTURE);
+    let custom_effects = CustomEffects::new();
+    custom_effects.put("endless", "hang", PICTURE);
     let redis = RedisServer::start();
-    let config = shelf.with("trial_s = 600\ntrial_memory_mib = 2048\n");
+    let config = custom_effects.with("trial_s = 600\ntrial_memory_mib = 2048\n");
     // Redis, UDP, TCP and a session provide sockets of all kinds.
     let flags = ["--workers", "1", "--effect", "sepia", "--backend", "rten", "--broker", &redis.url()];
     let gateway = Gateway::with_environment(&config, &flags, &[("OOBLEX_LOG__FILTER", "info"), ("A_SECRET", "open-sesame-7391")]);
@@ -384,7 +385,7 @@ fn ooblex(arguments: &[&str]) -> (bool, String) {
 #[test]
 fn the_command_checks_a_folder_and_shows_what_it_does() {
     let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "examples", "effects.d", "faces"].iter().collect();
-    let made = Shelf::new();
+    let made = CustomEffects::new();
     let picture = made.0.join("faces.png");
     let (fine, said) = ooblex(&["effect", "check", folder.to_str().unwrap(), "--write", picture.to_str().unwrap()]);
     assert!(fine && said.contains("ok    effect   faces: Faces") && said.contains("ms a frame") && said.contains("face 9"), "{said}");
@@ -405,16 +406,16 @@ fn the_command_checks_a_folder_and_shows_what_it_does() {
 
 #[test]
 fn a_model_that_is_too_slow_is_refused_with_its_time() {
-    let shelf = Shelf::new();
+    let custom_effects = CustomEffects::new();
     let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "examples", "effects.d", "faces"].iter().collect();
-    let slow = shelf.0.join("slow");
+    let slow = custom_effects.0.join("slow");
     fs::create_dir(&slow).unwrap();
     fs::copy(folder.join("model.onnx"), slow.join("model.onnx")).unwrap();
     let text = fs::read_to_string(folder.join("effect.toml")).unwrap();
     fs::write(slow.join("effect.toml"), text).unwrap();
-    let config = shelf.0.join("ooblex.toml");
+    let config = custom_effects.0.join("ooblex.toml");
     // Inference with rten takes about ten times as long as this limit of 1 ms, on any machine.
-    fs::write(&config, shelf.with("frame_ms = 1\n")).unwrap();
+    fs::write(&config, custom_effects.with("frame_ms = 1\n")).unwrap();
     let config = config.to_str().unwrap();
     let (fine, said) = ooblex(&["effect", "check", slow.to_str().unwrap(), "--backend", "rten", "--config", config]);
     assert!(!fine && said.contains("slow/model.onnx: a frame takes") && said.contains("and 1 are allowed"), "{said}");
@@ -446,7 +447,7 @@ fn blocks(text: &str) -> Vec<(String, String)> {
 fn the_tutorial_works_as_it_stands() {
     let root: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect();
     let root = root.canonicalize().unwrap();
-    let place = Shelf::new();
+    let place = CustomEffects::new();
     for name in ["models", "examples", "tests"] {
         std::os::unix::fs::symlink(root.join(name), place.0.join(name)).unwrap();
     }

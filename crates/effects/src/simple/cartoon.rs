@@ -5,7 +5,8 @@
 
 use ooblex_pipeline::I420;
 
-use super::{Bordered, Paint, Simple, of_256, share, turns};
+use super::base::{Paint, Simple, of_256, share};
+use super::neighbours::{Bordered, turns};
 use crate::effect::Chaining;
 use crate::guided::Guided;
 use crate::parameters::{Kind, Parameter, Parameters};

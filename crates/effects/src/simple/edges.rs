@@ -2,7 +2,8 @@
 
 use ooblex_pipeline::I420;
 
-use super::{Bordered, Paint, Simple, share, turns};
+use super::base::{Paint, Simple, share};
+use super::neighbours::{Bordered, turns};
 use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 

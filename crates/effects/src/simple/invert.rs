@@ -2,7 +2,7 @@
 
 use ooblex_pipeline::I420;
 
-use super::Simple;
+use super::base::Simple;
 use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 

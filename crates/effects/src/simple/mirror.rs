@@ -3,7 +3,7 @@
 
 use ooblex_pipeline::I420;
 
-use super::{Paint, Simple};
+use super::base::{Paint, Simple};
 use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::rows_mut;

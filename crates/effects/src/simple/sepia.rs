@@ -2,7 +2,7 @@
 
 use ooblex_pipeline::I420;
 
-use super::{Simple, of_256, share};
+use super::base::{Simple, of_256, share};
 use crate::effect::Chaining;
 use crate::parameters::{Parameter, Parameters};
 use crate::pixels::mix_with;

@@ -3,7 +3,7 @@
 
 use ooblex_pipeline::I420;
 
-use super::{Paint, Simple, share};
+use super::base::{Paint, Simple, share};
 use crate::effect::Chaining;
 use crate::parameters::{Parameter, Parameters};
 

@@ -10,7 +10,7 @@ use ooblex_broker::Service;
 use serde_json::{Value, json};
 
 use super::gateway::Gateway;
-use crate::own::refusals;
+use crate::custom_effects::refusals;
 use crate::problem::{Problem, ProblemKind};
 use crate::track::Context;
 
@@ -51,11 +51,11 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
 
 /// Reads the effects of one's own again; answers when that is done.
 pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
-    if gateway.shelf.is_crowded() {
+    if gateway.custom_effects.is_crowded() {
         let detail = "the effects are being read, and will be once more after that: see GET /api/effects in a moment";
         return Err(Problem::new(ProblemKind::Unavailable, detail));
     }
-    let reloading = tokio::task::spawn_blocking(move || gateway.reload_own());
+    let reloading = tokio::task::spawn_blocking(move || gateway.reload_custom_effects());
     let reloaded = reloading.await.map_err(|_| Problem::new(ProblemKind::Unavailable, "reading the effects failed: the log says why"))?;
     Ok(axum::Json(reloaded.to_json()).into_response())
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::about::About;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
+use crate::custom_effects::{CustomEffects, Reloaded};
 use crate::negotiate::Negotiator;
-use crate::own::{Reloaded, Shelf};
 use crate::sessions::Sessions;
 use crate::thumbnails::Thumbnails;
 use crate::track::Context;
@@ -39,14 +39,14 @@ pub struct Gateway {
     /// What effects look like.
     pub thumbnails: Thumbnails,
     /// The effects of one's own.
-    pub shelf: Shelf,
+    pub custom_effects: CustomEffects,
 }
 
 impl Gateway {
     /// Reads the effects of one's own again, and lets sessions have those that were replaced. Blocks while new models are tried.
-    pub fn reload_own(&self) -> Reloaded {
+    pub fn reload_custom_effects(&self) -> Reloaded {
         let Context { catalogue, metrics, config, .. } = self.context.as_ref();
-        self.shelf.reload(|| {
+        self.custom_effects.reload(|| {
             metrics.know(catalogue.labels(), config.limits.sessions);
             metrics.know_analysed(&catalogue.analysed());
             self.thumbnails.keep(&catalogue.effects());

@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 use super::broker::{BrokerFigures, Told};
 use super::registry::{encoded, register_about};
 use crate::about::About;
-use crate::workers::Ledger;
+use crate::workers::WorkerStats;
 
 /// Prometheus metrics of a process that only runs models.
 pub struct WorkerMetrics {
@@ -18,10 +18,10 @@ pub struct WorkerMetrics {
 impl WorkerMetrics {
     /// Creates the metrics. `effects` are all effects whose frames go to workers, in this process
     /// or in another.
-    pub fn new(about: &About, broker: &Broker, effects: &[EffectName], ledger: &Ledger) -> Self {
+    pub fn new(about: &About, broker: &Broker, effects: &[EffectName], worker_stats: &WorkerStats) -> Self {
         let mut registry = Registry::with_prefix("ooblex");
         register_about(&mut registry, about);
-        ledger.register(&mut registry);
+        worker_stats.register(&mut registry);
         let told = Told::default();
         told.set(effects);
         registry.register_collector(Box::new(BrokerFigures::new(broker, &told)));

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 
-use super::declaration::{Declared, Mask, Output};
-use super::error::{OwnError, Place};
-use super::kept;
+use super::error::{CustomEffectError, Place};
+use super::intern;
+use super::spec::{Declared, Mask, Output};
 use super::toml::{Default as Given, Parameter as Written, Rest};
 use crate::parameters::{Kind, Parameter};
 
@@ -29,8 +29,8 @@ pub(super) fn declared(
     output: &Output,
     written: &BTreeMap<String, Spanned<Written>>,
     place: &dyn Fn(usize) -> Place,
-) -> Result<Vec<Declared>, OwnError> {
-    let wrong = |at, what| OwnError::Declaration { place: place(at), what };
+) -> Result<Vec<Declared>, CustomEffectError> {
+    let wrong = |at, what| CustomEffectError::Declaration { place: place(at), what };
     let mut declared: Vec<_> = of_kind(output).into_iter().map(|parameter| Declared { parameter, input: None }).collect();
     let known: Vec<_> = declared.iter().map(|declared| declared.parameter.name).collect();
     if written.len() > MOST {
@@ -51,8 +51,8 @@ pub(super) fn declared(
             (Some(declared), None) => {
                 let parameter = &mut declared.parameter;
                 parameter.kind = changed(&parameter.kind, own, own_default).map_err(refuse)?;
-                parameter.title = own.title.as_deref().map_or(parameter.title, kept::word);
-                parameter.description = own.description.as_deref().map_or(parameter.description, kept::word);
+                parameter.title = own.title.as_deref().map_or(parameter.title, intern::word);
+                parameter.description = own.description.as_deref().map_or(parameter.description, intern::word);
             }
             (None, Some(input)) => {
                 let (Some(min), Some(max), Some(Given::Number(default))) = (own.min, own.max, own_default) else {
@@ -62,9 +62,9 @@ pub(super) fn declared(
                     return Err(refuse("min < max must hold, and the default lie between them".into()));
                 }
                 let parameter = Parameter {
-                    name: kept::word(name),
-                    title: kept::word(own.title.as_deref().unwrap_or(name)),
-                    description: kept::word(own.description.as_deref().unwrap_or("What the model takes beside the picture.")),
+                    name: intern::word(name),
+                    title: intern::word(own.title.as_deref().unwrap_or(name)),
+                    description: intern::word(own.description.as_deref().unwrap_or("What the model takes beside the picture.")),
                     kind: Kind::Number { min, max, default },
                 };
                 declared.push(Declared { parameter, input: Some((input.get_ref().clone(), place(input.span().start))) });

@@ -3,8 +3,8 @@
 
 use ooblex_pipeline::{Analysis, Mask, ModelInput, Rgb, Thing};
 
-use super::declaration::{self, Boxes, Labels, Output, Picture};
 use super::shape::{self, Side};
+use super::spec::{self, Boxes, Labels, Output, Picture};
 use super::toml::{Activation, Colours, Form, Keeps, Layout, Order, Range, Units};
 use crate::faces::overlap;
 use ooblex_inference::{ModelSpec, RunError, Tensor};
@@ -16,7 +16,7 @@ pub(super) const NEUTRAL_THRESHOLD: f32 = 0.55;
 const CANDIDATES: usize = 1000;
 
 /// Converts the picture to the model's input.
-pub(super) fn encode(model: &declaration::Model, picture: &Rgb) -> Vec<f32> {
+pub(super) fn encode(model: &spec::Model, picture: &Rgb) -> Vec<f32> {
     let pixels = picture.data.as_chunks::<3>().0;
     let channels = model.gain.len();
     let value = |pixel: &[u8; 3], channel: usize| {
@@ -135,7 +135,7 @@ fn picture_of(picture: &Picture, data: &[f32], plane: [usize; 3], [left, top, wi
     (!pixels.is_empty()).then_some(Rgb { width: width as u32, height: height as u32, data: pixels })
 }
 
-fn mask_of(mask: &declaration::Mask, data: &[f32], plane: [usize; 3], [left, top, width, height]: [usize; 4]) -> Option<Mask> {
+fn mask_of(mask: &spec::Mask, data: &[f32], plane: [usize; 3], [left, top, width, height]: [usize; 4]) -> Option<Mask> {
     let mut probability = Vec::with_capacity(width * height);
     for y in top..top + height {
         for x in left..left + width {

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::declaration::Declaration;
 use super::graph::Graph;
+use super::spec::Declaration;
 
 /// Parses bytes as an `effect.toml`.
 pub fn effect_toml(bytes: &[u8]) {

@@ -24,7 +24,7 @@ impl fmt::Display for Place {
 
 /// Reason why a folder cannot be served as an effect.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnError {
+pub enum CustomEffectError {
     /// A file or folder is missing or cannot be read.
     #[error("{path}: it cannot be read ({reason}): an effect is a folder with an effect.toml and the ONNX file that it names", path = .path.display())]
     Unreadable {
@@ -123,7 +123,7 @@ pub enum OwnError {
     },
 }
 
-impl OwnError {
+impl CustomEffectError {
     pub(super) fn unreadable(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         |reason| Self::Unreadable { path, reason }

@@ -7,34 +7,34 @@ use ooblex_effects::{Effect, Models};
 use ooblex_pipeline::EffectName;
 
 /// The place of one worker thread. It is gone when the thread is.
-pub(super) struct Post {
+pub(super) struct WorkerSlot {
     pub(super) seat: WorkerSeat,
-    next: Mutex<Option<Stock>>,
+    next: Mutex<Option<ModelUpdate>>,
 }
 
 /// The effects that a thread is to serve, and the models that it does not have yet.
-pub(super) struct Stock {
+pub(super) struct ModelUpdate {
     pub(super) effects: Vec<Arc<dyn Effect>>,
     pub(super) models: Vec<Models>,
 }
 
-impl Post {
+impl WorkerSlot {
     pub(super) fn new(seat: WorkerSeat) -> Self {
         Self { seat, next: Mutex::default() }
     }
 
-    /// Lays the stock ready before frames for it can come: the thread takes it over with the next frame, of whatever effect.
-    pub(super) fn hand_over(&self, mut stock: Stock, queues: &[EffectName]) {
+    /// Lays the update ready before frames for it can come: the thread takes it over with the next frame, of whatever effect.
+    pub(super) fn hand_over(&self, mut update: ModelUpdate, queues: &[EffectName]) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(untaken) = next.take() {
-            stock.models.splice(0..0, untaken.models);
+            update.models.splice(0..0, untaken.models);
         }
-        *next = Some(stock);
+        *next = Some(update);
         drop(next);
         self.seat.serve(queues);
     }
 
-    pub(super) fn take_over(&self) -> Option<Stock> {
+    pub(super) fn take_over(&self) -> Option<ModelUpdate> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

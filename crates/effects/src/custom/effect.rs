@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};
 
-use super::declaration::{self, Output};
 use super::decode;
-use super::error::{OwnError, Place};
-use super::painter::OwnPainter;
+use super::error::{CustomEffectError, Place};
+use super::painter::CustomPainter;
+use super::spec::{BoundSpec, Output};
 use super::toml::Activation;
 use crate::effect::{Chaining, Effect, Painter, WhenSlow};
 use crate::models::load_models;
@@ -27,7 +27,7 @@ const TOLERANCE: f32 = 0.15;
 
 /// An effect as it was read from a folder. Later changes in the folder make another effect of the
 /// same name.
-pub struct OwnEffect {
+pub struct CustomEffect {
     pub(super) name: EffectName,
     pub(super) queue: EffectName,
     pub(super) title: String,
@@ -39,19 +39,7 @@ pub struct OwnEffect {
     pub(super) models: [&'static ModelSpec; 1],
     pub(super) parameters: Vec<Parameter>,
     pub(super) name_place: Place,
-    pub(super) form: Arc<Form>,
-}
-
-/// The data shared by the effect and its painters.
-pub(super) struct Form {
-    pub(super) name: EffectName,
-    pub(super) model: declaration::Model,
-    pub(super) output: Output,
-    /// Names of the classes; empty if they have none.
-    pub(super) labels: Vec<&'static str>,
-    /// Names of the parameters that are passed to the model, in the order of its inputs after the
-    /// picture.
-    pub(super) inputs: Vec<&'static str>,
+    pub(super) form: Arc<BoundSpec>,
 }
 
 /// Result of a trial run of a model.
@@ -71,22 +59,22 @@ pub struct Trial {
     pub found: String,
 }
 
-impl OwnEffect {
+impl CustomEffect {
     /// Loads the model, runs it on `frame`, on black and on white, then measures `runs` runs on
     /// `frame` (at least one), and paints the last result.
     ///
     /// # Errors
     /// When the backend cannot load the model, a run fails, or the values are outside the declared
     /// range.
-    pub fn try_on(self: &Arc<Self>, runtime: &Runtime, frame: &I420, runs: usize) -> Result<Trial, OwnError> {
+    pub fn try_on(self: &Arc<Self>, runtime: &Runtime, frame: &I420, runs: usize) -> Result<Trial, CustomEffectError> {
         let path = self.folder.join(&self.form.model.file);
-        let failed = |error| OwnError::Run { path: path.clone(), error };
+        let failed = |error| CustomEffectError::Run { path: path.clone(), error };
         let effects: [Arc<dyn Effect>; 1] = [self.clone()];
         let started = Instant::now();
         let mut models = match load_models(runtime, &ModelStore::embedded(), &effects) {
             Ok(models) => models,
             Err(crate::LoadError::WarmUp(error)) => return Err(failed(error)),
-            Err(error) => return Err(OwnError::Load { path, error }),
+            Err(error) => return Err(CustomEffectError::Load { path, error }),
         };
         let load = started.elapsed();
         let parameters = Parameters::defaults(&self.parameters);
@@ -129,7 +117,7 @@ impl OwnEffect {
     }
 
     fn run(&self, models: &mut Models, input: &ModelInput) -> Result<Vec<Tensor>, RunError> {
-        let Form { model, inputs, .. } = self.form.as_ref();
+        let BoundSpec { model, inputs, .. } = self.form.as_ref();
         let spec = self.models[0];
         let (width, height) = (model.width.0, model.height.0);
         let picture = picture_of(spec, input, width, height)?;
@@ -148,7 +136,7 @@ impl OwnEffect {
     }
 
     /// Checks that the model's values are in the declared range.
-    fn examine(&self, tensors: &[Tensor]) -> Result<(), OwnError> {
+    fn examine(&self, tensors: &[Tensor]) -> Result<(), CustomEffectError> {
         let logits = "if these are logits, add activation = \"sigmoid\" or \"softmax\"";
         let (place, index, [low, high], from, mend) = match &self.form.output {
             Output::Picture(picture) => (&picture.tensor.place, 0, decode::ends(picture.range), None, "declare the range that it has"),
@@ -172,7 +160,7 @@ impl OwnEffect {
         }
         let (least, most) =
             values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), value| (least.min(*value), most.max(*value)));
-        Err(OwnError::Values {
+        Err(CustomEffectError::Values {
             place: place.clone(),
             tensor: self.models[0].outputs[index].name,
             model: self.form.model.file.clone(),
@@ -184,7 +172,7 @@ impl OwnEffect {
     }
 }
 
-impl Effect for OwnEffect {
+impl Effect for CustomEffect {
     fn name(&self) -> EffectName {
         self.name.clone()
     }
@@ -236,6 +224,6 @@ impl Effect for OwnEffect {
     }
 
     fn painter(&self) -> Box<dyn Painter> {
-        Box::new(OwnPainter::new(self.form.clone()))
+        Box::new(CustomPainter::new(self.form.clone()))
     }
 }

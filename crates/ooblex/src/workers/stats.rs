@@ -1,6 +1,6 @@
 //! What the worker threads of this process are doing and have done: for their health and for Prometheus.
 //!
-//! Each thread writes through a [`Hand`] of its own; HTTP reads. It knows neither models nor the broker.
+//! Each thread writes through a [`WorkerGuard`] of its own; HTTP reads. It knows neither models nor the broker.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -22,7 +22,7 @@ use crate::labels::BUCKETS;
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// The book of all worker threads of a process.
-pub struct Ledger {
+pub struct WorkerStats {
     effects: Mutex<Vec<EffectName>>,
     threads: Mutex<Vec<State>>,
     running: Gauge,
@@ -60,7 +60,7 @@ pub enum Done {
 
 /// How the worker threads are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Crew {
+pub struct WorkerHealth {
     /// Threads that run.
     pub running: usize,
     /// Threads that have ended though nobody wanted it.
@@ -82,15 +82,15 @@ struct FrameLabels {
     result: &'static str,
 }
 
-impl Ledger {
+impl WorkerStats {
     /// An empty one for workers that serve `effects` on what `about` says.
     pub fn new(effects: &[EffectName], about: About) -> Self {
         let analysing: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let frames = Family::default();
         let (known, threads, running, busy) = (Mutex::default(), Mutex::default(), Gauge::default(), Gauge::default());
-        let ledger = Self { effects: known, threads, running, frames, about, analysing, busy };
-        ledger.know(effects);
-        ledger
+        let worker_stats = Self { effects: known, threads, running, frames, about, analysing, busy };
+        worker_stats.know(effects);
+        worker_stats
     }
 
     /// The workers serve these effects, too.
@@ -120,11 +120,11 @@ impl Ledger {
     }
 
     /// One more thread; it runs until the hand is dropped.
-    pub fn hire(self: &Arc<Self>) -> Hand {
+    pub fn enlist(self: &Arc<Self>) -> WorkerGuard {
         let mut threads = self.lock();
         threads.push(State::Free);
         self.running.inc();
-        Hand { ledger: self.clone(), number: threads.len() - 1 }
+        WorkerGuard { worker_stats: self.clone(), number: threads.len() - 1 }
     }
 
     fn on_models(&self, effect: &str) -> ModelLabels {
@@ -133,8 +133,8 @@ impl Ledger {
     }
 
     /// How the threads are at this moment.
-    pub fn crew(&self, now: Instant) -> Crew {
-        let mut crew = Crew::default();
+    pub fn crew(&self, now: Instant) -> WorkerHealth {
+        let mut crew = WorkerHealth::default();
         for state in self.lock().iter() {
             match state {
                 State::Left => {}
@@ -156,12 +156,12 @@ impl Ledger {
 }
 
 /// One thread's pen.
-pub struct Hand {
-    ledger: Arc<Ledger>,
+pub struct WorkerGuard {
+    worker_stats: Arc<WorkerStats>,
     number: usize,
 }
 
-impl Hand {
+impl WorkerGuard {
     /// The thread has a frame.
     pub fn begin(&self, now: Instant) {
         self.set(State::Busy(now));
@@ -169,15 +169,15 @@ impl Hand {
 
     /// The frame that it had is done with.
     pub fn note(&self, effect: &EffectName, done: Done, took: Duration) {
-        let ledger = &self.ledger;
+        let worker_stats = &self.worker_stats;
         // What comes from other machines must not make up names of effects without end.
         let name = effect.without_version();
-        let known = ledger.effects.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known.as_str() == name);
+        let known = worker_stats.effects.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known.as_str() == name);
         let effect = if known { name.to_string() } else { "unknown".into() };
-        ledger.busy.inc_by(took.as_secs_f64());
-        ledger.frames.get_or_create(&FrameLabels { effect: effect.clone(), result: done.label() }).inc();
+        worker_stats.busy.inc_by(took.as_secs_f64());
+        worker_stats.frames.get_or_create(&FrameLabels { effect: effect.clone(), result: done.label() }).inc();
         if done == Done::Analysed {
-            ledger.analysing.get_or_create(&ledger.on_models(&effect)).observe(took.as_secs_f64());
+            worker_stats.analysing.get_or_create(&worker_stats.on_models(&effect)).observe(took.as_secs_f64());
         }
     }
 
@@ -192,14 +192,14 @@ impl Hand {
     }
 
     fn set(&self, state: State) {
-        self.ledger.lock()[self.number] = state;
+        self.worker_stats.lock()[self.number] = state;
     }
 }
 
-impl Drop for Hand {
+impl Drop for WorkerGuard {
     fn drop(&mut self) {
-        self.ledger.running.dec();
-        let state = &mut self.ledger.lock()[self.number];
+        self.worker_stats.running.dec();
+        let state = &mut self.worker_stats.lock()[self.number];
         if !matches!(state, State::Left) {
             *state = State::Lost;
         }
@@ -220,7 +220,7 @@ impl Done {
     }
 }
 
-impl Crew {
+impl WorkerHealth {
     /// What keeps the process from being called healthy, a sentence each.
     pub fn complaints(&self) -> Vec<String> {
         let all = self.running + self.lost;
@@ -234,9 +234,9 @@ impl Crew {
     }
 }
 
-impl fmt::Debug for Ledger {
+impl fmt::Debug for WorkerStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ledger").field("threads", &*self.lock()).finish_non_exhaustive()
+        f.debug_struct("WorkerStats").field("threads", &*self.lock()).finish_non_exhaustive()
     }
 }
 
@@ -244,49 +244,49 @@ impl fmt::Debug for Ledger {
 mod tests {
     use super::*;
 
-    fn ledger() -> Arc<Ledger> {
-        Arc::new(Ledger::new(&[EffectName::new("blur")], About::default()))
+    fn worker_stats() -> Arc<WorkerStats> {
+        Arc::new(WorkerStats::new(&[EffectName::new("blur")], About::default()))
     }
 
-    fn text(ledger: &Ledger) -> String {
+    fn text(worker_stats: &WorkerStats) -> String {
         let (mut registry, mut text) = (Registry::with_prefix("ooblex"), String::new());
-        ledger.register(&mut registry);
+        worker_stats.register(&mut registry);
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text
     }
 
     #[test]
     fn thread_that_keeps_a_frame_is_stuck_until_it_is_done() {
-        let (ledger, start) = (ledger(), Instant::now());
-        let hand = ledger.hire();
+        let (worker_stats, start) = (worker_stats(), Instant::now());
+        let hand = worker_stats.enlist();
         hand.begin(start);
-        assert_eq!(ledger.crew(start + STUCK_AFTER), Crew { running: 1, ..Crew::default() });
-        let crew = ledger.crew(start + STUCK_AFTER + Duration::from_millis(1));
+        assert_eq!(worker_stats.crew(start + STUCK_AFTER), WorkerHealth { running: 1, ..WorkerHealth::default() });
+        let crew = worker_stats.crew(start + STUCK_AFTER + Duration::from_millis(1));
         assert_eq!((crew.stuck, crew.complaints().len()), (1, 1));
         hand.rest();
-        assert!(ledger.crew(start + 2 * STUCK_AFTER).complaints().is_empty());
+        assert!(worker_stats.crew(start + 2 * STUCK_AFTER).complaints().is_empty());
     }
 
     #[test]
     fn thread_that_ends_unasked_is_missed_and_one_that_leaves_is_not() {
-        let (ledger, now) = (ledger(), Instant::now());
-        let (first, second) = (ledger.hire(), ledger.hire());
+        let (worker_stats, now) = (worker_stats(), Instant::now());
+        let (first, second) = (worker_stats.enlist(), worker_stats.enlist());
         first.leave();
-        assert_eq!(ledger.crew(now), Crew { running: 1, ..Crew::default() });
+        assert_eq!(worker_stats.crew(now), WorkerHealth { running: 1, ..WorkerHealth::default() });
         drop(second);
-        assert_eq!(ledger.crew(now), Crew { lost: 1, ..Crew::default() });
-        assert!(ledger.crew(now).complaints()[0].contains("1 of 1"));
-        assert!(text(&ledger).contains("ooblex_worker_threads 0"));
+        assert_eq!(worker_stats.crew(now), WorkerHealth { lost: 1, ..WorkerHealth::default() });
+        assert!(worker_stats.crew(now).complaints()[0].contains("1 of 1"));
+        assert!(text(&worker_stats).contains("ooblex_worker_threads 0"));
     }
 
     #[test]
     fn names_of_effects_from_elsewhere_share_one_label() {
-        let ledger = ledger();
-        let hand = ledger.hire();
+        let worker_stats = worker_stats();
+        let hand = worker_stats.enlist();
         hand.note(&EffectName::new("blur"), Done::Analysed, Duration::from_millis(500));
         hand.note(&EffectName::new("made_up_1"), Done::Failed, Duration::ZERO);
         hand.note(&EffectName::new("made_up_2"), Done::Failed, Duration::ZERO);
-        let text = text(&ledger);
+        let text = text(&worker_stats);
         for line in [
             "ooblex_worker_frames_total{effect=\"blur\",result=\"analysed\"} 1",
             "ooblex_worker_frames_total{effect=\"blur\",result=\"panicked\"} 0",

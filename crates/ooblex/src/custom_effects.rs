@@ -1,6 +1,6 @@
 //! Effects of one's own while the program runs: the folder is read, new models are tried, workers get them, and then they are offered.
 //!
-//! What a folder must be is [`ooblex_effects::OwnSet`]'s; here is when it is read, and in which process a model runs first ([`trial`]): never in
+//! What a folder must be is [`ooblex_effects::CustomEffectSet`]'s; here is when it is read, and in which process a model runs first ([`trial`]): never in
 //! one that has sessions.
 
 pub mod trial;
@@ -9,21 +9,21 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ooblex_effects::{Effect, OwnEffect, OwnSet, Refused};
+use ooblex_effects::{CustomEffect, CustomEffectSet, Effect, Refused};
 use ooblex_pipeline::EffectName;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::settings::Catalogue;
-use crate::workers::Workshop;
+use crate::workers::WorkerPool;
 
 /// The folder of effects of one's own, as this process serves it.
-pub struct Shelf {
+pub struct CustomEffects {
     catalogue: Arc<Catalogue>,
     config: Config,
     /// The workers of this process; none where others run the models.
-    workshop: Option<Workshop>,
+    worker_pool: Option<WorkerPool>,
     state: Mutex<State>,
     /// Readings that are under way or wait.
     readings: AtomicUsize,
@@ -53,11 +53,11 @@ pub struct Reloaded {
     pub refused: Vec<Refused>,
 }
 
-impl Shelf {
-    /// A shelf that is empty until [`Shelf::reload`]: what was read of the folder at the start is not offered before it was tried.
-    pub fn new(config: &Config, catalogue: Arc<Catalogue>, workshop: Option<Workshop>) -> Self {
-        catalogue.offer_own(&OwnSet::default());
-        Self { catalogue, config: config.clone(), workshop, state: Mutex::default(), readings: AtomicUsize::new(0) }
+impl CustomEffects {
+    /// A custom_effects that is empty until [`CustomEffects::reload`]: what was read of the folder at the start is not offered before it was tried.
+    pub fn new(config: &Config, catalogue: Arc<Catalogue>, worker_pool: Option<WorkerPool>) -> Self {
+        catalogue.offer_custom_effects(&CustomEffectSet::default());
+        Self { catalogue, config: config.clone(), worker_pool, state: Mutex::default(), readings: AtomicUsize::new(0) }
     }
 
     /// Reads the folder, tries what is new in it where models run in this process, and offers what did well; then calls `offered`, which is to
@@ -75,20 +75,20 @@ impl Shelf {
 
     fn read(&self, offered: impl FnOnce()) -> Reloaded {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut set = self.catalogue.read_own();
-        match &self.workshop {
-            Some(workshop) => {
+        let mut set = self.catalogue.read_custom_effects();
+        match &self.worker_pool {
+            Some(worker_pool) => {
                 self.try_all(&mut set, &mut state.passed);
-                self.stock(&mut set, workshop);
+                self.stock(&mut set, worker_pool);
             }
             // They may be large, and nobody here runs them.
-            None => set.effects.iter_mut().filter_map(Arc::get_mut).for_each(OwnEffect::let_go_of_model),
+            None => set.effects.iter_mut().filter_map(Arc::get_mut).for_each(CustomEffect::let_go_of_model),
         }
         set.refused.sort_by(|a, b| a.folder.cmp(&b.folder));
-        self.catalogue.offer_own(&set);
+        self.catalogue.offer_custom_effects(&set);
         offered();
-        if let Some(workshop) = &self.workshop {
-            workshop.change(&self.to_serve(&set, workshop));
+        if let Some(worker_pool) = &self.worker_pool {
+            worker_pool.change(&self.to_serve(&set, worker_pool));
         }
         let now: Vec<_> = set.effects.iter().map(|effect| (effect.name(), effect.queue())).collect();
         let before = std::mem::replace(&mut state.offered, now);
@@ -118,7 +118,7 @@ impl Shelf {
     }
 
     /// Tries those that the workers are to serve and that were not tried yet; who fails is refused.
-    fn try_all(&self, set: &mut OwnSet, passed: &mut BTreeSet<EffectName>) {
+    fn try_all(&self, set: &mut CustomEffectSet, passed: &mut BTreeSet<EffectName>) {
         for effect in std::mem::take(&mut set.effects) {
             if !self.is_served(&effect) || passed.contains(&effect.queue()) {
                 set.effects.push(effect);
@@ -135,25 +135,25 @@ impl Shelf {
     }
 
     /// What the workers are to serve: what they serve of the program's, and those of the set.
-    fn to_serve(&self, set: &OwnSet, workshop: &Workshop) -> Vec<Arc<dyn Effect>> {
+    fn to_serve(&self, set: &CustomEffectSet, worker_pool: &WorkerPool) -> Vec<Arc<dyn Effect>> {
         let own = set.effects.iter().filter(|effect| self.is_served(effect)).map(|effect| effect.clone() as Arc<dyn Effect>);
-        workshop.effects().into_iter().filter(|effect| effect.folder().is_none()).chain(own).collect()
+        worker_pool.effects().into_iter().filter(|effect| effect.folder().is_none()).chain(own).collect()
     }
 
-    fn is_served(&self, effect: &OwnEffect) -> bool {
+    fn is_served(&self, effect: &CustomEffect) -> bool {
         let named = &self.config.worker.effects;
         named.is_empty() || named.iter().any(|name| effect.name().as_str() == name)
     }
 
     /// Gives the workers what they are to serve, beside what they serve now; what can not be loaded is refused.
-    fn stock(&self, set: &mut OwnSet, workshop: &Workshop) {
-        let mut effects = workshop.effects();
-        for effect in self.to_serve(set, workshop) {
+    fn stock(&self, set: &mut CustomEffectSet, worker_pool: &WorkerPool) {
+        let mut effects = worker_pool.effects();
+        for effect in self.to_serve(set, worker_pool) {
             if !effects.iter().any(|served| served.queue() == effect.queue()) {
                 effects.push(effect);
             }
         }
-        for (name, error) in workshop.change(&effects) {
+        for (name, error) in worker_pool.change(&effects) {
             let Some(index) = set.effects.iter().position(|effect| effect.name() == name) else { continue };
             let effect = set.effects.remove(index);
             set.refused.push(refused(&effect, format!("{}: {error}", effect.name_place())));
@@ -189,7 +189,7 @@ pub fn refusals(refused: &[Refused]) -> Value {
     refused.iter().map(|Refused { folder, reason }| json!({"folder": folder, "reason": reason})).collect()
 }
 
-fn refused(effect: &OwnEffect, reason: String) -> Refused {
+fn refused(effect: &CustomEffect, reason: String) -> Refused {
     let folder = effect.folder().and_then(|folder| folder.file_name()).unwrap_or_default();
     Refused { folder: folder.to_string_lossy().into_owned(), reason }
 }

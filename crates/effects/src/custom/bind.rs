@@ -1,12 +1,12 @@
 //! Checks that a model matches its declaration: names, types and shapes of its tensors. The model
 //! is not run.
 
-use super::declaration::{Boxes, Declared, Model, Output, TensorName};
-use super::error::{OwnError, Place};
+use super::error::{CustomEffectError, Place};
 use super::graph::{Graph, Value, element_name};
 use super::shape::{self, Side};
+use super::spec::{Boxes, Declared, Model, Output, TensorName};
 use super::toml::{Colours, Layout};
-use super::{decode, kept};
+use super::{decode, intern};
 use ooblex_inference::Extent;
 
 /// The tensors of a model that are used.
@@ -29,8 +29,14 @@ pub(super) struct Tensor {
 ///
 /// # Errors
 /// On the first mismatch. Each error names the line of the declaration and the tensor.
-pub(super) fn fit(model: &Model, output: &Output, declared: &[Declared], labels: usize, graph: &Graph) -> Result<Fitted, OwnError> {
-    let at = |place: &Place, tensor: &str, what: String| OwnError::Tensor {
+pub(super) fn fit(
+    model: &Model,
+    output: &Output,
+    declared: &[Declared],
+    labels: usize,
+    graph: &Graph,
+) -> Result<Fitted, CustomEffectError> {
+    let at = |place: &Place, tensor: &str, what: String| CustomEffectError::Tensor {
         place: place.clone(),
         tensor: tensor.into(),
         model: model.file.clone(),
@@ -108,9 +114,9 @@ pub(super) fn fit(model: &Model, output: &Output, declared: &[Declared], labels:
 }
 
 /// Makes an error from a place, a tensor and a description.
-type At<'a> = &'a dyn Fn(&Place, &str, String) -> OwnError;
+type At<'a> = &'a dyn Fn(&Place, &str, String) -> CustomEffectError;
 
-fn picture_input<'a>(model: &Model, declared: &[Declared], graph: &'a Graph, at: At<'_>) -> Result<&'a Value, OwnError> {
+fn picture_input<'a>(model: &Model, declared: &[Declared], graph: &'a Graph, at: At<'_>) -> Result<&'a Value, CustomEffectError> {
     if let Some(name) = &model.tensor {
         return find(&graph.inputs, name)
             .ok_or_else(|| at(&model.place, name, format!("there is none; {}", names(&graph.inputs, "it takes"))));
@@ -127,7 +133,7 @@ fn picture_input<'a>(model: &Model, declared: &[Declared], graph: &'a Graph, at:
     }
 }
 
-fn check_picture(model: &Model, value: &Value, wanted: [usize; 4], at: At<'_>) -> Result<(), OwnError> {
+fn check_picture(model: &Model, value: &Value, wanted: [usize; 4], at: At<'_>) -> Result<(), CustomEffectError> {
     check_element(value).map_err(|what| at(&model.place, &value.name, what))?;
     let shape = shape_of(value);
     let declared = shape::words(&wanted.map(Some));
@@ -148,7 +154,7 @@ fn check_picture(model: &Model, value: &Value, wanted: [usize; 4], at: At<'_>) -
     Ok(())
 }
 
-fn check_boxes(boxes: &Boxes, tensors: &[&Value], labels: usize, at: At<'_>) -> Result<(), OwnError> {
+fn check_boxes(boxes: &Boxes, tensors: &[&Value], labels: usize, at: At<'_>) -> Result<(), CustomEffectError> {
     let wrong = |name: &TensorName, value: &Value, what| at(&name.place, &value.name, what);
     let [candidates, numbers] = shape::table(shape_of(tensors[0]), boxes.order).map_err(|what| wrong(&boxes.tensor, tensors[0], what))?;
     let least = decode::numbers(boxes);
@@ -191,7 +197,7 @@ fn count_labels(labels: usize, classes: Side) -> Result<(), String> {
 }
 
 /// Returns the output of this name, or the only one if no name is given.
-fn taken<'a>(name: &TensorName, graph: &'a Graph, at: At<'_>) -> Result<&'a Value, OwnError> {
+fn taken<'a>(name: &TensorName, graph: &'a Graph, at: At<'_>) -> Result<&'a Value, CustomEffectError> {
     let value = match (&name.name, &graph.outputs[..]) {
         (Some(name), outputs) => find(outputs, name),
         (None, [only]) => Some(only),
@@ -237,7 +243,7 @@ fn names(values: &[Value], verb: &str) -> String {
 /// Converts an output to a tensor specification. Each unknown dimension gets a unique name, so that
 /// none is bound to the size of another.
 fn output_tensor(value: &Value, index: usize) -> Tensor {
-    let open = |axis: usize| Extent::Free(kept::word(&format!("side {axis} of output {index}")));
+    let open = |axis: usize| Extent::Free(intern::word(&format!("side {axis} of output {index}")));
     let shape = shape_of(value).iter().enumerate().map(|(axis, side)| side.map_or_else(|| open(axis), Extent::Fixed)).collect();
     Tensor { name: value.name.clone(), shape }
 }

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ooblex_effects::{Device, Effect, OwnEffect, i420_from_rgb, rgb_from_i420};
+use ooblex_effects::{CustomEffect, Device, Effect, i420_from_rgb, rgb_from_i420};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::picture::{decode_png, encode_png};
-use crate::config::{Config, Inference, OwnEffects};
+use crate::config::{Config, CustomEffects, Inference};
 use crate::start;
 
 /// Frames that a model is timed on.
@@ -47,7 +47,7 @@ struct Request {
     folder: PathBuf,
     /// The version that it is to find there.
     queue: String,
-    own_effects: OwnEffects,
+    own_effects: CustomEffects,
     inference: Inference,
     /// PNG; without it a picture that is in the program.
     picture: Option<PathBuf>,
@@ -123,7 +123,7 @@ pub enum TrialError {
 ///
 /// # Errors
 /// When the model does not do well, or the child can not be started.
-pub fn run(config: &Config, effect: &OwnEffect, picture: Option<&Path>) -> Result<Report, TrialError> {
+pub fn run(config: &Config, effect: &CustomEffect, picture: Option<&Path>) -> Result<Report, TrialError> {
     let folder = effect.folder().unwrap_or(Path::new(""));
     let model = folder.join(effect.models().first().map_or("", |model| model.file));
     let no_process = |reason| TrialError::NoProcess { model: model.clone(), reason };
@@ -187,7 +187,7 @@ fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
     // A model that hangs would outlive a program that is ended while it waits.
     _ = set_parent_process_death_signal(Some(Signal::KILL));
     limit(own_effects, inference);
-    let effect = OwnEffect::read(folder, own_effects.limits()).map_err(words)?;
+    let effect = CustomEffect::read(folder, own_effects.limits()).map_err(words)?;
     if effect.queue().as_str() != queue {
         return Err(format!("{}: it was changed while it was read: reload once more", folder.display()));
     }
@@ -214,7 +214,7 @@ fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
 
 /// What a model asks for beyond it is refused by the system, or ends the process. Drivers of other devices reserve more address space than any
 /// machine has, so memory is limited only on the processor.
-fn limit(own: &OwnEffects, inference: &Inference) {
+fn limit(own: &CustomEffects, inference: &Inference) {
     let is_cpu = inference.device == Device::Cpu;
     // As much as the threads of a model can use within the time that it has.
     let cpu_s = own.trial_s.saturating_mul(inference.threads_per_frame.saturating_add(1) as u64);

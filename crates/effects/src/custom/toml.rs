@@ -1,4 +1,4 @@
-//! Syntax of `effect.toml`: every key, its type and its allowed words. [`super::declaration`]
+//! Syntax of `effect.toml`: every key, its type and its allowed words. [`super::spec`]
 //! checks the meaning.
 
 use std::collections::BTreeMap;

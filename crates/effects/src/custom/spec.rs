@@ -1,23 +1,13 @@
 //! A checked `effect.toml`: the complete description of an effect except for the model's bytes.
-//! [`super::fit`] checks it against the model.
+//! [`super::bind`] checks it against the model.
 
-use std::path::Path;
-use std::time::Duration;
+use super::error::Place;
+use super::toml::{Activation, Colours, Fit, Form, Keeps, Layout, Order, Range, Rest, Units};
+use ooblex_pipeline::EffectName;
 
-use super::error::{OwnError, Place};
-use super::kept;
-use super::sections::Source;
-use super::settings;
-use super::toml::{self as written, Activation, Colours, Fit, Form, Keeps, Layout, Order, Range, Rest, Units};
 use crate::effect::WhenSlow;
 use crate::parameters::Parameter;
 
-/// Maximum age of an analysis that is painted on a newer frame, for effects that reuse analyses.
-const MAX_AGE: Duration = Duration::from_millis(200);
-/// Maximum number of characters of a name, a title or a label.
-const MAX_NAME: usize = 40;
-/// Maximum number of characters of a description.
-const MAX_TEXT: usize = 200;
 /// Maximum number of labels of a model.
 pub(super) const MAX_LABELS: usize = 10_000;
 /// Maximum number of boxes in a frame.
@@ -137,53 +127,14 @@ pub(super) struct Declared {
     pub(super) input: Option<(String, Place)>,
 }
 
-impl Declaration {
-    /// Parses the text of the file at `path`.
-    ///
-    /// # Errors
-    /// On the first syntax error or invalid value, with its line.
-    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, OwnError> {
-        let source = Source { path, text };
-        let file: written::File = toml::from_str(text).map_err(|error| source.syntax(&error))?;
-        let name = file.name.get_ref();
-        let is_word = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.len() <= MAX_NAME;
-        if !is_word || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
-            return Err(source.wrong(
-                &file.name,
-                format!("name = {name:?} is no name: take small letters, digits and '_', a letter first, {MAX_NAME} at most"),
-            ));
-        }
-        if file.title.get_ref().is_empty() || file.title.get_ref().chars().count() > MAX_NAME {
-            return Err(source.wrong(&file.title, format!("the title must have 1 to {MAX_NAME} characters")));
-        }
-        if file.description.chars().count() > MAX_TEXT {
-            return Err(source.wrong(&file.title, format!("the description may have {MAX_TEXT} characters")));
-        }
-        let output = source.output(&file)?;
-        let hides = source.hides(&file, &output)?;
-        let reuses = match &file.when_slow {
-            Some(slow) if hides && *slow.get_ref() == written::Slow::Reuse => {
-                return Err(source.wrong(slow, "when_slow = \"reuse\" paints a frame with the mask of an older one, and would show for a moment what is to be hidden: write \"hold\""));
-            }
-            Some(slow) => *slow.get_ref() == written::Slow::Reuse,
-            None => matches!(output, Output::Boxes(_) | Output::Labels(_)),
-        };
-        Ok(Self {
-            name: name.clone(),
-            name_place: source.place(&file.name),
-            title: file.title.get_ref().clone(),
-            description: file.description.clone(),
-            when_slow: if reuses { WhenSlow::Reuse { max_age: MAX_AGE } } else { WhenSlow::Hold },
-            model: source.model(&file.model)?,
-            parameters: settings::declared(&output, &file.parameters, &|offset| source.place_at(offset))?,
-            output,
-        })
-    }
-}
-
-impl LabelSource {
-    /// Interns the given labels, truncated to [`MAX_NAME`] characters.
-    pub(super) fn words<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
-        lines.map(|line| kept::word(&line.trim().chars().take(MAX_NAME).collect::<String>())).collect()
-    }
+/// The data shared by the effect and its painters.
+pub(super) struct BoundSpec {
+    pub(super) name: EffectName,
+    pub(super) model: Model,
+    pub(super) output: Output,
+    /// Names of the classes; empty if they have none.
+    pub(super) labels: Vec<&'static str>,
+    /// Names of the parameters that are passed to the model, in the order of its inputs after the
+    /// picture.
+    pub(super) inputs: Vec<&'static str>,
 }

@@ -1,24 +1,24 @@
 //! Custom effects: folders with an `effect.toml` and an ONNX file, read at run time
 //! (`docs/own-effect.md`).
 //!
-//! `toml` defines the file's syntax; `declaration` with `sections` and `settings` checks its
-//! meaning; `graph` reads the inputs and outputs of the model; `fit` checks that model and
+//! `toml` defines the file's syntax; `parse` with `settings` checks its meaning and makes a
+//! `spec`; `graph` reads the inputs and outputs of the model; `bind` checks that model and
 //! declaration match; `decode` interprets the model's tensors; `painter` paints them; `effect`
 //! combines all of it into an [`Effect`](crate::Effect). The caller decides where the folders are,
 //! when they are read, and in which process a model is tried before it is served.
 
-mod declaration;
+mod bind;
 mod decode;
 mod effect;
 mod error;
-mod fit;
 pub mod fuzz;
 mod graph;
-mod kept;
+mod intern;
 mod painter;
-mod sections;
+mod parse;
 mod settings;
 mod shape;
+mod spec;
 mod toml;
 
 use std::fs::{self, File};
@@ -29,14 +29,14 @@ use std::sync::Arc;
 use ooblex_pipeline::EffectName;
 use sha2::{Digest, Sha256};
 
-pub use effect::{OwnEffect, Trial};
-pub use error::{OwnError, Place};
+pub use effect::{CustomEffect, Trial};
+pub use error::{CustomEffectError, Place};
 
 use crate::effect::Effect as _;
-use declaration::{Declaration, LabelSource, MAX_LABELS, Output};
-use effect::Form;
 use graph::Graph;
 use ooblex_inference::{ModelSpec, TensorSpec};
+use spec::BoundSpec;
+use spec::{Declaration, LabelSource, MAX_LABELS, Output};
 
 /// Name of the file that makes a folder an effect.
 const DECLARATION: &str = "effect.toml";
@@ -45,7 +45,7 @@ const MAX_TEXT: u64 = 256 * 1024;
 
 /// Limits on what is read from a folder of effects.
 #[derive(Debug, Clone, Copy)]
-pub struct OwnLimits {
+pub struct CustomEffectLimits {
     /// Maximum size of a model file in bytes.
     pub model_bytes: u64,
     /// Maximum number of effect folders; further ones are refused.
@@ -54,9 +54,9 @@ pub struct OwnLimits {
 
 /// The result of reading a folder of effects.
 #[derive(Default)]
-pub struct OwnSet {
+pub struct CustomEffectSet {
     /// Usable effects, in the order of their folders' names.
-    pub effects: Vec<Arc<OwnEffect>>,
+    pub effects: Vec<Arc<CustomEffect>>,
     /// Folders that were refused, each with the reason.
     pub refused: Vec<Refused>,
 }
@@ -70,11 +70,11 @@ pub struct Refused {
     pub reason: String,
 }
 
-impl OwnSet {
+impl CustomEffectSet {
     /// Reads all folders in `root`, in the order of their names; those that begin with a dot are
     /// skipped. A missing `root` contains no effects. `taken` lists names that no custom effect may
     /// have.
-    pub fn read(root: &Path, limits: OwnLimits, taken: &[EffectName]) -> Self {
+    pub fn read(root: &Path, limits: CustomEffectLimits, taken: &[EffectName]) -> Self {
         let mut set = Self::default();
         let mut folders = match fs::read_dir(root) {
             Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| is_candidate(path)).collect::<Vec<_>>(),
@@ -93,7 +93,7 @@ impl OwnSet {
                 );
                 continue;
             }
-            let read = inside(root, folder).and_then(|()| OwnEffect::read(folder, limits));
+            let read = inside(root, folder).and_then(|()| CustomEffect::read(folder, limits));
             match read {
                 Ok(effect) => match set.collision(&effect, taken) {
                     None => set.effects.push(Arc::new(effect)),
@@ -110,7 +110,7 @@ impl OwnSet {
         self.refused.push(Refused { folder, reason });
     }
 
-    fn collision(&self, effect: &OwnEffect, taken: &[EffectName]) -> Option<String> {
+    fn collision(&self, effect: &CustomEffect, taken: &[EffectName]) -> Option<String> {
         let (name, place) = (effect.name(), effect.name_place());
         if taken.contains(&name) {
             return Some(format!("{place}: name = \"{name}\" is that of an effect of the program: choose another"));
@@ -120,13 +120,13 @@ impl OwnSet {
     }
 }
 
-impl OwnEffect {
+impl CustomEffect {
     /// Reads one effect folder.
     ///
     /// # Errors
     /// When it cannot be used as an effect. The message names the file, and the line and the tensor
     /// if there is one.
-    pub fn read(folder: &Path, limits: OwnLimits) -> Result<Self, OwnError> {
+    pub fn read(folder: &Path, limits: CustomEffectLimits) -> Result<Self, CustomEffectError> {
         let path = folder.join(DECLARATION);
         let text = read_text(folder, &path)?;
         let declared = Declaration::parse(&path, &text)?;
@@ -134,30 +134,32 @@ impl OwnEffect {
         let model_path = folder.join(&model.file);
         let mend = "take a smaller model, or raise own_effects.model_mib";
         let bytes = read_file(folder, &model_path, limits.model_bytes, mend).map_err(|error| match error {
-            OwnError::Unreadable { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => OwnError::Declaration {
-                place: model.file_place.clone(),
-                what: format!("model.file = {:?} is not there: put the ONNX file beside effect.toml", model.file),
-            },
+            CustomEffectError::Unreadable { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => {
+                CustomEffectError::Declaration {
+                    place: model.file_place.clone(),
+                    what: format!("model.file = {:?} is not there: put the ONNX file beside effect.toml", model.file),
+                }
+            }
             error => error,
         })?;
-        let graph = Graph::read(&bytes).map_err(|what| OwnError::Model { path: model_path, what })?;
+        let graph = Graph::read(&bytes).map_err(|what| CustomEffectError::Model { path: model_path, what })?;
         let labels = read_labels(folder, &path, &output)?;
-        let fitted = fit::fit(&model, &output, &parameters, labels.len(), &graph)?;
+        let fitted = bind::fit(&model, &output, &parameters, labels.len(), &graph)?;
 
         let checksum = hex(&Sha256::digest(&bytes));
         let content = [text.as_bytes(), checksum.as_bytes(), labels.join("\n").as_bytes()].concat();
         let version = hex(&Sha256::digest(content));
-        let spec = kept::spec(&version, || {
-            let kept = |tensors: &[fit::Tensor]| -> &'static [TensorSpec] {
+        let spec = intern::spec(&version, || {
+            let kept = |tensors: &[bind::Tensor]| -> &'static [TensorSpec] {
                 let specs = tensors
                     .iter()
-                    .map(|tensor| TensorSpec { name: kept::word(&tensor.name), shape: Box::leak(tensor.shape.clone().into()) });
+                    .map(|tensor| TensorSpec { name: intern::word(&tensor.name), shape: Box::leak(tensor.shape.clone().into()) });
                 Box::leak(specs.collect::<Box<[_]>>())
             };
             ModelSpec {
-                name: kept::word(&format!("{name}/{}", model.file)),
-                file: kept::word(&model.file),
-                sha256: kept::word(&checksum),
+                name: intern::word(&format!("{name}/{}", model.file)),
+                file: intern::word(&model.file),
+                sha256: intern::word(&checksum),
                 embedded: &[],
                 inputs: kept(&fitted.inputs),
                 outputs: kept(&fitted.outputs),
@@ -166,7 +168,7 @@ impl OwnEffect {
             }
         });
         let name = EffectName::new(name);
-        let form = Form { name: name.clone(), model, output, labels, inputs: fitted.parameters };
+        let form = BoundSpec { name: name.clone(), model, output, labels, inputs: fitted.parameters };
         Ok(Self {
             queue: EffectName::new(format!("{name}@{}", &version[..8])),
             name,
@@ -189,7 +191,7 @@ fn is_candidate(path: &Path) -> bool {
 }
 
 /// Returns the names of the model's classes.
-fn read_labels(folder: &Path, declaration: &Path, output: &Output) -> Result<Vec<&'static str>, OwnError> {
+fn read_labels(folder: &Path, declaration: &Path, output: &Output) -> Result<Vec<&'static str>, CustomEffectError> {
     let source = match output {
         Output::Boxes(boxes) => &boxes.labels,
         Output::Labels(labels) => &labels.labels,
@@ -205,7 +207,7 @@ fn read_labels(folder: &Path, declaration: &Path, output: &Output) -> Result<Vec
     };
     if words.is_empty() || words.len() > MAX_LABELS {
         let place = Place { path: declaration.into(), line };
-        return Err(OwnError::Declaration {
+        return Err(CustomEffectError::Declaration {
             place,
             what: format!("{} labels: there must be 1 to {MAX_LABELS}, one for each class", words.len()),
         });
@@ -213,38 +215,38 @@ fn read_labels(folder: &Path, declaration: &Path, output: &Output) -> Result<Vec
     Ok(words)
 }
 
-fn read_text(folder: &Path, path: &Path) -> Result<String, OwnError> {
+fn read_text(folder: &Path, path: &Path) -> Result<String, CustomEffectError> {
     let bytes = read_file(folder, path, MAX_TEXT, "it is to be a small text")?;
     String::from_utf8(bytes).map_err(|error| {
         let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-        OwnError::Declaration { place: Place { path: path.into(), line }, what: "it is no text in UTF-8: save it as such".into() }
+        CustomEffectError::Declaration { place: Place { path: path.into(), line }, what: "it is no text in UTF-8: save it as such".into() }
     })
 }
 
 /// Reads a file that lies in the folder, up to `most` bytes.
-fn read_file(folder: &Path, path: &Path, most: u64, mend: &'static str) -> Result<Vec<u8>, OwnError> {
+fn read_file(folder: &Path, path: &Path, most: u64, mend: &'static str) -> Result<Vec<u8>, CustomEffectError> {
     inside(folder, path)?;
-    let about = fs::metadata(path).map_err(OwnError::unreadable(path))?;
+    let about = fs::metadata(path).map_err(CustomEffectError::unreadable(path))?;
     if !about.is_file() {
-        return Err(OwnError::NoFile { path: path.into() });
+        return Err(CustomEffectError::NoFile { path: path.into() });
     }
-    let too_large = |got| OwnError::TooLarge { path: path.into(), got, most, mend };
+    let too_large = |got| CustomEffectError::TooLarge { path: path.into(), got, most, mend };
     if about.len() > most {
         return Err(too_large(about.len()));
     }
     let mut bytes = Vec::with_capacity(about.len() as usize);
-    let file = File::open(path).map_err(OwnError::unreadable(path))?;
+    let file = File::open(path).map_err(CustomEffectError::unreadable(path))?;
     // The file may grow while it is read.
-    file.take(most + 1).read_to_end(&mut bytes).map_err(OwnError::unreadable(path))?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(CustomEffectError::unreadable(path))?;
     if bytes.len() as u64 > most { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
 }
 
 /// Checks that a path, with all symbolic links resolved, lies within a folder. Links within the
 /// folder are allowed: Kubernetes mounts files that way.
-fn inside(folder: &Path, path: &Path) -> Result<(), OwnError> {
-    let whole = |path: &Path| -> Result<PathBuf, OwnError> { path.canonicalize().map_err(OwnError::unreadable(path)) };
+fn inside(folder: &Path, path: &Path) -> Result<(), CustomEffectError> {
+    let whole = |path: &Path| -> Result<PathBuf, CustomEffectError> { path.canonicalize().map_err(CustomEffectError::unreadable(path)) };
     let target = whole(path)?;
-    if target.starts_with(whole(folder)?) { Ok(()) } else { Err(OwnError::LeadsOut { path: path.into(), target }) }
+    if target.starts_with(whole(folder)?) { Ok(()) } else { Err(CustomEffectError::LeadsOut { path: path.into(), target }) }
 }
 
 fn hex(bytes: &[u8]) -> String {

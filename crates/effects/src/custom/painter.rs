@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ooblex_pipeline::{Analysis, I420, Mask, ModelInput, Rgb, Thing};
 
-use super::declaration::{self, MAX_BOXES, Output};
-use super::effect::Form;
 use super::settings::{LABELS, SOFTNESS, STRENGTH, THRESHOLD};
+use super::spec::BoundSpec;
+use super::spec::{self, MAX_BOXES, Output};
 use super::toml::{Fit, Rest};
 use crate::blur::Blur;
 use crate::drawing::{Canvas, Colour};
@@ -32,8 +32,8 @@ const PLACEHOLDER_LUMA: u8 = 96;
 const COLOURS: [Colour; 3] = [Colour::GREEN, Colour::YELLOW, Colour::WHITE];
 
 /// The painter of a custom effect; see the module documentation.
-pub(super) struct OwnPainter {
-    form: Arc<Form>,
+pub(super) struct CustomPainter {
+    form: Arc<BoundSpec>,
     shrinker: Shrinker,
     planes: [Vec<u8>; 3],
     stretched: [Stretched; 3],
@@ -43,8 +43,8 @@ pub(super) struct OwnPainter {
     found: Option<Vec<Found>>,
 }
 
-impl OwnPainter {
-    pub(super) fn new(form: Arc<Form>) -> Self {
+impl CustomPainter {
+    pub(super) fn new(form: Arc<BoundSpec>) -> Self {
         Self {
             form,
             shrinker: Shrinker::default(),
@@ -69,7 +69,7 @@ impl OwnPainter {
         }
     }
 
-    fn lay_mask(&mut self, picture: &mut I420, mask: &Mask, declared: &declaration::Mask, parameters: &Parameters) {
+    fn lay_mask(&mut self, picture: &mut I420, mask: &Mask, declared: &spec::Mask, parameters: &Parameters) {
         let softness = parameters.number(SOFTNESS) as f32;
         self.matte.update(picture, mask);
         match declared.rest {
@@ -135,9 +135,9 @@ impl OwnPainter {
     }
 }
 
-impl Painter for OwnPainter {
+impl Painter for CustomPainter {
     fn prepare(&mut self, source: &I420, parameters: &Parameters) -> ModelInput {
-        let Form { model, output, inputs, .. } = self.form.as_ref();
+        let BoundSpec { model, output, inputs, .. } = self.form.as_ref();
         let (width, height) = (model.width.0, model.height.0);
         let content = match model.fit {
             Fit::Stretch => [0, 0, width, height],
@@ -180,7 +180,7 @@ impl Painter for OwnPainter {
     /// beyond recognition.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         match self.form.output {
-            Output::Mask(declaration::Mask { rest: Rest::Blur, .. }) => {
+            Output::Mask(spec::Mask { rest: Rest::Blur, .. }) => {
                 self.blur.set(picture, SIGMA_PLACEHOLDER, None);
                 for (rows, blurred) in rows_mut(picture).into_iter().zip(self.blur.planes()) {
                     rows.enumerate().for_each(|(y, row)| blurred.row(y).copy_to(row));

@@ -1,16 +1,26 @@
-//! Checks of the sections of `effect.toml`, one by one. Every error has its line.
+//! The parser of `effect.toml`: it checks the sections one by one. Every error has its line.
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 
-use super::declaration::{Boxes, LabelSource, Labels, MAX_BOXES, Mask, Model, Output, Picture, TensorName};
-use super::error::{OwnError, Place};
+use super::error::{CustomEffectError, Place};
+use super::intern;
+use super::settings;
+use super::spec::{Boxes, Declaration, LabelSource, Labels, MAX_BOXES, Mask, Model, Output, Picture, TensorName};
 use super::toml::{self as written, Activation, Colours, Range, Rest};
+use crate::effect::WhenSlow;
 
 /// Maximum side of a model's input in pixels; a larger model cannot answer within a frame's time.
 const MAX_SIDE: u32 = 2048;
 
+/// Maximum age of an analysis that is painted on a newer frame, for effects that reuse analyses.
+const MAX_AGE: Duration = Duration::from_millis(200);
+/// Maximum number of characters of a name, a title or a label.
+const MAX_NAME: usize = 40;
+/// Maximum number of characters of a description.
+const MAX_TEXT: usize = 200;
 /// Path and text of the file, from which the line numbers of errors are computed.
 pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
@@ -26,22 +36,22 @@ impl Source<'_> {
         self.place_at(value.span().start)
     }
 
-    fn at(&self, offset: usize, what: String) -> OwnError {
-        OwnError::Declaration { place: self.place_at(offset), what }
+    fn at(&self, offset: usize, what: String) -> CustomEffectError {
+        CustomEffectError::Declaration { place: self.place_at(offset), what }
     }
 
-    pub(super) fn wrong<T>(&self, value: &Spanned<T>, what: impl Into<String>) -> OwnError {
+    pub(super) fn wrong<T>(&self, value: &Spanned<T>, what: impl Into<String>) -> CustomEffectError {
         self.at(value.span().start, what.into())
     }
 
     /// Returns the parser's error message on one line.
-    pub(super) fn syntax(&self, error: &toml::de::Error) -> OwnError {
+    pub(super) fn syntax(&self, error: &toml::de::Error) -> CustomEffectError {
         let what = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
         self.at(error.span().map_or(0, |span| span.start), format!("{what} (docs/own-effect.md has every key)"))
     }
 
     /// Returns the output described by the only one of the four output sections.
-    pub(super) fn output(&self, file: &written::File) -> Result<Output, OwnError> {
+    pub(super) fn output(&self, file: &written::File) -> Result<Output, CustomEffectError> {
         let starts = [
             file.picture.as_ref().map(Spanned::span),
             file.mask.as_ref().map(Spanned::span),
@@ -83,7 +93,7 @@ impl Source<'_> {
         }))
     }
 
-    fn mask(&self, section: &Spanned<written::Mask>) -> Result<Mask, OwnError> {
+    fn mask(&self, section: &Spanned<written::Mask>) -> Result<Mask, CustomEffectError> {
         let mask = section.get_ref();
         let rest = *mask.rest.get_ref();
         let colour = match (&mask.colour, rest) {
@@ -109,7 +119,7 @@ impl Source<'_> {
         })
     }
 
-    fn boxes(&self, section: &Spanned<written::Boxes>) -> Result<Boxes, OwnError> {
+    fn boxes(&self, section: &Spanned<written::Boxes>) -> Result<Boxes, CustomEffectError> {
         let boxes = section.get_ref();
         if let (true, Some(scores)) = (boxes.objectness, &boxes.scores) {
             return Err(self.wrong(scores, "objectness is a number beside those of the box: it goes with scores in the same tensor"));
@@ -129,7 +139,7 @@ impl Source<'_> {
         })
     }
 
-    fn labels(&self, list: &Option<Spanned<Vec<String>>>, file: &Option<Spanned<String>>) -> Result<LabelSource, OwnError> {
+    fn labels(&self, list: &Option<Spanned<Vec<String>>>, file: &Option<Spanned<String>>) -> Result<LabelSource, CustomEffectError> {
         match (list, file) {
             (Some(_), Some(file)) => Err(self.wrong(file, "labels and labels_file are two ways to say the same: keep one")),
             (Some(list), None) => Ok(LabelSource::List(list.get_ref().clone(), self.place(list))),
@@ -138,7 +148,7 @@ impl Source<'_> {
         }
     }
 
-    pub(super) fn model(&self, model: &written::Model) -> Result<Model, OwnError> {
+    pub(super) fn model(&self, model: &written::Model) -> Result<Model, CustomEffectError> {
         let side = |side: &Spanned<u32>, name| match *side.get_ref() {
             pixels if (8..=MAX_SIDE).contains(&pixels) => Ok((pixels, self.place(side))),
             pixels => Err(self.wrong(side, format!("model.{name} = {pixels}: it must be from 8 to {MAX_SIDE}"))),
@@ -189,7 +199,7 @@ impl Source<'_> {
     }
 
     /// Returns the name of a file if it lies in the folder itself.
-    fn file(&self, name: &Spanned<String>) -> Result<String, OwnError> {
+    fn file(&self, name: &Spanned<String>) -> Result<String, CustomEffectError> {
         let path = PathBuf::from(name.get_ref());
         let mut parts = path.components();
         match (parts.next(), parts.next()) {
@@ -208,7 +218,7 @@ impl Source<'_> {
 
     /// Returns whether the effect hides the background. Only masks that blur or replace it may
     /// declare so.
-    pub(super) fn hides(&self, file: &written::File, output: &Output) -> Result<bool, OwnError> {
+    pub(super) fn hides(&self, file: &written::File, output: &Output) -> Result<bool, CustomEffectError> {
         let Some(hides) = file.hides.as_ref().filter(|hides| *hides.get_ref()) else { return Ok(false) };
         match output {
             Output::Mask(Mask { rest: Rest::Blur | Rest::Replace, .. }) => Ok(true),
@@ -225,7 +235,7 @@ impl Source<'_> {
         range: std::ops::RangeInclusive<T>,
         otherwise: T,
         name: &str,
-    ) -> Result<T, OwnError> {
+    ) -> Result<T, CustomEffectError> {
         match given {
             None => Ok(otherwise),
             Some(given) if range.contains(given.get_ref()) => Ok(*given.get_ref()),
@@ -233,6 +243,57 @@ impl Source<'_> {
                 Err(self.wrong(given, format!("{name} = {} must be from {} to {}", given.get_ref(), range.start(), range.end())))
             }
         }
+    }
+}
+
+impl Declaration {
+    /// Parses the text of the file at `path`.
+    ///
+    /// # Errors
+    /// On the first syntax error or invalid value, with its line.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, CustomEffectError> {
+        let source = Source { path, text };
+        let file: written::File = toml::from_str(text).map_err(|error| source.syntax(&error))?;
+        let name = file.name.get_ref();
+        let is_word = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.len() <= MAX_NAME;
+        if !is_word || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            return Err(source.wrong(
+                &file.name,
+                format!("name = {name:?} is no name: take small letters, digits and '_', a letter first, {MAX_NAME} at most"),
+            ));
+        }
+        if file.title.get_ref().is_empty() || file.title.get_ref().chars().count() > MAX_NAME {
+            return Err(source.wrong(&file.title, format!("the title must have 1 to {MAX_NAME} characters")));
+        }
+        if file.description.chars().count() > MAX_TEXT {
+            return Err(source.wrong(&file.title, format!("the description may have {MAX_TEXT} characters")));
+        }
+        let output = source.output(&file)?;
+        let hides = source.hides(&file, &output)?;
+        let reuses = match &file.when_slow {
+            Some(slow) if hides && *slow.get_ref() == written::Slow::Reuse => {
+                return Err(source.wrong(slow, "when_slow = \"reuse\" paints a frame with the mask of an older one, and would show for a moment what is to be hidden: write \"hold\""));
+            }
+            Some(slow) => *slow.get_ref() == written::Slow::Reuse,
+            None => matches!(output, Output::Boxes(_) | Output::Labels(_)),
+        };
+        Ok(Self {
+            name: name.clone(),
+            name_place: source.place(&file.name),
+            title: file.title.get_ref().clone(),
+            description: file.description.clone(),
+            when_slow: if reuses { WhenSlow::Reuse { max_age: MAX_AGE } } else { WhenSlow::Hold },
+            model: source.model(&file.model)?,
+            parameters: settings::declared(&output, &file.parameters, &|offset| source.place_at(offset))?,
+            output,
+        })
+    }
+}
+
+impl LabelSource {
+    /// Interns the given labels, truncated to [`MAX_NAME`] characters.
+    pub(super) fn words<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
+        lines.map(|line| intern::word(&line.trim().chars().take(MAX_NAME).collect::<String>())).collect()
     }
 }
 
