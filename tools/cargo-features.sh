@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the flags that cargo needs on this machine. The ready-made bindings of libvpx stop at 1.13; for a newer one they are
-# made during the build, from its headers.
+# Prints the flags that cargo needs on this machine. The prebuilt bindings of libvpx exist up to
+# 1.13; for a newer version they are generated from its headers during the build.
 set -euo pipefail
 
 version=$(pkg-config --modversion vpx 2>/dev/null || echo 0)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails with the mend when there is no Rust, or one that is too old to even read Cargo.toml.
+# Fails with a remedy if Rust is missing, or too old to read Cargo.toml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

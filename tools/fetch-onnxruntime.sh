@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Puts the library of ONNX Runtime into .runtime/, once. Without it Ooblex runs its models on rten, which is built in and
-# several times slower; so a machine that can not fetch it gets a warning, not a failure.
+# Downloads the library of ONNX Runtime into .runtime/, once. Without it Ooblex runs its models on
+# rten, which is built in and several times slower; so a failed download causes a warning, not an
+# error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +11,7 @@ case "$(uname -s)-$(uname -m)" in
 Linux-x86_64) sum=6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f ;;
 Linux-aarch64) sum=49852228a93995158b2a813d4df487d47a1b76b0eaa894507ef49e91b6d7954a ;;
 *)
-    echo "warning: there is no library of ONNX Runtime to fetch for $(uname -sm): the models will run on rten, several times slower" >&2
+    echo "warning: there is no library of ONNX Runtime to download for $(uname -sm): the models will run on rten, several times slower" >&2
     exit 0
     ;;
 esac
@@ -22,10 +23,10 @@ if [ -n "${ORT_DYLIB_PATH:-}" ]; then exit 0; fi
 mkdir -p .runtime
 unpacked=$(mktemp -d .runtime/unpacking.XXXXXX)
 trap 'rm -rf "$unpacked"' EXIT
-echo "fetching ONNX Runtime $version (28 MB) into .runtime/" >&2
+echo "downloading ONNX Runtime $version (28 MB) into .runtime/" >&2
 if ! tools/fetch-wheel.sh tools/onnxruntime.txt "manylinux_2_28_$(uname -m)" "$unpacked" \
     "onnxruntime/capi/libonnxruntime.so.$version" onnxruntime/LICENSE onnxruntime/ThirdPartyNotices.txt; then
-    echo "warning: ONNX Runtime could not be fetched: the models will run on rten, several times slower. Run 'make onnxruntime' when there is a connection." >&2
+    echo "warning: ONNX Runtime could not be downloaded: the models will run on rten, several times slower. Run 'make onnxruntime' when there is a connection." >&2
     exit 0
 fi
 if ! is_right "$unpacked/onnxruntime/capi/libonnxruntime.so.$version"; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Downloads the one wheel that a requirements file names, held to the hashes in it, and unpacks some of its files.
-# It neither installs anything nor touches any Python environment.
+# Downloads the wheel of a requirements file, verifies its hashes, and unpacks some of its files. It
+# installs nothing and does not use any Python environment.
 #
 # usage: fetch-wheel.sh REQUIREMENTS PLATFORM FOLDER PATTERN...
 set -euo pipefail

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Fuzzes every reader of outside bytes, FUZZ_S seconds each (60 if not set), with the address sanitizer, also in the C sources of openh264. It needs a nightly
-# compiler (rustup toolchain install nightly). A finding is written to fuzz/artifacts; once it is mended, put it into fuzz/regressions.
+# Fuzzes every function that parses untrusted bytes, FUZZ_S seconds each (60 by default), with the
+# address sanitizer, also in the C sources of openh264. It needs a nightly compiler (rustup
+# toolchain install nightly). A finding is written to fuzz/artifacts; when it is fixed, copy it to
+# fuzz/regressions.
 #
 # usage: fuzz.sh [TARGET...]
 set -euo pipefail
@@ -11,10 +13,12 @@ cargo +nightly --version >/dev/null 2>&1 || { echo "error: fuzzing needs a night
 cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked --version "$CARGO_FUZZ_VERSION"
 tools/install-packages.sh fuzz
 
-# The compiler of the sanitizer that Rust brings; build scripts are left alone.
+# Compiles the C sources with clang, which matches the sanitizer of the Rust compiler. Build scripts are
+# not instrumented.
 export CC_x86_64_unknown_linux_gnu=clang CXX_x86_64_unknown_linux_gnu=clang++
 export CFLAGS_x86_64_unknown_linux_gnu=-fsanitize=address CXXFLAGS_x86_64_unknown_linux_gnu=-fsanitize=address
-# The program has no part in it, and openh264 without assembler shows the sanitizer every access.
+# Builds openh264 without assembler, so that the sanitizer sees every access. The program itself is not
+# affected.
 export OPENH264_NO_ASM=1
 
 [ "$#" -gt 0 ] || set -- $(cd fuzz/fuzz_targets && ls -- *.rs | sed 's/\.rs$//')

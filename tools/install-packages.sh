@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Sees to the system's packages: says nothing when all are there, installs with apt what is missing where that is allowed, and
-# otherwise prints the command that a person has to run.
+# Checks the system's packages: prints nothing if all are installed, installs missing ones with apt
+# if it may, and otherwise prints the command that you have to run.
 #
 # usage: install-packages.sh build|test|browser|hostile|fuzz|deploy
-#   build    what `cargo build` and fetching ONNX Runtime need
-#   test     a Redis, its Sentinel, openssl and ffmpeg for the tests; they start their own, on free ports, and leave the system's alone
+#   build    packages for `cargo build` and for downloading ONNX Runtime
+#   test     Redis, Redis Sentinel, openssl and ffmpeg; the tests start their own servers on free ports
 #   browser  a Chromium for the end-to-end tests
-#   hostile  a Python that makes virtual environments, for the tests with a public WebRTC stack
+#   hostile  Python with venv, for the tests with a public WebRTC stack
 #   fuzz     the compiler of the address sanitizer
-#   deploy   nginx, Prometheus and coturn for the tests of deploy/, which start their own as well
+#   deploy   nginx, Prometheus and coturn; the tests of deploy/ start their own servers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Prints the packages that are missing, one a line.
+# Prints the missing packages, one per line.
 missing() {
     case $1 in
     build)
@@ -58,18 +58,18 @@ installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/
 has_libclang() { [ -n "${LIBCLANG_PATH:-}" ] || installed libclang-dev || ls /usr/lib/llvm-*/lib/libclang.so /usr/lib*/libclang.so >/dev/null 2>&1; }
 has_pip() { python3 -m pip --version >/dev/null 2>&1 || /usr/bin/python3 -m pip --version >/dev/null 2>&1; }
 
-# Ubuntu's chromium is an empty package that fetches a snap.
+# Ubuntu's chromium is an empty package that installs a snap.
 is_ubuntu() { grep -qs '^ID=ubuntu' /etc/os-release; }
 no_chromium_on_ubuntu() {
     cat >&2 <<'MEND'
-error: the end-to-end tests need Chromium or Chrome. Ubuntu has Chromium only as a snap, which can not read the clips that the
+error: the end-to-end tests need Chromium or Chrome. Ubuntu has Chromium only as a snap, which cannot read the clips that the
 tests put into /tmp. Install Google Chrome's .deb (https://www.google.com/chrome), or name a browser: make test CHROMIUM=/path/to/chrome
 Everything else is tested by: make test SUITES="rust sdk"
 MEND
     exit 1
 }
 
-# Runs a command as root, or fails when that would need a password.
+# Runs a command as root, or fails if that would need a password.
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo --non-interactive "$@"; fi
 }
@@ -85,7 +85,8 @@ give_up() {
 }
 
 updated=
-# Twice: how new the libvpx is that was installed decides whether libclang is needed as well.
+# Runs twice, because the version of the installed libvpx decides whether libclang is needed as
+# well.
 for _ in first second; do
     found=$(missing "$1" | sort -u)
     [ -n "$found" ] || exit 0
@@ -93,7 +94,7 @@ for _ in first second; do
 
     if [ "${packages[*]}" = chromium ] && is_ubuntu; then no_chromium_on_ubuntu; fi
     if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-        echo "warning: this is no Debian or Ubuntu; what their packages ${packages[*]} hold seems to be missing" >&2
+        echo "warning: this is neither Debian nor Ubuntu; the contents of their packages ${packages[*]} seem to be missing" >&2
         exit 0
     fi
     may_be_root || give_up "${packages[@]}"

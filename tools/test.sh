@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the test suites one after the other, all of them even when one fails, and closes with their sum, "N passed, M failed",
-# read from what the runners printed.
+# Runs the test suites one after the other, all of them even if one fails, and prints the total, "N
+# passed, M failed", from the output of the test runners.
 #
 # usage: test.sh [rust] [sdk] [e2e] [hostile] [deploy]
 set -uo pipefail
@@ -11,13 +11,15 @@ passed=0 failed=0
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
-# suite NAME COMMAND...: runs a suite and counts. A runner that fails without naming a failed test (a build error, say) counts as one.
+# suite NAME COMMAND...: runs a suite and counts its tests. A runner that fails without a failed
+# test (such as a build error) counts as one.
 suite() {
     local name=$1 status=0 suite_passed suite_failed
     shift
     echo "== $name"
     "$@" 2>&1 | tee "$output" || status=$?
-    # cargo: "test result: ok. 12 passed; 0 failed; ..."; node: "# pass 12" or "ℹ pass 12", and "fail", "cancelled".
+    # Output of cargo: "test result: ok. 12 passed; 0 failed; ..."; of node: "# pass 12" or "ℹ pass
+    # 12", and "fail", "cancelled".
     read -r suite_passed suite_failed < <(awk '
         /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) == "passed;") pass += $i; if ($(i + 1) == "failed;") fail += $i } }
         $1 == "#" || $1 == "ℹ" { if (NF == 3 && $2 == "pass") pass += $3; if (NF == 3 && ($2 == "fail" || $2 == "cancelled")) fail += $3 }
@@ -46,7 +48,7 @@ e2e() {
     tools/install-packages.sh browser || return
     tools/install-packages.sh test || return
     if ! chromium=$(tools/find-chromium.sh); then
-        echo "no browser for the end-to-end tests: CHROMIUM=${CHROMIUM:-} is none, nor is there one in /usr/bin"
+        echo "no browser for the end-to-end tests: CHROMIUM=${CHROMIUM:-} does not exist, and there is none in /usr/bin"
         return 1
     fi
     # shellcheck disable=SC2046

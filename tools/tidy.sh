@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What no compiler looks at: the scripts parse, and nothing that belongs to one machine or one person has slipped in.
+# Checks that the scripts parse, and that no file contains a home folder or a private key.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Makes a self-signed certificate when none is given, so that HTTPS works from the first start on: browsers warn of it once, and then
-# give the page the camera. Whoever puts fullchain.pem and privkey.pem there is left alone.
+# Makes a self-signed certificate if there is none, so that HTTPS works from the first start on:
+# browsers warn about it once, and then allow the page to use the camera. A custom fullchain.pem and
+# privkey.pem are left unchanged.
 set -eu
 folder=${TLS_FOLDER:-/etc/nginx/tls}
 certificate=$folder/fullchain.pem key=$folder/privkey.pem mark=$folder/self-signed
 
 if [ -s "$certificate" ] && [ -s "$key" ]; then
-    # One that somebody has put in the place of ours has another issuer.
+    # A custom certificate that replaced the self-signed one has another issuer.
     subject=$(openssl x509 -in "$certificate" -noout -subject_hash) issuer=$(openssl x509 -in "$certificate" -noout -issuer_hash)
     if [ ! -e "$mark" ] || [ "$subject" != "$issuer" ]; then exit 0; fi
     if openssl x509 -in "$certificate" -noout -checkend 2592000 >/dev/null; then exit 0; fi

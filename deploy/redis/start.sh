@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts Redis on redis.conf, with the users and the limit of memory that the environment gives. They go in by standard input, so that no
-# password stands in a list of processes.
+# Starts Redis with redis.conf, and with the passwords and the memory limit from the environment.
+# They are passed on standard input, so that no password appears in the list of processes.
 set -eu
 : "${REDIS_PASSWORD:?is not set: write it into .env}"
 : "${REDIS_WORKER_PASSWORD:?is not set: write it into .env}"
@@ -17,8 +17,8 @@ if [ "$REDIS_PASSWORD" = "$REDIS_WORKER_PASSWORD" ]; then
     exit 1
 fi
 
-# `default` is the user that everybody is who gives no name. The rights of the others are explained in docs/scaling.md; a gateway reads no
-# frames, a worker no results.
+# `default` is the user of clients that give no name. docs/scaling.md explains the rights of the
+# other users: a gateway reads no frames, and a worker no results.
 exec redis-server - <<CONFIGURATION
 $(cat "$(dirname "$0")/redis.conf")
 maxmemory ${REDIS_MEMORY_MB:-256}mb

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Starts coturn as a relay to the gateway and to nothing else. Its secret is that of turn.secret_file, and stands in no list of processes.
+# Starts coturn as a TURN server that relays only to the gateway. Its secret is that of
+# turn.secret_file, and does not appear in the list of processes.
 set -eu
 : "${OOBLEX_ADVERTISE:?is not set: write it into .env}"
 secret_file=${TURN_SECRET_FILE:-/etc/ooblex/auth/turn_secret}
@@ -20,9 +21,11 @@ configuration=${TURN_CONFIGURATION:-/tmp/turnserver.conf}
     echo "no-dtls"
     echo "no-cli"
     echo "no-multicast-peers"
-    # The gateway's media are UDP, so nothing is relayed by TCP. Each session has credentials of its own (the user); its browser makes an
-    # allocation for each address in turn.urls and each network of its machine. max-bps is bytes a second, each way: 12 Mbit/s, where a camera
-    # takes 8 at most and the picture that comes back 6 (video.max_bitrate_kbps).
+    # The gateway's media use UDP, so relaying to TCP peers is disabled. Each session has its own
+    # credentials (the user); its browser makes one allocation for each URL in turn.urls and each
+    # network of its machine. max-bps is in bytes per second and direction: 12 Mbit/s, because a
+    # camera sends at most 8 Mbit/s and the picture sent back has at most 6
+    # (video.max_bitrate_kbps).
     echo "no-tcp-relay"
     echo "user-quota=16"
     echo "total-quota=1024"
@@ -30,7 +33,7 @@ configuration=${TURN_CONFIGURATION:-/tmp/turnserver.conf}
     echo "log-file=stdout"
     echo "simple-log"
     echo "pidfile=/tmp/turnserver.pid"
-    # Whoever has credentials reaches the gateway's media through here, and no other address.
+    # Clients with credentials can reach only the addresses of the gateway.
     echo "denied-peer-ip=0.0.0.0-255.255.255.255"
     echo "denied-peer-ip=::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     echo "$OOBLEX_ADVERTISE" | tr ',' '\n' | while read -r address; do

@@ -1,4 +1,5 @@
-"""A gateway made with FastRTC that blurs backgrounds, to be measured with `ooblex bench`. README.md beside this file says how.
+"""A gateway made with FastRTC that blurs backgrounds, for comparison with `ooblex bench`. See README.md
+in this folder.
 
 It answers `POST /offer` with {sdp, type} to {sdp, type}. The picture comes from FastRTC as BGR and goes back as BGR; the model, the
 ramp of its mask and the strength of the blur are those of Ooblex's `background_blur` at its defaults.
@@ -24,20 +25,23 @@ from pydantic import BaseModel
 MODEL = Path(__file__).resolve().parents[2] / "models" / "selfie_landscape_144x256.onnx"
 MODEL_SIZE = (256, 144)
 
-# A pixel is all background up to this probability of a person, and all person from RAMP above it on.
+# The mask ramp: below this probability of a person a pixel is background; it is foreground from
+# RAMP above it.
 LEAST_PROBABILITY = 0.3
 RAMP = 0.5
-# Standard deviation of the blur, as a share of the square root of the frame's area.
+# Standard deviation of the blur relative to the square root of the frame's area.
 SIGMA = 0.032
-# The blur is made on a copy whose sides are so many times shorter.
+# The blur is computed on a copy that is downscaled by this factor.
 SHRINK = 4
 
-# Sessions that one process accepts: more than any bench asks for.
+# Maximum number of sessions per process: more than any benchmark needs.
 SESSIONS = 10_000
 
 
 class BackgroundBlur:
-    """Keeps the person sharp and blurs the rest. One serves all sessions of a process; it has no state between frames."""
+    """Keeps the person sharp and blurs the rest. One instance serves all sessions of a process; it
+    is stateless.
+    """
 
     def __init__(self, model: Path):
         options = onnxruntime.SessionOptions()
@@ -48,7 +52,8 @@ class BackgroundBlur:
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """frame: u8 [height, width, 3], BGR. Returns the same shape."""
         height, width = frame.shape[:2]
-        # f32 NCHW [1, 3, 144, 256], RGB, 0..=1; the whole frame stretched, its aspect not kept.
+        # f32 NCHW [1, 3, 144, 256], RGB, 0..=1; the whole frame is scaled without keeping its
+        # aspect ratio.
         blob = cv2.dnn.blobFromImage(frame, 1 / 255, MODEL_SIZE, swapRB=True)
         mask = self.model.run(None, {"input": blob})[0][0, 0]
         mask -= LEAST_PROBABILITY
@@ -63,25 +68,25 @@ class BackgroundBlur:
 
 
 def unchanged(frame: np.ndarray) -> np.ndarray:
-    """The picture as it came, after the same conversions to BGR and back."""
+    """Returns the picture unchanged, after the same conversions to BGR and back."""
     return frame
 
 
 class Offer(BaseModel):
-    """What `ooblex bench` and the examples of aiortc post; other fields are left out."""
+    """The request of `ooblex bench` and of the examples of aiortc; other fields are ignored."""
 
     sdp: str
     type: str
 
 
 def application(handler, skip_frames: bool) -> FastAPI:
-    """The HTTP side: one route in front of FastRTC's own."""
+    """The HTTP server: one route in front of FastRTC's own."""
     stream = Stream(
         handler=VideoStreamHandler(handler, skip_frames=skip_frames),
         modality="video",
         mode="send-receive",
         concurrency_limit=SESSIONS,
-        # No STUN server: the machine's own addresses are enough, and nothing outside is asked.
+        # No STUN server is needed: the machine's own addresses are sufficient.
         server_rtc_configuration={"iceServers": []},
         verbose=False,
     )
@@ -91,7 +96,8 @@ def application(handler, skip_frames: bool) -> FastAPI:
     async def offer(body: Offer):
         webrtc_id = uuid.uuid4().hex
         answer = await stream.offer(Body(sdp=body.sdp, type=body.type, webrtc_id=webrtc_id))
-        # FastRTC sends the raw picture until it was told the handler's arguments; the frame takes the place of the first.
+        # FastRTC sends the unprocessed picture until the handler's arguments are set; the frame
+        # replaces the first of them.
         stream.set_input(webrtc_id, None)
         return answer
 
@@ -99,7 +105,7 @@ def application(handler, skip_frames: bool) -> FastAPI:
 
 
 def worker() -> FastAPI:
-    """Made anew in each process of uvicorn; its settings come through the environment."""
+    """Called in each process of uvicorn; its settings come from the environment."""
     blurred = os.environ.get("PEER_EFFECT", "blur") == "blur"
     handler = BackgroundBlur(Path(os.environ.get("PEER_MODEL", MODEL))) if blurred else unchanged
     return application(handler, skip_frames=os.environ.get("PEER_SKIP_FRAMES") == "1")

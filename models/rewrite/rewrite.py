@@ -1,14 +1,15 @@
-"""Rewrites models so that ONNX Runtime computes them faster on processors; what they compute stays the same.
+"""Rewrites models so that ONNX Runtime runs them faster on CPUs, without changing their results.
 
-ONNX Runtime keeps channels in blocks (NCHWc; of 16 with AVX-512, of 8 otherwise) from one convolution to the next. A layer that it can not
-compute in blocks costs two conversions of the whole picture, and an addition or activation after such a layer is a pass of its own. These
-rules put in the place of such layers what is computed in blocks, and compute on the small picture what may be computed there as well.
+ONNX Runtime keeps channels in blocks (NCHWc; of 16 with AVX-512, of 8 otherwise) from one convolution
+to the next. A layer without a blocked implementation costs two conversions of the whole picture, and
+an addition or activation after such a layer is a separate pass. These rules replace such layers by
+blocked ones, and move operations before an upscaling where that is exact.
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt
     venv/bin/python rewrite.py             writes ../NAME.onnx for every originals/NAME.onnx
-    venv/bin/python rewrite.py --compare   writes nothing; prints how far apart both are on noise, and how long they take in turn on one thread
+    venv/bin/python rewrite.py --compare   writes nothing; prints the difference of both on noise, and their times on one thread, alternating
 
-It knows graphs; it does not know what a model is for.
+It works on any graph; it does not know the purpose of a model.
 """
 
 import sys
@@ -22,12 +23,14 @@ import onnxruntime
 from onnxscript.rewriter import RewriteRuleClassBase, rewrite
 
 HERE = Path(__file__).resolve().parent
-# The larger of both.
+# Channels per block: 16 with AVX-512, 8 otherwise; the larger of both.
 BLOCK = 16
 
 
 def is_pointwise(convolved):
-    """Whether a value comes from a convolution of single pixels, one group, without strides."""
+    """Returns whether a value comes from a pointwise (1x1) convolution with one group and no
+    strides.
+    """
     attributes = convolved.producer().attributes
     weights = convolved.producer().inputs[1]
     strides = attributes["strides"].as_ints() if "strides" in attributes else [1, 1]
@@ -36,12 +39,14 @@ def is_pointwise(convolved):
 
 
 def pixels(value):
-    """Rows and columns, where they are known: those of a value that a rule has just made are not."""
+    """Returns rows and columns if they are known; those of a value that a rule has just made are
+    not.
+    """
     return list(value.shape)[2:] if value.shape is not None else []
 
 
 def stretched(op, big, small, scales):
-    """`small`, stretched as `big` was."""
+    """Returns `small`, upscaled in the same way as `big`."""
     return op.Resize(small, None, scales, **big.producer().attributes)
 
 
@@ -53,13 +58,15 @@ class Rule(RewriteRuleClassBase):
     constants = 0
 
     def constant(self, op, like, array):
-        """A tensor of the model, with a name of its own."""
+        """Returns a tensor of the model with a unique name."""
         self.constants += 1
         return op.initializer(ir.tensor(np.ascontiguousarray(array, np.float32)), name=f"{like}_{type(self).__name__}_{self.constants}")
 
 
 class ConvolveFirst(Rule):
-    """A convolution of single pixels, of a stretched picture: the picture is stretched afterwards. The weights of interpolation add up to 1."""
+    """Moves a pointwise convolution before an upscaling. That is exact because the weights of
+    interpolation add up to 1.
+    """
 
     def pattern(self, op, x, scales, w, b):
         return op.Conv(op.Resize(x, None, scales, mode="linear", _outputs=["big"]), w, b, _outputs=["y"])
@@ -72,7 +79,7 @@ class ConvolveFirst(Rule):
 
 
 class MeanOfSum(Rule):
-    """The mean of a sum that nothing else needs: the sum of the means."""
+    """Replaces the mean of a sum that nothing else uses by the sum of the means."""
 
     def pattern(self, op, a, b):
         return op.GlobalAveragePool(op.Add(a, b))
@@ -85,7 +92,7 @@ class MeanOfSum(Rule):
 
 
 class MeanOfStretched(Rule):
-    """The mean of a picture that was stretched by two: its mean before."""
+    """Replaces the mean of a picture upscaled by two by the mean of the picture before."""
 
     def __init__(self):
         super().__init__(remove_nodes=False)
@@ -101,7 +108,7 @@ class MeanOfStretched(Rule):
 
 
 class MeanFirst(Rule):
-    """The mean of a convolution of single pixels: the convolution of the mean."""
+    """Replaces the mean of a pointwise convolution by the convolution of the mean."""
 
     def __init__(self):
         super().__init__(remove_nodes=False)
@@ -117,9 +124,9 @@ class MeanFirst(Rule):
 
 
 class ConvolveParts(Rule):
-    """
-    A convolution of single pixels, of a sum with a stretched convolution: the two convolutions are one, on the small picture, and the sum is
-    that of results, which fuses with the other one.
+    """Replaces a pointwise convolution of a sum with an upscaled convolution: the two convolutions
+    become one on the small picture, and the sum is applied to the results, where it is fused
+    with the other convolution.
     """
 
     def pattern(self, op, a, low, v, c, scales, w, b):
@@ -136,7 +143,9 @@ class ConvolveParts(Rule):
 
 
 class GateAsPlane(Rule):
-    """A factor for each channel: one for each pixel. Blocks are multiplied with blocks of the same shape only."""
+    """Replaces a factor per channel by one per pixel, because blocks are multiplied only with
+    blocks of the same shape.
+    """
 
     def pattern(self, op, x, gate):
         return op.Mul(x, gate)
@@ -151,9 +160,8 @@ class GateAsPlane(Rule):
 
 
 class PReluAsConvolutions(Rule):
-    """
-    max(x, 0) + slope·min(x, 0) is x + (1 - slope)·max(-x, 0): two convolutions of single pixels, channel by channel, which the activation and
-    the sum fuse with.
+    """Replaces max(x, 0) + slope·min(x, 0) by x + (1 - slope)·max(-x, 0): two pointwise
+    convolutions per channel, with which the activation and the sum are fused.
     """
 
     def pattern(self, op, x, slope):
@@ -167,7 +175,7 @@ class PReluAsConvolutions(Rule):
 
 
 class ChannelsByConvolution(Rule):
-    """More channels, that are 0: a convolution makes them."""
+    """Adds channels of zeros by a convolution."""
 
     def pattern(self, op, x, pads):
         return op.Pad(x, pads, _outputs=["y"])
@@ -182,7 +190,9 @@ class ChannelsByConvolution(Rule):
 
 
 class PoolIntoBlocks(Rule):
-    """What is added to a pool whose channels do not fill blocks: a convolution that changes nothing brings the pool back into blocks."""
+    """Inserts an identity convolution after a pool whose channels do not fill blocks, so that the
+    following addition is computed in blocks.
+    """
 
     def pattern(self, op, x, other):
         return op.Add(op.MaxPool(x, _outputs=["pool"]), other)
@@ -196,14 +206,14 @@ class PoolIntoBlocks(Rule):
         return op.Add(op.Conv(same, self.constant(op, "identity", identity), kernel_shape=[1, 1]), other)
 
 
-# In this order: later ones find what earlier ones leave.
+# The order matters: later rules match the results of earlier ones.
 RULES = [ConvolveFirst, MeanOfSum, MeanOfStretched, MeanFirst, ConvolveParts, GateAsPlane, PReluAsConvolutions, ChannelsByConvolution, PoolIntoBlocks]
 
 
 def faster(model):
     for rule in RULES:
         model = rewrite(onnx.shape_inference.infer_shapes(model, strict_mode=True), [rule.rule()])
-    # Which rule made what, and shapes that can be inferred.
+    # Removes the names of the rules, and shapes that can be inferred.
     for node in model.graph.node:
         node.ClearField("metadata_props")
     model.graph.ClearField("value_info")

@@ -1,4 +1,6 @@
-"""The student as an ONNX file: its contrast set to the teacher's, height and width left open."""
+"""Exports the student as an ONNX file: with its contrast adjusted to the teacher's, and with
+dynamic height and width.
+"""
 
 import numpy as np
 import onnx
@@ -6,9 +8,9 @@ import torch
 
 from network import DEVIATION, LEAST_VARIANCE, Exported, Student
 
-# What both ONNX Runtime and rten read.
+# An opset version that both ONNX Runtime and rten support.
 OPSET = 14
-# Frames that the contrast is taken from, and how often it is corrected.
+# Number of frames from which the contrast is measured, and number of corrections.
 FRAMES = 48
 ROUNDS = 4
 
@@ -29,7 +31,7 @@ def export(weights, frames, paintings, path):
         dynamic_axes={"image": {2: "height", 3: "width"}, "stylized": {2: "height", 3: "width"}},
     )
     model = onnx.load(path)
-    # The tracer loses the first two sizes of what comes out.
+    # The tracer loses the first two dimensions of the output.
     first, second = model.graph.output[0].type.tensor_type.shape.dim[:2]
     first.dim_value, second.dim_value = 1, 3
     model.producer_name, model.producer_version = "", ""
@@ -41,7 +43,9 @@ def export(weights, frames, paintings, path):
 
 @torch.no_grad()
 def calibrate(student, frames, paintings):
-    """Gives each colour the teacher's mean and deviation by a gain and an offset before the sigmoid, within the last layer."""
+    """Gives each colour the teacher's mean and standard deviation by a gain and an offset before
+    the sigmoid, folded into the last layer.
+    """
     chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).astype(int)
     target = paintings[chosen].astype(np.float64) / 255
     image = torch.from_numpy(frames[chosen].astype(np.float32) / 255).permute(0, 3, 1, 2)
@@ -65,5 +69,5 @@ def calibrate(student, frames, paintings):
 
 
 def deviation_within(values):
-    """Of the pixels of each frame, in the mean over the frames."""
+    """Returns the standard deviation of the pixels of each frame, averaged over the frames."""
     return float(values.std(1).mean())

@@ -1,4 +1,6 @@
-"""Frames like a camera's, cut out of photographs: windows of 16:9 in other light, and people in front of other backgrounds."""
+"""Makes camera-like frames from photographs: 16:9 windows in different light, and people in front
+of different backgrounds.
+"""
 
 import cv2
 import numpy as np
@@ -6,15 +8,17 @@ import onnxruntime
 
 WIDTH, HEIGHT = 384, 216
 SEED = 1
-# Windows of a photograph, and of a person before backgrounds.
+# Number of windows per photograph, and of frames per person in front of backgrounds.
 WINDOWS = 8
 WINDOWS_OF_PEOPLE = 36
-# Share of backgrounds out of focus, as a camera at a desk sees them.
+# Share of backgrounds that are out of focus, as with a camera at a desk.
 OUT_OF_FOCUS = 0.5
 
 
 def frames(photographs, segmenter):
-    """uint8 [n,216,384,3], RGB. `photographs` are pairs of a picture and whether it shows a person."""
+    """Returns the frames as uint8 [n,216,384,3], RGB. `photographs` are pairs of a picture and
+    whether it shows a person.
+    """
     random = np.random.default_rng(SEED)
     pictures = [bounded(picture) for picture, _ in photographs]
     places = [picture for picture, (_, person) in zip(pictures, photographs, strict=True) if not person]
@@ -33,7 +37,7 @@ def bounded(picture, most=2000):
 
 
 def window(random, picture, as_it_is=False):
-    """The largest window of 16:9, or a smaller one in other light."""
+    """Returns the largest 16:9 window, or a smaller one in different light."""
     height, width = picture.shape[:2]
     most = min(width, height * 16 / 9)
     wide = most if as_it_is else most * random.uniform(min(1, max(0.35, 220 / most)), 1)
@@ -41,7 +45,7 @@ def window(random, picture, as_it_is=False):
     x, y = int(random.uniform(0, width - wide)), int(random.uniform(0, height - high))
     cut = picture[y : y + max(1, int(high)), x : x + max(1, int(wide))]
     frame = cv2.resize(cut, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA if wide > WIDTH else cv2.INTER_CUBIC)
-    # Mirrored before the teacher paints, never after: its strokes have a direction.
+    # Mirrors before the teacher paints, not after, because its strokes have a direction.
     if random.random() < 0.5:
         frame = frame[:, ::-1]
     return np.ascontiguousarray(frame) if as_it_is else lit(random, frame)
@@ -54,10 +58,13 @@ def lit(random, frame):
 
 
 def with_mask(picture, segmenter):
-    """The picture with how much of each pixel is the person, by the model that the program blurs backgrounds with."""
+    """Returns the picture and the person's share of each pixel, from the model of
+    `background_blur`.
+    """
     session = onnxruntime.InferenceSession(segmenter, providers=["CPUExecutionProvider"])
     height, width = picture.shape[:2]
-    # The model wants a wide frame: the photograph in its middle, its edges repeated beside it.
+    # The model needs a wide frame: the photograph is in the middle, with its edges replicated on
+    # both sides.
     beside = max(0, (height * 16 // 9 - width) // 2)
     wide = cv2.copyMakeBorder(picture, 0, 0, beside, beside, cv2.BORDER_REPLICATE)
     small = cv2.resize(wide, (256, 144), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -67,19 +74,20 @@ def with_mask(picture, segmenter):
 
 
 def composite(random, person, place):
-    """A person as at a desk: head and shoulders, from near to far, to the left or the right of the middle."""
+    """Returns a person as at a desk: head and shoulders, near or far, left or right of the middle.
+    """
     picture, mask = person
     background = window(random, place)
     if random.random() < OUT_OF_FOCUS:
         background = cv2.GaussianBlur(background, (0, 0), random.uniform(2, 9))
-    # So many pixels of the frame is the photograph wide.
+    # Width of the photograph in the frame, in pixels.
     wide = WIDTH * random.uniform(0.5, 1.5)
     scale = wide / picture.shape[1]
     size = (int(wide), int(picture.shape[0] * scale))
     picture = lit(random, cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)[..., None]
     x = int((WIDTH - wide) * random.uniform(0.2, 0.8))
-    # From the hair down, or closer.
+    # Shows the person from the top of the head, or closer.
     y = int(-0.35 * max(0, size[1] - HEIGHT) * random.random()) if size[1] >= HEIGHT else HEIGHT - size[1]
     frame = background.astype(np.float32)
     left, right, top, bottom = max(0, x), min(WIDTH, x + size[0]), max(0, y), min(HEIGHT, y + size[1])

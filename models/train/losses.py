@@ -1,6 +1,7 @@
-"""What a good painting is, in numbers. A student that only minimises the distance to the teacher's pixels paints the mean of all
-strokes that might be there, which is none: flat and grey. So most of what follows asks for strokes of the right kind and strength
-and leaves their exact places open."""
+"""Loss terms of the training. A student that only minimises the distance to the teacher's pixels
+paints the mean of all possible strokes, which is flat and grey. So most terms ask for strokes of
+the right kind and strength, and leave their exact positions open.
+"""
 
 import cv2
 import numpy as np
@@ -22,9 +23,11 @@ WEIGHTS = {
 
 
 def losses(painted, target, seen, shifts, filters):
-    """Of a batch whose second half shows the first, shifted: `shifts` says by how much. `seen` is 1 where the student saw enough."""
+    """Returns the loss terms of a batch whose second half shows the first half, shifted by
+    `shifts`. `seen` is 1 for pixels with enough context for the student.
+    """
     every = (..., slice(REACH, -REACH), slice(REACH, -REACH))
-    # The two views show nearly the same: the costly losses look at the first ones.
+    # The two views show nearly the same, so the expensive terms use only the first one.
     inner = (slice(0, len(shifts)), slice(None), *every[1:])
     apart = painted - target
     return {
@@ -40,14 +43,18 @@ def losses(painted, target, seen, shifts, filters):
 
 
 def gradient(apart, seen):
-    """Between neighbours that were both seen: the edge of what was seen must not show."""
+    """Compares differences of neighbouring pixels that were both seen, so that the edge of the seen
+    area has no influence.
+    """
     down = apart.diff(dim=2).abs() * seen[:, :, 1:] * seen[:, :, :-1]
     across = apart.diff(dim=3).abs() * seen[..., 1:] * seen[..., :-1]
     return down.mean() + across.mean()
 
 
 def energy(painted, target, seen):
-    """How strong the strokes of each size are, from place to place. Not the finest: there the teacher weaves a pattern of 4 px."""
+    """Compares the local strength of strokes of each size, except the finest, where the teacher
+    paints a pattern of 4 px.
+    """
 
     def bands(x):
         share = seen
@@ -61,7 +68,7 @@ def energy(painted, target, seen):
 
 
 def texture(painted, target, filters):
-    """Which patches there are, in the mean over small windows, and which occur together."""
+    """Compares which patches occur and which occur together, averaged over small windows."""
     total = 0
     for scale, bank in enumerate(filters):
         painted, target = F.avg_pool2d(painted, 2), F.avg_pool2d(target, 2)
@@ -79,7 +86,9 @@ def texture(painted, target, filters):
 
 
 def texture_filters(pictures, count=32, side=7):
-    """Patches of the teacher's own pictures at a half, a quarter and an eighth of their size, decorrelated: what is usual answers weakly."""
+    """Returns decorrelated patches of the teacher's pictures at a half, a quarter and an eighth of
+    their size: common structures give weak responses.
+    """
     random, banks = np.random.default_rng(3), []
     for scale in (2, 4, 8):
         patches = []
@@ -101,14 +110,16 @@ def texture_filters(pictures, count=32, side=7):
 
 
 def spread(painted, target):
-    """The contrast and the mean of each channel."""
+    """Compares mean and contrast of each channel."""
     means = painted.mean((2, 3)) - target.mean((2, 3))
     deviations = painted.std((2, 3)) - target.std((2, 3))
     return means.abs().mean() + deviations.abs().mean()
 
 
 def ripple(painted, target):
-    """What repeats every 4 px. The student paints cells of 4x4 pixels: what all cells around have at the same place is no stroke."""
+    """Penalises patterns that repeat every 4 px. The student paints cells of 4x4 pixels: structure
+    at the same position in all neighbouring cells is not a stroke.
+    """
 
     def repeating(x):
         fine = x - F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
@@ -121,7 +132,9 @@ def ripple(painted, target):
 
 
 def agreement(painted, seen, shifts):
-    """Two views of one scene, shifted and disturbed each in its own way, should give one painting."""
+    """Requires the same painting for two views of one scene that are shifted and disturbed
+    differently.
+    """
     first, second = painted.chunk(2)
     sure, also_sure = seen.chunk(2)
     size, total = painted.shape[-1], 0

@@ -1,5 +1,7 @@
-"""Figures of a student beside the teacher's, on pictures that it was not trained on. The program's own table (`make styles`) is what
-counts: it goes through the program's code. This one tells whether a training went well."""
+"""Measures a student and its teacher on pictures that were not used for training. This shows
+whether a training succeeded; the authoritative table is that of the program (`make styles`),
+which runs the program's own code.
+"""
 
 import time
 
@@ -7,17 +9,18 @@ import cv2
 import numpy as np
 import onnxruntime
 
-# Repeated pixels on each side of a frame, as the program gives it to a network (`SMALL_BORDER` of the effect).
+# Replicated pixels on each side of a frame, as the program pads the input of a network
+# (`SMALL_BORDER` of the effect).
 BORDER = 24
 SIZES = ((384, 216), (640, 360), (1280, 720))
-# A camera in an ordinary room, of 255.
+# Standard deviation of the noise of a camera in an ordinary room, of 255 levels.
 NOISE = 3.0
-# Where a picture that sways stands in each frame, in pixels.
+# Displacements in pixels of a swaying picture, for each frame.
 SWAY = [(round(4 * np.sin(n / 3)), round(2 * np.sin(n / 2))) for n in range(16)]
 
 
 class Painter:
-    """A network of one style alone, given frames with a border that is cut off again."""
+    """A network of a single style; pads frames with a border that is cropped again."""
 
     def __init__(self, model, border=BORDER):
         self.border = border
@@ -26,7 +29,7 @@ class Painter:
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def paint(self, frame):
-        """Of a frame [h,w,3], 0..=255, in the same form."""
+        """Returns the painting of a frame [h,w,3], 0..=255, in the same format."""
         height, width, border = *frame.shape[:2], self.border
         given = cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_REPLICATE)
         (painted,) = self.session.run(None, {"image": (given.astype(np.float32) / 255).transpose(2, 0, 1)[None]})
@@ -35,7 +38,8 @@ class Painter:
 
 
 def figures(model, teacher, pictures):
-    """By name: of the student, and of the teacher where it has the like."""
+    """Returns the measurements by name: of the student, and also of the teacher where it applies.
+    """
     student, bare = Painter(model), Painter(model, border=0)
     painted, taught = [student.paint(picture) for picture in pictures], [teacher.paint(picture) for picture in pictures]
     measured = {"bytes": model.stat().st_size}
@@ -59,7 +63,9 @@ def milliseconds(painter, size, rounds=9):
 
 
 def change(painter, picture, places):
-    """The change of the painting from frame to frame over that of the picture, which sways behind a camera's noise."""
+    """Returns the change of the painting from frame to frame relative to that of the picture, which
+    sways and has camera noise.
+    """
     random, sums, last = np.random.default_rng(1), np.zeros(2), None
     for dx, dy in places:
         frame = np.roll(picture, (dy, dx), (0, 1)) + random.normal(0, NOISE, picture.shape)
@@ -76,6 +82,6 @@ def deviation(pictures):
 
 
 def ripple(pictures):
-    """What cells of 4x4 pixels have in common within a picture, in levels."""
+    """Returns the pattern that cells of 4x4 pixels have in common within a picture, in levels."""
     fine = [np.stack([np.diff(picture.astype(np.float64)[..., 1], 2, axis)[:200, :368] for axis in (0, 1)]) for picture in pictures]
     return float(np.mean([np.abs(part.reshape(2, 50, 4, 92, 4).mean((1, 3))).mean() for part in fine]))

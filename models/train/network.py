@@ -1,10 +1,11 @@
 """The student: a small network that paints one style.
 
-It knows the frame around a pixel and four numbers of the whole frame (the means of the channels and one deviation), no more: the
-teacher's instance norms, through which every part of a frame touches every other, are what makes its painting restless.
+Its input for a pixel is the surrounding area and four numbers of the whole frame (the means of the
+channels and one standard deviation). The teacher's instance normalisation, which makes every part of a
+frame depend on all others, is the cause of its flicker.
 
     image [1,3,h,w] 0..=1, h and w multiples of 4
-      -> less the frame's means, over its deviation
+      -> minus the frame's means, divided by its standard deviation
       -> 8x8 convolution of stride 4, 32 channels at a quarter of the size
       -> three residual blocks of two 3x3 convolutions
       -> 3x3 convolution to 48 channels, spread over 4x4 pixels -> sigmoid
@@ -16,11 +17,12 @@ from torch import nn
 from torch.nn import functional as F
 
 CHANNELS = 32
-# How far apart the taps of each block are: the last one looks further.
+# Dilation of each block; the last one has a larger receptive field.
 DILATIONS = (1, 1, 2)
-# Pixels from the edge of a crop from which on losses look at a painting. The student sees twice as far: README.md says what comes of it.
+# Distance in pixels from the edge of a crop from which on the losses use a painting. The student
+# sees twice as far; README.md describes the consequences.
 REACH = 20
-# The deviation that a frame is brought to, and the least variance that is believed.
+# Standard deviation to which a frame is normalised, and the minimum variance.
 DEVIATION = 0.5
 LEAST_VARIANCE = 0.0025
 
@@ -48,16 +50,17 @@ class Student(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)
-        # Blocks that begin near the identity stand in for the norms that are not there.
+        # Blocks that begin near the identity make up for the missing normalisation.
         for block in self.body:
             block.second.weight.data.mul_(0.3)
-        # The head begins as one colour a cell, stretched smoothly over the pixels: no chequerboard at the start.
+        # The head begins as one colour per cell, upscaled smoothly to the pixels, to avoid a
+        # checkerboard pattern.
         weight = self.head.weight.data
         colours = 0.6 * weight[::16, :, 1:2, 1:2]
         weight.mul_(0.05).add_((colours.unsqueeze(1) * stretched()).flatten(0, 1))
 
     def logits(self, x):
-        """Of a frame that was brought to its deviation: [n,48,h/4,w/4]."""
+        """Returns the logits of a normalised frame: [n,48,h/4,w/4]."""
         return self.head(self.body(F.relu(self.stem(x))))
 
     def forward(self, x):
@@ -65,14 +68,16 @@ class Student(nn.Module):
 
 
 def stretched():
-    """[16,1,3,3]: how much each pixel of a cell of 4x4 takes from the cells around, for bilinear stretching."""
+    """Returns [16,1,3,3]: the weights of the neighbouring cells for each pixel of a 4x4 cell, for
+    bilinear upscaling.
+    """
     at = (torch.arange(4) + 0.5) / 4 - 0.5
     line = torch.stack([F.relu(-at), 1 - at.abs(), F.relu(at)], 1)
     return torch.einsum("ai,bj->abij", line, line).reshape(16, 1, 3, 3)
 
 
 class Exported(nn.Module):
-    """The student as the program runs it: the frame's four numbers are taken in the graph."""
+    """The student as the program runs it: the graph computes the frame's four numbers itself."""
 
     def __init__(self, student):
         super().__init__()
@@ -87,7 +92,9 @@ class Exported(nn.Module):
 
 
 def spread(x):
-    """Pixel shuffle as two transposes, which ONNX Runtime does in less than half the time of DepthToSpace."""
+    """Pixel shuffle as two transposes, for which ONNX Runtime needs less than half the time of
+    DepthToSpace.
+    """
     _, _, height, width = x.shape
     y = x.reshape(12, 4, -1).permute(0, 2, 1).reshape(3, 4, height, width * 4)
     return y.permute(0, 2, 1, 3).reshape(1, 3, height * 4, width * 4)

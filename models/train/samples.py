@@ -1,6 +1,7 @@
-"""What the student is shown: pairs of views of one frame, each disturbed as a camera and a codec disturb it, and for both the
-teacher's painting of the clean frame. A step always gets the same batch, whenever it is taken: training can be stopped and goes on
-as if it had not been."""
+"""Training samples: pairs of views of one frame, each disturbed like the picture of a camera and a
+codec, with the teacher's painting of the clean frame for both. The batch of a step does not
+depend on earlier steps, so an interrupted training continues as if it had not been interrupted.
+"""
 
 import queue
 import threading
@@ -18,7 +19,7 @@ NOISE_BANK = 4_000_000
 
 
 class Samples:
-    """Batches of (views, paintings, seen, shifts), from step `first` on."""
+    """Batches of (views, paintings, seen, shifts), beginning with step `first`."""
 
     def __init__(self, frames, paintings, seed, first):
         self.frames, self.paintings, self.seed = frames, paintings, seed
@@ -51,7 +52,8 @@ class Samples:
         def within(value, side):
             return int(np.clip(value, 0, side - CROP))
 
-        # Frames' own edges come up more often than by chance: the student has to learn them.
+        # The frames' own edges are drawn more often than at random, because the student must learn
+        # them.
         y, x = within(random.integers(-16, height - CROP + 17), height), within(random.integers(-40, width - CROP + 41), width)
         dy, dx = random.integers(-MOST_SHIFT, MOST_SHIFT + 1, 2) if random.random() < 0.7 else (0, 0)
         other_y, other_x = within(y + dy, height), within(x + dx, width)
@@ -78,7 +80,7 @@ class Samples:
             picture = (np.clip(x, 0, 1) * 255).astype(np.uint8)
             _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(40, 92))])
             x = cv2.imdecode(code, cv2.IMREAD_COLOR).astype(np.float32) / 255
-        # A frame's numbers drift from one frame of a clip to the next.
+        # The mean and deviation of a frame drift from one frame of a clip to the next.
         means = self.means[index] * gain + offset + random.normal(0, 0.008, 3)
         deviation = self.deviations[index] * gain * random.uniform(0.96, 1.04)
         return ((np.clip(x, 0, 1) - means) * (DEVIATION / deviation)).astype(np.float32)

@@ -1,4 +1,6 @@
-"""A page of side-by-side pictures: source, teacher, student, of pictures that were not trained on."""
+"""Makes a sheet with source, teacher and student side by side, for pictures that were not used for
+training.
+"""
 
 import cv2
 import numpy as np

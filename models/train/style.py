@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Makes the network of one style, from the photographs to the measured ONNX file: `style.py wave_print`. Without a name: of all.
+"""Makes the network of one style, from the photographs to the measured ONNX file: `style.py
+wave_print`. Without a name it makes all.
 
-What was made lies in the work folder and is made once: stopped at any point, the command goes on where it was."""
+Results are kept in the work folder: an interrupted command continues with the first missing result.
+"""
 
 import argparse
 import hashlib
@@ -47,7 +49,8 @@ class Workshop:
         self.work, self.recipes = work, recipes
         taken = photographs(work / "packages")
         self.tests = [framed(picture) for entry, picture in taken if entry["use"] == "test"]
-        # Other photographs or other windows of them are other frames, and all that is made of them is made anew.
+        # Other photographs or other windows give other frames, so the results are kept in a folder
+        # per version of these files.
         key = hashlib.sha256(MANIFEST.read_bytes() + (HERE / "frames.py").read_bytes()).hexdigest()[:8]
         self.folder = work / key
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +73,9 @@ class Workshop:
         print(f"{name}: {model} (sha256 {hashlib.sha256(model.read_bytes()).hexdigest()}), side by side in {page}")
 
     def weights(self, name):
-        """The student of a style, trained unless it is there; the one that it begins as is trained before."""
+        """Returns the student of a style, trained if necessary; the student that it starts from is
+        trained first.
+        """
         path, recipe = self.folder / f"{name}.pt", self.recipes[name]
         if not path.exists():
             start = self.weights(recipe["start"]) if "start" in recipe else None
@@ -98,7 +103,7 @@ class Workshop:
 
 
 def framed(picture):
-    """The largest window of 16:9 from the upper part of a picture, in the size of a frame."""
+    """Returns the largest 16:9 window from the upper part of a picture, at the size of a frame."""
     height, width = picture.shape[:2]
     wide = min(width, height * 16 // 9)
     high = wide * 9 // 16

@@ -1,11 +1,11 @@
-"""The teacher: style26.onnx, all its styles in one network."""
+"""The teacher: style26.onnx, with all its styles in one network."""
 
 import cv2
 import numpy as np
 import onnxruntime
 
 STYLES = 26
-# The teacher's outermost pixels are not right: frames are mirrored so far beyond their edges.
+# The teacher's outermost pixels are wrong, so frames are padded by this many mirrored pixels.
 BORDER = 8
 
 
@@ -18,7 +18,7 @@ class Teacher:
         self.weights[style] = 1
 
     def paint(self, frame):
-        """Of a frame [h,w,3], 0..=255, in the same form."""
+        """Returns the painting of a frame [h,w,3], 0..=255, in the same format."""
         wide = cv2.copyMakeBorder(frame, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REFLECT_101)
         image = (wide.astype(np.float32) / 255).transpose(2, 0, 1)[None]
         (painted,) = self.session.run(None, {"image": image, "style_weights": self.weights})

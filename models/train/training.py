@@ -1,4 +1,6 @@
-"""Training of one style, from a random start or from another style's student. It stops and goes on where it was."""
+"""Trains one style, from a random start or from another style's student. An interrupted training
+continues from its checkpoint.
+"""
 
 import math
 import time
@@ -16,8 +18,10 @@ SAVE_EVERY = 200
 
 
 def train(frames, paintings, checkpoint, steps, start=None, agreement=None, log=print):
-    """The averaged weights after `steps` steps. `checkpoint` is where it is saved on the way; `start` are weights to begin
-    with; `agreement` is what steadiness weighs, if not as usual."""
+    """Returns the averaged weights after `steps` steps. `checkpoint` is the file for intermediate
+    results; `start` are the initial weights; `agreement` is the weight of the agreement term if
+    it differs from the default.
+    """
     torch.manual_seed(SEED)
     steadiness = agreement or WEIGHTS["agreement"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,7 +47,7 @@ def train(frames, paintings, checkpoint, steps, start=None, agreement=None, log=
         with torch.autocast(device, dtype=torch.bfloat16):
             painted = student(views.contiguous(memory_format=torch.channels_last))
         parts = losses(painted.contiguous(), targets, seen, shifts, filters)
-        # Steadiness is asked for once there is something to be steady.
+        # The agreement term is phased in, because it is useful only once there are strokes.
         weights = WEIGHTS | {"agreement": steadiness * min(1, 3 * progress)}
         optimiser.zero_grad(set_to_none=True)
         sum(weights[name] * part for name, part in parts.items()).backward()

@@ -1,6 +1,7 @@
 /**
- * A viewer whose network lets no UDP through to the gateway: the browser in an office behind a firewall, and Debian's coturn, started by
- * deploy/turn/start.sh, at the edge of that network. Each is in a network namespace of its own; the stack runs at this machine.
+ * Tests a viewer whose network blocks UDP to the gateway: the browser is in an office behind a
+ * firewall, and Debian's coturn, started by deploy/turn/start.sh, runs at the edge of that network.
+ * Each is in its own network namespace; the stack runs on this machine.
  */
 
 import assert from 'node:assert/strict';
@@ -22,8 +23,9 @@ const FRAMES = 60;
 const played = clip({ width: 640, height: 480, measure });
 
 /**
- * The stack here, coturn at the firewall, and the page in the office, which begins a session. `udp`: whether UDP reaches coturn; `turn`: whether
- * the gateway knows of it. `use` gets the page, the answer to its offer, the stack and the network.
+ * Starts the stack on this machine, coturn on the firewall, and the page in the office, which
+ * starts a session. `udp`: whether UDP reaches coturn; `turn`: whether the gateway has its address.
+ * `use` gets the page, the answer to its offer, the stack and the network.
  */
 async function withOffice(t, { udp, turn }, use) {
   const network = officeBehindFirewall({ udp });
@@ -33,7 +35,7 @@ async function withOffice(t, { udp, turn }, use) {
   try {
     const secret = join(folder, 'secret');
     writeFileSync(secret, `${SECRET}\n`);
-    // A port that is free here is free there as well, where nothing else runs.
+    // A port that is free here is also free there, where nothing else runs.
     const [port] = await freePorts(1, '127.0.0.1');
     const env = { OOBLEX_ADVERTISE: network.here, TURN_SECRET_FILE: secret, TURN_CONFIGURATION: join(folder, 'turnserver.conf'), TURN_PORT: `${port}` };
     const answers = () => /reflexive/.test(network.firewall.run('timeout', '2', 'turnutils_stunclient', '-p', `${port}`, network.relay).stdout);
@@ -71,7 +73,10 @@ async function withOffice(t, { udp, turn }, use) {
   }
 }
 
-/** What the browser measures of its connection: the pair of candidates in use, all that answered, and the video that comes back. */
+/**
+ * Returns the browser's statistics of its connection: the candidate pair in use, all pairs that
+ * were answered, and the received video.
+ */
 const report = (page) =>
   page.evaluate(async () => {
     const all = await probe.kept.pc.getStats();

@@ -1,7 +1,8 @@
 /**
- * Other machines: network namespaces, joined to this one and to one another by cables (veth). That needs root.
+ * Simulates other machines by network namespaces, connected to this one and to one another by veth
+ * pairs. That needs root.
  *
- * Owns namespaces, cables and addresses. Refuses to know what runs there.
+ * Owns namespaces, veth pairs and addresses. Refuses to know what runs there.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -9,12 +10,18 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-/** Addresses and names differ between processes, so that several may have machines at a time. */
+/**
+ * Addresses and names differ between processes, so that several processes can have machines at the
+ * same time.
+ */
 const number = 1 + (process.pid % 250);
 const ip = (...options) => spawnSync('ip', options, { encoding: 'utf8' });
 const within = (space) => (space ? ['-n', space] : []);
 
-/** One machine and a cable to it. Gives the addresses of both ends (`here`, `there`), `run`, `program` and `end`; or `missing`: why there is none. */
+/**
+ * Makes one machine and a veth pair to it. Returns the addresses of both ends (`here`, `there`),
+ * `run`, `program` and `end`; or `missing`, the reason for which it cannot be made.
+ */
 export function anotherMachine() {
   const there = { space: `ooblex${process.pid}`, device: 'eth0', address: `10.213.${number}.2` };
   const here = { device: `oob${process.pid % 1e6}`, address: `10.213.${number}.1` };
@@ -23,11 +30,13 @@ export function anotherMachine() {
 }
 
 /**
- * An office behind a firewall: two machines in a row. All that goes between the office and this machine passes the firewall, which forwards TCP and
- * drops UDP without a word. UDP from the office to the firewall itself arrives, unless `udp` is false.
+ * Makes an office behind a firewall: two machines in a row. All traffic between the office and this
+ * machine passes the firewall, which forwards TCP and silently drops UDP. UDP from the office to
+ * the firewall itself arrives, unless `udp` is false.
  *
- * Gives `here` (the address of this machine), `relay` (the address of the firewall that the office sees), `office` and `firewall` (`run`, `program`),
- * and `end`; or `missing`: why there is none.
+ * Returns `here` (the address of this machine), `relay` (the address of the firewall as seen from
+ * the office), `office` and `firewall` (`run`, `program`), and `end`; or `missing`, the reason for
+ * which it cannot be made.
  */
 export function officeBehindFirewall({ udp = true } = {}) {
   const [office, firewall] = [`ooblex${process.pid}-office`, `ooblex${process.pid}-firewall`];
@@ -42,20 +51,25 @@ export function officeBehindFirewall({ udp = true } = {}) {
     ['route', 'add', `10.214.${number}.0/24`, 'via', outside.address],
     [...within(office), 'route', 'add', 'default', 'via', inside.address],
     ['netns', 'exec', firewall, 'sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'],
-    // These rules come after the table of the firewall's own addresses, so they are for what is forwarded.
+    // These routing rules come after the table of the firewall's own addresses, so they apply to
+    // forwarded packets.
     drop(outside.device),
     drop(inside.device),
-    // That table moves, so that a rule can come before it.
+    // Moves that table, so that a rule can come before it.
     ...(udp ? [] : [drop(inside.device, 'priority', '10'), [...within(firewall), 'rule', 'add', 'priority', '20', 'lookup', 'local'], [...within(firewall), 'rule', 'delete', 'priority', '0']]),
   ]);
   return missing ? { missing } : { here: here.address, relay: inside.address, office: machines[office], firewall: machines[firewall], end };
 }
 
-/** The steps of `ip` that lay a cable between two ends, each `{space, device, address}`; the end without a space is at this machine. */
+/**
+ * Returns the arguments of `ip` that make a veth pair between two ends, each `{space, device,
+ * address}`; an end without a space is on this machine.
+ */
 function lay(one, other) {
   const up = ({ space, device, address }) => [
     [...within(space), 'address', 'add', `${address}/24`, 'dev', device],
-    // Without IPv6: its address would come seconds later, and a browser drops what is under way when an address comes.
+    // Disables IPv6, because its address would be added seconds later, and browsers drop pending
+    // requests when an address is added.
     [...within(space), 'link', 'set', device, 'addrgenmode', 'none'],
     [...within(space), 'link', 'set', device, 'up'],
   ];
@@ -63,13 +77,16 @@ function lay(one, other) {
   return [cable, ...up(one), ...up(other)];
 }
 
-/** Adds the namespaces and takes the steps. Gives the `machines` by namespace and `end()`, which removes all of it; or `missing`. */
+/**
+ * Adds the namespaces and runs the commands. Returns the `machines` by namespace, and `end()`,
+ * which removes all of them; or `missing`.
+ */
 function build(spaces, cable, steps) {
   if (process.getuid() !== 0) return { missing: 'network namespaces need root' };
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-machines-'));
   const end = () => {
     process.removeListener('exit', end);
-    // By itself, a cable vanishes only some time after its namespace.
+    // Without this, a veth device disappears only some time after its namespace.
     ip('link', 'delete', cable);
     for (const space of spaces) ip('netns', 'delete', space);
     rmSync(folder, { recursive: true, force: true });
@@ -86,7 +103,7 @@ function build(spaces, cable, steps) {
   const machine = (space) => ({
     /** Runs a program there until it ends. */
     run: (...command) => spawnSync('ip', ['netns', 'exec', space, ...command], { encoding: 'utf8' }),
-    /** Writes a program that starts the one at `path` there. Gives its own path. */
+    /** Writes a script that starts the program at `path` there. Returns the path of the script. */
     program: (path) => {
       const starts = join(folder, `${space}-${path.replaceAll('/', '-')}`);
       writeFileSync(starts, `#!/bin/sh\nexec ip netns exec ${space} ${path} "$@"\n`);

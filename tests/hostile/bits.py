@@ -1,7 +1,8 @@
-"""Compressed video, bit by bit: H.264 parameter sets (ITU-T H.264 §7.3.2) with any value in any field, and VP8 frame headers (RFC 6386 §9.1).
+"""Writes compressed video bit by bit: H.264 parameter sets (ITU-T H.264 §7.3.2) with any value in any
+field, and VP8 frame headers (RFC 6386 §9.1).
 
-A real stream is the base of everything here: its parameter sets are read, fields are replaced, and the result is written again, so that a
-decoder that does not look at the replaced field goes on to decode the slices.
+All streams are based on a real one: its parameter sets are read, fields are replaced, and the result
+is written again, so that a decoder that ignores the replaced field continues to decode the slices.
 """
 
 import fractions
@@ -108,7 +109,7 @@ class Sps:
     log2_max_frame_num_minus4: int = 0
     poc_type: int = 2
     log2_max_poc_lsb_minus4: int = 0
-    # For picture order count type 1: the declared number of offsets, and the written offsets.
+    # Declared number of offsets, and the written offsets, for picture order count type 1.
     poc_cycle: int = 0
     poc_offsets: tuple = ()
     reference_frames: int = 1

@@ -107,7 +107,7 @@ class Datagrams(Attack):
         await self.assert_ignored(any_noise)
 
     async def test_noise_from_the_address_of_a_session(self):
-        """A forged DTLS alert does not end the session, because anybody could send it."""
+        """Noise from the address of a session does not end it, because anybody can forge the address."""
         async with self.undisturbed():
             async with await Peer.connect(self.gateway, fresh_address()) as peer:
                 await peer.play(vp8_frames(), 2, until=lambda: peer.pictures)

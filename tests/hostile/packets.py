@@ -1,6 +1,7 @@
-"""RTP, RTCP, header extensions and SCTP after DTLS: mutated, meaningless, repeated, and more than anybody needs.
+"""Attacks by RTP, RTCP, header extensions and SCTP after DTLS: mutated, meaningless, repeated, and too
+many packets.
 
-Packets are encrypted before an attack begins, so that it takes little of the machine itself.
+Packets are encrypted before an attack begins, so that the attack itself uses little CPU.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""A client on aiortc, a public WebRTC stack, that writes its packets by hand.
+"""A client based on aiortc, a public WebRTC stack, that writes its packets by hand.
 
-ICE, DTLS, SRTP and SCTP are aiortc's. The offer, RTP, RTCP and what is put on SCTP are the caller's to choose. Runs on one asyncio loop.
+ICE, DTLS, SRTP and SCTP are aiortc's. The caller chooses the offer, RTP, RTCP and the SCTP payload. Runs
+on one asyncio loop.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 /**
- * The token or key with which this visitor connects: from the address of the page, from this tab's memory, or from a form.
+ * The token or key of this visitor: from the URL of the page, from this tab's storage, or from a
+ * form.
  *
- * Owns the form and where the token is kept: `sessionStorage`, so until the tab is closed. Refuses to know what the token allows.
+ * Owns the form and the storage of the token: `sessionStorage`, so until the tab is closed. Refuses
+ * to know what the token allows.
  */
 
 import { OoblexError } from '../sdk/ooblex.js';
@@ -10,10 +12,10 @@ const KEY = 'ooblex-token';
 
 export class Access {
   #at = Object.fromEntries(['access', 'access-form', 'access-reason', 'access-token', 'access-show', 'access-cancel', 'other', 'other-keep', 'other-use'].map((id) => [id, document.getElementById(id)]));
-  /** For a browser that keeps nothing: until this page is closed. */
+  /** Fallback for browsers without storage: kept until this page is closed. */
   #token = null;
   #cancelled;
-  /** Ends when the visitor has chosen between two tokens. */
+  /** Resolves when the visitor has chosen between two tokens. */
   #chosen = Promise.resolve();
 
   /** `cancelled` is called when the visitor gives no token. */
@@ -32,7 +34,10 @@ export class Access {
     });
   }
 
-  /** For `connect`: the token that is kept, or another one when that was refused. A proxy's refusal is no business of this form. */
+  /**
+   * For `connect`: returns the stored token, or asks for another one if it was refused. The form is
+   * not used for the refusal of a proxy.
+   */
   give = async ({ refused, signal }) => {
     await this.#chosen;
     if (!refused) return this.#kept;
@@ -40,7 +45,7 @@ export class Access {
     return this.ask(refused, { signal });
   };
 
-  /** Asks the visitor for a token and keeps it; the one before is forgotten. */
+  /** Asks the visitor for a token and stores it; the earlier token is deleted. */
   async ask(refused, { signal } = {}) {
     const before = this.#kept;
     await this.#chosen;
@@ -51,7 +56,7 @@ export class Access {
     signal?.throwIfAborted();
     if (!token) {
       this.#cancelled();
-      throw new OoblexError('no-token', { detail: 'Without a token or key this gateway does not take your picture. Press “Try again” to give one.' });
+      throw new OoblexError('no-token', { detail: 'Without a token or key this gateway does not accept your video. Press “Try again” to give one.' });
     }
     this.#keep(token);
     return token;
@@ -88,7 +93,10 @@ export class Access {
     button.textContent = shown ? 'Hide' : 'Show';
   }
 
-  /** A link may bring a token after the `#`, which is never sent to a server. It does not stay in the address bar, nor in the history. */
+  /**
+   * Takes the token from the `#` part of a link, which is never sent to a server, and removes it
+   * from the address bar and the history.
+   */
   #takeFromAddress() {
     const parts = location.hash.slice(1).split('&');
     const given = parts.find((part) => part.startsWith('token='));
@@ -101,7 +109,9 @@ export class Access {
     else this.#keep(token);
   }
 
-  /** A link does not take the place of a token without a word: whoever made the link may have chosen the token. */
+  /**
+   * Asks before a link replaces a token, because the author of the link may have chosen the token.
+   */
   #choose(token) {
     const { other } = this.#at;
     other.returnValue = '';
@@ -133,9 +143,9 @@ export class Access {
   }
 }
 
-/** Why a token is asked for; empty for the first time, when there was none. */
+/** Returns the reason for asking; empty if there was no token before. */
 function reasonText({ code, detail }, had) {
-  if (code === 'expired') return 'Your token has expired, so the gateway ended the session. Give another one to go on.';
+  if (code === 'expired') return 'Your token has expired, so the gateway ended the session. Give another one to continue.';
   return had ? `The token was not accepted: ${detail}` : '';
 }
 

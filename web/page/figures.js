@@ -1,6 +1,6 @@
 /**
- * How it goes: the verdict, the plots and all figures. Draws what it is given and keeps nothing but its elements; refuses to know where the
- * figures come from.
+ * Stream health: the diagnosis, the plots and all statistics. Draws the given values and keeps only
+ * its elements; refuses to know where the values come from.
  */
 
 import { diagnose, latencyParts } from './diagnosis.js';
@@ -12,36 +12,39 @@ const TILES = {
   sent: ['Sent', 'fps'],
   processed: ['Analysed', 'fps'],
   shown: ['Shown', 'fps'],
-  residence: ['Gateway, p50', 'ms'],
-  tail: ['Gateway, p95', 'ms'],
+  residence: ['Gateway latency, p50', 'ms'],
+  tail: ['Gateway latency, p95', 'ms'],
   network: ['Round trip', 'ms'],
   inbox: ['Inbox', 'ms'],
   decode: ['Decode', 'ms'],
   prepare: ['Prepare', 'ms'],
   queue: ['Queue', 'ms'],
   analyse: ['Model', 'ms'],
-  turn: ['Turn', 'ms'],
+  turn: ['CPU wait', 'ms'],
   playout: ['Playout', 'ms'],
   compose: ['Compose', 'ms'],
   encode: ['Encode', 'ms'],
-  cores: ['Cores', ''],
+  cores: ['CPU cores', ''],
   picture: ['Picture', ''],
   codec: ['Codec', ''],
-  bitrate: ['Bit rate', 'Mb/s'],
+  bitrate: ['Bitrate', 'Mb/s'],
 };
 const STAGES = ['inbox', 'decode', 'prepare', 'queue', 'analyse', 'turn', 'playout', 'compose', 'encode'];
-/** A verdict must stand this many seconds before it replaces another: one slow second is nobody's business. */
+/**
+ * A diagnosis must last for this many seconds before it replaces another one, so that one slow
+ * second is not reported.
+ */
 const STEADY = 3;
 
-/** Lays the panel out with empty values, so that nothing moves when figures come. */
+/** Lays out the panel with empty values, so that nothing moves when values arrive. */
 export class Figures {
   #tiles = {};
   #drops = document.querySelector('#drops');
   #verdict = document.querySelector('#verdict');
   #title = document.querySelector('#verdict-title');
   #text = document.querySelector('#verdict-text');
-  #fps = new Plot('fps', 'Frames a second', { camera: 'Camera', analysed: 'Analysed', shown: 'Shown' }, { floor: 30 });
-  #latency = new Plot('latency', 'Milliseconds behind the camera', { network: 'Network', codec: 'Codec', pixels: 'Painting', waiting: 'Waiting', model: 'Model' }, { stacked: true, floor: 60 });
+  #fps = new Plot('fps', 'Frames per second', { camera: 'Camera', analysed: 'Analysed', shown: 'Shown' }, { floor: 30 });
+  #latency = new Plot('latency', 'Latency in milliseconds', { network: 'Network', codec: 'Codec', pixels: 'Painting', waiting: 'Waiting', model: 'Model' }, { stacked: true, floor: 60 });
   #candidate = { part: 'none', seconds: 0 };
 
   constructor() {
@@ -54,11 +57,11 @@ export class Figures {
   }
 
   /**
-   * @param {object} stats the gateway's, of the last second
-   * @param {object} measures the browser's, over the same second
-   * @param {number | null} shownFps frames that the page showed, if it can tell
-   * @param {number} askedFps frames a second that the camera was asked for
-   * @returns {{fps: number | null, behindMs: number}} the two figures that matter most
+   * @param {object} stats the gateway's statistics of the last second
+   * @param {object} measures the browser's statistics over the same second
+   * @param {number | null} shownFps frame rate shown on the page, or null if it is unknown
+   * @param {number} askedFps frame rate requested from the camera
+   * @returns {{fps: number | null, behindMs: number}} the shown frame rate and the latency
    */
   draw(stats, measures, shownFps, askedFps) {
     const { stages_ms: stages = {} } = stats;
@@ -86,21 +89,21 @@ export class Figures {
     return { fps: fps.shown, behindMs: Object.values(parts).reduce((sum, part) => sum + part, 0) };
   }
 
-  /** Back to dashes, when there is no session. */
+  /** Resets all values to dashes when there is no session. */
   clear() {
     for (const name of Object.keys(TILES)) this.#tile(name, '–');
     this.#drops.textContent = '';
     this.#fps.clear();
     this.#latency.clear();
     this.#candidate = { part: 'none', seconds: 0 };
-    this.#say({ part: 'none', title: 'Nothing to tell yet', text: 'With the camera on, this says what is slow: camera, uplink, queue, model, or the way back.' });
+    this.#say({ part: 'none', title: 'No data yet', text: 'Start the camera to see what limits the stream: camera, upload, queue, model, or download.' });
   }
 
   #judge(found) {
     const seconds = found.part === this.#candidate.part ? this.#candidate.seconds + 1 : 1;
     this.#candidate = { part: found.part, seconds };
     const same = found.part === this.#verdict.dataset.part;
-    // The figures in its words change each second; who listens is told only when something else is slow.
+    // The numbers in the text change every second; screen readers announce only a new diagnosis.
     if (same) this.#text.textContent = found.text;
     else if (seconds >= STEADY || found.part === 'fine') this.#say(found);
   }

@@ -1,4 +1,7 @@
-/** The gallery of effects: a tile each, with its picture. Owns the tiles; refuses to know sessions. */
+/**
+ * The gallery of effects: one tile per effect, with its picture. Owns the tiles; refuses to know
+ * sessions.
+ */
 
 import { element } from './parameters.js';
 
@@ -7,10 +10,10 @@ const SVG = 'http://www.w3.org/2000/svg';
 /**
  * Fills `place` with a tile for each effect.
  *
- * @param {HTMLElement} place a group
+ * @param {HTMLElement} place the group element
  * @param {object[]} effects as the gateway lists them
- * @param {string[]} chosen the names of the effects that are on, in their order
- * @param {boolean} several whether more than one can be chosen
+ * @param {string[]} chosen the names of the current effects, in order
+ * @param {boolean} several whether more than one effect can be chosen
  */
 export function showEffects(place, effects, chosen, several) {
   place.setAttribute('role', several ? 'group' : 'radiogroup');
@@ -22,7 +25,7 @@ export function showEffects(place, effects, chosen, several) {
   if (focused) ([...place.querySelectorAll('input')].find(({ value }) => several && value === active) ?? place.querySelector(':checked'))?.focus();
 }
 
-/** `place`: of the effect among those that are chosen; negative when it is not. */
+/** `place` is the index of the effect among the chosen ones; negative if it is not chosen. */
 function tile({ name, title, description, available, unavailable_reason: reason, thumbnail }, place, several) {
   const checked = place >= 0;
   const id = `effect-${name.replaceAll(/\W/g, '-')}`;
@@ -41,7 +44,7 @@ function picture(source, name) {
   return img;
 }
 
-/** A stand-in for an effect without a picture, of a colour of its own. */
+/** Returns a placeholder for an effect without a picture, with a colour derived from its name. */
 function drawn(name) {
   const made = element('span', { className: 'drawn' }, use('glyph-effect'));
   const hue = [...name].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);

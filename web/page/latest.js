@@ -1,8 +1,11 @@
-/** Sends what changes often: at most every 60 ms, and never while an earlier one is under way. The latest wins. */
+/**
+ * Throttles frequent changes: at most one call every 60 ms, and none while an earlier one is
+ * pending. The latest wins.
+ */
 
 const EVERY_MS = 60;
 
-/** `work` is called without arguments and takes what is newest then; it does not fail. */
+/** `work` is called without arguments, reads the newest values itself, and never rejects. */
 export function latest(work) {
   let timer = null;
   let working = false;

@@ -1,9 +1,10 @@
 /**
- * The demo page: a source, an effect, the picture before and after, and how it goes.
+ * The demo page: a source, an effect, the picture before and after, and the stream health.
  *
- * Owns what the visitor sees and the order of events: list of effects, camera, session. Everything about the gateway goes through
- * the SDK, as on anybody's page. In the URL: `?effect=…`, `?codec=vp8|h264`, `?size=720p`, `?autostart`, `#token=…`. For the console and for tests:
- * `window.changeEffect(name, params)` and `window.ooblex.session`.
+ * Owns the user interface and the order of events: list of effects, camera, session. All access to
+ * the gateway uses the SDK, as on any other page. URL parameters: `?effect=…`, `?codec=vp8|h264`,
+ * `?size=720p`, `?autostart`, `#token=…`. For the console and for tests: `window.changeEffect(name,
+ * params)` and `window.ooblex.session`.
  */
 
 import { OoblexError, connect, defaults, effects } from '../sdk/ooblex.js';
@@ -23,7 +24,7 @@ const WORKER_PATIENCE_MS = 3_000;
 const TOLD_FOR_MS = 4_000;
 const GATEWAY = new URL('.', document.baseURI);
 const ASKED = new URLSearchParams(location.search);
-/** Problems that the hint on the picture tells of, for as long as they last. */
+/** Problems that the hint on the picture shows for as long as they last. */
 const ABOUT_WORKERS = /:(no-worker|broker-down)$/;
 
 const at = Object.fromEntries([...document.querySelectorAll('[id]')].map((found) => [found.id, found]));
@@ -33,27 +34,27 @@ const tools = new Tools(stage, tellShortly);
 const source = new Source(switchSource);
 const later = latest(sendNow);
 const changes = new Changes();
-// Without a token the session does not come back.
+// Without a token the session cannot reconnect.
 const access = new Access(() => void session?.close());
 
 /** All effects by name, as the gateway last listed them. */
 let known = new Map();
-/** The effect that is chosen, or several linked by '+', whether or not a session has them yet. */
+/** The chosen effect, or several joined by '+', whether or not a session uses them yet. */
 let chosen = null;
-/** Whether several can be chosen. */
+/** True if several effects can be chosen. */
 let combining = false;
-/** The values that the visitor set, for each effect. */
+/** The values that the visitor has set, for each effect. */
 const settings = new Map();
 let session = null;
 let starting = null;
 let waitingSince = null;
 let placeholder = false;
 let found = null;
-/** Why there is no connection now, as the SDK told last. */
+/** The reason for the current loss of the connection, as last reported by the SDK. */
 let reconnecting = {};
-/** Changes of the effect that were asked for and are not answered. */
+/** Number of pending changes of the effect. */
 let changing = 0;
-/** What the hint says for a moment, whatever else there is to say. */
+/** A temporary text of the hint, which takes precedence over other texts. */
 let told = '';
 
 window.ooblex = { get session() { return session; } };
@@ -90,7 +91,7 @@ async function main() {
 
 // The session
 
-/** Opens the source, then the session. Stop gives up. */
+/** Opens the source, then the session. The Stop button cancels it. */
 async function start(click) {
   if (starting || session) return;
   starting = new AbortController();
@@ -123,7 +124,7 @@ async function start(click) {
   }
 }
 
-/** A session. Tokens that are refused are asked for until one is accepted, or the visitor gives none. */
+/** Opens a session. Asks for another token until one is accepted, or the visitor gives none. */
 async function connected(options) {
   for (;;) {
     try {
@@ -146,13 +147,13 @@ function attach(made) {
   made.on('settings', (change) => void follow(made, change));
   made.on('detections', ({ faces, objects = [] }) => (found = { faces: faces.length, objects: objects.length }));
   made.on('stats', (stats) => drawStats(made, stats));
-  // A recorder does not outlive the tracks that it records.
+  // A recorder cannot continue when its tracks are replaced.
   made.on('reconnecting', (about) => {
     tools.stopRecording();
     reconnecting = about;
     drawHint();
   });
-  made.on('reconnected', () => tellShortly('The connection is back.'));
+  made.on('reconnected', () => tellShortly('The connection is restored.'));
   made.on('close', ({ error }) => {
     session = null;
     letGo();
@@ -171,7 +172,7 @@ async function stop() {
   at.start.focus({ preventScroll: true });
 }
 
-/** Nothing is shown and nothing is open any more. */
+/** Closes the source and clears the picture. */
 function letGo() {
   source.close();
   stage.show({ input: null, output: null });
@@ -179,12 +180,12 @@ function letGo() {
   at.microphone.ariaPressed = at.mute.ariaPressed = 'false';
 }
 
-/** The visitor wants another camera, size, the screen, or a file. */
+/** Switches to another camera, resolution, the screen, or a file. */
 async function switchSource(kind, open) {
   if (starting) return;
   at.notice.hidden = true;
   try {
-    // Without a session, another camera or size is what the next one begins with.
+    // Without a session, the choice of a camera or resolution applies to the next session.
     if (!session && kind === 'camera' && !source.stream) return;
     const { stream, release } = await open();
     if (session) await session.replaceSource(stream);
@@ -192,7 +193,7 @@ async function switchSource(kind, open) {
     if (session) at.mute.ariaPressed = String(session.muted.video);
     else await start();
   } catch (error) {
-    // Who closes the picker of screens wanted nothing.
+    // Closing the browser's screen picker is not an error.
     if (kind !== 'screen' || error.code !== 'permission-denied') tell(error);
   }
 }
@@ -202,7 +203,7 @@ async function switchMicrophone() {
   try {
     await session.useMicrophone(on);
     at.microphone.ariaPressed = String(on);
-    tellShortly(on ? 'Sound is sent, and comes back into recordings.' : 'No sound is sent.');
+    tellShortly(on ? 'Audio is sent, and is included in recordings.' : 'No audio is sent.');
   } catch (error) {
     tell(error);
   }
@@ -220,7 +221,7 @@ async function changeEffect(name, params = {}) {
   changing += 1;
   try {
     const ack = await session.changeEffect(name, params);
-    // What the effect before had found is no more.
+    // Detections of the earlier effect are obsolete.
     found = null;
     at['chip-found'].textContent = '';
     if (chosen === name) keep(name, ack.params, params);
@@ -234,7 +235,7 @@ async function changeEffect(name, params = {}) {
   }
 }
 
-/** Somebody else changed what is in force: label, tile and settings follow, and the visitor is told. */
+/** Follows a change by somebody else: updates label, tile and settings, and tells the visitor. */
 async function follow(made, change) {
   later.cancel();
   found = null;
@@ -245,24 +246,24 @@ async function follow(made, change) {
   changes.show(changeNotice(change, titleOf, (name) => Boolean(known.get(name)?.own)));
 }
 
-/** When all that was asked for is answered, the page shows what is in force. */
+/** Shows the effect in force when all pending changes are answered. */
 function agree() {
   if (!changing && session?.effect && session.effect !== chosen) take(session.effect, session.params);
 }
 
-/** A click in the gallery. */
+/** Handles a click in the gallery. */
 async function pick(name) {
   at.notice.hidden = true;
   const others = parts().filter((other) => other !== name);
   const names = !combining ? [name] : parts().includes(name) ? others : [...others.filter((other) => other !== 'none'), name];
-  // At least one is on.
+  // At least one effect must be chosen.
   if (!names.length) return drawEffects();
   const asked = names.join('+');
   if (!session) return choose(asked, wanted(names));
   await changeEffect(asked, wanted(names)).catch(tell);
 }
 
-/** Several effects in a row, or one again: the first. */
+/** Switches between choosing several effects and a single one, which is then the first. */
 async function combine() {
   combining = !combining;
   at.combine.ariaPressed = String(combining);
@@ -272,12 +273,15 @@ async function combine() {
   else choose(first, settings.get(first));
 }
 
-/** The names of the effects that are chosen, in their order. */
+/** Returns the names of the chosen effects, in order. */
 function parts() {
   return chosen?.split('+') ?? [];
 }
 
-/** What is set for these effects, in the form that the gateway takes: by effect where there are several. */
+/**
+ * Returns the settings of these effects in the gateway's format: grouped by effect if there are
+ * several.
+ */
 function wanted(names = parts()) {
   return names.length === 1 ? settings.get(names[0]) : Object.fromEntries(names.map((name) => [name, settings.get(name) ?? {}]));
 }
@@ -290,7 +294,7 @@ function choose(name, params = {}) {
   if (isKnown(name)) take(name, params);
 }
 
-/** Shows this effect, also one that is not offered, as what is on. */
+/** Shows this effect as the current one, even if it is not offered any more. */
 function take(name, params = {}) {
   chosen = name;
   const names = parts();
@@ -301,7 +305,7 @@ function take(name, params = {}) {
   drawParameters();
 }
 
-/** Takes over what the gateway confirmed, unless the visitor has moved on. */
+/** Adopts the values that the gateway confirmed, unless the visitor has changed them since. */
 function keep(name, confirmed, sent) {
   if (parts().length > 1) return;
   const now = settings.get(name);
@@ -324,7 +328,7 @@ async function sendNow() {
   }
 }
 
-/** Takes the gateway's list of effects; gives back whether there is an effect to start with. */
+/** Loads the gateway's list of effects; returns whether there is an effect to start with. */
 async function loadEffects({ quiet = false } = {}) {
   const before = JSON.stringify([...known.values()]);
   try {
@@ -338,24 +342,28 @@ async function loadEffects({ quiet = false } = {}) {
     become('failed');
     return false;
   }
-  // A session keeps what it has, also when that is not offered any more: the visitor chooses anew.
+  // A session keeps its effect even if it is not offered any more; the visitor can choose another
+  // one.
   if (isKnown(chosen) || session) {
     if (JSON.stringify([...known.values()]) !== before) drawEffects();
     return true;
   }
   const asked = ASKED.get('effect');
-  // Without workers rather an effect that waits for one than none: nobody is shown a raw picture who did not ask for it.
+  // Without workers, prefer an effect that waits for a worker to no effect, so that no unprocessed
+  // picture is shown unless the visitor asked for it.
   const all = [...known.values()];
   const withModels = all.filter((effect) => effect.models.length);
   choose(isKnown(asked) ? asked : (withModels.find((effect) => effect.available) ?? withModels[0] ?? all[0])?.name);
   if (asked && !isKnown(asked)) {
-    notify('Unknown effect', `The address of this page asks for the effect '${asked}'. There are: ${[...known.keys()].join(', ')}.`);
+    notify('Unknown effect', `The URL of this page asks for the effect '${asked}'. Available effects: ${[...known.keys()].join(', ')}.`);
     return false;
   }
   return known.size > 0;
 }
 
-/** Asks again now and then: the gateway may have come, workers come and go. */
+/**
+ * Reloads the list periodically: the gateway may have started, and the number of workers changes.
+ */
 async function refreshEffects() {
   if (document.hidden || starting || session?.state === 'reconnecting') return;
   const missing = !known.size;
@@ -366,14 +374,14 @@ async function refreshEffects() {
   }
 }
 
-// What is shown
+// Display
 
 function drawEffects() {
   showEffects(at.effects, [...known.values()], parts(), combining);
   at['tag-after'].textContent = titleOf(chosen) ?? 'After';
 }
 
-/** For people: the title of an effect, or of several. */
+/** Returns the display name of an effect or of a chain. */
 function titleOf(name) {
   return name?.split('+').map((part) => known.get(part)?.title ?? part).join(' + ');
 }
@@ -391,7 +399,7 @@ function drawParameters() {
     }, `parameter-${name}`);
     return place;
   });
-  // One effect needs no heading of its own.
+  // A single effect needs no heading.
   const sections = names.map((name, index) => element('section', {}, ...(names.length > 1 ? [element('h3', { textContent: titleOf(name) })] : []), ...places[index].childNodes));
   at.parameters.replaceChildren(...sections);
 }
@@ -402,14 +410,14 @@ async function drawStats(made, stats) {
   const { fps, behindMs } = figures.draw(stats, measures, stage.shownFps(), source.askedFps);
   at['chip-fps'].textContent = Number.isFinite(fps) ? `${Math.round(fps)} fps` : '';
   at['chip-latency'].textContent = stats.fps_out > 0 ? `${Math.round(behindMs)} ms` : '';
-  at['chip-found'].textContent = found === null ? '' : counted(found.faces, 'face') + (found.objects ? `, ${counted(found.objects, 'thing')}` : '');
+  at['chip-found'].textContent = found === null ? '' : counted(found.faces, 'face') + (found.objects ? `, ${counted(found.objects, 'object')}` : '');
   found = null;
   placeholder = stats.placeholder;
   waitingSince = stats.state === 'waiting' || placeholder ? (waitingSince ?? performance.now()) : null;
   drawHint();
 }
 
-/** Says over the picture what the visitor has to know of it now. */
+/** Updates the hint over the picture. */
 function drawHint() {
   const { effect, state } = session?.service ?? {};
   const waiting = waitingText({
@@ -420,7 +428,7 @@ function drawHint() {
     gone: Boolean(effect) && !isKnown(effect),
     long: waitingSince !== null && performance.now() - waitingSince >= WORKER_PATIENCE_MS,
   });
-  const connection = { interrupted: 'No media comes through at the moment.', reconnecting: reconnectingText(reconnecting) }[session?.state];
+  const connection = { interrupted: 'No media is received at the moment.', reconnecting: reconnectingText(reconnecting) }[session?.state];
   const text = connection ?? (told || (session ? waiting : ''));
   if (at.hint.textContent !== text) at.hint.textContent = text;
 }
@@ -458,7 +466,7 @@ function notify(title, text) {
   at.notice.hidden = false;
 }
 
-/** Says something over the picture for a moment. */
+/** Shows a temporary text over the picture. */
 function tellShortly(text) {
   told = text;
   drawHint();

@@ -1,8 +1,8 @@
 /**
  * Controls for the parameters of an effect, built from their JSON Schema.
  *
- * Owns the elements and the values in them. Refuses to know effects, sessions and the network: whoever asks for controls is told
- * all values after each change.
+ * Owns the elements and their values. Refuses to know effects, sessions and the network: the caller
+ * gets all values after each change.
  */
 
 /**
@@ -26,13 +26,13 @@ export function showParameters(place, schema, values, changed, prefix = 'paramet
   place.replaceChildren(...(controls.length ? controls : [element('p', { className: 'muted', textContent: 'Nothing to set here.' })]));
 }
 
-/** A word of the interface, such as `yellow_ink`, for people. */
+/** Returns a readable form of an identifier such as `yellow_ink`. */
 export function readable(word) {
   const text = String(word).replaceAll('_', ' ');
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** An element with these properties and children. */
+/** Returns an element with these properties and children. */
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
@@ -73,7 +73,9 @@ function flag({ id, title, description }, value, set) {
   return field(id, description, input, element('label', { className: 'flag', htmlFor: id }, input, title));
 }
 
-/** A list of words with a slider each, and a menu of the words that are not in it yet. */
+/**
+ * Returns a list of words with a slider each, and a menu of the words that are not in the list yet.
+ */
 function weights({ id, title, description }, property, value, set) {
   const options = property.propertyNames.enum;
   const { minimum = 0, maximum = 1 } = property.additionalProperties ?? {};
@@ -124,7 +126,7 @@ function weights({ id, title, description }, property, value, set) {
   return field(id, description, menu, element('label', { htmlFor: id, textContent: title }), rows, menu);
 }
 
-/** A control with its description, which screen readers read with `input`. */
+/** Returns a control with its description, which screen readers read with `input`. */
 function field(id, description, input, ...children) {
   const made = element('div', { className: 'field' }, ...children);
   if (description) {
@@ -134,7 +136,7 @@ function field(id, description, input, ...children) {
   return made;
 }
 
-/** About a hundred steps, of a round size. */
+/** Returns a round step size that divides the range into about a hundred steps. */
 function stepFor(range) {
   return 10 ** Math.round(Math.log10((range || 1) / 100));
 }

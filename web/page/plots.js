@@ -1,6 +1,7 @@
 /**
- * Figures over the last minute and a half, drawn on a canvas: lines, or areas on top of each other. Owns the past and the pixels; refuses to know
- * what the figures mean. The same is told in words to those who do not see it.
+ * Plots of the last 90 seconds on a canvas: lines, or stacked areas. Owns the history and the
+ * pixels; refuses to know what the values mean. The values are also available as text for screen
+ * readers.
  */
 
 import { element } from './parameters.js';
@@ -18,9 +19,10 @@ export class Plot {
 
   /**
    * @param {string} name of the elements `plot-NAME` and `legend-NAME`
-   * @param {string} label what is plotted, for screen readers
-   * @param {Record<string, string>} series title by name; the name is a colour as well (`.k-NAME`)
-   * @param {{stacked?: boolean, floor: number}} options `floor`: the least that the axis reaches to
+   * @param {string} label describes the plot, for screen readers
+   * @param {Record<string, string>} series title by name; the name is also a colour (`.k-NAME`)
+   * @param {{stacked?: boolean, floor: number}} options `floor` is the minimum of the axis' upper
+   *   end
    */
   constructor(name, label, series, { stacked = false, floor }) {
     this.#canvas = document.querySelector(`#plot-${name}`);
@@ -35,7 +37,7 @@ export class Plot {
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.#draw());
   }
 
-  /** The figures of the next second by name; null where there is none. */
+  /** Adds the values of the next second by name; null for a missing value. */
   add(figures) {
     this.#past = [...this.#past, figures].slice(-SECONDS);
     const words = this.#series.map((name) => `${this.#values[name].parentElement.childNodes[1].textContent} ${text(figures[name])}`);
@@ -108,7 +110,7 @@ export class Plot {
   }
 }
 
-/** To 1, 2 or 5 times a power of ten, or three times it: what halves well. */
+/** Rounds up to the next of 1, 2, 3, 4, 6, 8 or 10 times a power of ten. */
 function roundedUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= value);

@@ -1,6 +1,6 @@
 /**
- * Where the picture comes from: which camera at which resolution, the screen, or a file. Owns the pickers and what was chosen in them; hands
- * streams and wishes on and refuses to know sessions.
+ * The source of the video: a camera at a resolution, the screen, or a file. Owns the pickers and
+ * their choices; passes on streams and choices and refuses to know sessions.
  */
 
 import { openCamera, openFile, openScreen, stopStream } from '../sdk/ooblex.js';
@@ -15,7 +15,10 @@ export class Source {
   #stream = null;
   askedFps = FPS;
 
-  /** `chosen` is called with the kind (`camera`, `screen`, `file`) and a function that opens it, when the visitor chose another source. */
+  /**
+   * `chosen` is called when the visitor has chosen another source, with the kind (`camera`,
+   * `screen`, `file`) and a function that opens it.
+   */
   constructor(chosen) {
     this.#chosen = chosen;
     const { sizes, cameras, file } = this.#at;
@@ -40,12 +43,15 @@ export class Source {
     return this.#stream;
   }
 
-  /** Opens what is chosen; the stream is this object's until another is opened or `close`. */
+  /**
+   * Opens the chosen source; this object owns the stream until another one is opened or `close` is
+   * called.
+   */
   async open({ signal } = {}) {
     return this.#take(this.#kind, await openCamera(this.#constraints(), { signal }));
   }
 
-  /** Stops what is open. */
+  /** Stops the open source. */
   close() {
     if (this.#stream) stopStream(this.#stream);
     this.#stream = null;
@@ -62,7 +68,7 @@ export class Source {
     void this.#chosen(kind, async () => this.#take(kind, await open()));
   }
 
-  /** Phones give one camera at a time, so the one that runs makes room where it has to. */
+  /** Phones allow only one open camera at a time, so the current one is stopped if necessary. */
   async #camera() {
     try {
       return await openCamera(this.#constraints());
@@ -79,7 +85,9 @@ export class Source {
     return { video: { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: FPS }, ...(camera && { deviceId: { exact: camera } }) }, audio: false };
   }
 
-  /** The stream that was open before; it is stopped when the new one is in use. */
+  /**
+   * Returns the new stream, and a function that stops the earlier one when the new one is in use.
+   */
   #take(kind, stream) {
     const before = this.#stream;
     this.#stream = stream;
@@ -94,7 +102,7 @@ export class Source {
     for (const name of ['camera', 'screen', 'file']) this.#at[`use-${name}`].ariaPressed = String(name === kind);
   }
 
-  /** Names of cameras are told once one was allowed. */
+  /** Browsers give the names of cameras only after one was allowed. */
   async #listCameras() {
     const devices = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind, deviceId }) => kind === 'videoinput' && deviceId);
     const { cameras } = this.#at;

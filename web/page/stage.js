@@ -1,6 +1,6 @@
 /**
- * The picture on the page: with the effect, before it beside that, and the light that both throw around them. Owns the two videos and the divider;
- * refuses to know where the pictures come from.
+ * The picture on the page: with the effect, the original beside it, and the glow around them. Owns
+ * the two videos and the divider; refuses to know where the streams come from.
  */
 
 const GLOW_EVERY_MS = 120;
@@ -14,7 +14,7 @@ export class Stage {
   output = document.querySelector('#output');
   source = document.querySelector('#source');
 
-  /** `first` is called with each picture that is shown. */
+  /** `first` is called with each shown picture. */
   constructor(first) {
     this.#divider.addEventListener('input', () => this.#split());
     this.source.addEventListener('resize', () => this.#fit(this.source));
@@ -26,7 +26,7 @@ export class Stage {
     this.compare(true);
   }
 
-  /** Shows these streams, `null` for nothing. */
+  /** Shows these streams; `null` clears one. */
   show({ input, output }) {
     if (input !== undefined) this.source.srcObject = input;
     if (output !== undefined) this.output.srcObject = output;
@@ -35,19 +35,22 @@ export class Stage {
     if (width && height) this.#shape(width, height);
   }
 
-  /** Whether the picture before the effect is shown beside. */
+  /** Shows or hides the original picture. */
   compare(on) {
     this.#screen.classList.toggle('comparing', on);
   }
 
-  /** A flash, as a camera's. */
+  /** Flashes like a camera. */
   flash() {
     this.#screen.classList.remove('flash');
     void this.#screen.offsetWidth;
     this.#screen.classList.add('flash');
   }
 
-  /** Frames a second that were shown since the last call, if this browser can tell. */
+  /**
+   * Returns the frame rate shown since the last call, or null if this browser does not count
+   * frames.
+   */
   shownFps() {
     const { frames, since, supported } = this.#shown;
     const now = performance.now();

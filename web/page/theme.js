@@ -1,4 +1,7 @@
-/** Dark or light, before anything is drawn: what the visitor chose here before, otherwise what the system says. No module, so that nothing flashes. */
+/**
+ * Sets the dark or light theme before the page is drawn: the visitor's earlier choice, otherwise
+ * the system's. It is not a module, so that the page does not flash.
+ */
 {
   const KEY = 'ooblex-theme';
   const root = document.documentElement;
@@ -24,7 +27,7 @@
       try {
         localStorage.setItem(KEY, root.dataset.theme);
       } catch {
-        // A browser that keeps nothing forgets this, too.
+        // Without storage, the choice is not remembered.
       }
       tell();
       dispatchEvent(new Event('themechange'));

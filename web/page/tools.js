@@ -1,6 +1,6 @@
 /**
- * The buttons below the picture that need no gateway: a picture to keep, a film to keep, picture in picture, full screen. Owns the recorder and
- * the files it gives; refuses to know sessions.
+ * The buttons below the picture that need no gateway: save a picture, record a video, picture in
+ * picture, full screen. Owns the recorder and its files; refuses to know sessions.
  */
 
 const FORMATS = ['video/mp4;codecs=avc1.42E01F,opus', 'video/webm;codecs=vp9,opus', 'video/webm;codecs=vp8,opus', 'video/webm', 'video/mp4'];
@@ -12,7 +12,7 @@ export class Tools {
   #clock = null;
   #at = Object.fromEntries(['snapshot', 'record', 'pip', 'full', 'record-time', 'stage'].map((id) => [id, document.getElementById(id)]));
 
-  /** `tell` says something to the visitor. */
+  /** `tell` shows a text to the visitor. */
   constructor(stage, tell) {
     [this.#stage, this.#tell] = [stage, tell];
     const { output } = stage;
@@ -29,13 +29,13 @@ export class Tools {
     this.enable(false);
   }
 
-  /** Whether there is a picture to do something with. */
+  /** Enables the buttons if there is a picture. */
   enable(on) {
     for (const id of ['snapshot', 'record', 'pip', 'full']) this.#at[id].disabled = !on;
     if (!on) this.stopRecording();
   }
 
-  /** Ends the film and saves it. */
+  /** Ends the recording and saves it. */
   stopRecording() {
     if (this.#recorder?.state === 'recording') this.#recorder.stop();
   }
@@ -79,7 +79,7 @@ export class Tools {
     this.#at['record-time'].textContent = '';
     if (!parts.length) return;
     save(new Blob(parts, { type }), type.includes('mp4') ? 'mp4' : 'webm');
-    this.#tell('The film was saved.');
+    this.#tell('The video was saved.');
   }
 
   async #pictureInPicture() {
@@ -87,7 +87,7 @@ export class Tools {
       if (document.pictureInPictureElement) await document.exitPictureInPicture();
       else await this.#stage.output.requestPictureInPicture();
     } catch (error) {
-      this.#tell(`This browser gives no picture in picture: ${error.message}`);
+      this.#tell(`This browser does not allow picture in picture: ${error.message}`);
     }
   }
 
@@ -97,7 +97,7 @@ export class Tools {
       else if (document.fullscreenEnabled) await this.#at.stage.requestFullscreen();
       else this.#stage.output.webkitEnterFullscreen();
     } catch (error) {
-      this.#tell(`This browser gives no full screen: ${error.message}`);
+      this.#tell(`This browser does not allow full screen: ${error.message}`);
     }
   }
 }

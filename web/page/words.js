@@ -1,6 +1,6 @@
-/** The page's words for what happens to a session. */
+/** Texts of the page about the state of a session. */
 
-/** Longer than the SDK waits of its own accord. */
+/** A delay longer than the SDK's own maximum. */
 const LONG_DELAY_MS = 10_000;
 
 export const ERROR_TITLES = {
@@ -12,10 +12,10 @@ export const ERROR_TITLES = {
   'file-unreadable': 'This file cannot be played',
   'gateway-unreachable': 'The gateway does not answer',
   'offer-rejected': 'The gateway refused to connect',
-  'connection-failed': 'No media comes through',
+  'connection-failed': 'No media connection',
   'effect-rejected': 'The effect was not changed',
   'gateway-error': 'The gateway reported a problem',
-  'gave-up': 'The connection did not come back',
+  'gave-up': 'The connection could not be restored',
   unauthorized: 'The gateway does not let you in',
   forbidden: 'The gateway does not allow this',
   'wrong-host': 'The gateway does not answer to this name',
@@ -25,13 +25,13 @@ export const ERROR_TITLES = {
   timeout: 'The change was not confirmed',
 };
 
-/** Titles for the end of a session, by the gateway's reason for it. */
+/** Titles for the end of a session, by the gateway's reason. */
 export const END_TITLES = {
   ended: 'The session was ended by the operator',
   idle: 'The session ended because nothing was sent',
-  time_limit: 'The time of the session is over',
+  time_limit: 'The session reached its maximum duration',
   undecodable: 'The gateway could not decode the picture',
-  budget: 'The session took too much of the gateway',
+  budget: 'The session used too much CPU time of the gateway',
   too_many_channels: 'The session used too many data channels',
   broken: 'The gateway had an error in this session',
 };
@@ -47,41 +47,43 @@ export const STATUS = {
 };
 
 export const COVER = {
-  idle: 'Choose an effect and press start. The picture goes to this gateway and nowhere else.',
+  idle: 'Choose an effect and press start. Your video is sent only to this gateway.',
   camera: 'Allow the camera when the browser asks.',
   connecting: 'Connecting…',
   live: 'Waiting for the first picture…',
-  interrupted: 'Waiting for the connection to come back…',
-  reconnecting: 'Waiting for the connection to come back…',
+  interrupted: 'Waiting for the connection…',
+  reconnecting: 'Waiting for the connection…',
   failed: '',
 };
 
-/** Why there is no camera on this page, and the two ways out. */
+/** Explains why the page cannot use the camera, and the two remedies. */
 export function insecureText({ hostname, port }) {
   const at = port || '80';
   return (
-    `It was opened over plain http from ${hostname}; browsers give the camera to https pages and to localhost only. ` +
+    `It was opened over plain http from ${hostname}; browsers allow the camera only on https pages and on localhost. ` +
     `On the gateway's own machine open http://localhost:${at}/. From this machine either put https in front of the gateway, or ` +
     `run “ssh -L ${at}:localhost:${at} ${hostname}” and open http://localhost:${at}/ here.`
   );
 }
 
-/** What is said while another connection is made: why the last one is gone, and when the next is tried if that is not soon. */
+/**
+ * Returns the text shown while reconnecting: the reason for the loss, and the delay if it is long.
+ */
 export function reconnectingText({ reason, delayMs }) {
   const why = {
     draining: 'The gateway is being replaced. The last picture is held; connecting again…',
     stopping: 'The gateway was stopped. The last picture is held; trying again…',
     broken: 'The gateway had an error in this session. The last picture is held; connecting again…',
-    expired: 'Your access has expired. The last picture is held until another token is given.',
+    expired: 'Your access has expired. The last picture is held until you give another token.',
   }[reason] ?? 'The connection was lost. The last picture is held; trying again…';
   return delayMs >= LONG_DELAY_MS ? `${why} The gateway asks to wait for ${Math.round(delayMs / 1000)} s.` : why;
 }
 
-/** Why the picture stands still or is a stand-in; empty while it does neither. */
+/** Returns why the picture is held or is a placeholder; empty if it is neither. */
 export function waitingText({ service, title, placeholder, waiting, long, gone }) {
-  const why = { no_worker: `No worker serves ${title} now. `, broker_down: 'The gateway has lost the way to its workers. ' }[service] ?? '';
-  const what = placeholder ? 'A stand-in is shown' : 'The last picture is held';
+  const why = { no_worker: `No worker serves ${title} now. `, broker_down: 'The gateway cannot reach its workers. ' }[service] ?? '';
+  const what = placeholder ? 'A placeholder is shown' : 'The last picture is held';
   if (gone && service === 'no_worker') return `${title} is not offered any more. ${what}; choose another effect.`;
-  if (why) return `${why}${what}; it goes on by itself.`;
-  return waiting ? `${what} until a result comes.${long ? ' The workers may be busy or stuck.' : ''}` : '';
+  if (why) return `${why}${what}; it resumes by itself.`;
+  return waiting ? `${what} until a result arrives.${long ? ' The workers may be busy or stuck.' : ''}` : '';
 }

@@ -1,7 +1,9 @@
 /**
- * What an application gives to prove who it is: a token, headers of its own, and the credentials mode of its requests.
+ * Holds the credentials of an application: a token, custom headers, and the credentials mode of its
+ * requests.
  *
- * Owns when the token is asked for and how a request carries it. Refuses to know what is requested; tokens appear in no message.
+ * Owns when the token is requested and how a request carries it. Refuses to know what is requested.
+ * Tokens appear in no message.
  */
 
 import { OoblexError } from './errors.js';
@@ -11,18 +13,21 @@ export class Access {
   #headers;
   #credentials;
 
-  /** `token` is a string, or a function that gives one. */
+  /** `token` is a string, or a function that returns one. */
   constructor({ token, headers, credentials } = {}) {
     if (token != null && typeof token !== 'string' && typeof token !== 'function') throw new TypeError('token must be a string, or a function that returns one');
     [this.#token, this.#headers, this.#credentials] = [token, headers, credentials];
   }
 
-  /** Whether another token can be had when one is refused or has expired. */
+  /** Returns whether another token can be obtained when one is refused or has expired. */
   get canRenew() {
     return typeof this.#token === 'function';
   }
 
-  /** An init for `fetch` with what the application gave, and with `bearer` (a token, a session's secret) when there is one. */
+  /**
+   * Returns an init for `fetch` with the application's settings, and with `bearer` (a token or a
+   * session's secret) if it is given.
+   */
   init(bearer, init = {}) {
     const headers = new Headers(this.#headers);
     new Headers(init.headers).forEach((value, name) => headers.set(name, value));
@@ -31,10 +36,11 @@ export class Access {
   }
 
   /**
-   * Calls `work` with the token, and once more with another one when the gateway refuses the first.
+   * Calls `work` with the token, and once more with another token if the gateway refuses the first.
    *
    * @param {(bearer: string | null) => Promise<T>} work
-   * @param {{signal?: AbortSignal, refused?: Error}} [about] `refused`: why the token before was refused, for the application's function
+   * @param {{signal?: AbortSignal, refused?: Error}} [about] `refused` is the reason for which the
+   *   last token was refused, for the application's function
    */
   async authorized(work, { signal, refused = null } = {}) {
     const bearer = await this.#bearer(refused, signal);
@@ -46,7 +52,7 @@ export class Access {
     }
   }
 
-  /** The token for the next request; the application's function is asked each time. */
+  /** Returns the token for the next request; the application's function is called each time. */
   async #bearer(refused, signal) {
     if (!this.canRenew) return checked(this.#token);
     signal?.throwIfAborted();
@@ -72,7 +78,7 @@ export class Access {
   }
 }
 
-/** A token that a header can carry; null for none. */
+/** Returns a token that fits into a header, or null. */
 function checked(token) {
   const text = String(token ?? '').trim();
   if (!/^[\x21-\x7e]*$/.test(text)) throw new OoblexError('no-token', { detail: 'The token has characters that no token has, such as a space or a line break: copy it again, whole and alone.' });

@@ -1,12 +1,18 @@
-/** The control channel: changes go out and are matched with their acks; what the gateway tells is handed to `listeners`. */
+/**
+ * The control channel sends changes, matches them with their acks, and passes the gateway's
+ * messages to `listeners`.
+ */
 
 import { OoblexError, problemOf } from './errors.js';
 import { parsedObject } from './http.js';
 
 const ACK_TIMEOUT_MS = 5_000;
-/** Messages that are handed on as they are, by their type. */
+/** Message types that are passed on unchanged. */
 const HANDED_ON = ['stats', 'detections', 'service', 'settings', 'bye'];
-/** Messages that are not said again, and how many of them are kept until somebody listens. */
+/**
+ * Message types that the gateway sends only once, and the number of messages kept until somebody
+ * listens.
+ */
 const KEPT = ['service', 'settings', 'bye', 'error'];
 const MOST_KEPT = 32;
 
@@ -18,7 +24,7 @@ export class Control {
   #ended = null;
   #listeners = {};
   #listening = false;
-  /** What came before anybody listened. */
+  /** Messages that arrived before somebody listened. */
   #early = [];
 
   constructor(channel, { timeoutMs = ACK_TIMEOUT_MS } = {}) {
@@ -31,7 +37,7 @@ export class Control {
     };
   }
 
-  /** Whom to tell from now on, and of what came before; the latter not at once, so that they can be told in turn. */
+  /** Sets the listeners, and passes on the kept messages, asynchronously and in order. */
   set listeners(listeners) {
     this.#listeners = listeners;
     if (this.#early.length) setTimeout(() => this.#listen());
@@ -78,7 +84,7 @@ export class Control {
 
   #tell(message) {
     if (message?.type === 'error') this.#listeners.error?.(new OoblexError('gateway-error', { problem: problemOf(message.problem, 0) }));
-    // Other types belong to newer gateways.
+    // Newer gateways may send other types.
     else if (HANDED_ON.includes(message?.type)) this.#listeners[message.type]?.(message);
   }
 

@@ -1,30 +1,36 @@
-/** What can go wrong, as typed objects: a stable code, what happened, and how to mend it. Owns the words; refuses to know who throws. */
+/**
+ * Typed errors with a stable code, a description and a remedy. Owns the texts; refuses to know who
+ * throws.
+ */
 
-/** What each code means when nothing more is known, and what to do about it. */
+/** Description and remedy for each code, used when there are no details. */
 const CODES = {
-  'insecure-context': ['Browsers give the camera to secure pages only.', 'Open this page through https, or through http://localhost on the gateway itself.'],
+  'insecure-context': ['Browsers allow the camera only on secure pages.', 'Open this page through https, or through http://localhost on the gateway itself.'],
   'not-supported': ['This browser cannot do that.', 'Try another browser, or a newer one.'],
-  'no-camera': ['No camera was found.', 'Plug one in, or check that the system shows it.'],
+  'no-camera': ['No camera was found.', 'Connect one, or check that the system shows it.'],
   'permission-denied': ['The camera was not allowed.', 'Allow it for this site in the address bar or the system settings, then try again.'],
-  'camera-busy': ['The camera is there but does not start: another program may be using it.', 'Close that program, then try again.'],
-  'file-unreadable': ['The file is no video that this browser can play.', 'Choose an MP4 or WebM file.'],
+  'camera-busy': ['The camera does not start: another program may be using it.', 'Close that program, then try again.'],
+  'file-unreadable': ['The file is not a video that this browser can play.', 'Choose an MP4 or WebM file.'],
   'gateway-unreachable': ['The gateway does not answer.', 'Check that it runs and that its address is right.'],
-  'offer-rejected': ['The gateway refused the connection.', 'See what it says.'],
-  unauthorized: ['The gateway does not accept who asks.', 'Give a token or key that it knows and that has not expired: its operator has one.'],
+  'offer-rejected': ['The gateway refused the connection.', 'See its message.'],
+  unauthorized: ['The gateway did not accept the credentials.', 'Use a valid token or key that has not expired: ask the operator of the gateway.'],
   forbidden: ['The gateway does not allow this.', 'Ask its operator for a token or key that allows it.'],
-  'wrong-host': ['The gateway is not to be reached by this host name.', 'Use one of its own names, or add this one to its serve.hosts.'],
-  'no-token': ['The application gave no token.', 'See its cause, then connect again.'],
+  'wrong-host': ['The gateway does not answer to this host name.', 'Use one of its own names, or add this one to its serve.hosts.'],
+  'no-token': ['The application returned no token.', 'See the cause, then connect again.'],
   expired: ['The token of the session has expired, so the gateway ended the session.', 'Connect again with a new one.'],
   'connection-failed': ['The gateway answered, but no media came through.', 'Usually its UDP media port is closed by a firewall or not published by the container, or the address that it advertises cannot be reached from here.'],
-  'effect-rejected': ['The gateway refused this effect or its parameters.', 'See what it says; what was on stays on.'],
-  'gateway-error': ['The gateway reported a problem.', 'See what it says.'],
-  interrupted: ['The connection was lost while this was under way.', 'It is made anew by itself, with what was asked for last.'],
-  'gave-up': ['The connection was lost and did not come back.', 'Check the network and the gateway, then connect again.'],
+  'effect-rejected': ['The gateway refused this effect or its parameters.', 'See its message; the earlier effect stays on.'],
+  'gateway-error': ['The gateway reported a problem.', 'See its message.'],
+  interrupted: ['The connection was lost while this was under way.', 'The session reconnects by itself, with the newest settings.'],
+  'gave-up': ['The connection was lost and could not be restored.', 'Check the network and the gateway, then connect again.'],
   closed: ['The session has ended.', 'Connect again.'],
   timeout: ['The gateway did not confirm the change in time.', 'It confirms with the first frame that has it: is the camera still sending, and does a worker serve the effect?'],
 };
 
-/** Every error that this module throws or emits, except wrong arguments (TypeError) and an abort by the caller's signal. */
+/**
+ * Every error that this module throws or emits, except invalid arguments (TypeError) and an abort
+ * by the caller's signal.
+ */
 export class OoblexError extends Error {
   /**
    * @param {string} code one of the stable codes in ooblex.d.ts
@@ -38,18 +44,18 @@ export class OoblexError extends Error {
     this.code = code;
     this.detail = text;
     this.problem = problem;
-    /** Why the gateway ended the session, where it did. */
+    /** The gateway's reason for ending the session, if it ended it. */
     this.reason = reason;
-    /** How long the gateway asks to wait before the next try. */
+    /** The time that the gateway asks to wait before the next attempt. */
     this.retryAfterMs = retryAfterMs;
-    /** The gateway's, where it was the gateway. */
+    /** The gateway's URN if the gateway reported the error, otherwise the SDK's. */
     this.type = problem?.type ?? `urn:ooblex:sdk:${code}`;
-    /** The gateway's sentence says how to mend it, too. */
+    /** The gateway's message contains the remedy, too. */
     this.mend = problem?.detail ?? mend;
   }
 }
 
-/** The error of this module for what getUserMedia or getDisplayMedia threw. */
+/** Returns the error of this module for an error of getUserMedia or getDisplayMedia. */
 export function cameraError(cause, what = 'camera') {
   const codes = {
     NotAllowedError: 'permission-denied',
@@ -68,7 +74,7 @@ export function cameraError(cause, what = 'camera') {
   return new OoblexError(code, { detail: details[code], cause });
 }
 
-/** A problem document (RFC 9457) with every field that callers rely on, whatever came in. */
+/** Returns a problem document (RFC 9457) with every field that callers rely on, for any input. */
 export function problemOf(given, status) {
   const problem = given && typeof given === 'object' ? given : {};
   const text = (value, otherwise) => (typeof value === 'string' && value ? value : otherwise);

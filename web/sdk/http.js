@@ -1,31 +1,39 @@
-/** Calls to the gateway over HTTP. Owns addresses and answers; refuses to know what is asked for. */
+/**
+ * HTTP requests to the gateway. Owns URLs and answers; refuses to know the contents of requests.
+ */
 
 import { Access } from './access.js';
 import { OoblexError, problemOf } from './errors.js';
 
-/** How long a network that has just changed is left alone. */
+/** Delay before a request is repeated after a change of the network. */
 const AGAIN_AFTER_MS = 500;
 
-/** Refusals that mean the same whatever was asked for. */
+/** Status codes whose meaning does not depend on the request. */
 const CODE_OF_STATUS = { 401: 'unauthorized', 403: 'forbidden', 421: 'wrong-host' };
 
-/** The effects of a gateway, with their parameters, and whether each is available now. Everybody may ask; headers and cookies are for proxies. */
+/**
+ * Returns the effects of a gateway, with their parameters and availability. Needs no token; headers
+ * and cookies are for proxies.
+ */
 export async function effects(url, { signal, headers, credentials } = {}) {
   return listed(gatewayBase(url), new Access({ headers, credentials }), signal);
 }
 
-/** The same, of the gateway at `base`. */
+/** Returns the effects of the gateway at `base`. */
 export async function listed(base, access, signal) {
   return call(new URL('api/effects', base), access.init(null, { signal }), 'gateway-error');
 }
 
-/** The value of every parameter when none is given, from an effect's `parameters`. */
+/** Returns the default value of every parameter, from an effect's `parameters`. */
 export function defaults(schema) {
   const properties = Object.entries(schema?.properties ?? {});
   return Object.fromEntries(properties.filter(([, p]) => 'default' in p).map(([name, p]) => [name, structuredClone(p.default)]));
 }
 
-/** The answer of an HTTP call as JSON; `code` is for a refusal by the gateway itself. */
+/**
+ * Returns the answer of an HTTP request as JSON; `code` is the error code for a refusal by the
+ * gateway itself.
+ */
 export async function call(url, init, code) {
   let answer;
   try {
@@ -42,8 +50,10 @@ export async function call(url, init, code) {
 }
 
 /**
- * Status and text of an answer. A request without one is sent once more: a browser drops what is under way when its network changes (another
- * Wi-Fi, a cable, an address that comes late). The session of an offer whose answer was lost gets no media, and is ended by the gateway.
+ * Returns status and text of an answer. A request without an answer is sent once more, because a
+ * browser drops pending requests when its network changes (another Wi-Fi, a cable, an address that
+ * comes late). If the answer to an offer was lost, its session gets no media, and the gateway ends
+ * it.
  */
 async function ask(url, init) {
   const once = async () => {
@@ -60,19 +70,24 @@ async function ask(url, init) {
   }
 }
 
-/** The address of a gateway, with a slash at its end, so that paths are below it. */
+/** Returns the URL of a gateway with a trailing slash, so that paths are relative to it. */
 export function gatewayBase(url = globalThis.location?.origin) {
   const base = new URL(url, globalThis.location?.href);
   if (!base.pathname.endsWith('/')) base.pathname += '/';
   return base;
 }
 
-/** The address of a session in the gateway's API, or of what is below it, such as `events`. */
+/**
+ * Returns the URL of a session in the gateway's API, or of a resource below it, such as `events`.
+ */
 export function sessionUrl(base, id, below = '') {
   return new URL(`api/sessions/${encodeURIComponent(id)}${below && `/${below}`}`, base);
 }
 
-/** Milliseconds in a `Retry-After` header (RFC 9110, 10.2.3): seconds, or a date. Null where there is none that can be read. */
+/**
+ * Returns the milliseconds of a `Retry-After` header (RFC 9110, 10.2.3): seconds, or a date. Null
+ * if it is missing or invalid.
+ */
 export function retryAfterMs(value, now) {
   const text = value?.trim();
   if (!text) return null;
@@ -80,7 +95,7 @@ export function retryAfterMs(value, now) {
   return Number.isFinite(ms) ? Math.max(0, ms) : null;
 }
 
-/** The object in a text of JSON; null where there is none. */
+/** Returns the object in a JSON text, or null. */
 export function parsedObject(text) {
   try {
     const value = JSON.parse(text);

@@ -1,13 +1,15 @@
 /**
- * What a session sends: one picture and perhaps sound, each from a stream that the session opened itself or was given.
+ * Input tracks of a session: one video track and optionally an audio track, each from a stream that
+ * the session opened or was given.
  *
- * Owns their lives: what the session opened is stopped when it is of no use any more, what it was given never. Refuses to know connections.
+ * Owns their lifetime: streams that the session opened are stopped when they are no longer used,
+ * streams that it was given are not. Refuses to know connections.
  */
 
 import { isStream, openCamera, stopStream, videoTrack } from './sources.js';
 
 export class Inputs {
-  /** What is sent, as one stream whose tracks change. */
+  /** The input as one stream whose tracks change. */
   stream = new MediaStream();
   #video = null;
   #audio = null;
@@ -15,7 +17,10 @@ export class Inputs {
   #ended;
   #onEnded = () => this.#ended?.();
 
-  /** `ended` is called when the picture ends by itself: unplugged, or no longer shared. */
+  /**
+   * `ended` is called when the video track ends by itself: the camera was unplugged, or sharing was
+   * stopped.
+   */
   constructor(ended) {
     this.#ended = ended;
   }
@@ -28,7 +33,7 @@ export class Inputs {
     return { ...this.#muted };
   }
 
-  /** From `source`, a stream or constraints of a camera: what `take` takes. */
+  /** Returns the arguments for `take` from `source`, a stream or constraints for a camera. */
   static async of(source, { signal } = {}) {
     const owned = !isStream(source);
     const stream = owned ? await openCamera(source, { signal }) : source;
@@ -36,7 +41,10 @@ export class Inputs {
     return { video: { stream, track: videoTrack(stream), owned }, audio: sound ? { stream, track: sound, owned } : null };
   }
 
-  /** Takes over what is given, `{stream, track, owned}` each, and lets go of what it replaces; what is not named stays. */
+  /**
+   * Takes over the given tracks, as `{stream, track, owned}`, and releases those that they replace;
+   * kinds that are not given stay.
+   */
   take({ video = this.#video, audio = this.#audio }) {
     const before = [this.#video, this.#audio].filter(Boolean);
     this.#video?.track.removeEventListener?.('ended', this.#onEnded);
@@ -48,27 +56,35 @@ export class Inputs {
     for (const { stream, owned } of before) if (owned && !kept.has(stream)) stopStream(stream);
   }
 
-  /** Black instead of the picture, or silence; also for what is taken later. */
+  /**
+   * Sends black instead of the picture, or silence; also applies to tracks that are taken later.
+   */
   mute(kind, muted) {
     this.#muted[kind] = muted;
     const { [kind]: track } = this.tracks;
-    // A track that was given and never muted here is left as it is.
+    // A given track that was never muted here is left unchanged.
     if (track && track.enabled === muted) track.enabled = !muted;
   }
 
-  /** Stops what the picture comes from, if the session opened it: some devices give one camera at a time only. */
+  /**
+   * Stops the source of the video track if the session opened it, because some devices allow only
+   * one camera at a time.
+   */
   stopPicture() {
     if (this.#video?.owned) this.#video.track.stop();
   }
 
-  /** Lets go of everything. */
+  /** Releases all tracks. */
   release() {
     this.#video?.track.removeEventListener?.('ended', this.#onEnded);
     for (const { stream, owned } of [this.#video, this.#audio].filter(Boolean)) if (owned) stopStream(stream);
   }
 }
 
-/** Gives a stream exactly these tracks. What is new comes before what is old goes, so that the stream, and who shows it, never runs dry. */
+/**
+ * Gives a stream exactly these tracks. New tracks are added before old ones are removed, so that
+ * the stream is never empty.
+ */
 export function showTracks(stream, tracks) {
   const before = stream.getTracks();
   for (const track of tracks) if (!before.includes(track)) stream.addTrack(track);

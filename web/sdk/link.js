@@ -1,30 +1,35 @@
 /**
- * One WebRTC connection with its control channel, from offer to end.
+ * One WebRTC connection with its control channel, from the offer to the end.
  *
- * A link that broke is thrown away and another one made; that, and what it is for, is the session's business. The offer always has a line
- * for sound, so that a microphone can be added later without another offer.
+ * A broken link is discarded and replaced by another one; the session decides that. The offer
+ * always has a media line for audio, so that a microphone can be added later without another offer.
  */
 
 import { Control } from './control.js';
 import { OoblexError } from './errors.js';
 import { call, sessionUrl } from './http.js';
 
-/** Between two looks whether the first picture has come. */
+/** Interval between two checks for the first picture. */
 const LOOK_EVERY_MS = 40;
 
 export class Link {
   #pc;
   #base;
   #access;
-  /** What grants requests about this session: only the answer to its offer names it. */
+  /**
+   * The secret that grants requests about this session; only the answer to its offer contains it.
+   */
   #secret = null;
   #iceServers;
   #video;
   #audio;
   #opened;
-  /** What the browser was asked for last: the ceiling in bits per second (null: its own), and what to give up first. */
+  /**
+   * The last sender settings: the maximum bitrate in bit/s (null: the browser's own), and the
+   * degradation preference.
+   */
   #asked = null;
-  /** Set when the gateway ended the session: it need not be told. */
+  /** True if the gateway ended the session, so that it need not be told. */
   isOver = false;
 
   constructor({ base, access, input: { video, audio }, codec, iceServers = [] }) {
@@ -35,7 +40,7 @@ export class Link {
     if (codec) preferCodec(this.#video, codec);
     this.#audio = this.#pc.addTransceiver(audio ?? 'audio', { direction: 'sendrecv' });
     playAtOnce(this.#video.receiver);
-    /** What comes back; the sound is silence while none is sent. */
+    /** The received stream; its audio is silence while none is sent. */
     this.output = { video: this.#video.receiver.track, audio: this.#audio.receiver.track };
     this.answer = null;
     const channel = this.#pc.createDataChannel('control', { ordered: true });
@@ -44,8 +49,9 @@ export class Link {
   }
 
   /**
-   * Resolves when media can flow and the control channel is open. `input` is `{video, audio}`, tracks; `refused` is why a new token is needed.
-   * The time that the application takes to give a token does not count.
+   * Resolves when media can flow and the control channel is open. `input` is `{video, audio}`,
+   * tracks; `refused` is the reason for which a new token is needed. The time that the application
+   * needs to return a token does not count towards the timeout.
    */
   static async open({ refused, ...wanted }) {
     const { access, signal } = wanted;
@@ -67,13 +73,13 @@ export class Link {
     }
   }
 
-  /** Tells these functions what happens from now on: those of `Control`, and `connection` with each state of the connection. */
+  /** Sets the listeners: those of `Control`, and `connection` for each state of the connection. */
   listen(listeners) {
     this.control.listeners = listeners;
     this.#pc.onconnectionstatechange = () => listeners.connection(this.#pc.connectionState);
   }
 
-  /** Sends these tracks from the next frame on; `null` for no sound. */
+  /** Sends these tracks from the next frame on; `null` for no audio. */
   async send({ video, audio }) {
     await this.#video.sender.replaceTrack(forMotion(video));
     await this.#audio.sender.replaceTrack(audio);
@@ -81,8 +87,10 @@ export class Link {
   }
 
   /**
-   * To be called now and then while the connection stands, from a second after its beginning on: what the browser was asked for follows the
-   * size of the picture, which cameras and windows change without a word, and from the first call on it may send smaller pictures again.
+   * Updates the sender settings. Call it regularly while the connection is up, beginning a second
+   * after its start: the maximum bitrate follows the size of the picture, which cameras and windows
+   * change without an event, and from the first call on the browser may reduce the resolution
+   * again.
    */
   fit() {
     this.#ask('maintain-framerate');
@@ -101,13 +109,16 @@ export class Link {
     }
   }
 
-  /** It is of no use any more, but its last picture is still shown: changes are rejected with `error`, and nothing is told. */
+  /**
+   * Retires the link while its last picture is still shown: changes are rejected with `error`, and
+   * listeners get no more events.
+   */
   retire(error) {
     this.#pc.onconnectionstatechange = null;
     this.control.close(error);
   }
 
-  /** Ends the connection at once; resolves when the gateway was told, or could not be. */
+  /** Ends the connection at once; resolves when the gateway was told, or cannot be. */
   async close(error = new OoblexError('closed')) {
     this.retire(error);
     this.#pc.close();
@@ -115,12 +126,15 @@ export class Link {
     await this.request('', { method: 'DELETE', keepalive: true }).catch(() => {});
   }
 
-  /** A request about this session, or about what is below it, with its secret. Gives the answer as `fetch` does. */
+  /**
+   * Sends a request about this session, or about a resource below it, with its secret. Returns the
+   * answer as `fetch` does.
+   */
   request(below, init) {
     return fetch(sessionUrl(this.#base, this.answer.session, below), this.#access.init(this.#secret, init));
   }
 
-  /** The error for a connection that does not come about, or broke. */
+  /** Returns the error for a connection that cannot be made, or broke. */
   unreached() {
     const addresses = candidateAddresses(this.answer?.sdp ?? '');
     const { detail } = new OoblexError('connection-failed');
@@ -129,10 +143,11 @@ export class Link {
   }
 
   /**
-   * Asks the browser for what this picture wants.
+   * Sets the sender parameters for this picture.
    *
-   * It begins with 'maintain-resolution', for Chromium (156) reckons with 300 kbit/s until its encoder was told better, and takes each frame
-   * that it thinks too large for that for a reason to send smaller ones: half of the width and height, for eight seconds.
+   * The connection begins with 'maintain-resolution', because Chromium (156) assumes 300 kbit/s
+   * until its encoder gets an estimate, and reacts to each frame that seems too large for that by
+   * sending half of the width and height for eight seconds.
    */
   #ask(degradationPreference) {
     const { sender } = this.#video;
@@ -144,13 +159,14 @@ export class Link {
     this.#asked = { bitrate, degradationPreference };
     if (bitrate) encoding.maxBitrate = bitrate;
     else delete encoding.maxBitrate;
-    // A browser that does not take it does what it does by itself.
+    // A browser that rejects the parameters uses its defaults.
     sender.setParameters({ ...parameters, degradationPreference }).catch(() => {});
   }
 
   async #negotiate(bearer, wanted, cut) {
-    // The gateway learns our addresses from connectivity checks, so the offer goes out before any candidate is gathered. Gathering begins with
-    // setLocalDescription and asks the servers that are known by then, so that waits for the answer, which may name some.
+    // The gateway learns the browser's addresses from connectivity checks, so the offer is sent
+    // before any candidate is gathered. Gathering begins with setLocalDescription and uses the
+    // servers that are known by then, so it waits for the answer, which may name some.
     const offer = await this.#pc.createOffer();
     const body = JSON.stringify({ sdp: offer.sdp, type: 'offer', ...wanted });
     const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body, signal: cut };
@@ -174,21 +190,26 @@ export class Link {
 }
 
 /**
- * The ceiling for a picture of this size, in bits per second: 4 Mbit/s for 1280×720, others by their pixels, 8 Mbit/s at most. Null up to 640×480
- * and for an unknown size: what browsers allow by themselves is enough there. Chromium allows 2.5 Mbit/s to all larger ones alike.
+ * Returns the maximum bitrate for a picture of this size in bit/s: 4 Mbit/s for 1280×720, in
+ * proportion to the pixels for other sizes, at most 8 Mbit/s. Null up to 640×480 and for an unknown
+ * size, because the browsers' own limits are sufficient there. Chromium's own limit is 2.5 Mbit/s
+ * for all larger sizes.
  */
 export function bitrateFor({ width, height }) {
   const pixels = width * height;
   return pixels > 640 * 480 ? Math.round(Math.min(8e6, Math.max(2e6, (4e6 * pixels) / (1280 * 720)))) : null;
 }
 
-/** The addresses in an answer's candidates, as `udp 192.0.2.1:8001`, each once. */
+/** Returns the addresses in an answer's candidates, as `udp 192.0.2.1:8001`, without duplicates. */
 export function candidateAddresses(sdp) {
   const lines = sdp.matchAll(/^a=candidate:\S+ \d+ (\S+) \d+ (\S+) (\d+) /gm);
   return [...new Set([...lines].map(([, protocol, address, port]) => `${protocol.toLowerCase()} ${address.includes(':') ? `[${address}]` : address}:${port}`))];
 }
 
-/** Runs `work` until it is done, `timeoutMs` have passed (then it fails with `late()`), or `signal` says stop. */
+/**
+ * Runs `work` until it is done, `timeoutMs` have passed (then it fails with `late()`), or `signal`
+ * is aborted.
+ */
 async function within(timeoutMs, signal, late, work) {
   const controller = new AbortController();
   let timer;
@@ -207,20 +228,23 @@ async function within(timeoutMs, signal, late, work) {
   }
 }
 
-/** Smooth motion before sharpness, where the network is narrow. */
+/** Prefers the frame rate to the resolution if the bandwidth is low. */
 function forMotion(track) {
   if ('contentHint' in track) track.contentHint = 'motion';
   return track;
 }
 
-/** Offers this codec alone (with its retransmission and error correction), so that no other can be chosen in silence. */
+/**
+ * Offers only this codec (with its retransmission and error correction), so that no other can be
+ * chosen silently.
+ */
 function preferCodec(transceiver, codec) {
   const known = RTCRtpReceiver.getCapabilities?.('video')?.codecs ?? [];
   const wanted = known.filter((c) => c.mimeType.toLowerCase() === `video/${codec}`.toLowerCase());
   if (!wanted.length || !transceiver.setCodecPreferences) {
     throw new OoblexError('offer-rejected', { detail: `This browser cannot offer the codec '${codec}': leave it out, or choose vp8 or h264.` });
   }
-  // Interleaved H.264 first among its kind: the gateway speaks packetization mode 1.
+  // Prefers H.264 with packetization mode 1 (non-interleaved), which the gateway uses.
   wanted.sort((a, b) => modeOne(b) - modeOne(a));
   transceiver.setCodecPreferences([...wanted, ...known.filter((c) => /\/(rtx|red|ulpfec|flexfec-03)$/i.test(c.mimeType))]);
 }
@@ -229,7 +253,10 @@ function modeOne(codec) {
   return Number(/packetization-mode=1/.test(codec.sdpFmtpLine ?? ''));
 }
 
-/** Asks for no waiting between a frame's arrival and its showing; browsers that cannot keep their own. */
+/**
+ * Requests no delay between the arrival of a frame and its display; browsers that do not support it
+ * keep their own delay.
+ */
 function playAtOnce(receiver) {
   if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
   if ('playoutDelayHint' in receiver) receiver.playoutDelayHint = 0;

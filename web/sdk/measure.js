@@ -1,6 +1,6 @@
-/** What the browser measures of a connection, made of two reports of getStats. Pure. */
+/** Statistics of a connection, calculated from two reports of getStats. Pure. */
 
-/** Figures from two reports; rates need an earlier one and are null without. */
+/** Returns statistics from two reports; rates need an earlier report and are null without one. */
 export function figuresBetween(earlier, now) {
   const find = (report, type, also = () => true) => [...(report?.values() ?? [])].find((s) => s.type === type && also(s));
   const isVideo = (s) => s.kind === 'video';

@@ -1,42 +1,60 @@
-/** Types of ooblex.js. Times are milliseconds, rates are per second, boxes and keypoints are pixels of the source picture. */
+/**
+ * Types of ooblex.js. Times are in milliseconds, rates per second, boxes and keypoints in pixels of
+ * the source picture.
+ */
 
-/** Why something failed. Stable: compare these, not messages. */
+/** Stable error codes: compare these, not messages. */
 export type OoblexErrorCode =
-  /** The page is neither https nor localhost, so the browser gives no camera. */
+  /** The page is neither https nor localhost, so the browser does not allow the camera. */
   | 'insecure-context'
-  /** This browser cannot do it, such as sharing a screen on a phone. */
+  /** This browser does not support it, such as sharing a screen on a phone. */
   | 'not-supported'
-  /** There is no camera, none that can do what was asked, or it stopped. */
+  /** There is no camera, no camera satisfies the constraints, or the camera stopped. */
   | 'no-camera'
-  /** The user or the system said no to the camera. */
+  /** The user or the system denied access to the camera. */
   | 'permission-denied'
   /** Another program uses the camera. */
   | 'camera-busy'
-  /** The file is no video that this browser plays. */
+  /** The file is not a video that this browser can play. */
   | 'file-unreadable'
-  /** Nothing answers at the address, or something that is no Ooblex gateway. */
+  /** Nothing answers at the URL, or something that is not an Ooblex gateway. */
   | 'gateway-unreachable'
-  /** The gateway, or the browser, refused to connect: an unknown effect, a bad parameter, no common codec. See `problem`. */
+  /**
+   * The gateway, or the browser, refused to connect: an unknown effect, an invalid parameter, no
+   * common codec. See `problem`.
+   */
   | 'offer-rejected'
-  /** The gateway, or a proxy before it, does not accept the token, or wants one (HTTP status 401). See `problem`; it is null for a proxy. */
+  /**
+   * The gateway, or a proxy in front of it, requires a token or does not accept it (HTTP status
+   * 401). See `problem`; it is null for a proxy.
+   */
   | 'unauthorized'
-  /** The gateway knows who asks and does not allow it (403). See `problem`. */
+  /** The gateway knows the credential but does not allow the request (403). See `problem`. */
   | 'forbidden'
-  /** The gateway does not answer to the host name in its address (421). See `problem`. */
+  /** The gateway does not answer to the host name in its URL (421). See `problem`. */
   | 'wrong-host'
-  /** `token` gave no token, or none that a request can carry. See `cause`. */
+  /** `token` returned no token, or one that does not fit into a header. See `cause`. */
   | 'no-token'
   /** The token of the session has expired, and `token` was a string, so there is no other. */
   | 'expired'
-  /** HTTP works and media does not: most often the UDP port or the advertised address. */
+  /**
+   * HTTP works but media does not: usually the UDP port is closed or the advertised address is
+   * wrong.
+   */
   | 'connection-failed'
-  /** The gateway refused a change of effect or parameters; what was on stays on. See `problem`. */
+  /**
+   * The gateway refused a change of effect or parameters; the earlier effect stays on. See
+   * `problem`.
+   */
   | 'effect-rejected'
-  /** The gateway reported a problem that answers no request. See `problem`. */
+  /** The gateway reported a problem that is not the answer to a request. See `problem`. */
   | 'gateway-error'
-  /** The connection was lost while a change was under way. It is asked for again by itself, unless a newer change was made. */
+  /**
+   * The connection was lost while a change was pending. It is repeated by itself, unless a newer
+   * change was made.
+   */
   | 'interrupted'
-  /** The connection was lost and did not come back within `reconnect.giveUpAfterMs`. */
+  /** The connection was lost and could not be restored within `reconnect.giveUpAfterMs`. */
   | 'gave-up'
   /** The session has ended. */
   | 'closed'
@@ -47,9 +65,9 @@ export type OoblexErrorCode =
 export interface Problem {
   type: string;
   title: string;
-  /** HTTP status; 0 when it came over the data channel without one. */
+  /** HTTP status; 0 if the problem came over the data channel without one. */
   status: number;
-  /** A sentence that says how to mend it. */
+  /** A sentence that names the remedy. */
   detail: string;
   [extension: string]: unknown;
 }
@@ -58,21 +76,27 @@ export class OoblexError extends Error {
   constructor(code: OoblexErrorCode, about?: { detail?: string; problem?: Problem; cause?: unknown; reason?: string; retryAfterMs?: number });
   readonly name: 'OoblexError';
   readonly code: OoblexErrorCode;
-  /** A sentence for people that says how to mend it; the same as `message`. */
+  /** A human-readable sentence that names the remedy; equals `message`. */
   readonly detail: string;
-  /** A URN: the problem's where the gateway said it (`urn:ooblex:problem:…`), otherwise `urn:ooblex:sdk:` and the code. */
+  /**
+   * A URN: that of the problem if the gateway reported it (`urn:ooblex:problem:…`), otherwise
+   * `urn:ooblex:sdk:` and the code.
+   */
   readonly type: string;
-  /** What to do about it. */
+  /** The remedy. */
   readonly mend: string;
-  /** What the gateway said, when it was the gateway. */
+  /** The gateway's problem document, if the gateway reported the error. */
   readonly problem: Problem | null;
-  /** Why the gateway ended the session, when it did. */
+  /** The gateway's reason for ending the session, if it ended it. */
   readonly reason: EndReason | null;
-  /** How long the gateway asks to wait before the next try, when it does; a session that comes back waits that long by itself. */
+  /**
+   * The time that the gateway asks to wait before the next attempt, if it does; a session that
+   * reconnects waits for it by itself.
+   */
   readonly retryAfterMs: number | null;
 }
 
-/** Why a gateway ends a session. Newer gateways may know others. */
+/** Reasons for which a gateway ends a session. Newer gateways may have others. */
 export type EndReason =
   /** Somebody ended it through the API. */
   | 'ended'
@@ -80,33 +104,36 @@ export type EndReason =
   | 'expired'
   /** No media came from the browser for a while. */
   | 'idle'
-  /** It has lasted as long as a session may. */
+  /** It reached the maximum duration of a session. */
   | 'time_limit'
   /** The gateway cannot decode the browser's video. */
   | 'undecodable'
-  /** It took more processor time than a session may. */
+  /** It used more CPU time than a session may. */
   | 'budget'
   /** It used more data channels than a session may. */
   | 'too_many_channels'
-  /** The gateway is being replaced. The session comes back by itself. */
+  /** The gateway is being replaced. The session reconnects by itself. */
   | 'draining'
-  /** The gateway stops, perhaps to start again. The session comes back by itself. */
+  /** The gateway stops, and may start again. The session reconnects by itself. */
   | 'stopping'
-  /** The gateway had an error in this session. The session comes back by itself. */
+  /** The gateway had an error in this session. The session reconnects by itself. */
   | 'broken'
   | (string & {});
 
 /**
- * Gives a token. `refused` is why the one before is of no use any more (`unauthorized`, `expired`), null at first; `signal` is aborted when
- * no token is needed any more.
+ * Returns a token. `refused` is the reason for which the last token is no longer valid
+ * (`unauthorized`, `expired`), null at first; `signal` is aborted when the token is no longer
+ * needed.
  */
 export type TokenSource = (about: { refused: OoblexError | null; signal?: AbortSignal }) => string | null | Promise<string | null>;
 
-/** How requests to the gateway prove who asks. */
+/** Credentials of requests to the gateway. */
 export interface RequestOptions {
-  /** Headers that go with every request. A token, and the session's secret, take the place of an `Authorization` header. */
+  /**
+   * Headers of every request. A token, and the session's secret, replace an `Authorization` header.
+   */
   headers?: HeadersInit;
-  /** As of `fetch`; cookies go to another origin with `'include'` only. */
+  /** Credentials mode as of `fetch`; cookies are sent to another origin only with `'include'`. */
   credentials?: RequestCredentials;
 }
 
@@ -141,90 +168,96 @@ export interface ParametersSchema {
 export interface Effect {
   /** The name in requests. */
   name: string;
-  /** The name for people. */
+  /** The display name. */
   title: string;
-  /** What the viewer sees, in a sentence. */
+  /** A sentence that describes the visible result. */
   description: string;
   parameters: ParametersSchema;
-  /** Models that it runs. */
+  /** Names of the models that it runs. */
   models: string[];
-  /** Whether a worker serves it now. */
+  /** True if a worker serves it now. */
   available: boolean;
-  /** Worker threads that serve it; 0 for an effect that needs none. */
+  /** Number of worker threads that serve it; 0 for an effect that needs none. */
   workers: number;
   unavailable_reason?: string;
-  /** Address of a picture of it, below the gateway's. */
+  /** URL of an example picture, relative to the gateway's. */
   thumbnail?: string;
-  /** Whether the operator put it there, rather than it being of the program. */
+  /** True for a custom effect of the operator, false for a built-in one. */
   own?: boolean;
 }
 
 export interface EffectList {
   effects: Effect[];
-  /** Folders of effects of one's own that are none now, and why. */
+  /** Folders of custom effects that are invalid, and the reasons. */
   refused?: { folder: string; reason: string }[];
-  /** Most effects that a chain such as `background_blur+sepia` may have. */
+  /** Maximum number of effects in a chain such as `background_blur+sepia`. */
   chains?: number;
-  /** What runs the models, such as `ONNX Runtime 1.32.0`; null when they run in other processes. */
+  /** The model runtime, such as `ONNX Runtime 1.32.0`; null if models run in other processes. */
   backend: string | null;
-  /** What they run on, such as `cpu`; null when they run in other processes. */
+  /** The device, such as `cpu`; null if models run in other processes. */
   device: string | null;
-  /** Worker threads of all effects together. */
+  /** Number of worker threads of all effects together. */
   workers: number;
-  /** Between the gateway and its workers. */
+  /** State of the connection between the gateway and its workers. */
   broker: {
     kind: 'local' | 'redis';
     connected: boolean;
-    /** What is wrong now, with its mend. */
+    /** The current problem, with its remedy. */
     trouble: string | null;
   };
 }
 
 export interface ConnectOptions extends RequestOptions {
-  /** Address of the gateway; the page's own origin by default. */
+  /** URL of the gateway; by default the page's own origin. */
   url?: string | URL;
   /**
-   * A token or key that the gateway knows, sent as `Authorization: Bearer`; or a function that gives one. The function is asked before each
-   * connection, and once more when the gateway refuses what it gave.
+   * A valid token or key, sent as `Authorization: Bearer`; or a function that returns one. The
+   * function is called before each connection, and once more when the gateway refuses its token.
    */
   token?: string | TokenSource;
-  /** STUN and TURN servers, beside those that the gateway names in its answer. */
+  /** STUN and TURN servers, in addition to those that the gateway names in its answer. */
   iceServers?: RTCIceServer[];
-  /** Effect from the first frame on; the gateway's default when left out. */
+  /** Effect from the first frame on; by default the gateway's default effect. */
   effect?: string;
-  /** Its parameters; defaults for those left out. */
+  /** Parameters of the effect; omitted ones get their defaults. */
   params?: Parameters;
   /**
-   * A stream (it stays the caller's), or constraints for a camera that the session opens and stops.
-   * 640×480 at 30 frames a second without sound by default.
+   * A stream (the caller remains its owner), or constraints for a camera that the session opens and
+   * stops. By default 640×480 at 30 frames per second without audio.
    */
   source?: MediaStream | MediaStreamConstraints;
-  /** Offer this codec only; the browser's own order by default. */
+  /** The only codec to offer; by default all codecs in the browser's order. */
   codec?: 'vp8' | 'h264';
-  /** Gives up connecting (rejects with the signal's reason). Later, use `close`. */
+  /** Cancels connecting (rejects with the signal's reason). Later, use `close`. */
   signal?: AbortSignal;
-  /** Longest time for connecting, from the open camera on; 10 000 by default. */
+  /** Maximum time for connecting, after the camera was opened; 10 000 by default. */
   timeoutMs?: number;
-  /** Whether and how the session comes back when its connection is lost; it does by default. */
+  /** Reconnection after a lost connection; enabled by default, `false` disables it. */
   reconnect?: boolean | ReconnectOptions;
 }
 
 export interface ReconnectOptions {
-  /** Longest time between two tries; 8000 by default. The first comes at once, each further one after about twice as long. */
+  /**
+   * Maximum delay between two attempts; 8000 by default. The first attempt is immediate, and the
+   * delay about doubles with each further one.
+   */
   maxDelayMs?: number;
-  /** After this time without a connection the session ends; 300 000 by default. */
+  /** The session ends after this time without a connection; 300 000 by default. */
   giveUpAfterMs?: number;
 }
 
-/** The gateway's word that a change is in force. */
+/** The gateway's confirmation that a change is in force. */
 export interface Ack {
   type: 'ack';
   id: number;
   effect: string;
   params: Parameters;
-  /** Numbers the changes of a session: of an ack and a `settings` message, the higher one is in force. */
+  /**
+   * Number of the change in the session; of an ack and a `settings` message, the one with the
+   * higher number is in force.
+   */
   change?: number;
-  /** Sequence number of the first frame that has the change. */
+  /** Sequence number of the first frame with the change. */
   first_sequence: number;
   /** RTP timestamp (90 kHz) of that frame. */
   timestamp: number;
@@ -234,31 +267,31 @@ export type Point = [x: number, y: number];
 
 export interface Face {
   label: 'face';
-  /** The same face has the same number from frame to frame, where the effect follows faces. */
+  /** Track id: the same face has the same id from frame to frame, if the effect tracks faces. */
   id?: number;
   /** 0 to 1. */
   score: number;
-  /** Left, top, right, bottom; parts may lie outside the picture. */
+  /** Left, top, right, bottom; parts may be outside the picture. */
   box: [x0: number, y0: number, x1: number, y1: number];
-  /** Right and left are the person's. */
+  /** Right and left from the person's point of view. */
   keypoints: Record<'right_eye' | 'left_eye' | 'nose' | 'mouth' | 'right_ear' | 'left_ear', Point>;
 }
 
-/** What was found in one frame. */
+/** Objects found in one frame. */
 export interface Detections {
   type: 'detections';
   sequence: number;
   /** RTP timestamp (90 kHz) of the frame. */
   timestamp: number;
-  /** Size of the source picture that the coordinates belong to. */
+  /** Size of the source picture, to which the coordinates refer. */
   width: number;
   height: number;
   faces: Face[];
-  /** What else was found, if anything was. */
+  /** Other objects, if any were found. */
   objects?: Thing[];
 }
 
-/** Something that is no face. Without a box it is about the whole picture. */
+/** An object that is not a face. Without a box it refers to the whole picture. */
 export interface Thing {
   label: string;
   id?: number;
@@ -272,7 +305,7 @@ export interface Thing {
 
 export type Stage = 'inbox' | 'decode' | 'prepare' | 'queue' | 'analyse' | 'turn' | 'playout' | 'compose' | 'encode';
 
-/** The gateway's figures of the last second. */
+/** The gateway's statistics of the last second. */
 export interface Stats {
   type: 'stats';
   effect: string;
@@ -281,53 +314,65 @@ export interface Stats {
   fps_out: number;
   width: number;
   height: number;
-  /** What the encoder sends now. */
+  /** The encoder's current bitrate. */
   bitrate_bps: number;
-  /** What the network is thought to take; null or absent when the browser gives no feedback for it. */
+  /** The bandwidth estimate; null or absent if the browser gives no feedback for it. */
   estimate_bps?: number | null;
-  /** From a frame's last packet in to its first packet out; null when none went out. */
+  /** Time from a frame's last packet in to its first packet out; null if none was sent. */
   residence_ms: { p50: number; p95: number; p99: number } | null;
   /** Mean time of a frame in each stage. */
   stages_ms: Partial<Record<Stage, number>>;
-  /** Frames that were dropped, by reason. */
+  /** Number of dropped frames by reason. */
   dropped: Record<string, number>;
-  /** `hurried`: the machine is short of CPU, and the encoder takes less of it for a coarser picture. */
+  /** `hurried`: CPU is short, and the encoder uses less of it at a lower quality. */
   encoder_speed: 'normal' | 'hurried';
-  /** What the model gets of a frame; null where there is none. Smaller than usual: the machine is short of CPU. */
+  /**
+   * Size of the model's input; null if there is none. It is smaller than usual when CPU is short.
+   */
   model_input: { width: number; height: number } | null;
-  /** Processor cores that the session has used, with workers of the gateway's own. */
+  /** CPU cores that the session has used, including workers in the gateway's process. */
   cores: number;
-  /** Cores that it may use, since others are there; null where it is alone. Who reaches it gets fewer frames. */
+  /**
+   * CPU cores that it may use while there are other sessions; null if it is alone. A session that
+   * reaches the limit gets fewer frames.
+   */
   cores_allowed: number | null;
-  /** Whether a stand-in is shown because no result has come yet. */
+  /** True if a placeholder is shown because no result has arrived yet. */
   placeholder: boolean;
-  /** `waiting`: no results come at the moment. */
+  /** `waiting`: no results arrive at the moment. */
   state: 'live' | 'waiting';
   service: ServiceState;
 }
 
-/** `no_worker`: no worker serves the effect now; `broker_down`: the gateway can not reach its workers now. */
+/**
+ * `no_worker`: no worker serves the effect; `broker_down`: the gateway cannot reach its workers.
+ */
 export type ServiceState = 'served' | 'no_worker' | 'broker_down';
 
-/** Workers of the effect have come or gone. While there are none the last picture is held; it goes on by itself. */
+/**
+ * Workers of the effect have started or stopped. While there are none, the last picture is held;
+ * the session resumes by itself.
+ */
 export interface Service {
   effect: string;
   state: ServiceState;
 }
 
-/** Somebody else than this session has changed what is in force. */
+/** Somebody else than this session has changed the settings in force. */
 export interface SettingsChange {
   effect: string;
   params: Parameters;
-  /** `api`: a request to the API, such as an operator's; `reload`: an effect of the operator's own was replaced. */
+  /** `api`: a request to the API, such as an operator's; `reload`: a custom effect was replaced. */
   by: 'api' | 'channel' | 'reload' | null;
-  /** What was in force before, as far as this session knew. */
+  /** The earlier settings, as far as this session knew them. */
   previous: { effect: string | null; params: Parameters };
 }
 
-/** What the browser measures, over the time since the last call; null where it cannot tell (yet). */
+/**
+ * The browser's own statistics since the last call; null for values that are not available (yet).
+ */
 export interface Measures {
-  /** Network only: from the browser to the gateway and back. */
+  /** Round trip of the network only, from the browser to the gateway and back. */
   roundTripMs: number | null;
   camera: { fps: number | null; width: number | null; height: number | null };
   sent: {
@@ -336,9 +381,9 @@ export interface Measures {
     width: number | null;
     height: number | null;
     encodeMs: number | null;
-    /** What keeps the browser from sending more. */
+    /** The factor that limits the quality of the sent video. */
     limitedBy: 'cpu' | 'bandwidth' | null;
-    /** Share of the packets that the gateway missed. */
+    /** Share of the packets that the gateway did not receive. */
     lostShare: number | null;
   };
   received: {
@@ -347,63 +392,81 @@ export interface Measures {
     width: number | null;
     height: number | null;
     codec: string | null;
-    /** Mean wait of a frame in the browser before it is decoded and shown. */
+    /** Mean time of a frame in the browser before it is decoded and shown. */
     jitterBufferMs: number | null;
     decodeMs: number | null;
-    /** Frames that the browser threw away. */
+    /** Frames that the browser dropped. */
     droppedFps: number | null;
     lostShare: number | null;
   };
 }
 
-/** `interrupted`: no media at the moment; it may come back by itself. `reconnecting`: the connection is lost, another one is being made. */
+/**
+ * `interrupted`: no media at the moment; it may recover by itself. `reconnecting`: the connection
+ * is lost, and another one is being made.
+ */
 export type SessionState = 'live' | 'interrupted' | 'reconnecting' | 'closed';
 
 export interface SessionEvents {
-  /** Once a second. */
+  /** Emitted once per second. */
   stats: Stats;
   detections: Detections;
   service: Service;
-  /** Somebody else changed the effect or its parameters; `session.effect` and `session.params` say so already. */
+  /**
+   * Somebody else changed the effect or its parameters; `session.effect` and `session.params` are
+   * already updated.
+   */
   settings: SettingsChange;
-  /** Something is wrong and the session goes on. */
+  /** A problem occurred that does not end the session. */
   error: OoblexError;
   state: SessionState;
-  /** Another connection is tried after `delayMs`; `error` says why the last one, or the last try, failed, `reason` why the gateway ended the session if it did. */
+  /**
+   * Another attempt to connect follows after `delayMs`; `error` is the failure of the last
+   * connection or attempt, `reason` the gateway's reason for ending the session, if it ended it.
+   */
   reconnecting: { attempt: number; delayMs: number; error: Error; reason: EndReason | null };
-  /** Another connection stands, with the same effect and parameters, under another id. */
+  /** Another connection was made, with the same effect and parameters, and with another id. */
   reconnected: { id: string; attempts: number; downMs: number };
-  /** Something else is sent. */
+  /** The source has changed. */
   source: { input: MediaStream };
-  /** The end, once; `error` says why unless `close` was called, `reason` what the gateway gave as one. */
+  /**
+   * The session has ended; emitted once. `error` is the cause unless `close` was called, `reason`
+   * the gateway's reason, if any.
+   */
   close: { error: OoblexError | null; reason: EndReason | null };
 }
 
-/** Made by `connect`. Ends by itself when the page goes away. */
+/** A session, made by `connect`. It ends by itself when the page is left. */
 export class Session extends EventTarget {
   private constructor();
-  /** As in `/api/sessions/{id}`. */
+  /** The id as in `/api/sessions/{id}`. */
   readonly id: string;
-  /** What is sent. The same stream for the whole session; its tracks change with the source. */
+  /**
+   * The stream that is sent. It stays the same for the whole session; its tracks change with the
+   * source.
+   */
   readonly input: MediaStream;
   /**
-   * The picture with the effect (and the sound, while sound is sent); give it to `video.srcObject`. The same stream for the whole session: it keeps
-   * its last picture while the session comes back.
+   * The video with the effect (and the audio, while audio is sent), for `video.srcObject`. It is
+   * the same stream for the whole session, and keeps its last picture while the session reconnects.
    */
   readonly output: MediaStream;
   readonly state: SessionState;
-  /** The effect and its parameters in force, as the gateway last said: it confirmed a change, or told of one by somebody else. */
+  /**
+   * The effect and parameters in force, as last reported by the gateway: it confirmed a change, or
+   * reported one by somebody else.
+   */
   readonly effect: string | null;
   readonly params: Parameters;
-  /** Whether workers serve the effect now; its name is null until the gateway has said something. */
+  /** Service state of the effect; its name is null until the gateway has reported one. */
   readonly service: { effect: string | null; state: ServiceState };
 
-  /** Listens to an event; the function that comes back ends it. */
+  /** Listens to an event; the returned function removes the listener. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (detail: SessionEvents[Name]) => void): () => void;
 
   /**
-   * Changes the effect without a reconnect; parameters that are left out get their defaults. Resolves when the first frame that
-   * has it was made.
+   * Changes the effect without a reconnect; omitted parameters get their defaults. Resolves when
+   * the first frame with the change was made.
    * @throws OoblexError `effect-rejected`, `timeout`, `closed`
    */
   changeEffect(effect: string, params?: Parameters): Promise<Ack>;
@@ -414,24 +477,31 @@ export class Session extends EventTarget {
   effects(): Promise<EffectList>;
 
   /**
-   * A request about this session (`/api/sessions/{id}`), or about what is below it, such as `events`, with the secret that grants it. Gives the
-   * answer as `fetch` does.
+   * Sends a request about this session (`/api/sessions/{id}`), or about a resource below it, such
+   * as `events`, with the session's secret. Returns the answer as `fetch` does.
    */
   request(below?: string, init?: RequestInit): Promise<Response>;
 
-  /** What is muted. */
+  /** Muted inputs. */
   readonly muted: { video: boolean; audio: boolean };
 
   /**
-   * Sends another stream from its next frame on, without a reconnect. Sound stays as it is when the stream has none.
+   * Sends another stream from its next frame on, without a reconnect. The audio does not change if
+   * the stream has none.
    * @throws OoblexError as `openCamera`, or `closed`
    */
   replaceSource(source: MediaStream | MediaStreamConstraints): Promise<void>;
 
-  /** Sends a camera: any, the one with this `deviceId`, or one by constraints such as `{facingMode: 'environment'}`. Sound stays as it is. */
+  /**
+   * Sends a camera: any, the one with this `deviceId`, or one by constraints such as `{facingMode:
+   * 'environment'}`. The audio does not change.
+   */
   useCamera(wanted?: string | MediaTrackConstraints): Promise<void>;
 
-  /** Asks the visitor for a screen, a window or a tab, and sends that. @throws OoblexError `permission-denied`, `not-supported` */
+  /**
+   * Asks the user for a screen, a window or a tab, and sends it. @throws OoblexError
+   * `permission-denied`, `not-supported`
+   */
   useScreen(constraints?: DisplayMediaStreamOptions): Promise<void>;
 
   /** Plays a video file in a loop and sends its picture. @throws OoblexError `file-unreadable` */
@@ -440,10 +510,10 @@ export class Session extends EventTarget {
   /** Sends a microphone: any, the one with this `deviceId`, or none (`false`). */
   useMicrophone(wanted?: boolean | string | MediaTrackConstraints): Promise<void>;
 
-  /** Sends black or silence, or no longer. The camera stays on. */
+  /** Starts or stops sending black or silence. The camera stays on. */
   mute(kind: 'video' | 'audio', muted?: boolean): void;
 
-  /** The browser's own figures. */
+  /** Returns the browser's own statistics. */
   measure(): Promise<Measures>;
 
   /** Ends the session. Resolves when the gateway was told. */
@@ -452,11 +522,14 @@ export class Session extends EventTarget {
 
 /**
  * Opens a session. Resolves when media can flow and the control channel is open.
- * @throws OoblexError all codes but `effect-rejected` and `timeout`
+ * @throws OoblexError all codes except `effect-rejected` and `timeout`
  */
 export function connect(options?: ConnectOptions): Promise<Session>;
 
-/** The effects of a gateway. Needs no token. @throws OoblexError `gateway-unreachable`, `gateway-error`, `wrong-host` */
+/**
+ * Returns the effects of a gateway. Needs no token. @throws OoblexError `gateway-unreachable`,
+ * `gateway-error`, `wrong-host`
+ */
 export function effects(url?: string | URL, options?: RequestOptions & { signal?: AbortSignal }): Promise<EffectList>;
 
 /** Opens the camera as `connect` does. @throws OoblexError `insecure-context`, `no-camera`, `permission-denied`, `camera-busy` */
@@ -474,7 +547,7 @@ export function openFile(file: Blob, options?: { signal?: AbortSignal }): Promis
 /** Stops a stream that one of these functions opened. */
 export function stopStream(stream: MediaStream): void;
 
-/** The default of every parameter. */
+/** Returns the default of every parameter. */
 export function defaults(schema: ParametersSchema): Parameters;
 
 export const Ooblex: {

@@ -1,8 +1,9 @@
 /**
- * Ooblex in the browser: the camera goes to a gateway, the picture with the effect comes back.
+ * Ooblex in the browser: sends the camera to a gateway and receives the video with the effect.
  *
- * The one module to import; the others beside it are its parts. `connect` opens the source, then a `Link` (one connection, thrown away when
- * it breaks), and wraps both in a `Session` (what the caller keeps). No dependencies.
+ * This is the only module to import; the other files are its parts. `connect` opens the source,
+ * then a `Link` (one connection, discarded when it breaks), and wraps both in a `Session` (the
+ * object that the caller keeps). No dependencies.
  */
 
 import { Access } from './access.js';
@@ -17,7 +18,10 @@ export { OoblexError, Session, defaults, effects, openCamera, openFile, openMicr
 
 const CONNECT_TIMEOUT_MS = 10_000;
 
-/** Opens a session. Resolves when media flows and the control channel is open; the first picture may be a moment away. */
+/**
+ * Opens a session. Resolves when media flows and the control channel is open; the first picture may
+ * arrive a moment later.
+ */
 export async function connect({ url, token, headers, credentials, iceServers, effect, params, source, codec, signal, timeoutMs = CONNECT_TIMEOUT_MS, reconnect } = {}) {
   const base = gatewayBase(url);
   const access = new Access({ token, headers, credentials });

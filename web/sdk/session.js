@@ -1,8 +1,9 @@
 /**
- * What `connect` gives: the pictures, the effect, and the events of one session.
+ * The result of `connect`: the streams, the effect, and the events of one session.
  *
- * Owns what was asked for and outlives connections: when one is lost, it gets itself another with the same effect and parameters, and holds
- * the last picture until a new one is there. Refuses to know pages and elements, and what any effect means.
+ * Owns the requested effect and outlives connections: when one is lost, the session makes another
+ * one with the same effect and parameters, and holds the last picture until a new one arrives.
+ * Refuses to know pages, elements, and the meaning of effects.
  */
 
 import { OoblexError } from './errors.js';
@@ -16,7 +17,7 @@ import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './
 
 const LOOK_EVERY_MS = 1_000;
 const ASK_TIMEOUT_MS = 3_000;
-/** A connection without a picture (a muted camera, say) is a connection as well. */
+/** A connection without a picture (a muted camera, for example) counts as a connection, too. */
 const PICTURE_PATIENCE_MS = 4_000;
 const RECONNECT = { maxDelayMs: 8_000, giveUpAfterMs: 5 * 60_000 };
 const CAMERA_GONE = 'The camera stopped: was it unplugged or taken away? Give the session another source.';
@@ -34,9 +35,11 @@ export class Session extends EventTarget {
   #state = 'live';
   #confirmed;
   #wanted;
-  /** Changes of the effect that this session has asked for and that are not answered. */
+  /** Number of pending changes of the effect by this session. */
   #changing = 0;
-  /** The gateway's number of the newest change that it told of, and whether somebody else had made that. */
+  /**
+   * The number of the newest change that the gateway reported, and whether somebody else made it.
+   */
   #newest = 0;
   #overruled = false;
   #earlier = null;
@@ -44,14 +47,14 @@ export class Session extends EventTarget {
   #pulse;
   #looking = null;
   #asking = false;
-  /** While the session comes back: what changes of the effect wait for. */
+  /** While the session reconnects, a promise that changes of the effect wait for. */
   #returning = null;
   #ending = new AbortController();
   #leave = () => void this.close();
   #look = () => this.#judge(this.#pulse.look(performance.now()));
   #hurry = () => this.#state === 'interrupted' && void this.#ask();
 
-  /** Sessions come from `connect`. `input` is what `Inputs.of` gives. */
+  /** Sessions are made by `connect`. `input` is the result of `Inputs.of`. */
   constructor(link, { base, access, iceServers, input, effect, params, codec, timeoutMs, reconnect = true }) {
     super();
     [this.#base, this.#access, this.#iceServers, this.#codec, this.#timeoutMs] = [base, access, iceServers, codec, timeoutMs];
@@ -64,24 +67,41 @@ export class Session extends EventTarget {
     globalThis.addEventListener?.('online', this.#hurry);
   }
 
-  /** The gateway's name for the session, as in /api/sessions/{id}; another one after a reconnect. */
+  /** The gateway's id of the session, as in /api/sessions/{id}; it changes with a reconnect. */
   get id() { return this.#link.answer.session; }
-  /** What is sent. The same stream for the whole session; its tracks change with the source. */
+  /**
+   * The stream that is sent. It stays the same for the whole session; its tracks change with the
+   * source.
+   */
   get input() { return this.#inputs.stream; }
-  /** What comes back. The same stream for the whole session; it keeps its last picture while the session comes back. */
+  /**
+   * The stream that is received. It stays the same for the whole session, and keeps its last
+   * picture while the session reconnects.
+   */
   get output() { return this.#output; }
-  /** 'live', 'interrupted' (no media at the moment; it may come back), 'reconnecting', or 'closed'. */
+  /**
+   * 'live', 'interrupted' (no media at the moment; it may recover), 'reconnecting', or 'closed'.
+   */
   get state() { return this.#state; }
-  /** The effect in force, as the gateway last said: it confirmed a change of this session, or told of one by somebody else. */
+  /**
+   * The effect in force, as last reported by the gateway: it confirmed a change of this session, or
+   * reported one by somebody else.
+   */
   get effect() { return this.#confirmed.effect; }
-  /** Its parameters, as the gateway last said. */
+  /** The parameters in force, as last reported by the gateway. */
   get params() { return this.#confirmed.params; }
-  /** Whether workers serve which effect: 'served', 'no_worker', or 'broker_down'. While they do not, the last picture is held. */
+  /**
+   * The effect and its service state: 'served', 'no_worker', or 'broker_down'. While it is not
+   * served, the last picture is held.
+   */
   get service() { return this.#service; }
-  /** What is muted: `{video, audio}`. */
+  /** Muted inputs: `{video, audio}`. */
   get muted() { return this.#inputs.muted; }
 
-  /** Calls `listener` with the detail of each event of this name; gives back the function that ends it. */
+  /**
+   * Calls `listener` with the detail of each event of this name; returns a function that removes
+   * the listener.
+   */
   on(name, listener) {
     const heard = (event) => listener(event.detail);
     this.addEventListener(name, heard);
@@ -90,7 +110,7 @@ export class Session extends EventTarget {
 
   // The effect
 
-  /** Changes the effect; parameters that are not given get their defaults. Resolves with the gateway's ack. */
+  /** Changes the effect; omitted parameters get their defaults. Resolves with the gateway's ack. */
   async changeEffect(effect, params = {}) {
     const wanted = (this.#wanted = { effect, params });
     this.#changing += 1;
@@ -102,7 +122,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Asks for what is wanted until the gateway answers. */
+  /** Sends the wanted effect until the gateway answers. */
   async #changed(wanted) {
     const { effect, params } = wanted;
     for (;;) {
@@ -123,7 +143,10 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Whether a message is about the newest change that the gateway told of: an ack comes with a frame, which others may have overtaken. */
+  /**
+   * Returns whether a message is about the newest change that the gateway reported: an ack is sent
+   * with a frame, so other messages may have overtaken it.
+   */
   #isNewest({ change }) {
     if (!Number.isInteger(change)) return true;
     if (change < this.#newest) return false;
@@ -131,18 +154,21 @@ export class Session extends EventTarget {
     return true;
   }
 
-  /** Somebody else changed the settings in force. */
+  /** Handles a change of the settings by somebody else. */
   #follow({ effect, params = {}, by = null, ...message }) {
     if (typeof effect !== 'string' || !this.#isNewest(message)) return;
     const previous = this.#confirmed;
     this.#confirmed = { effect, params };
     this.#overruled = true;
-    // What this session has asked for and was not answered yet may be newer.
+    // A pending change of this session may be newer.
     if (!this.#changing) this.#wanted = this.#confirmed;
     this.#emit('settings', { effect, params, by, previous });
   }
 
-  /** Whether a change failed with its connection only: the next one begins with what is wanted, and is asked once more for its ack. */
+  /**
+   * Returns whether a change failed only because of its connection: the next connection begins with
+   * the wanted effect, and is asked once more for the ack.
+   */
   #mayBeAskedAgain(error) {
     if (this.#state === 'closed') return false;
     if (error.code === 'timeout') return this.#pulse.isQuiet(performance.now());
@@ -151,20 +177,24 @@ export class Session extends EventTarget {
     return true;
   }
 
-  /** Changes some parameters of the effect that is on and keeps the others. Resolves with the gateway's ack. */
+  /**
+   * Changes some parameters of the current effect and keeps the others. Resolves with the gateway's
+   * ack.
+   */
   async setParams(params) {
     const { effect, params: others } = this.#wanted;
     return this.changeEffect(effect, { ...others, ...params });
   }
 
-  /** The effects of this session's gateway. */
+  /** Returns the effects of this session's gateway. */
   effects() {
     return listed(this.#base, this.#access);
   }
 
   /**
-   * A request about this session (`/api/sessions/{id}`), or about what is below it, such as `events`, with what grants it: for `GET`, `PATCH`,
-   * `DELETE`. Gives the answer as `fetch` does.
+   * Sends a request about this session (`/api/sessions/{id}`), or about a resource below it, such
+   * as `events`, with the session's secret: for `GET`, `PATCH`, `DELETE`. Returns the answer as
+   * `fetch` does.
    */
   request(below = '', init = {}) {
     return this.#link.request(below, init);
@@ -172,27 +202,33 @@ export class Session extends EventTarget {
 
   // The source. It changes from one frame to the next, without a reconnect.
 
-  /** Sends another stream, or a camera opened with other constraints. Sound stays as it is when that has none. */
+  /**
+   * Sends another stream, or a camera opened with other constraints. The audio does not change if
+   * the stream has none.
+   */
   async replaceSource(source) {
     const { video, audio } = await this.#opened(() => Inputs.of(source));
     await this.#send(audio ? { video, audio } : { video });
   }
 
-  /** Sends a camera: any, the one with this `deviceId`, or one by constraints such as `{facingMode: 'environment'}`. Sound stays as it is. */
+  /**
+   * Sends a camera: any, the one with this `deviceId`, or one by constraints such as `{facingMode:
+   * 'environment'}`. The audio does not change.
+   */
   async useCamera(wanted = {}) {
     const size = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
     const video = typeof wanted === 'string' ? { ...size, deviceId: { exact: wanted } } : { ...size, ...wanted };
     const open = () => openCamera({ video, audio: false });
     const stream = await this.#opened(() => open().catch((error) => {
       if (error.code !== 'camera-busy') throw error;
-      // Phones give one camera at a time.
+      // Phones allow only one open camera at a time.
       this.#inputs.stopPicture();
       return open();
     }));
     await this.#send({ video: { stream, track: videoTrack(stream), owned: true } });
   }
 
-  /** Asks the visitor for a screen, a window or a tab, and sends that. */
+  /** Asks the user for a screen, a window or a tab, and sends it. */
   async useScreen(constraints) {
     const stream = await this.#opened(() => openScreen(constraints));
     await this.#send({ video: { stream, track: videoTrack(stream), owned: true } });
@@ -211,14 +247,17 @@ export class Session extends EventTarget {
     await this.#send({ audio: { stream, track: stream.getAudioTracks()[0], owned: true } });
   }
 
-  /** Sends black (`'video'`) or silence (`'audio'`), or no longer. The camera stays on. */
+  /** Starts or stops sending black (`'video'`) or silence (`'audio'`). The camera stays on. */
   mute(kind, muted = true) {
     this.#inputs.mute(kind, muted);
   }
 
-  // Figures, and the end
+  // Statistics and the end
 
-  /** What the browser itself measures, over the time since the last call: frame rates, bit rates, the network's round trip. */
+  /**
+   * Returns the browser's own statistics since the last call: frame rates, bitrates, the network's
+   * round trip.
+   */
   async measure() {
     const report = await this.#link.report();
     const figures = figuresBetween(this.#earlier, report);
@@ -226,7 +265,10 @@ export class Session extends EventTarget {
     return figures;
   }
 
-  /** Ends the session, here and at the gateway; stops the camera when the session opened it. Resolves when the gateway knows. */
+  /**
+   * Ends the session, here and at the gateway, and stops a camera that the session opened. Resolves
+   * when the gateway was told.
+   */
   async close() {
     await this.#end(null);
   }
@@ -246,7 +288,7 @@ export class Session extends EventTarget {
 
   // Connections
 
-  /** From now on this is the connection. */
+  /** Makes this link the current connection. */
   #adopt(link) {
     this.#link = link;
     this.#earlier = null;
@@ -264,7 +306,8 @@ export class Session extends EventTarget {
       detections: (detections) => this.#emit('detections', detections),
       error: (error) => this.#emit('error', error),
       settings: (settings) => this.#follow(settings),
-      // It is the last message: the connection closes by itself, or does not, and nobody has to wait for that.
+      // `bye` is the last message. The session does not wait for the connection to close, which may
+      // never happen.
       bye: (bye) => this.#dismiss(bye),
       closed: () => this.#dismiss(null),
       connection: (state) => {
@@ -288,7 +331,10 @@ export class Session extends EventTarget {
     if (this.#state === 'interrupted') void this.#ask();
   }
 
-  /** Asks the gateway whether it still has the session: one that was started again does not, and nobody has to wait for that. */
+  /**
+   * Asks the gateway whether it still has the session. A restarted gateway does not, so the session
+   * need not wait for the timeout.
+   */
   async #ask() {
     if (this.#asking) return;
     const link = this.#link;
@@ -296,18 +342,18 @@ export class Session extends EventTarget {
     const signal = AbortSignal.timeout(ASK_TIMEOUT_MS);
     const status = await link.request('', { signal, cache: 'no-store' }).then((answer) => answer.status, () => null);
     this.#asking = false;
-    // One that was started again does not know the secret either.
+    // A restarted gateway does not know the secret either.
     if ([401, 403, 404].includes(status) && link === this.#link && this.#state === 'interrupted') this.#lose(new OoblexError('closed', { detail: 'The gateway does not know the session any more.' }));
   }
 
-  /** The gateway ended the session. */
+  /** Handles the end of the session by the gateway. */
   #dismiss(bye) {
     if (bye) this.#link.isOver = true;
     const { error, comesBack } = goodbye(bye, this.#access);
     this.#lose(error, { comesBack });
   }
 
-  /** The connection is gone. */
+  /** Handles the loss of the connection. */
   #lose(error, { comesBack = true } = {}) {
     if (this.#returning || this.#state === 'closed') return;
     if (!this.#reconnect || !comesBack) return void this.#end(error);
@@ -322,7 +368,7 @@ export class Session extends EventTarget {
     const began = performance.now();
     const { signal } = this.#ending;
     const { reason } = error;
-    // An application that keeps its token has to know that this one is of no use any more.
+    // An application that caches its token must learn that this one is no longer valid.
     let refused = reason === 'expired' ? error : null;
     for (let attempt = 1; ; attempt++) {
       const delayMs = delayAfter(error, attempt, maxDelayMs, Math.random());
@@ -346,7 +392,10 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Another connection for what is wanted now, with its first picture there. */
+  /**
+   * Makes another connection with the wanted effect, and resolves when its first picture has
+   * arrived.
+   */
   async #another(signal, refused) {
     const wanted = this.#wanted;
     const sent = this.#inputs.tracks;
@@ -358,15 +407,15 @@ export class Session extends EventTarget {
     return link;
   }
 
-  // What is sent and shown
+  // Input and output
 
-  /** What `open` opens; a session that was closed meanwhile has no use for it. */
+  /** Returns the result of `open`, or releases it if the session was closed in the meantime. */
   async #opened(open) {
     if (this.#state === 'closed') throw new OoblexError('closed');
     return open();
   }
 
-  /** Sends other tracks; while the session comes back, the next connection begins with them. */
+  /** Sends other tracks; while the session reconnects, the next connection begins with them. */
   async #send(inputs) {
     const { video, audio } = this.#inputs.tracks;
     const tracks = { video: inputs.video?.track ?? video, audio: inputs.audio === undefined ? audio : (inputs.audio?.track ?? null) };
@@ -382,7 +431,7 @@ export class Session extends EventTarget {
     this.#emit('source', { input: this.input });
   }
 
-  /** The sound that comes back is shown only while some is sent. */
+  /** The output has an audio track only while audio is sent. */
   #showOutput() {
     const { video, audio } = this.#link.output;
     showTracks(this.#output, this.#inputs.tracks.audio ? [video, audio] : [video]);
@@ -394,7 +443,9 @@ export class Session extends EventTarget {
     this.#emit('state', state);
   }
 
-  /** The figures say so, too: what came before anybody listened is not missed for longer than a second. */
+  /**
+   * `stats` repeat the service state, so a message that was missed is made up for within a second.
+   */
   #serve(effect, state) {
     const { effect: before, state: told } = this.#service;
     this.#service = { effect, state };
@@ -406,7 +457,10 @@ export class Session extends EventTarget {
   }
 }
 
-/** Resolves after this time, when the browser is online again (in a `hurry` only), or when `signal` says so. */
+/**
+ * Resolves after this time, when the browser is online again (only if `hurry` is set), or when
+ * `signal` is aborted.
+ */
 function pause(ms, signal, { hurry }) {
   return new Promise((resolve) => {
     const done = () => {

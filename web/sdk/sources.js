@@ -1,7 +1,8 @@
 /**
- * Where pictures come from: a camera, the screen, a file. Each is opened as a MediaStream, with errors of this module.
+ * Sources: a camera, the screen, a file. Each is opened as a MediaStream, with errors of this
+ * module.
  *
- * Owns what has to be let go with a stream. Refuses to know sessions.
+ * Owns the resources that must be released with a stream. Refuses to know sessions.
  */
 
 import { OoblexError, cameraError } from './errors.js';
@@ -9,10 +10,10 @@ import { OoblexError, cameraError } from './errors.js';
 const CAMERA = { video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } }, audio: false };
 const FILE_FPS = 30;
 
-/** What else ends with a stream, by stream. */
+/** Resources that end with a stream, by stream. */
 const endings = new WeakMap();
 
-/** Opens the camera (640×480 at 30 frames a second unless told otherwise, no sound). */
+/** Opens the camera (by default 640×480 at 30 frames per second, without audio). */
 export function openCamera(constraints = CAMERA, options = {}) {
   return open('getUserMedia', constraints, 'camera', options);
 }
@@ -23,12 +24,12 @@ export function openMicrophone(wanted = true, options = {}) {
   return open('getUserMedia', { audio, video: false }, 'microphone', options);
 }
 
-/** Asks the visitor for a screen, a window or a tab. */
+/** Asks the user for a screen, a window or a tab. */
 export function openScreen(constraints = { video: { frameRate: { ideal: 30 } }, audio: false }, options = {}) {
   return open('getDisplayMedia', constraints, 'screen', options);
 }
 
-/** Plays a video file in a loop, without sound. Works where the browser can play the file. */
+/** Plays a video file in a loop, without audio. It works if the browser can play the file. */
 export async function openFile(file, { signal } = {}) {
   signal?.throwIfAborted();
   const url = URL.createObjectURL(file);
@@ -41,7 +42,7 @@ export async function openFile(file, { signal } = {}) {
   try {
     await new Promise((resolve, reject) => {
       video.addEventListener('loadeddata', resolve, { once: true });
-      video.addEventListener('error', () => reject(new OoblexError('file-unreadable', { detail: `${file.name ?? 'The file'} is no video that this browser can play: choose an MP4 or WebM file.`, cause: video.error })), { once: true });
+      video.addEventListener('error', () => reject(new OoblexError('file-unreadable', { detail: `${file.name ?? 'The file'} is not a video that this browser can play: choose an MP4 or WebM file.`, cause: video.error })), { once: true });
       signal?.addEventListener('abort', () => reject(signal.reason), { once: true });
     });
     await video.play();
@@ -58,19 +59,19 @@ export async function openFile(file, { signal } = {}) {
   return stream;
 }
 
-/** Stops all tracks of a stream and what played into it. */
+/** Stops all tracks of a stream and the element that played into it. */
 export function stopStream(stream) {
   for (const track of stream.getTracks()) track.stop();
   endings.get(stream)?.();
   endings.delete(stream);
 }
 
-/** Whether this is a stream and not constraints for one. */
+/** Returns whether this is a stream and not constraints for one. */
 export function isStream(source) {
   return typeof source?.getVideoTracks === 'function';
 }
 
-/** The picture of a stream. */
+/** Returns the video track of a stream. */
 export function videoTrack(stream) {
   const [track] = stream.getVideoTracks();
   if (!track) throw new OoblexError('no-camera', { detail: 'The source has no video track: give one that has.' });
@@ -96,8 +97,8 @@ async function open(method, constraints, what, { signal }) {
 }
 
 /**
- * What a playing element shows, as a stream. It is drawn on a canvas frame by frame: every browser can do that, and the track does not
- * end where the file does.
+ * Returns the picture of a playing element as a stream. It is drawn on a canvas frame by frame,
+ * because every browser supports that, and the track does not end with the file.
  */
 function captured(video) {
   const canvas = Object.assign(document.createElement('canvas'), { width: video.videoWidth, height: video.videoHeight });

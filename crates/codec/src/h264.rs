@@ -19,8 +19,8 @@ use std::ptr::null_mut;
 use ooblex_pipeline::{I420, Pool};
 use openh264_sys2 as sys;
 
-use crate::decoder::Undecodable;
-use crate::encoder::{EncodeError, Output, Speed, Task};
+use crate::undecodable::Undecodable;
+use crate::encoding::{EncodeError, Output, Speed, Task};
 use crate::planes::{ForeignPlanes, widen};
 use crate::{CodecError, Limits};
 use check::Check;

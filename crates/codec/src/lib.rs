@@ -11,6 +11,7 @@ mod cadence;
 pub mod container;
 mod decoder;
 mod encoder;
+mod encoding;
 mod h264;
 mod limits;
 mod memory;
@@ -19,15 +20,18 @@ mod rotate;
 mod scale;
 #[cfg(test)]
 mod tests;
+mod undecodable;
 mod vp8;
 
-pub use decoder::{DecodeError, Decoder, HeaderPart, Undecodable, is_keyframe};
-pub use encoder::{EncodeError, Encoder, EncoderConfig, Speed};
+pub use decoder::{DecodeError, Decoder, is_keyframe};
+pub use encoder::{Encoder, EncoderConfig};
+pub use encoding::{EncodeError, Speed};
 pub use h264::h264_is_accelerated;
 pub use limits::{H264Level, Limits, UnknownLevel};
 pub use memory::{give_back_fragments, give_back_freed_memory};
 pub use rotate::{Rotation, rotate};
 pub use scale::Scaler;
+pub use undecodable::{HeaderPart, Undecodable};
 
 /// A codec could not be set up.
 #[derive(Debug, thiserror::Error)]

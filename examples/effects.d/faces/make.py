@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Makes model.onnx of models/rewrite/originals/blazeface_back_160x256.onnx, whose boxes are offsets to anchors: here the anchors are added, so
-that what comes out are boxes. It needs the PyPI package onnx (1.19.1 made what lies here).
+"""Makes model.onnx from models/rewrite/originals/blazeface_back_160x256.onnx, whose boxes are offsets
+to anchors: this script adds the anchors, so that the model outputs boxes. It needs the PyPI package
+onnx (the file here was made with 1.19.1).
 
 In:  input  [1, 3, 160, 256], RGB, -1..1, the frame letterboxed.
 Out: faces  [1, 560, 4], centre x, centre y, width, height in pixels of the input; scores [1, 560, 1], logits.

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Makes model.onnx: a picture as if it were hammered in metal. It needs the PyPI package onnx (1.19.1 made what lies here).
+"""Makes model.onnx, which shows a picture as a metal relief. It needs the PyPI package onnx (the file
+here was made with 1.19.1).
 
-In:  picture [1, 3, 180, 320], RGB, 0..1; depth [1], how deep the relief is.
+In:  picture [1, 3, 180, 320], RGB, 0..1; depth [1], the depth of the relief.
 Out: relief  [1, 3, 180, 320], RGB, 0..1.
 
-The slope of the grey picture towards the lower right, times the depth, is the light on it: 0.5 where it is flat. It lightens or darkens
-the picture's own colours, made half as colourful.
+The gradient of the grey picture towards the lower right, times the depth, is the light: 0.5 for a flat
+area. It lightens or darkens the picture's own colours, at half of their saturation.
 """
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ def constant(name, values):
 
 SLOPE = [[-2, -1, 0], [-1, 0, 1], [0, 1, 2]]
 GREY = [[[[0.299]], [[0.587]], [[0.114]]]]
-# What is left out by ONNX's rules, rten wants to be told.
+# rten needs these attributes even where they have ONNX's default values.
 PLAIN = dict(pads=[0, 0, 0, 0], strides=[1, 1], dilations=[1, 1])
 nodes = [
     helper.make_node("Conv", ["picture", "to_grey"], ["grey"], **PLAIN),

@@ -1,11 +1,11 @@
-// Where the page has its token from: what a link brings, and what is kept. The document in hand is as small as the form needs it.
+// Tests of the page's token: from a link, and from the storage. They use a minimal fake document.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { Access } from '../access.js';
 
-/** An element, of which a dialog can be opened and closed. */
+/** A fake element that also acts as a dialog. */
 class FakeElement extends EventTarget {
   open = false;
   returnValue = '';
@@ -24,7 +24,7 @@ class FakeElement extends EventTarget {
   }
 }
 
-/** A page that was opened by this address, in a tab that keeps this token. */
+/** Returns a page that was opened with this URL fragment, in a tab that stores this token. */
 function page(hash, kept) {
   const elements = new Map();
   const at = (id) => elements.get(id) ?? elements.set(id, new FakeElement()).get(id);

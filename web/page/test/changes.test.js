@@ -1,4 +1,4 @@
-// What the page says of changes that somebody else made, and of connections that are made anew.
+// Tests of the page's texts about changes by somebody else, and about reconnecting.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

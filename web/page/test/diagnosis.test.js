@@ -1,4 +1,4 @@
-// What the page says is slow, for figures as they come from the gateway and the browser.
+// Tests of the page's diagnosis, for statistics as they come from the gateway and the browser.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

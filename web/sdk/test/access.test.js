@@ -1,4 +1,5 @@
-// Who may connect, and what is asked of the gateway with which credential. A gateway of Node's own, and connections in hand.
+// Tests of credentials: which ones the SDK sends to the gateway with which request. They use an
+// HTTP server of Node and fake connections.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
@@ -14,7 +15,10 @@ globalThis.RTCPeerConnection = FakePeerConnection;
 const problem = (status, kind, detail = `It was refused: ${kind}.`) => ({ type: `urn:ooblex:problem:${kind}`, title: 'Refused', status, detail });
 const ANSWER = { sdp: 'v=0', type: 'answer', session: 'abc', secret: 'the-secret' };
 
-/** A gateway that answers requests in turn with `[status, body, headers]`, and the last one for ever; offers are `asked`, all else `others`. */
+/**
+ * A gateway that answers requests in order with `[status, body, headers]`, repeating the last one;
+ * offers are in `asked`, all other requests in `others`.
+ */
 async function gateway(answers, use) {
   const [asked, others] = [[], []];
   const server = createServer((request, response) => {
@@ -80,7 +84,7 @@ test('a refusal has its code, with what the gateway says; it is not asked again 
     await gateway([answer], async ({ open, asked }) => {
       const about = (error) => error instanceof OoblexError && error.code === code && error.problem.status === Number(status) && error.retryAfterMs === 7000;
       await assert.rejects(open({ token: 'x' }), about);
-      // After 421 `fetch` itself asks once more, on another connection.
+      // After 421 `fetch` itself repeats the request once on another connection.
       const once = status === '421' ? 2 : 1;
       assert.equal(asked.length, once);
       await assert.rejects(open({ token: () => 'x' }), about);
@@ -102,7 +106,7 @@ test('an application that gives no token, or none that a header can carry, is to
     enough.abort(new Error('enough'));
     await assert.rejects(waiting, /enough/);
     assert.equal(asked.length, 0);
-    // Without a token there is no header: the gateway may need none.
+    // Without a token there is no header, because the gateway may need none.
     await (await open({ token: () => null })).close();
     assert.deepEqual(bearers(asked), [undefined]);
   }));

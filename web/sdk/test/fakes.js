@@ -1,6 +1,6 @@
-/** The parts of the browser that the modules use, with the other end in hand. */
+/** Fakes of the browser APIs that the modules use; tests control the other end. */
 
-/** The part of RTCDataChannel that Control uses. */
+/** Fakes the part of RTCDataChannel that Control uses. */
 export class FakeChannel {
   sent = [];
   closed = false;
@@ -31,7 +31,7 @@ export class FakeTrack extends EventTarget {
 
 export class FakeStream {
   #tracks;
-  /** Every list of tracks that it had. */
+  /** Every list of tracks that the stream had. */
   history = [];
   constructor(tracks = []) {
     this.#tracks = [...tracks];
@@ -49,14 +49,14 @@ export class FakeStream {
 
 globalThis.MediaStream ??= FakeStream;
 
-/** The part of a Link that a session uses; `tell` is the gateway's end. */
+/** Fakes the part of a Link that a session uses; `tell` sends a message of the gateway. */
 export class FakeLink {
   sent = [];
   asked = [];
   closed = false;
   isOver = false;
   requests = [];
-  /** Of answers to requests. */
+  /** Status codes of answers to requests. */
   status = 200;
   output = { video: new FakeTrack(), audio: new FakeTrack('audio') };
   answer;
@@ -74,14 +74,17 @@ export class FakeLink {
   unreached() { return new Error('unreached'); }
 }
 
-/** What `Inputs.of` gives for a stream with these tracks. */
+/** Returns the result of `Inputs.of` for a stream with these tracks. */
 export function given({ owned = false, sound = false } = {}) {
   const tracks = [new FakeTrack(), ...(sound ? [new FakeTrack('audio')] : [])];
   const stream = new FakeStream(tracks);
   return { video: { stream, track: tracks[0], owned }, audio: sound ? { stream, track: tracks[1], owned } : null };
 }
 
-/** The part of RTCPeerConnection that a Link uses: it connects as soon as it has an answer. `made` are all of them, `did` what each was asked for in turn. */
+/**
+ * Fakes the part of RTCPeerConnection that a Link uses: it connects as soon as it has an answer.
+ * `made` has all instances, `did` the calls of each in order.
+ */
 export class FakePeerConnection {
   static made = [];
   did = [];

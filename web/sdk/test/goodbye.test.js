@@ -1,4 +1,5 @@
-// Every reason that the gateway's own code gives for the end of a session is known to the SDK, its types, its README and the page.
+// Every reason for which the gateway's code ends a session is known to the SDK, its types, its
+// README and the page.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -30,6 +31,6 @@ test('too many data channels end a session for good, an error in the gateway doe
   assert.equal(about('too_many_channels').comesBack, false);
   assert.match(about('too_many_channels').error.detail, /more data channels than a session may/);
   assert.equal(about('broken').comesBack, true);
-  // What every object inherits is not a reason.
+  // Properties that every object inherits are not reasons.
   for (const reason of ['constructor', 'toString', '__proto__', 'something newer', null]) assert.deepEqual([about(reason).comesBack, about(reason).error.code], [true, 'closed'], `${reason}`);
 });

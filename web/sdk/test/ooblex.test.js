@@ -1,4 +1,5 @@
-// What can be held without a browser: errors, problem documents, the control channel, figures. Node's own runner.
+// Tests that need no browser: errors, problem documents, the control channel, statistics. They use
+// Node's test runner.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';

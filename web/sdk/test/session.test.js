@@ -1,4 +1,4 @@
-// A session with a connection in hand: sources, muting, the end, and when it comes back.
+// Tests of a session with a fake connection: sources, muting, the end, and reconnecting.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -125,7 +125,7 @@ test('a lost connection is made again until it is given up, and a change waits f
   const tries = heard.filter(([name]) => name === 'reconnecting').map(([, { attempt }]) => attempt);
   assert.deepEqual(tries, tries.map((_, index) => index + 1));
   const [, { error }] = heard.at(-1);
-  // Without RTCPeerConnection each try fails with what does not pass.
+  // Without RTCPeerConnection each attempt fails with a permanent error.
   assert.ok(error, 'the end says why');
 });
 
@@ -184,7 +184,7 @@ test('an ack that was overtaken by somebody else\'s change is an ack, and not wh
   assert.equal(link.asked[1].effect, 'invert', 'nor what is wanted');
   link.asked[1].resolve({ effect: 'invert', params: { strength: 1 }, change: 3 });
   await parameter;
-  // One that comes late, or says nothing that can be followed, changes nothing.
+  // A message that is late, or that cannot be applied, changes nothing.
   link.tell.settings({ effect: 'none', params: {}, change: 2, by: 'api' });
   link.tell.settings({ params: {}, change: 9 });
   assert.deepEqual([made.effect, heard.filter(([name]) => name === 'settings').length], ['invert', 1]);

@@ -8,7 +8,7 @@ use openh264_sys2::source::APILoader as Library;
 
 use super::{LIBRARY, macroblocks};
 use crate::CodecError;
-use crate::encoder::Speed;
+use crate::encoding::Speed;
 
 /// Initialised openh264 decoder, with the methods that are called on it. It is destroyed when
 /// dropped.
