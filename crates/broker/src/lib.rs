@@ -96,7 +96,7 @@ pub struct Health {
     /// Number of turns (queue entries of tracks) that were lost with their worker and queued again.
     pub turns_requeued: u64,
     /// Number of processes that share the Redis and speak another version of the wire format.
-    pub strangers: usize,
+    pub incompatible_peers: usize,
     /// Durations of the round trips to Redis that submit frames. Empty for [`Broker::local`].
     pub round_trips: RoundTrips,
 }
@@ -168,7 +168,7 @@ impl Broker {
     pub fn join(&self, effects: &[EffectName]) -> WorkerSeat {
         WorkerSeat(match self {
             Broker::Local(local) => Seat::Local(local::Seat::new(local.clone(), effects)),
-            Broker::Redis(redis) => Seat::Redis(redis::Seat::new(redis.clone(), effects)),
+            Broker::Redis(redis) => Seat::Redis(redis::WorkerConnection::new(redis.clone(), effects)),
         })
     }
 
@@ -219,7 +219,7 @@ impl Health {
             errors,
             late: 0,
             turns_requeued: 0,
-            strangers: 0,
+            incompatible_peers: 0,
             round_trips,
         }
     }
@@ -230,7 +230,7 @@ pub struct WorkerSeat(Seat);
 
 enum Seat {
     Local(local::Seat),
-    Redis(redis::Seat),
+    Redis(redis::WorkerConnection),
 }
 
 impl WorkerSeat {
@@ -263,7 +263,7 @@ impl WorkerSeat {
 /// Destination of a job's result.
 enum Hand {
     Local(Arc<Local>),
-    Redis(redis::Hand),
+    Redis(redis::ReplyHandle),
 }
 
 /// Job that a worker has taken. If it is dropped without a result (its worker panicked), it

@@ -185,10 +185,10 @@ fn process_of_another_version_is_counted_and_not_believed() {
     let stranger = br#"{"id":"00000000000000aa","wire":99,"threads":4,"effects":["test"],"host":"old","version":"9.9"}"#;
     eventually("the stranger", || {
         server.command(&[b"PUBLISH", b"ooblex:announcements:0", stranger]);
-        broker.health().strangers == 1
+        broker.health().incompatible_peers == 1
     });
     assert_eq!((broker.capacity().workers, broker.service(&test())), (0, Service::NoWorker));
-    eventually("the stranger to be forgotten", || broker.health().strangers == 0);
+    eventually("the incompatible peer to be forgotten", || broker.health().incompatible_peers == 0);
 }
 
 #[test]

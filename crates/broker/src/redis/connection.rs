@@ -13,9 +13,9 @@ use std::time::Duration;
 use redis::{Parser, Value};
 use rustls::ClientConfig;
 
-use super::RedisOptions;
 use super::error::{ErrorKind, Fault, RedisError};
-use super::roster::GONE_AFTER;
+use super::membership::PEER_TIMEOUT;
+use super::options::RedisOptions;
 use super::stream::{Host, Place, Stream};
 use super::tls::client_config;
 use super::url::{RedisUrl, Target};
@@ -56,14 +56,14 @@ pub(super) struct Connector {
 }
 
 /// Connection to Redis with pipelined commands.
-pub(super) struct Line {
+pub(super) struct PipelinedConnection {
     stream: Stream,
     parser: Parser,
     address: String,
     limit: Limit,
     /// Number of bytes that the current answer may still have.
     allowance: usize,
-    /// Number of unread answers to commands that [`Line::send`] has sent.
+    /// Number of unread answers to commands that [`PipelinedConnection::send`] has sent.
     unread: usize,
     complaint: Option<Fault>,
 }
@@ -76,7 +76,7 @@ impl Connector {
 
     /// Connects. Each command must then be answered within a second, plus `patience` on connections
     /// with blocking commands.
-    pub(super) fn connect(&self, patience: Duration, limit: Limit) -> Result<Line, Fault> {
+    pub(super) fn connect(&self, patience: Duration, limit: Limit) -> Result<PipelinedConnection, Fault> {
         let (sentinels, master) = match self.url.target() {
             Target::Server(place) => return self.enter(place, self.url.to_string(), patience, limit),
             Target::Sentinels { sentinels, master } => (sentinels, master),
@@ -110,7 +110,7 @@ impl Connector {
     /// Asks a Sentinel for the address of the master.
     fn master(&self, sentinel: &Host, master: &str) -> Result<Host, Fault> {
         let (place, address) = (Place::Tcp(sentinel.clone()), format!("{sentinel} (a Sentinel)"));
-        let connect = || Line::connect(&place, self.tls.as_ref(), address.clone(), Limit::SMALL);
+        let connect = || PipelinedConnection::connect(&place, self.tls.as_ref(), address.clone(), Limit::SMALL);
         let mut line = connect()?;
         let mut question = redis::pipe();
         question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master);
@@ -135,13 +135,13 @@ impl Connector {
     }
 
     /// Connects to a Redis, logs in, and tests whether it accepts writes.
-    fn enter(&self, place: &Place, address: String, patience: Duration, limit: Limit) -> Result<Line, Fault> {
-        let mut line = Line::connect(place, self.tls.as_ref(), address, limit)?;
+    fn enter(&self, place: &Place, address: String, patience: Duration, limit: Limit) -> Result<PipelinedConnection, Fault> {
+        let mut line = PipelinedConnection::connect(place, self.tls.as_ref(), address, limit)?;
         let mut setup = self.login().unwrap_or_default();
         if self.url.database() != 0 {
             setup.cmd("SELECT").arg(self.url.database());
         }
-        setup.cmd("SET").arg(&self.probe).arg("").arg("PX").arg(GONE_AFTER.as_millis() as u64);
+        setup.cmd("SET").arg(&self.probe).arg("").arg("PX").arg(PEER_TIMEOUT.as_millis() as u64);
         line.ask(&setup)?.into_iter().collect::<Result<Vec<_>, _>>()?;
         line.set_read_timeout(ANSWER_WITHIN + patience)?;
         Ok(line)
@@ -158,7 +158,7 @@ impl Connector {
     }
 }
 
-impl Line {
+impl PipelinedConnection {
     fn connect(place: &Place, tls: Option<&Arc<ClientConfig>>, address: String, limit: Limit) -> Result<Self, Fault> {
         let stream = Stream::connect(place, tls, CONNECT_WITHIN).map_err(|error| Fault::io(&address, &error))?;
         Ok(Self { stream, parser: Parser::new(), address, limit, allowance: limit.bytes(), unread: 0, complaint: None })
@@ -182,14 +182,14 @@ impl Line {
         self.ask(command)?.pop().unwrap_or(Ok(Value::Nil))
     }
 
-    /// Sends a pipeline without waiting. Its answers are read by the next [`Line::ask`].
+    /// Sends a pipeline without waiting. Its answers are read by the next [`PipelinedConnection::ask`].
     pub(super) fn send(&mut self, pipeline: &redis::Pipeline) -> Result<(), Fault> {
         self.stream.send(&pipeline.get_packed_pipeline()).map_err(|error| Fault::io(&self.address, &error))?;
         self.unread += pipeline.len();
         Ok(())
     }
 
-    /// Takes the last error of a command that [`Line::send`] has sent.
+    /// Takes the last error of a command that [`PipelinedConnection::send`] has sent.
     pub(super) fn complaint(&mut self) -> Option<Fault> {
         self.complaint.take()
     }

@@ -23,7 +23,7 @@ pub(super) enum Link {
     /// Receives results.
     Results,
     /// Takes frames for one worker of this process, by the number of its seat.
-    Seat(u64),
+    Worker(u64),
 }
 
 /// State of all connections, and counters of errors.
@@ -244,9 +244,9 @@ mod tests {
     #[test]
     fn a_first_connection_is_no_reconnection() {
         let monitor = Monitor::default();
-        monitor.on_planned(Link::Seat(0));
+        monitor.on_planned(Link::Worker(0));
         assert!(monitor.trouble().is_some());
-        monitor.on_up(Link::Seat(0));
+        monitor.on_up(Link::Worker(0));
         assert_eq!((monitor.reconnects(), monitor.trouble()), (0, None));
     }
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::error::RedisError;
-use super::{ClientCertificate, RedisOptions};
+use super::options::{ClientCertificate, RedisOptions};
 
 /// Returns the configuration of all TLS connections of a broker.
 ///

@@ -1,55 +1,21 @@
 //! Heartbeats between the processes that share a Redis: each announces itself every 200 ms and
 //! receives the announcements of the others.
 
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use ooblex_pipeline::EffectName;
 use redis::Value;
 use tracing::warn;
 
-use super::connection::{Limit, Line};
+use super::connection::{Limit, PipelinedConnection};
 use super::error::{ErrorKind, Fault};
-use super::keys::hex;
+use super::membership::{Announcement, HEARTBEAT_INTERVAL, Heard, PEER_TIMEOUT};
 use super::monitor::Link;
-use super::roster::{Announcement, BEAT, GONE_AFTER, Heard};
-use super::{Shared, wire};
+use super::shared::Shared;
+use super::wire;
 
 /// Time without any announcement after which the connection counts as dead, whatever the operating
 /// system reports. A process also receives its own announcements.
 const SILENCE: Duration = Duration::from_millis(1500);
-
-/// Workers of this process.
-#[derive(Default)]
-pub(super) struct Crew {
-    seats: BTreeMap<u64, Vec<EffectName>>,
-    next: u64,
-    busy: Duration,
-}
-
-impl Crew {
-    /// Adds a worker. Returns the number of its seat.
-    pub(super) fn on_join(&mut self, effects: &[EffectName]) -> u64 {
-        self.next += 1;
-        self.seats.insert(self.next, effects.to_vec());
-        self.next
-    }
-
-    /// Replaces the effects that a worker serves.
-    pub(super) fn on_serve(&mut self, seat: u64, effects: &[EffectName]) {
-        self.seats.insert(seat, effects.to_vec());
-    }
-
-    pub(super) fn on_leave(&mut self, seat: u64) {
-        self.seats.remove(&seat);
-    }
-
-    /// Adds time that a worker has spent on a job.
-    pub(super) fn on_busy(&mut self, busy: Duration) {
-        self.busy += busy;
-    }
-}
 
 /// Runs the thread that announces this process, until the process ends. The last announcement says
 /// so.
@@ -57,7 +23,7 @@ pub(super) fn announce(shared: &Shared) {
     shared.keep(Link::Announce, (Duration::ZERO, Limit::SMALL), || !shared.ended(), |mut line| beat(shared, &mut line));
 }
 
-fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
+fn beat(shared: &Shared, line: &mut PipelinedConnection) -> Result<(), Fault> {
     // Roles (gateway, worker) that were announced last. Only their keys are deleted, so that a
     // process needs no permission for the keys of a role that it never had.
     let mut was = [false; 2];
@@ -69,34 +35,34 @@ fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
         }
         let text = serde_json::to_string(&said).expect("plain data becomes JSON");
         let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(shared.keys.probe(shared.me)).arg("").arg("PX").arg(GONE_AFTER.as_millis() as u64);
+        pipeline.cmd("SET").arg(shared.keys.probe(shared.me)).arg("").arg("PX").arg(PEER_TIMEOUT.as_millis() as u64);
         for ((role, is), was) in [("gateway", said.gateway), ("worker", said.threads > 0)].into_iter().zip(&mut was) {
             let key = shared.keys.announcement(role, shared.me);
             if is {
-                pipeline.cmd("SET").arg(key).arg(&text).arg("PX").arg(GONE_AFTER.as_millis() as u64);
+                pipeline.cmd("SET").arg(key).arg(&text).arg("PX").arg(PEER_TIMEOUT.as_millis() as u64);
             } else if *was {
                 pipeline.cmd("DEL").arg(key);
             }
             *was = is;
         }
         pipeline.cmd("PUBLISH").arg(shared.keys.announcements()).arg(&text);
-        let seats = vec!["1"; shared.crew().seats.len()];
+        let seats = vec!["1"; shared.local_workers().seats.len()];
         if shared.closed() && !seats.is_empty() {
             // Without this, workers that wait for a turn would notice the close a second later.
             let wake = shared.keys.wake(shared.me);
-            pipeline.cmd("RPUSH").arg(&wake).arg(seats).cmd("PEXPIRE").arg(wake).arg(GONE_AFTER.as_millis() as u64);
+            pipeline.cmd("RPUSH").arg(&wake).arg(seats).cmd("PEXPIRE").arg(wake).arg(PEER_TIMEOUT.as_millis() as u64);
         }
-        if ended && shared.desk.is_open() {
+        if ended && shared.pending.is_open() {
             // Without this, the thread that waits for results would notice the end a second later.
             let results = shared.keys.results(shared.me);
-            pipeline.cmd("RPUSH").arg(&results).arg("").cmd("PEXPIRE").arg(results).arg(GONE_AFTER.as_millis() as u64);
+            pipeline.cmd("RPUSH").arg(&results).arg("").cmd("PEXPIRE").arg(results).arg(PEER_TIMEOUT.as_millis() as u64);
         }
-        let effects = shared.desk.effects();
+        let effects = shared.pending.effects();
         let known = pipeline.len();
         effects.iter().for_each(|effect| _ = pipeline.cmd("LLEN").arg(shared.keys.turns(effect)));
         let mut answers = line.ask(&pipeline)?;
         let waiting = answers.split_off(known).into_iter().map(|answer| if let Ok(Value::Int(turns)) = answer { turns } else { 0 });
-        shared.desk.on_waiting(waiting.sum::<i64>() as usize);
+        shared.pending.on_waiting(waiting.sum::<i64>() as usize);
         let mut answers = answers.into_iter();
         shared.on_written(answers.next().and_then(Result::err).as_ref());
         for fault in answers.filter_map(Result::err) {
@@ -105,7 +71,7 @@ fn beat(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
         if ended {
             return Ok(());
         }
-        shared.wait_for_bell(BEAT);
+        shared.wait_for_wakeup(HEARTBEAT_INTERVAL);
     }
 }
 
@@ -117,15 +83,15 @@ pub(super) fn listen(shared: &Shared) {
         || !shared.ended(),
         |line| {
             let mut heard = Instant::now();
-            shared.roster().on_listening_again(heard);
-            line.listen(&shared.keys.announcements(), BEAT / 2, |said| {
+            shared.membership().on_listening_again(heard);
+            line.listen(&shared.keys.announcements(), HEARTBEAT_INTERVAL / 2, |said| {
                 let now = Instant::now();
                 if let Some(bytes) = said {
                     heard = now;
                     hear(shared, now, bytes);
                 }
-                if shared.roster().expire(now) {
-                    shared.desk.tell_all();
+                if shared.membership().expire(now) {
+                    shared.pending.tell_all();
                 }
                 !shared.ended() && heard.elapsed() < SILENCE
             })?;
@@ -141,11 +107,11 @@ pub(super) fn listen(shared: &Shared) {
 }
 
 fn hear(shared: &Shared, now: Instant, bytes: &[u8]) {
-    let heard = shared.roster().on_announcement(now, bytes);
+    let heard = shared.membership().on_announcement(now, bytes);
     match heard {
         Heard::Nothing => {}
-        Heard::Service => shared.desk.tell_all(),
-        Heard::Stranger { announcement } => {
+        Heard::Service => shared.pending.tell_all(),
+        Heard::IncompatiblePeer { announcement } => {
             let Announcement { host, version, wire, .. } = *announcement;
             warn!(
                 "version {version:.20} of Ooblex on {host:.60} shares this Redis and speaks version {wire} of the wire format, this \
@@ -154,33 +120,5 @@ fn hear(shared: &Shared, now: Instant, bytes: &[u8]) {
             );
         }
         Heard::Noise => shared.monitor.on_complaint(ErrorKind::Malformed, "a message on Ooblex's channel in Redis is not an announcement"),
-    }
-}
-
-impl Shared {
-    fn announcement(&self) -> Announcement {
-        let crew = self.crew();
-        let threads = if self.closed() { 0 } else { crew.seats.len() };
-        let mut effects: Vec<_> = if threads > 0 { crew.seats.values().flatten().cloned().collect() } else { Vec::new() };
-        effects.sort();
-        effects.dedup();
-        Announcement {
-            id: hex(self.me.0),
-            wire: wire::VERSION.into(),
-            version: self.identity.version.clone(),
-            host: self.identity.host.clone(),
-            device: self.identity.device.clone(),
-            gateway: self.desk.is_open() && !self.ended(),
-            threads,
-            effects,
-            busy_us: crew.busy.as_micros() as u64,
-        }
-    }
-
-    /// Waits until there is something to announce, at most for `time`.
-    fn wait_for_bell(&self, time: Duration) {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut rung, _) = self.bell.wait_timeout_while(rung, time, |rung| !*rung).unwrap_or_else(PoisonError::into_inner);
-        *rung = false;
     }
 }

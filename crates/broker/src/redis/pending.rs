@@ -5,34 +5,20 @@
 //! deadline passes. The first of these events ends the job, and later ones are ignored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{Completion, EffectName, FairSlots, FrameSeq, Job, Outcome, TrackId};
-use redis::Value;
 
-use super::connection::{Limit, Line, WAIT};
-use super::error::{ErrorKind, Fault};
-use super::keys::turn;
-use super::monitor::Link;
-use super::{Shared, service_changed, wire};
+use super::wire;
 use crate::waits::Waits;
 use crate::{Notice, Sink};
 
-const SUBMIT: &str = include_str!("submit.lua");
-/// Expiry of a queue after the last frame was put into it. Its turns are useless by then, because
-/// their frames have expired.
-const QUEUE_OUTLIVES: Duration = Duration::from_secs(10);
 /// Interval of keepalives on an idle connection, so that a session does not start on a dead one.
 const IDLE: Duration = Duration::from_secs(1);
-/// Maximum number of results per fetch. Large results are fetched in smaller numbers, so that an
-/// answer stays within its limit.
-const RESULTS_AT_ONCE: usize = 64;
-
 /// Tracks of this gateway and their jobs in flight.
 #[derive(Default)]
-pub(super) struct Desk {
+pub(super) struct PendingJobs {
     state: Mutex<State>,
     work: Condvar,
 }
@@ -73,14 +59,14 @@ struct UnderWay {
 
 /// Slots to delete and jobs to send in one pipeline.
 #[derive(Default)]
-struct Batch {
-    clear: Vec<(TrackId, EffectName)>,
-    jobs: Vec<(Job, wire::Nonce)>,
+pub(super) struct Batch {
+    pub(super) clear: Vec<(TrackId, EffectName)>,
+    pub(super) jobs: Vec<(Job, wire::Nonce)>,
 }
 
 /// Classification of a received result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Received {
+pub(super) enum Received {
     /// The result ended its job, or its track was closed meanwhile.
     Used,
     /// The job had been given up before.
@@ -93,7 +79,7 @@ enum Received {
 /// Completions to deliver to sinks once the lock is released.
 type Due = Vec<(Arc<Sink>, Completion)>;
 
-impl Desk {
+impl PendingJobs {
     pub(super) fn open_track(&self, track: TrackId, sink: Sink) {
         self.lock().tracks.insert(track, Track { sink: Arc::new(sink), laid: None });
     }
@@ -183,7 +169,7 @@ impl Desk {
 
     /// Gives up all jobs in flight, because it is unknown how far they got. Newer frames follow
     /// once the connection is back.
-    fn on_disconnected(&self, reason: &str) {
+    pub(super) fn on_disconnected(&self, reason: &str) {
         let mut state = self.lock();
         let mut due = Due::new();
         state.connected = false;
@@ -198,7 +184,7 @@ impl Desk {
 
     /// Waits for something to send. An empty batch means that a keepalive is due. Returns `None`
     /// when the threads are to end.
-    fn next_batch(&self) -> Option<Batch> {
+    pub(super) fn next_batch(&self) -> Option<Batch> {
         let idle_until = Instant::now() + IDLE;
         let mut state = self.lock();
         loop {
@@ -224,7 +210,7 @@ impl Desk {
 
     /// Records that a frame was put into its slot. `replaced` is true if an older frame waited
     /// there.
-    fn on_laid(&self, track: TrackId, seq: FrameSeq, effect: EffectName, replaced: bool) {
+    pub(super) fn on_laid(&self, track: TrackId, seq: FrameSeq, effect: EffectName, replaced: bool) {
         let mut state = self.lock();
         let mut due = Due::new();
         let Some(owner) = state.tracks.get_mut(&track) else {
@@ -246,7 +232,7 @@ impl Desk {
 
     /// Records that the frame that waited for the track's previous effect was deleted from its
     /// slot.
-    fn on_cleared(&self, track: TrackId) {
+    pub(super) fn on_cleared(&self, track: TrackId) {
         let mut state = self.lock();
         let mut due = Due::new();
         if let Some((seq, _)) = state.tracks.get_mut(&track).and_then(|track| track.laid.take()) {
@@ -255,7 +241,7 @@ impl Desk {
         deliver(state, due);
     }
 
-    fn on_refused(&self, track: TrackId, seq: FrameSeq, reason: &str) {
+    pub(super) fn on_refused(&self, track: TrackId, seq: FrameSeq, reason: &str) {
         let mut state = self.lock();
         let mut due = Due::new();
         state.end(&mut due, track, seq, Outcome::Undelivered { reason: reason.into() });
@@ -263,7 +249,7 @@ impl Desk {
     }
 
     /// Ends the job of a received result.
-    fn on_result(&self, now: Instant, result: wire::WireResult) -> Received {
+    pub(super) fn on_result(&self, now: Instant, result: wire::WireResult) -> Received {
         let mut state = self.lock();
         let mut due = Due::new();
         let (track, seq, analysing) = (result.track, result.seq, result.analysing);
@@ -347,122 +333,7 @@ fn deliver(state: MutexGuard<'_, State>, due: Due) {
     due.into_iter().for_each(|(sink, completion)| sink(Notice::Completed(completion)));
 }
 
-/// Runs the thread that sends frames to Redis.
-pub(super) fn submit(shared: &Shared) {
-    shared.keep(
-        Link::Submit,
-        (Duration::ZERO, Limit::SMALL),
-        || !shared.ended(),
-        |mut line| {
-            let end = carry_out(shared, &mut line);
-            shared.desk.on_disconnected(end.as_ref().err().map_or("the gateway is stopping", |fault| &fault.sentence));
-            end
-        },
-    );
-}
-
-fn carry_out(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
-    let next = shared.keys.next(shared.me);
-    while let Some(batch) = shared.desk.next_batch() {
-        let mut pipeline = redis::pipe();
-        for (track, effect) in &batch.clear {
-            let turn = turn(shared.me, *track);
-            pipeline.cmd("DEL").arg(shared.keys.slot(effect, &turn)).cmd("LREM").arg(shared.keys.turns(effect)).arg(0).arg(turn);
-        }
-        for (job, nonce) in &batch.jobs {
-            let turn = turn(shared.me, job.track);
-            let left = job.deadline.saturating_duration_since(Instant::now()).as_millis().max(1) as u64;
-            pipeline.cmd("SET").arg(&next).arg(wire::encode_job(job, *nonce)).arg("PX").arg(left);
-            let lay = pipeline.cmd("EVAL").arg(SUBMIT).arg(2).arg(&next).arg(shared.keys.turns(&job.effect));
-            lay.arg(shared.keys.slot(&job.effect, &turn)).arg(turn).arg(QUEUE_OUTLIVES.as_millis() as u64);
-        }
-        if pipeline.is_empty() {
-            pipeline.cmd("PING");
-        }
-        let asked = Instant::now();
-        let mut answers = line.ask(&pipeline)?.into_iter();
-        shared.monitor.on_answer(asked.elapsed());
-        for (track, _) in batch.clear {
-            let (emptied, _) = (answers.next(), answers.next());
-            if matches!(emptied, Some(Ok(Value::Int(1)))) {
-                shared.desk.on_cleared(track);
-            }
-        }
-        for (job, _) in batch.jobs {
-            let (set, laid) = (answers.next(), answers.next());
-            match set.filter(Result::is_err).or(laid) {
-                Some(Ok(Value::Int(found))) => {
-                    shared.monitor.turns_requeued.fetch_add(u64::from(found == 2), Ordering::Relaxed);
-                    shared.desk.on_laid(job.track, job.seq, job.effect, found > 0);
-                }
-                Some(Err(fault)) => {
-                    shared.monitor.on_complaint(fault.kind, &fault.sentence);
-                    shared.desk.on_refused(job.track, job.seq, &fault.sentence);
-                }
-                Some(Ok(_)) | None => shared.desk.on_refused(job.track, job.seq, "Redis gave an answer that makes no sense"),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Runs the thread that fetches results.
-pub(super) fn results(shared: &Shared) {
-    shared.keep(Link::Results, (WAIT, Limit::RESULTS), || !shared.ended(), |mut line| carry_in(shared, &mut line));
-}
-
-fn carry_in(shared: &Shared, line: &mut Line) -> Result<(), Fault> {
-    let key = shared.keys.results(shared.me);
-    let mut largest = 1;
-    while !shared.ended() {
-        let more = (Limit::RESULTS.bytes() / 2 / largest).clamp(1, RESULTS_AT_ONCE - 1);
-        let mut fetch = redis::pipe();
-        // Redis answers the second command once the first has a result or has timed out.
-        fetch.cmd("BLPOP").arg(&key).arg(WAIT.as_secs()).cmd("LPOP").arg(&key).arg(more);
-        let answers = line.ask(&fetch)?;
-        let now = Instant::now();
-        if shared.ended() {
-            break;
-        }
-        largest = answers.iter().flatten().map(longest).max().unwrap_or(1).max(largest / 2).max(1);
-        for answer in answers {
-            match answer {
-                // The answer of BLPOP has the name of the list before the value.
-                Ok(Value::Array(values)) => values.iter().filter(|value| !is(value, &key)).for_each(|value| take_in(shared, now, value)),
-                Ok(_) => {}
-                Err(fault) => {
-                    // A value of another type has the key of this gateway's list. Only this gateway
-                    // uses that key, so it deletes the value.
-                    shared.monitor.on_complaint(ErrorKind::Malformed, &fault.sentence);
-                    line.ask(redis::pipe().cmd("DEL").arg(&key))?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Returns the size of the longest result in an answer, in bytes.
-fn longest(answer: &Value) -> usize {
-    let Value::Array(values) = answer else { return 0 };
-    values.iter().map(|value| if let Value::BulkString(bytes) = value { bytes.len() } else { 0 }).max().unwrap_or(0)
-}
-
-fn is(value: &Value, text: &str) -> bool {
-    matches!(value, Value::BulkString(bytes) if bytes == text.as_bytes())
-}
-
-fn take_in(shared: &Shared, now: Instant, value: &Value) {
-    let Value::BulkString(bytes) = value else { return };
-    match wire::decode_result(bytes) {
-        Ok(result) => match shared.desk.on_result(now, result) {
-            Received::Used => {}
-            Received::Late => _ = shared.monitor.late.fetch_add(1, Ordering::Relaxed),
-            Received::Forged => shared.monitor.on_complaint(
-                ErrorKind::Forged,
-                "a result in Redis is not used, since it does not carry the nonce of its job: its sender did not get the job; check who else can write to this Redis",
-            ),
-        },
-        Err(error) => shared.monitor.on_complaint(ErrorKind::Malformed, &format!("a result in Redis is not used: {error}")),
-    }
+/// Sends [`Notice::ServiceChanged`] to all tracks.
+fn service_changed(sinks: &[Arc<Sink>]) {
+    sinks.iter().for_each(|sink| sink(Notice::ServiceChanged));
 }

@@ -11,10 +11,10 @@ use super::keys::PeerId;
 use super::wire;
 
 /// Heartbeat interval: time between two announcements of a process.
-pub(super) const BEAT: Duration = Duration::from_millis(200);
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// Peer timeout: a process without a heartbeat for this time is gone, or hangs. With it, sessions
 /// are told of missing workers within a second.
-pub(super) const GONE_AFTER: Duration = Duration::from_millis(700);
+pub(super) const PEER_TIMEOUT: Duration = Duration::from_millis(700);
 /// Maximum number of processes that are remembered; further ones are ignored.
 const MAX_PEERS: usize = 4096;
 /// Maximum number of effects in an announcement. Announcements with more are rejected.
@@ -57,9 +57,9 @@ pub(super) struct Announcement {
 
 /// Processes whose heartbeats have arrived recently.
 #[derive(Debug, Default)]
-pub(super) struct Roster {
+pub(super) struct Membership {
     peers: BTreeMap<PeerId, Peer>,
-    strangers: BTreeMap<String, Instant>,
+    incompatible_peers: BTreeMap<String, Instant>,
     busy: Duration,
 }
 
@@ -77,7 +77,7 @@ pub(super) enum Heard {
     /// The set of effects that are served has changed.
     Service,
     /// A process that speaks another version of the wire format was heard for the first time.
-    Stranger {
+    IncompatiblePeer {
         /// Announcement of that process.
         announcement: Box<Announcement>,
     },
@@ -85,15 +85,15 @@ pub(super) enum Heard {
     Noise,
 }
 
-impl Roster {
+impl Membership {
     /// Updates the membership with an announcement. A process without workers that is no gateway
     /// leaves with it.
     pub(super) fn on_announcement(&mut self, now: Instant, bytes: &[u8]) -> Heard {
         let Some((id, announcement)) = parse(bytes) else { return Heard::Noise };
         if announcement.wire != u32::from(wire::VERSION) {
-            let room = self.strangers.len() < MAX_PEERS;
-            let new = room && self.strangers.insert(announcement.id.clone(), now).is_none();
-            return if new { Heard::Stranger { announcement: Box::new(announcement) } } else { Heard::Nothing };
+            let room = self.incompatible_peers.len() < MAX_PEERS;
+            let new = room && self.incompatible_peers.insert(announcement.id.clone(), now).is_none();
+            return if new { Heard::IncompatiblePeer { announcement: Box::new(announcement) } } else { Heard::Nothing };
         }
         let before = self.served();
         let peer = self.peers.get(&id);
@@ -107,12 +107,12 @@ impl Roster {
         if self.served() == before { Heard::Nothing } else { Heard::Service }
     }
 
-    /// Removes the processes whose last heartbeat is older than [`GONE_AFTER`]. Returns whether
+    /// Removes the processes whose last heartbeat is older than [`PEER_TIMEOUT`]. Returns whether
     /// other effects are served than before.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let before = self.served();
-        self.peers.retain(|_, peer| now < peer.heard + GONE_AFTER);
-        self.strangers.retain(|_, heard| now < *heard + GONE_AFTER);
+        self.peers.retain(|_, peer| now < peer.heard + PEER_TIMEOUT);
+        self.incompatible_peers.retain(|_, heard| now < *heard + PEER_TIMEOUT);
         self.served() != before
     }
 
@@ -156,8 +156,8 @@ impl Roster {
     }
 
     /// Returns the number of processes that speak another version of the wire format.
-    pub(super) fn strangers(&self) -> usize {
-        self.strangers.len()
+    pub(super) fn incompatible_peers(&self) -> usize {
+        self.incompatible_peers.len()
     }
 
     fn workers(&self) -> impl Iterator<Item = &Announcement> {
@@ -201,61 +201,61 @@ mod tests {
 
     #[test]
     fn service_changes_with_the_first_worker_and_the_last() {
-        let (mut roster, now) = (Roster::default(), Instant::now());
-        assert_eq!(roster.on_announcement(now, &said(&worker(1, 2, &["a"]))), Heard::Service);
-        assert_eq!(roster.on_announcement(now, &said(&worker(2, 1, &["a"]))), Heard::Nothing);
-        assert_eq!((roster.threads(), roster.serving()[&EffectName::new("a")], roster.devices()["cpu"]), (3, 3, 3));
-        assert_eq!(roster.on_announcement(now, &said(&worker(1, 0, &[]))), Heard::Nothing, "goodbye of one");
-        assert_eq!(roster.on_announcement(now, &said(&worker(2, 0, &[]))), Heard::Service, "goodbye of the last");
-        assert!(!roster.serves(&EffectName::new("a")));
+        let (mut membership, now) = (Membership::default(), Instant::now());
+        assert_eq!(membership.on_announcement(now, &said(&worker(1, 2, &["a"]))), Heard::Service);
+        assert_eq!(membership.on_announcement(now, &said(&worker(2, 1, &["a"]))), Heard::Nothing);
+        assert_eq!((membership.threads(), membership.serving()[&EffectName::new("a")], membership.devices()["cpu"]), (3, 3, 3));
+        assert_eq!(membership.on_announcement(now, &said(&worker(1, 0, &[]))), Heard::Nothing, "goodbye of one");
+        assert_eq!(membership.on_announcement(now, &said(&worker(2, 0, &[]))), Heard::Service, "goodbye of the last");
+        assert!(!membership.serves(&EffectName::new("a")));
     }
 
     #[test]
     fn who_is_silent_is_gone() {
-        let (mut roster, start) = (Roster::default(), Instant::now());
-        roster.on_announcement(start, &said(&worker(1, 1, &["a"])));
-        assert!(!roster.expire(start + GONE_AFTER - Duration::from_millis(1)));
-        assert!(roster.expire(start + GONE_AFTER));
-        assert_eq!(roster.threads(), 0);
+        let (mut membership, start) = (Membership::default(), Instant::now());
+        membership.on_announcement(start, &said(&worker(1, 1, &["a"])));
+        assert!(!membership.expire(start + PEER_TIMEOUT - Duration::from_millis(1)));
+        assert!(membership.expire(start + PEER_TIMEOUT));
+        assert_eq!(membership.threads(), 0);
     }
 
     #[test]
     fn after_an_outage_everybody_has_time_to_speak() {
-        let (mut roster, start) = (Roster::default(), Instant::now());
-        roster.on_announcement(start, &said(&worker(1, 1, &["a"])));
+        let (mut membership, start) = (Membership::default(), Instant::now());
+        membership.on_announcement(start, &said(&worker(1, 1, &["a"])));
         let later = start + Duration::from_secs(60);
-        roster.on_listening_again(later);
-        assert!(!roster.expire(later + BEAT));
+        membership.on_listening_again(later);
+        assert!(!membership.expire(later + HEARTBEAT_INTERVAL));
     }
 
     #[test]
     fn another_version_is_a_stranger_and_no_capacity() {
-        let (mut roster, now) = (Roster::default(), Instant::now());
+        let (mut membership, now) = (Membership::default(), Instant::now());
         let stranger = Announcement { wire: 99, ..worker(1, 4, &["a"]) };
-        assert!(matches!(roster.on_announcement(now, &said(&stranger)), Heard::Stranger { .. }));
-        assert_eq!(roster.on_announcement(now, &said(&stranger)), Heard::Nothing, "said once");
-        assert_eq!((roster.threads(), roster.strangers()), (0, 1));
+        assert!(matches!(membership.on_announcement(now, &said(&stranger)), Heard::IncompatiblePeer { .. }));
+        assert_eq!(membership.on_announcement(now, &said(&stranger)), Heard::Nothing, "said once");
+        assert_eq!((membership.threads(), membership.incompatible_peers()), (0, 1));
     }
 
     #[test]
     fn time_spent_adds_up_over_workers_that_come_and_go() {
-        let (mut roster, now) = (Roster::default(), Instant::now());
+        let (mut membership, now) = (Membership::default(), Instant::now());
         for busy_us in [500, 700, 1000] {
-            roster.on_announcement(now, &said(&Announcement { busy_us, ..worker(1, 1, &["a"]) }));
+            membership.on_announcement(now, &said(&Announcement { busy_us, ..worker(1, 1, &["a"]) }));
         }
-        roster.on_announcement(now, &said(&worker(1, 0, &[])));
-        roster.on_announcement(now, &said(&Announcement { busy_us: 9000, ..worker(2, 1, &["a"]) }));
-        assert_eq!(roster.busy(), Duration::from_micros(500), "only what was spent since they were heard");
+        membership.on_announcement(now, &said(&worker(1, 0, &[])));
+        membership.on_announcement(now, &said(&Announcement { busy_us: 9000, ..worker(2, 1, &["a"]) }));
+        assert_eq!(membership.busy(), Duration::from_micros(500), "only what was spent since they were heard");
     }
 
     #[test]
     fn noise_is_told_from_announcements() {
-        let (mut roster, now) = (Roster::default(), Instant::now());
+        let (mut membership, now) = (Membership::default(), Instant::now());
         let long_id = Announcement { id: "1".repeat(40), ..worker(1, 1, &[]) };
         let boastful = worker(1, usize::MAX, &["a"]);
         for bytes in [b"".to_vec(), b"{}".to_vec(), vec![0xff; 100], b"[1]".to_vec(), said(&long_id), said(&boastful)] {
-            assert_eq!(roster.on_announcement(now, &bytes), Heard::Noise);
+            assert_eq!(membership.on_announcement(now, &bytes), Heard::Noise);
         }
-        assert_eq!(roster.threads(), 0);
+        assert_eq!(membership.threads(), 0);
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use ooblex_pipeline::{EffectName, Job, Outcome};
 use redis::Value;
 
-use super::connection::{Limit, Line, WAIT};
+use super::connection::{Limit, PipelinedConnection, WAIT};
 use super::error::{ErrorKind, Fault};
 use super::keys::{PeerId, gateway_of};
 use super::monitor::Link;
-use super::{BACKOFF, Redis, Shared, wire};
+use super::shared::{BACKOFF, Shared};
+use super::{Redis, wire};
 
 const TAKE: &str = include_str!("take.lua");
 /// Expiry of a list of results after the last one was added. By then its gateway has given the
@@ -22,27 +23,27 @@ const RESULTS_OUTLIVE: Duration = Duration::from_secs(5);
 const MAX_RESULTS: i64 = 1024;
 
 /// Registration of one worker.
-pub(crate) struct Seat {
+pub(crate) struct WorkerConnection {
     redis: Arc<Redis>,
     number: u64,
     effects: Mutex<Vec<EffectName>>,
-    lane: Arc<Lane>,
+    connection: Arc<SharedConnection>,
 }
 
 /// Destination of one job's result.
-pub(crate) struct Hand {
+pub(crate) struct ReplyHandle {
     redis: Arc<Redis>,
-    lane: Arc<Lane>,
+    connection: Arc<SharedConnection>,
     gateway: PeerId,
     nonce: wire::Nonce,
 }
 
 /// Connection of one worker, shared with the jobs that it has taken.
-struct Lane(Mutex<State>);
+struct SharedConnection(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    line: Option<Line>,
+    line: Option<PipelinedConnection>,
     /// Index of the effect whose queue is asked first. It rotates, so that no effect starves.
     first: usize,
     backoff: Duration,
@@ -71,16 +72,16 @@ struct Found {
     frame: Vec<u8>,
 }
 
-impl Seat {
+impl WorkerConnection {
     pub(crate) fn new(redis: Arc<Redis>, effects: &[EffectName]) -> Self {
-        let number = redis.shared.crew().on_join(effects);
+        let number = redis.shared.local_workers().on_join(effects);
         redis.shared.ring();
-        Self { redis, number, effects: Mutex::new(effects.to_vec()), lane: Arc::new(Lane(Mutex::default())) }
+        Self { redis, number, effects: Mutex::new(effects.to_vec()), connection: Arc::new(SharedConnection(Mutex::default())) }
     }
 
     pub(crate) fn serve(&self, effects: &[EffectName]) {
         *self.effects.lock().unwrap_or_else(PoisonError::into_inner) = effects.to_vec();
-        self.redis.shared.crew().on_serve(self.number, effects);
+        self.redis.shared.local_workers().on_serve(self.number, effects);
         self.redis.shared.ring();
     }
 
@@ -88,30 +89,30 @@ impl Seat {
         self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn take(&self) -> Option<(Job, Hand)> {
+    pub(crate) fn take(&self) -> Option<(Job, ReplyHandle)> {
         let shared = &self.redis.shared;
         while !shared.closed() {
-            let mut lane = self.lane.lock();
-            match self.ask(&mut lane) {
-                Ok(None) => lane.backoff = BACKOFF.0,
+            let mut connection = self.connection.lock();
+            match self.ask(&mut connection) {
+                Ok(None) => connection.backoff = BACKOFF.0,
                 Ok(Some(found)) => {
-                    lane.backoff = BACKOFF.0;
+                    connection.backoff = BACKOFF.0;
                     if let Some(taken) = self.open(found) {
                         return Some(taken);
                     }
                 }
                 Err(fault) => {
-                    lane.line = None;
+                    connection.line = None;
                     if fault.kind == ErrorKind::Malformed {
                         // This side closed the connection, because an answer was too long. The
                         // answer is gone with it.
                         shared.monitor.on_complaint(fault.kind, &fault.sentence);
                         continue;
                     }
-                    let pause = lane.backoff;
-                    lane.backoff = (pause * 2).clamp(BACKOFF.0, BACKOFF.1);
-                    drop(lane);
-                    shared.on_down(Link::Seat(self.number), &fault);
+                    let pause = connection.backoff;
+                    connection.backoff = (pause * 2).clamp(BACKOFF.0, BACKOFF.1);
+                    drop(connection);
+                    shared.on_down(Link::Worker(self.number), &fault);
                     shared.pause(pause, || !shared.closed());
                 }
             }
@@ -120,16 +121,16 @@ impl Seat {
     }
 
     /// Takes a frame if one waits; otherwise waits up to [`WAIT`] for a turn.
-    fn ask(&self, lane: &mut State) -> Result<Option<Found>, Fault> {
+    fn ask(&self, connection: &mut State) -> Result<Option<Found>, Fault> {
         let shared = &self.redis.shared;
         let mut effects = self.effects();
-        lane.first = (lane.first + 1) % effects.len().max(1);
-        effects.rotate_left(lane.first);
-        let line = match &mut lane.line {
+        connection.first = (connection.first + 1) % effects.len().max(1);
+        effects.rotate_left(connection.first);
+        let line = match &mut connection.line {
             Some(line) => line,
             none => {
                 let line = none.insert(shared.connector.connect(WAIT, Limit::FRAME)?);
-                shared.on_up(Link::Seat(self.number));
+                shared.on_up(Link::Worker(self.number));
                 line
             }
         };
@@ -150,7 +151,7 @@ impl Seat {
     }
 
     /// Decodes the frame that was found in a slot into a job.
-    fn open(&self, found: Found) -> Option<(Job, Hand)> {
+    fn open(&self, found: Found) -> Option<(Job, ReplyHandle)> {
         let complain = |error: &dyn std::fmt::Display| {
             self.redis.shared.monitor.on_complaint(ErrorKind::Malformed, &format!("a frame in Redis is not used: {error}"));
         };
@@ -166,52 +167,52 @@ impl Seat {
         let wire::WireJob { track, seq, nonce, effect, input } = job;
         let submitted = Instant::now();
         let job = Job { track, seq, effect, input, submitted, deadline: submitted + found.left };
-        Some((job, Hand { redis: self.redis.clone(), lane: self.lane.clone(), gateway, nonce }))
+        Some((job, ReplyHandle { redis: self.redis.clone(), connection: self.connection.clone(), gateway, nonce }))
     }
 }
 
-impl Drop for Seat {
+impl Drop for WorkerConnection {
     fn drop(&mut self) {
         let shared = &self.redis.shared;
-        if let Some(mut line) = self.lane.lock().line.take() {
+        if let Some(mut line) = self.connection.lock().line.take() {
             // Redis has received all results that were sent once it answers this PING.
             _ = line.ask(redis::pipe().cmd("PING"));
         }
-        shared.crew().on_leave(self.number);
-        shared.monitor.on_gone(Link::Seat(self.number));
+        shared.local_workers().on_leave(self.number);
+        shared.monitor.on_gone(Link::Worker(self.number));
         shared.ring();
     }
 }
 
-impl Hand {
+impl ReplyHandle {
     /// Sends a result. An error of Redis is noticed when the worker asks for its next frame.
     pub(crate) fn complete(&self, job: &Job, outcome: Outcome, analysing: Duration) {
         let shared = &self.redis.shared;
-        shared.crew().on_busy(analysing);
+        shared.local_workers().on_busy(analysing);
         let key = shared.keys.results(self.gateway);
         let mut pipeline = redis::pipe();
         pipeline.cmd("RPUSH").arg(&key).arg(wire::encode_result(job.track, job.seq, self.nonce, outcome, analysing));
         pipeline.cmd("LTRIM").arg(&key).arg(-MAX_RESULTS).arg(-1);
         pipeline.cmd("PEXPIRE").arg(&key).arg(RESULTS_OUTLIVE.as_millis() as u64);
-        let mut lane = self.lane.lock();
-        let sent = lane.line.as_mut().map(|line| line.send(&pipeline));
+        let mut connection = self.connection.lock();
+        let sent = connection.line.as_mut().map(|line| line.send(&pipeline));
         if !matches!(sent, Some(Ok(()))) {
             // The frame is lost, and its gateway counts it. The next frame is asked for on a new
             // connection.
-            lane.line = None;
+            connection.line = None;
             shared.monitor.on_complaint(ErrorKind::Unreachable, "a result could not be sent: Redis is not connected");
         }
     }
 }
 
-impl Lane {
+impl SharedConnection {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes the frame of the turn that is `held`, or else the first frame that waits.
-fn take(shared: &Shared, line: &mut Line, names: &Names, held: Option<&Held>) -> Result<Option<Found>, Fault> {
+fn take(shared: &Shared, line: &mut PipelinedConnection, names: &Names, held: Option<&Held>) -> Result<Option<Found>, Fault> {
     let (queue, turn) = held.map_or((0, &[][..]), |held| (held.queue, &held.turn));
     let mut take = redis::pipe();
     take.cmd("EVAL").arg(TAKE).arg(1 + names.turns.len()).arg(&names.hand).arg(&names.turns);
