@@ -136,12 +136,12 @@ fn broker(config: &Config) -> Finding {
     }
     // They announce themselves several times a second, each at its own moment, so all of that time is waited.
     wait(HEARD_WITHIN, || false);
-    let (capacity, strangers) = (broker.capacity(), broker.health().strangers);
+    let (capacity, incompatible_peers) = (broker.capacity(), broker.health().incompatible_peers);
     broker.close();
     let url = &config.broker.url;
-    let strangers = match strangers {
+    let incompatible_peers = match incompatible_peers {
         0 => String::new(),
-        strangers => format!("; {strangers} processes there are of another version, which can not be used"),
+        incompatible_peers => format!("; {incompatible_peers} processes there are of another version, which can not be used"),
     };
     let own = config.serve_threads();
     let analysed = catalogue.effects().into_iter().filter(|effect| effect.needs_worker()).map(|effect| {
@@ -153,11 +153,11 @@ fn broker(config: &Config) -> Finding {
     let unserved: Vec<_> = unserved.iter().map(|(name, _)| name.to_string()).collect();
     let served = if served.is_empty() { String::new() } else { format!("; workers serve {}", served.join(", ")) };
     if unserved.is_empty() {
-        return Finding::Fine(format!("{url} is reached{served}{strangers}"));
+        return Finding::Fine(format!("{url} is reached{served}{incompatible_peers}"));
     }
     let names = unserved.join(",");
     Finding::Poor(format!(
-        "{url} is reached{served}; no worker serves {} now: start one with ooblex worker --broker … --effects {names}{strangers}",
+        "{url} is reached{served}; no worker serves {} now: start one with ooblex worker --broker … --effects {names}{incompatible_peers}",
         unserved.join(", ")
     ))
 }
