@@ -66,12 +66,12 @@ export async function startRedis() {
  * Starts a program and waits for the line that says that it is ready; the match of the pattern in
  * it is its `url`.
  */
-async function start(program, options, isReady, mend) {
+async function start(program, options, isReady, remedy) {
   const name = [program.split('/').at(-1), ...options.slice(0, 1)].join(' ');
   const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...ENVIRONMENT, ...process.env } });
   const written = [];
   const exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
-  const failed = new Promise((_, reject) => child.once('error', (error) => reject(new Error(`${program} does not start: ${error.message}. ${mend}`))));
+  const failed = new Promise((_, reject) => child.once('error', (error) => reject(new Error(`${program} does not start: ${error.message}. ${remedy}`))));
   const leave = () => child.kill('SIGKILL');
   process.once('exit', leave);
   createInterface({ input: child.stderr }).on('line', (line) => written.push(line));

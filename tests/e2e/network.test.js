@@ -44,7 +44,7 @@ test('a network that was gone for seconds brings the same session back, hidden f
     relay.cut();
     // Keeps the camera running for this long: a second or more.
     await relay.until(() => relay.lost >= 300);
-    relay.mend();
+    relay.restore();
     await moreFrames(45);
     const records = await seen();
     assertHidden(records, played, ['blurred']);

@@ -15,7 +15,7 @@ const CANDIDATE = /^(a=candidate:\S+ 1 udp \d+ )(\S+) (\d+)( typ host.*)$/gim;
 /**
  * Puts a relay into each answer that the page gets from `POST /offer`. `loss` is the share that is
  * lost in each direction; `delayMs` is the delay of each datagram. Returns `{passed, lost, cut(),
- * mend(), until(condition), close()}`; while it is cut, everything is lost.
+ * restore(), until(condition), close()}`; while it is cut, everything is lost.
  */
 export async function relayed(page, { loss = 0, delayMs = 0, seed = 1 } = {}) {
   const relay = { passed: 0, lost: 0 };
@@ -49,7 +49,7 @@ export async function relayed(page, { loss = 0, delayMs = 0, seed = 1 } = {}) {
   });
   return Object.assign(relay, {
     cut: () => (isCut = true),
-    mend: () => (isCut = false),
+    restore: () => (isCut = false),
     /** Resolves with the first datagram after which the condition holds. */
     until: (condition) =>
       new Promise((resolve) => {

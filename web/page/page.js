@@ -12,12 +12,12 @@ import { Access } from './access.js';
 import { Changes, changeNotice } from './changes.js';
 import { Figures } from './figures.js';
 import { showEffects } from './gallery.js';
-import { latest } from './latest.js';
+import { latest } from './throttle.js';
 import { element, showParameters } from './parameters.js';
 import { Source } from './source.js';
 import { Stage } from './stage.js';
 import { Tools } from './tools.js';
-import { COVER, END_TITLES, ERROR_TITLES, STATUS, insecureText, reconnectingText, waitingText } from './words.js';
+import { COVER, END_TITLES, ERROR_TITLES, STATUS, insecureText, reconnectingText, waitingText } from './texts.js';
 
 const LIST_EVERY_MS = 5_000;
 const WORKER_PATIENCE_MS = 3_000;

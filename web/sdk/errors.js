@@ -37,8 +37,8 @@ export class OoblexError extends Error {
    * @param {{detail?: string, problem?: object, cause?: unknown, reason?: string, retryAfterMs?: number}} [about]
    */
   constructor(code, { detail, problem = null, cause, reason = null, retryAfterMs = null } = {}) {
-    const [what, mend] = CODES[code];
-    const text = detail ?? problem?.detail ?? `${what} ${mend}`;
+    const [what, remedy] = CODES[code];
+    const text = detail ?? problem?.detail ?? `${what} ${remedy}`;
     super(text, cause === undefined ? undefined : { cause });
     this.name = 'OoblexError';
     this.code = code;
@@ -51,7 +51,7 @@ export class OoblexError extends Error {
     /** The gateway's URN if the gateway reported the error, otherwise the SDK's. */
     this.type = problem?.type ?? `urn:ooblex:sdk:${code}`;
     /** The gateway's message contains the remedy, too. */
-    this.mend = problem?.detail ?? mend;
+    this.remedy = problem?.detail ?? remedy;
   }
 }
 

@@ -84,7 +84,7 @@ export class OoblexError extends Error {
    */
   readonly type: string;
   /** The remedy. */
-  readonly mend: string;
+  readonly remedy: string;
   /** The gateway's problem document, if the gateway reported the error. */
   readonly problem: Problem | null;
   /** The gateway's reason for ending the session, if it ended it. */

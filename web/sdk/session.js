@@ -12,7 +12,7 @@ import { listed } from './http.js';
 import { Inputs, showTracks } from './inputs.js';
 import { Link } from './link.js';
 import { figuresBetween } from './measure.js';
-import { Pulse, delayAfter, mayPass } from './patience.js';
+import { Pulse, delayAfter, mayPass } from './liveness.js';
 import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './sources.js';
 
 const LOOK_EVERY_MS = 1_000;

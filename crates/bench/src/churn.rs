@@ -62,41 +62,41 @@ struct Guest {
 
 /// Sets up and ends `count` sessions, at most `lanes` at a time, and then samples the gateway's
 /// memory for the time `after`.
-pub(super) fn churn(crew: &mut LoadGenerator<'_>, count: usize, lanes: usize, after: Duration) -> Churned {
+pub(super) fn churn(generator: &mut LoadGenerator<'_>, count: usize, lanes: usize, after: Duration) -> Churned {
     let (mut churned, began) = (Churned::default(), Instant::now());
     let mut guests: VecDeque<Guest> = VecDeque::new();
     let mut looked = None::<Instant>;
-    while (churned.tried < count && !crew.is_interrupted()) || !guests.is_empty() {
-        while guests.len() < lanes && churned.tried < count && !crew.is_interrupted() {
+    while (churned.tried < count && !generator.is_interrupted()) || !guests.is_empty() {
+        while guests.len() < lanes && churned.tried < count && !generator.is_interrupted() {
             churned.tried += 1;
-            guests.push_back(Guest { viewer: crew.begin(), began: Instant::now(), seen_at: None });
+            guests.push_back(Guest { viewer: generator.begin(), began: Instant::now(), seen_at: None });
         }
-        guests.retain_mut(|guest| churned.attend(crew, guest));
+        guests.retain_mut(|guest| churned.attend(generator, guest));
         let now = Instant::now();
         if looked.is_none_or(|looked| now - looked >= Duration::from_secs(1)) {
             looked = Some(now);
-            churned.look(crew, now - began);
+            churned.look(generator, now - began);
             let line = format!("{} of {count} sessions, {} failed, {}", churned.tried, churned.failed, churned.memory_words());
-            crew.progress().show(&line);
+            generator.progress().show(&line);
         }
         std::thread::sleep(LOOK);
     }
     churned.took = began.elapsed();
-    churned.look(crew, churned.took);
+    churned.look(generator, churned.took);
     churned.busy_memory = churned.memory.last().map(|(_, megabytes)| *megabytes);
     let until = began + churned.took + after;
-    while Instant::now() < until && !churned.memory.is_empty() && !crew.is_interrupted() {
+    while Instant::now() < until && !churned.memory.is_empty() && !generator.is_interrupted() {
         std::thread::sleep(Duration::from_secs(1).min(until.saturating_duration_since(Instant::now())));
-        churned.look(crew, began.elapsed());
+        churned.look(generator, began.elapsed());
         let line = format!("all have ended; {}", churned.memory_words());
-        crew.progress().show(&line);
+        generator.progress().show(&line);
     }
     churned
 }
 
 impl Churned {
     /// Advances one session. Returns `false` once it is over.
-    fn attend(&mut self, crew: &mut LoadGenerator<'_>, guest: &mut Guest) -> bool {
+    fn attend(&mut self, generator: &mut LoadGenerator<'_>, guest: &mut Guest) -> bool {
         let (viewer, now) = (&guest.viewer, Instant::now());
         match viewer.state() {
             State::SettingUp => return true,
@@ -115,7 +115,7 @@ impl Churned {
                     None => now - guest.began >= after + PICTURE_WITHIN,
                 };
                 if is_done {
-                    viewer.leave(crew.way_out(viewer.index));
+                    viewer.leave(generator.way_out(viewer.index));
                 }
                 return true;
             }
@@ -130,15 +130,15 @@ impl Churned {
                 self.raw += slice.raw;
                 self.judged += slice.judged;
                 self.order_errors += slice.order_errors;
-                self.vanished += usize::from(crew.way_out(viewer.index) == Leave::Silence);
+                self.vanished += usize::from(generator.way_out(viewer.index) == Leave::Silence);
             }
         }
-        crew.forget(viewer.index);
+        generator.forget(viewer.index);
         false
     }
 
-    fn look(&mut self, crew: &mut LoadGenerator<'_>, at: Duration) {
-        let (gateway, _) = crew.look_at_processes(Instant::now());
+    fn look(&mut self, generator: &mut LoadGenerator<'_>, at: Duration) {
+        let (gateway, _) = generator.look_at_processes(Instant::now());
         self.memory.extend(gateway.memory_mb.map(|megabytes| (at.as_secs_f64(), megabytes)));
     }
 

@@ -91,7 +91,7 @@ impl Look {
 }
 
 impl EffectCheck {
-    /// Returns the judge of an effect with its parameters; `None` if its pictures may legitimately
+    /// Returns the check for an effect with its parameters; `None` if its pictures may legitimately
     /// look like their sources.
     pub(super) fn of(effect: Option<&str>, params: &Value) -> Option<Self> {
         match effect? {

@@ -68,22 +68,26 @@ const FULL: f64 = 0.92;
 
 /// Finds the knee. Returns it with the measurement of the largest number of sessions that met the
 /// limits, or of the first number if none did.
-pub(super) fn find(crew: &mut LoadGenerator<'_>, plan: &Plan, limits: Limits) -> (Knee, Measured) {
+pub(super) fn find(generator: &mut LoadGenerator<'_>, plan: &Plan, limits: Limits) -> (Knee, Measured) {
     let mut knee = Knee { limits, steps: Vec::new(), sessions: 0, verdict: None };
     let mut best: Option<Measured> = None;
     let mut search = Search::new(plan.sessions, limits.sessions);
-    while let Some(sessions) = search.next().filter(|_| !crew.is_interrupted()) {
-        crew.progress().set_stage(format!("{}, ", counted(sessions, "session")));
-        crew.set_sessions(sessions);
-        crew.watch(plan.warm_up);
-        let measured = crew.measure(plan.duration);
-        if crew.is_interrupted() {
+    while let Some(sessions) = search.next().filter(|_| !generator.is_interrupted()) {
+        generator.progress().set_stage(format!("{}, ", counted(sessions, "session")));
+        generator.set_sessions(sessions);
+        generator.watch(plan.warm_up);
+        let measured = generator.measure(plan.duration);
+        if generator.is_interrupted() {
             best.get_or_insert(measured);
             break;
         }
         let step = Step::of(sessions, &measured, limits);
         let works = step.broken.is_empty();
-        crew.progress().say(&format!("{}: {}", counted(sessions, "session"), if works { "works".into() } else { step.broken.join("; ") }));
+        generator.progress().say(&format!(
+            "{}: {}",
+            counted(sessions, "session"),
+            if works { "works".into() } else { step.broken.join("; ") }
+        ));
         knee.steps.push(step);
         search.tell(sessions, works);
         if works || best.is_none() {
@@ -91,7 +95,7 @@ pub(super) fn find(crew: &mut LoadGenerator<'_>, plan: &Plan, limits: Limits) ->
         }
         // Broken sessions are discarded; the next step starts with the sessions that are still
         // connected.
-        crew.drop_broken();
+        generator.drop_broken();
     }
     knee.sessions = search.good;
     let step_of = |sessions: usize| knee.steps.iter().find(|step| step.sessions == sessions);

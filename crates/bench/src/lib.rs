@@ -59,27 +59,27 @@ pub fn bench(options: &Options) -> anyhow::Result<()> {
     let mut progress = Progress::new();
     progress.say("The clip is being made.");
     let clip = Arc::new(Clip::make(&plan.clip)?);
-    let mut crew = LoadGenerator::new(&plan, clip.clone(), progress).context("the threads of the sessions cannot be started")?;
-    let outcome = run(&plan, &clip, &mut crew)?;
-    crew.end();
+    let mut generator = LoadGenerator::new(&plan, clip.clone(), progress).context("the threads of the sessions cannot be started")?;
+    let outcome = run(&plan, &clip, &mut generator)?;
+    generator.end();
     write_out(&outcome)
 }
 
-fn run<'a>(plan: &'a Plan, clip: &'a Clip, crew: &mut LoadGenerator<'_>) -> anyhow::Result<Outcome<'a>> {
-    crew.begin_first().map_err(anyhow::Error::msg)?;
+fn run<'a>(plan: &'a Plan, clip: &'a Clip, generator: &mut LoadGenerator<'_>) -> anyhow::Result<Outcome<'a>> {
+    generator.begin_first().map_err(anyhow::Error::msg)?;
     let mut outcome = Outcome { plan, clip, measured: Measured::default(), churned: None, knee: None };
     match plan.mode {
         Mode::Steady => {
-            crew.set_sessions(plan.sessions);
-            crew.watch(plan.warm_up);
-            outcome.measured = crew.measure(plan.duration);
+            generator.set_sessions(plan.sessions);
+            generator.watch(plan.warm_up);
+            outcome.measured = generator.measure(plan.duration);
         }
         Mode::Churn { count } => {
-            crew.set_sessions(0);
-            outcome.churned = Some(churn::churn(crew, count, plan.sessions, plan.duration));
+            generator.set_sessions(0);
+            outcome.churned = Some(churn::churn(generator, count, plan.sessions, plan.duration));
         }
         Mode::Knee(limits) => {
-            let (knee, measured) = knee::find(crew, plan, limits);
+            let (knee, measured) = knee::find(generator, plan, limits);
             (outcome.knee, outcome.measured) = (Some(knee), measured);
         }
     }

@@ -92,7 +92,7 @@ const LATE: Duration = Duration::from_millis(10);
 const READING_TOLERANCE: u16 = 1;
 
 impl SessionStats {
-    /// Creates the tally of a new session.
+    /// Creates the statistics of a new session.
     pub(super) fn new(now: Instant, decoded: bool) -> Self {
         Self {
             sent: VecDeque::new(),

@@ -48,7 +48,7 @@ pub(super) struct Viewer {
     pub(super) index: usize,
     /// Session parameters that are requested from the gateway.
     pub(super) wish: Wish,
-    /// EffectCheck of the session's pictures; `None` if they cannot be judged.
+    /// Check of the session's pictures; `None` if they cannot be judged.
     pub(super) judge: Option<EffectCheck>,
     tally: Mutex<SessionStats>,
     state: Mutex<State>,

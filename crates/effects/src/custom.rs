@@ -1,5 +1,5 @@
 //! Custom effects: folders with an `effect.toml` and an ONNX file, read at run time
-//! (`docs/own-effect.md`).
+//! (`docs/custom-effect.md`).
 //!
 //! `toml` defines the file's syntax; `parse` with `settings` checks its meaning and makes a
 //! `spec`; `graph` reads the inputs and outputs of the model; `bind` checks that model and
@@ -132,8 +132,8 @@ impl CustomEffect {
         let declared = Declaration::parse(&path, &text)?;
         let Declaration { name, name_place, title, description, when_slow, model, output, parameters } = declared;
         let model_path = folder.join(&model.file);
-        let mend = "take a smaller model, or raise own_effects.model_mib";
-        let bytes = read_file(folder, &model_path, limits.model_bytes, mend).map_err(|error| match error {
+        let remedy = "take a smaller model, or raise own_effects.model_mib";
+        let bytes = read_file(folder, &model_path, limits.model_bytes, remedy).map_err(|error| match error {
             CustomEffectError::Unreadable { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => {
                 CustomEffectError::Declaration {
                     place: model.file_place.clone(),
@@ -224,13 +224,13 @@ fn read_text(folder: &Path, path: &Path) -> Result<String, CustomEffectError> {
 }
 
 /// Reads a file that lies in the folder, up to `most` bytes.
-fn read_file(folder: &Path, path: &Path, most: u64, mend: &'static str) -> Result<Vec<u8>, CustomEffectError> {
+fn read_file(folder: &Path, path: &Path, most: u64, remedy: &'static str) -> Result<Vec<u8>, CustomEffectError> {
     inside(folder, path)?;
     let about = fs::metadata(path).map_err(CustomEffectError::unreadable(path))?;
     if !about.is_file() {
         return Err(CustomEffectError::NoFile { path: path.into() });
     }
-    let too_large = |got| CustomEffectError::TooLarge { path: path.into(), got, most, mend };
+    let too_large = |got| CustomEffectError::TooLarge { path: path.into(), got, most, remedy };
     if about.len() > most {
         return Err(too_large(about.len()));
     }

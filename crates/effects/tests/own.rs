@@ -480,7 +480,7 @@ fn own_effects_go_into_chains_as_their_kind_allows() {
 
 #[test]
 fn the_tutorial_names_every_key_and_shows_a_message_as_it_is() {
-    let tutorial = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/own-effect.md")).unwrap();
+    let tutorial = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/custom-effect.md")).unwrap();
     let written = include_str!("../src/custom/toml.rs");
     let keys: Vec<_> =
         written.lines().filter_map(|line| line.trim().strip_prefix("pub(super) ")?.split_once(':').map(|(key, _)| key)).collect();
@@ -488,7 +488,7 @@ fn the_tutorial_names_every_key_and_shows_a_message_as_it_is() {
     for key in keys {
         // The tutorial may name a section or a key in any of these forms.
         let named = [format!("`{key}`"), format!("`{key} = "), format!("`[{key}]`"), format!("`[{key}."), format!("\n{key} = ")];
-        assert!(named.iter().any(|named| tutorial.contains(named.as_str())), "docs/own-effect.md does not name '{key}'");
+        assert!(named.iter().any(|named| tutorial.contains(named.as_str())), "docs/custom-effect.md does not name '{key}'");
     }
     let folder = Folder::new("tutorial");
     let example: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "examples", "effects.d", "spotlight"].iter().collect();

@@ -51,13 +51,13 @@ enum Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// The library is in none of the searched folders.
-    #[error("ONNX Runtime was asked for, but there is no {LIBRARY}* in any of: {searched}; {MEND}")]
+    #[error("ONNX Runtime was asked for, but there is no {LIBRARY}* in any of: {searched}; {REMEDY}")]
     NotFound {
         /// The searched folders, comma separated.
         searched: String,
     },
     /// The library file is missing or cannot be loaded.
-    #[error("ONNX Runtime cannot be loaded from {library}: {reason}; {MEND}")]
+    #[error("ONNX Runtime cannot be loaded from {library}: {reason}; {REMEDY}")]
     Unusable {
         /// Path of the library.
         library: PathBuf,
@@ -65,7 +65,7 @@ pub enum RuntimeError {
         reason: String,
     },
     /// The device needs ONNX Runtime, but models run on rten.
-    #[error("the device {device} needs ONNX Runtime, but the backend is rten{because}; {mend}, or choose the device cpu", mend = mend_library(*device))]
+    #[error("the device {device} needs ONNX Runtime, but the backend is rten{because}; {remedy}, or choose the device cpu", remedy = remedy_library(*device))]
     DeviceOnRten {
         /// The requested device.
         device: Device,
@@ -73,7 +73,7 @@ pub enum RuntimeError {
         because: &'static str,
     },
     /// The library was built without support for the device.
-    #[error("the library {library} was built for {built_for}, not for {device}; {mend}, or choose the device cpu", mend = mend_library(*device))]
+    #[error("the library {library} was built for {built_for}, not for {device}; {remedy}, or choose the device cpu", remedy = remedy_library(*device))]
     DeviceNotBuiltIn {
         /// The requested device.
         device: Device,
@@ -95,7 +95,7 @@ pub enum RuntimeError {
 }
 
 const LIBRARY: &str = "libonnxruntime.so";
-const MEND: &str = "take libonnxruntime.so from the PyPI wheel of onnxruntime 1.24 or newer ('make run' does) and name it by ORT_DYLIB_PATH, \
+const REMEDY: &str = "take libonnxruntime.so from the PyPI wheel of onnxruntime 1.24 or newer ('make run' does) and name it by ORT_DYLIB_PATH, \
                     or choose the backend rten";
 
 impl Runtime {
@@ -233,7 +233,7 @@ fn check(library: &ort::Library, device: Device) -> Result<(), RuntimeError> {
 }
 
 /// Returns the remedy for a missing library: the source of one that supports the device.
-fn mend_library(device: Device) -> String {
+fn remedy_library(device: Device) -> String {
     format!(
         "take {LIBRARY} and what lies beside it from {}, version 1.24 or newer, and name it by inference.library or ORT_DYLIB_PATH",
         device.library_source()
@@ -266,7 +266,7 @@ fn newest_library_in(folder: &Path) -> Option<PathBuf> {
 /// Describes the error for a user who did not request ONNX Runtime.
 fn reason(error: &RuntimeError) -> String {
     match error {
-        RuntimeError::NotFound { searched } => format!("no {LIBRARY}* in any of: {searched}; {MEND}"),
+        RuntimeError::NotFound { searched } => format!("no {LIBRARY}* in any of: {searched}; {REMEDY}"),
         other => other.to_string(),
     }
 }

@@ -1,18 +1,18 @@
-//! The backend and the device that run the models of this process.
+//! Inference backend and device of this process.
 
 use ooblex_effects::Runtime;
 
-/// What runs the models of this process; nothing where none are run.
+/// Inference backend and device of this process; both are `None` if it runs no models.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
-    /// The backend with its version.
+    /// Name and version of the backend.
     pub backend: Option<String>,
-    /// What it computes on.
+    /// Name of the device.
     pub device: Option<String>,
 }
 
 impl About {
-    /// Of a process with workers.
+    /// Describes the runtime of a process with workers.
     pub fn workers(runtime: &Runtime) -> Self {
         Self { backend: Some(runtime.describe()), device: Some(runtime.device().to_string()) }
     }

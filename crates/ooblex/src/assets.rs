@@ -1,16 +1,16 @@
-//! The page and the SDK, built into the program.
+//! The web page and the SDK, embedded in the program.
 
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-/// Paths below `web/`, which are those that it is served at, with their contents.
+/// Builds pairs of URL path and content from paths below `web/`.
 macro_rules! files {
     ($($path:literal),+ $(,)?) => { [$(($path, include_str!(concat!("../../../web", $path)))),+] };
 }
 
-/// All that is served as it is.
+/// Files that are served unchanged.
 const FILES: [(&str, &str); 31] = files![
     "/page/access.js",
     "/page/changes.js",
@@ -19,7 +19,7 @@ const FILES: [(&str, &str); 31] = files![
     "/page/gallery.js",
     "/page/icon.svg",
     "/page/index.html",
-    "/page/latest.js",
+    "/page/throttle.js",
     "/page/page.css",
     "/page/page.js",
     "/page/panels.css",
@@ -30,7 +30,7 @@ const FILES: [(&str, &str); 31] = files![
     "/page/stage.js",
     "/page/theme.js",
     "/page/tools.js",
-    "/page/words.js",
+    "/page/texts.js",
     "/sdk/access.js",
     "/sdk/control.js",
     "/sdk/errors.js",
@@ -40,15 +40,15 @@ const FILES: [(&str, &str); 31] = files![
     "/sdk/link.js",
     "/sdk/measure.js",
     "/sdk/ooblex.js",
-    "/sdk/patience.js",
+    "/sdk/liveness.js",
     "/sdk/session.js",
     "/sdk/sources.js",
 ];
 
-/// Other addresses of some of them.
+/// Additional URL paths of some files.
 const ALIASES: [(&str, &str); 2] = [("/", "/page/index.html"), ("/favicon.ico", "/page/icon.svg")];
 
-/// A route for each file.
+/// Builds a router with a route for each file.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let content = |wanted: &str| FILES.into_iter().find(|(path, _)| *path == wanted);
     let aliases = ALIASES.into_iter().filter_map(|(alias, path)| Some((alias, content(path)?)));
@@ -56,7 +56,7 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     all.fold(Router::new(), |router, (path, (name, content))| router.route(path, get(async move || file(content_type(name), content))))
 }
 
-/// Whether something is served at a path.
+/// Returns whether a file is served at a path.
 pub(crate) fn is_path(path: &str) -> bool {
     FILES.iter().chain(&ALIASES).any(|(served, _)| *served == path)
 }

@@ -1,8 +1,10 @@
-//! Authentication and permissions: callers authenticate by keys, by tokens or through a hook, and a session belongs to the holder of its secret.
+//! Authentication and permissions. Callers authenticate with a key, a JWT or the HTTP hook; a
+//! session is controlled with its secret.
 //!
-//! [`Authenticator`] turns the credential of a request into a [`Grant`]; [`crate::http::access`] says what each route needs and stands before
-//! all of them. The part of a grant that its session keeps are the [`Restrictions`]. No credential is ever logged, and none is compared in a
-//! time that depends on it.
+//! [`Authenticator`] turns the credential of a request into a [`Grant`]. The middleware in
+//! [`crate::http::access`] defines the permission of each route and runs before the handlers. A
+//! session keeps the [`Restrictions`] of its grant. Credentials are never logged and are compared
+//! in constant time.
 
 mod authenticator;
 mod caller;

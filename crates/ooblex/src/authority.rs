@@ -1,8 +1,8 @@
-//! Host names with ports, the patterns of `serve.hosts`, and the origins of `serve.allow_origins`.
+//! Host names with ports, host patterns of `serve.hosts`, and origins of `serve.allow_origins`.
 
 use std::net::IpAddr;
 
-/// A host, and the port where one is said.
+/// A host with an optional port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Authority {
     pub(crate) host: Host,
@@ -13,12 +13,13 @@ pub(crate) struct Authority {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
     Ip(IpAddr),
-    /// In lower case, without a dot at the end.
+    /// Lower case, without a trailing dot.
     Name(String),
 }
 
 impl Authority {
-    /// Reads `name`, `name:port`, `192.0.2.1:port` and `[2001:db8::1]:port`. `None` for anything else.
+    /// Parses `name`, `name:port`, `192.0.2.1:port` and `[2001:db8::1]:port`. Returns `None` for
+    /// anything else.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -33,7 +34,7 @@ impl Authority {
                 (Host::parse(host)?, port)
             }
         };
-        // A colon without a number stands for the default port.
+        // A colon without a number means the default port.
         let port = match port.filter(|port| !port.is_empty()) {
             Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Some(port.parse().ok()?),
             Some(_) => return None,
@@ -54,18 +55,19 @@ impl Host {
     }
 }
 
-/// One entry of the accepted hosts.
+/// An entry of the accepted hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HostPattern {
     Any,
     Ip(IpAddr),
     Name(String),
-    /// All names below this one.
+    /// All subdomains of this name.
     Below(String),
 }
 
 impl HostPattern {
-    /// Reads `*`, `name`, `*.name` and an IP address, with or without brackets. `None` for anything else.
+    /// Parses `*`, `name`, `*.name` and an IP address, with or without brackets. Returns `None` for
+    /// anything else.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(HostPattern::Any);
@@ -93,7 +95,8 @@ impl HostPattern {
     }
 }
 
-/// Returns true for values of `serve.allow_origins`: `*`, or an origin as browsers write it.
+/// Returns whether a value is valid for `serve.allow_origins`: `*`, or an origin as browsers write
+/// it.
 pub(crate) fn is_origin(text: &str) -> bool {
     text == "*" || text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && Authority::parse(rest).is_some())
 }

@@ -1,4 +1,5 @@
-//! `ooblex check`: what would keep the gateway from serving, found before it is started, each with its mend.
+//! `ooblex check`: finds configuration and system problems before the gateway is started, each with
+//! its remedy.
 
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
@@ -16,24 +17,24 @@ use crate::start;
 use crate::tls::Certificate;
 use crate::transport::Transport;
 
-/// Redis has this long to be reached.
+/// Time limit for the connection to Redis.
 const REACHED_WITHIN: Duration = Duration::from_secs(5);
-/// Workers have this long to be heard.
+/// Time in which announcements of workers are collected.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
-/// A certificate that ends within so many days is told of.
+/// Remaining validity in days below which a certificate is reported.
 const SOON_DAYS: i32 = 14;
 
-/// What was found.
+/// The result of one check.
 enum Finding {
-    /// As it should be.
+    /// No problem.
     Fine(String),
-    /// The gateway serves, and not all that it could, or not all whom it could.
+    /// The gateway would serve, but not all effects, or not all clients.
     Poor(String),
     /// The gateway would not serve.
     Wrong(String),
 }
 
-/// Prints a line for everything that was looked at. Returns whether the gateway would serve.
+/// Prints a line for each check. Returns whether the gateway would serve.
 pub fn check(config: &Config, file: Option<&Path>) -> bool {
     let checks = [
         ("effects", fine_or_wrong(effects(config))),
@@ -57,7 +58,7 @@ pub fn check(config: &Config, file: Option<&Path>) -> bool {
     !checks.iter().any(|(_, finding)| matches!(finding, Finding::Wrong(_)))
 }
 
-/// Prints how a folder does as an effect of one's own. Returns whether it would be served.
+/// Tries a folder as a custom effect and prints the results. Returns whether it would be served.
 pub fn check_effect(config: &Config, folder: &Path, picture: Option<&Path>, write: Option<&Path>) -> bool {
     let tried = CustomEffect::read(folder, config.own_effects.limits()).map_err(|error| error.to_string()).and_then(|effect| {
         println!("ok    effect   {}: {}", effect.name(), effect.title());
@@ -70,7 +71,7 @@ pub fn check_effect(config: &Config, folder: &Path, picture: Option<&Path>, writ
             println!("ok    found    {}", report.found);
         }
         if let Some(path) = write {
-            std::fs::write(path, &report.painted).map_err(|error| format!("{} can not be written: {error}", path.display()))?;
+            std::fs::write(path, &report.painted).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
             println!("ok    picture  {}", path.display());
         }
         Ok(())
@@ -88,7 +89,7 @@ fn effects(config: &Config) -> Result<String, String> {
     Ok(format!("{}; sessions that ask for none get {}", names.join(", "), config.serve.default_effect))
 }
 
-/// The effects of one's own: those that can be read, and, where models run in this process, do well when they are tried.
+/// Checks the custom effects: whether they can be read, and whether their models pass a trial.
 fn own(config: &Config) -> Result<Finding, String> {
     let catalogue = Catalogue::new(config).map_err(|problem| problem.detail)?;
     let folder = config.own_effects.folder.display();
@@ -104,7 +105,7 @@ fn own(config: &Config) -> Result<Finding, String> {
     Ok(if wrong.is_empty() { Finding::Fine(found) } else { Finding::Poor(format!("{found}; not served: {}", wrong.join("; "))) })
 }
 
-/// How `serve` and `worker` would be restricted on this machine.
+/// Reports the sandbox restrictions that `serve` and `worker` would have on this machine.
 fn sandbox(config: &Config, file: Option<&Path>) -> Finding {
     let sandbox = sandbox::probe(config, file);
     if sandbox.is_incomplete() { Finding::Poor(sandbox.to_string()) } else { Finding::Fine(sandbox.to_string()) }
@@ -118,7 +119,7 @@ fn codecs() -> Result<String, String> {
     }
 }
 
-/// Whether Redis is reached, and what the workers that share it serve.
+/// Checks the connection to Redis, and reports which effects the workers serve.
 fn broker(config: &Config) -> Finding {
     if !config.broker.is_shared() {
         return Finding::Fine("local: the workers are threads of the gateway".into());
@@ -134,14 +135,15 @@ fn broker(config: &Config) -> Finding {
         let trouble = health.trouble.unwrap_or_else(|| format!("{} is not connected after {REACHED_WITHIN:?}", config.broker.url));
         return Finding::Wrong(trouble);
     }
-    // They announce themselves several times a second, each at its own moment, so all of that time is waited.
+    // Workers announce themselves several times a second at different times, so the whole time is
+    // waited.
     wait(HEARD_WITHIN, || false);
     let (capacity, incompatible_peers) = (broker.capacity(), broker.health().incompatible_peers);
     broker.close();
     let url = &config.broker.url;
     let incompatible_peers = match incompatible_peers {
         0 => String::new(),
-        incompatible_peers => format!("; {incompatible_peers} processes there are of another version, which can not be used"),
+        incompatible_peers => format!("; {incompatible_peers} processes there are of another version, which cannot be used"),
     };
     let own = config.serve_threads();
     let analysed = catalogue.effects().into_iter().filter(|effect| effect.needs_worker()).map(|effect| {
@@ -164,7 +166,8 @@ fn broker(config: &Config) -> Finding {
 
 fn models(config: &Config) -> Result<Finding, String> {
     if config.serve_threads() == 0 {
-        // It is told all the same, since `ooblex worker` reads the same configuration.
+        // The result is reported even if no worker runs here, since `ooblex worker` reads the same
+        // configuration.
         let device = match config.inference.device {
             device if device == Device::default() => String::new(),
             device => format!("; the device {device} is tried where they run"),
@@ -186,7 +189,7 @@ fn models(config: &Config) -> Result<Finding, String> {
     })
 }
 
-/// Waits until something holds, or for as long as it may take.
+/// Waits until `holds` returns true, at most for `most`.
 fn wait(most: Duration, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + most;
     while Instant::now() < deadline && !holds() {
@@ -198,7 +201,7 @@ fn http(config: &Config) -> Result<Finding, String> {
     let listen = config.serve.listen;
     TcpListener::bind(listen).map_err(|error| {
         format!(
-            "serve.listen: TCP {listen} can not be opened ({error}): choose another port with --listen; if it is Ooblex that runs there, \
+            "serve.listen: TCP {listen} cannot be opened ({error}): choose another port with --listen; if it is Ooblex that runs there, \
              ask it: ooblex check --health http://{listen}/readyz"
         )
     })?;
@@ -221,13 +224,13 @@ fn http(config: &Config) -> Result<Finding, String> {
     Ok(if days < SOON_DAYS { Finding::Poor(format!("{found}: have it issued anew")) } else { Finding::Fine(found) })
 }
 
-/// The listener for operators, who are asked for no credential there.
+/// Checks the admin listener, which needs no credentials.
 fn admin(config: &Config) -> Result<Finding, String> {
     let Some(listen) = config.serve.admin_listen else {
         return Ok(Finding::Fine("operators' routes are on serve.listen, for programs on this machine".into()));
     };
     TcpListener::bind(listen)
-        .map_err(|error| format!("serve.admin_listen: TCP {listen} can not be opened ({error}): choose another port"))?;
+        .map_err(|error| format!("serve.admin_listen: TCP {listen} cannot be opened ({error}): choose another port"))?;
     let found = format!("TCP {listen} is free; operators' routes are served there without credentials");
     Ok(match listen.ip() {
         ip if ip.is_loopback() => Finding::Fine(format!("{found}, to programs on this machine")),
@@ -247,7 +250,8 @@ fn media(config: &Config, is_container: bool) -> Result<Finding, String> {
     Ok(complaint.map_or_else(|| Finding::Fine(found.clone()), |complaint| Finding::Poor(format!("{found}; {complaint}"))))
 }
 
-/// Who would not reach these addresses, and the mend. `advertised`: the operator has named them.
+/// Returns which clients cannot reach these addresses, with the remedy. `advertised` is true if the
+/// operator has configured the addresses.
 fn unreachable(addresses: &[IpAddr], advertised: bool, is_container: bool) -> Option<&'static str> {
     if addresses.iter().all(IpAddr::is_loopback) {
         return Some("only this machine reaches it: set media.advertise to the address by which browsers reach this machine");
@@ -268,7 +272,7 @@ fn unreachable(addresses: &[IpAddr], advertised: bool, is_container: bool) -> Op
     )
 }
 
-/// Whether this process seems to run in a container.
+/// Returns whether this process seems to run in a container.
 fn is_container() -> bool {
     let marks = ["/.dockerenv", "/run/.containerenv"];
     marks.iter().any(|mark| Path::new(mark).exists()) || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()

@@ -1,7 +1,9 @@
-//! Effects of one's own while the program runs: the folder is read, new models are tried, workers get them, and then they are offered.
+//! Reload of custom effects at run time: read the folder, try new models, hand them to the workers,
+//! then offer them.
 //!
-//! What a folder must be is [`ooblex_effects::CustomEffectSet`]'s; here is when it is read, and in which process a model runs first ([`trial`]): never in
-//! one that has sessions.
+//! [`ooblex_effects::CustomEffectSet`] reads and validates the folder. This module decides when it
+//! is read. New models run first in a separate process ([`trial`]), never in a process with
+//! sessions.
 
 pub mod trial;
 
@@ -18,57 +20,60 @@ use crate::config::Config;
 use crate::settings::Catalogue;
 use crate::workers::WorkerPool;
 
-/// The folder of effects of one's own, as this process serves it.
+/// The custom effects that this process offers and serves.
 pub struct CustomEffects {
     catalogue: Arc<Catalogue>,
     config: Config,
-    /// The workers of this process; none where others run the models.
+    /// Workers of this process; `None` if other processes run the models.
     worker_pool: Option<WorkerPool>,
     state: Mutex<State>,
-    /// Readings that are under way or wait.
+    /// Number of reloads that run or wait.
     readings: AtomicUsize,
 }
 
-/// Held while the folder is read: two at a time would undo one another.
+/// State of the last reload. The lock is held during a reload, so that reloads run one after the
+/// other.
 #[derive(Default)]
 struct State {
-    /// Versions whose model did well when it was tried.
+    /// Versions whose trial succeeded.
     passed: BTreeSet<EffectName>,
-    /// What was offered last.
+    /// Name and version of each offered effect.
     offered: Vec<(EffectName, EffectName)>,
-    /// What the log was told of.
+    /// Refusals that were logged already.
     refused: Vec<Refused>,
 }
 
-/// What a reading of the folder has changed, by the names of effects.
+/// The changes of a reload, by effect name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Were not offered before.
+    /// Effects that were not offered before.
     pub added: Vec<EffectName>,
-    /// Were offered as something else.
+    /// Effects whose version has changed.
     pub changed: Vec<EffectName>,
-    /// Are not offered any more.
+    /// Effects that are no longer offered.
     pub removed: Vec<EffectName>,
-    /// Folders that are no effect now.
+    /// Folders that cannot be used as an effect.
     pub refused: Vec<Refused>,
 }
 
 impl CustomEffects {
-    /// A custom_effects that is empty until [`CustomEffects::reload`]: what was read of the folder at the start is not offered before it was tried.
+    /// Creates an empty set. Custom effects are offered only after [`CustomEffects::reload`] has
+    /// tried them.
     pub fn new(config: &Config, catalogue: Arc<Catalogue>, worker_pool: Option<WorkerPool>) -> Self {
         catalogue.offer_custom_effects(&CustomEffectSet::default());
         Self { catalogue, config: config.clone(), worker_pool, state: Mutex::default(), readings: AtomicUsize::new(0) }
     }
 
-    /// Reads the folder, tries what is new in it where models run in this process, and offers what did well; then calls `offered`, which is to
-    /// bring sessions from replaced effects to those that took their place. Workers have both until that is done. Blocks for as long as all of it
-    /// takes, and while another one is at it.
+    /// Reads the folder, tries new models if this process has workers, and offers the effects that
+    /// passed. Then calls `offered`, which moves sessions to the new versions. Workers serve both
+    /// versions until it returns. Blocks until all of this is done, and while another reload runs.
     pub fn reload(&self, offered: impl FnOnce()) -> Reloaded {
         let _counted = Counted::new(&self.readings);
         self.read(offered)
     }
 
-    /// Whether a reading is under way and another one waits, which will see all that is there now.
+    /// Returns whether a reload runs and another one waits, which will read the current content of
+    /// the folder.
     pub fn is_crowded(&self) -> bool {
         self.readings.load(Ordering::Relaxed) > 1
     }
@@ -79,9 +84,9 @@ impl CustomEffects {
         match &self.worker_pool {
             Some(worker_pool) => {
                 self.try_all(&mut set, &mut state.passed);
-                self.stock(&mut set, worker_pool);
+                self.add_to_workers(&mut set, worker_pool);
             }
-            // They may be large, and nobody here runs them.
+            // Models may be large, and this process does not run them.
             None => set.effects.iter_mut().filter_map(Arc::get_mut).for_each(CustomEffect::let_go_of_model),
         }
         set.refused.sort_by(|a, b| a.folder.cmp(&b.folder));
@@ -106,18 +111,19 @@ impl CustomEffects {
             refused: set.refused,
         };
         for Refused { reason, .. } in reloaded.refused.iter().filter(|refused| !state.refused.contains(refused)) {
-            warn!("an effect of one's own is not served: {reason}");
+            warn!("a custom effect is not served: {reason}");
         }
         state.refused.clone_from(&reloaded.refused);
         if !reloaded.added.is_empty() || !reloaded.changed.is_empty() || !reloaded.removed.is_empty() {
             let list = |names: &[EffectName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             let Reloaded { added, changed, removed, .. } = &reloaded;
-            info!(added = list(added), changed = list(changed), removed = list(removed), "effects of one's own were read");
+            info!(added = list(added), changed = list(changed), removed = list(removed), "the custom effects were reloaded");
         }
         reloaded
     }
 
-    /// Tries those that the workers are to serve and that were not tried yet; who fails is refused.
+    /// Tries the models of new versions that the workers shall serve. Failed ones are moved to the
+    /// refused folders.
     fn try_all(&self, set: &mut CustomEffectSet, passed: &mut BTreeSet<EffectName>) {
         for effect in std::mem::take(&mut set.effects) {
             if !self.is_served(&effect) || passed.contains(&effect.queue()) {
@@ -134,7 +140,7 @@ impl CustomEffects {
         }
     }
 
-    /// What the workers are to serve: what they serve of the program's, and those of the set.
+    /// Returns the effects that the workers shall serve: their built-in ones, and those of the set.
     fn to_serve(&self, set: &CustomEffectSet, worker_pool: &WorkerPool) -> Vec<Arc<dyn Effect>> {
         let own = set.effects.iter().filter(|effect| self.is_served(effect)).map(|effect| effect.clone() as Arc<dyn Effect>);
         worker_pool.effects().into_iter().filter(|effect| effect.folder().is_none()).chain(own).collect()
@@ -145,8 +151,9 @@ impl CustomEffects {
         named.is_empty() || named.iter().any(|name| effect.name().as_str() == name)
     }
 
-    /// Gives the workers what they are to serve, beside what they serve now; what can not be loaded is refused.
-    fn stock(&self, set: &mut CustomEffectSet, worker_pool: &WorkerPool) {
+    /// Gives the new effects to the workers in addition to the current ones. Effects that cannot be
+    /// loaded are moved to the refused folders.
+    fn add_to_workers(&self, set: &mut CustomEffectSet, worker_pool: &WorkerPool) {
         let mut effects = worker_pool.effects();
         for effect in self.to_serve(set, worker_pool) {
             if !effects.iter().any(|served| served.queue() == effect.queue()) {
@@ -162,13 +169,13 @@ impl CustomEffects {
 }
 
 impl Reloaded {
-    /// As the API tells it.
+    /// Returns the changes as the API reports them.
     pub fn to_json(&self) -> Value {
         json!({"added": self.added, "changed": self.changed, "removed": self.removed, "refused": refusals(&self.refused)})
     }
 }
 
-/// Counts one more for as long as it is there.
+/// Guard that counts a reload while it exists.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
@@ -184,7 +191,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Folders that are no effect, as the API tells of them.
+/// Returns refused folders as the API reports them.
 pub fn refusals(refused: &[Refused]) -> Value {
     refused.iter().map(|Refused { folder, reason }| json!({"folder": folder, "reason": reason})).collect()
 }

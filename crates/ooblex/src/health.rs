@@ -1,6 +1,8 @@
-//! `ooblex check --health URL`: whether a gateway or worker on this machine is well, for containers that have no other program to ask with.
+//! `ooblex check --health URL`: queries the health of a local gateway or worker, for containers
+//! without an HTTP client.
 //!
-//! It speaks just enough HTTP. With https it takes any certificate: the answer is its own machine's, and says nothing secret.
+//! It implements a minimal HTTP client. With https it accepts any certificate, because it queries
+//! its own machine and the answer is not secret.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -12,15 +14,15 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
-/// For each step of the question.
+/// Timeout of each network operation.
 const WITHIN: Duration = Duration::from_secs(3);
-/// Longest answer that is read, bytes.
+/// Longest accepted answer in bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 
-/// Asks. Returns what was answered with status 200.
+/// Sends a GET request to `url`. Returns the body of a 200 answer.
 ///
 /// # Errors
-/// Any other status with what was answered, or why nothing was.
+/// Any other status with its body, or the reason why there is no answer.
 pub fn health(url: &str) -> Result<String, String> {
     let wrong = || format!("{url} is no address to ask: write http://127.0.0.1:8000/healthz");
     let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme)).ok_or_else(wrong)?;
@@ -44,7 +46,7 @@ fn ask(mut stream: impl Read + Write, request: &str) -> std::io::Result<Vec<u8>>
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     match stream.take(MAX_ANSWER).read_to_end(&mut answer) {
-        // Some servers close without a goodbye; what came is judged as it is.
+        // Some servers close TLS without close_notify; the bytes that arrived are used.
         Err(error) if answer.is_empty() => Err(error),
         _ => Ok(answer),
     }
@@ -68,7 +70,7 @@ fn tls(stream: TcpStream, host: &str) -> Result<StreamOwned<ClientConnection, Tc
     Ok(StreamOwned::new(connection, stream))
 }
 
-/// Trusts whoever answers.
+/// Accepts every certificate.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! The HTTP side of the gateway: the page, the offer, the API, health and metrics.
+//! HTTP routes of the gateway: page, WebRTC offer, session API, health checks and metrics.
 
 pub mod access;
 mod body;
@@ -32,10 +32,10 @@ use crate::assets;
 use crate::problem::{Problem, ProblemKind};
 use crate::visitor::Listener;
 
-/// All that is served over HTTP on a listener, to requests for the right hosts and from the right pages.
+/// Builds the router of one listener. It answers only known hosts and allowed origins.
 ///
-/// A request passes the checks in this order: its host, its origin (with CORS), its credentials, then its route. Credentials are checked
-/// inside of the origins, so that pages can read the refusals.
+/// A request passes four checks in this order: host, origin (with CORS), credentials, route. The
+/// credentials are checked inside the CORS layer, so that pages can read a refusal.
 pub(crate) fn router(gateway: Arc<Gateway>, listener: Listener, hosts: Arc<Hosts>) -> Router {
     let context = &gateway.context;
     let origins = Origins::new(&context.config.serve, hosts.clone(), context.metrics.http().clone());
@@ -56,7 +56,8 @@ pub(crate) fn router(gateway: Arc<Gateway>, listener: Listener, hosts: Arc<Hosts
         .with_state(gateway)
 }
 
-/// What everybody may ask, and only browsers want.
+/// Builds the routes of the public listener that need no session: the offer, the effects and the
+/// page.
 fn public_routes() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/offer", post(offer::offer))
@@ -65,7 +66,7 @@ fn public_routes() -> Router<Arc<Gateway>> {
         .merge(assets::router())
 }
 
-/// What concerns one session.
+/// Builds the routes of a single session.
 fn session_routes() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/api/sessions/{id}", get(sessions::session).patch(sessions::change_session).delete(sessions::end_session))
@@ -84,11 +85,11 @@ async fn method_not_allowed(method: Method) -> Problem {
     Problem::new(ProblemKind::MethodNotAllowed, format!("this address does not take {method}; sessions begin with POST /offer"))
 }
 
-/// Headers of every response: what browsers may keep, load and tell others.
+/// Sets the security headers and the default caching policy of every response.
 async fn headers(request: axum::extract::Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    // What may be kept says so itself.
+    // A handler whose response may be cached has set Cache-Control itself.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
     let mut set = |name, value| _ = headers.insert(name, HeaderValue::from_static(value));
     set(

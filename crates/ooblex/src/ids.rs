@@ -1,4 +1,4 @@
-//! The identity of a session.
+//! Session ids.
 
 use std::fmt;
 
@@ -6,32 +6,34 @@ use ooblex_effects::Chain;
 use ooblex_pipeline::TrackId;
 use serde::{Serialize, Serializer};
 
-/// Identity of a session: 16 hexadecimal digits that can not be guessed.
+/// Id of a session: 64 random bits, written as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
 impl SessionId {
-    /// A new one.
+    /// Generates a new id.
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// Reads what [`fmt::Display`] writes.
+    /// Parses the format of [`fmt::Display`].
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
 
-    /// The track of the session.
+    /// Returns the id of the session's track.
     pub fn track(self) -> TrackId {
         TrackId(self.0)
     }
 
-    /// Its lines to the workers: one for each effect of a chain, the first one the track itself.
+    /// Returns the track ids of the session's lanes at the broker: one for each effect of a chain.
+    /// The first is the id of the track itself.
     pub fn lanes(self) -> impl Iterator<Item = TrackId> {
         (0..Chain::MOST).map(move |lane| self.lane(lane))
     }
 
-    /// Line number `lane`. As ids are random, no two sessions share one but by a chance of 2^-60.
+    /// Returns the track id of a lane. Ids are random, so two sessions share one only with a
+    /// probability of about 2^-60.
     pub fn lane(self, lane: usize) -> TrackId {
         TrackId(self.0.wrapping_add((lane as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }

@@ -1,8 +1,8 @@
-//! The gateway: what stands between browsers and effects, and the commands of the program.
+//! WebRTC gateway that applies effects to live video, and the commands of the program.
 //!
-//! [`serve`] wires it up, [`worker`] the process that only runs models. A frame's way: [`transport`] (the media socket) ▸
-//! [`session`] (WebRTC) ▸ [`track`] (decode, prepare, paint, encode) ▸ broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸
-//! [`transport`].
+//! [`serve`] builds the gateway, [`worker`] the process that only runs models. Path of a frame:
+//! [`transport`] (UDP socket) ▸ [`session`] (WebRTC) ▸ [`track`] (decode, prepare, paint, encode) ▸
+//! broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸ [`transport`].
 
 pub mod about;
 pub mod admission;

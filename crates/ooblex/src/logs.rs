@@ -1,5 +1,5 @@
-//! Logs: for people, or as JSON for machines, to standard error. What repeats is limited, and the filter can change while the program runs.
-//! Nobody who logs waits for standard error; `lines` does.
+//! Logs to standard error, as text or JSON. Repeated lines are rate-limited, and the filter can
+//! change at run time. Logging never blocks on standard error; see `lines`.
 
 mod lines;
 
@@ -22,31 +22,32 @@ use crate::config::{Log, LogFormat};
 use lines::Lines;
 pub(crate) use lines::lost;
 
-/// Lines of one kind are counted for this long.
+/// Time window of the rate limit.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Complaints of one kind that are written in that time.
+/// Largest number of errors and warnings from one call site in a window.
 const COMPLAINTS: u32 = 20;
-/// Other lines of one kind that are written in that time: several sessions begin and end each second.
+/// Largest number of info lines from one call site in a window. It allows for several sessions that
+/// begin and end each second.
 const NEWS: u32 = 500;
 
 static WRITER: OnceLock<Lines> = OnceLock::new();
 
-/// Waits until what was logged is written, but not for long.
+/// Waits until the queued lines are written, at most for a second.
 pub(crate) fn flush() {
     if let Some(writer) = WRITER.get() {
         writer.flush();
     }
 }
 
-/// The running logs. The last lines are written when it is dropped.
+/// Handle to the logs. Dropping it flushes the queued lines.
 pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-/// Begins to log.
+/// Installs the global logger and the panic hook.
 ///
 /// # Errors
-/// When the filter is not understood.
+/// When the filter cannot be parsed.
 pub fn start(config: &Log) -> anyhow::Result<Logs> {
     let (filter, handle) = reload::Layer::new(parse(&config.filter)?);
     let writer = Lines::start(std::io::stderr()).context("no thread for the logs")?;
@@ -57,16 +58,17 @@ pub fn start(config: &Log) -> anyhow::Result<Logs> {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(Repeats::default()).with(lines).init();
-    // A panic is a line like others: it is limited where it repeats, and its thread does not wait for standard error.
+    // A panic is logged like other lines: it is rate-limited, and its thread does not block on
+    // standard error.
     std::panic::set_hook(Box::new(|panic| error!(backtrace = %Backtrace::capture(), "{panic}")));
     Ok(Logs { filter: handle })
 }
 
 impl Logs {
-    /// From now on another filter is in force.
+    /// Replaces the filter.
     ///
     /// # Errors
-    /// When it is not understood; the one before stays.
+    /// When the filter cannot be parsed; the previous one stays in force.
     pub fn set_filter(&self, filter: &str) -> anyhow::Result<()> {
         Ok(self.filter.reload(parse(filter)?)?)
     }
@@ -83,13 +85,13 @@ fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
     parsed.with_context(|| format!("log.filter '{filter}' is not understood: write 'info' or 'ooblex=debug,str0m=warn'"))
 }
 
-/// Leaves out lines that repeat, and says how many there were.
+/// Rate limiter of repeated lines, by call site.
 #[derive(Default)]
 struct Repeats {
     by_place: Mutex<HashMap<Identifier, Window>>,
 }
 
-/// Lines of one place in the code.
+/// The current window of one call site.
 #[derive(Debug)]
 struct Window {
     since: Instant,
@@ -97,11 +99,11 @@ struct Window {
     left_out: u64,
 }
 
-/// What is done with a line.
+/// The decision about a line.
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Write,
-    /// Before it, so many were left out.
+    /// Write it after a note with this number of suppressed lines.
     WriteAfter(u64),
     LeaveOut,
 }
@@ -131,7 +133,7 @@ impl<S: Subscriber> Layer<S> for Repeats {
         let limit = match level {
             Level::ERROR | Level::WARN => COMPLAINTS,
             Level::INFO => NEWS,
-            // Whoever asks for these wants them all.
+            // Debug and trace lines are not limited.
             _ => return true,
         };
         let now = Instant::now();
@@ -151,7 +153,7 @@ impl<S: Subscriber> Layer<S> for Repeats {
     }
 }
 
-/// What an event says, without its fields.
+/// The message of an event, without its other fields.
 #[derive(Default)]
 struct Message(String);
 

@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line of the program.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,57 +17,61 @@ use serde_json::{Map, Value};
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Configuration file; without it ./ooblex.toml, if there is one.
+    /// Configuration file (TOML) [default: ./ooblex.toml, if it exists].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway, with workers of its own or with those that share its broker.
+    /// Run the WebRTC gateway, with its own worker threads or with `ooblex worker` processes on a
+    /// shared broker.
     Serve(ServeFlags),
-    /// Run workers for the gateways that share a broker.
+    /// Run inference workers for the gateways that share a broker (Redis).
     Worker(WorkerFlags),
-    /// Put an effect on a picture (PNG) or a video (Y4M, VP8 in IVF; anything else through the ffmpeg program).
+    /// Apply an effect to a picture (PNG) or a video (Y4M, VP8 in IVF; other formats through the
+    /// ffmpeg program).
     Apply {
-        /// Effect to put on; `ooblex effects` lists them.
+        /// Effect to apply; `ooblex effects` lists them.
         #[arg(long, value_name = "NAME")]
         effect: String,
         /// Parameter of the effect; can be repeated.
         #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_parameter)]
         parameters: Vec<(String, Value)>,
-        /// Picture or video to read.
+        /// Input picture or video.
         input: PathBuf,
-        /// Picture or video to write; its ending tells the format. Sound is kept.
+        /// Output picture or video; its file extension selects the format. Sound is kept.
         output: PathBuf,
         #[command(flatten)]
         inference: InferenceFlags,
     },
-    /// Measure a gateway, with real WebRTC sessions from this process.
+    /// Benchmark a gateway with real WebRTC sessions from this process.
     Bench(Box<ooblex_bench::Options>),
     /// List the effects with their parameters.
     Effects {
-        /// As JSON, like GET /api/effects.
+        /// Print JSON, as GET /api/effects does.
         #[arg(long)]
         json: bool,
-        /// Write a picture of what each does, NAME.png, and one of them all, sheet.png, into this folder instead.
+        /// Instead write a thumbnail of each effect (NAME.png) and an overview (sheet.png) into
+        /// this folder.
         #[arg(long, value_name = "FOLDER", conflicts_with = "json")]
         thumbnails: Option<PathBuf>,
         #[command(flatten)]
         diagnostics: DiagnosticsFlags,
     },
-    /// Make effects of your own: folders with an effect.toml and an ONNX file.
+    /// Develop custom effects: folders with an effect.toml and an ONNX model.
     #[command(subcommand)]
     Effect(EffectCommand),
-    /// Make keys and tokens that let others use the gateway.
+    /// Create keys and tokens (JWT) for authentication.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Look for what would keep the gateway from serving.
+    /// Check the configuration and this machine for problems before the gateway is started.
     Check {
-        /// Only print the configuration that is in force.
+        /// Only print the effective configuration.
         #[arg(long)]
         print: bool,
-        /// Only ask a gateway or worker that runs, such as http://127.0.0.1:8000/healthz, whether it is well.
+        /// Only query the health of a running gateway or worker, such as
+        /// http://127.0.0.1:8000/healthz.
         #[arg(long, value_name = "URL", conflicts_with = "print")]
         health: Option<String>,
         #[command(flatten)]
@@ -77,20 +81,20 @@ enum Command {
 
 #[derive(Subcommand)]
 enum EffectCommand {
-    /// Look whether a folder can be served as an effect: try its model on a picture, time it, and show what it does.
+    /// Check a custom effect: run its model on a picture, measure its speed, and show its output.
     Check {
         /// Folder with an effect.toml.
         folder: PathBuf,
-        /// Picture to try it on, PNG [default: one that is in the program].
+        /// Picture to try the model on, PNG [default: a built-in sample].
         #[arg(long, value_name = "FILE")]
         picture: Option<PathBuf>,
-        /// Write the picture with the effect on it here, PNG.
+        /// Write the picture with the effect applied to this file, PNG.
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
         #[command(flatten)]
         inference: InferenceFlags,
     },
-    /// What the program calls itself to try a model.
+    /// Run the trial of a model in a child process. The program starts this command itself.
     #[command(hide = true)]
     Try,
 }
@@ -100,13 +104,14 @@ struct ServeFlags {
     /// Address and port of HTTP [default: 127.0.0.1:8000].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address and UDP port of all media [default: 0.0.0.0:8000].
+    /// Address and UDP port of WebRTC media [default: 0.0.0.0:8000].
     #[arg(long, value_name = "ADDRESS")]
     media: Option<String>,
-    /// IP address to tell browsers, for a gateway behind NAT or in a container; can be repeated.
+    /// IP address to advertise to browsers (ICE candidate), for a gateway behind NAT or in a
+    /// container; can be repeated.
     #[arg(long, value_name = "IP")]
     advertise: Vec<String>,
-    /// Worker threads of its own: a number, or auto: one for each core, none when the broker is a Redis [default: auto].
+    /// Number of worker threads, or auto: one per core, none with a Redis broker [default: auto].
     #[arg(long, value_name = "N")]
     workers: Option<String>,
     /// Effect of sessions that ask for none [default: background_blur].
@@ -120,7 +125,7 @@ struct ServeFlags {
 
 #[derive(Args)]
 struct WorkerFlags {
-    /// Threads, each with models of its own: a number, or auto: one for each core [default: auto].
+    /// Number of worker threads, each with its own models, or auto: one per core [default: auto].
     #[arg(long, value_name = "N")]
     threads: Option<String>,
     /// Address and port of /healthz, /readyz and /metrics [default: 127.0.0.1:8001].
@@ -132,13 +137,14 @@ struct WorkerFlags {
     inference: InferenceFlags,
 }
 
-/// What gateways and workers are both told.
+/// Options of both gateways and workers.
 #[derive(Args)]
 struct BrokerFlags {
-    /// Through what frames reach the workers: local, or redis://…, rediss://…, redis+unix:///… [default: local].
+    /// Broker between gateways and workers: local, or redis://…, rediss://…, redis+unix:///…
+    /// [default: local].
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
-    /// Effects that the workers of this process serve, with commas between [default: all].
+    /// Effects that the workers of this process serve, comma-separated [default: all].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     effects: Option<Vec<String>>,
     #[command(flatten)]
@@ -147,20 +153,21 @@ struct BrokerFlags {
 
 #[derive(Args)]
 struct DiagnosticsFlags {
-    /// With the effects that only tests and benchmarks want.
+    /// Enable the diagnostics effects, which only tests and benchmarks need.
     #[arg(long)]
     diagnostics: bool,
 }
 
 #[derive(Args)]
 struct InferenceFlags {
-    /// What runs the models: auto, onnx_runtime or rten [default: auto].
+    /// Inference backend: auto, onnx_runtime or rten [default: auto].
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
-    /// What they run on: cpu, or a device that the library of ONNX Runtime was built for, such as cuda [default: cpu].
+    /// Inference device: cpu, or a device that the ONNX Runtime library was built for, such as cuda
+    /// [default: cpu].
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// Folder of the model files [default: those in the program].
+    /// Folder of the model files [default: the built-in models].
     #[arg(long, value_name = "FOLDER")]
     models: Option<String>,
 }
@@ -179,11 +186,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Effect(EffectCommand::Try) = &cli.command {
-        // Its configuration is what it is asked.
+        // The child gets its configuration in the request on standard input.
         return Ok(if ooblex::custom_effects::trial::answer() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     if let Command::Token(command) = &cli.command {
-        // Neither needs a gateway, nor its configuration.
+        // This command needs neither a gateway nor its configuration.
         println!("{}", ooblex::token::token(command)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -195,7 +202,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(_) | Command::Effect(EffectCommand::Try) | Command::Token(_) => Vec::new(),
     };
     let config = Config::load(cli.config.as_deref(), &flags)?;
-    // Before the first thread is started, because threads that run already would stay as they are.
+    // The sandbox applies only to threads that are started after it, so it comes first.
     let sandbox = matches!(cli.command, Command::Serve(_) | Command::Worker(_)).then(|| sandbox::enter(&config, cli.config.as_deref()));
     let logs = ooblex::logs::start(&config.log)?;
     match sandbox {
@@ -297,7 +304,8 @@ impl InferenceFlags {
     }
 }
 
-/// `strength=0.7` is a number, `style=ink` a word.
+/// Parses NAME=VALUE. A value that is not JSON is a string: `strength=0.7` is a number, `style=ink`
+/// a string.
 fn parse_parameter(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))

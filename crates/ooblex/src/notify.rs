@@ -5,7 +5,7 @@
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The way to the service manager, if there is one.
+/// Socket of the service manager, if there is one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notify {
     to: Option<SocketAddr>,
@@ -13,23 +13,23 @@ pub(crate) struct Notify {
 }
 
 impl Notify {
-    /// As the environment says.
+    /// Reads the socket address from the environment (`NOTIFY_SOCKET`).
     pub(crate) fn from_environment() -> Self {
         let to = std::env::var("NOTIFY_SOCKET").ok().and_then(|name| address(&name));
         Self { to, wants_signs_of_life: std::env::var_os("WATCHDOG_USEC").is_some() }
     }
 
-    /// The service serves.
+    /// Reports that the service is ready.
     pub(crate) fn ready(&self) {
         self.say("READY=1");
     }
 
-    /// The service stops.
+    /// Reports that the service is stopping.
     pub(crate) fn stopping(&self) {
         self.say("STOPPING=1");
     }
 
-    /// The service works.
+    /// Sends a watchdog keep-alive.
     pub(crate) fn alive(&self) {
         if self.wants_signs_of_life {
             self.say("WATCHDOG=1");
@@ -38,7 +38,7 @@ impl Notify {
 
     fn say(&self, words: &str) {
         let Some(to) = &self.to else { return };
-        // A manager that does not listen is nothing to complain about.
+        // Errors are ignored: the service manager may not listen.
         let said = UnixDatagram::unbound().and_then(|socket| {
             socket.set_nonblocking(true)?;
             socket.send_to_addr(words.as_bytes(), to)
@@ -47,7 +47,7 @@ impl Notify {
     }
 }
 
-/// A path, or `@name` of the abstract namespace.
+/// Parses a socket path, or `@name` in the abstract namespace.
 fn address(name: &str) -> Option<SocketAddr> {
     match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),

@@ -1,4 +1,4 @@
-//! What goes wrong, said to people and programs: RFC 9457 problem documents.
+//! Problem documents (RFC 9457): errors for people and programs.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// An RFC 9457 problem document. `detail` says what is wrong and how to mend it.
+/// An RFC 9457 problem document. `detail` describes the problem and its remedy.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
     /// Stable identifier, such as `urn:ooblex:problem:unknown-effect`.
     pub r#type: String,
-    /// The kind of problem in a few words.
+    /// Short description of the kind of problem.
     pub title: &'static str,
-    /// HTTP status.
+    /// HTTP status code.
     pub status: u16,
-    /// What happened here and how to mend it.
+    /// Description of this occurrence and its remedy.
     pub detail: String,
-    /// Its kind, which `type` and `title` follow from.
+    /// Kind of problem, which determines `type` and `title`.
     #[serde(skip)]
     pub kind: ProblemKind,
-    /// When to try again at the earliest; said in the header `Retry-After`.
+    /// Shortest time before a retry, sent in the header `Retry-After`.
     #[serde(skip)]
     pub retry_after: Option<Duration>,
 }
@@ -28,68 +28,68 @@ pub struct Problem {
 /// The kinds of problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// The body is not the JSON that the call takes.
+    /// The body is not the JSON that the call expects.
     BadRequest,
     /// The body is larger than allowed.
     TooLarge,
-    /// The SDP can not be read.
+    /// The SDP cannot be parsed.
     BadSdp,
-    /// The SDP has no video line that can be used.
+    /// The SDP has no usable video section.
     NoVideo,
     /// The browser and Ooblex have no video codec in common.
     NoCommonCodec,
     /// No effect has this name.
     UnknownEffect,
-    /// The effects of a chain do not go together.
+    /// The effects cannot be combined in a chain.
     BadChain,
     /// A parameter is unknown, of the wrong type or out of range.
     BadParameter,
     /// No session has this id.
     UnknownSession,
-    /// No page or call has this path.
+    /// No page or API call has this path.
     NotFound,
-    /// The path exists, and takes other methods.
+    /// The path exists, but does not support the method.
     MethodNotAllowed,
-    /// A page of another host asks for a change.
+    /// A page of another origin requests a change.
     ForeignOrigin,
-    /// The request names a host that is none of this gateway's.
+    /// The request names a host that does not belong to this gateway.
     WrongHost,
-    /// The body has another content type than the call takes.
+    /// The content type of the body is not the one that the call expects.
     WrongContentType,
-    /// The body did not come in time.
+    /// The body did not arrive before its deadline.
     TimedOut,
-    /// No credential was shown, or none that is accepted.
+    /// The request has no credential, or an invalid one.
     Unauthorized,
-    /// Who asks is known, and may not do this.
+    /// The caller is authenticated but lacks the permission.
     Forbidden,
-    /// An address has tried too many credentials.
+    /// An address has made too many failed authentication attempts.
     TooManyAttempts,
-    /// As many sessions as allowed are running.
+    /// The limit of running sessions is reached.
     TooManySessions,
-    /// As many sessions as one address may have are running.
+    /// The limit of running sessions of one address is reached.
     TooManyOfAddress,
-    /// As many sessions as allowed are not connected yet.
+    /// The limit of sessions that are not connected yet is reached.
     TooManyUnconnected,
-    /// An address makes more offers than it may.
+    /// An address exceeds its rate limit of offers.
     TooManyOffers,
-    /// As many offers as allowed are being answered.
+    /// The limit of offers that are answered concurrently is reached.
     Busy,
-    /// A session sends more than it may.
+    /// A session exceeds its rate limit of messages.
     TooFast,
-    /// As many readers of a session's events as allowed are there.
+    /// The limit of event readers of a session is reached.
     TooManyReaders,
-    /// Frame after frame of a session's camera is refused.
+    /// Many consecutive frames of a session's camera cannot be decoded.
     Undecodable,
-    /// No worker serves the effect now.
+    /// No worker currently serves the effect.
     NoWorker,
-    /// The way to the workers is down.
+    /// The connection to the workers is down.
     BrokerDown,
-    /// The gateway is stopping, or broke.
+    /// The gateway is stopping, or has failed.
     Unavailable,
 }
 
 impl Problem {
-    /// A problem of a kind, with the sentence that names the thing and the mend.
+    /// Builds a problem of a kind. `detail` names what is wrong and the remedy.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         let (slug, title, status) = kind.describe();
         Self {
@@ -102,13 +102,14 @@ impl Problem {
         }
     }
 
-    /// The same, to be tried again after some time.
+    /// Sets the time before a retry.
     pub fn retry_after(self, time: Duration) -> Self {
         Self { retry_after: Some(time), ..self }
     }
 }
 
-/// How to mend that no worker serves an effect. It names no address: those are the operator's, and viewers read it, too.
+/// Returns the remedy for an effect that no worker serves. It names no address, because viewers
+/// read it too.
 pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
     if shared {
         format!("start one with ooblex worker --broker redis://… --effects {effect}")
@@ -118,7 +119,7 @@ pub(crate) fn start_a_worker(effect: &str, shared: bool) -> String {
 }
 
 impl ProblemKind {
-    /// What an offer can be refused with.
+    /// The kinds of problems that an offer can be answered with.
     pub(crate) const OF_OFFERS: [ProblemKind; 19] = [
         ProblemKind::BadRequest,
         ProblemKind::WrongContentType,
@@ -141,7 +142,7 @@ impl ProblemKind {
         ProblemKind::Unavailable,
     ];
 
-    /// The last part of the type, the label in metrics.
+    /// Returns the last part of the type, which is also the label in metrics.
     pub fn slug(self) -> &'static str {
         self.describe().0
     }
@@ -150,11 +151,11 @@ impl ProblemKind {
         match self {
             ProblemKind::BadRequest => ("bad-request", "The request is not understood", StatusCode::BAD_REQUEST),
             ProblemKind::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
-            ProblemKind::BadSdp => ("bad-sdp", "The SDP offer can not be used", StatusCode::BAD_REQUEST),
+            ProblemKind::BadSdp => ("bad-sdp", "The SDP offer cannot be used", StatusCode::BAD_REQUEST),
             ProblemKind::NoVideo => ("no-video", "The offer has no video line", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::NoCommonCodec => ("no-common-codec", "No common video codec", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::UnknownEffect => ("unknown-effect", "There is no such effect", StatusCode::UNPROCESSABLE_ENTITY),
-            ProblemKind::BadChain => ("bad-chain", "These effects can not be chained", StatusCode::UNPROCESSABLE_ENTITY),
+            ProblemKind::BadChain => ("bad-chain", "These effects cannot be chained", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::BadParameter => ("bad-parameter", "A parameter is not accepted", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
@@ -177,8 +178,8 @@ impl ProblemKind {
             ProblemKind::TooManyReaders => ("too-many-readers", "The session has enough readers", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::Undecodable => ("undecodable", "The camera's stream is refused", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),
-            ProblemKind::BrokerDown => ("broker-down", "The workers can not be reached now", StatusCode::SERVICE_UNAVAILABLE),
-            ProblemKind::Unavailable => ("unavailable", "The gateway can not do this now", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::BrokerDown => ("broker-down", "The workers cannot be reached now", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::Unavailable => ("unavailable", "The gateway cannot do this now", StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 }
@@ -189,7 +190,7 @@ impl IntoResponse for Problem {
         let body = serde_json::to_string(&self).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if let Some(time) = self.retry_after {
-            // In whole seconds, and never too early.
+            // Retry-After has whole seconds; rounding up prevents a retry that is too early.
             let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

@@ -1,4 +1,4 @@
-//! What SIGHUP does: the configuration is read again, and what can change while sessions run does.
+//! Reload of the configuration on SIGHUP: applies the options that can change at run time.
 
 use serde_json::Value;
 use tracing::{error, info, warn};
@@ -8,22 +8,23 @@ use crate::config::{Config, ConfigError};
 use crate::logs::Logs;
 use crate::tls::Certificate;
 
-/// Options that change while the program runs.
+/// Options that a reload applies; changes of others need a restart.
 const CHANGEABLE: [&str; 2] = ["log.filter", "auth.keys"];
 
-/// The way back to where the configuration came from.
+/// Loads the configuration again from its sources.
 pub struct Reload {
     load: Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
     logs: Logs,
 }
 
 impl Reload {
-    /// `load` reads the configuration as at the start.
+    /// Creates a reloader. `load` reads the configuration in the same way as at the start.
     pub fn new(logs: Logs, load: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static) -> Self {
         Self { load: Box::new(load), logs }
     }
 
-    /// Reads the configuration, the certificate, keys and the secret of tokens again. What is wrong with them is logged, and what was in force before stays so.
+    /// Reloads the configuration, the certificate, the keys and the token secret. Errors are
+    /// logged, and the previous values stay in force.
     pub fn reload(&self, current: &Config, certificate: Option<&Certificate>, auth: Option<&Authenticator>) {
         if let Some(Err(error)) = certificate.map(Certificate::reload) {
             error!("{error}; the certificate before stays in use");
@@ -46,7 +47,7 @@ impl Reload {
     }
 }
 
-/// The names of the options that are not the same.
+/// Returns the names of the options that differ.
 fn differences(before: &Config, now: &Config) -> Vec<String> {
     let as_json = |config| serde_json::to_value(config).unwrap_or_default();
     let mut names = Vec::new();

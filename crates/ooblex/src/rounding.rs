@@ -1,6 +1,6 @@
-//! The rounding of figures for people.
+//! Rounding of numbers for output.
 
-/// To hundredths: more digits would only look exact.
+/// Rounds to two decimals; more digits would suggest a false precision.
 pub(crate) fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

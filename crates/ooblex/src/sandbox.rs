@@ -1,8 +1,11 @@
-//! Restrictions that `ooblex serve` and `ooblex worker` put on themselves at start: which files they may open (Landlock) and which system
-//! calls they may make (seccomp). They limit what somebody can do who has taken over the process through a codec or a model.
+//! Sandbox of `ooblex serve` and `ooblex worker`: limits which files they may open (Landlock) and
+//! which system calls they may make (seccomp). It contains an attacker who has taken over the
+//! process through a codec or a model.
 //!
-//! A kernel without one of the two leaves it out, which is logged and which `ooblex check` reports. Both apply to the calling thread and to
-//! whatever it starts later, so [`enter`] must run before the first thread is started. The processes that try custom models inherit them.
+//! A mechanism that the kernel does not support is skipped, which is logged and reported by `ooblex
+//! check`. Both mechanisms apply to the calling thread and its future threads and processes, so
+//! [`enter`] must run before the first thread is started. The child processes that try custom
+//! models inherit them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,9 +19,11 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, Sec
 
 use crate::config::{Config, SandboxChoice};
 
-/// Paths that every process may read: they are needed to load libraries, to resolve names and to verify certificates. Missing ones are skipped.
+/// Paths that every process may read, to load libraries, resolve names and verify certificates.
+/// Missing paths are skipped.
 ///
-/// These are folders wherever a file may be replaced by another of its name, because a rule holds for a file and not for its name.
+/// Where a file may be replaced by rename, its folder is listed, because a Landlock rule holds for
+/// the inode and not for the name.
 const SYSTEM_FILES: [&str; 18] = [
     "/lib",
     "/lib64",
@@ -39,11 +44,13 @@ const SYSTEM_FILES: [&str; 18] = [
     "/dev/null",
     "/dev/urandom",
 ];
-/// Variables that name certificate authorities in place of the system's: a file, or folders with colons between them.
+/// Environment variables that replace the system's certificate authorities: a file, or
+/// colon-separated folders.
 const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// Address families of the sockets that are needed: Unix, IPv4, IPv6, and netlink, by which addresses of the machine are listed.
+/// Allowed address families of sockets: Unix, IPv4, IPv6, and netlink, which lists the addresses of
+/// the machine.
 const SOCKET_FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-/// Kinds of name spaces; each is a flag of `clone`.
+/// Types of namespaces, as flags of `clone`.
 const NAME_SPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWIPC,
@@ -53,8 +60,8 @@ const NAME_SPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWUTS,
 ];
-/// System calls that neither this program nor its libraries make: they inspect other processes, change the machine, or are a frequent way
-/// from a taken process into the kernel.
+/// Blocked system calls. Neither this program nor its libraries use them: they inspect other
+/// processes, change the machine, or are frequently used to attack the kernel.
 const FORBIDDEN: [libc::c_long; 44] = [
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -102,31 +109,33 @@ const FORBIDDEN: [libc::c_long; 44] = [
     libc::SYS_userfaultfd,
 ];
 
-/// Outcome of one of the two restrictions.
+/// Status of one of the two mechanisms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restriction {
-    /// The kernel enforces it.
+    /// The kernel enforces it completely.
     InForce,
-    /// The kernel enforces those parts that it knows; it is older than 6.10.
+    /// The kernel enforces only parts of it, because it is older than 6.10.
     InPart,
-    /// The configuration leaves it out.
+    /// The configuration disables it, for the given reason.
     Off(&'static str),
-    /// The kernel does not have it, or refuses it.
+    /// The kernel does not support it, or refuses it.
     Unavailable(String),
 }
 
-/// The restrictions in force.
+/// Status of both mechanisms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
-    /// Access to files (Landlock).
+    /// File access (Landlock).
     pub files: Restriction,
     /// System calls (seccomp).
     pub calls: Restriction,
 }
 
-/// Restricts the calling thread, and all threads and processes that it starts from now on. `file`: the configuration file, if one was named.
+/// Restricts the calling thread, and all threads and processes that it starts later. `file` is the
+/// configuration file, if one was given.
 ///
-/// Nothing fails: a restriction that cannot be had is reported as [`Restriction::Unavailable`].
+/// This function does not fail: a mechanism that is not available is reported as
+/// [`Restriction::Unavailable`].
 pub fn enter(config: &Config, file: Option<&Path>) -> Sandbox {
     if config.security.sandbox == SandboxChoice::Off {
         let off = Restriction::Off("security.sandbox is \"off\"");
@@ -135,14 +144,14 @@ pub fn enter(config: &Config, file: Option<&Path>) -> Sandbox {
     let files = if config.inference.device == Device::Cpu {
         restrict_files(&readable(config, file)).unwrap_or_else(|error| Restriction::Unavailable(format!("Landlock: {error}")))
     } else {
-        // Drivers open devices and keep caches where they like.
+        // Device drivers open device files and caches at unknown paths.
         Restriction::Off("inference.device is not \"cpu\", and its driver opens files of its own")
     };
     let calls = restrict_calls().unwrap_or_else(|error| Restriction::Unavailable(format!("seccomp: {error}")));
     Sandbox { files, calls }
 }
 
-/// Finds out what [`enter`] would achieve, on a thread that ends at once.
+/// Determines what [`enter`] would achieve, on a temporary thread.
 pub fn probe(config: &Config, file: Option<&Path>) -> Sandbox {
     std::thread::scope(|threads| threads.spawn(|| enter(config, file)).join()).unwrap_or_else(|_| {
         let unavailable = Restriction::Unavailable("no thread could try it".into());
@@ -151,7 +160,7 @@ pub fn probe(config: &Config, file: Option<&Path>) -> Sandbox {
 }
 
 impl Sandbox {
-    /// Returns whether a restriction is missing that the operator did not turn off.
+    /// Returns whether a mechanism is missing that the operator did not disable.
     pub fn is_incomplete(&self) -> bool {
         [&self.files, &self.calls].iter().any(|restriction| matches!(restriction, Restriction::Unavailable(_)))
     }
@@ -174,7 +183,8 @@ impl std::fmt::Display for Restriction {
     }
 }
 
-/// Files and folders that are read after the start: on SIGHUP, when Redis is reached anew, and when a custom model is tried.
+/// Returns files and folders that are read after the start: on SIGHUP, when the Redis connection is
+/// reopened, and when a custom model is tried.
 fn readable(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = SYSTEM_FILES.iter().map(PathBuf::from).collect();
     paths.extend(with_folders(file.unwrap_or(Path::new(Config::DEFAULT_FILE))));
@@ -193,14 +203,16 @@ fn readable(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     paths
 }
 
-/// A file is often replaced by another one of its name, or is a link to one elsewhere, so its folder and that of its target are readable too.
+/// Returns the folders of a file and of its symlink target. Files are often replaced by rename or
+/// are links, so a rule for the file alone would not hold.
 fn with_folders(file: &Path) -> Vec<PathBuf> {
     let real = file.canonicalize().ok();
     let folders = [Some(file), real.as_deref()].into_iter().flatten().filter_map(|file| Some(file.parent()?.to_path_buf()));
     folders.filter(|folder| !folder.as_os_str().is_empty() && folder != Path::new("/")).chain([file.to_path_buf()]).collect()
 }
 
-/// The folder of custom effects may be made later; until then the folder that will hold it stands for it, unless that is the root.
+/// Returns the custom effects folder, or its parent if it does not exist yet, unless the parent is
+/// the root.
 fn existing_or_parent(folder: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(folder).ok()?;
     if absolute.exists() {
@@ -210,11 +222,12 @@ fn existing_or_parent(folder: &Path) -> Option<PathBuf> {
 }
 
 fn restrict_files(readable: &[PathBuf]) -> Result<Restriction, Box<dyn std::error::Error>> {
-    // Rights that the running kernel does not know yet are left out.
+    // Access rights that the running kernel does not know are ignored.
     let rights = AccessFs::from_all(ABI::V5);
     let program = std::env::current_exe()?;
     let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"].map(PathBuf::from);
-    // The loader could be told to load any library or program of the folders above; programs elsewhere cannot be started.
+    // Only the program and the loaders are executable. A loader can still be told to run a program
+    // from the readable folders.
     let executable = loaders.into_iter().chain([program]);
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -231,7 +244,8 @@ fn restrict_files(readable: &[PathBuf]) -> Result<Restriction, Box<dyn std::erro
     })
 }
 
-/// A call has a second number on x86-64, that of the x32 interface, which some kernels serve.
+/// Returns the numbers of a system call. On x86-64 it has a second one in the x32 ABI, which some
+/// kernels support.
 fn also_as_x32(call: libc::c_long) -> impl Iterator<Item = i64> {
     const X32: i64 = 0x4000_0000;
     [call].into_iter().chain(cfg!(target_arch = "x86_64").then_some(call | X32))
@@ -248,7 +262,8 @@ fn restrict_calls() -> Result<Restriction, Box<dyn std::error::Error>> {
     let is_not = |family: &libc::c_int| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *family as u64);
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(SOCKET_FAMILIES.iter().map(is_not).collect::<Result<_, _>>()?)?]);
     let refuse: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?.try_into()?;
-    // A filter cannot read the flags of clone3. Told that the kernel does not have it, the C library takes clone.
+    // A filter cannot read the flags of clone3, which are in memory. With ENOSYS, the C library
+    // falls back to clone.
     let old_kernel = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let absent: BpfProgram =
         SeccompFilter::new(old_kernel, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32), arch)?.try_into()?;
@@ -264,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `look` on a thread that is in the sandbox of the default configuration.
+    /// Runs `look` on a thread inside the sandbox of the default configuration.
     fn inside<T: Send>(look: impl FnOnce(Sandbox) -> T + Send) -> T {
         std::thread::scope(|threads| threads.spawn(|| look(enter(&Config::default(), None))).join()).expect("the thread does not panic")
     }

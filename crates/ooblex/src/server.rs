@@ -1,8 +1,10 @@
-//! The HTTP/1 server below the routes: accepts connections, limits them in number and in time, and speaks TLS where there is a certificate.
+//! HTTP/1 server: accepts connections, limits their number and duration, and terminates TLS if
+//! there is a certificate.
 //!
-//! Each connection has a deadline for every phase in which it waits for its client ([`Timeouts`]), and a place that it holds
-//! ([`Capacity`]). A client that opens many connections, or sends or reads too slowly, loses its own connections and delays nobody.
-//! The server knows no routes. [`crate::serve`] and [`crate::worker`] start it.
+//! Each connection has a deadline for every phase in which it waits for its client ([`Timeouts`]),
+//! and occupies a connection slot ([`Capacity`]). A client that opens many connections, or sends or
+//! reads too slowly, loses its own connections and does not delay others. The server knows no
+//! routes. [`crate::serve`] and [`crate::worker`] start it.
 
 mod bodies;
 mod places;
@@ -46,39 +48,43 @@ use crate::metrics::HttpFigures;
 use crate::tls::{self, Certificate};
 use crate::visitor::{Listener, Local, Peer};
 
-/// Largest head of a request, bytes. Browsers send all cookies of a host, whichever port set them.
+/// Largest request head in bytes. Browsers send all cookies of a host, including those that servers
+/// on other ports have set.
 const MAX_HEAD: usize = 32 * 1024;
-/// Header lines of a request at most.
+/// Largest number of header lines in a request.
 const MAX_HEADERS: usize = 100;
-/// Buffer of a connection in either direction, bytes.
+/// Buffer size of a connection in each direction, in bytes.
 const BUFFER: usize = 64 * 1024;
-/// Bytes that the kernel holds for a connection before it has sent them. A reader that stops reading is noticed this much later.
+/// Limit of unsent bytes in the kernel's send buffer of a connection. A smaller limit detects a
+/// stalled reader earlier.
 const UNSENT: u32 = 16 * 1024;
-/// Time between two probes of a silent peer.
+/// Interval of TCP keep-alive probes to a silent peer.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// First pause after the system refused to accept a connection; it doubles up to [`LONGEST_PAUSE`].
+/// First pause after `accept` has failed; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// Longest pause after the system refused to accept a connection.
+/// Longest pause after `accept` has failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Refused connections that are told the reason at a time; others are only closed.
+/// Largest number of refused connections that concurrently receive an answer with the reason;
+/// others are closed immediately.
 const FAREWELLS: usize = 64;
-/// Time in which a refused connection can read the reason.
+/// Time limit for a refused connection to read the answer.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
 
-/// Longest waits of a connection for its client.
+/// Timeouts of a connection while it waits for its client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// Time until the first byte of a TLS connection.
+    /// Time limit until the first byte of a TLS connection.
     pub(crate) first_byte: Duration,
-    /// Time for the whole TLS handshake.
+    /// Time limit for the TLS handshake.
     pub(crate) handshake: Duration,
-    /// Time for the whole head of a request, from its first byte, or from the beginning of the connection.
+    /// Time limit for the request head, from its first byte, or, for the first request, from the
+    /// beginning of the connection.
     pub(crate) head: Duration,
-    /// Time for the whole body of a request.
+    /// Time limit for the request body.
     pub(crate) body: Duration,
-    /// Time until the next request on the same connection.
+    /// Time limit until the next request on the same connection.
     pub(crate) idle: Duration,
-    /// Time in which the client must take at least a byte of an answer.
+    /// Time limit in which the client must accept at least one byte of the answer.
     pub(crate) write: Duration,
 }
 
@@ -89,19 +95,20 @@ impl Default for Timeouts {
     }
 }
 
-/// Limits on the number of connections.
+/// Limits of the number of connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Capacity {
-    /// Connections in all.
+    /// Total number of connections.
     pub(crate) connections: usize,
-    /// Connections of one visitor: an IPv4 address, or a /64 of IPv6.
+    /// Number of connections of one client: an IPv4 address, or a /64 network of IPv6.
     pub(crate) per_address: usize,
-    /// Networks whose addresses have no limit of their own: proxies carry the connections of everybody.
+    /// Networks whose addresses are exempt from the limit per address, for proxies that carry the
+    /// connections of many clients.
     pub(crate) exempt: Vec<IpNet>,
 }
 
 impl Capacity {
-    /// As the operator wants it.
+    /// Reads the limits from the configuration.
     pub(crate) fn of(config: &Config) -> Self {
         let Limits { connections, connections_per_address, .. } = config.limits;
         Self { connections, per_address: connections_per_address, exempt: config.serve.trusted_proxies.clone() }
@@ -114,15 +121,15 @@ pub(crate) struct Options {
     pub(crate) listener: Listener,
     /// Limits on the number of connections.
     pub(crate) capacity: Capacity,
-    /// Longest waits of a connection.
+    /// Timeouts of a connection.
     pub(crate) timeouts: Timeouts,
-    /// The certificate for HTTPS; none: plain HTTP.
+    /// Certificate for HTTPS; `None` for plain HTTP.
     pub(crate) certificate: Option<Arc<Certificate>>,
-    /// Counters of connections.
+    /// Connection counters for metrics.
     pub(crate) figures: HttpFigures,
 }
 
-/// A running server. It ends when it is stopped; dropping it leaves it running until the runtime ends.
+/// A running server. Dropping it does not stop it; it runs until it is stopped or the runtime ends.
 pub(crate) struct Server {
     address: SocketAddr,
     stop: channel::Sender<Option<Instant>>,
@@ -130,10 +137,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Begins to serve `routes` on a listener that does not block, on the current runtime of tokio.
+    /// Starts to serve `routes` on a non-blocking listener, on the current tokio runtime.
     ///
     /// # Errors
-    /// When the listener has no address, or TLS cannot be set up.
+    /// When the listener has no local address, or TLS cannot be set up.
     pub(crate) fn start(listener: std::net::TcpListener, routes: Router, options: Options) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
@@ -152,24 +159,25 @@ impl Server {
         Ok(Self { address, stop, accepting })
     }
 
-    /// The address that it listens on.
+    /// Returns the address that the server listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until the server has ended although nobody stopped it, which is a defect.
+    /// Waits until the server ends without having been stopped, which is a defect.
     pub(crate) async fn ended(&mut self) {
         _ = (&mut self.accepting).await;
     }
 
-    /// Accepts no more connections, gives the requests that are being answered `within` to finish, then closes all connections.
+    /// Stops accepting connections, gives running requests `within` to finish, then closes all
+    /// connections.
     pub(crate) async fn stop(self, within: Duration) {
         self.stop.send_replace(Some(Instant::now() + within));
         _ = self.accepting.await;
     }
 }
 
-/// The state that the connections of a server share.
+/// State that the connections of a server share.
 struct Shared {
     listener: Listener,
     timeouts: Timeouts,
@@ -204,7 +212,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopping: channe
         if is_of_one_connection(&error) {
             continue;
         }
-        // The system has no descriptor or no memory left. A connection that only waits gives its own back.
+        // The system is out of descriptors or memory. Closing an idle connection releases some.
         error!(%error, "no connection can be accepted now");
         shared.places.make_room();
         let paused = sleep(pause);
@@ -217,18 +225,19 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopping: channe
     };
     drop(listener);
     let finished = async { while connections.join_next().await.is_some() {} };
-    // Those that are not done by then end with the set.
+    // Connections that are not finished by then are aborted when the set is dropped.
     _ = timeout_at(stop_at.unwrap_or_else(Instant::now), finished).await;
 }
 
-/// Errors of `accept` that say nothing of the next connection.
+/// Returns whether an error of `accept` concerns only one connection, so that the next call can
+/// succeed.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
 }
 
 impl Shared {
-    /// Tells a connection that there is no place for it, if it can be told quickly.
+    /// Sends a refused connection the reason, unless [`FAREWELLS`] others are being answered.
     fn turn_away(&self, mut stream: TcpStream, refusal: Refusal) {
         debug!(?refusal, "a connection was refused");
         if self.acceptor.is_some() {
@@ -239,7 +248,7 @@ impl Shared {
             let farewell = async {
                 stream.write_all(refusal.answer().as_bytes()).await?;
                 stream.shutdown().await?;
-                // Closing before everything was read would reset the connection and discard the answer.
+                // Closing a socket with unread data would send a reset and discard the answer.
                 let mut rest = [0; 1024];
                 while stream.read(&mut rest).await? > 0 {}
                 io::Result::Ok(())
@@ -250,7 +259,7 @@ impl Shared {
     }
 }
 
-/// Serves one connection until it ends.
+/// Serves a connection until it ends.
 async fn serve(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, place: Place, stopping: channel::Receiver<Option<Instant>>) {
     if let Err(error) = prepare(&stream, shared.timeouts.write) {
         debug!(%from, %error, "the options of a connection could not be set");
@@ -284,7 +293,7 @@ async fn serve(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, pla
             }
         }
     };
-    // A write that timed out ends the connection as an error of the client's.
+    // A write timeout appears as an I/O error of the connection.
     let cut = if watch.write_timed_out() { Cut::Write } else { cut };
     if let Some(reason) = cut.label() {
         debug!(%from, reason, "a connection was cut");
@@ -297,17 +306,18 @@ fn prepare(stream: &TcpStream, write: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3))?;
-    // The kernel gives up on a peer that takes nothing for as long, also where all that is unsent lies with it.
+    // TCP_USER_TIMEOUT makes the kernel drop a peer that acknowledges nothing for the write
+    // timeout, even if all unsent data is already in the kernel.
     socket.set_tcp_user_timeout(Some(write))?;
     socket.set_tcp_notsent_lowat(UNSENT)
 }
 
-/// The reason for which a connection ended.
+/// The reason why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
-    /// The client ended it, or the server stops.
+    /// The client closed it, or the server is stopping.
     Client,
-    /// No next request came; this is how most connections end.
+    /// The idle timeout passed without another request, which is the usual end of a connection.
     Idle,
     Handshake,
     Head,
@@ -316,7 +326,7 @@ enum Cut {
 }
 
 impl Cut {
-    /// Its label in the metric; none for an ordinary end.
+    /// Returns the label in metrics, or `None` for an ordinary end.
     fn label(self) -> Option<&'static str> {
         match self {
             Cut::Client | Cut::Idle => None,
@@ -328,7 +338,7 @@ impl Cut {
     }
 }
 
-/// Reads requests and writes answers until the connection ends or a deadline passes.
+/// Serves requests until the connection ends or a deadline passes.
 async fn drive<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     shared: &Shared,
     stream: S,
@@ -357,7 +367,8 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         }
     });
     let mut http = http1::Builder::new();
-    // The phases of the watch stand in for hyper's own timeout, which does not tell an idle connection from half a head.
+    // The phases of the watch replace hyper's header timeout, which does not distinguish an idle
+    // connection from an incomplete head.
     http.header_read_timeout(None).max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).max_buf_size(BUFFER);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut is_stopping = false;

@@ -1,4 +1,4 @@
-//! What a track is asked to do: an effect with checked parameters.
+//! Catalogue of offered effects, and the checked settings (effect and parameters) of a session.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::config::{Config, WhenSlowConfig};
 use crate::problem::{Problem, ProblemKind};
 
-/// The effects that can be asked for, with what the operator says of them. Those of the program stay; those of the folder of effects of one's
-/// own can be replaced while sessions run.
+/// The effects that sessions can use, with the operator's configuration. Built-in effects stay;
+/// custom effects can be replaced while sessions run.
 pub struct Catalogue {
     built_in: Vec<Arc<dyn Effect>>,
     config: Config,
@@ -19,7 +19,7 @@ pub struct Catalogue {
     menu: RwLock<Arc<Menu>>,
 }
 
-/// What is offered at a time.
+/// A snapshot of the offered effects; a reload replaces it as a whole.
 struct Menu {
     effects: Vec<Arc<dyn Effect>>,
     served: Vec<Arc<dyn Effect>>,
@@ -27,30 +27,31 @@ struct Menu {
     refused: Vec<Refused>,
 }
 
-/// An effect, or several in a row, with checked parameters.
+/// An effect or a chain of effects, with checked parameters.
 #[derive(Clone)]
 pub struct Settings {
-    /// The effect, or the chain of them.
+    /// The effect, or the chain of effects.
     pub effect: Arc<Chain>,
-    /// Its parameters.
+    /// Parameters of the effect.
     pub parameters: Arc<ChainParameters>,
-    /// What its tracks show while the models are slower than the camera.
+    /// Output of a track while the models are slower than the camera: the latest result, or a held
+    /// frame.
     pub mode: Mode,
 }
 
-/// Who changed the settings of a session.
+/// The source of a change of a session's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangedBy {
-    /// A request to the API, such as an operator's.
+    /// An HTTP request, such as the operator's.
     Api,
-    /// The browser of the session itself, over its data channel.
+    /// A message of the session's own browser on the data channel.
     Channel,
-    /// The effects of the operator were read again, and one that is in force was replaced.
+    /// A reload of the custom effects that replaced an effect in use.
     Reload,
 }
 
 impl ChangedBy {
-    /// The word for browsers.
+    /// Returns the name of the source in messages to the browser.
     pub fn label(self) -> &'static str {
         match self {
             ChangedBy::Api => "api",
@@ -61,15 +62,15 @@ impl ChangedBy {
 }
 
 impl Settings {
-    /// Whether both ask for the same versions of the same effects with equal parameters.
+    /// Returns whether both have the same versions of the same effects with equal parameters.
     pub fn is_same(&self, other: &Self) -> bool {
         self.effect.version() == other.effect.version() && self.parameters.to_json() == other.parameters.to_json()
     }
 }
 
 impl Catalogue {
-    /// All effects that are compiled in, and those of the folder of effects of one's own that can be read, as the operator configures them. What
-    /// is wrong with a folder is told by [`Catalogue::refused`].
+    /// Builds the catalogue of the built-in effects and of the custom effects that can be read.
+    /// [`Catalogue::refused`] lists the folders that cannot be used.
     ///
     /// # Errors
     /// When the configuration names an effect that does not exist.
@@ -80,7 +81,8 @@ impl Catalogue {
         }
         let own = read_custom_effects(config, &built_in);
         let effects = all(&built_in, &own.effects);
-        // A folder that is refused may be mended while the program runs; until then its effect is one that nobody can have.
+        // A refused folder may be fixed while the program runs; until then its effect is not
+        // available.
         let refused = |name: &str| own.refused.iter().any(|refused| refused.folder == name);
         let names = || effects.iter().map(|e| e.name().to_string()).collect::<Vec<_>>().join(", ");
         let known = |name: &str| effects.iter().any(|e| e.name().as_str() == name) || refused(name);
@@ -103,29 +105,30 @@ impl Catalogue {
         Ok(Self { built_in, config: config.clone(), default_effect, menu })
     }
 
-    /// Reads the folder of effects of one's own again; what is offered does not change by that.
+    /// Reads the folder of custom effects. The offered effects do not change.
     pub fn read_custom_effects(&self) -> CustomEffectSet {
         read_custom_effects(&self.config, &self.built_in)
     }
 
-    /// From now on these are the effects of one's own.
+    /// Replaces the offered custom effects.
     pub fn offer_custom_effects(&self, own: &CustomEffectSet) {
         let menu = Menu::new(all(&self.built_in, &own.effects), own.refused.clone(), &self.config);
         *self.menu.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(menu);
     }
 
-    /// The folders of effects of one's own that are none, and why.
+    /// Returns the folders of custom effects that were refused, with the reasons.
     pub fn refused(&self) -> Vec<Refused> {
         self.menu().refused.clone()
     }
 
-    /// Whether exactly this version of an effect is offered.
+    /// Returns whether exactly this version of an effect is offered.
     pub fn offers(&self, effect: &dyn Effect) -> bool {
         self.menu().effects.iter().any(|offered| offered.queue() == effect.queue())
     }
 
-    /// The same settings with the effects as they are offered now: where one was replaced since, its parameters are kept as far as they are
-    /// accepted. `None`: nothing has changed, or an effect is not offered any more.
+    /// Returns the settings with the current versions of their effects. Parameters are kept if the
+    /// new version accepts them, and otherwise reset to the defaults. Returns `None` if all
+    /// versions are current, or if an effect is no longer offered.
     pub fn renewed(&self, settings: &Settings) -> Option<Settings> {
         if settings.effect.parts().iter().all(|part| self.offers(part.as_ref())) {
             return None;
@@ -139,40 +142,42 @@ impl Catalogue {
         self.menu.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The effects in the order in which they are offered.
+    /// Returns the offered effects in their order.
     pub fn effects(&self) -> Vec<Arc<dyn Effect>> {
         self.menu().effects.clone()
     }
 
-    /// The effects that the workers of this process serve.
+    /// Returns the effects that the workers of this process serve.
     pub fn served(&self) -> Vec<Arc<dyn Effect>> {
         self.menu().served.clone()
     }
 
-    /// Whether the workers of this process serve this effect.
+    /// Returns whether the workers of this process serve an effect.
     pub fn serves(&self, name: &EffectName) -> bool {
         self.menu().served.iter().any(|effect| effect.name() == *name)
     }
 
-    /// The names of the effects whose frames go to workers, of this process or of others.
+    /// Returns the names of the effects whose frames are sent to workers, of this process or
+    /// others.
     pub fn analysed(&self) -> Vec<EffectName> {
         self.menu().effects.iter().filter(|effect| effect.needs_worker()).map(|effect| effect.name()).collect()
     }
 
-    /// What metrics call the effects: each by its name, and all chains by one.
+    /// Returns the effect labels of metrics: the name of each effect, and one label for all chains.
     pub fn labels(&self) -> impl Iterator<Item = EffectName> {
         self.effects().into_iter().map(|effect| effect.name()).chain([EffectName::new(Chain::LABEL)])
     }
 
-    /// The effect of sessions that ask for none.
+    /// Returns the effect of sessions that ask for none.
     pub fn default_effect(&self) -> &EffectName {
         &self.default_effect
     }
 
-    /// Checks what was asked for: the name of an effect, or several linked by '+'. Without a name: the default effect.
+    /// Checks a requested effect (one name, or several joined by '+'; `None` for the default
+    /// effect) and its parameters.
     ///
     /// # Errors
-    /// When an effect is unknown, effects can not be chained, or a parameter is not accepted.
+    /// When an effect is unknown, effects cannot be chained, or a parameter is not accepted.
     pub fn settings(&self, name: Option<&str>, parameters: &Value) -> Result<Settings, Problem> {
         let menu = self.menu();
         let name = name.unwrap_or(self.default_effect.as_str());
@@ -188,8 +193,8 @@ impl Catalogue {
         Ok(Settings { effect: Arc::new(effect), parameters: Arc::new(parameters), mode })
     }
 
-    /// Checks a change of the settings in force. Without a name the effect stays, and parameters that are not given keep
-    /// their values; with one, they are the defaults.
+    /// Checks a change of the current settings. Without a name, the effect and the parameters that
+    /// are not given stay; with a name, the parameters that are not given have their defaults.
     ///
     /// # Errors
     /// As [`Catalogue::settings`].
@@ -200,7 +205,7 @@ impl Catalogue {
         }
     }
 
-    /// The effects as the API lists them.
+    /// Describes the effects as the API lists them.
     pub fn describe(&self) -> Value {
         let describe = |effect: &Arc<dyn Effect>| {
             json!({
@@ -227,7 +232,8 @@ impl Menu {
         Self { effects, served, modes, refused }
     }
 
-    /// What a chain's tracks show while the models are slower than the camera: as its most demanding effect has it.
+    /// Returns the mode of a chain while the models are slower than the camera: the strictest mode
+    /// of its effects.
     fn mode(&self, chain: &Chain) -> Mode {
         let of =
             |effect: &Arc<dyn Effect>| self.effects.iter().position(|known| known.name() == effect.name()).map(|index| self.modes[index]);
@@ -240,29 +246,30 @@ impl Menu {
     }
 }
 
-/// Whether all effects that the operator names for the workers are some that need workers.
+/// Checks that every effect in `worker.effects` exists and needs a worker.
 fn check_served(effects: &[Arc<dyn Effect>], named: &[String], refused: &dyn Fn(&str) -> bool) -> Result<(), Problem> {
     let needing = || effects.iter().filter(|effect| effect.needs_worker());
     let is_known = |name: &String| needing().any(|effect| effect.name().as_str() == name) || refused(name);
     let Some(unknown) = named.iter().find(|name| !is_known(name)) else { return Ok(()) };
     let known: Vec<_> = needing().map(|effect| effect.name().to_string()).collect();
     let hidden = ooblex_effects::diagnostics().iter().any(|effect| effect.name().as_str() == unknown);
-    let mend = if hidden { "; with --diagnostics it is one" } else { "" };
-    let detail = format!("worker.effects: \"{unknown}\" is no effect that needs a worker; those are: {}{mend}", known.join(", "));
+    let remedy = if hidden { "; with --diagnostics it is one" } else { "" };
+    let detail = format!("worker.effects: \"{unknown}\" is no effect that needs a worker; those are: {}{remedy}", known.join(", "));
     Err(Problem::new(ProblemKind::UnknownEffect, detail))
 }
 
-/// The effects of one's own, as far as they can be read.
+/// Reads the custom effects from their folder.
 fn read_custom_effects(config: &Config, built_in: &[Arc<dyn Effect>]) -> CustomEffectSet {
     let own = &config.own_effects;
-    // Names that metrics have for something else, and those of the effects of diagnostics, which other processes may have.
+    // Reserved names: labels with another meaning in metrics, and the diagnostics effects, which
+    // other processes may enable.
     let reserved = [Chain::LABEL, "unknown", "own"].map(EffectName::new);
     let hidden = ooblex_effects::diagnostics();
     let taken: Vec<_> = built_in.iter().chain(&hidden).map(|effect| effect.name()).chain(reserved).collect();
     CustomEffectSet::read(&own.folder, own.limits(), &taken)
 }
 
-/// The effects of the program, with those of one's own before the last, which is none.
+/// Returns the built-in effects with the custom effects inserted before the last one, `none`.
 fn all(built_in: &[Arc<dyn Effect>], own: &[Arc<CustomEffect>]) -> Vec<Arc<dyn Effect>> {
     let own = own.iter().map(|effect| effect.clone() as Arc<dyn Effect>);
     let end = built_in.iter().position(|effect| effect.name().as_str() == "none").unwrap_or(built_in.len());

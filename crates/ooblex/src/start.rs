@@ -1,6 +1,7 @@
-//! What the commands that run for long begin with and end by: the broker, the runtime of models, the signals.
+//! Start and end of the long-running commands: broker, inference runtime, HTTP port and signals.
 //!
-//! [`crate::serve`] and [`crate::worker`] wire it up; [`crate::check`] and [`crate::apply`] use the parts that they need.
+//! [`crate::serve`] and [`crate::worker`] use all parts; [`crate::check`] and [`crate::apply`] use
+//! some of them.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -16,10 +17,10 @@ use crate::config::{BackendChoice, Config, Inference};
 use crate::settings::Catalogue;
 use crate::workers::WorkerPool;
 
-/// The broker that the operator chose.
+/// Connects to the broker of the configuration.
 ///
 /// # Errors
-/// When waiting would not mend it: a file is missing, or Redis is there and refuses us.
+/// When waiting cannot help: a file is missing, or Redis refuses the connection.
 pub(crate) fn broker(config: &Config) -> anyhow::Result<Broker> {
     let identity = Identity { host: host(), version: env!("CARGO_PKG_VERSION").into(), device: config.inference.device.to_string() };
     match config.broker.redis_options(identity)? {
@@ -28,7 +29,7 @@ pub(crate) fn broker(config: &Config) -> anyhow::Result<Broker> {
     }
 }
 
-/// What the workers of this process need: the runtime, and the models of the effects that they serve.
+/// Builds the worker pool of this process: the runtime, and the models of the served effects.
 ///
 /// # Errors
 /// As [`inference`].
@@ -37,10 +38,10 @@ pub(crate) fn worker_pool(config: &Config, catalogue: &Catalogue) -> anyhow::Res
     Ok(WorkerPool::new(runtime, store, &catalogue.served()))
 }
 
-/// What runs the models, and where the files of those that `effects` have are, both checked.
+/// Loads the inference runtime and locates the model files of `effects`, and verifies both.
 ///
 /// # Errors
-/// When the backend or the device that was asked for is not there, or a model file is not what it must be.
+/// When the requested backend or device is not available, or a model file is missing or corrupted.
 pub(crate) fn inference(config: &Inference, effects: &[Arc<dyn Effect>]) -> anyhow::Result<(Runtime, ModelStore)> {
     let wanted = match config.backend {
         BackendChoice::Auto => None,
@@ -56,25 +57,27 @@ pub(crate) fn inference(config: &Inference, effects: &[Arc<dyn Effect>]) -> anyh
     Ok((runtime, store))
 }
 
-/// Opens a port for HTTP. `option` and `variable` name what chose it.
+/// Opens a TCP port for HTTP. `option` and `variable` name the configuration of the address in
+/// error messages.
 ///
 /// # Errors
-/// When the port is taken, or the address is none of this machine's.
+/// When the port is in use, or the address does not belong to this machine.
 pub(crate) fn listen(address: SocketAddr, option: &str, variable: &str) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address)
-        .with_context(|| format!("{option}: TCP {address} can not be opened: choose another port with --listen or {variable}"))?;
+        .with_context(|| format!("{option}: TCP {address} cannot be opened: choose another port with --listen or {variable}"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Says on standard output, for people and for programs that start this one, that `what` serves at an address.
+/// Prints the address that `what` serves on to standard output, for people and for parent
+/// processes.
 pub(crate) fn announce(what: &str, scheme: &str, address: SocketAddr) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{what} is ready: {scheme}://{address}/")?;
     out.flush()
 }
 
-/// The signals that ask the process to end, or to read its configuration again.
+/// The signals that end the process (SIGINT, SIGTERM) or reload its configuration (SIGHUP).
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -82,10 +85,10 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// From now on they do not end the process by themselves.
+    /// Installs the signal handlers, so that the signals do not end the process by themselves.
     ///
     /// # Errors
-    /// When the system does not let us.
+    /// When a handler cannot be installed.
     pub(crate) fn catch() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -94,7 +97,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one that asks the process to end. Returns its name. At each SIGHUP before, `reload` is called.
+    /// Waits for SIGINT or SIGTERM and returns its name. Calls `reload` at each SIGHUP.
     pub(crate) async fn next(&mut self, reload: impl Fn()) -> &'static str {
         loop {
             tokio::select! {
@@ -105,7 +108,8 @@ impl Signals {
         }
     }
 
-    /// Ends the process when another one comes: whoever asks twice does not want to wait.
+    /// Ends the process immediately at the next SIGINT or SIGTERM: a second signal means that the
+    /// user does not want to wait.
     pub(crate) async fn end_at_next(&mut self) {
         let signal = self.next(|| {}).await;
         warn!("{signal} received again: ending at once");
@@ -114,15 +118,15 @@ impl Signals {
     }
 }
 
-/// The addresses of this machine, and its names, for those who ask it by them.
+/// Returns the addresses and names of this machine, under which clients may reach it.
 pub(crate) fn own_names() -> Vec<String> {
     let addresses = if_addrs::get_if_addrs().inspect_err(|error| warn!(%error, "the addresses of this machine cannot be listed"));
     let addresses = addresses.unwrap_or_default().into_iter().map(|interface| interface.ip().to_string());
-    // Machines of one network find one another as NAME.local.
+    // Machines on a local network find one another as NAME.local (mDNS).
     addresses.chain([host(), format!("{}.local", host())]).collect()
 }
 
-/// The name of this machine.
+/// Returns the host name of this machine.
 fn host() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).map(|name| name.trim().to_string());

@@ -1,6 +1,7 @@
-//! Pictures of what each effect does, made by the effects themselves of a small sample that is part of the program.
+//! Thumbnails that show each effect on a small built-in sample picture.
 //!
-//! The gateway makes each when it is first asked for and keeps it; `ooblex effects --thumbnails` writes them all, with a sheet of them.
+//! The gateway makes a thumbnail on its first request and caches it. `ooblex effects --thumbnails`
+//! writes all of them and an overview sheet.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,32 +19,34 @@ use crate::custom_effects::trial;
 use crate::sample::SAMPLE;
 use crate::settings::{Catalogue, Settings};
 
-/// Pictures in a row of the sheet.
+/// Number of pictures in a row of the sheet.
 const COLUMNS: usize = 4;
-/// What the sheet shows, besides each effect by itself.
+/// Chains that the sheet shows in addition to the single effects.
 const CHAINS: [&str; 2] = ["background_blur+cartoon", "face_anonymize+sepia+vignette"];
 
-/// Those that were made.
+/// Cache of thumbnails.
 #[derive(Default)]
 pub struct Thumbnails {
     made: Mutex<HashMap<EffectName, Arc<[u8]>>>,
-    /// Of effects of one's own, with why there is none: a model that hangs is waited for once. They hold up no others.
+    /// Thumbnails of custom effects, or why there is none: a model that hangs is tried only once.
     own: Mutex<HashMap<EffectName, OwnPicture>>,
-    /// Whose turn it is to make one: one at a time of the program's effects, and one of one's own.
+    /// One lock for built-in effects and one for custom effects: each makes one thumbnail at a
+    /// time, and a slow custom model does not block the built-in effects.
     turns: [Arc<tokio::sync::Mutex<()>>; 2],
 }
 
-/// The right to make a thumbnail, which others wait for.
+/// A guard that allows its holder to make a thumbnail.
 pub struct Turn {
     _held: tokio::sync::OwnedMutexGuard<()>,
 }
 
-/// The picture of an effect of one's own, or why there is none.
+/// Thumbnail of a custom effect, or why there is none.
 #[derive(Clone)]
 struct OwnPicture(Result<Arc<[u8]>, String>);
 
 impl Thumbnails {
-    /// The thumbnail of these settings' effect, a PNG, or why there is none; `None` when nobody has tried yet. Does not block.
+    /// Returns the cached thumbnail (PNG) of these settings' effect, or why there is none; `None`
+    /// if it was not made yet. Does not block.
     pub fn made(&self, settings: &Settings) -> Option<anyhow::Result<Arc<[u8]>>> {
         match own_part(settings) {
             Some(part) => lock(&self.own).get(&part.queue()).cloned().map(|own| own.0.map_err(anyhow::Error::msg)),
@@ -51,21 +54,22 @@ impl Thumbnails {
         }
     }
 
-    /// Waits until one may make the thumbnail of these settings' effect. It may have been made by then.
+    /// Waits for the turn to make the thumbnail of these settings' effect. It may be cached by
+    /// then.
     pub async fn turn(&self, settings: &Settings) -> Turn {
         let turns = self.turns[usize::from(own_part(settings).is_some())].clone();
         Turn { _held: turns.lock_owned().await }
     }
 
-    /// The thumbnail of these settings' effect, a PNG. Blocks while it is made.
+    /// Returns the thumbnail (PNG) of these settings' effect. Blocks while it is made.
     ///
     /// # Errors
-    /// When a model is not usable.
+    /// When a model cannot be used.
     pub fn png(&self, config: &Config, settings: &Settings) -> anyhow::Result<Arc<[u8]>> {
         if let Some(made) = self.made(settings) {
             return made;
         }
-        // A model that somebody else has made runs in no process that has sessions and need not run it.
+        // A custom model runs in a separate process, never in one that has sessions.
         if let Some(part) = own_part(settings) {
             let own = OwnPicture(own_thumbnail(config, part).map_err(|error| format!("{error:#}")));
             lock(&self.own).insert(part.queue(), own.clone());
@@ -76,14 +80,14 @@ impl Thumbnails {
         Ok(png)
     }
 
-    /// Forgets those of effects of one's own that are not among `offered` any more, or that could not be made.
+    /// Removes cached thumbnails of custom effects that are not among `offered`, or that failed.
     pub fn keep(&self, offered: &[Arc<dyn Effect>]) {
         let mut own = lock(&self.own);
         own.retain(|version, made| made.0.is_ok() && offered.iter().any(|effect| effect.queue() == *version));
     }
 }
 
-/// The effect of one's own that these settings are, if they are one.
+/// Returns the custom effect if the settings consist of a single custom effect.
 fn own_part(settings: &Settings) -> Option<&dyn Effect> {
     match settings.effect.parts() {
         [part] if part.folder().is_some() => Some(part.as_ref()),
@@ -95,13 +99,14 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes the thumbnail of every effect into a folder, as `NAME.png`, and `sheet.png`, which shows them all with their names.
+/// Writes the thumbnail of every effect into a folder as `NAME.png`, and an overview with captions
+/// as `sheet.png`.
 ///
 /// # Errors
-/// When a model is not usable, or a file can not be written.
+/// When a model cannot be used, or a file cannot be written.
 pub fn write(config: &Config, folder: &Path) -> anyhow::Result<()> {
     let catalogue = Catalogue::new(config).map_err(|problem| anyhow::anyhow!(problem.detail))?;
-    std::fs::create_dir_all(folder).with_context(|| format!("{} can not be made", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     let names: Vec<_> = catalogue.effects().iter().map(|effect| effect.name().to_string()).collect();
     let chains = CHAINS.into_iter().filter(|chain| catalogue.settings(Some(chain), &Value::Null).is_ok());
     let mut pictures = Vec::new();
@@ -109,12 +114,12 @@ pub fn write(config: &Config, folder: &Path) -> anyhow::Result<()> {
         let settings = catalogue.settings(Some(name), &Value::Null).map_err(|problem| anyhow::anyhow!(problem.detail))?;
         let mut picture = thumbnail(config, &settings)?;
         let path = folder.join(format!("{name}.png"));
-        std::fs::write(&path, encode_png(&rgb_from_i420(&picture))?).with_context(|| format!("{} can not be written", path.display()))?;
+        std::fs::write(&path, encode_png(&rgb_from_i420(&picture))?).with_context(|| format!("{} cannot be written", path.display()))?;
         caption(&mut picture, name);
         pictures.push(rgb_from_i420(&picture));
     }
     let path = folder.join("sheet.png");
-    std::fs::write(&path, encode_png(&sheet(&pictures))?).with_context(|| format!("{} can not be written", path.display()))
+    std::fs::write(&path, encode_png(&sheet(&pictures))?).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn own_thumbnail(config: &Config, effect: &dyn Effect) -> anyhow::Result<Arc<[u8]>> {
@@ -130,7 +135,7 @@ fn thumbnail(config: &Config, settings: &Settings) -> anyhow::Result<I420> {
     Ok(picture)
 }
 
-/// The pictures, all of one size, in rows; what is left of the last row is white.
+/// Arranges pictures of equal size in rows; the rest of the last row is white.
 fn sheet(pictures: &[Rgb]) -> Rgb {
     let Some(first) = pictures.first() else { return Rgb { width: 0, height: 0, data: Vec::new() } };
     let (line, rows) = (3 * first.width as usize, pictures.len().div_ceil(COLUMNS));

@@ -1,7 +1,8 @@
-//! HTTPS of `ooblex serve` itself, for those without a proxy before it: the certificate, and the beginning of a TLS connection.
+//! HTTPS of `ooblex serve` without a reverse proxy: the certificate, and the start of a TLS
+//! connection.
 //!
-//! A certificate is read again when its file changes or the process is told to reload; connections that stand are left alone. Whoever speaks
-//! plain HTTP to the port is sent to https.
+//! A certificate is reloaded when its file changes or on SIGHUP; open connections are not affected.
+//! Plain HTTP requests to the port are redirected to HTTPS.
 
 use std::fmt;
 use std::io;
@@ -21,59 +22,59 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-/// Between two looks whether the files have changed.
+/// Interval between checks whether the files have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// The first byte of a TLS connection: a record of its handshake.
+/// First byte of a TLS connection: the record type of a handshake.
 const HANDSHAKE_RECORD: u8 = 22;
-/// Longest head of a plain request that is read to find where it wanted to go, bytes.
+/// Longest head of a plain HTTP request that is read for the redirect, in bytes.
 const MAX_HEAD: usize = 4096;
 
-/// A certificate that can not be used. The message names the file and the mend.
+/// A certificate that cannot be used. The message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is missing or not readable, or is no PEM.
-    #[error("{option} {path} can not be used ({reason}): name a PEM file that this user may read")]
+    /// A file is missing, not readable, or not PEM.
+    #[error("{option} {path} cannot be used ({reason}): name a PEM file that this user may read")]
     File {
-        /// What names it.
+        /// Configuration option that names the file.
         option: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// Error text.
         reason: String,
     },
-    /// The key is not that of the certificate, or of a kind that is not known.
+    /// The key does not belong to the certificate, or has an unsupported type.
     #[error(
         "serve.tls_key {key} does not belong to the certificate in serve.tls_certificate {certificate} ({reason}): name the two that were issued together"
     )]
     Mismatch {
-        /// The certificate's file.
+        /// Path of the certificate.
         certificate: PathBuf,
-        /// The key's file.
+        /// Path of the key.
         key: PathBuf,
-        /// What the library says.
+        /// Error text of the TLS library.
         reason: String,
     },
 }
 
-/// Where certificate and key are.
+/// Paths of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// PEM: the certificate, and those that lead from it to an authority.
+    /// PEM file with the certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
-    /// PEM.
+    /// PEM file with the private key.
     pub key: PathBuf,
 }
 
-/// What a certificate says of itself.
+/// Names and remaining validity of a certificate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct About {
-    /// The names and addresses that it is for.
+    /// DNS names and IP addresses of the certificate.
     pub names: Vec<String>,
-    /// How many days it is still valid; negative when it has ended.
+    /// Remaining validity in days; negative if the certificate has expired.
     pub days_left: i32,
 }
 
-/// The certificate in use.
+/// The certificate in use, which can be reloaded.
 pub struct Certificate {
     files: Files,
     current: RwLock<Current>,
@@ -86,19 +87,19 @@ struct Current {
 }
 
 impl Certificate {
-    /// Reads the files.
+    /// Loads the certificate and its key.
     ///
     /// # Errors
-    /// When they can not be used, which is said with the mend.
+    /// When they cannot be used; the message names the remedy.
     pub fn load(files: Files) -> Result<Self, TlsError> {
         let current = RwLock::new(files.read()?);
         Ok(Self { files, current })
     }
 
-    /// Reads the files again. Connections from now on get what they hold.
+    /// Reloads the files. New connections use the new certificate.
     ///
     /// # Errors
-    /// When they can not be used; the certificate before stays in use.
+    /// When they cannot be used; the previous certificate stays in use.
     pub fn reload(&self) -> Result<(), TlsError> {
         let read = self.files.read()?;
         info!(names = read.about.names.join(","), days_left = read.about.days_left, "the certificate was read again");
@@ -106,30 +107,31 @@ impl Certificate {
         Ok(())
     }
 
-    /// What it says of itself.
+    /// Returns the names and the remaining validity of the certificate.
     pub fn about(&self) -> About {
         self.read().about.clone()
     }
 
-    /// Looks from time to time whether the files have changed, and reads them then.
+    /// Checks periodically whether the files have changed, and reloads them if so.
     pub async fn watch(self: Arc<Self>) {
         let mut refused = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let certificate = self.clone();
-            // Reading files may block, on a network for long.
+            // Reading files may block for long on a network file system.
             let looked = tokio::task::spawn_blocking(move || certificate.look(refused)).await;
             refused = looked.unwrap_or(refused);
         }
     }
 
-    /// Reads the files again if they have changed. `refused`: when those that were refused last were written. Returns the next such time.
+    /// Reloads the files if they have changed. `refused` is the modification time of files that
+    /// could not be loaded, which are not tried again. Returns its new value.
     fn look(&self, refused: Option<SystemTime>) -> Option<SystemTime> {
         let changed = self.files.changed();
         if changed == self.read().changed || changed == refused {
             return refused;
         }
-        // Half-written files are whole the next time.
+        // Partly written files get another modification time and are tried again.
         let failed = self.reload().inspect_err(|error| warn!("{error}; the certificate before stays in use")).is_err();
         if failed { changed } else { refused }
     }
@@ -173,7 +175,7 @@ impl Files {
         Ok(Current { key: Arc::new(key), about, changed })
     }
 
-    /// When one of them was written last.
+    /// Returns the latest modification time of the two files.
     fn changed(&self) -> Option<SystemTime> {
         let written = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
         written(&self.certificate).max(written(&self.key))
@@ -183,7 +185,7 @@ impl Files {
 fn about(pem: &[u8]) -> Result<About, openssl::error::ErrorStack> {
     let certificate = X509::from_pem(pem)?;
     let left = Asn1Time::days_from_now(0)?.diff(certificate.not_after())?;
-    // A certificate that ended a minute ago has no day left, and is over.
+    // A certificate that expired less than a day ago has zero days left, but is expired.
     let over = left.days < 0 || left.secs < 0;
     let days_left = if over { left.days.min(-1) } else { left.days };
     let named = certificate.subject_alt_names();
@@ -196,10 +198,10 @@ fn about(pem: &[u8]) -> Result<About, openssl::error::ErrorStack> {
     Ok(About { names: names.collect(), days_left })
 }
 
-/// What speaks TLS with a certificate, for HTTP/1.
+/// Builds a TLS acceptor for HTTP/1 with a certificate.
 ///
 /// # Errors
-/// When the library knows no protocol version, which does not happen.
+/// When the library supports no protocol version, which does not happen.
 pub(crate) fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
@@ -208,19 +210,20 @@ pub(crate) fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor>
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Waits for the first byte of a connection, and leaves it there. Returns whether it begins a TLS handshake.
+/// Waits for the first byte of a connection without consuming it. Returns whether it begins a TLS
+/// handshake.
 ///
 /// # Errors
-/// When the connection broke.
+/// When the connection fails.
 pub(crate) async fn begins_with_handshake(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
     Ok(stream.peek(&mut first).await? != 1 || first[0] == HANDSHAKE_RECORD)
 }
 
-/// Answers a request in plain HTTP: the same address, by HTTPS.
+/// Answers a plain HTTP request with a redirect to the same URL with https.
 ///
 /// # Errors
-/// When the connection broke.
+/// When the connection fails.
 pub(crate) async fn send_to_https(stream: &mut TcpStream) -> io::Result<()> {
     let mut head = Vec::with_capacity(MAX_HEAD);
     while head.len() < MAX_HEAD && !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -240,7 +243,7 @@ pub(crate) async fn send_to_https(stream: &mut TcpStream) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// The address with https of what a plain request asks for.
+/// Returns the https URL for a plain HTTP request.
 fn wanted(head: &[u8]) -> Option<String> {
     let head = std::str::from_utf8(head).ok()?;
     let mut lines = head.lines();

@@ -1,6 +1,8 @@
-//! `ooblex token`: makes keys for `[[auth.keys]]`, and signs tokens with a shared secret, for tests and for servers that have no library.
+//! `ooblex token`: creates keys for `[[auth.keys]]`, and signs JWTs with a shared secret for tests
+//! and small deployments.
 //!
-//! Secrets are read from files, never from the command line, which everybody on the machine can read.
+//! Secrets are read from files, never from the command line, which all users of the machine can
+//! see.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -14,27 +16,27 @@ use crate::config::Secret;
 /// The commands of `ooblex token`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum TokenCommand {
-    /// Make a key, and the lines of ooblex.toml that let it in.
+    /// Create a key, and print the lines of ooblex.toml that accept it.
     Key {
-        /// What its holder may do.
+        /// Role of the key's holder.
         #[arg(long, value_enum)]
         role: RoleName,
-        /// Name that tells keys apart in logs [default: the role and a number].
+        /// Name of the key in logs [default: the role and a number].
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
-    /// Sign a token with the shared secret of auth.jwt.secret_file.
+    /// Sign a token (JWT) with the shared secret of auth.jwt.secret_file.
     Sign(Box<Claims>),
 }
 
-/// The permissions that a role stands for.
+/// Roles of keys.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum RoleName {
     /// Begin sessions.
     Publish,
-    /// Watch.
+    /// Watch sessions.
     View,
-    /// Everything, also what is an operator's.
+    /// Everything, including the operator routes.
     Admin,
 }
 
@@ -44,42 +46,44 @@ pub struct Claims {
     /// File that holds the shared secret.
     #[arg(long, value_name = "FILE")]
     secret_file: PathBuf,
-    /// HS256, HS384 or HS512.
+    /// Signature algorithm: HS256, HS384 or HS512.
     #[arg(long, value_name = "NAME", default_value = "HS256")]
     algorithm: String,
-    /// Rooms that its holder may send a camera to, such as '*'; can be repeated.
+    /// Rooms that the holder may publish a camera to, such as '*'; can be repeated.
     #[arg(long, value_name = "PATTERN")]
     publish: Vec<String>,
-    /// Rooms that its holder may watch; can be repeated.
+    /// Rooms that the holder may watch; can be repeated.
     #[arg(long, value_name = "PATTERN")]
     view: Vec<String>,
-    /// Its holder may do everything, also what is an operator's.
+    /// Grant operator rights.
     #[arg(long)]
     admin: bool,
-    /// Effects that its sessions may have, with commas between [default: all]. Without none among them the effect cannot be taken off.
+    /// Allowed effects of the holder's sessions, comma-separated [default: all]. Unless none is
+    /// listed, the effect cannot be removed.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     effects: Option<Vec<String>>,
-    /// Values that a parameter may have, as JSON: a value, a list, or {"min": 0.5, "max": 1}; can be repeated.
+    /// Allowed values of a parameter, as JSON: a value, a list, or {"min": 0.5, "max": 1}; can be
+    /// repeated.
     #[arg(long = "param", value_name = "EFFECT.NAME=JSON", value_parser = parse_param)]
     params: Vec<(String, String, Value)>,
-    /// Pixels of a frame at most, in thousands.
+    /// Largest frame in thousands of pixels.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_kilopixels: Option<u32>,
-    /// Minutes until it expires.
+    /// Lifetime of the token in minutes.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=5_256_000))]
     minutes: u64,
-    /// Who signs it (iss).
+    /// Issuer (iss).
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
-    /// Whom it is for (aud).
+    /// Audience (aud).
     #[arg(long, value_name = "NAME")]
     audience: Option<String>,
-    /// Who holds it (sub).
+    /// Subject (sub).
     #[arg(long, value_name = "NAME")]
     subject: Option<String>,
 }
 
-/// Does what was asked for. Returns what is to be printed.
+/// Executes the command. Returns the text to print.
 ///
 /// # Errors
 /// When the secret cannot be read, or is too short.
@@ -131,7 +135,7 @@ impl Claims {
     }
 }
 
-/// Reads `background_blur.strength={"min":0.5}`.
+/// Parses EFFECT.PARAMETER=JSON, such as `background_blur.strength={"min":0.5}`.
 fn parse_param(text: &str) -> Result<(String, String, Value), String> {
     let (path, value) = text.split_once('=').ok_or("write EFFECT.NAME=JSON")?;
     let (effect, name) = path.split_once('.').ok_or("write EFFECT.NAME=JSON")?;

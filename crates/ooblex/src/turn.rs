@@ -1,5 +1,6 @@
-//! Credentials for TURN servers: a name with its expiry and a keyed hash of it, as coturn calculates them from the same secret
-//! (draft-uberti-behave-turn-rest). They are made for each session and stand in the answer to its offer.
+//! Time-limited credentials for TURN servers: a user name with its expiry and an HMAC of it,
+//! compatible with coturn's `use-auth-secret` (draft-uberti-behave-turn-rest). Each session gets
+//! its own in the answer to its offer.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use crate::auth::hmac;
 use crate::config::{self, ConfigError, Secret};
 use crate::ids::SessionId;
 
-/// Makes credentials for the TURN servers of the configuration.
+/// Creates credentials for the configured TURN servers.
 pub struct Turn {
     urls: Vec<String>,
     secret: Secret,
@@ -19,10 +20,10 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// As the operator configures it; `None` without servers.
+    /// Builds it from the configuration; `None` if no servers are configured.
     ///
     /// # Errors
-    /// When the file of the secret cannot be read.
+    /// When the secret file cannot be read.
     pub fn new(turn: &config::Turn) -> Result<Option<Self>, ConfigError> {
         let secret = match (&turn.secret, &turn.secret_file) {
             _ if turn.urls.is_empty() => return Ok(None),
@@ -33,8 +34,9 @@ impl Turn {
         Ok(Some(Self { urls: turn.urls.clone(), secret, ttl: Duration::from_secs(turn.ttl_s) }))
     }
 
-    /// The servers with the credentials of a session, as browsers take them. They are valid for `turn.ttl_s`, and for no longer than the
-    /// session may last.
+    /// Returns the servers with a session's credentials, in the format of
+    /// `RTCConfiguration.iceServers`. They are valid for `turn.ttl_s`, at most for the session's
+    /// remaining time.
     pub fn ice_servers(&self, session: SessionId, now: SystemTime, time_left: Option<Duration>) -> Value {
         let valid = time_left.map_or(self.ttl, |left| left.min(self.ttl));
         let expiry = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + valid;
@@ -54,7 +56,8 @@ mod tests {
         Turn::new(&turn).unwrap().unwrap()
     }
 
-    /// Calculated with `printf %s 1700003600:00000000000000ab | openssl dgst -sha1 -hmac north -binary | base64`.
+    /// The expected value is the output of `printf %s 1700003600:00000000000000ab | openssl dgst
+    /// -sha1 -hmac north -binary | base64`.
     #[test]
     fn credentials_are_those_that_coturn_calculates() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);

@@ -1,46 +1,47 @@
-//! Who asks: the address that a request over HTTP comes from, also through proxies that the operator trusts.
+//! Client addresses of HTTP requests, including those that trusted proxies forward.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-/// The other end of a connection: a visitor, or the last proxy on the way. IPv4 addresses are never written as IPv6.
+/// Remote address of a connection: the client, or the last proxy. IPv4-mapped IPv6 addresses are
+/// converted to IPv4.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// The address of this machine that a connection was made to. IPv4 addresses are never written as IPv6.
+/// Local address of a connection. IPv4-mapped IPv6 addresses are converted to IPv4.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Local(pub IpAddr);
 
-/// The listener that a request came to; every request carries it as an extension.
+/// The listener that accepted a request; every request carries it as an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listener {
-    /// That of browsers: `serve.listen`.
+    /// The public listener, `serve.listen`.
     Public,
-    /// That of operators: `serve.admin_listen`, or `worker.listen`.
+    /// The admin listener, `serve.admin_listen` or `worker.listen`.
     Admin,
 }
 
-/// Returns true for a request of a program on this machine that came through no proxy that says so. `listen` is the address of the listener:
-/// one that other machines reach has no local requests.
+/// Returns whether a request comes from this machine and has no forwarding headers of a proxy.
+/// `listen` is the address of the listener; only a loopback address has local requests.
 pub(crate) fn is_local(listen: IpAddr, peer: Peer, headers: &HeaderMap) -> bool {
     let is_forwarded = |name: &HeaderName| name == "forwarded" || name.as_str().starts_with("x-forwarded-");
     listen.is_loopback() && peer.0.is_loopback() && !headers.keys().any(is_forwarded)
 }
 
-/// What counts as one visitor: an IPv4 address, or the 64 bits of an IPv6 address that a household is given.
+/// A client for rate limits: an IPv4 address, or the /64 network of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Visitor(IpAddr);
 
 impl Visitor {
-    /// Who asks through `peer`. `X-Forwarded-For` is read from its end, as far as those that wrote it are `trusted`; what others write there
-    /// is not believed.
+    /// Returns the client of a request from `peer`. `X-Forwarded-For` is read from its end, as long
+    /// as the address before is in a `trusted` network; other entries are ignored.
     pub fn of(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         Self::at(caller(peer, headers, trusted))
     }
 
-    /// Who is at an address.
+    /// Returns the client of an address.
     pub fn at(address: IpAddr) -> Self {
         Self(match address {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
@@ -49,7 +50,7 @@ impl Visitor {
     }
 }
 
-/// The address of who asks through `peer`, as [`Visitor::of`] finds it.
+/// Returns the client's address of a request from `peer`, found as in [`Visitor::of`].
 pub(crate) fn caller(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let lines = headers.get_all("x-forwarded-for").iter().rev();

@@ -1,7 +1,7 @@
 //! `ooblex worker`: runs models for the gateways that share its broker, and nothing else.
 //!
-//! It owns the process around the worker threads: its start, its end, and the small HTTP server that says how it is. What the
-//! threads do is in [`crate::workers`].
+//! This module starts and stops the process and serves its small HTTP API for health and metrics.
+//! The worker threads are in [`crate::workers`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,12 +30,13 @@ use crate::start::{self, Signals};
 use crate::visitor::Listener;
 use crate::workers::WorkerStats;
 
-/// At the end, worker threads have this long to finish the frames in hand: longer than a model may take.
+/// Time limit at shutdown for worker threads to finish their current frames: longer than a model
+/// may run.
 const FINISHED_WITHIN: Duration = LONGEST_RUN.saturating_add(Duration::from_secs(2));
-/// At the end, requests that are being answered have this long to finish.
+/// Time limit at shutdown for HTTP requests that are being answered.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_millis(200);
 
-/// What the handlers share.
+/// State that the HTTP handlers share.
 struct Worker {
     broker: Broker,
     worker_stats: Arc<WorkerStats>,
@@ -46,10 +47,11 @@ struct Worker {
     stopping: AtomicBool,
 }
 
-/// Runs the workers until SIGINT or SIGTERM. They finish what they have in hand; a second signal ends them in the middle of it.
+/// Runs the workers until SIGINT or SIGTERM. They finish their current frames; a second signal ends
+/// them immediately.
 ///
 /// # Errors
-/// When something that they need is not there: a broker, a port, a model, a device. The message says how to mend it.
+/// When a broker, port, model or device is not available. The message names the remedy.
 pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
     let started = Instant::now();
     if !config.broker.is_shared() {
@@ -87,7 +89,7 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
         custom_effects,
         stopping: AtomicBool::new(false),
     });
-    // Frames of effects of one's own come as soon as their models were tried.
+    // Custom effects are served as soon as their models have passed the trial.
     let own = worker.clone();
     std::thread::Builder::new().name("own-effects".into()).spawn(move || own.reload_custom_effects())?;
 
@@ -135,7 +137,7 @@ impl Worker {
     }
 }
 
-/// The names of the effects whose frames these workers take.
+/// Returns the names of the effects that these workers serve.
 fn served(catalogue: &Catalogue) -> Vec<String> {
     catalogue.served().iter().map(|effect| effect.name().to_string()).collect()
 }
@@ -149,7 +151,7 @@ fn router(worker: Arc<Worker>) -> Router {
         .with_state(worker)
 }
 
-/// Whether starting the process again would help.
+/// Answers the liveness probe: unhealthy if a restart of the process would help.
 async fn healthy(State(worker): State<Arc<Worker>>) -> Response {
     match worker.worker_stats.crew(Instant::now()).complaints() {
         complaints if complaints.is_empty() => "alive\n".into_response(),
@@ -157,7 +159,7 @@ async fn healthy(State(worker): State<Arc<Worker>>) -> Response {
     }
 }
 
-/// Whether frames reach it.
+/// Answers the readiness probe: ready if the broker can send frames to this worker.
 async fn ready(State(worker): State<Arc<Worker>>) -> Response {
     let mut missing = Vec::new();
     if worker.stopping.load(Ordering::Relaxed) {
@@ -167,14 +169,14 @@ async fn ready(State(worker): State<Arc<Worker>>) -> Response {
     if !health.connected {
         missing.push(health.trouble.unwrap_or_else(|| "Redis is not connected yet".into()));
     }
-    let crew = worker.worker_stats.crew(Instant::now());
-    if crew.running == 0 {
+    let worker_health = worker.worker_stats.crew(Instant::now());
+    if worker_health.running == 0 {
         missing.push("no worker thread is left: start the process again, the log says why they ended".to_string());
     }
     if !missing.is_empty() {
         return lines(&missing);
     }
     let About { backend, device } = &worker.about;
-    let body = json!({"ready": true, "threads": crew.running, "effects": served(&worker.catalogue), "refused": refusals(&worker.catalogue.refused()), "backend": backend, "device": device});
+    let body = json!({"ready": true, "threads": worker_health.running, "effects": served(&worker.catalogue), "refused": refusals(&worker.catalogue.refused()), "backend": backend, "device": device});
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

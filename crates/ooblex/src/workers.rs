@@ -1,6 +1,8 @@
-//! Worker threads: each loads its own models, takes jobs from the broker and runs them.
+//! Pool of worker threads. Each thread loads its own models, takes jobs from the broker and runs
+//! them.
 //!
-//! They run within `ooblex serve` or make up `ooblex worker`, and do not know which. What they do stands in the [`WorkerStats`].
+//! The same threads run in `ooblex serve` and in `ooblex worker`. They report their activity to
+//! [`WorkerStats`].
 
 mod slot;
 mod stats;
@@ -21,32 +23,32 @@ use tracing::{error, warn};
 use slot::{ModelUpdate, WorkerSlot};
 pub use stats::{Done, STUCK_AFTER, WorkerGuard, WorkerHealth, WorkerStats};
 
-/// How far models stand back behind codecs when cores are short. A frame that is late into the encoder is late on the screen;
-/// a frame that waits for a model is replaced by a newer one.
+/// Niceness of worker threads relative to the codec threads. A frame that is late in the encoder is
+/// late on the screen; a frame that waits for a model is replaced by a newer one.
 const NICE: i32 = 5;
 
-/// What every worker needs.
+/// The worker threads of a process, and the runtime, models and effects that they share.
 #[derive(Clone)]
 pub struct WorkerPool {
-    /// Runs the models.
+    /// Inference runtime.
     pub runtime: Arc<Runtime>,
-    /// Holds their files.
+    /// Source of the model files.
     pub store: Arc<ModelStore>,
-    /// The effects that are served. Only their models are loaded.
+    /// Effects that are served. Only their models are loaded.
     effects: Arc<Mutex<Vec<Arc<dyn Effect>>>>,
-    /// The threads that run.
+    /// Slots of the running threads.
     slots: Arc<Mutex<Vec<Weak<WorkerSlot>>>>,
-    /// Where threads write down what they do.
+    /// Statistics of the threads.
     pub worker_stats: Arc<WorkerStats>,
 }
 
-/// Workers that could not be started.
+/// An error that prevents the start of workers.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// A model is not usable.
+    /// A model cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The system gives no thread.
+    /// The operating system cannot start a thread.
     #[error("a worker thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
     /// A thread ended while it loaded its models.
@@ -55,7 +57,7 @@ pub enum WorkerError {
 }
 
 impl WorkerPool {
-    /// All that workers for these effects need.
+    /// Creates a pool without threads for these effects.
     pub fn new(runtime: Runtime, store: ModelStore, effects: &[Arc<dyn Effect>]) -> Self {
         let names: Vec<_> = effects.iter().map(|effect| effect.name()).collect();
         let worker_stats = WorkerStats::new(&names, About::workers(&runtime));
@@ -63,13 +65,14 @@ impl WorkerPool {
         Self { runtime: Arc::new(runtime), store: Arc::new(store), effects, slots: Arc::default(), worker_stats: Arc::new(worker_stats) }
     }
 
-    /// The effects that are served now.
+    /// Returns the effects that are served.
     pub fn effects(&self) -> Vec<Arc<dyn Effect>> {
         self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on all threads serve these effects instead. Models that are new are loaded here, not by the threads, which go on with
-    /// frames meanwhile. Returns those that could not be loaded, which are then not served.
+    /// Replaces the effects that all threads serve. New models are loaded on the calling thread
+    /// while the workers continue with frames. Returns the effects that could not be loaded, which
+    /// are not served.
     pub fn change(&self, effects: &[Arc<dyn Effect>]) -> Vec<(EffectName, LoadError)> {
         let before = queues(&self.effects());
         let slots: Vec<_> = self.slots.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
@@ -98,15 +101,15 @@ impl WorkerPool {
     /// Starts `count` worker threads and waits until all have loaded their models.
     ///
     /// # Errors
-    /// When a model can not be loaded, or the system gives no thread.
+    /// When a model cannot be loaded, or the operating system cannot start a thread.
     pub fn start(&self, broker: &Broker, count: usize) -> Result<Vec<JoinHandle<()>>, WorkerError> {
         let (ready, loaded) = sync_channel(count);
         let mut threads = Vec::new();
         for index in 0..count {
             let (worker_pool, broker, ready) = (self.clone(), broker.clone(), ready.clone());
-            let hand = self.worker_stats.enlist();
+            let guard = self.worker_stats.enlist();
             let run = move || {
-                // Threads that its models start do so, too.
+                // Threads that the runtime starts from here inherit the niceness.
                 stand_back(NICE);
                 let effects = worker_pool.effects();
                 match worker_pool.load(&effects) {
@@ -115,7 +118,7 @@ impl WorkerPool {
                         worker_pool.slots.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&slot));
                         _ = ready.send(Ok(()));
                         drop((ready, broker));
-                        worker_pool.work(&slot, effects, models, hand);
+                        worker_pool.work(&slot, effects, models, guard);
                     }
                     Err(error) => _ = ready.send(Err(error)),
                 }
@@ -133,8 +136,8 @@ impl WorkerPool {
         load_models(&self.runtime, &self.store, effects)
     }
 
-    /// Takes jobs until the broker closes.
-    fn work(&self, slot: &WorkerSlot, mut effects: Vec<Arc<dyn Effect>>, mut models: Models, hand: WorkerGuard) {
+    /// Runs jobs until the broker is closed.
+    fn work(&self, slot: &WorkerSlot, mut effects: Vec<Arc<dyn Effect>>, mut models: Models, guard: WorkerGuard) {
         while let Some(taken) = slot.seat.take() {
             if let Some(update) = slot.take_over() {
                 effects = update.effects;
@@ -142,11 +145,11 @@ impl WorkerPool {
             }
             let (effect, started) = (taken.job().effect.clone(), Instant::now());
             if taken.job().deadline <= started {
-                hand.note(&effect, Done::Expired, started.elapsed());
+                guard.note(&effect, Done::Expired, started.elapsed());
                 taken.complete(Err("its deadline had passed".into()));
                 continue;
             }
-            hand.begin(started);
+            guard.begin(started);
             let analysed = catch_unwind(AssertUnwindSafe(|| analyse(&effects, &mut models, &taken)));
             let done = match &analysed {
                 Ok(Ok(_)) => Done::Analysed,
@@ -154,15 +157,16 @@ impl WorkerPool {
                 Err(_) => Done::Panicked,
             };
             let took = started.elapsed();
-            hand.note(&effect, done, took);
+            guard.note(&effect, done, took);
             if took >= LONGEST_RUN && effects.iter().any(|known| known.queue() == effect && known.folder().is_some()) {
-                // Its next frame would cost as much, and all other effects wait meanwhile. A reload gives it another chance.
+                // Its next frame would take as long again and block all other effects. A reload
+                // tries the effect again.
                 error!(%effect, ?took, "a model hangs, or is far too slow: this worker does not serve it any more until effects are reloaded");
                 effects.retain(|known| known.queue() != effect);
                 slot.seat.serve(&queues(&effects));
             }
             match analysed {
-                // One that is late goes back, too: whoever waited for it counts it.
+                // A late result is returned too; the gateway counts it.
                 Ok(result) => taken.complete(result),
                 Err(_) => {
                     error!(%effect, "a worker panicked in an effect; it loads its models anew");
@@ -173,9 +177,9 @@ impl WorkerPool {
                     }
                 }
             }
-            hand.rest();
+            guard.rest();
         }
-        hand.leave();
+        guard.leave();
     }
 }
 

@@ -454,7 +454,7 @@ fn the_tutorial_works_as_it_stands() {
     let binary = Path::new(env!("CARGO_BIN_EXE_ooblex")).parent().unwrap();
     let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
     let mut declared = Vec::new();
-    for (language, text) in blocks(&fs::read_to_string(root.join("docs/own-effect.md")).unwrap()) {
+    for (language, text) in blocks(&fs::read_to_string(root.join("docs/custom-effect.md")).unwrap()) {
         match language.as_str() {
             "sh" => {
                 let ran = Command::new("bash").args(["-ec", &text]).current_dir(&place.0).env("PATH", &path).output().unwrap();

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { changeNotice } from '../changes.js';
-import { reconnectingText } from '../words.js';
+import { reconnectingText } from '../texts.js';
 
 const TITLES = { background_blur: 'Background blur', face_anonymize: 'Face anonymisation', sepia: 'Sepia', none: 'No effect', glow: 'Glow' };
 const titleOf = (name) => name.split('+').map((part) => TITLES[part]).join(' + ');

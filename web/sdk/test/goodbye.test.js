@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
-import { END_TITLES } from '../../page/words.js';
+import { END_TITLES } from '../../page/texts.js';
 import { REASONS, goodbye } from '../goodbye.js';
 
 const read = (path) => readFileSync(new URL(path, import.meta.url), 'utf8');

@@ -130,13 +130,13 @@ test('every camera failure has its code', () => {
   assert.equal(cameraError(mistake), mistake);
 });
 
-test('every error has a type and says how to mend it', () => {
+test('every error has a type and says how to fix it', () => {
   const error = new OoblexError('permission-denied');
   assert.equal(error.type, 'urn:ooblex:sdk:permission-denied');
-  assert.ok(error.message.includes(error.mend) && error.mend.length > 10);
+  assert.ok(error.message.includes(error.remedy) && error.remedy.length > 10);
   const problem = { type: 'urn:ooblex:problem:no-worker', title: 'No worker', status: 503, detail: 'Start one.' };
   const told = new OoblexError('gateway-error', { problem });
-  assert.deepEqual([told.type, told.mend, told.message], [problem.type, 'Start one.', 'Start one.']);
+  assert.deepEqual([told.type, told.remedy, told.message], [problem.type, 'Start one.', 'Start one.']);
   assert.match(cameraError(Object.assign(new Error('x'), { name: 'NotAllowedError' }), 'screen').message, /screen was not allowed/);
 });
 

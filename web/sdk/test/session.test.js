@@ -7,7 +7,7 @@ import { FakeLink, FakeStream, FakeTrack, given } from './fakes.js';
 import { Access } from '../access.js';
 import { OoblexError, Session } from '../ooblex.js';
 import { Inputs, showTracks } from '../inputs.js';
-import { Pulse, delayAfter, delayBefore, mayPass } from '../patience.js';
+import { Pulse, delayAfter, delayBefore, mayPass } from '../liveness.js';
 
 function session({ input = given(), reconnect = false, ...options } = {}) {
   const link = new FakeLink();
@@ -40,7 +40,7 @@ test('a change that is refused leaves what was on, one that is confirmed is what
   const refused = made.changeEffect('no_such');
   await Promise.resolve();
   link.asked[0].reject(new OoblexError('effect-rejected', { problem: { type: 'urn:x', title: 'No', detail: 'There is none.' } }));
-  await assert.rejects(refused, (error) => error.type === 'urn:x' && error.mend === 'There is none.');
+  await assert.rejects(refused, (error) => error.type === 'urn:x' && error.remedy === 'There is none.');
   assert.equal(made.effect, 'background_blur');
   const set = made.setParams({ strength: 1 });
   await Promise.resolve();

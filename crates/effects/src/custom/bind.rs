@@ -67,8 +67,8 @@ pub(super) fn fit(
         parameters.push(parameter.name);
     }
     if let Some(unbound) = graph.inputs.iter().find(|input| !inputs.iter().any(|used| used.name == input.name)) {
-        let mend = "only the picture and numbers can be given to a model: bind it to a parameter, as [parameters.NAME] with input, min, max, default";
-        return Err(at(&model.place, &unbound.name, format!("it would get no value; {mend}")));
+        let remedy = "only the picture and numbers can be given to a model: bind it to a parameter, as [parameters.NAME] with input, min, max, default";
+        return Err(at(&model.place, &unbound.name, format!("it would get no value; {remedy}")));
     }
     let mut outputs = Vec::new();
     match output {

@@ -138,7 +138,7 @@ impl CustomEffect {
     /// Checks that the model's values are in the declared range.
     fn examine(&self, tensors: &[Tensor]) -> Result<(), CustomEffectError> {
         let logits = "if these are logits, add activation = \"sigmoid\" or \"softmax\"";
-        let (place, index, [low, high], from, mend) = match &self.form.output {
+        let (place, index, [low, high], from, remedy) = match &self.form.output {
             Output::Picture(picture) => (&picture.tensor.place, 0, decode::ends(picture.range), None, "declare the range that it has"),
             Output::Mask(mask) if mask.activation == Activation::None => (&mask.tensor.place, 0, [0.0, 1.0], None, logits),
             Output::Labels(labels) if labels.activation == Activation::None => (&labels.tensor.place, 0, [0.0, 1.0], None, logits),
@@ -167,7 +167,7 @@ impl CustomEffect {
             least,
             most,
             expected: format!("{low} to {high}"),
-            mend,
+            remedy,
         })
     }
 }

@@ -48,7 +48,7 @@ pub enum CustomEffectError {
         target: PathBuf,
     },
     /// A file is larger than allowed.
-    #[error("{path}: it has {got} bytes, and {most} are allowed: {mend}", path = .path.display())]
+    #[error("{path}: it has {got} bytes, and {most} are allowed: {remedy}", path = .path.display())]
     TooLarge {
         /// Path of the file.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum CustomEffectError {
         /// Maximum size in bytes.
         most: u64,
         /// The remedy.
-        mend: &'static str,
+        remedy: &'static str,
     },
     /// `effect.toml` has a syntax error or an invalid value.
     #[error("{place}: {what}")]
@@ -104,7 +104,7 @@ pub enum CustomEffectError {
         error: RunError,
     },
     /// The model's values are outside the declared range.
-    #[error("{place}: tensor '{tensor}' of {model} has values from {least} to {most} on a picture, where {expected} is declared: {mend}")]
+    #[error("{place}: tensor '{tensor}' of {model} has values from {least} to {most} on a picture, where {expected} is declared: {remedy}")]
     Values {
         /// Place of the tensor's declaration.
         place: Place,
@@ -119,7 +119,7 @@ pub enum CustomEffectError {
         /// The declared range.
         expected: String,
         /// The remedy.
-        mend: &'static str,
+        remedy: &'static str,
     },
 }
 

@@ -47,7 +47,7 @@ impl Source<'_> {
     /// Returns the parser's error message on one line.
     pub(super) fn syntax(&self, error: &toml::de::Error) -> CustomEffectError {
         let what = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-        self.at(error.span().map_or(0, |span| span.start), format!("{what} (docs/own-effect.md has every key)"))
+        self.at(error.span().map_or(0, |span| span.start), format!("{what} (docs/custom-effect.md has every key)"))
     }
 
     /// Returns the output described by the only one of the four output sections.

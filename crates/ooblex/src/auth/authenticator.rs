@@ -1,4 +1,4 @@
-//! The judge of callers: by keys, by tokens, or by the hook.
+//! Authenticates callers with keys, JWTs or the HTTP hook.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -18,7 +18,7 @@ use crate::config::{self, Config, Mode};
 use crate::labels::Reason;
 use crate::visitor::{self, Peer, Visitor};
 
-/// A question about a caller.
+/// The credential, address and requested action of a caller.
 pub(crate) struct Claim<'a> {
     pub(crate) credential: &'a Credential,
     pub(crate) visitor: Visitor,
@@ -28,17 +28,17 @@ pub(crate) struct Claim<'a> {
     pub(crate) query: &'a str,
 }
 
-/// Judges callers.
+/// Authenticates callers and returns their grants.
 pub struct Authenticator {
     modes: Vec<Mode>,
     known: RwLock<Known>,
     hook: Option<Hook>,
     throttle: Mutex<Throttle>,
-    /// The address of `serve.listen`.
+    /// IP address of `serve.listen`.
     listen: IpAddr,
 }
 
-/// The credentials that this gateway knows by itself. They can be read again while it runs.
+/// Keys and token verifiers that can be checked without the hook. A reload replaces them.
 #[derive(Clone)]
 struct Known {
     keys: Option<Arc<Keys>>,
@@ -53,7 +53,8 @@ impl Known {
     }
 }
 
-/// The ways that are in force: those of `auth.mode`, or none while only this machine reaches the gateway.
+/// Returns the authentication modes in force: `auth.mode`, or none if only this machine can reach
+/// the gateway.
 fn modes(config: &Config) -> Result<Vec<Mode>, AuthError> {
     match &config.auth.mode {
         Some(modes) => Ok(modes.all().to_vec()),
@@ -63,10 +64,11 @@ fn modes(config: &Config) -> Result<Vec<Mode>, AuthError> {
 }
 
 impl Authenticator {
-    /// As the operator configures it.
+    /// Builds the authenticator from the configuration.
     ///
     /// # Errors
-    /// When `auth.mode` is not set and others reach the gateway, or when keys or secrets cannot be used.
+    /// When `auth.mode` is not set although other machines can reach the gateway, or when keys or
+    /// secrets cannot be used.
     pub fn new(config: &Config) -> Result<Self, AuthError> {
         let modes = modes(config)?;
         let known = RwLock::new(Known::read(&modes, &config.auth)?);
@@ -74,14 +76,14 @@ impl Authenticator {
         Ok(Self { modes, known, hook, throttle: Mutex::default(), listen: config.serve.listen.ip() })
     }
 
-    /// Reads keys and the secret of tokens again. Sessions that run are left alone.
+    /// Reloads the keys and the token secret. Running sessions are not affected.
     ///
     /// # Errors
-    /// When they cannot be used; those before stay in force.
+    /// When they cannot be used; the previous ones stay in force.
     pub fn reload(&self, auth: &config::Auth) -> Result<(), AuthError> {
         let read = Known::read(&self.modes, auth)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // Public keys are fetched again as they are needed, and those that are known stay.
+        // The JWKS cache survives a reload; public keys are fetched again when they are needed.
         let tokens = if known.tokens.as_ref().is_some_and(|tokens| tokens.jwks().is_some()) { known.tokens.clone() } else { read.tokens };
         *known = Known { keys: read.keys, tokens };
         Ok(())
@@ -91,12 +93,12 @@ impl Authenticator {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tells whether everybody may begin sessions.
+    /// Returns whether everybody may begin sessions (`auth.mode` is `none`).
     pub fn is_open(&self) -> bool {
         self.modes == [Mode::None]
     }
 
-    /// Fetches the public keys of tokens, so that the first token need not wait for them.
+    /// Fetches the public keys (JWKS), so that the first token does not have to wait for them.
     pub async fn warm_up(&self) {
         let tokens = self.known().tokens;
         if let Some(jwks) = tokens.as_ref().and_then(|tokens| tokens.jwks()) {
@@ -104,7 +106,8 @@ impl Authenticator {
         }
     }
 
-    /// In a few words, for `ooblex check`. Blocks while public keys are fetched.
+    /// Describes the authentication modes in one line for `ooblex check`. Blocks while public keys
+    /// are fetched.
     ///
     /// # Errors
     /// When public keys cannot be fetched.
@@ -126,13 +129,14 @@ impl Authenticator {
         Ok(ways.collect::<Result<Vec<_>, _>>()?.join("; "))
     }
 
-    /// The grant of a caller's credential.
+    /// Returns the grant of a caller, or the reason of the refusal.
     pub(crate) async fn grant(&self, claim: &Claim<'_>) -> Result<Grant, Reason> {
         let Claim { credential, visitor, .. } = claim;
         if !credential.is_there() && self.hook.is_none() {
             return Err(Reason::Missing);
         }
-        // What costs next to nothing is judged first, so that others at the same address cannot lock out who has a valid credential.
+        // Local checks are cheap and come before the rate limit, so that failed attempts from a
+        // shared address cannot lock out a caller with a valid credential.
         let judged = self.judge_here(credential).await;
         if let Some(Ok(grant)) = judged {
             return Ok(grant);
@@ -146,24 +150,28 @@ impl Authenticator {
             (None, Some(hook)) => (hook.ask(claim.question()).await, true),
             (None, None) => (Err(Reason::UnknownKey), false),
         };
-        // A question to the hook costs, also one without a credential.
+        // A question to the hook is expensive, so its refusals count as failed attempts even
+        // without a credential.
         if judged.as_ref().is_err_and(|reason| reason.is_attempt() && (credential.is_there() || was_asked)) {
             self.throttle.lock().unwrap_or_else(PoisonError::into_inner).on_failure(Instant::now(), *visitor);
         }
         judged.map_err(|reason| if reason.is_attempt() && !credential.is_there() { Reason::Missing } else { reason })
     }
 
-    /// Tells whether the request comes from a program of this machine, not through a proxy, to a gateway that only this machine reaches.
+    /// Returns whether a request comes from a program on this machine, not through a proxy, and
+    /// only this machine can reach the gateway.
     pub(crate) fn is_local_operator(&self, peer: Peer, headers: &HeaderMap) -> bool {
         self.is_open() && visitor::is_local(self.listen, peer, headers)
     }
 
-    /// How long an address must wait that failed too often.
+    /// Returns the remaining wait of an address with too many failed attempts, or `None` if it need
+    /// not wait.
     pub(crate) fn throttled(&self, visitor: Visitor) -> Option<Duration> {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now(), visitor)
     }
 
-    /// Judges a credential by the keys and the tokens that this gateway knows; `None`: it is neither, so only the hook can tell.
+    /// Checks a credential against the local keys and token verifiers. Returns `None` if it is
+    /// neither, so that only the hook can decide.
     async fn judge_here(&self, credential: &Credential) -> Option<Result<Grant, Reason>> {
         let token = credential.token.as_ref()?;
         let Known { keys, tokens } = self.known();
@@ -196,10 +204,10 @@ impl Claim<'_> {
     }
 }
 
-/// Checks whether the configuration says who may use the gateway, for `ooblex check`.
+/// Checks the authentication part of the configuration for `ooblex check`.
 ///
 /// # Errors
-/// When the gateway would not start, or would let nobody in.
+/// When the gateway would not start, or would refuse every caller.
 pub fn check(config: &Config) -> Result<String, String> {
     let authenticator = Authenticator::new(config).map_err(|error| error.to_string())?;
     if let Some(url) = config.auth.hook.url.as_ref().filter(|url| config.auth.has(config::Mode::Hook) && !url.is_safe()) {

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use super::grant::{Grant, Restrictions};
 use crate::ids::SessionId;
 
-/// The identity of a caller, as far as it is proved.
+/// The authenticated identity of a caller.
 #[derive(Debug, Clone)]
 pub enum Caller {
-    /// Anybody: the route is public, or `auth.mode` is `none`.
+    /// An unauthenticated caller: the route is public, or `auth.mode` is `none`.
     Anyone,
     /// The operator, on this machine or through `serve.admin_listen`.
     Operator,
@@ -20,7 +20,7 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// The restrictions of a session that it begins.
+    /// Returns the restrictions of a session that the caller begins.
     pub(crate) fn restrictions(&self) -> Restrictions {
         match self {
             Caller::Granted(grant) => grant.restrictions.clone(),
@@ -28,7 +28,7 @@ impl Caller {
         }
     }
 
-    /// How long a session that it begins may last; `None`: as long as it likes.
+    /// Returns the longest duration of a session that the caller begins, or `None` for no limit.
     pub(crate) fn time_left(&self) -> Option<Duration> {
         match self {
             Caller::Granted(grant) => Grant::time_left(grant, SystemTime::now()),

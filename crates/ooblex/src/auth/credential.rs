@@ -1,16 +1,16 @@
-//! The credential that a request shows.
+//! Credentials of a request.
 
 use axum::http::{HeaderMap, header};
 use openssl::base64::decode_block;
 
 use super::session_secret::SessionSecret;
 
-/// The credential that a request shows.
+/// The credentials of a request.
 #[derive(Default)]
 pub(crate) struct Credential {
-    /// The token of `Authorization: Bearer`, or of `?token=`.
+    /// Token of `Authorization: Bearer`, or of the query parameter `token`.
     pub(crate) token: Option<String>,
-    /// The name of `Authorization: Basic`, for the hook.
+    /// User name of `Authorization: Basic`, which is passed to the hook.
     pub(super) user: String,
     pub(super) password: String,
 }
@@ -20,14 +20,15 @@ impl Credential {
         self.token.is_some() || !self.user.is_empty() || !self.password.is_empty()
     }
 
-    /// Tells whether it is a session's secret by its form.
+    /// Returns whether the token has the prefix of a session's secret.
     pub(crate) fn is_of_session(&self) -> bool {
         self.token.as_deref().is_some_and(|token| token.starts_with(SessionSecret::PREFIX))
     }
 }
 
 impl Credential {
-    /// Reads what a request shows: the header, or the query where browsers cannot set headers.
+    /// Reads the credentials of a request: from the `Authorization` header, or from the query for
+    /// browser APIs that cannot set headers.
     pub(crate) fn of(headers: &HeaderMap, query: Option<&str>) -> Self {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some((scheme, value)) = header.and_then(|header| header.trim().split_once(' ')) {
@@ -46,7 +47,7 @@ impl Credential {
     }
 }
 
-/// `%41` is `A`. What is not of this form stays as it is.
+/// Decodes percent-encoding. Malformed escapes stay as they are.
 fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,7 +1,8 @@
-//! The signatures of tokens, by the OpenSSL that the program is linked to anyway.
+//! Signatures of JWTs, with the OpenSSL library that the program links anyway.
 //!
-//! `jsonwebtoken` reads tokens and judges their claims, and leaves signatures to a provider. This one signs with a shared secret only, and
-//! verifies all algorithms whose keys a JWKS can hold. Each checks that the key is of its kind.
+//! `jsonwebtoken` parses tokens and validates claims, and delegates signatures to a crypto
+//! provider. This provider signs with a shared secret only, and verifies all algorithms whose keys
+//! a JWKS can hold. Each verifier checks the type of its key.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
@@ -16,13 +17,14 @@ use openssl::pkey::{Id, PKey, Public};
 use openssl::rsa::{Padding, Rsa};
 use openssl::sign::{RsaPssSaltlen, Signer, Verifier};
 
-/// The size of RSA keys that are accepted, bits: smaller ones are broken, larger ones cost too much to verify.
+/// Accepted RSA key sizes in bits: smaller keys are insecure, larger ones cost too much CPU time to
+/// verify.
 const RSA_BITS: std::ops::RangeInclusive<i32> = 2048..=8192;
 
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
-/// Makes `jsonwebtoken` use this provider. A second call does nothing.
+/// Installs this crypto provider in `jsonwebtoken`. Further calls have no effect.
 pub(super) fn install() {
     _ = PROVIDER.install_default();
 }
@@ -61,7 +63,7 @@ fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<PKey<Public>, ErrorStack> 
     PKey::from_rsa(Rsa::from_public_components(BigNum::from_slice(modulus)?, BigNum::from_slice(exponent)?)?)
 }
 
-/// `point`: uncompressed, on the curve of the algorithm.
+/// Builds an EC public key from an uncompressed point on the curve of the algorithm.
 fn ec_key(algorithm: Algorithm, point: &[u8]) -> Result<PKey<Public>, ErrorStack> {
     let curve = if algorithm == Algorithm::ES384 { Nid::SECP384R1 } else { Nid::X9_62_PRIME256V1 };
     let group = EcGroup::from_curve_name(curve)?;
@@ -77,7 +79,7 @@ enum Key {
     Public(PKey<Public>),
 }
 
-/// Signs with a shared secret.
+/// Signs and verifies with a shared secret (HMAC).
 struct HmacSigner {
     algorithm: Algorithm,
     secret: Vec<u8>,
@@ -126,7 +128,8 @@ impl TokenVerifier {
         match self.algorithm {
             Algorithm::EdDSA => Verifier::new_without_digest(key)?.verify_oneshot(signature, message),
             Algorithm::ES256 | Algorithm::ES384 => {
-                // Two numbers of the curve's size, RFC 7518 section 3.4.
+                // An ECDSA signature in a JWT is two integers of the curve's size, RFC 7518 section
+                // 3.4.
                 let size = if self.algorithm == Algorithm::ES384 { 48 } else { 32 };
                 if signature.len() != 2 * size {
                     return Ok(false);
@@ -155,7 +158,7 @@ fn hash(algorithm: Algorithm) -> MessageDigest {
     }
 }
 
-/// A keyed hash, RFC 2104.
+/// Computes an HMAC (RFC 2104).
 pub(crate) fn hmac(hash: MessageDigest, secret: &[u8], message: &[u8]) -> Result<Vec<u8>, ErrorStack> {
     Signer::new(hash, PKey::hmac(secret)?.as_ref())?.sign_oneshot_to_vec(message)
 }

@@ -1,7 +1,8 @@
-//! The permissions of a caller: rooms, roles, and the restrictions that its session carries.
+//! Permissions of a caller: rooms, roles and restrictions of its sessions.
 //!
-//! [`Grant`] is what a key, a token or the hook gives. [`Restrictions`] is the part of it that a session keeps, and that every change of
-//! its effect is held against, whichever way it comes. It knows nothing of HTTP.
+//! A key, a token or the hook gives a [`Grant`]. Its [`Restrictions`] stay with the session and are
+//! checked at every change of the effect, over HTTP and over the data channel. This module knows
+//! nothing of HTTP.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -17,20 +18,20 @@ use crate::settings::{Catalogue, Settings};
 /// The permissions of a caller.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grant {
-    /// Rooms that it may send a camera to. `POST /offer` has no room, and any pattern here allows it.
+    /// Rooms that the caller may publish to. `POST /offer` has no room; any pattern here allows it.
     pub publish: Rooms,
-    /// Rooms that it may watch.
+    /// Rooms that the caller may watch.
     pub view: Rooms,
-    /// Tells whether it may do what an operator may.
+    /// True if the caller has operator rights.
     pub admin: bool,
-    /// The restrictions of its sessions.
+    /// Restrictions of the sessions that the caller begins.
     pub restrictions: Restrictions,
-    /// When it ends, and its sessions with it.
+    /// Time at which the grant and its sessions end.
     pub expires: Option<SystemTime>,
 }
 
 impl Grant {
-    /// The permissions that a role stands for.
+    /// Returns the permissions of a role.
     pub fn of(role: Role) -> Self {
         let mut grant = Self::default();
         match role {
@@ -43,40 +44,40 @@ impl Grant {
         grant
     }
 
-    /// Tells whether it may begin sessions that send a camera.
+    /// Returns whether the caller may begin sessions that publish a camera.
     pub fn may_publish(&self) -> bool {
         self.admin || self.publish.is_any()
     }
 
-    /// How long it still holds; `None`: for good.
+    /// Returns the remaining validity of the grant, or `None` if it does not expire.
     pub fn time_left(&self, now: SystemTime) -> Option<Duration> {
         self.expires.map(|at| at.duration_since(now).unwrap_or_default())
     }
 }
 
-/// Patterns of rooms' names, in which `*` stands for any characters.
+/// Patterns of room names, in which `*` stands for any characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rooms(Vec<String>);
 
 impl Rooms {
-    /// All rooms.
+    /// Returns a pattern that matches all rooms.
     pub fn all() -> Self {
         Self(vec!["*".into()])
     }
 
-    /// Tells whether there can be a room that matches.
+    /// Returns whether at least one room can match.
     pub fn is_any(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Tells whether a room is among them.
+    /// Returns whether a room matches one of the patterns.
     pub fn has(&self, room: &str) -> bool {
         self.0.iter().any(|pattern| matches(pattern, room))
     }
 }
 
 impl<'de> Deserialize<'de> for Rooms {
-    /// `true`, `false`, one pattern, or a list of patterns.
+    /// Reads `true`, `false`, one pattern or a list of patterns.
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match Value::deserialize(from)? {
             Value::Bool(true) => Ok(Self::all()),
@@ -87,7 +88,8 @@ impl<'de> Deserialize<'de> for Rooms {
     }
 }
 
-/// Tells whether `name` matches a pattern with `*`. Time is proportional to the product of both lengths at most.
+/// Returns whether `name` matches a pattern with `*`. Takes time proportional to at most the
+/// product of both lengths.
 fn matches(pattern: &str, name: &str) -> bool {
     let parts: Vec<&str> = pattern.split('*').collect();
     let [first, middle @ .., last] = parts.as_slice() else { return pattern == name };
@@ -104,41 +106,42 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// The restrictions of a session.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Restrictions {
-    /// Effects that it may have, the one of sessions that ask for none first; not set: all. Without `none` among them the effect cannot be
-    /// taken off.
+    /// Allowed effects; `None` allows all. The first one is the default of sessions that ask for
+    /// none. Unless `none` is listed, the effect cannot be removed.
     #[serde(default, deserialize_with = "given")]
     pub effects: Option<Vec<String>>,
-    /// Values that parameters may have, by effect and parameter.
+    /// Allowed parameter values, by effect and parameter name.
     #[serde(default)]
     pub params: BTreeMap<String, BTreeMap<String, Allowed>>,
-    /// Pixels of a frame at most, in thousands.
+    /// Largest frame in thousands of pixels.
     #[serde(default, deserialize_with = "given")]
     pub max_kilopixels: Option<NonZeroU32>,
 }
 
-/// Values that a parameter may have.
+/// The allowed values of a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Allowed {
-    /// This one.
+    /// A single value.
     Value(Value),
-    /// One of these.
+    /// A list of values.
     OneOf(Vec<Value>),
-    /// A number from here to there.
+    /// An inclusive range of numbers.
     Range {
-        /// The smallest.
+        /// Smallest allowed number.
         min: f64,
-        /// The largest.
+        /// Largest allowed number.
         max: f64,
     },
 }
 
-/// A claim that is there must have a value: `null` does not stand for "everything".
+/// Deserializes a claim that must have a value if it is present: `null` does not mean "no
+/// restriction".
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
 impl<'de> Deserialize<'de> for Allowed {
-    /// A value, a list of values, or `{"min": 0.5, "max": 1}`.
+    /// Reads a value, a list of values, or a range such as `{"min": 0.5, "max": 1}`.
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -160,7 +163,7 @@ impl<'de> Deserialize<'de> for Allowed {
 
 impl Allowed {
     fn allows(&self, value: &Value) -> bool {
-        // 1 and 1.0 are the same number.
+        // JSON numbers are compared by value, so that 1 equals 1.0.
         let same = |a: &Value, b: &Value| a == b || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| a == b);
         match self {
             Allowed::Value(only) => same(only, value),
@@ -169,7 +172,7 @@ impl Allowed {
         }
     }
 
-    /// An allowed value in the place of one that is not.
+    /// Returns the allowed value that replaces a disallowed one.
     fn nearest(&self, value: &Value) -> Option<Value> {
         match self {
             Allowed::Value(only) => Some(only.clone()),
@@ -181,10 +184,10 @@ impl Allowed {
 }
 
 impl Restrictions {
-    /// The settings for an offer: the effect that it asks for, or the first that it may have.
+    /// Returns the settings for an offer: the requested effect, or the first allowed one.
     ///
     /// # Errors
-    /// As [`Catalogue::settings`], and when that is not allowed.
+    /// As [`Catalogue::settings`], and when the effect or a parameter is not allowed.
     pub fn settings(&self, catalogue: &Catalogue, name: Option<&str>, params: &Value) -> Result<Settings, Problem> {
         let default = catalogue.default_effect();
         let own = match (name, &self.effects) {
@@ -197,19 +200,20 @@ impl Restrictions {
         self.permit(catalogue, settings, params)
     }
 
-    /// A change of the settings in force.
+    /// Checks a change of the current settings.
     ///
     /// # Errors
-    /// As [`Catalogue::change`], and when that is not allowed.
+    /// As [`Catalogue::change`], and when the effect or a parameter is not allowed.
     pub fn change(&self, catalogue: &Catalogue, current: &Settings, name: Option<&str>, params: &Value) -> Result<Settings, Problem> {
         let settings = catalogue.change(current, name, params)?;
         self.permit(catalogue, settings, params)
     }
 
-    /// The settings if they are allowed. Parameters that were not `asked` for get an allowed value in the place of a default that is not.
+    /// Returns the settings if they are allowed. A disallowed default is replaced by an allowed
+    /// value, unless the parameter is in `asked`.
     ///
     /// # Errors
-    /// When an effect, or a parameter that was asked for, is not allowed.
+    /// When an effect, or a requested parameter, is not allowed.
     pub fn permit(&self, catalogue: &Catalogue, settings: Settings, asked: &Value) -> Result<Settings, Problem> {
         let parts = settings.effect.parts();
         if let Some(allowed) = &self.effects
@@ -236,7 +240,8 @@ impl Restrictions {
                 if allowed.allows(&value) {
                     continue;
                 }
-                // A parameter that the effect does not have cannot be restricted, so the effect cannot be had.
+                // A restriction of a parameter that the effect does not have cannot be met, so the
+                // effect is refused.
                 let nearest = allowed.nearest(&value).filter(|_| of(asked).is_null() && !value.is_null());
                 let Some(nearest) = nearest else {
                     let detail = format!("this session may not have {name} with {parameter} = {value}: its token restricts that parameter");
@@ -254,7 +259,8 @@ impl Restrictions {
             return Ok(settings);
         }
         let settings = catalogue.settings(Some(settings.effect.name().as_str()), &params)?;
-        // The values that were put in could be rounded, or be of the wrong kind, so the result is checked once more.
+        // The replaced values may have been rounded or have the wrong type, so the result is
+        // checked once more.
         self.permit(catalogue, settings, &params)
     }
 }

@@ -1,6 +1,8 @@
-//! The HTTP hook: a server of the operator's says whether a caller may do something. What it is asked is what MediaMTX asks.
+//! Authentication hook: an HTTP server of the operator decides about each caller. The requests have
+//! the format of MediaMTX's `authHTTPAddress`.
 //!
-//! `2xx` allows, `401` and `403` refuse; with anything else, and with silence, nobody gets in. Its answer may narrow what is allowed.
+//! A `2xx` status allows, `401` and `403` refuse. Any other status, or no answer, refuses too. The
+//! body of the answer may restrict what is allowed.
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -17,12 +19,12 @@ use super::outgoing;
 use crate::config::{self, HttpUrl};
 use crate::labels::Reason;
 
-/// Questions at a time; others wait for their turn.
+/// Largest number of concurrent questions; others wait.
 const QUESTIONS: usize = 16;
-/// Largest answer that is read, bytes.
+/// Largest accepted answer in bytes.
 const MAX_BYTES: u64 = 16 * 1024;
 
-/// Asks the hook.
+/// Client of the authentication hook.
 pub(super) struct Hook {
     url: HttpUrl,
     agent: Agent,
@@ -30,7 +32,7 @@ pub(super) struct Hook {
     timeout: Duration,
 }
 
-/// The question that the hook gets.
+/// JSON body of the request to the hook.
 #[derive(Clone, Serialize)]
 pub(super) struct Question {
     pub(super) ip: IpAddr,
@@ -38,10 +40,10 @@ pub(super) struct Question {
     pub(super) password: String,
     pub(super) token: String,
     pub(super) action: Action,
-    /// The room; empty where there is none.
+    /// Room; empty if the action concerns no room.
     pub(super) path: String,
     pub(super) protocol: &'static str,
-    /// The session, where there is one already.
+    /// Session id; `None` before the session exists.
     pub(super) id: Option<String>,
     pub(super) query: String,
 }
@@ -50,20 +52,20 @@ pub(super) struct Question {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Action {
-    /// Begin a session that sends a camera.
+    /// Begins a session that publishes a camera.
     Publish,
-    /// An action of operators.
+    /// Uses the operator API.
     Api,
-    /// Read the metrics.
+    /// Reads the metrics.
     Metrics,
 }
 
-/// The JSON that an answer may have.
+/// JSON body of the hook's answer.
 #[derive(Debug, Default, Deserialize)]
 struct Answer {
     #[serde(flatten)]
     restrictions: Restrictions,
-    /// Seconds after which the permission ends.
+    /// Lifetime of the grant in seconds.
     expires_in_s: Option<u32>,
 }
 
@@ -74,10 +76,10 @@ impl Hook {
         Some(Self { url, agent: outgoing::agent(timeout), turns: Arc::new(Semaphore::new(QUESTIONS)), timeout })
     }
 
-    /// Asks whether that is allowed. Gives what is granted.
+    /// Asks the hook about a caller and returns the grant.
     ///
     /// # Errors
-    /// When the hook refuses, or gives no answer that is understood.
+    /// When the hook refuses, does not answer, or answers with JSON that is not understood.
     pub(super) async fn ask(&self, question: Question) -> Result<Grant, Reason> {
         let turn = tokio::time::timeout(self.timeout, self.turns.clone().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
@@ -104,7 +106,7 @@ impl Hook {
     }
 }
 
-/// The status and the body of the answer.
+/// Sends the question and returns the status and body of the answer.
 fn ask(agent: &Agent, url: &HttpUrl, question: &Question) -> Result<(u16, Vec<u8>), String> {
     let response = agent.post(url.as_str()).send_json(question).map_err(|error| error.to_string())?;
     let status = response.status().as_u16();
@@ -120,7 +122,8 @@ fn judge(status: u16, body: &[u8], action: Action, now: SystemTime) -> Result<Gr
         401 | 403 => return Err(Reason::HookRefused),
         _ => return Err(Reason::Unavailable),
     }
-    // A text such as "OK" says no more than the status. An object that is not understood could be a restriction that is misspelt.
+    // A text such as "OK" adds nothing to the status. A JSON object that is not understood could be
+    // a misspelt restriction, so it is refused.
     let is_object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     let answer: Answer = if is_object { serde_json::from_slice(body).map_err(|_| Reason::Unavailable)? } else { Answer::default() };
     let mut grant = Grant { restrictions: answer.restrictions, ..Grant::default() };

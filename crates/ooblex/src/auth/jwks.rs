@@ -1,7 +1,8 @@
-//! Public keys from a URL (a JWK Set, RFC 7517): fetched when they are wanted, kept, and fetched again when a token names one that is not
-//! known, at most once a minute.
+//! JWK Set (RFC 7517) of a URL, with a cache. It is fetched on first use, and again when a token
+//! names an unknown key, at most once a minute.
 //!
-//! Each key is pinned to one algorithm. Symmetric keys are not taken from a URL. When a fetch fails, the keys before stay.
+//! Each key is pinned to one algorithm. Symmetric keys are ignored. When a fetch fails, the
+//! previous keys stay in use.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -19,43 +20,43 @@ use ureq::Agent;
 use super::outgoing;
 use crate::config::HttpUrl;
 
-/// A fetch may take this long.
+/// Timeout of one fetch.
 const FETCH_WITHIN: Duration = Duration::from_secs(5);
-/// Least time between two fetches.
+/// Shortest time between two fetches.
 const FETCH_EVERY: Duration = Duration::from_secs(60);
-/// Least time between two fetches while none has succeeded.
+/// Shortest time between two fetches until one has succeeded.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
-/// Keys that are older than this are fetched again, so that those that were withdrawn go.
+/// Age at which the keys are fetched again, so that revoked keys disappear.
 const MAX_AGE: Duration = Duration::from_secs(3600);
-/// Largest set that is read, bytes.
+/// Largest accepted JWK Set in bytes.
 const MAX_BYTES: u64 = 256 * 1024;
-/// Keys of a set that are kept.
+/// Largest number of keys kept from a set.
 const MAX_KEYS: usize = 100;
 
-/// A key, and the only algorithm that it is used with.
+/// A public key, and the only algorithm that it may be used with.
 #[derive(Debug, Clone)]
 pub(super) struct PublicKey {
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
 }
 
-/// A key that is not had.
+/// The reason why a public key is not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoKey {
-    /// The set has none of this name.
+    /// The set has no key with this id.
     Unknown,
-    /// No set could be fetched yet.
+    /// No set has been fetched yet.
     Unavailable,
 }
 
-/// The keys behind a URL.
+/// Cached public keys of a JWKS URL.
 pub(super) struct Jwks {
     url: HttpUrl,
     agent: Agent,
-    /// Algorithms that are accepted at all.
+    /// Algorithms that the configuration accepts.
     accepted: Vec<Algorithm>,
     known: RwLock<Known>,
-    /// When a fetch was begun last; held while one runs.
+    /// Time of the last fetch attempt; the lock is held while a fetch runs.
     attempted: Mutex<Option<Instant>>,
     fetch_every: Duration,
 }
@@ -63,7 +64,7 @@ pub(super) struct Jwks {
 #[derive(Default)]
 struct Known {
     keys: HashMap<String, PublicKey>,
-    /// When they were fetched; `None`: never.
+    /// Time of the last successful fetch; `None` before the first.
     fetched: Option<Instant>,
 }
 
@@ -79,7 +80,7 @@ impl Jwks {
         }
     }
 
-    /// The key with this name; without a name, the only one that there is for the algorithm.
+    /// Returns the key with the id `kid`, or, without an id, the only key for the algorithm.
     pub(super) async fn key(self: &Arc<Self>, kid: Option<&str>, algorithm: Algorithm) -> Result<PublicKey, NoKey> {
         if let Some(key) = self.find(kid, algorithm) {
             if self.is_old() {
@@ -92,7 +93,8 @@ impl Jwks {
         self.find(kid, algorithm).ok_or_else(|| if self.fetched().is_none() { NoKey::Unavailable } else { NoKey::Unknown })
     }
 
-    /// Fetches the set, unless that was tried within the last minute. Callers that come while a fetch runs wait for it.
+    /// Fetches the set unless the last attempt is too recent: 60 s, or 5 s until a fetch has
+    /// succeeded. Concurrent callers wait for the fetch that runs.
     pub(super) async fn refresh(self: &Arc<Self>) {
         let mut attempted = self.attempted.lock().await;
         let every = if self.fetched().is_some() { self.fetch_every } else { RETRY_EVERY.min(self.fetch_every) };
@@ -111,10 +113,10 @@ impl Jwks {
         }
     }
 
-    /// Fetches the set. Blocks.
+    /// Fetches the set. Blocks until the answer or the timeout.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// The reason as text.
     pub(super) fn fetch(&self) -> Result<HashMap<String, PublicKey>, String> {
         let response = self.agent.get(self.url.as_str()).call().map_err(|error| error.to_string())?;
         if response.status() != 200 {
@@ -145,13 +147,13 @@ impl Jwks {
         self.fetched().is_some_and(|at| at.elapsed() > MAX_AGE)
     }
 
-    /// When the set was fetched that is in use.
+    /// Returns the time at which the current set was fetched.
     fn fetched(&self) -> Option<Instant> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).fetched
     }
 }
 
-/// The keys of a set that can be used; the others are left out.
+/// Parses a JWK Set. Keys that cannot be used are skipped.
 fn read(body: &[u8], accepted: &[Algorithm]) -> Result<HashMap<String, PublicKey>, String> {
     #[derive(Deserialize)]
     struct Set {
@@ -161,7 +163,7 @@ fn read(body: &[u8], accepted: &[Algorithm]) -> Result<HashMap<String, PublicKey
     let mut keys = HashMap::new();
     for (index, value) in set.keys.into_iter().take(MAX_KEYS).enumerate() {
         match read_key(value, accepted) {
-            // A key without a name serves tokens without one.
+            // A key without an id is used for tokens without one.
             Ok((kid, key)) => _ = keys.insert(kid.unwrap_or_else(|| format!("#{index}")), key),
             Err(reason) => debug!(index, reason, "a key of the JWK set is left out"),
         }
@@ -185,7 +187,7 @@ fn read_key(value: Value, accepted: &[Algorithm]) -> Result<(Option<String>, Pub
     Ok((jwk.common.key_id, PublicKey { algorithm, key }))
 }
 
-/// The one algorithm of a key: what it says itself, or what is usual for its kind.
+/// Returns the algorithm of a key: its `alg` member, or the usual one for its type.
 fn algorithm(jwk: &Jwk) -> Result<Algorithm, String> {
     let by_kind = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -223,7 +225,7 @@ mod tests {
     use super::super::jwt::ASYMMETRIC;
     use super::*;
 
-    /// A point of P-256, from RFC 7517 appendix A.1.
+    /// Returns the P-256 key of RFC 7517 appendix A.1 with additional members.
     fn ec(more: Value) -> Value {
         let mut key = json!({
             "kty": "EC", "crv": "P-256",
@@ -258,7 +260,8 @@ mod tests {
         assert!(read(b"[]", &ASYMMETRIC).is_err() && read(b"<html>", &ASYMMETRIC).is_err());
     }
 
-    /// Answers each request with what `body` says then. Gives the address, and counts the requests.
+    /// Starts an HTTP server that answers each request with the current `body`. Returns its URL and
+    /// the request counter.
     fn server(body: Arc<RwLock<String>>) -> (HttpUrl, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();

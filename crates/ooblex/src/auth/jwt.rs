@@ -1,6 +1,6 @@
-//! Tokens (JWT, RFC 7519): their signature and their claims, as a [`Grant`].
+//! JWT verification (RFC 7519): checks the signature and the claims, and returns a [`Grant`].
 //!
-//! The algorithm is that of the key, never the one that the token wishes for; `none` is not among them.
+//! The algorithm is that of the key, never that of the token's header; `none` is not supported.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,11 +18,11 @@ use super::jwks::{Jwks, NoKey};
 use crate::config::{self, Role, Secret};
 use crate::labels::Reason;
 
-/// Clocks may differ by this much.
+/// Tolerated clock difference to the issuer.
 pub(super) const LEEWAY: Duration = Duration::from_secs(30);
-/// Longest token that is read, bytes.
+/// Largest accepted token in bytes.
 const MAX_BYTES: usize = 8 * 1024;
-/// All algorithms that have a public key.
+/// Supported algorithms with a public key.
 pub(super) const ASYMMETRIC: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -34,10 +34,10 @@ pub(super) const ASYMMETRIC: [Algorithm; 9] = [
     Algorithm::ES384,
     Algorithm::EdDSA,
 ];
-/// Those with a shared secret, and the bytes that it needs at least (RFC 7518, section 3.2).
+/// Supported HMAC algorithms with their minimum secret length in bytes (RFC 7518, section 3.2).
 const SYMMETRIC: [(Algorithm, usize); 3] = [(Algorithm::HS256, 32), (Algorithm::HS384, 48), (Algorithm::HS512, 64)];
 
-/// Verifies tokens.
+/// Verifies JWTs.
 pub(super) struct Tokens {
     keys: Keys,
     issuer: Option<String>,
@@ -50,7 +50,7 @@ enum Keys {
     Public(Arc<Jwks>),
 }
 
-/// The claims that are read; others are left alone.
+/// Claims that are evaluated; others are ignored.
 #[derive(Debug, Deserialize)]
 struct Claims {
     #[serde(default)]
@@ -59,7 +59,7 @@ struct Claims {
     view: Rooms,
     #[serde(default)]
     admin: bool,
-    /// Other issuers have roles of other names.
+    /// Untyped, because other issuers use other role names.
     #[serde(default)]
     role: Value,
     #[serde(flatten)]
@@ -68,6 +68,8 @@ struct Claims {
 }
 
 impl Tokens {
+    /// Builds the verifier from the configuration.
+    ///
     /// # Errors
     /// When the secret cannot be read or is too short, or an algorithm is not one for this kind of key.
     pub(super) fn new(jwt: &config::Jwt) -> Result<Self, AuthError> {
@@ -81,7 +83,7 @@ impl Tokens {
         Ok(Self { keys, issuer: jwt.issuer.clone(), audience: jwt.audience.clone(), require_expiry: jwt.require_expiry })
     }
 
-    /// The keys behind a URL, if that is where they are.
+    /// Returns the JWKS cache, if the keys come from a URL.
     pub(super) fn jwks(&self) -> Option<&Arc<Jwks>> {
         match &self.keys {
             Keys::Public(jwks) => Some(jwks),
@@ -89,10 +91,10 @@ impl Tokens {
         }
     }
 
-    /// The grant of a token.
+    /// Verifies a token and returns its grant.
     ///
     /// # Errors
-    /// Why it grants nothing.
+    /// The reason of the refusal.
     pub(super) async fn verify(&self, token: &str) -> Result<Grant, Reason> {
         if token.len() > MAX_BYTES {
             return Err(Reason::BadToken);
@@ -159,7 +161,8 @@ fn grant(claims: Claims, now: SystemTime) -> Result<Grant, Reason> {
     if let Some(exp) = claims.exp {
         let since = Duration::try_from_secs_f64(exp).map_err(|_| Reason::WrongClaims)?;
         let expires = SystemTime::UNIX_EPOCH.checked_add(since).ok_or(Reason::WrongClaims)?;
-        // Our clock may be ahead of the issuer's: what is accepted is accepted for a while.
+        // With the leeway, a token may be accepted although its expiry has passed here; then the
+        // grant ends a leeway after the expiry.
         grant.expires = Some(if expires > now { expires } else { expires + LEEWAY });
     }
     Ok(grant)
@@ -202,20 +205,20 @@ fn asymmetric(names: &[String]) -> Result<Vec<Algorithm>, AuthError> {
     names.iter().map(read).collect()
 }
 
-/// Verifies bytes as a token, and as the claims of a token that is signed, for fuzzing.
+/// Verifies bytes as a token, and as the claims of a validly signed token. Used for fuzzing.
 pub(crate) fn verify_any(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(secret) = serde_json::from_str::<Secret>("\"a secret that is long enough for HS256\"") else { return };
     let jwt = config::Jwt { secret: Some(secret.clone()), require_expiry: false, ..config::Jwt::default() };
     let Ok(tokens) = Tokens::new(&jwt) else { return };
-    // A shared secret is never waited for.
+    // Verification with a shared secret never waits.
     _ = tokens.verify(text).now_or_never();
     if let Some(token) = serde_json::from_str(text).ok().and_then(|claims| sign(&claims, &secret, None).ok()) {
         _ = tokens.verify(&token).now_or_never();
     }
 }
 
-/// Signs claims with a shared secret: the first of `names`, or HS256.
+/// Signs claims with a shared secret, with HS256 unless `algorithm` names another algorithm.
 ///
 /// # Errors
 /// When the secret is too short for the algorithm.
@@ -414,7 +417,7 @@ mod tests {
                 assert!(!verify(*algorithm, key, message, wrong), "{algorithm:?}");
             }
         }
-        // A public key is no shared secret.
+        // A public key must not be accepted as a shared secret.
         let forged = crypto::hmac(sha256, &ed.raw_public_key().unwrap(), message).unwrap();
         assert!(!verify(Algorithm::HS256, &ed_public, message, &forged));
         let small = Rsa::generate(1024).unwrap();

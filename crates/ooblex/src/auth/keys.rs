@@ -1,6 +1,8 @@
-//! Keys: long random texts that the operator hands out, each with a name and a role. Only their hashes are kept.
+//! API keys: long random strings that the operator hands out, each with a name and a role. Only
+//! their hashes are stored.
 //!
-//! A key is 160 random bits, so a plain SHA-256 of it cannot be searched through, and a slow password hash would only make the gateway slow.
+//! A key has 160 random bits, so its plain SHA-256 cannot be brute-forced, and a slow password hash
+//! would cost time without benefit.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,48 +12,48 @@ use serde::Deserialize;
 use super::error::AuthError;
 use crate::config::{self, KeyEntry, Role};
 
-/// The prefix of keys, by which people and scanners for leaked secrets recognize one.
+/// Prefix of keys, by which people and secret scanners recognize them.
 pub const PREFIX: &str = "obx_";
-/// The prefix of hashes.
+/// Prefix of hashes in the configuration.
 const SHA256: &str = "sha256:";
 /// Random bytes of a key.
 const KEY_BYTES: usize = 20;
-/// Longest name of a key.
+/// Longest name of a key in bytes.
 const NAME_BYTES: usize = 64;
 
-/// The SHA-256 of a credential.
+/// SHA-256 digest of a credential.
 pub(crate) type Digest = [u8; 32];
 
-/// The SHA-256 of a credential.
+/// Computes the SHA-256 digest of a credential.
 pub(crate) fn digest(credential: &str) -> Digest {
     openssl::sha::sha256(credential.as_bytes())
 }
 
-/// Compares in a time that does not depend on where they differ.
+/// Compares two digests in constant time.
 pub(crate) fn is_same(a: &Digest, b: &Digest) -> bool {
     openssl::memcmp::eq(a, b)
 }
 
-/// Random bytes as hexadecimal digits.
+/// Returns `BYTES` random bytes as hexadecimal digits.
 pub(crate) fn random_hex<const BYTES: usize>() -> String {
     rand::random::<[u8; BYTES]>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A new key.
+/// Generates a new key.
 pub fn generate() -> String {
     format!("{PREFIX}{}", random_hex::<KEY_BYTES>())
 }
 
-/// The hash that the configuration holds in the place of a key.
+/// Returns the hash of a key, as the configuration stores it.
 pub fn hash(key: &str) -> String {
     SHA256.to_string() + &digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
 }
 
-/// The keys that are accepted.
+/// The accepted keys.
 #[derive(Debug)]
 pub(super) struct Keys(Vec<Key>);
 
-/// One of them.
+/// A named key with its role and digest.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) name: String,
@@ -59,7 +61,7 @@ pub(super) struct Key {
     digest: Digest,
 }
 
-/// `auth.keys_file`
+/// Content of `auth.keys_file`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeysFile {
@@ -68,10 +70,10 @@ struct KeysFile {
 }
 
 impl Keys {
-    /// Those of the configuration, and those of the file that it names.
+    /// Reads the keys of the configuration and of `auth.keys_file`.
     ///
     /// # Errors
-    /// When the file cannot be read, or a key is not described as it must be.
+    /// When the file cannot be read, or a key is malformed.
     pub(super) fn new(auth: &config::Auth) -> Result<Self, AuthError> {
         let mut entries = auth.keys.clone();
         if let Some(file) = &auth.keys_file {
@@ -98,7 +100,8 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// The key that was presented, if it is one. All are compared, so that the time says nothing.
+    /// Returns the key that was presented, if it is accepted. All keys are compared, so that the
+    /// time reveals nothing.
     pub(super) fn find(&self, presented: &str) -> Option<&Key> {
         let presented = digest(presented);
         self.0.iter().fold(None, |found, key| if is_same(&key.digest, &presented) { Some(key) } else { found })
@@ -114,7 +117,7 @@ fn read(file: &Path) -> Result<Vec<KeyEntry>, AuthError> {
     let text = std::fs::read_to_string(file).map_err(|error| wrong(format!("it cannot be read ({error})")))?;
     let source = ::config::File::from_str(&text, ::config::FileFormat::Toml);
     let read = ::config::Config::builder().add_source(source).build().and_then(::config::Config::try_deserialize::<KeysFile>);
-    // The content of the file is not repeated: somebody may have written the key itself into it.
+    // The parser's error would quote the file, which may contain a key by mistake.
     read.map(|file| file.keys)
         .map_err(|_| wrong("it is not understood: write [[keys]] with name, role (publish, view or admin) and hash".into()))
 }

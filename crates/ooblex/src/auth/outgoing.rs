@@ -1,4 +1,4 @@
-//! The HTTP client for public keys and for the hook.
+//! HTTP client for JWKS and for the authentication hook.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-/// A client that follows no redirect, since that would lead where the operator did not point, and gives up after `timeout`.
+/// Builds an HTTP client with `timeout` for a whole request. It follows no redirects, which could
+/// lead to a server that the operator did not choose.
 pub(super) fn agent(timeout: Duration) -> Agent {
     let tls = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -22,7 +23,7 @@ pub(super) fn agent(timeout: Duration) -> Agent {
     config.build().new_agent()
 }
 
-/// The authorities that this machine trusts, read once.
+/// Returns the certificate authorities of the operating system, read once.
 fn authorities() -> Arc<Vec<Certificate<'static>>> {
     static AUTHORITIES: OnceLock<Arc<Vec<Certificate<'static>>>> = OnceLock::new();
     let read = || rustls_native_certs::load_native_certs().certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();

@@ -1,11 +1,12 @@
-//! The secret of a session, which its owner shows to change or end it.
+//! Session secret, with which the owner of a session changes or ends it.
 
 use std::sync::Arc;
 
 use super::grant::Restrictions;
 use super::keys::{self, Digest};
 
-/// The secret of a session, which only the answer to its offer contains: `obs_` and 128 random bits.
+/// Secret of a session: `obs_` and 128 random bits as hexadecimal digits. Only the answer to the
+/// offer contains it.
 #[derive(Clone)]
 pub struct SessionSecret(String);
 
@@ -13,37 +14,37 @@ impl SessionSecret {
     pub(super) const PREFIX: &str = "obs_";
     const BYTES: usize = 16;
 
-    /// A new one.
+    /// Generates a new secret.
     pub fn random() -> Self {
         Self(Self::PREFIX.to_string() + &keys::random_hex::<{ Self::BYTES }>())
     }
 
-    /// The secret itself, which belongs into the answer to the offer only.
+    /// Returns the secret as text, for the answer to the offer only.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The digest that the gateway keeps.
+    /// Returns the digest that the gateway stores.
     pub(crate) fn digest(&self) -> Digest {
         keys::digest(&self.0)
     }
 }
 
-/// The secret of a session, and its restrictions.
+/// Access data of a session: the digest of its secret, and its restrictions.
 pub struct SessionAccess {
-    /// The digest of the session's secret.
+    /// Digest of the session's secret.
     pub(crate) secret: Digest,
-    /// The restrictions that every change of its effect must satisfy.
+    /// Restrictions that every change of the session's effect must satisfy.
     pub(crate) restrictions: Arc<Restrictions>,
 }
 
 impl SessionAccess {
-    /// The access to a session that is about to begin.
+    /// Builds the access data of a new session.
     pub fn new(secret: &SessionSecret, restrictions: Arc<Restrictions>) -> Self {
         Self { secret: secret.digest(), restrictions }
     }
 
-    /// Tells whether a credential is the session's secret.
+    /// Returns whether a presented credential is the session's secret.
     pub(crate) fn belongs_to(&self, presented: &Digest) -> bool {
         keys::is_same(&self.secret, presented)
     }

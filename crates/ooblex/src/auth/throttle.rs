@@ -1,35 +1,37 @@
-//! Slows down whoever tries credentials: a token bucket of failed attempts for each address.
+//! Rate limit against guessing of credentials: a token bucket of failed attempts for each address.
 //!
-//! It is told the time and owns no clock. Addresses are bounded: the one that is heard of least makes room.
+//! The caller passes the time; the module has no clock. The number of addresses is bounded: when it
+//! is full, the address that would recover first is removed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::visitor::Visitor;
 
-/// Failed attempts that are free, once.
+/// Failed attempts that are allowed in a burst.
 const BURST: u32 = 10;
-/// Then one in this time.
+/// Time in which one further failed attempt is allowed after a burst.
 const REFILL: Duration = Duration::from_secs(5);
-/// Addresses that are remembered.
+/// Largest number of addresses that are tracked.
 const MAX_ADDRESSES: usize = 4096;
 
-/// The failed attempts of all addresses.
+/// Token buckets of failed attempts, by address.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
-    /// When an address would have its whole burst again.
+    /// Time at which the bucket of an address is full again.
     recovers: HashMap<Visitor, Instant>,
 }
 
 impl Throttle {
-    /// How long an address has to wait before its credentials are looked at again.
+    /// Returns the time until the credentials of an address are checked again, or `None` if it need
+    /// not wait.
     pub(super) fn wait(&self, now: Instant, visitor: Visitor) -> Option<Duration> {
         let recovers = self.recovers.get(&visitor)?.saturating_duration_since(now);
         let wait = recovers.saturating_sub(REFILL * (BURST - 1));
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// An attempt failed.
+    /// Records a failed attempt.
     pub(super) fn on_failure(&mut self, now: Instant, visitor: Visitor) {
         if self.recovers.len() >= MAX_ADDRESSES && !self.recovers.contains_key(&visitor) {
             self.make_room(now);

@@ -1,10 +1,11 @@
-//! A model is tried in a process of its own, which may crash, hang and ask for memory without anybody being the worse for it.
+//! Trial of a custom model in a child process, so that a crash, a hang or excessive memory use does
+//! not affect this process.
 //!
-//! It gets nothing of the program that it does not need: no environment but what `INHERITED` names, no descriptors but its pipes, and what it may
-//! take of memory, CPU time, files and processes is limited.
+//! The child has only the environment variables in `INHERITED` and no descriptors except its pipes.
+//! Its memory, CPU time, files and processes are limited.
 //!
-//! The child is this program as `ooblex effect try`. It reads what is wanted as a line of JSON, and writes what came out of it as another, followed by
-//! the painted picture as PNG.
+//! The child is this program, started as `ooblex effect try`. It reads a request as one line of
+//! JSON, and writes a report as one line of JSON, followed by the painted picture as PNG.
 
 use std::fmt::Display;
 use std::io::{BufRead, Cursor, Read as _, Write as _};
@@ -23,106 +24,107 @@ use crate::apply::picture::{decode_png, encode_png};
 use crate::config::{Config, CustomEffects, Inference};
 use crate::start;
 
-/// Frames that a model is timed on.
+/// Number of frames in the speed measurement.
 const RUNS: usize = 9;
-/// Bytes that a child may say.
+/// Largest output of a child in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
-/// Characters of a child's last words.
+/// Longest excerpt of a child's error output in characters.
 const MAX_WORDS: usize = 300;
-/// Files that a child may have open.
+/// Limit of open files in a child.
 const MAX_FILES: u64 = 64;
-/// Processes and threads that the user of a child may have, those of the program itself among them.
+/// Limit of processes and threads of the child's user, including this program's own.
 const MAX_PROCESSES: u64 = 8192;
-/// Bytes that the runtime and drivers of devices may write into a file, such as the code that they compile.
+/// Largest file that the runtime and device drivers may write, such as compiled code, in bytes.
 const MAX_FILE: u64 = 256 << 20;
 
-/// The variables that a child gets: where programs and libraries are, and the language of messages. All others may be secrets.
+/// Environment variables that a child inherits: search paths and the language of messages. All
+/// others may contain secrets.
 const INHERITED: [&str; 7] = ["PATH", "LD_LIBRARY_PATH", "ORT_DYLIB_PATH", "TMPDIR", "LANG", "LC_ALL", "LC_MESSAGES"];
-/// What drivers of devices need beside them: the place of their caches, and variables with these beginnings.
+/// Additional environment variables for device drivers: the cache location, and prefixes.
 const OF_DRIVERS: [&str; 7] = ["HOME", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "OPENVINO_", "TENSORRT_"];
 
-/// What the child is asked for.
+/// The request to a child.
 #[derive(Serialize, Deserialize)]
 struct Request {
     folder: PathBuf,
-    /// The version that it is to find there.
+    /// Version of the effect that is expected in the folder.
     queue: String,
     own_effects: CustomEffects,
     inference: Inference,
-    /// PNG; without it a picture that is in the program.
+    /// PNG file to try the model on; `None` for the built-in sample.
     picture: Option<PathBuf>,
 }
 
-/// How a model did.
+/// The result of a successful trial.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
-    /// What ran it.
+    /// Backend that ran the model.
     pub runtime: String,
-    /// Until it had run once, ms.
+    /// Time until the first run was complete, in ms.
     pub load_ms: f64,
-    /// A typical frame, ms.
+    /// Time of a typical frame, in ms.
     pub typical_ms: f64,
-    /// The slowest frame, ms.
+    /// Time of the slowest frame, in ms.
     pub slowest_ms: f64,
-    /// Frames that it was timed on.
+    /// Number of measured frames.
     pub runs: usize,
-    /// What was found in the picture; empty for effects that look for nothing.
+    /// Detections in the picture; empty for effects that detect nothing.
     pub found: String,
-    /// The picture with the effect on it, as PNG.
+    /// Picture with the effect applied, as PNG.
     #[serde(skip)]
     pub painted: Arc<[u8]>,
 }
 
-/// A model that did not do well.
+/// A failed trial.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
-    /// The child said what is wrong, with the file, the line and the tensor.
+    /// The child reported an error, with the file, the line and the tensor.
     #[error("{0}")]
     Refused(String),
-    /// It gave no answer in the time that it has.
+    /// The child did not answer within its time limit.
     #[error("{model}: it was ended after {limit:?}: the model hangs, or is far too slow (own_effects.trial_s)")]
     Hangs {
-        /// The model's file.
+        /// Path of the model.
         model: PathBuf,
-        /// The time that it had.
+        /// Time limit.
         limit: Duration,
     },
-    /// Its process ended in the middle of it.
+    /// The child process crashed.
     #[error("{model}: it crashed the process that tried it ({status}{words}): it would have taken a worker with it")]
     Crashed {
-        /// The model's file.
+        /// Path of the model.
         model: PathBuf,
-        /// How the process ended.
+        /// Exit status of the child.
         status: ExitStatus,
-        /// Its last words.
+        /// Last line of the child's error output.
         words: String,
     },
-    /// It is too slow for video.
+    /// The model is too slow for video.
     #[error(
         "{model}: a frame takes {typical_ms:.0} ms, and {limit_ms} are allowed: take a smaller model or a smaller input, or raise own_effects.frame_ms"
     )]
     Slow {
-        /// The model's file.
+        /// Path of the model.
         model: PathBuf,
-        /// A typical frame.
+        /// Time of a typical frame, in ms.
         typical_ms: f64,
-        /// The limit.
+        /// Time limit of a frame, in ms.
         limit_ms: u64,
     },
-    /// The child could not be started, or not be spoken with.
+    /// The child could not be started, or its pipes failed.
     #[error("{model}: no process can be started to try it in: {reason}")]
     NoProcess {
-        /// The model's file.
+        /// Path of the model.
         model: PathBuf,
-        /// The system's words.
+        /// Error of the operating system.
         reason: std::io::Error,
     },
 }
 
-/// Tries an effect's model in a child process, on `picture` or on one that is in the program.
+/// Tries an effect's model in a child process, on `picture` or on the built-in sample.
 ///
 /// # Errors
-/// When the model does not do well, or the child can not be started.
+/// When the model fails, hangs or is too slow, or the child cannot be started.
 pub fn run(config: &Config, effect: &CustomEffect, picture: Option<&Path>) -> Result<Report, TrialError> {
     let folder = effect.folder().unwrap_or(Path::new(""));
     let model = folder.join(effect.models().first().map_or("", |model| model.file));
@@ -165,7 +167,7 @@ pub fn run(config: &Config, effect: &CustomEffect, picture: Option<&Path>) -> Re
     Ok(report)
 }
 
-/// The child's side: `ooblex effect try`. Returns whether it could answer.
+/// Runs the child's side of a trial (`ooblex effect try`). Returns whether it could answer.
 pub fn answer() -> bool {
     let mut line = String::new();
     let request: Option<Request> = std::io::stdin().read_line(&mut line).ok().and_then(|_| serde_json::from_str(&line).ok());
@@ -184,7 +186,7 @@ pub fn answer() -> bool {
 
 fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
     let Request { folder, queue, own_effects, inference, picture } = request;
-    // A model that hangs would outlive a program that is ended while it waits.
+    // Without this, a hanging model would outlive a parent that is killed while it waits.
     _ = set_parent_process_death_signal(Some(Signal::KILL));
     limit(own_effects, inference);
     let effect = CustomEffect::read(folder, own_effects.limits()).map_err(words)?;
@@ -193,7 +195,7 @@ fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
     }
     let png = picture.as_ref().map(std::fs::read).transpose().map_err(words)?;
     let rgb =
-        decode_png(png.as_deref().unwrap_or(crate::sample::SAMPLE)).map_err(|error| format!("the picture can not be read: {error:#}"))?;
+        decode_png(png.as_deref().unwrap_or(crate::sample::SAMPLE)).map_err(|error| format!("the picture cannot be read: {error:#}"))?;
     let frame = i420_from_rgb(&rgb).map_err(words)?;
     let effect = Arc::new(effect);
     let effects: [Arc<dyn Effect>; 1] = [effect.clone()];
@@ -212,11 +214,12 @@ fn attempt(request: &Request) -> Result<(Report, Vec<u8>), String> {
     Ok((report, encode_png(&rgb_from_i420(&trial.painted)).map_err(|error| format!("{error:#}"))?))
 }
 
-/// What a model asks for beyond it is refused by the system, or ends the process. Drivers of other devices reserve more address space than any
-/// machine has, so memory is limited only on the processor.
+/// Sets the resource limits of the child. Exceeding them makes a system call fail, or ends the
+/// process. Drivers of GPUs reserve more address space than any machine has, so memory is limited
+/// only on the CPU.
 fn limit(own: &CustomEffects, inference: &Inference) {
     let is_cpu = inference.device == Device::Cpu;
-    // As much as the threads of a model can use within the time that it has.
+    // The CPU time that all threads of a model can use within the time limit.
     let cpu_s = own.trial_s.saturating_mul(inference.threads_per_frame.saturating_add(1) as u64);
     let limits = [
         (Resource::As, is_cpu.then_some(own.trial_memory_mib << 20)),
@@ -228,13 +231,14 @@ fn limit(own: &CustomEffects, inference: &Inference) {
     ];
     for (resource, wanted) in limits {
         let Some(wanted) = wanted else { continue };
-        // It can only become less than the program itself has. Where a policy forbids it, the other limits are left.
+        // A limit cannot exceed the one of this process. If a policy forbids it, the other limits
+        // still apply.
         let most = Some(getrlimit(resource).maximum.map_or(wanted, |maximum| maximum.min(wanted)));
         _ = setrlimit(resource, Rlimit { current: most, maximum: most });
     }
 }
 
-/// Whether a child that runs a model on `device` gets this variable.
+/// Returns whether a child that runs a model on `device` inherits this environment variable.
 fn is_inherited(name: &str, device: Device) -> bool {
     let is_of_drivers = |beginning: &&str| name == *beginning || (beginning.ends_with('_') && name.starts_with(*beginning));
     INHERITED.contains(&name) || (device != Device::Cpu && OF_DRIVERS.iter().any(is_of_drivers))
@@ -244,7 +248,7 @@ fn words(error: impl Display) -> String {
     error.to_string()
 }
 
-/// A child that is ended when nobody waits for it any more.
+/// A child process, which is killed when this is dropped.
 struct Trying {
     child: Child,
     readers: Option<[JoinHandle<Vec<u8>>; 2]>,
@@ -252,12 +256,12 @@ struct Trying {
 
 impl Trying {
     fn start(request: &Request) -> std::io::Result<Self> {
-        // Also when the file was replaced by a newer version meanwhile, this is the program that runs.
+        // /proc/self/exe is the running program even if its file was replaced by a newer version.
         let running = Path::new("/proc/self/exe");
         let program = if running.exists() { running.into() } else { std::env::current_exe()? };
         let device = request.inference.device;
         let inherited = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| is_inherited(name, device)));
-        // Everything else that is open here is closed by the system when the child begins.
+        // All other descriptors are close-on-exec.
         let mut child = Command::new(program)
             .args(["effect", "try"])
             .env_clear()
@@ -279,14 +283,14 @@ impl Trying {
         if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
             trying.readers = Some([reader(Box::new(stdout))?, reader(Box::new(stderr))?]);
         }
-        // A child that ended before it could read is seen by its status.
+        // If the child has ended before it read the request, its exit status shows that.
         if let (Some(mut stdin), Ok(line)) = (stdin, serde_json::to_string(request)) {
             _ = writeln!(stdin, "{line}");
         }
         Ok(trying)
     }
 
-    /// How it ended; `None` when it had not by then.
+    /// Waits for the end of the child until `deadline`. Returns `None` if it still runs.
     fn wait_until(&mut self, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -299,7 +303,7 @@ impl Trying {
         }
     }
 
-    /// What it has written to standard output and error, once it has ended.
+    /// Returns the child's standard output and standard error, once it has ended.
     fn words(&mut self) -> (Vec<u8>, String) {
         let Some(readers) = self.readers.take() else { return Default::default() };
         let [said, complained] = readers.map(|reader| reader.join().unwrap_or_default());
@@ -309,7 +313,7 @@ impl Trying {
 
 impl Drop for Trying {
     fn drop(&mut self) {
-        // Whoever has ended already can not be ended, which is fine.
+        // Killing a child that has ended fails, which is fine.
         _ = self.child.kill();
         _ = self.child.wait();
     }

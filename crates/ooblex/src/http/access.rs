@@ -1,6 +1,7 @@
-//! The needs of each route, and the middleware that checks them before any handler runs.
+//! Permissions of the routes, and the middleware that checks them before a handler runs.
 //!
-//! Every route has a row in [`ROUTES`]; one without is open to nobody. The page and its files are public.
+//! Every route has a row in [`ROUTES`]; a route without a row is refused. The page and its files
+//! are public.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +26,13 @@ use crate::visitor::{self, Listener, Peer, Visitor};
 /// The permission that a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing.
+    /// No permission; the route is public.
     Public,
-    /// The right to begin a session.
+    /// The permission to begin a session.
     Publish,
-    /// The secret of the session that the route names, or the rights of an operator.
+    /// The secret of the session in the path, or operator rights.
     Session,
-    /// The rights of an operator.
+    /// Operator rights.
     Admin,
 }
 
@@ -51,17 +52,19 @@ pub const ROUTES: [(Method, &str, Need); 12] = [
     (Method::GET, "/metrics", Need::Admin),
 ];
 
-/// The permission that a request to a route needs; `None`: the route takes no such method, or has no row.
+/// Returns the permission that a route needs, or `None` if the route has no row or does not take
+/// the method.
 fn need(method: &Method, path: &str) -> Option<Need> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let row = ROUTES.iter().find(|(of, route, _)| of == method && *route == path);
     row.map(|(.., need)| *need).or_else(|| (method == Method::GET && assets::is_path(path)).then_some(Need::Public))
 }
 
-/// Lets a request pass with its [`Caller`], or answers why it may not.
+/// Authorizes a request: passes it on with its [`Caller`] as an extension, or answers with a
+/// problem.
 pub(crate) async fn guard(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let Some(route) = request.extensions().get::<MatchedPath>().cloned() else {
-        // Nothing is there; the router says so.
+        // No route matches; the router's fallback answers 404.
         return next.run(request).await;
     };
     let Some(need) = need(request.method(), route.as_str()) else {
@@ -75,7 +78,7 @@ pub(crate) async fn guard(State(gateway): State<Arc<Gateway>>, request: Request,
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await
         }
-        // A session that has just ended by itself is what was asked for, too.
+        // DELETE is idempotent: a session that has already ended counts as deleted.
         Err(refusal) if parts.method == Method::DELETE && refusal.problem.kind == ProblemKind::UnknownSession => {
             StatusCode::NO_CONTENT.into_response()
         }
@@ -90,14 +93,14 @@ pub(crate) async fn guard(State(gateway): State<Arc<Gateway>>, request: Request,
     }
 }
 
-/// Tells whether the page that asks comes from the host that is asked, which was checked before.
+/// Returns whether `Origin` names the same authority as `Host`, which was checked before.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://"));
     origin.zip(text(header::HOST)).is_some_and(|((_, origin), host)| origin.eq_ignore_ascii_case(host))
 }
 
-/// A request that may not be made.
+/// A refused request: the reason for logs and metrics, and the problem to answer with.
 pub(crate) struct Refusal {
     reason: Reason,
     problem: Problem,
@@ -119,7 +122,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Finds out who asks, and whether that caller may.
+/// Identifies the caller of a request and checks its permission for the route.
 async fn caller(
     auth: &Authenticator,
     sessions: &Sessions,
@@ -143,7 +146,8 @@ async fn caller(
         return Ok(Caller::Session(id));
     }
     let is_admin_listener = parts.extensions.get::<Listener>() == Some(&Listener::Admin);
-    // A browser that asks for a page of another host has not been told to by the operator, unless the operator names that page.
+    // A page of another origin gets no operator rights from the caller's address alone, unless
+    // serve.allow_origins lists that origin.
     let is_of_page = parts.headers.get(header::ORIGIN).is_some_and(|origin| {
         let is_named = serve.allow_origins.iter().any(|named| named.as_bytes().eq_ignore_ascii_case(origin.as_bytes()));
         !is_named && !is_same_origin(&parts.headers)
@@ -154,7 +158,8 @@ async fn caller(
     if auth.is_open() && need == Need::Publish {
         return Ok(Caller::Anyone);
     }
-    // A session's secret opens nothing else; nobody else is asked about it, and a stale one is no attempt to guess.
+    // A session's secret is valid for its own session only. It is never forwarded to the hook, and
+    // an expired secret does not count as a failed attempt.
     if credential.is_of_session() {
         return Err(if need == Need::Session {
             wrong_session(sessions, id, &credential)
@@ -219,13 +224,14 @@ fn not_allowed(need: Need) -> Refusal {
     Refusal { reason: Reason::NotAllowed, problem: Problem::new(ProblemKind::Forbidden, detail), retry_after: None }
 }
 
-/// There are no credentials that would help.
+/// Returns the refusal for operator routes where `auth.mode` is `none`, so that no credential can
+/// help.
 fn closed() -> Refusal {
     let detail = "this is an operator's, and with auth.mode = \"none\" it is served on this machine's loopback address or on serve.admin_listen only";
     Refusal { reason: Reason::NotAllowed, problem: Problem::new(ProblemKind::Forbidden, detail), retry_after: None }
 }
 
-/// A session's secret that does not open this session: it is another's, or the session is over.
+/// Returns the refusal for a session's secret that does not match the session in the path.
 fn wrong_session(sessions: &Sessions, id: Option<&str>, credential: &Credential) -> Refusal {
     let presented = digest(credential.token.as_deref().unwrap_or_default());
     let (kind, detail) = if sessions.has_secret(&presented) {
@@ -238,7 +244,7 @@ fn wrong_session(sessions: &Sessions, id: Option<&str>, credential: &Credential)
     Refusal { reason: Reason::WrongSession, problem: Problem::new(kind, detail), retry_after: None }
 }
 
-/// A session's secret where it opens nothing.
+/// Returns the refusal for a session's secret on a route that does not take one.
 fn wrong_place(sessions: &Sessions, need: Need, credential: &Credential) -> Refusal {
     if sessions.has_secret(&digest(credential.token.as_deref().unwrap_or_default())) {
         return not_allowed(need);

@@ -1,4 +1,4 @@
-//! Bodies of requests: JSON, of a limited size, in time.
+//! Request bodies: JSON with a limited size, received within a deadline.
 
 use std::error::Error;
 
@@ -11,7 +11,8 @@ use serde::Deserialize;
 use crate::problem::{Problem, ProblemKind};
 use crate::server::BodyTimedOut;
 
-/// The body of a request that says that it is JSON. Pages can send other types to any host without being asked for permission.
+/// A request body with a JSON content type. Other content types are refused because browsers send
+/// some of them across origins without a preflight.
 pub(super) struct JsonBody(Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
@@ -27,10 +28,10 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 }
 
 impl JsonBody {
-    /// Reads it.
+    /// Parses the body.
     ///
     /// # Errors
-    /// When it is no JSON, or not such as `example`.
+    /// When the body is not JSON, or does not have the structure of `example`.
     pub(super) fn read<T: for<'a> Deserialize<'a>>(&self, example: &str) -> Result<T, Problem> {
         serde_json::from_slice(&self.0)
             .map_err(|error| Problem::new(ProblemKind::BadRequest, format!("the body must be JSON such as {example} ({error})")))

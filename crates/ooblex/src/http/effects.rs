@@ -1,4 +1,4 @@
-//! What HTTP says of effects: the list, their pictures, and the reading of those of one's own.
+//! Effect routes: the list of effects, their thumbnails, and the reload of custom effects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::custom_effects::refusals;
 use crate::problem::{Problem, ProblemKind};
 use crate::track::Context;
 
-/// All effects with what is known of them now.
+/// Lists all effects with their parameters and current capacity.
 pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
     let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
     let (capacity, health) = (broker.capacity(), broker.health());
@@ -22,7 +22,7 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
     for (described, effect) in effects.as_array_mut().into_iter().flatten().zip(catalogue.effects()) {
         let service = if effect.needs_worker() { broker.service(&effect.queue()) } else { Service::Served };
         described["available"] = json!(service == Service::Served);
-        // Browsers keep the picture, so another version has another address.
+        // Browsers cache the thumbnail, so its URL changes with the version of the effect.
         let version = effect.queue().as_str().split_once('@').map_or(String::new(), |(_, version)| format!("?version={version}"));
         described["thumbnail"] = json!(format!("api/effects/{}/thumbnail.png{version}", effect.name()));
         described["workers"] = json!(capacity.serving.get(&effect.queue()).copied().unwrap_or(0));
@@ -32,7 +32,7 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
             Service::Disconnected => described["unavailable_reason"] = json!("the broker between the gateway and its workers is down"),
         }
     }
-    // Workers of this process do not announce what they run on.
+    // Workers of this process do not announce their device; it is added here.
     let own = gateway.about.device.iter().filter(|_| capacity.devices.is_empty()).map(|device| (device.clone(), capacity.workers));
     let devices: BTreeMap<_, _> = own.chain(capacity.devices.clone()).collect();
     let kind = if config.broker.is_shared() { "redis" } else { "local" };
@@ -49,7 +49,7 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
     axum::Json(body).into_response()
 }
 
-/// Reads the effects of one's own again; answers when that is done.
+/// Reloads the custom effects and answers when the reload is finished.
 pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
     if gateway.custom_effects.is_crowded() {
         let detail = "the effects are being read, and will be once more after that: see GET /api/effects in a moment";
@@ -60,7 +60,7 @@ pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Respon
     Ok(axum::Json(reloaded.to_json()).into_response())
 }
 
-/// A picture of what an effect does. The first time it is asked for it takes as long as loading its models.
+/// Returns a thumbnail of an effect. The first request takes as long as loading the models.
 pub(super) async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let catalogue = &gateway.context.catalogue;
     if !catalogue.effects().iter().any(|effect| effect.name().as_str() == name) {
@@ -75,7 +75,7 @@ pub(super) async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): P
     let made = match gateway.thumbnails.made(&settings) {
         Some(made) => Ok(made),
         None => {
-            // Whoever waits for a picture holds a connection, and no thread.
+            // A request that waits for a thumbnail holds a connection, but no thread.
             let turn = gateway.thumbnails.turn(&settings).await;
             let drawn = gateway.clone();
             tokio::task::spawn_blocking(move || {
@@ -87,7 +87,7 @@ pub(super) async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): P
     };
     match made {
         Ok(Ok(png)) => Ok(([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "max-age=3600")], png.to_vec()).into_response()),
-        Ok(Err(error)) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: {error:#}"))),
-        Err(_) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} can not be made: its effect panicked"))),
+        Ok(Err(error)) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} cannot be made: {error:#}"))),
+        Err(_) => Err(Problem::new(ProblemKind::Unavailable, format!("the thumbnail of {name} cannot be made: its effect panicked"))),
     }
 }

@@ -1,8 +1,9 @@
-//! `GET /api/sessions/{id}/events`: what a session finds and says, as server-sent events.
+//! `GET /api/sessions/{id}/events`: detections and status messages of a session as server-sent
+//! events.
 //!
-//! Each event has the name and the JSON of the message on the data channel; those that belong to a frame have its sequence as their
-//! id. A reader who is too slow is told by an event `lost` how many it did not get. The stream ends with an event `end`, as the
-//! session does.
+//! Each event has the name and the JSON of the data-channel message. The id of an event about a
+//! frame is the sequence number of that frame. A reader that is too slow gets an event `lost` with
+//! the number of events that it missed. The stream ends with an event `end` when the session ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +22,10 @@ use crate::ids::SessionId;
 use crate::problem::{Problem, ProblemKind};
 use crate::sessions::TooManyReaders;
 
-/// Something is sent at least this often, so that proxies keep the connection and a dead one is noticed.
+/// Interval of keep-alive comments, which keep proxies from closing the connection and reveal dead
+/// connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Tells nginx to pass each event on at once.
+/// Header that disables the response buffering of nginx.
 const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
 
 pub(super) async fn events(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<Response, Problem> {
@@ -39,7 +41,7 @@ pub(super) async fn events(State(gateway): State<Arc<Gateway>>, Path(id): Path<S
     Ok(([UNBUFFERED], events).into_response())
 }
 
-/// The next event of a reader, and the reader if more may come.
+/// Returns the next event of a reader, and the reader unless that event was the last.
 async fn next(mut reader: Reader) -> (Result<Event, std::convert::Infallible>, Option<Reader>) {
     let named = |name: &str| Event::default().event(name);
     match reader.next().await {

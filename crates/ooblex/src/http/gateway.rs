@@ -1,4 +1,4 @@
-//! The state that all handlers share.
+//! State that all HTTP handlers share.
 
 use std::sync::Arc;
 
@@ -16,34 +16,35 @@ use crate::transport::TransportHandle;
 use crate::turn::Turn;
 use crate::watchdog::Heartbeat;
 
-/// What the handlers share.
+/// State that all HTTP handlers share.
 pub struct Gateway {
-    /// What tracks share.
+    /// State that all tracks share.
     pub context: Arc<Context>,
-    /// The way to the media thread.
+    /// Handle to the media thread.
     pub transport: TransportHandle,
-    /// The running sessions.
+    /// Running sessions.
     pub sessions: Arc<Sessions>,
-    /// Who may begin a session.
+    /// Admission control for new sessions.
     pub admission: Arc<Admission>,
-    /// What answers offers.
+    /// Answers SDP offers.
     pub negotiator: Negotiator,
-    /// Whether the media thread works.
+    /// Heartbeat of the media thread.
     pub heartbeat: Arc<Heartbeat>,
-    /// Who may do what.
+    /// Authenticates callers.
     pub auth: Authenticator,
-    /// Relays for browsers that UDP does not reach.
+    /// TURN relays for browsers that cannot be reached by UDP.
     pub turn: Option<Turn>,
-    /// What runs the models of this process.
+    /// Backend and device that run the models of this process.
     pub about: About,
-    /// What effects look like.
+    /// Thumbnails of the effects.
     pub thumbnails: Thumbnails,
-    /// The effects of one's own.
+    /// Custom effects of the operator.
     pub custom_effects: CustomEffects,
 }
 
 impl Gateway {
-    /// Reads the effects of one's own again, and lets sessions have those that were replaced. Blocks while new models are tried.
+    /// Reloads the custom effects and moves running sessions to the replaced versions. Blocks while
+    /// new models are tried.
     pub fn reload_custom_effects(&self) -> Reloaded {
         let Context { catalogue, metrics, config, .. } = self.context.as_ref();
         self.custom_effects.reload(|| {

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`.
+//! Health routes `/healthz` (liveness) and `/readyz` (readiness).
 
 use std::sync::Arc;
 
@@ -12,12 +12,13 @@ use super::texts::lines;
 use crate::problem::start_a_worker;
 use crate::track::Context;
 
-/// Healthy is a gateway whose media thread works; without it nothing does, and it is to be started again.
+/// Answers the liveness probe: healthy while the media thread runs. If it does not, the process
+/// must be restarted.
 pub(super) async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
     if gateway.heartbeat.is_well() { "alive\n".into_response() } else { lines(&["the media thread does not work".into()]) }
 }
 
-/// Ready is a gateway whose sessions get what they get when they ask for nothing.
+/// Answers the readiness probe: ready while new sessions can get the default effect.
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
     let (capacity, health) = (broker.capacity(), broker.health());
@@ -31,7 +32,7 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     if !health.connected {
         missing.push(health.trouble_in_public.unwrap_or("the broker is not connected yet").into());
     } else if capacity.workers == 0 && matches!(broker, Broker::Local(_)) {
-        missing.push("no worker runs: effects with models can not be served".into());
+        missing.push("no worker runs: effects with models cannot be served".into());
     } else if catalogue.default_effect().as_str().split('+').any(|part| unserved.iter().any(|name| name == part)) {
         let shared = config.broker.is_shared();
         missing.extend(unserved.iter().map(|name| format!("no worker serves {name}: {}", start_a_worker(name, shared))));

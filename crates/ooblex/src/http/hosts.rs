@@ -1,8 +1,8 @@
-//! The `Host` names that a listener answers to.
+//! Allowed `Host` names of a listener, as a protection against DNS rebinding.
 //!
-//! A page of another host could point its own name at this machine (DNS rebinding) and would then count as a page of this gateway. Its
-//! requests still carry that name, so only known names are answered. IP addresses and names that only their owner can point here are known
-//! without configuration.
+//! With DNS rebinding, a page of another host points its own name at this machine to appear as
+//! same-origin. Its requests still carry that name in `Host`, so only known names are answered. IP
+//! addresses and names that cannot be rebound are allowed without configuration.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,22 +20,24 @@ use crate::problem::{Problem, ProblemKind};
 use crate::tls::Certificate;
 use crate::visitor::{Listener, Local};
 
-/// Paths that are answered whatever the host is called: probes ask by the address of a container.
+/// Paths that are answered for every host, because probes use the address of a container.
 const EXEMPT: [&str; 2] = ["/healthz", "/readyz"];
 
 /// The hosts that a listener answers to.
 pub struct Hosts {
     listener: Listener,
-    /// Those that the operator listed, and those of this machine where it listed none.
+    /// Hosts that the operator listed, or the names of this machine if the list is empty.
     known: Vec<HostPattern>,
-    /// Names that can change are accepted as well: those in the certificate, and the address that a connection was made to.
+    /// True if names that can change are accepted as well: the names in the certificate, and the
+    /// address that the connection was made to.
     is_automatic: bool,
     certificate: Option<Arc<Certificate>>,
     figures: HttpFigures,
 }
 
 impl Hosts {
-    /// Those of a listener. `machine`: the addresses and the name of this machine.
+    /// Builds the allowed hosts of a listener. `machine` lists the addresses and the name of this
+    /// machine.
     pub(crate) fn new(
         listener: Listener,
         config: &Config,
@@ -44,7 +46,7 @@ impl Hosts {
         figures: HttpFigures,
     ) -> Self {
         let Serve { hosts, listen, admin_listen, .. } = &config.serve;
-        // serve.hosts lists the names for browsers. Operators ask by those of the machine, too.
+        // serve.hosts lists the names for browsers. Operators also use the names of the machine.
         let is_automatic = hosts.is_empty() || listener == Listener::Admin;
         let mut known: Vec<_> = hosts.iter().filter_map(|host| HostPattern::parse(host)).collect();
         if is_automatic {
@@ -56,7 +58,8 @@ impl Hosts {
         Self { listener, known, is_automatic, certificate, figures }
     }
 
-    /// Returns true for a host that requests may name. `local`: the address that the connection was made to.
+    /// Returns whether requests may name `host`. `local` is the address that the connection was
+    /// made to.
     pub(super) fn accepts(&self, host: &Host, local: Option<IpAddr>) -> bool {
         let automatic = || {
             let is_own = |ip: &IpAddr| ip.is_loopback() || Some(*ip) == local;
@@ -68,7 +71,8 @@ impl Hosts {
     }
 
     fn check(&self, uri: &Uri, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Problem> {
-        // Metrics are asked for by service names, and only the listener of operators has them without asking who comes.
+        // Scrapers use service names; the admin listener serves metrics to them without
+        // credentials.
         if EXEMPT.contains(&uri.path()) || (self.listener == Listener::Admin && uri.path() == "/metrics") {
             return Ok(());
         }
@@ -85,10 +89,10 @@ impl Hosts {
     }
 }
 
-/// The host that a request is for.
+/// Returns the host that a request is for.
 ///
 /// # Errors
-/// When it names none, or several.
+/// When the request names no host, or several.
 pub(super) fn requested(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
     let bad = |detail: &str| Problem::new(ProblemKind::BadRequest, detail);
     let mut lines = headers.get_all(header::HOST).iter();
@@ -103,7 +107,7 @@ pub(super) fn requested(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Pro
     }
 }
 
-/// Refuses requests to unknown hosts.
+/// Refuses requests with an unknown host.
 pub(super) async fn known_hosts_only(
     State(hosts): State<Arc<Hosts>>,
     local: Option<Extension<Local>>,

@@ -1,4 +1,4 @@
-//! `POST /offer`: a session begins.
+//! `POST /offer`: answers an SDP offer and begins a session.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -34,7 +34,7 @@ struct Offer {
     params: Value,
 }
 
-/// Passes on what a track gives: to its session on the media thread, and to the list of sessions.
+/// Passes the output of a track to its session on the media thread and to the session registry.
 struct SessionSink {
     id: SessionId,
     transport: TransportHandle,

@@ -14,10 +14,11 @@ use super::gateway::Gateway;
 use super::texts::metrics_text;
 use crate::problem::{Problem, ProblemKind};
 
-/// Limits how many answers about all sessions are made at once. They take milliseconds and are made outside of the HTTP threads.
+/// Limits how many responses about all sessions are built at the same time. Each takes milliseconds
+/// and is built outside the HTTP threads.
 static SURVEYS: Semaphore = Semaphore::const_new(2);
 
-/// The routes of operators; [`crate::auth::access`] refuses them to others.
+/// Builds the operator routes; [`super::access`] refuses other callers.
 pub(super) fn operator_routes() -> Router<Arc<Gateway>> {
     Router::new().route("/metrics", get(metrics)).route("/api/sessions", get(sessions)).route("/api/effects/reload", post(effects::reload))
 }

@@ -1,7 +1,9 @@
-//! The pages that may use the API: those that the gateway serves, and those of other hosts that the operator allows.
+//! Allowed origins: pages that the gateway serves, and pages of other hosts that the operator
+//! allows.
 //!
-//! A browser sends requests for any page, and tells in `Origin` which page it was. Changes that a foreign page asks for are refused; what a
-//! foreign page only reads, its browser keeps from it (CORS).
+//! Browsers send requests on behalf of any page and name the page in `Origin`. The gateway refuses
+//! changes from foreign origins. Reads are left to the browser, which hides the response from a
+//! foreign page (CORS).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,21 +24,21 @@ use crate::metrics::HttpFigures;
 use crate::problem::{Problem, ProblemKind};
 use crate::visitor::Peer;
 
-/// Headers of an answer that pages of other hosts can read.
+/// Response headers that pages of other origins may read.
 const EXPOSED: [HeaderName; 5] = [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::LOCATION, header::ETAG, header::LINK];
-/// Time for which a browser may cache the answer to a preflight.
+/// Time for which a browser may cache the answer to a preflight request.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The pages that may ask for something.
+/// The origins that may call the API.
 #[derive(Clone)]
 pub(super) struct Origins {
-    /// Origins of other hosts, as browsers write them.
+    /// Allowed foreign origins, as browsers write them.
     named: Arc<[String]>,
-    /// All pages may ask.
+    /// True if every origin is allowed (`*`).
     any: bool,
-    /// Pages that are named may have their browser send credentials.
+    /// True if browsers may send credentials for the origins in `named`.
     allow_credentials: bool,
     trusted_proxies: Arc<[IpNet]>,
     hosts: Arc<Hosts>,
@@ -55,12 +57,12 @@ impl Origins {
         }
     }
 
-    /// Returns these origins without `*`, for routes that concern all sessions.
+    /// Returns these origins without `*`, for routes about all sessions.
     pub(super) fn named_only(&self) -> Self {
         Self { any: false, ..self.clone() }
     }
 
-    /// Routes that these pages only may ask.
+    /// Wraps `routes` so that only these origins may call them, with CORS headers.
     pub(super) fn guard<S: Clone + Send + Sync + 'static>(&self, routes: Router<S>) -> Router<S> {
         let (origins, named) = (self.clone(), self.clone());
         let cors = CorsLayer::new()
@@ -82,7 +84,8 @@ impl Origins {
         self.any || self.names(origin)
     }
 
-    /// Returns true for a page that this gateway served. The scheme is ignored, since a proxy may speak HTTPS for the gateway.
+    /// Returns whether the gateway itself served the page of `origin`. The scheme is ignored, since
+    /// a proxy may terminate HTTPS for the gateway.
     fn is_own(&self, origin: &HeaderValue, uri: &Uri, headers: &HeaderMap, peer: Peer) -> bool {
         let parsed = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
         let Some((scheme, Authority { host, port })) = parsed.and_then(|(scheme, rest)| Some((scheme, Authority::parse(rest)?))) else {
@@ -94,13 +97,14 @@ impl Origins {
             _ => return false,
         };
         let port = port.unwrap_or(default);
-        // A proxy that rewrites Host passes the name on that browsers know; it counts if it is one of the gateway's.
+        // A trusted proxy that rewrites Host sends the original name in X-Forwarded-Host. It counts
+        // only if it is one of the gateway's names.
         let is_trusted = self.trusted_proxies.iter().any(|net| net.contains(&peer.0));
         let passed_on = headers.get_all(X_FORWARDED_HOST).iter().filter(|_| is_trusted);
         let passed_on = passed_on.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
         let passed_on = passed_on.filter_map(|one| Authority::parse(one.trim())).filter(|one| self.hosts.accepts(&one.host, None));
         let mut names = requested(uri, headers).into_iter().chain(passed_on);
-        // Without a port it is the default one of a scheme that is not known here.
+        // A host without a port means the default port of its scheme, which is not known here.
         names.any(|name| name.host == host && name.port.map_or([80, 443].contains(&port), |own| own == port))
     }
 
@@ -119,7 +123,7 @@ impl Origins {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match (origins.next(), origins.next()) {
             (None, _) if headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site") => refused("a page of another host"),
-            // A program that is no browser.
+            // The client is not a browser.
             (None, _) => Ok(()),
             (Some(origin), None) if self.allows(origin) || self.is_own(origin, uri, headers, peer) => Ok(()),
             (Some(origin), _) => refused(&format!("a page of {:.80}", String::from_utf8_lossy(origin.as_bytes()))),
@@ -152,7 +156,7 @@ mod tests {
         Origins::new(&config.serve, Arc::new(hosts), HttpFigures::default())
     }
 
-    /// Returns true if changes with these headers are let through from `peer`.
+    /// Returns whether changes with these headers are accepted from `peer`.
     fn passes(origins: &Origins, peer: &str, headers: &[(&'static str, &str)]) -> bool {
         let mut map = HeaderMap::new();
         headers.iter().for_each(|(name, value)| _ = map.append(*name, value.parse().unwrap()));

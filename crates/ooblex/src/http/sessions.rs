@@ -1,4 +1,4 @@
-//! The routes of one session: its description, its changes and its end.
+//! Routes of a single session: describe, change and end.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(super) async fn change_session(
     let (known, current) = session.ok_or_else(|| unknown_session(&id))?;
     let restrictions = match caller {
         Caller::Session(_) => gateway.sessions.restrictions(known).unwrap_or_default(),
-        // An operator may do what the session itself may not.
+        // The operator's own restrictions apply, not those of the session.
         operator => Arc::new(operator.restrictions()),
     };
     let settings = restrictions.change(&context.catalogue, &current, change.effect.as_deref(), &change.params)?;
@@ -52,7 +52,7 @@ pub(super) async fn change_session(
 
 pub(super) async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let id = SessionId::parse(&id).ok_or_else(|| unknown_session(&id))?;
-    // A session that has just ended by itself is what was asked for, too.
+    // DELETE is idempotent: a session that has already ended counts as deleted.
     gateway.sessions.remove(id);
     gateway.transport.end(id).await;
     Ok(StatusCode::NO_CONTENT)

@@ -1,14 +1,14 @@
-//! Answers in plain text.
+//! Plain-text responses.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-/// For Prometheus.
+/// Returns metrics in the OpenMetrics text format.
 pub(crate) fn metrics_text(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
-/// What is missing, a line each, for people and for probes that look at the status only.
+/// Returns a 503 response with one line for each reason; probes look at the status only.
 pub(crate) fn lines(missing: &[String]) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response()
 }

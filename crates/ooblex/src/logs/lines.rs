@@ -1,4 +1,4 @@
-//! The way of log lines to standard error, which may be blocked: no thread waits for it but the one that writes.
+//! Queue and writer thread for log lines, so that a blocked standard error blocks no other thread.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait to be written; more are lost.
+/// Capacity of the queue in lines; further lines are dropped.
 const WAITING: usize = 4096;
-/// The last lines of a process are waited for this long.
+/// Longest wait for the queued lines at the end of the process.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that were lost so far because standard error did not take them.
+/// Returns the number of lines that were dropped because standard error was blocked.
 pub(crate) fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// The entrance; clones lead to the same writer.
+/// Sender of log lines; clones share one writer thread.
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
     queue: SyncSender<Item>,
@@ -28,12 +28,12 @@ pub(super) struct Lines {
 #[derive(Debug)]
 enum Item {
     Line(Vec<u8>),
-    /// All lines before were written.
+    /// Requests a notification when all previous lines are written.
     Flush(SyncSender<()>),
 }
 
 impl Lines {
-    /// Begins to write to `out`, from a thread of its own.
+    /// Starts the writer thread, which writes to `out`.
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (queue, items) = sync_channel(WAITING);
         let told = lost();
@@ -41,7 +41,7 @@ impl Lines {
         Ok(Self { queue })
     }
 
-    /// Waits until what was said is written, but not for long.
+    /// Waits until the queued lines are written, at most for `FLUSH_WITHIN`.
     pub(super) fn flush(&self) {
         let (done, written) = sync_channel(1);
         if self.queue.try_send(Item::Flush(done)).is_ok() {
@@ -50,11 +50,11 @@ impl Lines {
     }
 }
 
-/// `told`: lost lines that were told of before.
+/// Writes the queued items. `told` is the number of dropped lines that was reported already.
 fn write(mut out: impl Write, items: &Receiver<Item>, mut told: u64) {
     while let Ok(item) = items.recv() {
         match item {
-            // A failure cannot be reported anywhere.
+            // An error on standard error cannot be reported anywhere.
             Item::Line(line) => _ = out.write_all(&line),
             Item::Flush(done) => _ = done.try_send(()),
         }
@@ -67,7 +67,7 @@ fn write(mut out: impl Write, items: &Receiver<Item>, mut told: u64) {
 }
 
 impl Write for Lines {
-    /// One line at a time, as the formatter hands them out.
+    /// Queues one line; the formatter calls this once for each line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.queue.try_send(Item::Line(line.to_vec())).is_err() {
             LOST.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing until it may.
+    /// A writer that blocks until it receives a message.
     struct Blocked(Receiver<()>, Sender<Vec<u8>>);
 
     impl Write for Blocked {

@@ -1,4 +1,5 @@
-//! Bodies of requests, which must come within a time, and bodies of answers, whose end is the beginning of the next wait.
+//! Wrappers of HTTP bodies: request bodies with a deadline, and response bodies that report their
+//! end.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,12 +13,12 @@ use tokio::time::{Sleep, sleep};
 use super::watch::{Phase, Watch};
 use crate::metrics::HttpFigures;
 
-/// The body of a request did not come in time.
+/// The request body did not arrive before its deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("the body did not come within {0:?}")]
 pub(crate) struct BodyTimedOut(pub(crate) Duration);
 
-/// The body of a request. All of it must come within a time, not each of its pieces.
+/// A request body with one deadline for the whole body, not for each part.
 pub(super) struct Limited {
     body: Incoming,
     within: Duration,
@@ -62,7 +63,7 @@ impl Drop for Limited {
     }
 }
 
-/// The body of an answer.
+/// A response body that reports its end, which begins the wait for the next request.
 pub(super) struct Answer {
     body: Body,
     watch: Arc<Watch>,

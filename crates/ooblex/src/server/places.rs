@@ -1,7 +1,8 @@
-//! The places that connections hold, in all and by address.
+//! Connection slots, limited in total and by client address.
 //!
-//! When all places are taken, the server closes the connection that has waited longest for its client and gives its place to the new
-//! one. So idle connections cannot keep others out, and health checks get through. Connections that are being answered stay open.
+//! When all slots are in use, the server closes the connection that has waited longest for its
+//! client and gives its slot to the new one. So idle connections cannot exhaust the server, and
+//! health checks succeed. Connections that are being answered stay open.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,22 +13,22 @@ use super::watch::{Phase, Watch};
 use crate::metrics::HttpFigures;
 use crate::visitor::Visitor;
 
-/// TLS handshakes of one visitor at a time.
+/// Largest number of concurrent TLS handshakes of one client.
 const HANDSHAKES_PER_ADDRESS: usize = 32;
 
-/// The reason for which a connection gets no place.
+/// The reason why a connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// All places are taken by connections that are being answered.
+    /// All slots are used by connections that are being answered.
     Full,
-    /// The visitor has as many connections as one may have.
+    /// The client has reached its limit of connections.
     OfAddress,
-    /// The visitor has too many unfinished TLS handshakes.
+    /// The client has too many unfinished TLS handshakes.
     Handshakes,
 }
 
 impl Refusal {
-    /// Its label in the metric.
+    /// Returns the label in metrics.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Refusal::Full => "full",
@@ -36,7 +37,7 @@ impl Refusal {
         }
     }
 
-    /// A whole answer of HTTP.
+    /// Returns the complete HTTP response for this refusal.
     pub(super) fn answer(self) -> String {
         let (status, detail) = match self {
             Refusal::Full => ("503 Service Unavailable", "the gateway has as many connections as limits.connections allows"),
@@ -53,7 +54,7 @@ impl Refusal {
     }
 }
 
-/// All places of a server.
+/// All connection slots of a server.
 pub(super) struct Places {
     capacity: Capacity,
     book: Arc<Mutex<Book>>,
@@ -71,7 +72,7 @@ struct Holder {
     watch: Arc<Watch>,
 }
 
-/// The place of one connection, which is free again when this is dropped.
+/// The slot of one connection; dropping it frees the slot.
 pub(super) struct Place {
     number: u64,
     watch: Arc<Watch>,
@@ -84,10 +85,11 @@ impl Places {
         Self { capacity, book: Arc::default(), figures }
     }
 
-    /// A place for a connection from `address`. `is_tls`: it begins with a handshake.
+    /// Takes a slot for a connection from `address`. `is_tls` is true if the connection begins with
+    /// a handshake.
     ///
     /// # Errors
-    /// When there is none.
+    /// When a limit is reached.
     pub(super) fn take(&self, address: IpAddr, is_tls: bool) -> Result<Place, Refusal> {
         let mut book = lock(&self.book);
         let placed = book.place(&self.capacity, address, is_tls);
@@ -96,7 +98,7 @@ impl Places {
         Ok(Place { number, watch, book: self.book.clone(), figures: self.figures.clone() })
     }
 
-    /// The connection that has waited longest for its client ends, if one waits.
+    /// Closes the connection that has waited longest for its client, if there is one.
     pub(super) fn make_room(&self) {
         lock(&self.book).displace_longest();
     }
@@ -135,7 +137,7 @@ impl Book {
 }
 
 impl Place {
-    /// The phase of the connection that holds the place.
+    /// Returns the phase of the connection in this slot.
     pub(super) fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }

@@ -15,22 +15,22 @@ use tokio::sync::Notify;
 
 use super::*;
 
-/// Long enough for anything that is expected to happen.
+/// A timeout that is long enough for every expected event.
 const WITHIN: Duration = Duration::from_secs(30);
 /// A timeout that does not pass in a test.
 const NEVER: Duration = Duration::from_secs(3600);
-/// Long enough for a client in the same thread to do what it should.
+/// A delay in which a client on the same thread surely makes progress.
 const SOON: Duration = Duration::from_millis(400);
 
-/// Timeouts that never pass, for a test to shorten the one that it is about.
+/// Timeouts that never pass; each test shortens the one that it covers.
 const PATIENT: Timeouts = Timeouts { first_byte: NEVER, handshake: NEVER, head: NEVER, body: NEVER, idle: NEVER, write: NEVER };
 
 struct Running {
     server: Server,
     figures: HttpFigures,
-    /// Requests that `/held` has taken.
+    /// Number of requests that `/held` has received.
     held: Arc<AtomicUsize>,
-    /// Lets `/held` answer.
+    /// Releases the answers of `/held`.
     release: Arc<Notify>,
 }
 
@@ -60,7 +60,7 @@ impl Running {
         Self { server: Server::start(socket, routes, options).unwrap(), figures, held, release }
     }
 
-    /// Waits until `/held` has taken as many requests.
+    /// Waits until `/held` has received `count` requests.
     async fn holding(&self, count: usize) {
         let reached = async {
             while self.held.load(Ordering::Relaxed) < count {
@@ -74,7 +74,7 @@ impl Running {
         TcpStream::connect(self.server.address()).await.unwrap()
     }
 
-    /// A connection that has asked.
+    /// Connects and sends a request.
     async fn asking(&self, path: &str) -> TcpStream {
         let mut stream = self.connect().await;
         ask(&mut stream, path).await;
@@ -82,7 +82,7 @@ impl Running {
     }
 }
 
-/// An answer that does not end: `size` bytes each time that `pause` has passed.
+/// Returns an endless body with `size` bytes after each `pause`.
 fn ticks(pause: Duration, size: usize) -> Body {
     Body::from_stream(stream::unfold((), move |()| async move {
         sleep(pause).await;
@@ -94,7 +94,7 @@ async fn ask(stream: &mut TcpStream, path: &str) {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).await.unwrap();
 }
 
-/// Reads until the text has come.
+/// Reads until `text` has been received.
 async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     let reading = async {
@@ -106,10 +106,10 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     String::from_utf8(read).unwrap()
 }
 
-/// Reads until the connection ends.
+/// Reads until the connection is closed.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
-    // A connection that is cut while something is on its way ends with an error.
+    // A connection that is closed with data in flight ends with an error.
     _ = timeout(WITHIN, stream.read_to_end(&mut read)).await.expect("the connection does not end");
     String::from_utf8_lossy(&read).into_owned()
 }
@@ -135,7 +135,7 @@ async fn half_a_head_is_given_up_however_slowly_the_rest_comes() {
     assert_eq!(read, b"");
     timeout(WITHIN, feeding).await.unwrap().unwrap();
     assert_eq!(running.figures.cut("head"), 3);
-    // A second head on a connection has no more time than the first.
+    // The time limit of a head applies to every request of a connection.
     let mut second = running.asking("/").await;
     read_until(&mut second, "here\n").await;
     second.write_all(b"GET").await.unwrap();
@@ -226,7 +226,7 @@ async fn connections_that_only_wait_keep_nobody_out() {
     assert!(read_to_end(&mut running.asking_once("/").await).await.ends_with("here\n"));
     assert_eq!(read_to_end(&mut waiting[0]).await, "", "the one that waited longest had to go");
     assert_eq!(running.figures.cut("displaced"), 1);
-    // Connections that are being answered keep their places.
+    // Connections that are being answered keep their slots.
     drop(waiting);
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -294,10 +294,10 @@ async fn heads_are_limited_in_size_and_lines() {
 }
 
 impl Running {
-    /// A connection that has asked, and asks for nothing more.
+    /// Connects and sends a request with `Connection: close`.
     async fn asking_once(&self, path: &str) -> TcpStream {
         let mut stream = self.connect().await;
-        // A connection that is refused may be closed before all is written.
+        // A refused connection may be closed before the request is written.
         _ = stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").as_bytes()).await;
         stream
     }

@@ -1,4 +1,4 @@
-//! The phase of one connection, and the time at which it began.
+//! Current phase of a connection, and the time at which it began.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,19 +11,20 @@ use super::Timeouts;
 /// The phases of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// TLS is not there yet.
+    /// The TLS handshake is not complete.
     Handshake,
-    /// A head is being read, or the first one has not begun.
+    /// The server reads a request head, or waits for the first one.
     Head,
-    /// The body of a request is being read.
+    /// The server reads a request body.
     Body,
-    /// An answer is being made or sent.
+    /// The server computes or sends a response.
     Answering,
-    /// The last answer was sent, and no next request has begun.
+    /// The last response was sent, and the next request has not begun.
     Idle,
 }
 
-/// The phase of one connection. The parts of the connection report it; the loop around the connection asks.
+/// Current phase of one connection. The parts of the connection report it; the connection's main
+/// loop reads it.
 pub(super) struct Watch {
     state: Mutex<State>,
     changed: Notify,
@@ -47,13 +48,13 @@ impl Watch {
         }
     }
 
-    /// Another phase begins now.
+    /// Begins another phase.
     pub(super) fn enter(&self, phase: Phase) {
         *self.state() = State { phase, since: Instant::now() };
         self.changed.notify_one();
     }
 
-    /// Enters `next` if the phase is `from`.
+    /// Enters the phase `next` if the current phase is `from`.
     pub(super) fn advance(&self, from: Phase, next: Phase) {
         let mut state = self.state();
         if state.phase == from {
@@ -67,13 +68,15 @@ impl Watch {
         self.state().phase
     }
 
-    /// Since when the connection waits for its client; none while the client waits for an answer.
+    /// Returns the time since which the connection waits for its client, or `None` while the client
+    /// waits for a response.
     pub(super) fn waits_since(&self) -> Option<Instant> {
         let State { phase, since } = *self.state();
         (phase != Phase::Answering).then_some(since)
     }
 
-    /// When the present phase has lasted too long. Handshakes and bodies have deadlines elsewhere.
+    /// Returns the deadline of the current phase. Handshakes and bodies have their deadlines
+    /// elsewhere.
     pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<(Instant, Phase)> {
         let State { phase, since } = *self.state();
         match phase {
@@ -88,17 +91,17 @@ impl Watch {
         self.changed.notified().await;
     }
 
-    /// Ends the connection, so that another one has its place.
+    /// Marks the connection to be closed, so that another one can take its slot.
     pub(super) fn displace(&self) {
         self.displaced.notify_one();
     }
 
-    /// Waits until [`Self::displace`].
+    /// Waits for a call of [`Self::displace`].
     pub(super) async fn displaced(&self) {
         self.displaced.notified().await;
     }
 
-    /// The client has not taken a byte for too long.
+    /// Records that the client has accepted no byte within the write timeout.
     pub(super) fn on_write_timeout(&self) {
         self.write_timed_out.store(true, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The socket of a connection, which notices when its client begins a request and when it takes nothing any more.
+//! Socket of a connection: detects when its client begins a request and when it stops reading.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,12 +12,12 @@ use tokio::time::{Sleep, sleep};
 
 use super::watch::{Phase, Watch};
 
-/// A TCP connection below HTTP, and below TLS where there is TLS: what the client takes is seen best here.
+/// A TCP stream below TLS and HTTP, the layer where the progress of the client is visible.
 pub(super) struct Wire {
     stream: TcpStream,
     watch: Arc<Watch>,
     write_within: Duration,
-    /// Runs while the client takes nothing.
+    /// Timer that runs while the client accepts no data.
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
@@ -26,7 +26,8 @@ impl Wire {
         Self { stream, watch, write_within, blocked: None }
     }
 
-    /// Passes an outcome of a write on; one that has been pending for too long is an error.
+    /// Passes on the outcome of a write. Returns an error if writes have been pending for longer
+    /// than the write timeout.
     fn limited(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if outcome.is_ready() {
             self.blocked = None;

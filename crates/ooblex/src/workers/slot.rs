@@ -1,4 +1,4 @@
-//! Where a worker thread stands: its seat at the broker, and what it is handed while it works.
+//! Slot of a worker thread: its seat at the broker, and pending model updates.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,13 +6,13 @@ use ooblex_broker::WorkerSeat;
 use ooblex_effects::{Effect, Models};
 use ooblex_pipeline::EffectName;
 
-/// The place of one worker thread. It is gone when the thread is.
+/// The slot of one worker thread. It is dropped when the thread ends.
 pub(super) struct WorkerSlot {
     pub(super) seat: WorkerSeat,
     next: Mutex<Option<ModelUpdate>>,
 }
 
-/// The effects that a thread is to serve, and the models that it does not have yet.
+/// A pending change of the effects that a thread serves, with the models that it does not have yet.
 pub(super) struct ModelUpdate {
     pub(super) effects: Vec<Arc<dyn Effect>>,
     pub(super) models: Vec<Models>,
@@ -23,7 +23,8 @@ impl WorkerSlot {
         Self { seat, next: Mutex::default() }
     }
 
-    /// Lays the update ready before frames for it can come: the thread takes it over with the next frame, of whatever effect.
+    /// Stores an update, then announces its effects to the broker. The thread applies the update
+    /// before its next frame.
     pub(super) fn hand_over(&self, mut update: ModelUpdate, queues: &[EffectName]) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(untaken) = next.take() {

@@ -1,6 +1,7 @@
-//! What the worker threads of this process are doing and have done: for their health and for Prometheus.
+//! Statistics of the worker threads of this process, for health checks and Prometheus.
 //!
-//! Each thread writes through a [`WorkerGuard`] of its own; HTTP reads. It knows neither models nor the broker.
+//! Each thread writes through its own [`WorkerGuard`]; HTTP handlers read. This module knows
+//! neither models nor the broker.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -18,10 +19,11 @@ use prometheus_client::registry::Registry;
 use crate::about::About;
 use crate::labels::BUCKETS;
 
-/// A thread that has had one frame for longer than this hangs: no model that is of use on video takes so long.
+/// Time on one frame after which a thread counts as stuck. No model that is useful on video takes
+/// that long.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// The book of all worker threads of a process.
+/// Statistics of all worker threads of a process.
 pub struct WorkerStats {
     effects: Mutex<Vec<EffectName>>,
     threads: Mutex<Vec<State>>,
@@ -32,40 +34,40 @@ pub struct WorkerStats {
     busy: Gauge<f64, AtomicU64>,
 }
 
-/// What one thread is doing.
+/// The state of one thread.
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// It loads its models, or waits for a frame.
+    /// The thread loads its models, or waits for a frame.
     Free,
-    /// It has had a frame since then.
+    /// The thread has worked on one frame since this time.
     Busy(Instant),
-    /// It has ended, because the broker was closed.
+    /// The thread has ended because the broker was closed.
     Left,
-    /// It has ended, and nobody wanted that.
+    /// The thread has ended unexpectedly.
     Lost,
 }
 
-/// What became of a frame in a worker's hands.
+/// The outcome of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
-    /// It has a result.
+    /// The frame was analysed.
     Analysed,
-    /// The effect could not analyse it.
+    /// The effect returned an error.
     Failed,
     /// The effect panicked.
     Panicked,
-    /// Its deadline had passed before its turn came, so its model did not run.
+    /// The deadline had passed before the model could run.
     Expired,
 }
 
-/// How the worker threads are.
+/// Numbers of healthy, lost and stuck worker threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerHealth {
-    /// Threads that run.
+    /// Number of threads that run, including stuck ones.
     pub running: usize,
-    /// Threads that have ended though nobody wanted it.
+    /// Number of threads that have ended unexpectedly.
     pub lost: usize,
-    /// Threads of those that run that have had one frame for longer than [`STUCK_AFTER`].
+    /// Number of running threads that have worked on one frame for longer than [`STUCK_AFTER`].
     pub stuck: usize,
 }
 
@@ -83,7 +85,8 @@ struct FrameLabels {
 }
 
 impl WorkerStats {
-    /// An empty one for workers that serve `effects` on what `about` says.
+    /// Creates the statistics of workers that serve `effects` with the backend and device in
+    /// `about`.
     pub fn new(effects: &[EffectName], about: About) -> Self {
         let analysing: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let frames = Family::default();
@@ -93,7 +96,7 @@ impl WorkerStats {
         worker_stats
     }
 
-    /// The workers serve these effects, too.
+    /// Adds effects to the known label values.
     pub fn know(&self, effects: &[EffectName]) {
         let mut known = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
         for effect in effects {
@@ -107,7 +110,7 @@ impl WorkerStats {
         }
     }
 
-    /// Lets Prometheus see it.
+    /// Registers the metrics in a Prometheus registry.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("worker_threads", "Running worker threads of this process", self.running.clone());
         registry.register("worker_frames", "Frames that the workers of this process took, by effect and result", self.frames.clone());
@@ -119,7 +122,7 @@ impl WorkerStats {
         registry.register("worker_busy_seconds", "Time that all workers of this process have spent on frames", self.busy.clone());
     }
 
-    /// One more thread; it runs until the hand is dropped.
+    /// Registers a thread, which counts as running until the guard is dropped.
     pub fn enlist(self: &Arc<Self>) -> WorkerGuard {
         let mut threads = self.lock();
         threads.push(State::Free);
@@ -132,45 +135,46 @@ impl WorkerStats {
         ModelLabels { effect: effect.into(), backend: word(&self.about.backend), device: word(&self.about.device) }
     }
 
-    /// How the threads are at this moment.
+    /// Counts the running, lost and stuck threads.
     pub fn crew(&self, now: Instant) -> WorkerHealth {
-        let mut crew = WorkerHealth::default();
+        let mut health = WorkerHealth::default();
         for state in self.lock().iter() {
             match state {
                 State::Left => {}
-                State::Lost => crew.lost += 1,
-                State::Free => crew.running += 1,
+                State::Lost => health.lost += 1,
+                State::Free => health.running += 1,
                 State::Busy(since) => {
-                    crew.running += 1;
-                    crew.stuck += usize::from(now.saturating_duration_since(*since) > STUCK_AFTER);
+                    health.running += 1;
+                    health.stuck += usize::from(now.saturating_duration_since(*since) > STUCK_AFTER);
                 }
             }
         }
-        crew
+        health
     }
 
-    /// A panic while the lock was held can not have left half a change behind, so its poison is ignored.
+    /// Locks the thread states. A poisoned lock is used anyway, since no change can be half done.
     fn lock(&self) -> MutexGuard<'_, Vec<State>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One thread's pen.
+/// Handle through which one worker thread reports its state.
 pub struct WorkerGuard {
     worker_stats: Arc<WorkerStats>,
     number: usize,
 }
 
 impl WorkerGuard {
-    /// The thread has a frame.
+    /// Reports that the thread has taken a frame.
     pub fn begin(&self, now: Instant) {
         self.set(State::Busy(now));
     }
 
-    /// The frame that it had is done with.
+    /// Records the outcome of a frame.
     pub fn note(&self, effect: &EffectName, done: Done, took: Duration) {
         let worker_stats = &self.worker_stats;
-        // What comes from other machines must not make up names of effects without end.
+        // Effect names come from other machines; unknown ones share one label so that the number of
+        // labels is bounded.
         let name = effect.without_version();
         let known = worker_stats.effects.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known.as_str() == name);
         let effect = if known { name.to_string() } else { "unknown".into() };
@@ -181,12 +185,12 @@ impl WorkerGuard {
         }
     }
 
-    /// The thread waits for the next frame.
+    /// Reports that the thread waits for the next frame.
     pub fn rest(&self) {
         self.set(State::Free);
     }
 
-    /// The thread ends, as it should.
+    /// Reports that the thread ends as intended.
     pub fn leave(self) {
         self.set(State::Left);
     }
@@ -209,7 +213,7 @@ impl Drop for WorkerGuard {
 impl Done {
     const ALL: [Done; 4] = [Done::Analysed, Done::Failed, Done::Panicked, Done::Expired];
 
-    /// The label in metrics.
+    /// Returns the label in metrics.
     fn label(self) -> &'static str {
         match self {
             Done::Analysed => "analysed",
@@ -221,7 +225,7 @@ impl Done {
 }
 
 impl WorkerHealth {
-    /// What keeps the process from being called healthy, a sentence each.
+    /// Returns one sentence for each reason why the process is unhealthy.
     pub fn complaints(&self) -> Vec<String> {
         let all = self.running + self.lost;
         let lost = format!("{} of {all} worker threads have ended: start the process again, the log says why they ended", self.lost);
@@ -258,12 +262,12 @@ mod tests {
     #[test]
     fn thread_that_keeps_a_frame_is_stuck_until_it_is_done() {
         let (worker_stats, start) = (worker_stats(), Instant::now());
-        let hand = worker_stats.enlist();
-        hand.begin(start);
+        let guard = worker_stats.enlist();
+        guard.begin(start);
         assert_eq!(worker_stats.crew(start + STUCK_AFTER), WorkerHealth { running: 1, ..WorkerHealth::default() });
-        let crew = worker_stats.crew(start + STUCK_AFTER + Duration::from_millis(1));
-        assert_eq!((crew.stuck, crew.complaints().len()), (1, 1));
-        hand.rest();
+        let health = worker_stats.crew(start + STUCK_AFTER + Duration::from_millis(1));
+        assert_eq!((health.stuck, health.complaints().len()), (1, 1));
+        guard.rest();
         assert!(worker_stats.crew(start + 2 * STUCK_AFTER).complaints().is_empty());
     }
 
@@ -282,10 +286,10 @@ mod tests {
     #[test]
     fn names_of_effects_from_elsewhere_share_one_label() {
         let worker_stats = worker_stats();
-        let hand = worker_stats.enlist();
-        hand.note(&EffectName::new("blur"), Done::Analysed, Duration::from_millis(500));
-        hand.note(&EffectName::new("made_up_1"), Done::Failed, Duration::ZERO);
-        hand.note(&EffectName::new("made_up_2"), Done::Failed, Duration::ZERO);
+        let guard = worker_stats.enlist();
+        guard.note(&EffectName::new("blur"), Done::Analysed, Duration::from_millis(500));
+        guard.note(&EffectName::new("made_up_1"), Done::Failed, Duration::ZERO);
+        guard.note(&EffectName::new("made_up_2"), Done::Failed, Duration::ZERO);
         let text = text(&worker_stats);
         for line in [
             "ooblex_worker_frames_total{effect=\"blur\",result=\"analysed\"} 1",
