@@ -2,7 +2,7 @@
 //! records what comes back.
 //!
 //! A session is a task on a runtime shared with other sessions, so it waits only for its socket and
-//! its timers. Its measurements are in the tally of its [`Viewer`], which other modules read.
+//! its timers. Its measurements are in the `tally` of its [`Viewer`], which other modules read.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};

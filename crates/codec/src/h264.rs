@@ -19,9 +19,9 @@ use std::ptr::null_mut;
 use ooblex_pipeline::{I420, Pool};
 use openh264_sys2 as sys;
 
-use crate::undecodable::Undecodable;
 use crate::encoding::{EncodeError, Output, Speed, Task};
 use crate::planes::{ForeignPlanes, widen};
+use crate::undecodable::Undecodable;
 use crate::{CodecError, Limits};
 use check::Check;
 use nal_units::{IDR_SLICE, SLICE, kind, nal_units};

@@ -11,9 +11,9 @@ use vpx_sys::vp8_dec_control_id::VP8D_GET_FRAME_CORRUPTED;
 use vpx_sys::vp8e_enc_control_id as control;
 use vpx_sys::vpx_codec_err_t::VPX_CODEC_OK;
 
-use crate::undecodable::Undecodable;
 use crate::encoding::{EncodeError, Output, Speed, Task};
 use crate::planes::ForeignPlanes;
+use crate::undecodable::Undecodable;
 use crate::{CodecError, Limits};
 pub(crate) use header::is_keyframe;
 use header::is_shown;

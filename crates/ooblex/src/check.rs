@@ -143,7 +143,7 @@ fn broker(config: &Config) -> Finding {
     let url = &config.broker.url;
     let incompatible_peers = match incompatible_peers {
         0 => String::new(),
-        incompatible_peers => format!("; {incompatible_peers} processes there are of another version, which cannot be used"),
+        incompatible_peers => format!("; {incompatible_peers} processes have another version and cannot be used"),
     };
     let own = config.serve_threads();
     let analysed = catalogue.effects().into_iter().filter(|effect| effect.needs_worker()).map(|effect| {
@@ -218,10 +218,10 @@ fn http(config: &Config) -> Result<Finding, String> {
     let about = Certificate::load(files).map_err(|error| error.to_string())?.about();
     let (days, names) = (about.days_left, about.names.join(", "));
     if days < 0 {
-        return Err(format!("serve.tls_certificate for {names} has ended: browsers refuse it. Have it issued anew"));
+        return Err(format!("serve.tls_certificate for {names} has expired: browsers refuse it. Renew it"));
     }
     let found = format!("TCP {listen} is free; HTTPS for {names}, for another {days} days");
-    Ok(if days < SOON_DAYS { Finding::Poor(format!("{found}: have it issued anew")) } else { Finding::Fine(found) })
+    Ok(if days < SOON_DAYS { Finding::Poor(format!("{found}: renew it")) } else { Finding::Fine(found) })
 }
 
 /// Checks the admin listener, which needs no credentials.
@@ -289,7 +289,7 @@ mod tests {
         assert!(says(&["127.0.0.1"], true, false).contains("only this machine"));
         assert!(says(&["172.17.0.2", "127.0.0.1"], false, true).contains("container"));
         assert!(says(&["192.168.1.5", "127.0.0.1"], false, false).contains("private"));
-        assert_eq!(says(&["192.168.1.5"], true, true), "", "whoever names an address knows its network");
+        assert_eq!(says(&["192.168.1.5"], true, true), "", "an operator who names an address knows its network");
         assert_eq!(says(&["203.0.113.7", "10.0.0.4"], false, false), "");
         assert!(says(&["fd00::1"], false, false).contains("private"));
     }

@@ -24,7 +24,7 @@ const MAX_ANSWER: u64 = 64 * 1024;
 /// # Errors
 /// Any other status with its body, or the reason why there is no answer.
 pub fn health(url: &str) -> Result<String, String> {
-    let wrong = || format!("{url} is no address to ask: write http://127.0.0.1:8000/healthz");
+    let wrong = || format!("{url} is not a valid address: write http://127.0.0.1:8000/healthz");
     let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme)).ok_or_else(wrong)?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;

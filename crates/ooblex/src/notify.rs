@@ -1,4 +1,5 @@
-//! Notifications for the service manager. They follow the protocol of `sd_notify`, which systemd uses for services of `Type=notify`.
+//! Notifications for the service manager, with the protocol of `sd_notify`, which systemd uses for
+//! services of `Type=notify`.
 //!
 //! Nothing is sent when no service manager listens.
 

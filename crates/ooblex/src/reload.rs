@@ -27,18 +27,18 @@ impl Reload {
     /// logged, and the previous values stay in force.
     pub fn reload(&self, current: &Config, certificate: Option<&Certificate>, auth: Option<&Authenticator>) {
         if let Some(Err(error)) = certificate.map(Certificate::reload) {
-            error!("{error}; the certificate before stays in use");
+            error!("{error}; the previous certificate stays in use");
         }
         let config = match (self.load)() {
             Ok(config) => config,
-            Err(error) => return error!("{error}; what was in force stays so"),
+            Err(error) => return error!("{error}; the previous configuration stays in force"),
         };
         if let Some(Err(error)) = auth.map(|auth| auth.reload(&config.auth)) {
-            error!("{error}; the keys and secrets before stay in force");
+            error!("{error}; the previous keys and secrets stay in force");
         }
         match self.logs.set_filter(&config.log.filter) {
             Ok(()) => info!(filter = config.log.filter, "the configuration was read again"),
-            Err(error) => error!("{error:#}; the filter before stays in force"),
+            Err(error) => error!("{error:#}; the previous filter stays in force"),
         }
         let waiting: Vec<_> = differences(current, &config).into_iter().filter(|name| !CHANGEABLE.contains(&name.as_str())).collect();
         if !waiting.is_empty() {

@@ -237,7 +237,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 impl Shared {
-    /// Sends a refused connection the reason, unless [`FAREWELLS`] others are being answered.
+    /// Sends a refused connection the reason, unless the server uses TLS or is already answering
+    /// [`FAREWELLS`] others.
     fn turn_away(&self, mut stream: TcpStream, refusal: Refusal) {
         debug!(?refusal, "a connection was refused");
         if self.acceptor.is_some() {

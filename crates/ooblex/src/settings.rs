@@ -254,7 +254,7 @@ fn check_served(effects: &[Arc<dyn Effect>], named: &[String], refused: &dyn Fn(
     let known: Vec<_> = needing().map(|effect| effect.name().to_string()).collect();
     let hidden = ooblex_effects::diagnostics().iter().any(|effect| effect.name().as_str() == unknown);
     let remedy = if hidden { "; with --diagnostics it is one" } else { "" };
-    let detail = format!("worker.effects: \"{unknown}\" is no effect that needs a worker; those are: {}{remedy}", known.join(", "));
+    let detail = format!("worker.effects: \"{unknown}\" is not an effect that needs a worker; those are: {}{remedy}", known.join(", "));
     Err(Problem::new(ProblemKind::UnknownEffect, detail))
 }
 

@@ -132,7 +132,7 @@ impl Certificate {
             return refused;
         }
         // Partly written files get another modification time and are tried again.
-        let failed = self.reload().inspect_err(|error| warn!("{error}; the certificate before stays in use")).is_err();
+        let failed = self.reload().inspect_err(|error| warn!("{error}; the previous certificate stays in use")).is_err();
         if failed { changed } else { refused }
     }
 

@@ -111,7 +111,7 @@ pub fn worker(config: &Config, reload: &Reload) -> anyhow::Result<()> {
                 reload.reload(config, None, None);
                 let own = worker.clone();
                 tokio::task::spawn_blocking(move || own.reload_custom_effects());
-            }) => info!("{signal} received: finishing what is in hand"),
+            }) => info!("{signal} received: finishing the current frames"),
         }
         worker.stopping.store(true, Ordering::Relaxed);
         broker.close();

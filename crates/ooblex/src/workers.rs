@@ -169,7 +169,7 @@ impl WorkerPool {
                 // A late result is returned too; the gateway counts it.
                 Ok(result) => taken.complete(result),
                 Err(_) => {
-                    error!(%effect, "a worker panicked in an effect; it loads its models anew");
+                    error!(%effect, "a worker panicked in an effect; it reloads its models");
                     taken.complete(Err("the worker panicked".into()));
                     match self.load(&effects) {
                         Ok(anew) => models = anew,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::nal_units::{self, kind, nal_units};
 use super::parameter_sets::{PICTURE_IDS, Picture, SEQUENCE_IDS, Sequence, SequenceFault};
 use super::slice_header::{PictureOfSlice, Slice};
-use crate::undecodable::{HeaderPart, Undecodable};
 use crate::limits::Limits;
+use crate::undecodable::{HeaderPart, Undecodable};
 
 /// Maximum size of an access unit in bytes, which is 500 Mbit/s at 30 Hz.
 const MAX_BYTES: usize = 2 << 20;

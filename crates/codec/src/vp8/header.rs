@@ -1,8 +1,8 @@
 //! Checks the header of a VP8 frame (RFC 6386 §9, §19.2) before libvpx sees it: the sizes of the
 //! picture and of the partitions that it announces.
 
-use crate::undecodable::{HeaderPart, Undecodable};
 use crate::limits::Limits;
+use crate::undecodable::{HeaderPart, Undecodable};
 
 /// Number of bytes of the frame tag, the start code and the size of a key frame. Other frames have
 /// the tag only.

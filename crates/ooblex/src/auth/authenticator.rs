@@ -114,7 +114,7 @@ impl Authenticator {
     pub fn describe(&self) -> Result<String, String> {
         let known = self.known();
         let ways = self.modes.iter().map(|mode| match mode {
-            Mode::None if self.listen.is_loopback() => Ok("nobody is asked for a key; only this machine reaches the gateway".to_string()),
+            Mode::None if self.listen.is_loopback() => Ok("no authentication; only this machine reaches the gateway".to_string()),
             Mode::None => Ok("none: everybody who reaches serve.listen may send a camera".into()),
             Mode::Keys => Ok(format!("{} keys", known.keys.as_ref().map_or(0, |keys| keys.len()))),
             Mode::Jwt => match known.tokens.as_ref().and_then(|tokens| tokens.jwks()) {
@@ -211,9 +211,9 @@ impl Claim<'_> {
 pub fn check(config: &Config) -> Result<String, String> {
     let authenticator = Authenticator::new(config).map_err(|error| error.to_string())?;
     if let Some(url) = config.auth.hook.url.as_ref().filter(|url| config.auth.has(config::Mode::Hook) && !url.is_safe()) {
-        return authenticator
-            .describe()
-            .map(|found| format!("{found}; {url} is asked without HTTPS, and is told what callers show: reach it by a private network"));
+        return authenticator.describe().map(|found| {
+            format!("{found}; {url} is called without HTTPS and receives the callers' credentials: reach it by a private network")
+        });
     }
     authenticator.describe()
 }
@@ -232,7 +232,7 @@ mod tests {
             let said = Authenticator::new(&config).err().unwrap().to_string();
             assert!(["auth.mode", "keys", "jwt", "hook", "none", listen].iter().all(|word| said.contains(word)), "{said}");
             config.auth.mode = Some(serde_json::from_str("\"none\"").unwrap());
-            assert!(Authenticator::new(&config).unwrap().is_open(), "who says so gets it");
+            assert!(Authenticator::new(&config).unwrap().is_open(), "an explicit none is accepted");
         }
     }
 }

@@ -94,11 +94,11 @@ impl Hook {
         match asked.await {
             Ok(Ok((status, body))) => judge(status, &body, action, SystemTime::now()).inspect_err(|reason| {
                 if *reason == Reason::Unavailable {
-                    warn!(url = %self.url, status, "the hook's answer is not understood, so nobody is let in");
+                    warn!(url = %self.url, status, "the hook's answer is not understood, so the caller is refused");
                 }
             }),
             Ok(Err(reason)) => {
-                warn!(url = %self.url, reason, "the hook cannot be asked, so nobody is let in");
+                warn!(url = %self.url, reason, "the hook cannot be reached, so the caller is refused");
                 Err(Reason::Unavailable)
             }
             Err(_) => Err(Reason::Unavailable),

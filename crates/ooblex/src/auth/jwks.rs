@@ -109,7 +109,7 @@ impl Jwks {
                 info!(url = %self.url, keys = keys.len(), "the public keys for tokens were fetched");
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { keys, fetched: Some(Instant::now()) };
             }
-            Err(reason) => warn!(url = %self.url, reason, "the public keys for tokens cannot be fetched; those before stay in use"),
+            Err(reason) => warn!(url = %self.url, reason, "the public keys for tokens cannot be fetched; the previous ones stay in use"),
         }
     }
 

@@ -172,7 +172,7 @@ pub fn answer() -> bool {
     let mut line = String::new();
     let request: Option<Request> = std::io::stdin().read_line(&mut line).ok().and_then(|_| serde_json::from_str(&line).ok());
     let Some(request) = request else {
-        eprintln!("'ooblex effect try' is what the program calls itself; for people there is 'ooblex effect check FOLDER'");
+        eprintln!("'ooblex effect try' is started by the program itself: run 'ooblex effect check FOLDER' instead");
         return false;
     };
     let (report, painted) = match attempt(&request) {

@@ -199,7 +199,7 @@ fn refusal(auth: &Authenticator, reason: Reason, visitor: Visitor) -> Refusal {
             refused(ProblemKind::TooManyAttempts, detail, Some(wait))
         }
         Reason::Unavailable => {
-            let detail = "what decides who may do this cannot be reached now: try again in a moment; the gateway's log names it";
+            let detail = "the authentication service cannot be reached now: try again in a moment; the gateway's log has the reason";
             refused(ProblemKind::Unavailable, detail, Some(Duration::from_secs(5)))
         }
         Reason::Missing => {
@@ -219,7 +219,7 @@ fn not_allowed(need: Need) -> Refusal {
     let detail = match need {
         Need::Publish => "these credentials do not let their holder begin a session: that needs the role publish or admin",
         Need::Session => "these credentials do not belong to this session: use the secret of its answer, or the role admin",
-        Need::Public | Need::Admin => "this is an operator's: it needs the role admin, or serve.admin_listen",
+        Need::Public | Need::Admin => "this route is for operators: it needs the role admin, or serve.admin_listen",
     };
     Refusal { reason: Reason::NotAllowed, problem: Problem::new(ProblemKind::Forbidden, detail), retry_after: None }
 }
@@ -227,7 +227,7 @@ fn not_allowed(need: Need) -> Refusal {
 /// Returns the refusal for operator routes where `auth.mode` is `none`, so that no credential can
 /// help.
 fn closed() -> Refusal {
-    let detail = "this is an operator's, and with auth.mode = \"none\" it is served on this machine's loopback address or on serve.admin_listen only";
+    let detail = "this route is for operators, and with auth.mode = \"none\" it is served on this machine's loopback address or on serve.admin_listen only";
     Refusal { reason: Reason::NotAllowed, problem: Problem::new(ProblemKind::Forbidden, detail), retry_after: None }
 }
 

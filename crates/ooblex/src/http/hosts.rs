@@ -84,7 +84,7 @@ impl Hosts {
             Host::Ip(ip) => ip.to_string(),
             Host::Name(name) => name,
         };
-        let detail = format!("this gateway is not known as '{host:.80}': ask by one of its own names, or list this one in serve.hosts");
+        let detail = format!("this gateway is not known as '{host:.80}': use one of its own names, or list this one in serve.hosts");
         Err(Problem::new(ProblemKind::WrongHost, detail))
     }
 }
@@ -100,7 +100,7 @@ pub(super) fn requested(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Pro
         return Err(bad("a request has exactly one header Host: send the name that the gateway was asked by"));
     };
     let host = line.to_str().ok().and_then(Authority::parse);
-    let host = host.ok_or_else(|| bad("the header Host is no name with an optional port: send the name that the gateway was asked by"))?;
+    let host = host.ok_or_else(|| bad("the header Host is not a host name with an optional port: send the name of the gateway"))?;
     match uri.authority().map(|authority| Authority::parse(authority.as_str())) {
         Some(target) if target.as_ref() != Some(&host) => Err(bad("the header Host and the target of the request differ: send one name")),
         _ => Ok(host),

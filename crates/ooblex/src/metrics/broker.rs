@@ -57,7 +57,11 @@ impl Collector for BrokerFigures {
             capacity.in_flight as i64,
         )?;
         gauge("broker_connected", "1 if frames and results can pass through the broker, otherwise 0", i64::from(health.connected))?;
-        gauge("broker_strangers", "Processes that share the broker but use another version of its wire format", health.incompatible_peers as i64)?;
+        gauge(
+            "broker_strangers",
+            "Processes that share the broker but use another version of its wire format",
+            health.incompatible_peers as i64,
+        )?;
         let mut counter = |name: &str, help: &str, value: u64| {
             ConstCounter::new(value).encode(to.encode_descriptor(name, help, None, MetricType::Counter)?)
         };

@@ -191,7 +191,7 @@ async fn a_reader_who_does_not_read_is_cut_and_one_who_reads_is_not() {
     })
     .await
     .unwrap();
-    assert!(reading.read(&mut buffer).await.unwrap() > 0, "the other goes on");
+    assert!(reading.read(&mut buffer).await.unwrap() > 0, "the other continues");
     drop(deaf);
     assert_eq!(running.figures.cut("write"), 1);
 }
