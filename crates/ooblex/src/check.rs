@@ -10,11 +10,11 @@ use ooblex_effects::{Device, Effect as _, OwnEffect};
 
 use crate::config::Config;
 use crate::own::trial::{self, Report};
+use crate::rtc::transport::Transport;
 use crate::sandbox;
 use crate::settings::Catalogue;
 use crate::start;
 use crate::tls::Certificate;
-use crate::transport::Transport;
 
 /// Redis has this long to be reached.
 const REACHED_WITHIN: Duration = Duration::from_secs(5);

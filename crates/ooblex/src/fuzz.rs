@@ -15,10 +15,10 @@ use crate::apply::read_ivf;
 use crate::auth::jwt::verify_any;
 use crate::config;
 use crate::control::Request;
-use crate::negotiate::{Endpoint, Negotiated, negotiate};
-use crate::sctp::Streams;
-use crate::sdp::check_size;
-use crate::stun;
+use crate::rtc::negotiate::{Endpoint, Negotiated, negotiate};
+use crate::rtc::sctp::Streams;
+use crate::rtc::sdp::check_size;
+use crate::rtc::stun;
 use crate::y4m::Y4m;
 
 /// A function that reads bytes from outside.

@@ -17,11 +17,11 @@ use crate::auth::{Caller, SessionAccess, SessionSecret};
 use crate::ids::SessionId;
 use crate::labels::Goodbye;
 use crate::problem::{Problem, ProblemKind};
-use crate::session::{Lifetime, Session};
+use crate::rtc::session::{Lifetime, Session};
+use crate::rtc::transport::TransportHandle;
 use crate::sessions::Sessions;
 use crate::settings::Settings;
 use crate::track::{self, TrackOutput, TrackSink};
-use crate::transport::TransportHandle;
 use crate::visitor::{Peer, Visitor};
 
 #[derive(Deserialize)]

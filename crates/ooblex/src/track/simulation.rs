@@ -24,8 +24,8 @@ use crate::client::{ClientEvent, Wish};
 use crate::config::{Limits, Video};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
-use crate::negotiate::{self, negotiate};
-use crate::session::{Lifetime, Session};
+use crate::rtc::negotiate::{self, negotiate};
+use crate::rtc::session::{Lifetime, Session};
 
 const MS: Duration = Duration::from_millis(1);
 /// Between two pictures.

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::allowance::{Allowance, Rates, Verdict};
+use crate::rtc::rate_limit::{Allowance, Rates, Verdict};
 
 /// Messages of STUN that are answered for one session: browsers send fewer than twenty a second.
 const STUN: Rates = Rates { packets: 100, kbps: 200 };

@@ -14,7 +14,7 @@ use str0m::crypto::{
     SupportedAeadAes256Gcm, SupportedAes128CmSha1_80,
 };
 
-use crate::sctp::Streams;
+use crate::rtc::sctp::Streams;
 
 /// Data channels of a session, also those that are streams only.
 const CHANNELS: usize = 8;
@@ -30,7 +30,7 @@ pub(crate) fn authenticated() -> u64 {
 }
 
 /// Returns whether a session has used too many data channels on this thread since the last call.
-pub(super) fn take_too_many_channels() -> bool {
+pub(crate) fn take_too_many_channels() -> bool {
     HAS_TOO_MANY_CHANNELS.take()
 }
 

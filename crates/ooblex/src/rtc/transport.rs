@@ -18,20 +18,21 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use crate::allowance::{Rates, Verdict};
 use crate::config;
 use crate::control;
 use crate::ids::SessionId;
 use crate::labels::{End, Goodbye};
-use crate::media_budget::MediaBudget;
 use crate::metrics::Metrics;
-use crate::paths::{Arrival, Paths};
 use crate::problem::{Problem, ProblemKind};
-use crate::session::{Session, guard};
+use crate::rtc::crypto;
+use crate::rtc::media_budget::MediaBudget;
+use crate::rtc::paths::{Arrival, Paths};
+use crate::rtc::rate_limit::{Rates, Verdict};
+use crate::rtc::session::Session;
+use crate::rtc::stun;
+use crate::rtc::traffic::{Kind, Traffic};
 use crate::sessions::Sessions;
-use crate::stun;
 use crate::track::TrackOutput;
-use crate::traffic::{Kind, Traffic};
 use crate::watchdog::{Heartbeat, TURN_EVERY};
 
 /// Buffer of the socket in either direction, bytes: a burst of keyframes of many sessions.
@@ -384,14 +385,14 @@ impl MediaLoop {
                 self.remove(former, End::Vanished);
             }
         }
-        let authenticated_before = guard::authenticated();
+        let authenticated_before = crypto::authenticated();
         if kind != Kind::Stun
             && let Some(entry) = self.sessions.get_mut(&id)
         {
             entry.paths.on_received(now, source, bytes.len());
         }
         self.with_session(id, Turn::Datagram, |session, now, send| session.on_datagram(now, receive, send));
-        let is_own = guard::authenticated() != authenticated_before;
+        let is_own = crypto::authenticated() != authenticated_before;
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         if is_own {
             entry.traffic.on_authenticated(kind, bytes.len());
@@ -454,7 +455,7 @@ impl MediaLoop {
                 debug!(session = %id, %error, "a datagram was not sent");
             }
         };
-        let authenticated = guard::authenticated();
+        let authenticated = crypto::authenticated();
         let cpu = budget.wants_cpu().then(cpu_time);
         let began = Instant::now();
         // The WebRTC library panics on states that it believes impossible: that costs this session only.
@@ -465,7 +466,7 @@ impl MediaLoop {
         });
         let ended = Instant::now();
         let took = ended.saturating_duration_since(began);
-        let is_charged = turn == Turn::Own || guard::authenticated() != authenticated;
+        let is_charged = turn == Turn::Own || crypto::authenticated() != authenticated;
         if is_charged && !budget.charge(ended, took, cpu.map(|before| cpu_time().saturating_sub(before))) && next.is_ok() {
             let close = || session.close_at_once(ended, Goodbye::Budget, &mut send);
             next = Err(catch_unwind(AssertUnwindSafe(close)).unwrap_or(End::Budget));

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use tracing::error;
 
 use crate::problem::{Problem, ProblemKind};
-use crate::sdp::{check_size, declared_sources, offered_codecs};
-use crate::session::guard;
+use crate::rtc::crypto;
+use crate::rtc::sdp::{check_size, declared_sources, offered_codecs};
 
 /// Packets that wait for one that is missing; a keyframe of 1080p has about 150.
 const REORDERING_PACKETS: usize = 300;
@@ -178,7 +178,7 @@ fn with_start_bitrate(answer: &str, kbps: u32) -> String {
 fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
     let mut config = RtcConfig::new()
         .set_ice_lite(true)
-        .set_crypto_provider(guard::provider())
+        .set_crypto_provider(crypto::provider())
         .clear_codecs()
         .enable_opus(true, false)
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))

@@ -7,9 +7,9 @@ use str0m::stats::{MediaEgressStats, PeerStats};
 use tracing::debug;
 
 use super::Session;
-use crate::bandwidth::{Bandwidth, Finding};
 use crate::labels::{Direction, LineCounts};
-use crate::reception::Report;
+use crate::rtc::bandwidth::{Bandwidth, Finding};
+use crate::rtc::reception::Report;
 use crate::track::{Fared, TrackInput};
 
 impl Session {

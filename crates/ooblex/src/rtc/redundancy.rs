@@ -31,15 +31,15 @@ const MOST_OWED_BYTES: f64 = 20_000.0;
 
 /// The payload types of a video line.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PayloadTypes {
+pub(crate) struct PayloadTypes {
     /// Of frames.
-    pub(super) media: Pt,
+    pub(crate) media: Pt,
     /// Of what is sent again.
-    pub(super) resent: Option<Pt>,
+    pub(crate) resent: Option<Pt>,
 }
 
 /// What is sent twice on one line.
-pub(super) struct Twice {
+pub(crate) struct Twice {
     types: Option<PayloadTypes>,
     /// Bytes of copies and retransmissions for each byte that is sent for the first time.
     share: f64,
@@ -86,7 +86,7 @@ enum Kind {
 
 impl Twice {
     /// Nothing is sent twice yet. `most_resent`: of all that is sent, copies and retransmissions are this share at most.
-    pub(super) fn new(most_resent: f32) -> Self {
+    pub(crate) fn new(most_resent: f32) -> Self {
         let share = f64::from(most_resent / (1.0 - most_resent));
         Self {
             types: None,
@@ -104,19 +104,19 @@ impl Twice {
     }
 
     /// The line is known.
-    pub(super) fn set_types(&mut self, types: PayloadTypes) {
+    pub(crate) fn set_types(&mut self, types: PayloadTypes) {
         self.types = Some(types);
     }
 
     /// The share of packets that was lost during the last second.
-    pub(super) fn on_loss(&mut self, lost: f32) {
+    pub(crate) fn on_loss(&mut self, lost: f32) {
         self.lost += SMOOTHING * (lost - self.lost);
         self.is_on = self.lost > if self.is_on { FEW } else { MANY };
     }
 
     /// So many bits a second are thought to fit through. `is_ample`: they are about as many as are of use, and nothing queues; a narrow
     /// network would get narrower by copies.
-    pub(super) fn on_estimate(&mut self, bps: u64, is_ample: bool) {
+    pub(crate) fn on_estimate(&mut self, bps: u64, is_ample: bool) {
         self.room_bps = if is_ample { bps } else { 0 };
         if !is_ample {
             self.waiting.clear();
@@ -124,13 +124,13 @@ impl Twice {
     }
 
     /// Nothing is sent twice until losses tell again.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.is_on = false;
         self.waiting.clear();
     }
 
     /// A datagram goes out; its copy may follow.
-    pub(super) fn on_sent(&mut self, now: Instant, transmit: &Transmit) {
+    pub(crate) fn on_sent(&mut self, now: Instant, transmit: &Transmit) {
         let bytes = transmit.contents.len() as f64;
         let is_worth_a_copy = match self.kind(&transmit.contents) {
             Kind::Other => return,
@@ -158,17 +158,17 @@ impl Twice {
     }
 
     /// The next copy that is due.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Transmit> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Transmit> {
         self.waiting.pop_front_if(|(at, _)| *at <= now).map(|(_, copy)| copy)
     }
 
     /// When the next one is.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.waiting.front().map(|(at, _)| *at)
     }
 
     /// The share of copies in what was sent since the last call, 0..=1; `sent`: bytes since the beginning, without them.
-    pub(super) fn share(&mut self, sent: u64) -> f32 {
+    pub(crate) fn share(&mut self, sent: u64) -> f32 {
         let before = std::mem::replace(&mut self.looked_at, (sent, self.copied_bytes));
         let (sent, copied) = (sent.saturating_sub(before.0), self.copied_bytes - before.1);
         if copied == 0 { 0.0 } else { copied as f32 / (sent + copied) as f32 }

@@ -1,15 +1,13 @@
 //! One WebRTC connection: between the packets of the media socket and the thread of its track.
 //!
-//! Owns the endpoint of the WebRTC library and nothing of pixels. Driven by [`crate::transport`], which owns the socket and
+//! Owns the endpoint of the WebRTC library and nothing of pixels. Driven by [`crate::rtc::transport`], which owns the socket and
 //! the clock. Here is what drives it and what its endpoint says; `incoming` is the media that comes, `outgoing` how frames leave, `network` what
 //! is learnt of the network, `twice` which packets are sent twice, `about` the words about sessions, `lifetime` how long they last, `guard` what the library's cryptography shows.
 
-pub(crate) mod guard;
 mod incoming;
 mod lifetime;
 mod network;
 mod outgoing;
-mod twice;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,13 +21,14 @@ use str0m::{Event, IceConnectionState, Input, Output, RtcError};
 use tracing::{debug, info};
 
 pub use self::lifetime::Lifetime;
-use self::twice::Twice;
-use crate::bandwidth::Bandwidth;
 use crate::control;
 use crate::ids::SessionId;
 use crate::labels::{Direction, End, Goodbye, LineCounts, SetUp};
-use crate::negotiate::{Connection, Negotiated};
-use crate::reception::{Reception, Resent};
+use crate::rtc::bandwidth::Bandwidth;
+use crate::rtc::crypto;
+use crate::rtc::negotiate::{Connection, Negotiated};
+use crate::rtc::reception::{Reception, Resent};
+use crate::rtc::redundancy::Twice;
 use crate::track::{TrackHandle, TrackInput, TrackOutput};
 
 /// One WebRTC connection.
@@ -319,7 +318,7 @@ impl Session {
     fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
         let soon = now + Self::SOON;
         // What is said from here on is said of this session.
-        _ = guard::take_too_many_channels();
+        _ = crypto::take_too_many_channels();
         for _ in 0..Self::MAX_STEPS {
             match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
                 Output::Transmit(transmit) => {
@@ -339,7 +338,7 @@ impl Session {
                     let at = self.twice.next_due().map_or(at, |copy| copy.min(at));
                     let at = self.expires_at.filter(|_| self.closing.is_none()).map_or(at, |expiry| expiry.min(at));
                     self.tell_backlog();
-                    if guard::take_too_many_channels() && self.closing.is_none() {
+                    if crypto::take_too_many_channels() && self.closing.is_none() {
                         return Err(self.close_at_once(now, Goodbye::TooManyChannels, send));
                     }
                     if let Some(closing) = self.closing {

@@ -51,8 +51,8 @@ mod tests {
     use crate::ids::SessionId;
     use crate::labels::End;
     use crate::metrics::Metrics;
-    use crate::negotiate::{Endpoint, negotiate};
-    use crate::session::Session;
+    use crate::rtc::negotiate::{Endpoint, negotiate};
+    use crate::rtc::session::Session;
     use crate::track::TrackHandle;
 
     const MS: Duration = Duration::from_millis(1);

@@ -10,8 +10,8 @@ use str0m::media::{Frequency, MediaAdded, MediaData, MediaKind};
 use str0m::rtp::VideoOrientation;
 use tracing::debug;
 
-use super::twice::PayloadTypes;
 use super::{End, Session, Video};
+use crate::rtc::redundancy::PayloadTypes;
 use crate::track::TrackInput;
 
 impl Session {
