@@ -39,7 +39,7 @@ pub(crate) struct PayloadTypes {
 }
 
 /// What is sent twice on one line.
-pub(crate) struct Twice {
+pub(crate) struct Redundancy {
     types: Option<PayloadTypes>,
     /// Bytes of copies and retransmissions for each byte that is sent for the first time.
     share: f64,
@@ -53,7 +53,7 @@ pub(crate) struct Twice {
     lost: f32,
     is_on: bool,
     waiting: VecDeque<(Instant, Transmit)>,
-    copied_bytes: u64,
+    duplicated_bytes: u64,
     /// All that was sent save copies, and copies, at the last look.
     looked_at: (u64, u64),
 }
@@ -84,7 +84,7 @@ enum Kind {
     Other,
 }
 
-impl Twice {
+impl Redundancy {
     /// Nothing is sent twice yet. `most_resent`: of all that is sent, copies and retransmissions are this share at most.
     pub(crate) fn new(most_resent: f32) -> Self {
         let share = f64::from(most_resent / (1.0 - most_resent));
@@ -98,7 +98,7 @@ impl Twice {
             lost: 0.0,
             is_on: false,
             waiting: VecDeque::new(),
-            copied_bytes: 0,
+            duplicated_bytes: 0,
             looked_at: (0, 0),
         }
     }
@@ -150,7 +150,7 @@ impl Twice {
         if self.is_on && is_worth_a_copy && is_room && self.waiting.len() < MOST_WAITING {
             self.by_share.spend(bytes);
             self.by_room.spend(bytes);
-            self.copied_bytes += bytes as u64;
+            self.duplicated_bytes += bytes as u64;
             let contents = transmit.contents.to_vec().into();
             let copy = Transmit { proto: transmit.proto, source: transmit.source, destination: transmit.destination, contents };
             self.waiting.push_back((now + AFTER, copy));
@@ -169,9 +169,9 @@ impl Twice {
 
     /// The share of copies in what was sent since the last call, 0..=1; `sent`: bytes since the beginning, without them.
     pub(crate) fn share(&mut self, sent: u64) -> f32 {
-        let before = std::mem::replace(&mut self.looked_at, (sent, self.copied_bytes));
-        let (sent, copied) = (sent.saturating_sub(before.0), self.copied_bytes - before.1);
-        if copied == 0 { 0.0 } else { copied as f32 / (sent + copied) as f32 }
+        let before = std::mem::replace(&mut self.looked_at, (sent, self.duplicated_bytes));
+        let (sent, duplicated) = (sent.saturating_sub(before.0), self.duplicated_bytes - before.1);
+        if duplicated == 0 { 0.0 } else { duplicated as f32 / (sent + duplicated) as f32 }
     }
 
     fn kind(&self, datagram: &[u8]) -> Kind {
@@ -202,107 +202,107 @@ mod tests {
     }
 
     /// On a line that loses a tenth and carries much; a frame of ten packets has gone out a second ago.
-    fn losing() -> (Twice, Instant) {
-        let (mut twice, now) = (Twice::new(0.3), Instant::now());
-        twice.set_types(TYPES);
-        twice.on_loss(0.1);
-        twice.on_estimate(10_000_000, true);
-        (0..10).for_each(|_| twice.on_sent(now, &datagram(96, false, 1000)));
-        twice.on_sent(now + 1000 * MS, &datagram(96, false, 100));
-        (twice, now + 1000 * MS)
+    fn losing() -> (Redundancy, Instant) {
+        let (mut redundancy, now) = (Redundancy::new(0.3), Instant::now());
+        redundancy.set_types(TYPES);
+        redundancy.on_loss(0.1);
+        redundancy.on_estimate(10_000_000, true);
+        (0..10).for_each(|_| redundancy.on_sent(now, &datagram(96, false, 1000)));
+        redundancy.on_sent(now + 1000 * MS, &datagram(96, false, 100));
+        (redundancy, now + 1000 * MS)
     }
 
-    fn copies(twice: &mut Twice, now: Instant) -> Vec<u8> {
-        std::iter::from_fn(|| twice.due(now)).map(|copy| copy.contents[1]).collect()
+    fn copies(redundancy: &mut Redundancy, now: Instant) -> Vec<u8> {
+        std::iter::from_fn(|| redundancy.due(now)).map(|copy| copy.contents[1]).collect()
     }
 
     #[test]
     fn last_packet_of_a_frame_and_what_is_sent_again_follow_themselves_after_a_while() {
-        let (mut twice, now) = losing();
-        twice.on_sent(now, &datagram(96, true, 500));
-        twice.on_sent(now, &datagram(97, false, 1000));
-        assert_eq!((twice.next_due(), copies(&mut twice, now + 4 * MS)), (Some(now + 5 * MS), Vec::<u8>::new()));
-        assert_eq!(copies(&mut twice, now + 5 * MS), [96 | 0x80, 97]);
-        assert_eq!((twice.next_due(), twice.share(13_500), twice.share(20_000)), (None, 0.1, 0.0));
+        let (mut redundancy, now) = losing();
+        redundancy.on_sent(now, &datagram(96, true, 500));
+        redundancy.on_sent(now, &datagram(97, false, 1000));
+        assert_eq!((redundancy.next_due(), copies(&mut redundancy, now + 4 * MS)), (Some(now + 5 * MS), Vec::<u8>::new()));
+        assert_eq!(copies(&mut redundancy, now + 5 * MS), [96 | 0x80, 97]);
+        assert_eq!((redundancy.next_due(), redundancy.share(13_500), redundancy.share(20_000)), (None, 0.1, 0.0));
     }
 
     #[test]
-    fn nothing_else_is_copied() {
-        let (mut twice, now) = losing();
+    fn nothing_else_is_duplicated() {
+        let (mut redundancy, now) = losing();
         // A report (RTCP), a request of ICE, a record of DTLS, another line's packet.
         for (first, second) in [(0x80, 200), (0x81, 205), (0, 1), (22, 254), (0x80, 111)] {
             let mut other = datagram(0, false, 100).contents.to_vec();
             (other[0], other[1]) = (first, second);
-            twice.on_sent(now, &Transmit { contents: other.into(), ..datagram(0, false, 100) });
+            redundancy.on_sent(now, &Transmit { contents: other.into(), ..datagram(0, false, 100) });
         }
-        twice.on_sent(now, &Transmit { contents: vec![0x80].into(), ..datagram(0, false, 100) });
-        assert!(copies(&mut twice, now + 10 * MS).is_empty());
+        redundancy.on_sent(now, &Transmit { contents: vec![0x80].into(), ..datagram(0, false, 100) });
+        assert!(copies(&mut redundancy, now + 10 * MS).is_empty());
     }
 
     #[test]
     fn few_losses_make_no_copies() {
-        let (mut twice, now) = losing();
-        (0..20).for_each(|_| twice.on_loss(0.005));
-        twice.on_sent(now, &datagram(97, false, 500));
-        assert_eq!(twice.next_due(), None);
+        let (mut redundancy, now) = losing();
+        (0..20).for_each(|_| redundancy.on_loss(0.005));
+        redundancy.on_sent(now, &datagram(97, false, 500));
+        assert_eq!(redundancy.next_due(), None);
     }
 
     #[test]
     fn narrow_network_gets_no_copies_and_those_that_wait_are_given_up() {
-        let (mut twice, now) = losing();
-        twice.on_sent(now, &datagram(97, false, 500));
-        twice.on_estimate(1_000_000, false);
-        assert_eq!(twice.next_due(), None);
-        twice.on_sent(now, &datagram(97, false, 500));
-        assert_eq!(twice.next_due(), None);
+        let (mut redundancy, now) = losing();
+        redundancy.on_sent(now, &datagram(97, false, 500));
+        redundancy.on_estimate(1_000_000, false);
+        assert_eq!(redundancy.next_due(), None);
+        redundancy.on_sent(now, &datagram(97, false, 500));
+        assert_eq!(redundancy.next_due(), None);
     }
 
     #[test]
     fn all_together_is_no_more_than_the_network_carries() {
-        let (mut twice, mut now) = losing();
-        twice.on_estimate(1_125_000, true);
-        let mut copied = 0;
+        let (mut redundancy, mut now) = losing();
+        redundancy.on_estimate(1_125_000, true);
+        let mut duplicated = 0;
         for _ in 0..1000 {
             // 800 kbit/s, a fifth of it sent again.
-            (0..8).for_each(|_| twice.on_sent(now, &datagram(96, false, 1000)));
-            (0..2).for_each(|_| twice.on_sent(now, &datagram(97, false, 1000)));
+            (0..8).for_each(|_| redundancy.on_sent(now, &datagram(96, false, 1000)));
+            (0..2).for_each(|_| redundancy.on_sent(now, &datagram(97, false, 1000)));
             now += 100 * MS;
-            copied += copies(&mut twice, now).len();
+            duplicated += copies(&mut redundancy, now).len();
         }
         // What is saved up at first, and 100 kbit/s.
-        assert!((1200..=1290).contains(&copied), "{copied}");
+        assert!((1200..=1290).contains(&duplicated), "{duplicated}");
     }
 
     #[test]
     fn losses_that_come_and_go_do_not_switch_it_all_the_time() {
-        let (mut twice, now) = losing();
-        [0.02, 0.02, 0.02, 0.02, 0.02].into_iter().for_each(|lost| twice.on_loss(lost));
-        twice.on_sent(now, &datagram(97, false, 500));
-        assert!(twice.next_due().is_some());
+        let (mut redundancy, now) = losing();
+        [0.02, 0.02, 0.02, 0.02, 0.02].into_iter().for_each(|lost| redundancy.on_loss(lost));
+        redundancy.on_sent(now, &datagram(97, false, 500));
+        assert!(redundancy.next_due().is_some());
     }
 
     #[test]
     fn copies_and_retransmissions_are_three_tenths_of_all_at_most() {
-        let (mut twice, now) = losing();
+        let (mut redundancy, now) = losing();
         let (mut first, mut resent) = (10_000.0, 0.0);
         for n in 0..1000 {
             let now = now + 2 * n * MS;
-            twice.on_sent(now, &datagram(96, n % 10 == 9, 1000));
+            redundancy.on_sent(now, &datagram(96, n % 10 == 9, 1000));
             first += 1000.0;
             if n % 4 == 0 {
-                twice.on_sent(now, &datagram(97, false, 1000));
+                redundancy.on_sent(now, &datagram(97, false, 1000));
                 resent += 1000.0;
             }
-            copies(&mut twice, now + 10 * MS);
+            copies(&mut redundancy, now + 10 * MS);
         }
-        let again = resent + twice.copied_bytes as f64;
+        let again = resent + redundancy.duplicated_bytes as f64;
         assert!((0.27..=0.31).contains(&(again / (again + first))), "{}", again / (again + first));
     }
 
     #[test]
     fn copies_that_wait_are_bounded() {
-        let (mut twice, now) = losing();
-        (0..200).for_each(|_| twice.on_sent(now, &datagram(96, true, 10)));
-        assert_eq!(copies(&mut twice, now + 5 * MS).len(), MOST_WAITING);
+        let (mut redundancy, now) = losing();
+        (0..200).for_each(|_| redundancy.on_sent(now, &datagram(96, true, 10)));
+        assert_eq!(copies(&mut redundancy, now + 5 * MS).len(), MOST_WAITING);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the endpoint of the WebRTC library and nothing of pixels. Driven by [`crate::rtc::transport`], which owns the socket and
 //! the clock. Here is what drives it and what its endpoint says; `incoming` is the media that comes, `outgoing` how frames leave, `network` what
-//! is learnt of the network, `twice` which packets are sent twice, `about` the words about sessions, `lifetime` how long they last, `guard` what the library's cryptography shows.
+//! is learnt of the network, `redundancy` which packets are sent twice, `about` the words about sessions, `lifetime` how long they last, `guard` what the library's cryptography shows.
 
 mod incoming;
 mod lifetime;
@@ -28,7 +28,7 @@ use crate::rtc::bandwidth::Bandwidth;
 use crate::rtc::crypto;
 use crate::rtc::negotiate::{Connection, Negotiated};
 use crate::rtc::reception::{Reception, Resent};
-use crate::rtc::redundancy::Twice;
+use crate::rtc::redundancy::Redundancy;
 use crate::track::{TrackHandle, TrackInput, TrackOutput};
 
 /// One WebRTC connection.
@@ -72,7 +72,7 @@ pub struct Session {
     /// Some were, and no keyframe has come since.
     has_dropped: bool,
     /// What is sent a second time unasked.
-    twice: Twice,
+    redundancy: Redundancy,
 }
 
 /// The gateway has said goodbye, and waits until the browser has heard it.
@@ -148,7 +148,7 @@ impl Session {
             was_paused: false,
             held: VecDeque::new(),
             has_dropped: false,
-            twice: Twice::new(Self::MOST_RESENT),
+            redundancy: Redundancy::new(Self::MOST_RESENT),
         }
     }
 
@@ -322,7 +322,7 @@ impl Session {
         for _ in 0..Self::MAX_STEPS {
             match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
                 Output::Transmit(transmit) => {
-                    self.twice.on_sent(now, &transmit);
+                    self.redundancy.on_sent(now, &transmit);
                     send(transmit);
                 }
                 Output::Event(event) => self.on_event(now, event)?,
@@ -332,10 +332,10 @@ impl Session {
                 }
                 Output::Timeout(_) if self.write_next()? => {}
                 Output::Timeout(at) => {
-                    while let Some(copy) = self.twice.due(now) {
+                    while let Some(copy) = self.redundancy.due(now) {
                         send(copy);
                     }
-                    let at = self.twice.next_due().map_or(at, |copy| copy.min(at));
+                    let at = self.redundancy.next_due().map_or(at, |copy| copy.min(at));
                     let at = self.expires_at.filter(|_| self.closing.is_none()).map_or(at, |expiry| expiry.min(at));
                     self.tell_backlog();
                     if crypto::take_too_many_channels() && self.closing.is_none() {
@@ -414,7 +414,7 @@ impl Session {
             Event::StreamPaused(stream) if self.is_video(stream.mid) && !stream.paused && self.was_paused => {
                 // Both ways were cut, as a rule. What is asked for again comes after the keyframe, and some receivers wait for it.
                 self.drop_held();
-                self.twice.stop();
+                self.redundancy.stop();
                 self.track.send(TrackInput::Resumed);
             }
             Event::StreamPaused(stream) if self.is_video(stream.mid) => self.was_paused = stream.paused,

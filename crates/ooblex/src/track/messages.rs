@@ -70,7 +70,7 @@ pub struct Fared {
     /// The share of bytes that it had asked for again, 0..=1.
     pub resent: f32,
     /// The share of bytes that were sent twice unasked, 0..=1.
-    pub copied: f32,
+    pub duplicated: f32,
     /// Packets take much longer than the quickest did.
     pub queued: bool,
 }

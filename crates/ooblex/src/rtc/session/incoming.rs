@@ -33,7 +33,7 @@ impl Session {
                 let (packets, age) = Self::RESENDABLE;
                 stream.set_rtx_cache(packets, age, Some(Self::MOST_RESENT));
             }
-            self.twice.set_types(PayloadTypes { media: pt, resent });
+            self.redundancy.set_types(PayloadTypes { media: pt, resent });
             self.track.send(TrackInput::Codec(codec));
         }
     }

@@ -18,7 +18,7 @@ impl Session {
         let bps = estimate.as_u64();
         let finding = self.bandwidth.as_mut().map_or(Finding::Changed(bps), |bandwidth| bandwidth.on_estimate(now, bps, rtt));
         if let Some(bandwidth) = &self.bandwidth {
-            self.twice.on_estimate(bandwidth.told_bps(), bandwidth.is_ample());
+            self.redundancy.on_estimate(bandwidth.told_bps(), bandwidth.is_ample());
         }
         let (bps, sought) = match finding {
             Finding::Nothing => return,
@@ -59,11 +59,11 @@ impl Session {
         let report = stats.remote.as_ref().map(|remote| (*remote.maximum_sequence_number, remote.packets_lost as u32));
         let lost = report.and_then(|(highest, lost)| self.reception.on_report(Report { highest, lost }));
         let resent = self.resent.share(stats.bytes);
-        self.twice.on_loss(lost.unwrap_or(0.0).max(resent));
-        let copied = self.twice.share(stats.bytes);
+        self.redundancy.on_loss(lost.unwrap_or(0.0).max(resent));
+        let duplicated = self.redundancy.share(stats.bytes);
         if lost.is_some() || resent > 0.0 {
             let queued = self.bandwidth.as_ref().is_some_and(Bandwidth::has_standing_queue);
-            self.track.send(TrackInput::Fared(Fared { lost: lost.unwrap_or(0.0), resent, copied, queued }));
+            self.track.send(TrackInput::Fared(Fared { lost: lost.unwrap_or(0.0), resent, duplicated, queued }));
         }
     }
 

@@ -61,7 +61,7 @@ impl Session {
     /// What was lost or waits would take the place of what is new: it is not sent (again).
     pub(super) fn give_up_what_waits(&mut self) {
         self.drop_held();
-        self.twice.stop();
+        self.redundancy.stop();
         let Some(video) = self.video else { return };
         if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(video.mid, None) {
             let (packets, age) = Self::RESENDABLE;
