@@ -17,7 +17,7 @@ pub(crate) struct Rates {
 
 /// What one session may still send: as much as in one second, at most, at once.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+pub(crate) struct RateLimit {
     rates: Rates,
     packets: f64,
     bytes: f64,
@@ -27,16 +27,16 @@ pub(crate) struct Allowance {
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// It is taken.
-    Taken,
+    Accept,
     /// It is dropped.
-    Refused,
+    Refuse,
     /// It is dropped, and the session is to be told that it sends too much.
-    RefusedAndTold,
+    RefuseAndNotify,
 }
 
-impl Allowance {
+impl RateLimit {
     /// Of a session that has sent nothing.
     pub(crate) fn new(rates: Rates, now: Instant) -> Self {
         let (packets, bytes) = rates.in_a_second();
@@ -44,29 +44,29 @@ impl Allowance {
     }
 
     /// A packet of `bytes` came.
-    pub(crate) fn take(&mut self, now: Instant, bytes: usize) -> Verdict {
-        let verdict = self.look(now, bytes);
-        if verdict == Verdict::Taken {
+    pub(crate) fn take(&mut self, now: Instant, bytes: usize) -> Decision {
+        let decision = self.check(now, bytes);
+        if decision == Decision::Accept {
             self.spend(bytes);
         }
-        verdict
+        decision
     }
 
     /// What would become of a packet of `bytes`. It is not charged for yet.
-    pub(crate) fn look(&mut self, now: Instant, bytes: usize) -> Verdict {
+    pub(crate) fn check(&mut self, now: Instant, bytes: usize) -> Decision {
         let (packets, most) = self.rates.in_a_second();
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.packets = (self.packets + elapsed * packets).min(packets);
         self.bytes = (self.bytes + elapsed * most).min(most);
         if self.packets >= 1.0 && self.bytes >= bytes as f64 {
-            return Verdict::Taken;
+            return Decision::Accept;
         }
         if self.told.is_some_and(|told| now.saturating_duration_since(told) < TELL_EVERY) {
-            return Verdict::Refused;
+            return Decision::Refuse;
         }
         self.told = Some(now);
-        Verdict::RefusedAndTold
+        Decision::RefuseAndNotify
     }
 
     /// Charges for a packet of `bytes`.
@@ -76,7 +76,7 @@ impl Allowance {
     }
 
     /// A packet of `bytes` was charged for wrongly.
-    pub(crate) fn give_back(&mut self, bytes: usize) {
+    pub(crate) fn refund(&mut self, bytes: usize) {
         self.packets += 1.0;
         self.bytes += bytes as f64;
     }
@@ -99,9 +99,9 @@ mod tests {
     /// How many packets of `bytes`, one every `every` for `seconds`, are taken.
     fn taken(every: Duration, seconds: u32, bytes: usize) -> usize {
         let now = Instant::now();
-        let mut allowance = Allowance::new(RATES, now);
+        let mut rate_limit = RateLimit::new(RATES, now);
         let count = (Duration::from_secs(seconds.into()).as_nanos() / every.as_nanos()) as u32;
-        (0..count).filter(|n| allowance.take(now + every * *n, bytes) == Verdict::Taken).count()
+        (0..count).filter(|n| rate_limit.take(now + every * *n, bytes) == Decision::Accept).count()
     }
 
     #[test]
@@ -124,15 +124,15 @@ mod tests {
     #[test]
     fn a_session_is_told_once_in_a_while() {
         let now = Instant::now();
-        let mut allowance = Allowance::new(RATES, now);
-        let verdicts: Vec<_> = (0..25_000).map(|n| allowance.take(now + n * MS, 100)).collect();
-        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::RefusedAndTold).count(), 3);
+        let mut rate_limit = RateLimit::new(RATES, now);
+        let decisions: Vec<_> = (0..25_000).map(|n| rate_limit.take(now + n * MS, 100)).collect();
+        assert_eq!(decisions.iter().filter(|decision| **decision == Decision::RefuseAndNotify).count(), 3);
     }
 
     #[test]
     fn time_that_goes_back_gives_nothing_away() {
         let now = Instant::now();
-        let mut allowance = Allowance::new(RATES, now + 1000 * MS);
-        assert!((0..200).filter(|_| allowance.take(now, 10) == Verdict::Taken).count() == 100);
+        let mut rate_limit = RateLimit::new(RATES, now + 1000 * MS);
+        assert!((0..200).filter(|_| rate_limit.take(now, 10) == Decision::Accept).count() == 100);
     }
 }

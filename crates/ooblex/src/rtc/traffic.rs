@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::rtc::rate_limit::{Allowance, Rates, Verdict};
+use crate::rtc::rate_limit::{Decision, RateLimit, Rates};
 
 /// Messages of STUN that are answered for one session: browsers send fewer than twenty a second.
 const STUN: Rates = Rates { packets: 100, kbps: 200 };
@@ -48,12 +48,12 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) struct Traffic {
     /// Spent by what was authenticated.
-    own: Allowance,
+    own: RateLimit,
     /// Spent by what was not, and has no source that is known.
-    unproven: Allowance,
+    unproven: RateLimit,
     /// Spent by what was not, and has a known source: old packets that came again, and forged ones of somebody who sees the session's.
-    doubtful: Allowance,
-    stun: Allowance,
+    doubtful: RateLimit,
+    stun: RateLimit,
     /// Packets of unknown sources that may still come.
     strangers: u32,
     /// Sources that were declared, and those of what was authenticated.
@@ -63,26 +63,26 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Creates the accounts of a session that has sent nothing.
     pub(crate) fn new(rates: Rates, declared: &[u32], now: Instant) -> Self {
-        let [own, unproven, doubtful, stun] = [rates, rates, rates, STUN].map(|rates| Allowance::new(rates, now));
+        let [own, unproven, doubtful, stun] = [rates, rates, rates, STUN].map(|rates| RateLimit::new(rates, now));
         Self { own, unproven, doubtful, stun, strangers: STRANGERS, sources: declared.iter().copied().take(SOURCES).collect() }
     }
 
     /// Decides whether a datagram is looked at.
-    pub(crate) fn admit(&mut self, now: Instant, kind: Kind, bytes: usize) -> Verdict {
-        let quietly = |verdict| if verdict == Verdict::Taken { Verdict::Taken } else { Verdict::Refused };
+    pub(crate) fn admit(&mut self, now: Instant, kind: Kind, bytes: usize) -> Decision {
+        let quietly = |decision| if decision == Decision::Accept { Decision::Accept } else { Decision::Refuse };
         if kind == Kind::Stun {
             return quietly(self.stun.take(now, bytes));
         }
-        let verdict = self.own.look(now, bytes);
-        if verdict != Verdict::Taken || self.is_known(kind) {
-            return verdict;
+        let decision = self.own.check(now, bytes);
+        if decision != Decision::Accept || self.is_known(kind) {
+            return decision;
         }
         let is_stranger = matches!(kind, Kind::Rtp(_));
-        if is_stranger && self.strangers == 0 || self.unproven.take(now, bytes) != Verdict::Taken {
-            return Verdict::Refused;
+        if is_stranger && self.strangers == 0 || self.unproven.take(now, bytes) != Decision::Accept {
+            return Decision::Refuse;
         }
         self.strangers -= u32::from(is_stranger);
-        Verdict::Taken
+        Decision::Accept
     }
 
     /// A datagram that was admitted turned out to be authentic.
@@ -91,7 +91,7 @@ impl Traffic {
         if self.is_known(kind) {
             return;
         }
-        self.unproven.give_back(bytes);
+        self.unproven.refund(bytes);
         if let Kind::Rtp(source) | Kind::Rtcp(source) = kind {
             if self.sources.len() >= SOURCES {
                 self.sources.remove(0);
@@ -103,7 +103,7 @@ impl Traffic {
     /// A datagram that was admitted turned out not to be authentic, or not to be new.
     pub(crate) fn on_unauthenticated(&mut self, now: Instant, kind: Kind, bytes: usize) {
         // A session that sends its own packets again and again must not do so for free.
-        if self.is_known(kind) && self.doubtful.take(now, bytes) != Verdict::Taken {
+        if self.is_known(kind) && self.doubtful.take(now, bytes) != Decision::Accept {
             self.own.spend(bytes);
         }
     }
@@ -137,7 +137,7 @@ mod tests {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
         let own = Kind::Rtp(7);
-        assert_eq!(traffic.admit(began, own, 100), Verdict::Taken);
+        assert_eq!(traffic.admit(began, own, 100), Decision::Accept);
         traffic.on_authenticated(own, 100);
         let mut taken = 0;
         for n in 1..10_000 {
@@ -145,7 +145,7 @@ mod tests {
             // Forged: a media packet of a source that was made up, and noise.
             _ = traffic.admit(now, Kind::Rtp(1_000_000 + n), 100);
             _ = traffic.admit(now, Kind::Dtls, 100);
-            if n % 20 == 0 && traffic.admit(now, own, 100) == Verdict::Taken {
+            if n % 20 == 0 && traffic.admit(now, own, 100) == Decision::Accept {
                 traffic.on_authenticated(own, 100);
                 taken += 1;
             }
@@ -157,7 +157,7 @@ mod tests {
     fn forged_packets_are_looked_at_as_often_as_a_session_may_send_and_no_more() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
-        let looked_at = (0..10_000).filter(|n| traffic.admit(began + *n * MS, Kind::Dtls, 100) == Verdict::Taken).count();
+        let looked_at = (0..10_000).filter(|n| traffic.admit(began + *n * MS, Kind::Dtls, 100) == Decision::Accept).count();
         assert!((1095..=1105).contains(&looked_at), "{looked_at}");
     }
 
@@ -166,11 +166,11 @@ mod tests {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
         let taken = (0..10_000).filter(|n| {
-            let verdict = traffic.admit(began + *n * MS, Kind::Rtp(7), 10);
-            if verdict == Verdict::Taken {
+            let decision = traffic.admit(began + *n * MS, Kind::Rtp(7), 10);
+            if decision == Decision::Accept {
                 traffic.on_authenticated(Kind::Rtp(7), 10);
             }
-            verdict == Verdict::Taken
+            decision == Decision::Accept
         });
         let taken = taken.count();
         assert!((1095..=1105).contains(&taken), "{taken}");
@@ -183,7 +183,7 @@ mod tests {
         traffic.on_authenticated(Kind::Rtp(7), 10);
         let looked_at = (0..10_000).filter(|n| {
             let (now, kind) = (began + *n * MS, Kind::Rtp(7));
-            let is_taken = traffic.admit(now, kind, 10) == Verdict::Taken;
+            let is_taken = traffic.admit(now, kind, 10) == Decision::Accept;
             if is_taken {
                 traffic.on_unauthenticated(now, kind, 10);
             }
@@ -197,20 +197,20 @@ mod tests {
     fn stun_has_an_allowance_of_its_own() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
-        let answered = (0..10_000).filter(|_| traffic.admit(began, Kind::Stun, 100) == Verdict::Taken).count();
+        let answered = (0..10_000).filter(|_| traffic.admit(began, Kind::Stun, 100) == Decision::Accept).count();
         assert_eq!(answered, 100);
-        assert_eq!(traffic.admit(began, Kind::Rtp(7), 10), Verdict::Taken);
+        assert_eq!(traffic.admit(began, Kind::Rtp(7), 10), Decision::Accept);
     }
 
     #[test]
     fn media_of_ever_new_sources_is_refused_in_the_end_and_that_of_declared_ones_never() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[7], began);
-        let looked_at = (0..100_000).filter(|n| traffic.admit(began + *n * 20 * MS, Kind::Rtp(1000 + n), 100) == Verdict::Taken).count();
+        let looked_at = (0..100_000).filter(|n| traffic.admit(began + *n * 20 * MS, Kind::Rtp(1000 + n), 100) == Decision::Accept).count();
         assert_eq!(looked_at, STRANGERS as usize);
         let after = began + 100_000 * 20 * MS;
-        assert_eq!(traffic.admit(after, Kind::Rtp(7), 100), Verdict::Taken);
-        assert_eq!(traffic.admit(after, Kind::Rtcp(8), 100), Verdict::Taken, "no room is made for who speaks of media");
+        assert_eq!(traffic.admit(after, Kind::Rtp(7), 100), Decision::Accept);
+        assert_eq!(traffic.admit(after, Kind::Rtcp(8), 100), Decision::Accept, "no room is made for who speaks of media");
     }
 
     #[test]

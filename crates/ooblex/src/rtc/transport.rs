@@ -27,7 +27,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::rtc::crypto;
 use crate::rtc::media_budget::MediaBudget;
 use crate::rtc::paths::{Arrival, Paths};
-use crate::rtc::rate_limit::{Rates, Verdict};
+use crate::rtc::rate_limit::{Decision, Rates};
 use crate::rtc::session::Session;
 use crate::rtc::stun;
 use crate::rtc::traffic::{Kind, Traffic};
@@ -366,9 +366,9 @@ impl MediaLoop {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         // Before anything is decrypted for it.
         match entry.traffic.admit(now, kind, bytes.len()) {
-            Verdict::Taken => {}
-            Verdict::Refused => return self.metrics.on_refused_datagram(),
-            Verdict::RefusedAndTold => return self.refuse(id),
+            Decision::Accept => {}
+            Decision::Refuse => return self.metrics.on_refused_datagram(),
+            Decision::RefuseAndNotify => return self.refuse(id),
         }
         if known != Some(id) {
             match entry.paths.arrive(now, source) {
