@@ -63,7 +63,7 @@ impl Stage {
 
 /// Why a session is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum End {
+pub enum EndReason {
     /// The browser said goodbye.
     ByPeer,
     /// The browser was not heard of for too long.
@@ -88,36 +88,36 @@ pub enum End {
     TooManyChannels,
 }
 
-impl End {
+impl EndReason {
     /// All reasons.
-    pub const ALL: [End; 11] = [
-        End::ByPeer,
-        End::Vanished,
-        End::NeverConnected,
-        End::Requested,
-        End::Expired,
-        End::Failed,
-        End::Undecodable,
-        End::Idle,
-        End::TimeLimit,
-        End::Budget,
-        End::TooManyChannels,
+    pub const ALL: [EndReason; 11] = [
+        EndReason::ByPeer,
+        EndReason::Vanished,
+        EndReason::NeverConnected,
+        EndReason::Requested,
+        EndReason::Expired,
+        EndReason::Failed,
+        EndReason::Undecodable,
+        EndReason::Idle,
+        EndReason::TimeLimit,
+        EndReason::Budget,
+        EndReason::TooManyChannels,
     ];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
-            End::ByPeer => "by_peer",
-            End::Vanished => "vanished",
-            End::NeverConnected => "never_connected",
-            End::Requested => "requested",
-            End::Expired => "expired",
-            End::Failed => "failed",
-            End::Undecodable => "undecodable",
-            End::Idle => "idle",
-            End::TimeLimit => "time_limit",
-            End::Budget => "budget",
-            End::TooManyChannels => "too_many_channels",
+            EndReason::ByPeer => "by_peer",
+            EndReason::Vanished => "vanished",
+            EndReason::NeverConnected => "never_connected",
+            EndReason::Requested => "requested",
+            EndReason::Expired => "expired",
+            EndReason::Failed => "failed",
+            EndReason::Undecodable => "undecodable",
+            EndReason::Idle => "idle",
+            EndReason::TimeLimit => "time_limit",
+            EndReason::Budget => "budget",
+            EndReason::TooManyChannels => "too_many_channels",
         }
     }
 }
@@ -147,23 +147,23 @@ pub enum Goodbye {
     TooManyChannels,
 }
 
-impl From<Goodbye> for End {
+impl From<Goodbye> for EndReason {
     fn from(goodbye: Goodbye) -> Self {
         match goodbye {
-            Goodbye::Ended | Goodbye::Stopping | Goodbye::Draining | Goodbye::Broken => End::Requested,
-            Goodbye::Expired => End::Expired,
-            Goodbye::Undecodable => End::Undecodable,
-            Goodbye::Idle => End::Idle,
-            Goodbye::TimeLimit => End::TimeLimit,
-            Goodbye::Budget => End::Budget,
-            Goodbye::TooManyChannels => End::TooManyChannels,
+            Goodbye::Ended | Goodbye::Stopping | Goodbye::Draining | Goodbye::Broken => EndReason::Requested,
+            Goodbye::Expired => EndReason::Expired,
+            Goodbye::Undecodable => EndReason::Undecodable,
+            Goodbye::Idle => EndReason::Idle,
+            Goodbye::TimeLimit => EndReason::TimeLimit,
+            Goodbye::Budget => EndReason::Budget,
+            Goodbye::TooManyChannels => EndReason::TooManyChannels,
         }
     }
 }
 
 /// How far a session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SetUp {
+pub enum SetupStage {
     /// The offer was answered, and no packet of the browser came: they do not reach the media port.
     Answered,
     /// Packets of the browser came; it did not settle on a way: ours do not reach it.
@@ -174,33 +174,33 @@ pub enum SetUp {
     Connected,
 }
 
-impl SetUp {
+impl SetupStage {
     /// All steps, in their order.
-    pub const ALL: [SetUp; 4] = [SetUp::Answered, SetUp::Heard, SetUp::Reached, SetUp::Connected];
+    pub const ALL: [SetupStage; 4] = [SetupStage::Answered, SetupStage::Heard, SetupStage::Reached, SetupStage::Connected];
 
     /// The label in metrics of a session that came so far and no further.
     pub fn failure(self) -> Option<&'static str> {
         match self {
-            SetUp::Answered => Some("no_packets"),
-            SetUp::Heard => Some("no_way_back"),
-            SetUp::Reached => Some("no_keys"),
-            SetUp::Connected => None,
+            SetupStage::Answered => Some("no_packets"),
+            SetupStage::Heard => Some("no_way_back"),
+            SetupStage::Reached => Some("no_keys"),
+            SetupStage::Connected => None,
         }
     }
 
     /// What that means, and the mend.
     pub fn explain(self) -> &'static str {
         match self {
-            SetUp::Answered => {
+            SetupStage::Answered => {
                 "no packet of the browser has come to the media port: it is closed by a firewall, not published by the container, or media.advertise does not name an address by which browsers reach this machine"
             }
-            SetUp::Heard => {
+            SetupStage::Heard => {
                 "packets of the browser come, and our answers do not reach it: look for a firewall that lets UDP in and not out, or an address in media.advertise that is another machine's"
             }
-            SetUp::Reached => {
+            SetupStage::Reached => {
                 "the browser is reached, and no keys were agreed on (DTLS): the network may drop large UDP packets, see its MTU"
             }
-            SetUp::Connected => "it was connected",
+            SetupStage::Connected => "it was connected",
         }
     }
 }

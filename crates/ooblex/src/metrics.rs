@@ -26,7 +26,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::about::About;
-use crate::labels::{BUCKETS, CONCESSIONS, Direction, End, LineCounts, Reason, SetUp, Stage, Viewing};
+use crate::labels::{BUCKETS, CONCESSIONS, Direction, EndReason, LineCounts, Reason, SetupStage, Stage, Viewing};
 use crate::problem::ProblemKind;
 use crate::tls::Certificate;
 use crate::workers::Ledger;
@@ -265,7 +265,7 @@ impl Metrics {
     }
 
     /// `failed`: how far it came, if no connection came about; `lasted`: since it was connected, if it ever was.
-    pub(crate) fn on_session_end(&self, end: End, failed: Option<SetUp>, lasted: Option<Duration>) {
+    pub(crate) fn on_session_end(&self, end: EndReason, failed: Option<SetupStage>, lasted: Option<Duration>) {
         self.set_ups.on_end(end, failed, lasted);
     }
 

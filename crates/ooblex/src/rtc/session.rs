@@ -23,7 +23,7 @@ use tracing::{debug, info};
 pub use self::lifetime::Lifetime;
 use crate::control;
 use crate::ids::SessionId;
-use crate::labels::{Direction, End, Goodbye, LineCounts, SetUp};
+use crate::labels::{Direction, EndReason, Goodbye, LineCounts, SetupStage};
 use crate::rtc::bandwidth::Bandwidth;
 use crate::rtc::crypto;
 use crate::rtc::negotiate::{Connection, Negotiated};
@@ -46,7 +46,7 @@ pub struct Session {
     media_at: Option<Instant>,
     closing: Option<Closing>,
     connected: Option<Instant>,
-    set_up: SetUp,
+    set_up: SetupStage,
     /// What the video line had counted when it was looked at last, from the browser and to it.
     counted: [LineCounts; 2],
     video: Option<Video>,
@@ -79,7 +79,7 @@ pub struct Session {
 #[derive(Debug, Clone, Copy)]
 struct Closing {
     deadline: Instant,
-    end: End,
+    end: EndReason,
 }
 
 /// The line that the camera comes in and the effect goes out on.
@@ -134,7 +134,7 @@ impl Session {
             media_at: None,
             closing: None,
             connected: None,
-            set_up: SetUp::Answered,
+            set_up: SetupStage::Answered,
             counted: [LineCounts::default(); 2],
             video: None,
             control: None,
@@ -166,9 +166,9 @@ impl Session {
 
     /// How far it came, if it ends without the connection that it had the time to make. Browsers that wait in vain end it themselves, before
     /// we do.
-    pub fn failed_set_up(&self, now: Instant) -> Option<SetUp> {
+    pub fn failed_set_up(&self, now: Instant) -> Option<SetupStage> {
         let had_time = now.saturating_duration_since(self.created) >= Self::CONNECTS_MOSTLY_WITHIN;
-        (self.set_up != SetUp::Connected && had_time).then_some(self.set_up)
+        (self.set_up != SetupStage::Connected && had_time).then_some(self.set_up)
     }
 
     /// When the connection stood.
@@ -187,7 +187,7 @@ impl Session {
     }
 
     /// Why it is over, when its last call said `end`: what the gateway has decided counts, whatever the browser does then.
-    pub fn reason(&self, end: End) -> End {
+    pub fn reason(&self, end: EndReason) -> EndReason {
         self.closing.map_or(end, |closing| closing.end)
     }
 
@@ -200,8 +200,8 @@ impl Session {
     ///
     /// # Errors
     /// When the session is over.
-    pub fn on_datagram(&mut self, now: Instant, datagram: Receive<'_>, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
-        self.set_up = self.set_up.max(SetUp::Heard);
+    pub fn on_datagram(&mut self, now: Instant, datagram: Receive<'_>, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        self.set_up = self.set_up.max(SetupStage::Heard);
         self.rtc.handle_input(Input::Receive(now, datagram)).map_err(|error| self.failed(&error))?;
         self.drain(now, send)
     }
@@ -210,14 +210,14 @@ impl Session {
     ///
     /// # Errors
     /// When the session is over.
-    pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+    pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         if self.closing.is_none() {
             if self.expires_at.is_some_and(|at| at <= now) {
                 return self.close(now, Goodbye::Expired, send);
             }
             let since = |then: Instant| now.saturating_duration_since(then);
             match self.connected {
-                None if since(self.created) > self.lifetime.connect => return Err(End::NeverConnected),
+                None if since(self.created) > self.lifetime.connect => return Err(EndReason::NeverConnected),
                 None => {}
                 Some(connected) => {
                     let over = self.lifetime.over(since(connected), since(self.media_at.unwrap_or(connected)));
@@ -235,7 +235,7 @@ impl Session {
     ///
     /// # Errors
     /// When the session is over.
-    pub fn on_track(&mut self, now: Instant, output: TrackOutput, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+    pub fn on_track(&mut self, now: Instant, output: TrackOutput, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         match output {
             TrackOutput::Frame { frame, arrived } => {
                 let mut first = true;
@@ -275,7 +275,7 @@ impl Session {
     }
 
     /// Says goodbye to the browser. The session ends as soon as that has heard it, or after a second.
-    pub(crate) fn close(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+    pub(crate) fn close(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         if self.closing.is_some() {
             return self.drain(now, send);
         }
@@ -284,7 +284,7 @@ impl Session {
     }
 
     /// Says goodbye to the browser and ends without waiting.
-    pub(crate) fn close_at_once(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) -> End {
+    pub(crate) fn close_at_once(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) -> EndReason {
         self.closing = Some(Closing { deadline: now, end: goodbye.into() });
         let said = self.on_track(now, TrackOutput::Message { text: control::bye(goodbye), may_be_missed: false }, send);
         said.err().unwrap_or_else(|| goodbye.into())
@@ -315,7 +315,7 @@ impl Session {
     /// After each packet its pacer asks to be called a microsecond later. A timer would make that a millisecond, and a frame
     /// of eight packets would take eight; so what is due within [`Self::SOON`] is due now, and the endpoint's time runs ahead
     /// by that much.
-    fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, End> {
+    fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         let soon = now + Self::SOON;
         // What is said from here on is said of this session.
         _ = crypto::take_too_many_channels();
@@ -348,7 +348,7 @@ impl Session {
                         }
                         return Ok(at.min(closing.deadline));
                     }
-                    return if self.rtc.is_alive() { Ok(at) } else { Err(End::ByPeer) };
+                    return if self.rtc.is_alive() { Ok(at) } else { Err(EndReason::ByPeer) };
                 }
             }
         }
@@ -356,21 +356,21 @@ impl Session {
         Ok(now)
     }
 
-    fn on_event(&mut self, now: Instant, event: Event) -> Result<(), End> {
+    fn on_event(&mut self, now: Instant, event: Event) -> Result<(), EndReason> {
         match event {
             Event::Connected => {
                 let after = now.duration_since(self.created);
                 self.connected = Some(now);
-                self.set_up = SetUp::Connected;
+                self.set_up = SetupStage::Connected;
                 info!(session = %self.id, ?after, "connected");
                 self.track.metrics().on_connected(after);
                 self.track.send(TrackInput::Connected);
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                return Err(if self.connected.is_some() { End::Vanished } else { End::NeverConnected });
+                return Err(if self.connected.is_some() { EndReason::Vanished } else { EndReason::NeverConnected });
             }
             Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed) => {
-                self.set_up = self.set_up.max(SetUp::Reached);
+                self.set_up = self.set_up.max(SetupStage::Reached);
             }
             Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
             Event::MediaEgressStats(stats) if self.counts.1 && self.is_video(stats.mid) => {
@@ -387,7 +387,7 @@ impl Session {
                 let now = LineCounts { packets: stats.packets, bytes: stats.bytes, lost, nacks: stats.nacks, plis: stats.plis };
                 self.on_counts(Direction::In, now);
             }
-            Event::Closed => return Err(End::ByPeer),
+            Event::Closed => return Err(EndReason::ByPeer),
             Event::MediaAdded(added) => self.on_media_added(added),
             Event::MediaData(data) if self.is_camera(&data) => {
                 self.media_at = Some(now);
@@ -436,8 +436,8 @@ impl Session {
         self.video.is_some_and(|video| video.mid == mid)
     }
 
-    fn failed(&self, error: &RtcError) -> End {
+    fn failed(&self, error: &RtcError) -> EndReason {
         debug!(session = %self.id, %error, "the WebRTC endpoint gave up");
-        End::Failed
+        EndReason::Failed
     }
 }

@@ -21,7 +21,7 @@ use tracing::{debug, error, info, warn};
 use crate::config;
 use crate::control;
 use crate::ids::SessionId;
-use crate::labels::{End, Goodbye};
+use crate::labels::{EndReason, Goodbye};
 use crate::metrics::Metrics;
 use crate::problem::{Problem, ProblemKind};
 use crate::rtc::crypto;
@@ -382,7 +382,7 @@ impl MediaLoop {
             }
             self.by_address.insert(source, id);
             if let Some(former) = known {
-                self.remove(former, End::Vanished);
+                self.remove(former, EndReason::Vanished);
             }
         }
         let authenticated_before = crypto::authenticated();
@@ -440,7 +440,7 @@ impl MediaLoop {
         &mut self,
         id: SessionId,
         turn: Turn,
-        act: impl FnOnce(&mut Session, Instant, &mut dyn FnMut(Transmit)) -> Result<Instant, End>,
+        act: impl FnOnce(&mut Session, Instant, &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason>,
     ) {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         let Entry { session, paths, budget, .. } = entry;
@@ -462,14 +462,14 @@ impl MediaLoop {
         let done = catch_unwind(AssertUnwindSafe(|| act(session, began, &mut send)));
         let mut next = done.unwrap_or_else(|_| {
             error!(session = %id, "the WebRTC library panicked; the session ends");
-            Err(End::Failed)
+            Err(EndReason::Failed)
         });
         let ended = Instant::now();
         let took = ended.saturating_duration_since(began);
         let is_charged = turn == Turn::Own || crypto::authenticated() != authenticated;
         if is_charged && !budget.charge(ended, took, cpu.map(|before| cpu_time().saturating_sub(before))) && next.is_ok() {
             let close = || session.close_at_once(ended, Goodbye::Budget, &mut send);
-            next = Err(catch_unwind(AssertUnwindSafe(close)).unwrap_or(End::Budget));
+            next = Err(catch_unwind(AssertUnwindSafe(close)).unwrap_or(EndReason::Budget));
         }
         if !entry.is_connected && entry.session.connected_at().is_some() {
             entry.is_connected = true;
@@ -485,7 +485,7 @@ impl MediaLoop {
         }
     }
 
-    fn remove(&mut self, id: SessionId, end: End) {
+    fn remove(&mut self, id: SessionId, end: EndReason) {
         let Some(entry) = self.sessions.remove(&id) else { return };
         let end = entry.session.reason(end);
         self.by_ice_user.remove(entry.session.ice_user());

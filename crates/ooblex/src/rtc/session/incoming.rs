@@ -10,7 +10,7 @@ use str0m::media::{Frequency, MediaAdded, MediaData, MediaKind};
 use str0m::rtp::VideoOrientation;
 use tracing::debug;
 
-use super::{End, Session, Video};
+use super::{EndReason, Session, Video};
 use crate::rtc::redundancy::PayloadTypes;
 use crate::track::TrackInput;
 
@@ -58,7 +58,7 @@ impl Session {
         }
     }
 
-    pub(super) fn send_audio_back(&mut self) -> Result<(), End> {
+    pub(super) fn send_audio_back(&mut self) -> Result<(), EndReason> {
         let Some(data) = self.audio_back.pop_front() else { return Ok(()) };
         let Some(writer) = self.rtc.writer(data.mid) else { return Ok(()) };
         let mut writer = writer.start_of_talkspurt(data.audio_start_of_talk_spurt);

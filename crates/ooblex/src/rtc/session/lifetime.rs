@@ -49,7 +49,7 @@ mod tests {
     use crate::client::endpoint::Offered;
     use crate::client::{ClientEvent, Wish};
     use crate::ids::SessionId;
-    use crate::labels::End;
+    use crate::labels::EndReason;
     use crate::metrics::Metrics;
     use crate::rtc::negotiate::{Endpoint, negotiate};
     use crate::rtc::session::Session;
@@ -59,7 +59,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// How a session without media ends, after how long, and the reasons that the browser hears.
-    fn ends(lifetime: Lifetime, browser_answers: impl Fn(Duration) -> bool) -> (End, Duration, Vec<String>) {
+    fn ends(lifetime: Lifetime, browser_answers: impl Fn(Duration) -> bool) -> (EndReason, Duration, Vec<String>) {
         let began = Instant::now();
         let addresses = [SocketAddr::from(([10, 0, 0, 1], 4000)), SocketAddr::from(([10, 0, 0, 2], 5000))];
         let offered = Offered::new(&Wish::default(), addresses[1], began).unwrap();
@@ -106,14 +106,14 @@ mod tests {
     fn a_session_that_never_connects_ends_in_time() {
         let lifetime = Lifetime { connect: 10 * SECOND, idle: 60 * SECOND, most: None };
         let (end, after, heard) = ends(lifetime, |_| false);
-        assert!(end == End::NeverConnected && (10 * SECOND..11 * SECOND).contains(&after) && heard.is_empty(), "{end:?} {after:?}");
+        assert!(end == EndReason::NeverConnected && (10 * SECOND..11 * SECOND).contains(&after) && heard.is_empty(), "{end:?} {after:?}");
     }
 
     #[test]
     fn a_session_without_media_hears_why_it_ends() {
         let lifetime = Lifetime { connect: 10 * SECOND, idle: 60 * SECOND, most: None };
         let (end, after, heard) = ends(lifetime, |_| true);
-        assert!(end == End::Idle && (60 * SECOND..63 * SECOND).contains(&after), "{end:?} {after:?}");
+        assert!(end == EndReason::Idle && (60 * SECOND..63 * SECOND).contains(&after), "{end:?} {after:?}");
         assert_eq!(heard, ["idle"]);
     }
 
@@ -121,7 +121,7 @@ mod tests {
     fn a_session_ends_when_its_time_is_up_and_hears_why() {
         let lifetime = Lifetime { connect: 10 * SECOND, idle: 60 * SECOND, most: Some(30 * SECOND) };
         let (end, after, heard) = ends(lifetime, |_| true);
-        assert!(end == End::TimeLimit && (30 * SECOND..33 * SECOND).contains(&after), "{end:?} {after:?}");
+        assert!(end == EndReason::TimeLimit && (30 * SECOND..33 * SECOND).contains(&after), "{end:?} {after:?}");
         assert_eq!(heard, ["time_limit"]);
     }
 
@@ -129,6 +129,6 @@ mod tests {
     fn a_browser_that_acknowledges_nothing_is_waited_for_for_a_second() {
         let lifetime = Lifetime { connect: 10 * SECOND, idle: 60 * SECOND, most: Some(20 * SECOND) };
         let (end, after, _) = ends(lifetime, |time| time < 19 * SECOND);
-        assert!(end == End::TimeLimit && (21 * SECOND..23 * SECOND).contains(&after), "{end:?} {after:?}");
+        assert!(end == EndReason::TimeLimit && (21 * SECOND..23 * SECOND).contains(&after), "{end:?} {after:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ooblex_pipeline::EncodedFrame;
 use str0m::media::Frequency;
 
-use super::{End, Session};
+use super::{EndReason, Session};
 use crate::track::TrackInput;
 
 impl Session {
@@ -32,7 +32,7 @@ impl Session {
     }
 
     /// Gives the endpoint the next frame, if it has sent all that it has. Returns whether it did.
-    pub(super) fn write_next(&mut self) -> Result<bool, End> {
+    pub(super) fn write_next(&mut self) -> Result<bool, EndReason> {
         if self.held.is_empty() || self.unsent_bytes() > 0 {
             return Ok(false);
         }
@@ -48,7 +48,7 @@ impl Session {
         api.stream_tx_by_mid(video.mid, None).and_then(|stream| stream.queue_info()).map_or(0, |queue| queue.byte_size())
     }
 
-    pub(super) fn write_frame(&mut self, frame: EncodedFrame, arrived: Instant) -> Result<(), End> {
+    pub(super) fn write_frame(&mut self, frame: EncodedFrame, arrived: Instant) -> Result<(), EndReason> {
         let Some((video, writer)) = self.video.and_then(|video| Some((video, self.rtc.writer(video.mid)?))) else { return Ok(()) };
         self.resent.on_written(frame.data.len());
         let time = str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ);
