@@ -5,7 +5,7 @@ use ooblex_pipeline::{EffectName, FrameSeq, Generation, MediaTime};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 use crate::problem::{Problem, ProblemKind};
 use crate::rounding::round;
 use crate::settings::{ChangedBy, Settings};
@@ -61,21 +61,21 @@ pub(crate) fn error(id: &Value, problem: &Problem) -> String {
 }
 
 /// The last message of a session that the gateway ends.
-pub(crate) fn bye(why: Goodbye) -> String {
+pub(crate) fn bye(why: ByeReason) -> String {
     let reason = match why {
-        Goodbye::Ended => "ended",
-        Goodbye::Stopping => "stopping",
-        Goodbye::Draining => "draining",
-        Goodbye::Expired => "expired",
-        Goodbye::Broken => "broken",
-        Goodbye::Undecodable => "undecodable",
-        Goodbye::Idle => "idle",
-        Goodbye::TimeLimit => "time_limit",
-        Goodbye::Budget => "budget",
-        Goodbye::TooManyChannels => "too_many_channels",
+        ByeReason::Ended => "ended",
+        ByeReason::Stopping => "stopping",
+        ByeReason::Draining => "draining",
+        ByeReason::Expired => "expired",
+        ByeReason::Broken => "broken",
+        ByeReason::Undecodable => "undecodable",
+        ByeReason::Idle => "idle",
+        ByeReason::TimeLimit => "time_limit",
+        ByeReason::Budget => "budget",
+        ByeReason::TooManyChannels => "too_many_channels",
     };
     let mut bye = json!({"type": "bye", "reason": reason});
-    if why == Goodbye::Undecodable {
+    if why == ByeReason::Undecodable {
         bye["detail"] =
             json!("the camera's frames are refused one after the other: send VP8, or H.264 4:2:0 with 8 bits, within the gateway's limits");
     }

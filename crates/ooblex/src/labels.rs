@@ -124,7 +124,7 @@ impl EndReason {
 
 /// Why a gateway ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goodbye {
+pub enum ByeReason {
     /// Somebody asked for it through the API: the browser is not to come back by itself.
     Ended,
     /// The gateway stops, perhaps to start again.
@@ -147,16 +147,16 @@ pub enum Goodbye {
     TooManyChannels,
 }
 
-impl From<Goodbye> for EndReason {
-    fn from(goodbye: Goodbye) -> Self {
+impl From<ByeReason> for EndReason {
+    fn from(goodbye: ByeReason) -> Self {
         match goodbye {
-            Goodbye::Ended | Goodbye::Stopping | Goodbye::Draining | Goodbye::Broken => EndReason::Requested,
-            Goodbye::Expired => EndReason::Expired,
-            Goodbye::Undecodable => EndReason::Undecodable,
-            Goodbye::Idle => EndReason::Idle,
-            Goodbye::TimeLimit => EndReason::TimeLimit,
-            Goodbye::Budget => EndReason::Budget,
-            Goodbye::TooManyChannels => EndReason::TooManyChannels,
+            ByeReason::Ended | ByeReason::Stopping | ByeReason::Draining | ByeReason::Broken => EndReason::Requested,
+            ByeReason::Expired => EndReason::Expired,
+            ByeReason::Undecodable => EndReason::Undecodable,
+            ByeReason::Idle => EndReason::Idle,
+            ByeReason::TimeLimit => EndReason::TimeLimit,
+            ByeReason::Budget => EndReason::Budget,
+            ByeReason::TooManyChannels => EndReason::TooManyChannels,
         }
     }
 }

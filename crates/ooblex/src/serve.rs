@@ -13,7 +13,7 @@ use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::cores::Cores;
 use crate::http::{Gateway, Hosts, router};
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 use crate::metrics::{HttpFigures, Metrics};
 use crate::notify::Notify;
 use crate::own::Shelf;
@@ -158,7 +158,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         let drain = Duration::from_secs(config.serve.drain_s);
         drained(&gateway, drain).await;
         info!("saying goodbye to {} sessions", gateway.sessions.len());
-        transport.stop(if drain.is_zero() { Goodbye::Stopping } else { Goodbye::Draining }).await;
+        transport.stop(if drain.is_zero() { ByeReason::Stopping } else { ByeReason::Draining }).await;
         let end = async |server: Option<Server>| {
             if let Some(server) = server {
                 server.stop(LAST_ANSWERS_WITHIN).await;

@@ -23,7 +23,7 @@ use tracing::{debug, info};
 pub use self::lifetime::Lifetime;
 use crate::control;
 use crate::ids::SessionId;
-use crate::labels::{Direction, EndReason, Goodbye, LineCounts, SetupStage};
+use crate::labels::{ByeReason, Direction, EndReason, LineCounts, SetupStage};
 use crate::rtc::bandwidth::Bandwidth;
 use crate::rtc::crypto;
 use crate::rtc::negotiate::{Connection, Negotiated};
@@ -213,7 +213,7 @@ impl Session {
     pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         if self.closing.is_none() {
             if self.expires_at.is_some_and(|at| at <= now) {
-                return self.close(now, Goodbye::Expired, send);
+                return self.close(now, ByeReason::Expired, send);
             }
             let since = |then: Instant| now.saturating_duration_since(then);
             match self.connected {
@@ -275,7 +275,7 @@ impl Session {
     }
 
     /// Says goodbye to the browser. The session ends as soon as that has heard it, or after a second.
-    pub(crate) fn close(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+    pub(crate) fn close(&mut self, now: Instant, goodbye: ByeReason, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         if self.closing.is_some() {
             return self.drain(now, send);
         }
@@ -284,7 +284,7 @@ impl Session {
     }
 
     /// Says goodbye to the browser and ends without waiting.
-    pub(crate) fn close_at_once(&mut self, now: Instant, goodbye: Goodbye, send: &mut dyn FnMut(Transmit)) -> EndReason {
+    pub(crate) fn close_at_once(&mut self, now: Instant, goodbye: ByeReason, send: &mut dyn FnMut(Transmit)) -> EndReason {
         self.closing = Some(Closing { deadline: now, end: goodbye.into() });
         let said = self.on_track(now, TrackOutput::Message { text: control::bye(goodbye), may_be_missed: false }, send);
         said.err().unwrap_or_else(|| goodbye.into())
@@ -339,7 +339,7 @@ impl Session {
                     let at = self.expires_at.filter(|_| self.closing.is_none()).map_or(at, |expiry| expiry.min(at));
                     self.tell_backlog();
                     if crypto::take_too_many_channels() && self.closing.is_none() {
-                        return Err(self.close_at_once(now, Goodbye::TooManyChannels, send));
+                        return Err(self.close_at_once(now, ByeReason::TooManyChannels, send));
                     }
                     if let Some(closing) = self.closing {
                         if self.has_closed(now, closing) {

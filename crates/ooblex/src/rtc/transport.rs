@@ -21,7 +21,7 @@ use tracing::{debug, error, info, warn};
 use crate::config;
 use crate::control;
 use crate::ids::SessionId;
-use crate::labels::{EndReason, Goodbye};
+use crate::labels::{ByeReason, EndReason};
 use crate::metrics::Metrics;
 use crate::problem::{Problem, ProblemKind};
 use crate::rtc::crypto;
@@ -68,8 +68,8 @@ pub enum TransportError {
 enum Command {
     Add(Box<Session>),
     Track(SessionId, TrackOutput),
-    End(SessionId, Goodbye),
-    Stop(Goodbye, oneshot::Sender<()>),
+    End(SessionId, ByeReason),
+    Stop(ByeReason, oneshot::Sender<()>),
 }
 
 /// Why a session has its turn.
@@ -100,16 +100,16 @@ impl TransportHandle {
 
     /// The session is to end.
     pub async fn end(&self, session: SessionId) {
-        _ = self.commands.send(Command::End(session, Goodbye::Ended)).await;
+        _ = self.commands.send(Command::End(session, ByeReason::Ended)).await;
     }
 
     /// Ends a session as soon as the media thread comes to it. Does not block. Returns false if the media thread is too busy to be told.
-    pub(crate) fn try_end(&self, session: SessionId, why: Goodbye) -> bool {
+    pub(crate) fn try_end(&self, session: SessionId, why: ByeReason) -> bool {
         self.commands.try_send(Command::End(session, why)).is_ok()
     }
 
     /// Ends all sessions with a goodbye, then the thread. It waits for that no longer than sessions may take to hear it.
-    pub(crate) async fn stop(&self, goodbye: Goodbye) {
+    pub(crate) async fn stop(&self, goodbye: ByeReason) {
         let (done, stopped) = oneshot::channel();
         let stop = async {
             if self.commands.send(Command::Stop(goodbye, done)).await.is_ok() {
@@ -468,7 +468,7 @@ impl MediaLoop {
         let took = ended.saturating_duration_since(began);
         let is_charged = turn == Turn::Own || crypto::authenticated() != authenticated;
         if is_charged && !budget.charge(ended, took, cpu.map(|before| cpu_time().saturating_sub(before))) && next.is_ok() {
-            let close = || session.close_at_once(ended, Goodbye::Budget, &mut send);
+            let close = || session.close_at_once(ended, ByeReason::Budget, &mut send);
             next = Err(catch_unwind(AssertUnwindSafe(close)).unwrap_or(EndReason::Budget));
         }
         if !entry.is_connected && entry.session.connected_at().is_some() {

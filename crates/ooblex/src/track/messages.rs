@@ -5,7 +5,7 @@ use std::time::Instant;
 use ooblex_codec::Rotation;
 use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
 
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 use crate::settings::{ChangedBy, Settings};
 
 /// Things that wait for the track's thread.
@@ -107,5 +107,5 @@ pub trait TrackSink: Send + Sync {
     fn settings_changed(&self, settings: &Settings);
 
     /// Asks for the end of the session. Returns false if that could not be taken.
-    fn end(&self, why: Goodbye) -> bool;
+    fn end(&self, why: ByeReason) -> bool;
 }

@@ -17,7 +17,7 @@ use super::driver::{Arrived, Driver, Pending};
 use super::messages::{INBOX, TrackInput, TrackOutput};
 use crate::control;
 use crate::cores::{Urgency, leave_a_core, stand_back};
-use crate::labels::{Goodbye, Stage};
+use crate::labels::{ByeReason, Stage};
 use crate::problem::{Problem, ProblemKind};
 use crate::shares::Meter;
 
@@ -211,7 +211,7 @@ impl Driver {
             );
             debug!(session = %self.id(), detail, "the session ends");
             self.say(control::error(&Value::Null, &Problem::new(ProblemKind::Undecodable, detail)));
-            if !self.sink.end(Goodbye::Undecodable) {
+            if !self.sink.end(ByeReason::Undecodable) {
                 self.refusals = 0;
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config;
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 
 /// How long a session may do what.
 #[derive(Debug, Clone, Copy)]
@@ -24,11 +24,11 @@ impl Lifetime {
     }
 
     /// Returns why a session is over that has been connected for `connected` and without media for `idle`.
-    pub(super) fn over(&self, connected: Duration, idle: Duration) -> Option<Goodbye> {
+    pub(super) fn over(&self, connected: Duration, idle: Duration) -> Option<ByeReason> {
         if self.most.is_some_and(|most| connected >= most) {
-            Some(Goodbye::TimeLimit)
+            Some(ByeReason::TimeLimit)
         } else {
-            (idle >= self.idle).then_some(Goodbye::Idle)
+            (idle >= self.idle).then_some(ByeReason::Idle)
         }
     }
 }
