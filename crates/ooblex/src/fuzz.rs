@@ -14,7 +14,7 @@ pub use ooblex_effects::fuzz::{effect_toml, onnx_graph};
 use crate::apply::read_ivf;
 use crate::auth::jwt::verify_any;
 use crate::config;
-use crate::control::Request;
+use crate::data_channel::Request;
 use crate::rtc::negotiate::{Endpoint, Negotiated, negotiate};
 use crate::rtc::sctp::Streams;
 use crate::rtc::sdp::check_size;

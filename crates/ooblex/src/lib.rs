@@ -15,8 +15,8 @@ pub mod bench;
 pub mod check;
 pub mod client;
 pub mod config;
-mod control;
 pub mod cores;
+mod data_channel;
 pub mod events;
 pub mod figures;
 #[doc(hidden)]

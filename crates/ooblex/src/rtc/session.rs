@@ -21,7 +21,7 @@ use str0m::{Event, IceConnectionState, Input, Output, RtcError};
 use tracing::{debug, info};
 
 pub use self::lifetime::Lifetime;
-use crate::control;
+use crate::data_channel;
 use crate::ids::SessionId;
 use crate::labels::{ByeReason, Direction, EndReason, LineCounts, SetupStage};
 use crate::rtc::bandwidth::Bandwidth;
@@ -280,13 +280,13 @@ impl Session {
             return self.drain(now, send);
         }
         self.closing = Some(Closing { deadline: now + Self::GOODBYE_WITHIN, end: goodbye.into() });
-        self.on_track(now, TrackOutput::Message { text: control::bye(goodbye), may_be_missed: false }, send)
+        self.on_track(now, TrackOutput::Message { text: data_channel::bye(goodbye), may_be_missed: false }, send)
     }
 
     /// Says goodbye to the browser and ends without waiting.
     pub(crate) fn close_at_once(&mut self, now: Instant, goodbye: ByeReason, send: &mut dyn FnMut(Transmit)) -> EndReason {
         self.closing = Some(Closing { deadline: now, end: goodbye.into() });
-        let said = self.on_track(now, TrackOutput::Message { text: control::bye(goodbye), may_be_missed: false }, send);
+        let said = self.on_track(now, TrackOutput::Message { text: data_channel::bye(goodbye), may_be_missed: false }, send);
         said.err().unwrap_or_else(|| goodbye.into())
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use crate::config;
-use crate::control;
+use crate::data_channel;
 use crate::ids::SessionId;
 use crate::labels::{ByeReason, EndReason};
 use crate::metrics::Metrics;
@@ -422,7 +422,7 @@ impl MediaLoop {
              or the size of the picture, or raise limits.session_packets or limits.session_kbps"
         );
         debug!(session = %id, detail, "datagrams refused");
-        let text = control::error(&Value::Null, &Problem::new(ProblemKind::TooFast, detail));
+        let text = data_channel::error(&Value::Null, &Problem::new(ProblemKind::TooFast, detail));
         let told = TrackOutput::Message { text, may_be_missed: true };
         self.with_session(id, Turn::Own, |session, now, send| session.on_track(now, told, send));
     }
