@@ -13,13 +13,14 @@ use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::cores::Cores;
 use crate::http::{Gateway, Hosts, router};
-use crate::labels::ByeReason;
+use crate::ids::SessionId;
+use crate::labels::{ByeReason, EndReason};
 use crate::metrics::{HttpFigures, Metrics};
 use crate::notify::Notify;
 use crate::own::Shelf;
 use crate::reload::Reload;
 use crate::rtc::negotiate::{Endpoint, Negotiator};
-use crate::rtc::transport::Transport;
+use crate::rtc::transport::{SessionObserver, Transport};
 use crate::server::{Capacity, Options, Server, Timeouts};
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
@@ -41,6 +42,19 @@ const JOIN_LOOK: Duration = Duration::from_millis(5);
 
 /// At the end, requests that are being answered have this long to finish.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The list of running sessions as the media thread's observer.
+struct Registry(Arc<Sessions>);
+
+impl SessionObserver for Registry {
+    fn connected(&self, id: SessionId) {
+        self.0.connected(id);
+    }
+
+    fn ended(&self, id: SessionId, _: EndReason) {
+        self.0.remove(id);
+    }
+}
 
 /// Runs the gateway until SIGINT or SIGTERM; a second one ends it at once.
 ///
@@ -90,7 +104,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         "loaded in {:?}",
         started.elapsed()
     );
-    let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone(), &heartbeat)?;
+    let (transport, media) = transport.run(&config.limits, Arc::new(Registry(sessions.clone())), metrics.clone(), &heartbeat)?;
     heartbeat.watch(notify.clone())?;
     let negotiator = Negotiator::new(endpoint, config.limits.sdp_kib);
     let shelf = Shelf::new(&config, catalogue.clone(), workshop);
