@@ -50,7 +50,7 @@ const TREMOR: f64 = 0.05;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finding {
     /// About what was told last.
-    Nothing,
+    Unchanged,
     /// So many bits a second fit through now.
     Changed(u64),
     /// There are far fewer than before, perhaps this many: what waits or was lost will not come through in time.
@@ -153,10 +153,10 @@ impl Bandwidth {
             return Finding::SearchAnew(bps);
         }
         if is_settled && bps > self.told_bps && self.has_standing_queue() {
-            return Finding::Nothing;
+            return Finding::Unchanged;
         }
         if (bps.abs_diff(self.told_bps) as f64) < self.told_bps as f64 * TELLING {
-            return Finding::Nothing;
+            return Finding::Unchanged;
         }
         self.told_bps = bps;
         Finding::Changed(bps)
@@ -187,7 +187,7 @@ mod tests {
             *now += 100 * MS;
             found.push((at, bandwidth.on_estimate(*now, bps, rtt)));
         }
-        found.retain(|(_, finding)| *finding != Finding::Nothing);
+        found.retain(|(_, finding)| *finding != Finding::Unchanged);
         found
     }
 

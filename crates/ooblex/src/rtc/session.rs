@@ -1,308 +1,220 @@
-//! One WebRTC connection: between the packets of the media socket and the thread of its track.
+//! One WebRTC connection: it stands between the packets of the media socket and the thread of a track.
 //!
-//! Owns the endpoint of the WebRTC library and nothing of pixels. Driven by [`crate::rtc::transport`], which owns the socket and
-//! the clock. Here is what drives it and what its endpoint says; `incoming` is the media that comes, `outgoing` how frames leave, `network` what
-//! is learnt of the network, `redundancy` which packets are sent twice, `about` the words about sessions, `lifetime` how long they last, `guard` what the library's cryptography shows.
+//! A session owns an endpoint of the WebRTC library and knows nothing of pixels. It is driven by
+//! [`crate::rtc::transport`], which owns the socket and the clock: call [`Session::on_datagram`],
+//! [`Session::on_timeout`] and [`Session::on_track`], send the datagrams that they give, and call
+//! [`Session::on_timeout`] at the time that they return. Each of them returns an error when the session
+//! is over.
+//!
+//! This file routes the events of the endpoint. The state is in the parts: `lifecycle` (set-up, time
+//! limits, end) with `lifetime` (the configured limits), `video_line` (the negotiated media line),
+//! `media_in` and `media_out` (received and sent media), `control_channel` (the data channel), `network`
+//! (the bandwidth estimate) and `reports` (packet counts and losses).
 
-mod incoming;
+mod control_channel;
+mod lifecycle;
 mod lifetime;
+mod media_in;
+mod media_out;
 mod network;
-mod outgoing;
+mod reports;
+mod video_line;
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EncodedFrame;
 use str0m::bwe::{Bitrate, BweKind};
-use str0m::channel::ChannelId;
-use str0m::media::{KeyframeRequestKind, MediaData, Mid, Pt, Rid};
+use str0m::media::{KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid};
 use str0m::net::{Receive, Transmit};
+use str0m::stats::{MediaEgressStats, PeerStats};
 use str0m::{Event, IceConnectionState, Input, Output, RtcError};
 use tracing::{debug, info};
 
+use self::control_channel::ControlChannel;
+use self::lifecycle::{Closing, Due, Lifecycle};
 pub use self::lifetime::Lifetime;
+use self::media_in::MediaIn;
+use self::media_out::MediaOut;
+use self::network::{ChangeKind, NetworkEstimate};
+use self::reports::{Counted, Reports};
+use self::video_line::VideoLine;
 use crate::data_channel;
 use crate::ids::SessionId;
-use crate::labels::{ByeReason, Direction, EndReason, LineCounts, SetupStage};
-use crate::rtc::bandwidth::Bandwidth;
+use crate::labels::{ByeReason, Direction, EndReason, SetupStage};
 use crate::rtc::crypto;
 use crate::rtc::negotiate::{Connection, Negotiated};
-use crate::rtc::reception::{Reception, Resent};
-use crate::rtc::redundancy::Redundancy;
-use crate::track::{TrackHandle, TrackInput, TrackOutput};
+use crate::track::{Fared, TrackHandle, TrackInput, TrackOutput};
+
+/// Time by which the endpoint runs ahead of the clock: timeouts that are due within it are due now.
+const TIMEOUT_TOLERANCE: Duration = Duration::from_micros(500);
+/// Steps of the endpoint in one call, before the other sessions have their turn.
+const MAX_STEPS: usize = 4096;
 
 /// One WebRTC connection.
 pub struct Session {
     id: SessionId,
-    rtc: Connection,
+    endpoint: Connection,
     ice_user: String,
     sources: Vec<u32>,
     track: TrackHandle,
-    lifetime: Lifetime,
-    created: Instant,
-    /// When the token that it began with expires.
-    expires_at: Option<Instant>,
-    /// When media came last.
-    media_at: Option<Instant>,
-    closing: Option<Closing>,
-    connected: Option<Instant>,
-    set_up: SetupStage,
-    /// What the video line had counted when it was looked at last, from the browser and to it.
-    counted: [LineCounts; 2],
-    video: Option<Video>,
-    control: Option<ChannelId>,
-    /// Audio that came in while the endpoint was being drained; it goes back before the next packet is read.
-    audio_back: VecDeque<MediaData>,
-    /// A frame was lost on its way to the track: the decoder must not see what depends on it.
-    gap: bool,
-    /// Bits a second that would be of use.
-    desired: Bitrate,
-    /// What the network is thought to carry; `None` for a browser whose feedback does not tell.
-    bandwidth: Option<Bandwidth>,
-    /// When the counts of the lines were looked at, and whether they are in this turn.
-    counts: (Option<Instant>, bool),
-    /// What the browser reports of losses.
-    reception: Reception,
-    /// What it asked for again.
-    resent: Resent,
-    /// The camera was heard, and then silent for a while.
-    was_paused: bool,
-    /// Frames that wait until those before them are sent; here they can still be given up.
-    held: VecDeque<(EncodedFrame, Instant)>,
-    /// Some were, and no keyframe has come since.
-    has_dropped: bool,
-    /// What is sent a second time unasked.
-    redundancy: Redundancy,
-}
-
-/// The gateway has said goodbye, and waits until the browser has heard it.
-#[derive(Debug, Clone, Copy)]
-struct Closing {
-    deadline: Instant,
-    end: EndReason,
-}
-
-/// The line that the camera comes in and the effect goes out on.
-#[derive(Debug, Clone, Copy)]
-struct Video {
-    mid: Mid,
-    pt: Pt,
-    /// Of a browser that sends the picture in several sizes, the one that came first; the others would confuse the decoder.
-    rid: Option<Option<Rid>>,
+    lifecycle: Lifecycle,
+    /// The video line, once it is negotiated.
+    video: Option<VideoLine>,
+    media_in: MediaIn,
+    media_out: MediaOut,
+    control: ControlChannel,
+    network: NetworkEstimate,
+    reports: Reports,
 }
 
 impl Session {
-    /// A browser that has not acknowledged the goodbye after this time does not get it any more.
-    const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
-    /// Whoever has waited this long for a connection does not just think better of it.
-    const CONNECTS_MOSTLY_WITHIN: Duration = Duration::from_secs(5);
-    /// What is due within this time is due now.
-    const SOON: Duration = Duration::from_micros(500);
-    /// Steps of the endpoint before the other sessions get their turn.
-    const MAX_STEPS: usize = 4096;
-    /// Longest text on the data channel that is read.
-    const MAX_CONTROL_BYTES: usize = 16 * 1024;
-    /// Packets that can be sent again, and for how long: after an outage of a few seconds, too.
-    const RESENDABLE: (usize, Duration) = (1500, Duration::from_secs(6));
-    /// The share of what is sent that may be sent again. The library's own 0.15 is used up at 10 % loss, where some asks twice for the
-    /// same, and then nothing is sent again at all. Without a limit, those who ask for everything until it comes fill a narrow network.
-    const MOST_RESENT: f32 = 0.3;
-    /// Bandwidth is sought up to so many times what is thought to be there: more would fill a narrow network for a second.
-    const SOUGHT: f64 = 3.0;
-    /// The same, of the first attempt of a search that is begun anew.
-    const SOUGHT_FIRST: f64 = 1.5;
-    /// The same, while the network is to come to rest. The library takes no zero.
-    const SOUGHT_NOT: f64 = 0.001;
-    /// Between two looks at what the lines have counted; browsers report losses about once a second.
-    const COUNTS_EVERY: Duration = Duration::from_secs(1);
-    /// Frames that wait for those before them.
-    const MOST_HELD: usize = 16;
-    /// Bytes that wait on the data channel before messages that can be missed are left out.
-    const MAX_CONTROL_BACKLOG: usize = 64 * 1024;
-
-    /// A session whose offer was answered.
+    /// Begins a session whose offer was answered.
     pub fn new(id: SessionId, negotiated: Negotiated, track: TrackHandle, lifetime: Lifetime, now: Instant) -> Self {
         Self {
             id,
-            rtc: negotiated.connection,
+            endpoint: negotiated.connection,
             ice_user: negotiated.ice_user,
             sources: negotiated.sources,
             track,
-            lifetime,
-            created: now,
-            expires_at: None,
-            media_at: None,
-            closing: None,
-            connected: None,
-            set_up: SetupStage::Answered,
-            counted: [LineCounts::default(); 2],
+            lifecycle: Lifecycle::new(lifetime, now),
             video: None,
-            control: None,
-            audio_back: VecDeque::new(),
-            gap: false,
-            desired: Bitrate::ZERO,
-            bandwidth: None,
-            counts: (None, false),
-            reception: Reception::default(),
-            resent: Resent::default(),
-            was_paused: false,
-            held: VecDeque::new(),
-            has_dropped: false,
-            redundancy: Redundancy::new(Self::MOST_RESENT),
+            media_in: MediaIn::default(),
+            media_out: MediaOut::new(),
+            control: ControlChannel::default(),
+            network: NetworkEstimate::new(),
+            reports: Reports::default(),
         }
     }
 
-    /// The same session, which ends when its token expires.
+    /// Returns the session with an expiry of its token, at which it ends.
     #[must_use]
     pub fn with_expiry(mut self, at: Instant) -> Self {
-        self.expires_at = Some(at);
+        self.lifecycle.expire_at(at);
         self
     }
 
-    /// Its identity.
+    /// Returns the identity.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// How far it came, if it ends without the connection that it had the time to make. Browsers that wait in vain end it themselves, before
-    /// we do.
-    pub fn failed_set_up(&self, now: Instant) -> Option<SetupStage> {
-        let had_time = now.saturating_duration_since(self.created) >= Self::CONNECTS_MOSTLY_WITHIN;
-        (self.set_up != SetupStage::Connected && had_time).then_some(self.set_up)
+    /// Returns the stage at which the set-up failed, if the session had the time to connect and did not.
+    /// A browser that waits in vain ends the session itself, before the gateway does.
+    pub fn failed_stage(&self, now: Instant) -> Option<SetupStage> {
+        self.lifecycle.failed_stage(now)
     }
 
-    /// When the connection stood.
+    /// Returns the time of the connection.
     pub fn connected_at(&self) -> Option<Instant> {
-        self.connected
+        self.lifecycle.connected_at()
     }
 
-    /// The user fragment of its ICE credentials, by which a browser's first datagrams name it.
+    /// Returns the user fragment of the ICE credentials, which the first datagrams of a browser name.
     pub fn ice_user(&self) -> &str {
         &self.ice_user
     }
 
-    /// The sources of media that its offer declares.
+    /// Returns the sources of media (SSRC) that the offer declares.
     pub fn sources(&self) -> &[u32] {
         &self.sources
     }
 
-    /// Why it is over, when its last call said `end`: what the gateway has decided counts, whatever the browser does then.
-    pub fn reason(&self, end: EndReason) -> EndReason {
-        self.closing.map_or(end, |closing| closing.end)
+    /// Returns the reason of the end, after a call has returned the error `reason`. A reason for which the
+    /// gateway has said `bye` counts, whatever the browser does afterwards.
+    pub fn reason(&self, reason: EndReason) -> EndReason {
+        self.lifecycle.reason(reason)
     }
 
-    /// Whether a datagram is for this session.
+    /// Returns whether the endpoint takes a datagram.
     pub fn accepts(&self, input: &Input<'_>) -> bool {
-        self.rtc.accepts(input)
+        self.endpoint.accepts(input)
     }
 
-    /// A datagram came in. Returns when to call [`Session::on_timeout`] at the latest.
+    /// Handles a datagram. Returns the time of the next [`Session::on_timeout`].
     ///
     /// # Errors
     /// When the session is over.
     pub fn on_datagram(&mut self, now: Instant, datagram: Receive<'_>, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
-        self.set_up = self.set_up.max(SetupStage::Heard);
-        self.rtc.handle_input(Input::Receive(now, datagram)).map_err(|error| self.failed(&error))?;
+        self.lifecycle.on_stage(SetupStage::Heard);
+        self.endpoint.handle_input(Input::Receive(now, datagram)).map_err(|error| self.failed(&error))?;
         self.drain(now, send)
     }
 
-    /// Time has passed.
+    /// Handles the passage of time. Returns the time of the next [`Session::on_timeout`].
     ///
     /// # Errors
     /// When the session is over.
     pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
-        if self.closing.is_none() {
-            if self.expires_at.is_some_and(|at| at <= now) {
-                return self.close(now, ByeReason::Expired, send);
-            }
-            let since = |then: Instant| now.saturating_duration_since(then);
-            match self.connected {
-                None if since(self.created) > self.lifetime.connect => return Err(EndReason::NeverConnected),
-                None => {}
-                Some(connected) => {
-                    let over = self.lifetime.over(since(connected), since(self.media_at.unwrap_or(connected)));
-                    if let Some(goodbye) = over {
-                        return self.close(now, goodbye, send);
-                    }
-                }
-            }
+        match self.lifecycle.poll(now) {
+            Due::Nothing => {}
+            Due::Close(why) => return self.close(now, why, send),
+            Due::End(reason) => return Err(reason),
         }
-        self.rtc.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
+        self.endpoint.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
         self.drain(now, send)
     }
 
-    /// The track has something for the browser.
+    /// Handles an output of the track. Returns the time of the next [`Session::on_timeout`].
     ///
     /// # Errors
     /// When the session is over.
     pub fn on_track(&mut self, now: Instant, output: TrackOutput, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         match output {
             TrackOutput::Frame { frame, arrived } => {
-                let mut first = true;
-                let figures = self.track.figures.clone();
-                self.hold(frame, arrived);
+                self.queue_frame(frame, arrived);
+                let (figures, mut is_first) = (self.track.figures.clone(), true);
                 return self.drain(now, &mut |transmit| {
                     send(transmit);
-                    if std::mem::take(&mut first) {
-                        figures.on_sent(arrived, Instant::now());
+                    if std::mem::take(&mut is_first) {
+                        figures.on_sent(arrived, now);
                     }
                 });
             }
             TrackOutput::NeedKeyframe => {
-                if let Some(mut writer) = self.video.and_then(|video| self.rtc.writer(video.mid)) {
-                    // It fails before the first packet only, and the first frame is a keyframe.
+                if let Some(mut writer) = self.video.and_then(|video| self.endpoint.writer(video.mid)) {
+                    // It fails only before the first packet, and the first frame is a keyframe.
                     let asked = writer.request_keyframe(None, KeyframeRequestKind::Pli);
                     debug!(session = %self.id, ?asked, "asked the browser for a keyframe");
                 }
             }
             TrackOutput::DesiredBitrate(bps) => {
-                self.desired = Bitrate::bps(bps.into());
-                if let Some(bandwidth) = &mut self.bandwidth {
-                    bandwidth.set_desired(bps.into());
-                }
-                let known = self.bandwidth.as_ref().map_or(Bitrate::INFINITY, |bandwidth| Bitrate::bps(bandwidth.told_bps()));
-                self.rtc.bwe().set_desired_bitrate(self.desired.min(known * Self::SOUGHT));
+                let probe_limit = self.network.set_desired(bps.into());
+                self.endpoint.bwe().set_desired_bitrate(probe_limit);
             }
             TrackOutput::Message { text, may_be_missed } => {
-                if let Some(mut channel) = self.control.and_then(|id| self.rtc.channel(id))
-                    && !(may_be_missed && channel.buffered_amount() > Self::MAX_CONTROL_BACKLOG)
-                {
-                    channel.write(false, text.as_bytes()).map_err(|error| self.failed(&error))?;
-                }
+                self.control.write(&mut self.endpoint, &text, may_be_missed).map_err(|error| self.failed(&error))?;
             }
         }
         self.drain(now, send)
     }
 
-    /// Says goodbye to the browser. The session ends as soon as that has heard it, or after a second.
-    pub(crate) fn close(&mut self, now: Instant, goodbye: ByeReason, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
-        if self.closing.is_some() {
+    /// Sends the message `bye`. The session ends when the browser has acknowledged it, or after a second.
+    pub(crate) fn close(&mut self, now: Instant, why: ByeReason, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        if !self.lifecycle.close(now, why) {
             return self.drain(now, send);
         }
-        self.closing = Some(Closing { deadline: now + Self::GOODBYE_WITHIN, end: goodbye.into() });
-        self.on_track(now, TrackOutput::Message { text: data_channel::bye(goodbye), may_be_missed: false }, send)
+        self.on_track(now, TrackOutput::Message { text: data_channel::bye(why), may_be_missed: false }, send)
     }
 
-    /// Says goodbye to the browser and ends without waiting.
-    pub(crate) fn close_at_once(&mut self, now: Instant, goodbye: ByeReason, send: &mut dyn FnMut(Transmit)) -> EndReason {
-        self.closing = Some(Closing { deadline: now, end: goodbye.into() });
-        let said = self.on_track(now, TrackOutput::Message { text: data_channel::bye(goodbye), may_be_missed: false }, send);
-        said.err().unwrap_or_else(|| goodbye.into())
+    /// Sends the message `bye` and ends the session without waiting.
+    pub(crate) fn close_at_once(&mut self, now: Instant, why: ByeReason, send: &mut dyn FnMut(Transmit)) -> EndReason {
+        self.lifecycle.close_at_once(now, why);
+        let sent = self.on_track(now, TrackOutput::Message { text: data_channel::bye(why), may_be_missed: false }, send);
+        sent.err().unwrap_or_else(|| why.into())
     }
 
-    /// Whether there is nothing more to wait for.
+    /// Returns whether the end that has begun needs to wait no longer.
     fn has_closed(&mut self, now: Instant, closing: Closing) -> bool {
-        let unheard = self.control.and_then(|id| self.rtc.channel(id)).map_or(0, |mut channel| channel.buffered_amount());
-        unheard == 0 || now >= closing.deadline || !self.rtc.is_alive()
+        self.control.unacknowledged_bytes(&mut self.endpoint) == 0 || now >= closing.deadline || !self.endpoint.is_alive()
     }
 
-    /// The end of DTLS, too, if it can still be said.
+    /// Ends DTLS, too, if the endpoint can still send.
     fn finish(&mut self, send: &mut dyn FnMut(Transmit)) {
-        if self.rtc.close().is_err() {
+        if self.endpoint.close().is_err() {
             return;
         }
-        for _ in 0..Self::MAX_STEPS {
-            match self.rtc.poll_output() {
+        for _ in 0..MAX_STEPS {
+            match self.endpoint.poll_output() {
                 Ok(Output::Transmit(transmit)) => send(transmit),
                 Ok(Output::Event(_)) => {}
                 Ok(Output::Timeout(_)) | Err(_) => return,
@@ -310,130 +222,218 @@ impl Session {
         }
     }
 
-    /// Lets the endpoint say all that it has to say. Returns when it wants to be called again.
+    /// Polls the endpoint until it waits. Returns the time of the next timeout.
     ///
-    /// After each packet its pacer asks to be called a microsecond later. A timer would make that a millisecond, and a frame
-    /// of eight packets would take eight; so what is due within [`Self::SOON`] is due now, and the endpoint's time runs ahead
-    /// by that much.
+    /// After each packet the pacer of the library asks for a timeout a microsecond later. A timer would
+    /// round that up to a millisecond, so that a frame of eight packets would take eight. A timeout that
+    /// is due within [`TIMEOUT_TOLERANCE`] is therefore handled at once, and the time of the endpoint runs
+    /// ahead by that much.
     fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
-        let soon = now + Self::SOON;
-        // What is said from here on is said of this session.
+        let soon = now + TIMEOUT_TOLERANCE;
+        // The note is kept per thread: a note from now on is about this session.
         _ = crypto::take_too_many_channels();
-        for _ in 0..Self::MAX_STEPS {
-            match self.rtc.poll_output().map_err(|error| self.failed(&error))? {
+        for _ in 0..MAX_STEPS {
+            match self.endpoint.poll_output().map_err(|error| self.failed(&error))? {
                 Output::Transmit(transmit) => {
-                    self.redundancy.on_sent(now, &transmit);
+                    self.media_out.redundancy.on_sent(now, &transmit);
                     send(transmit);
                 }
                 Output::Event(event) => self.on_event(now, event)?,
-                Output::Timeout(_) if !self.audio_back.is_empty() => self.send_audio_back()?,
-                Output::Timeout(at) if at <= soon && self.rtc.is_alive() => {
-                    self.rtc.handle_input(Input::Timeout(at.max(now))).map_err(|error| self.failed(&error))?;
+                Output::Timeout(_) if self.media_in.has_audio() => {
+                    self.media_in.return_audio(&mut self.endpoint).map_err(|error| self.failed(&error))?;
+                }
+                Output::Timeout(at) if at <= soon && self.endpoint.is_alive() => {
+                    self.endpoint.handle_input(Input::Timeout(at.max(now))).map_err(|error| self.failed(&error))?;
                 }
                 Output::Timeout(_) if self.write_next()? => {}
-                Output::Timeout(at) => {
-                    while let Some(copy) = self.redundancy.due(now) {
-                        send(copy);
-                    }
-                    let at = self.redundancy.next_due().map_or(at, |copy| copy.min(at));
-                    let at = self.expires_at.filter(|_| self.closing.is_none()).map_or(at, |expiry| expiry.min(at));
-                    self.tell_backlog();
-                    if crypto::take_too_many_channels() && self.closing.is_none() {
-                        return Err(self.close_at_once(now, ByeReason::TooManyChannels, send));
-                    }
-                    if let Some(closing) = self.closing {
-                        if self.has_closed(now, closing) {
-                            self.finish(send);
-                            return Err(closing.end);
-                        }
-                        return Ok(at.min(closing.deadline));
-                    }
-                    return if self.rtc.is_alive() { Ok(at) } else { Err(EndReason::ByPeer) };
-                }
+                Output::Timeout(at) => return self.wait(now, at, send),
             }
         }
-        // An endpoint that never has enough would hold up all others: they come first.
+        // The other sessions have their turn, and then this one goes on with its endpoint.
         Ok(now)
+    }
+
+    /// Ends a call after which the endpoint waits until `at`. Returns the time of the next timeout.
+    fn wait(&mut self, now: Instant, at: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        while let Some(duplicate) = self.media_out.redundancy.due(now) {
+            send(duplicate);
+        }
+        let at = self.media_out.redundancy.next_due().map_or(at, |duplicate| duplicate.min(at));
+        // The track skips pictures while much waits to be sent.
+        self.track.set_backlog(self.media_out.backlog_bytes(&mut self.endpoint, self.video));
+        let closing = self.lifecycle.closing();
+        if crypto::take_too_many_channels() && closing.is_none() {
+            return Err(self.close_at_once(now, ByeReason::TooManyChannels, send));
+        }
+        match closing {
+            Some(closing) if self.has_closed(now, closing) => {
+                self.finish(send);
+                Err(closing.reason)
+            }
+            None if !self.endpoint.is_alive() => Err(EndReason::ByPeer),
+            _ => Ok(self.lifecycle.next_timeout(at)),
+        }
     }
 
     fn on_event(&mut self, now: Instant, event: Event) -> Result<(), EndReason> {
         match event {
             Event::Connected => {
-                let after = now.duration_since(self.created);
-                self.connected = Some(now);
-                self.set_up = SetupStage::Connected;
+                let after = self.lifecycle.on_connected(now);
                 info!(session = %self.id, ?after, "connected");
                 self.track.metrics().on_connected(after);
                 self.track.send(TrackInput::Connected);
             }
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                return Err(if self.connected.is_some() { EndReason::Vanished } else { EndReason::NeverConnected });
-            }
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => return Err(self.lifecycle.disconnected()),
             Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed) => {
-                self.set_up = self.set_up.max(SetupStage::Reached);
-            }
-            Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
-            Event::MediaEgressStats(stats) if self.counts.1 && self.is_video(stats.mid) => {
-                let lost = stats.remote.as_ref().map_or(0, |remote| remote.packets_lost);
-                let now = LineCounts { packets: stats.packets, bytes: stats.bytes, lost, nacks: stats.nacks, plis: stats.plis };
-                self.on_counts(Direction::Out, now);
-                self.on_reception(&stats);
-            }
-            Event::MediaIngressStats(stats) if self.counts.1 && self.is_video(stats.mid) => {
-                // The library tells the share of the last second only.
-                let share = f64::from(stats.loss.unwrap_or(0.0)).clamp(0.0, 0.99);
-                let came = stats.packets.saturating_sub(self.counted[0].packets) as f64;
-                let lost = self.counted[0].lost + (came * share / (1.0 - share)).round() as u64;
-                let now = LineCounts { packets: stats.packets, bytes: stats.bytes, lost, nacks: stats.nacks, plis: stats.plis };
-                self.on_counts(Direction::In, now);
+                self.lifecycle.on_stage(SetupStage::Reached);
             }
             Event::Closed => return Err(EndReason::ByPeer),
-            Event::MediaAdded(added) => self.on_media_added(added),
+            Event::MediaAdded(added) => self.on_media_added(&added),
             Event::MediaData(data) if self.is_camera(&data) => {
-                self.media_at = Some(now);
-                self.on_video(now, data);
+                self.lifecycle.on_media(now);
+                self.on_camera(now, &data);
             }
             Event::MediaData(data) if data.params.spec().codec.is_audio() => {
-                self.media_at = Some(now);
-                self.audio_back.push_back(data);
+                self.lifecycle.on_media(now);
+                self.media_in.on_audio(data);
             }
-            Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
-            Event::EgressBitrateEstimate(kind) => {
-                match kind {
-                    // It is the mean of some seconds. From now on the statistics tell the estimate as it is.
-                    BweKind::Twcc { estimate, .. } if self.bandwidth.is_none() => {
-                        let mut bandwidth = Bandwidth::new(now);
-                        bandwidth.set_desired(self.desired.as_u64());
-                        self.bandwidth = Some(bandwidth);
-                        self.on_estimate(now, estimate, None);
-                    }
-                    BweKind::Remb { estimate, .. } if self.bandwidth.is_none() => self.on_estimate(now, estimate, None),
-                    _ => {}
+            Event::StreamPaused(stream) if self.is_video(stream.mid) => {
+                if self.media_in.on_paused(stream.paused) {
+                    // An outage usually cuts both directions. Retransmissions would follow the keyframe,
+                    // and some receivers wait for them.
+                    self.media_out.drop_waiting();
+                    self.track.send(TrackInput::Resumed);
                 }
             }
-            Event::StreamPaused(stream) if self.is_video(stream.mid) && !stream.paused && self.was_paused => {
-                // Both ways were cut, as a rule. What is asked for again comes after the keyframe, and some receivers wait for it.
-                self.drop_held();
-                self.redundancy.stop();
-                self.track.send(TrackInput::Resumed);
+            Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
+            Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
+            Event::MediaEgressStats(stats) if self.reports.is_due() && self.is_video(stats.mid) => self.on_egress_stats(&stats),
+            Event::MediaIngressStats(stats) if self.reports.is_due() && self.is_video(stats.mid) => {
+                let counted = self.reports.on_incoming(&stats);
+                self.on_counted(Direction::In, &counted);
             }
-            Event::StreamPaused(stream) if self.is_video(stream.mid) => self.was_paused = stream.paused,
-            Event::ChannelOpen(id, label) if label == "control" => {
-                self.control = Some(id);
-                self.track.send(TrackInput::ControlOpen);
+            Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) if !self.network.is_measured() => {
+                self.network.begin_measuring(now);
+                self.on_estimate(now, estimate, None);
             }
-            Event::ChannelClose(id) if self.control == Some(id) => self.control = None,
-            Event::ChannelData(data) if self.control == Some(data.id) => {
-                let text = (data.data.len() <= Self::MAX_CONTROL_BYTES).then_some(data.data);
-                self.track.send(TrackInput::Control(text));
+            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) if !self.network.is_measured() => {
+                self.on_estimate(now, estimate, None);
+            }
+            Event::ChannelOpen(id, label) => {
+                if self.control.on_open(id, &label) {
+                    self.track.send(TrackInput::ControlOpen);
+                }
+            }
+            Event::ChannelClose(id) => self.control.on_close(id),
+            Event::ChannelData(data) => {
+                if let Some(message) = self.control.read(data) {
+                    self.track.send(TrackInput::Control(message));
+                }
             }
             _ => {}
         }
         Ok(())
     }
 
+    /// Makes the first video line on which both sides send the line of the track. Others are ignored.
+    fn on_media_added(&mut self, added: &MediaAdded) {
+        if added.kind != MediaKind::Video || self.video.is_some() {
+            return;
+        }
+        let Some(video) = VideoLine::negotiated(&mut self.endpoint, added.mid) else { return };
+        debug!(session = %self.id, pt = %video.payload_types.media, codec = video.codec.label(), "video line");
+        self.video = Some(video);
+        self.media_out.redundancy.set_types(video.payload_types);
+        self.track.send(TrackInput::Codec(video.codec));
+    }
+
     fn is_video(&self, mid: Mid) -> bool {
         self.video.is_some_and(|video| video.mid == mid)
+    }
+
+    fn is_camera(&mut self, data: &MediaData) -> bool {
+        self.is_video(data.mid) && self.media_in.selects(data.rid)
+    }
+
+    /// Hands a frame of the camera to the track.
+    fn on_camera(&mut self, now: Instant, data: &MediaData) {
+        let Some(frame) = self.media_in.frame(now, data) else { return };
+        if !self.track.send(frame) {
+            self.media_in.on_lost_frame();
+        }
+    }
+
+    /// Queues a frame of the track. A session without a video line has nowhere to send it.
+    fn queue_frame(&mut self, frame: EncodedFrame, arrived: Instant) {
+        if self.video.is_some() && !self.media_out.push(frame, arrived) {
+            self.track.send(TrackInput::KeyframeWanted);
+        }
+    }
+
+    /// Hands the next frame to the endpoint. Returns false if the endpoint has not sent all others.
+    fn write_next(&mut self) -> Result<bool, EndReason> {
+        self.media_out.write_next(&mut self.endpoint, self.video).map_err(|error| self.failed(&error))
+    }
+
+    /// Takes an estimate of the library: tells the track the bitrate, and the library how far to probe.
+    fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) {
+        let change = self.network.on_estimate(now, estimate, rtt);
+        if let Some(room) = self.network.room() {
+            self.media_out.redundancy.on_estimate(room.bps, room.is_ample);
+        }
+        let Some(change) = change else { return };
+        let bps = change.bps;
+        let told_bps = u32::try_from(bps).unwrap_or(u32::MAX);
+        let input = match change.kind {
+            ChangeKind::Estimate => TrackInput::Estimate(told_bps),
+            ChangeKind::BrokenDown => {
+                debug!(session = %self.id, bps, "the network has broken down");
+                // Old frames and retransmissions would take the bandwidth of the new ones.
+                self.media_out.drop_waiting();
+                if let Some(video) = self.video {
+                    video.reset_retransmissions(&mut self.endpoint);
+                }
+                self.endpoint.bwe().reset(Bitrate::bps(bps));
+                TrackInput::BrokenDown(told_bps)
+            }
+            ChangeKind::SearchAnew => {
+                debug!(session = %self.id, bps, "looking for more");
+                self.endpoint.bwe().reset(Bitrate::bps(bps));
+                TrackInput::Estimate(told_bps)
+            }
+        };
+        self.track.send(input);
+        self.endpoint.bwe().set_desired_bitrate(change.probe_limit);
+    }
+
+    fn on_peer_stats(&mut self, now: Instant, stats: &PeerStats) {
+        if let Some(estimate) = stats.bwe_tx.filter(|_| self.network.is_measured()) {
+            self.on_estimate(now, estimate, stats.rtt);
+        }
+        let is_due = self.reports.begin(now);
+        if let Some(round_trip) = stats.rtt.filter(|_| is_due) {
+            self.track.metrics().on_round_trip(round_trip);
+        }
+    }
+
+    /// Counts the outgoing video, and tells the track which part of it was lost or sent twice.
+    fn on_egress_stats(&mut self, stats: &MediaEgressStats) {
+        let counted = self.reports.on_outgoing(stats);
+        self.on_counted(Direction::Out, &counted);
+        let lost = self.reports.lost_share(stats);
+        let shares = self.media_out.on_report(stats.bytes, lost);
+        if lost.is_some() || shares.resent > 0.0 {
+            self.track.send(TrackInput::Fared(Fared {
+                lost: lost.unwrap_or(0.0),
+                resent: shares.resent,
+                duplicated: shares.duplicated,
+                queued: self.network.has_standing_queue(),
+            }));
+        }
+    }
+
+    fn on_counted(&self, direction: Direction, Counted { before, now }: &Counted) {
+        self.track.metrics().on_line(direction, before, now);
     }
 
     fn failed(&self, error: &RtcError) -> EndReason {

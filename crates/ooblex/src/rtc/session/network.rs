@@ -1,75 +1,166 @@
-//! What a session learns of its network, from estimates and reports, and who is told of it.
+//! The bandwidth estimate of a session: what the track is told, and how far the WebRTC library probes.
 
 use std::time::{Duration, Instant};
 
 use str0m::bwe::Bitrate;
-use str0m::stats::{MediaEgressStats, PeerStats};
-use tracing::debug;
 
-use super::Session;
-use crate::labels::{Direction, LineCounts};
 use crate::rtc::bandwidth::{Bandwidth, Finding};
-use crate::rtc::reception::Report;
-use crate::track::{Fared, TrackInput};
 
-impl Session {
-    /// Tells the track what the network carries, and the library how far to look for more.
-    pub(super) fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) {
+/// Largest bitrate that is probed, as a multiple of the estimate. More would fill a narrow network for a
+/// second.
+const PROBE_RATIO: f64 = 3.0;
+/// Largest bitrate of the first probe of a new search, as a multiple of the estimate.
+const FIRST_PROBE_RATIO: f64 = 1.5;
+/// Largest bitrate that is probed after a breakdown, as a multiple of the estimate: practically none, so
+/// that the queue in the network drains. The library does not take zero.
+const NO_PROBE_RATIO: f64 = 0.001;
+
+/// The bandwidth estimate of one session.
+#[derive(Debug)]
+pub(super) struct NetworkEstimate {
+    /// The bitrate that the track could use.
+    desired: Bitrate,
+    /// The estimate with its history; `None` while the browser sends no transport-wide feedback.
+    bandwidth: Option<Bandwidth>,
+}
+
+/// A change of the estimate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Change {
+    pub(super) kind: ChangeKind,
+    /// The new estimate, bit/s.
+    pub(super) bps: u64,
+    /// The bitrate up to which the library probes.
+    pub(super) probe_limit: Bitrate,
+}
+
+/// The kind of a change of the estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChangeKind {
+    /// The estimate has another value.
+    Estimate,
+    /// The network has broken down: the estimator is reset, and frames that wait are dropped.
+    BrokenDown,
+    /// The network may carry more: the estimator is reset, so that it searches anew.
+    SearchAnew,
+}
+
+/// The bandwidth that is left for duplicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) bps: u64,
+    /// The estimate is about as large as the bitrate that the track could use, and no packets queue.
+    pub(super) is_ample: bool,
+}
+
+impl NetworkEstimate {
+    pub(super) fn new() -> Self {
+        Self { desired: Bitrate::ZERO, bandwidth: None }
+    }
+
+    /// Sets the bitrate that the track could use. Returns the bitrate up to which the library probes.
+    pub(super) fn set_desired(&mut self, bps: u64) -> Bitrate {
+        self.desired = Bitrate::bps(bps);
+        if let Some(bandwidth) = &mut self.bandwidth {
+            bandwidth.set_desired(bps);
+        }
+        let known = self.bandwidth.as_ref().map_or(Bitrate::INFINITY, |bandwidth| Bitrate::bps(bandwidth.told_bps()));
+        self.desired.min(known * PROBE_RATIO)
+    }
+
+    /// Returns whether the browser sends transport-wide feedback. Then the estimates of the library's
+    /// statistics count, which are newer than those of its events, a mean of some seconds.
+    pub(super) fn is_measured(&self) -> bool {
+        self.bandwidth.is_some()
+    }
+
+    /// The browser sends transport-wide feedback from now on.
+    pub(super) fn begin_measuring(&mut self, now: Instant) {
+        let mut bandwidth = Bandwidth::new(now);
+        bandwidth.set_desired(self.desired.as_u64());
+        self.bandwidth = Some(bandwidth);
+    }
+
+    /// Takes an estimate of the library, and the round-trip time of the last packet. Returns a change
+    /// that is worth telling.
+    pub(super) fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) -> Option<Change> {
         let bps = estimate.as_u64();
         let finding = self.bandwidth.as_mut().map_or(Finding::Changed(bps), |bandwidth| bandwidth.on_estimate(now, bps, rtt));
-        if let Some(bandwidth) = &self.bandwidth {
-            self.redundancy.on_estimate(bandwidth.told_bps(), bandwidth.is_ample());
-        }
-        let (bps, sought) = match finding {
-            Finding::Nothing => return,
-            Finding::Changed(bps) => (bps, Self::SOUGHT),
-            Finding::BrokenDown(bps) => {
-                debug!(session = %self.id, bps, "the network has broken down");
-                self.give_up_what_waits();
-                self.rtc.bwe().reset(Bitrate::bps(bps));
-                (bps, Self::SOUGHT_NOT)
-            }
-            Finding::SearchAnew(bps) => {
-                debug!(session = %self.id, bps, "looking for more");
-                self.rtc.bwe().reset(Bitrate::bps(bps));
-                (bps, Self::SOUGHT_FIRST)
-            }
+        let (kind, bps, probe_ratio) = match finding {
+            Finding::Unchanged => return None,
+            Finding::Changed(bps) => (ChangeKind::Estimate, bps, PROBE_RATIO),
+            Finding::BrokenDown(bps) => (ChangeKind::BrokenDown, bps, NO_PROBE_RATIO),
+            Finding::SearchAnew(bps) => (ChangeKind::SearchAnew, bps, FIRST_PROBE_RATIO),
         };
-        let told_bps = u32::try_from(bps).unwrap_or(u32::MAX);
-        self.track.send(match finding {
-            Finding::BrokenDown(_) => TrackInput::BrokenDown(told_bps),
-            _ => TrackInput::Estimate(told_bps),
+        Some(Change { kind, bps, probe_limit: self.desired.min(Bitrate::bps(bps) * probe_ratio) })
+    }
+
+    /// Returns the room for duplicates; `None` while the bandwidth is not measured.
+    pub(super) fn room(&self) -> Option<Room> {
+        self.bandwidth.as_ref().map(|bandwidth| Room { bps: bandwidth.told_bps(), is_ample: bandwidth.is_ample() })
+    }
+
+    /// Returns whether packets queue in the network all the time.
+    pub(super) fn has_standing_queue(&self) -> bool {
+        self.bandwidth.as_ref().is_some_and(Bandwidth::has_standing_queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const QUICK: Option<Duration> = Some(Duration::from_millis(40));
+    const SLOW: Option<Duration> = Some(Duration::from_millis(240));
+
+    fn change(kind: ChangeKind, bps: u64, probe_limit: Bitrate) -> Option<Change> {
+        Some(Change { kind, bps, probe_limit })
+    }
+
+    #[test]
+    fn estimate_that_is_not_measured_is_told_as_it_is() {
+        let now = Instant::now();
+        let mut network = NetworkEstimate::new();
+        assert_eq!(network.set_desired(2_500_000), Bitrate::bps(2_500_000), "nothing limits the probe");
+        let expected = change(ChangeKind::Estimate, 300_000, Bitrate::bps(900_000));
+        assert_eq!(network.on_estimate(now, Bitrate::bps(300_000), None), expected);
+        assert_eq!(network.on_estimate(now, Bitrate::bps(300_000), None), expected);
+        assert!(network.room().is_none() && !network.is_measured() && !network.has_standing_queue());
+    }
+
+    #[test]
+    fn probe_is_limited_by_the_desired_bitrate_and_by_a_multiple_of_the_estimate() {
+        let now = Instant::now();
+        let mut network = NetworkEstimate::new();
+        network.set_desired(2_500_000);
+        network.begin_measuring(now);
+        let told = network.on_estimate(now, Bitrate::bps(500_000), QUICK);
+        assert_eq!(told, change(ChangeKind::Estimate, 500_000, Bitrate::bps(1_500_000)));
+        assert_eq!(network.on_estimate(now + 100 * MS, Bitrate::bps(500_000), QUICK), None);
+        assert_eq!(network.set_desired(1_000_000), Bitrate::bps(1_000_000));
+        assert_eq!(network.set_desired(9_000_000), Bitrate::bps(1_500_000));
+    }
+
+    #[test]
+    fn breakdown_stops_the_probe_and_a_search_begins_with_a_small_one() {
+        let mut now = Instant::now();
+        let mut network = NetworkEstimate::new();
+        network.set_desired(2_500_000);
+        network.begin_measuring(now);
+        for _ in 0..50 {
+            now += 100 * MS;
+            network.on_estimate(now, Bitrate::bps(2_500_000), QUICK);
+        }
+        assert_eq!(network.room(), Some(Room { bps: 2_500_000, is_ample: true }));
+        now += 100 * MS;
+        let told = network.on_estimate(now, Bitrate::bps(1_500_000), SLOW);
+        assert_eq!(told, change(ChangeKind::BrokenDown, 325_000, Bitrate::bps(325_000) * 0.001));
+        assert_eq!(network.room(), Some(Room { bps: 325_000, is_ample: false }));
+        let told = (0..30).find_map(|_| {
+            now += 100 * MS;
+            network.on_estimate(now, Bitrate::bps(325_000), QUICK)
         });
-        self.rtc.bwe().set_desired_bitrate(self.desired.min(Bitrate::bps(bps) * sought));
-    }
-
-    pub(super) fn on_peer_stats(&mut self, now: Instant, stats: &PeerStats) {
-        if let Some(estimate) = stats.bwe_tx.filter(|_| self.bandwidth.is_some()) {
-            self.on_estimate(now, estimate, stats.rtt);
-        }
-        let is_time = self.counts.0.is_none_or(|last| now.saturating_duration_since(last) >= Self::COUNTS_EVERY);
-        self.counts = (if is_time { Some(now) } else { self.counts.0 }, is_time);
-        if let Some(took) = stats.rtt.filter(|_| is_time) {
-            self.track.metrics().on_round_trip(took);
-        }
-    }
-
-    /// Tells the track how what was sent has fared.
-    pub(super) fn on_reception(&mut self, stats: &MediaEgressStats) {
-        let report = stats.remote.as_ref().map(|remote| (*remote.maximum_sequence_number, remote.packets_lost as u32));
-        let lost = report.and_then(|(highest, lost)| self.reception.on_report(Report { highest, lost }));
-        let resent = self.resent.share(stats.bytes);
-        self.redundancy.on_loss(lost.unwrap_or(0.0).max(resent));
-        let duplicated = self.redundancy.share(stats.bytes);
-        if lost.is_some() || resent > 0.0 {
-            let queued = self.bandwidth.as_ref().is_some_and(Bandwidth::has_standing_queue);
-            self.track.send(TrackInput::Fared(Fared { lost: lost.unwrap_or(0.0), resent, duplicated, queued }));
-        }
-    }
-
-    /// Notes what has passed on the video line since it was looked at before.
-    pub(super) fn on_counts(&mut self, direction: Direction, now: LineCounts) {
-        let before = std::mem::replace(&mut self.counted[direction as usize], now);
-        self.track.metrics().on_line(direction, &before, &now);
+        assert_eq!(told, change(ChangeKind::SearchAnew, 325_000, Bitrate::bps(325_000) * 1.5));
     }
 }

@@ -245,7 +245,7 @@ impl MediaLoop {
         self.timers.remove(&Timer { at: entry.timer, id });
         self.observer.ended(id, reason);
         let now = Instant::now();
-        let failed = entry.session.failed_set_up(now);
+        let failed = entry.session.failed_stage(now);
         self.metrics.on_session_end(reason, failed, entry.session.connected_at().map(|at| now.duration_since(at)));
         if let Some(stage) = failed {
             warn!(session = %id, reason = reason.label(), candidates = ?self.candidates, "session never connected: {}", stage.explain());
