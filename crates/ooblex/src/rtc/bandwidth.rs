@@ -1,173 +1,187 @@
-//! What the network is thought to carry: when the estimate that the WebRTC library makes is worth telling, when that library is asked
-//! to begin its search anew, and when the network has broken down to a part of what it was.
+//! The control loop on the bandwidth estimate: it decides which estimates of the WebRTC library are
+//! told, when the library searches anew, and when the network has broken down.
 //!
-//! The library looks for more by itself only while less is sent than it thinks there is. A picture that takes all there is never lets it,
-//! and the estimate then grows by 8 % a second. Searching anew sends a few packets in quick succession and sees how they arrive: where there
-//! is more, that is known in a fraction of a second; where there is not, it was some kilobytes. Pure: time is an argument.
+//! The library searches for more bandwidth only while less is sent than its estimate. A track that
+//! uses the whole estimate prevents that, and the estimate then grows by 8 % per second. A new
+//! search sends a few packets in quick succession and measures how they arrive. It finds more
+//! bandwidth in a fraction of a second; where there is none, it has cost some kilobytes. The time
+//! is an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// An estimate below this part of what it was within [`RECENT`] is a breakdown, if packets take long, too.
-const BROKEN_DOWN: f64 = 0.65;
-/// What an estimate is compared with.
-const RECENT: Duration = Duration::from_millis(1500);
-/// The library comes down in steps, and the first is far from the last. What is sent until it is there is lost, so begin with so little:
-/// this part of the estimate,
-const LEFT: f64 = 0.75;
-/// and no more than this part of what there was. Then it is seen whether there is more.
-const LEFT_AT_MOST: f64 = 0.13;
-/// After a breakdown the network has to come back to this part of what would be of use before it can break down again: what is narrow
-/// already can be followed.
-const WHOLE: f64 = 0.5;
-/// Nothing is a breakdown, and nothing is looked for, while the library still finds out what there is.
+/// A breakdown is an estimate below this part of the largest in [`HISTORY`], while packets queue.
+const BREAKDOWN_RATIO: f64 = 0.65;
+/// Time over which estimates are compared.
+const HISTORY: Duration = Duration::from_millis(1500);
+/// Part of the estimate that is told after a breakdown. The library comes down in steps, the first
+/// of which is far from the last, and packets that are sent meanwhile are lost.
+const BREAKDOWN_ESTIMATE_RATIO: f64 = 0.75;
+/// Largest estimate that is told after a breakdown, as a part of the largest before it. A search
+/// then finds out whether there is more.
+const MAX_BREAKDOWN_RATIO: f64 = 0.13;
+/// Part of the desired bitrate that the estimate must reach before there can be another breakdown.
+/// The track can follow the estimate of a network that is already narrow.
+const RECOVERY_RATIO: f64 = 0.5;
+/// Time of the library's own first search, during which nothing is a breakdown and no search
+/// begins.
 const FIRST_SEARCH: Duration = Duration::from_secs(4);
-/// With less than this part of what would be of use, it is worth while to look for more.
-const SATISFIED: f64 = 0.9;
-/// A search begins when the estimate has not gone down for so long,
-const STEADY: Duration = Duration::from_millis(1000);
-/// packets do not take longer than the quickest by more than this,
-const QUEUED: Duration = Duration::from_millis(80);
-/// the breakdown is so long ago,
-const AFTER_BREAKDOWN: Duration = Duration::from_millis(800);
-/// and so long after the search before;
-const SEARCH_EVERY: Duration = Duration::from_secs(3);
-/// where it has not helped for a minute, less often.
-const SEARCH_SELDOM: Duration = Duration::from_secs(15);
-/// See [`SEARCH_SELDOM`].
-const HOPEFUL_FOR: Duration = Duration::from_secs(60);
-/// What the quickest packet took counts for less as it gets old: at each look, it is this much longer.
-const FORGETTING: f64 = 1.002;
-/// A change of less than this is not told.
-const TELLING: f64 = 0.02;
-/// A queue that was seen at so many looks in a row stands: it is not jitter. An estimate that grows nevertheless is not followed, since the
-/// library finds queues by their growth, and one that is full does not grow.
-const STANDING: u32 = 3;
-/// An estimate that goes down by less stays steady.
-const TREMOR: f64 = 0.05;
+/// Part of the desired bitrate that is enough: with it, no search begins.
+const SATISFIED_RATIO: f64 = 0.9;
+/// Time without a decrease of the estimate before a search begins.
+const STEADY_TIME: Duration = Duration::from_millis(1000);
+/// Round-trip time above the lowest one from which packets count as queued. No search begins then.
+const QUEUING_DELAY: Duration = Duration::from_millis(80);
+/// Time after a breakdown before a search begins.
+const BREAKDOWN_REST: Duration = Duration::from_millis(800);
+/// Time between two searches.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(3);
+/// Time between two searches after [`HOPEFUL_TIME`] in which they have found nothing.
+const RARE_SEARCH_INTERVAL: Duration = Duration::from_secs(15);
+/// Time without success after which searches are rare.
+const HOPEFUL_TIME: Duration = Duration::from_secs(60);
+/// Growth of the lowest round-trip time with each estimate, so that an old one is forgotten.
+const LOWEST_RTT_GROWTH: f64 = 1.002;
+/// Relative change below which an estimate is not told.
+const MIN_CHANGE_RATIO: f64 = 0.02;
+/// Successive estimates with queued packets that make a standing queue, as opposed to jitter. An
+/// estimate that grows during a standing queue is not told: the library detects queues by their
+/// growth, and a full queue does not grow.
+const STANDING_QUEUE_ESTIMATES: u32 = 3;
+/// Relative decrease of an estimate below which it counts as steady.
+const STEADY_RATIO: f64 = 0.05;
 
-/// What an estimate means.
+/// The meaning of an estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// About what was told last.
+    /// The estimate is about the one that was told last.
     Unchanged,
-    /// So many bits a second fit through now.
+    /// The network carries this bitrate, bit/s.
     Changed(u64),
-    /// There are far fewer than before, perhaps this many: what waits or was lost will not come through in time.
+    /// The network has broken down and may carry this bitrate, bit/s. Packets that wait, and
+    /// retransmissions of lost ones, would come too late.
     BrokenDown(u64),
-    /// There may be more than this: the library is to search anew, from here on.
+    /// The network may carry more than this bitrate, bit/s, from which the library has to search
+    /// anew.
     SearchAnew(u64),
 }
 
-/// What is known of one connection's network.
+/// The bandwidth of one connection.
 #[derive(Debug)]
 pub(crate) struct Bandwidth {
-    began: Instant,
+    began_at: Instant,
     desired_bps: u64,
     told_bps: u64,
-    /// Estimates of [`RECENT`], oldest first.
-    recent: VecDeque<(Instant, u64)>,
-    /// What the quickest packet took there and back.
-    least_rtt: Option<Duration>,
-    /// At so many looks in a row, the last one took much longer.
-    queued_looks: u32,
-    /// Since when it has not gone down.
+    /// The estimates of [`HISTORY`], oldest first.
+    recent: VecDeque<Estimate>,
+    lowest_rtt: Option<Duration>,
+    /// Successive estimates until now with queued packets.
+    queued_estimates: u32,
+    /// The time of the last decrease.
     steady_since: Instant,
-    broke_down: Option<Instant>,
-    /// There was much since.
-    is_whole: bool,
-    searched: Option<Instant>,
-    /// When the estimate was last as large as is of use, or went down to a part of it.
-    changed: Instant,
+    broke_down_at: Option<Instant>,
+    /// The estimate has reached [`RECOVERY_RATIO`] since the last breakdown.
+    has_recovered: bool,
+    searched_at: Option<Instant>,
+    /// The last time at which the estimate was enough, or broke down.
+    hopeful_since: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Estimate {
+    at: Instant,
+    bps: u64,
 }
 
 impl Bandwidth {
-    /// Of a connection that stands since now.
+    /// Begins with the connection.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            began: now,
+            began_at: now,
             desired_bps: 0,
             told_bps: 0,
             recent: VecDeque::new(),
-            least_rtt: None,
-            queued_looks: 0,
+            lowest_rtt: None,
+            queued_estimates: 0,
             steady_since: now,
-            broke_down: None,
-            is_whole: true,
-            searched: None,
-            changed: now,
+            broke_down_at: None,
+            has_recovered: true,
+            searched_at: None,
+            hopeful_since: now,
         }
     }
 
-    /// So many bits a second would be of use.
+    /// Sets the bitrate that the track could use.
     pub(crate) fn set_desired(&mut self, bps: u64) {
         self.desired_bps = bps;
     }
 
-    /// What it was last found to be.
+    /// Returns the estimate that was told last, bit/s.
     pub(crate) fn told_bps(&self) -> u64 {
         self.told_bps
     }
 
-    /// Whether packets wait on their way all the time.
+    /// Returns whether packets queue in the network all the time.
     pub(crate) fn has_standing_queue(&self) -> bool {
-        self.queued_looks >= STANDING
+        self.queued_estimates >= STANDING_QUEUE_ESTIMATES
     }
 
-    /// Whether about as much as would be of use is thought to fit through, and no packets wait on their way.
+    /// Returns whether the network carries about the desired bitrate and no packets queue.
     pub(crate) fn is_ample(&self) -> bool {
-        self.queued_looks == 0 && self.told_bps as f64 >= self.desired_bps as f64 * SATISFIED
+        self.queued_estimates == 0 && self.told_bps as f64 >= self.desired_bps as f64 * SATISFIED_RATIO
     }
 
-    /// The library's estimate, and what the last packet took there and back, a few times a second.
+    /// Takes an estimate of the library, and the round-trip time of the last packet. Call it a few
+    /// times per second.
     pub(crate) fn on_estimate(&mut self, now: Instant, bps: u64, rtt: Option<Duration>) -> Finding {
         let since = |before: Instant| now.saturating_duration_since(before);
-        let last_bps = self.recent.back().map_or(bps, |(_, bps)| *bps);
-        if (bps as f64) < last_bps as f64 * (1.0 - TREMOR) {
+        let last_bps = self.recent.back().map_or(bps, |last| last.bps);
+        if (bps as f64) < last_bps as f64 * (1.0 - STEADY_RATIO) {
             self.steady_since = now;
         }
-        while self.recent.pop_front_if(|(at, _)| since(*at) > RECENT).is_some() {}
-        self.recent.push_back((now, bps));
-        let is_queued = self.looks_queued(rtt);
-        self.queued_looks = if is_queued { self.queued_looks + 1 } else { 0 };
-        let is_settled = since(self.began) >= FIRST_SEARCH;
-        let most_bps = self.recent.iter().map(|(_, bps)| *bps).max().unwrap_or(bps).min(self.desired_bps);
-        let has_fallen = (bps as f64) < most_bps as f64 * BROKEN_DOWN;
-        if is_settled && is_queued && has_fallen && self.is_whole {
-            let left_bps = (bps as f64 * LEFT).min(most_bps as f64 * LEFT_AT_MOST) as u64;
-            (self.broke_down, self.changed, self.told_bps) = (Some(now), now, left_bps);
-            self.is_whole = false;
+        while self.recent.pop_front_if(|estimate| since(estimate.at) > HISTORY).is_some() {}
+        self.recent.push_back(Estimate { at: now, bps });
+        let is_queued = self.is_queued(rtt);
+        self.queued_estimates = if is_queued { self.queued_estimates + 1 } else { 0 };
+        let is_settled = since(self.began_at) >= FIRST_SEARCH;
+        let largest_bps = self.recent.iter().map(|estimate| estimate.bps).max().unwrap_or(bps).min(self.desired_bps);
+        let has_fallen = (bps as f64) < largest_bps as f64 * BREAKDOWN_RATIO;
+        if is_settled && is_queued && has_fallen && self.has_recovered {
+            let left_bps = (bps as f64 * BREAKDOWN_ESTIMATE_RATIO).min(largest_bps as f64 * MAX_BREAKDOWN_RATIO) as u64;
+            (self.broke_down_at, self.hopeful_since, self.told_bps) = (Some(now), now, left_bps);
+            self.has_recovered = false;
             self.recent.clear();
             return Finding::BrokenDown(left_bps);
         }
-        self.is_whole |= bps as f64 >= self.desired_bps as f64 * WHOLE;
-        let is_enough = bps as f64 >= self.desired_bps as f64 * SATISFIED;
+        self.has_recovered |= bps as f64 >= self.desired_bps as f64 * RECOVERY_RATIO;
+        let is_enough = bps as f64 >= self.desired_bps as f64 * SATISFIED_RATIO;
         if is_enough {
-            self.changed = now;
+            self.hopeful_since = now;
         }
-        let pause = if since(self.changed) < HOPEFUL_FOR { SEARCH_EVERY } else { SEARCH_SELDOM };
-        let rested = self.searched.is_none_or(|at| since(at) >= pause) && self.broke_down.is_none_or(|at| since(at) >= AFTER_BREAKDOWN);
-        if is_settled && !is_enough && !is_queued && rested && since(self.steady_since) >= STEADY {
-            self.searched = Some(now);
+        let interval = if since(self.hopeful_since) < HOPEFUL_TIME { SEARCH_INTERVAL } else { RARE_SEARCH_INTERVAL };
+        let has_rested =
+            self.searched_at.is_none_or(|at| since(at) >= interval) && self.broke_down_at.is_none_or(|at| since(at) >= BREAKDOWN_REST);
+        if is_settled && !is_enough && !is_queued && has_rested && since(self.steady_since) >= STEADY_TIME {
+            self.searched_at = Some(now);
             self.told_bps = bps;
             return Finding::SearchAnew(bps);
         }
         if is_settled && bps > self.told_bps && self.has_standing_queue() {
             return Finding::Unchanged;
         }
-        if (bps.abs_diff(self.told_bps) as f64) < self.told_bps as f64 * TELLING {
+        if (bps.abs_diff(self.told_bps) as f64) < self.told_bps as f64 * MIN_CHANGE_RATIO {
             return Finding::Unchanged;
         }
         self.told_bps = bps;
         Finding::Changed(bps)
     }
 
-    /// Whether packets wait on their way, as far as the time tells that one took.
-    fn looks_queued(&mut self, rtt: Option<Duration>) -> bool {
+    /// Returns whether packets queue in the network, as far as the round-trip time of one tells.
+    fn is_queued(&mut self, rtt: Option<Duration>) -> bool {
         let Some(rtt) = rtt else { return false };
-        let least = self.least_rtt.map_or(rtt, |least| least.mul_f64(FORGETTING).min(rtt));
-        self.least_rtt = Some(least);
-        rtt > least + QUEUED
+        let lowest = self.lowest_rtt.map_or(rtt, |lowest| lowest.mul_f64(LOWEST_RTT_GROWTH).min(rtt));
+        self.lowest_rtt = Some(lowest);
+        rtt > lowest + QUEUING_DELAY
     }
 }
 
@@ -180,7 +194,8 @@ mod tests {
     const QUICK: Option<Duration> = Some(Duration::from_millis(40));
     const SLOW: Option<Duration> = Some(Duration::from_millis(240));
 
-    /// Tells the same estimate every 100 ms, and gives what is found with when, save for nothing.
+    /// Repeats an estimate every 100 ms. Returns the findings, except unchanged ones, with their
+    /// time in ms.
     fn over(bandwidth: &mut Bandwidth, now: &mut Instant, ms: u32, bps: u64, rtt: Option<Duration>) -> Vec<(u32, Finding)> {
         let mut found = Vec::new();
         for at in (100..=ms).step_by(100) {

@@ -1,49 +1,52 @@
-//! What a session may send: packets and bytes a second. What is beyond is dropped before anything is done for it, so that a session that
-//! sends at line rate takes from itself. It has no clock.
+//! A token bucket that limits the packets and bytes per second of a session. A packet beyond the
+//! limit is dropped before any work is done for it, so that a session that sends at line rate harms
+//! only itself. The time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Told to a session that sends too much at most this often.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Time between two notifications of a session that sends too much.
+const NOTIFICATION_INTERVAL: Duration = Duration::from_secs(10);
+/// Bytes per kilobit.
+const BYTES_PER_KBIT: f64 = 125.0;
 
-/// What every session may send.
+/// The rates at which a token bucket is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rates {
-    /// Packets a second.
+    /// Packets per second.
     pub(crate) packets: u32,
-    /// Kilobits a second.
+    /// Kilobits per second.
     pub(crate) kbps: u32,
 }
 
-/// What one session may still send: as much as in one second, at most, at once.
+/// The token bucket of one session. It holds the packets and bytes of one second.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     rates: Rates,
     packets: f64,
     bytes: f64,
-    at: Instant,
-    told: Option<Instant>,
+    refilled_at: Instant,
+    notified_at: Option<Instant>,
 }
 
-/// What becomes of a packet.
+/// The decision on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// It is taken.
+    /// The packet is handled.
     Accept,
-    /// It is dropped.
+    /// The packet is dropped.
     Refuse,
-    /// It is dropped, and the session is to be told that it sends too much.
+    /// The packet is dropped, and the caller notifies the session that it sends too much.
     RefuseAndNotify,
 }
 
 impl RateLimit {
-    /// Of a session that has sent nothing.
+    /// Creates a full bucket.
     pub(crate) fn new(rates: Rates, now: Instant) -> Self {
-        let (packets, bytes) = rates.in_a_second();
-        Self { rates, packets, bytes, at: now, told: None }
+        let (packets, bytes) = rates.per_second();
+        Self { rates, packets, bytes, refilled_at: now, notified_at: None }
     }
 
-    /// A packet of `bytes` came.
+    /// Decides on a packet of `bytes`, and charges for it if it is accepted.
     pub(crate) fn take(&mut self, now: Instant, bytes: usize) -> Decision {
         let decision = self.check(now, bytes);
         if decision == Decision::Accept {
@@ -52,20 +55,20 @@ impl RateLimit {
         decision
     }
 
-    /// What would become of a packet of `bytes`. It is not charged for yet.
+    /// Decides on a packet of `bytes` without charging for it.
     pub(crate) fn check(&mut self, now: Instant, bytes: usize) -> Decision {
-        let (packets, most) = self.rates.in_a_second();
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = self.at.max(now);
-        self.packets = (self.packets + elapsed * packets).min(packets);
-        self.bytes = (self.bytes + elapsed * most).min(most);
+        let (max_packets, max_bytes) = self.rates.per_second();
+        let elapsed = now.saturating_duration_since(self.refilled_at).as_secs_f64();
+        self.refilled_at = self.refilled_at.max(now);
+        self.packets = (self.packets + elapsed * max_packets).min(max_packets);
+        self.bytes = (self.bytes + elapsed * max_bytes).min(max_bytes);
         if self.packets >= 1.0 && self.bytes >= bytes as f64 {
             return Decision::Accept;
         }
-        if self.told.is_some_and(|told| now.saturating_duration_since(told) < TELL_EVERY) {
+        if self.notified_at.is_some_and(|at| now.saturating_duration_since(at) < NOTIFICATION_INTERVAL) {
             return Decision::Refuse;
         }
-        self.told = Some(now);
+        self.notified_at = Some(now);
         Decision::RefuseAndNotify
     }
 
@@ -75,7 +78,7 @@ impl RateLimit {
         self.bytes -= bytes as f64;
     }
 
-    /// A packet of `bytes` was charged for wrongly.
+    /// Takes back the charge for a packet of `bytes`.
     pub(crate) fn refund(&mut self, bytes: usize) {
         self.packets += 1.0;
         self.bytes += bytes as f64;
@@ -83,9 +86,9 @@ impl RateLimit {
 }
 
 impl Rates {
-    /// Packets and bytes.
-    fn in_a_second(self) -> (f64, f64) {
-        (f64::from(self.packets), f64::from(self.kbps) * 125.0)
+    /// Returns the packets and bytes per second.
+    fn per_second(self) -> (f64, f64) {
+        (f64::from(self.packets), f64::from(self.kbps) * BYTES_PER_KBIT)
     }
 }
 

@@ -1,10 +1,13 @@
-//! Which packets go out a second time without being asked for, where a network loses many and carries enough.
+//! Packet redundancy: packets that are sent twice without a request, where a network loses many
+//! packets and has bandwidth left.
 //!
-//! A browser finds out that the last packet of a frame is missing only when the next frame comes, and that a packet which was sent again was
-//! lost once more only a round trip later. So these two are sent twice, the second time some milliseconds after the first, as what loses
-//! one packet often loses the next. A copy is the same datagram: a receiver that has had it drops it by its number (RFC 3711 §3.3.2), and the
-//! estimate of the bandwidth takes both for one. Copies and retransmissions have one budget, and all together is not more than the network is thought
-//! to carry. Pure: time is an argument.
+//! A browser notices only with the next frame that the last packet of a frame is missing, and only
+//! a round trip later that a retransmission was lost, too. These two kinds of packets are
+//! duplicated. The duplicate follows some milliseconds later, because a network that loses a packet
+//! often loses the next one. A duplicate is the same datagram: a receiver that has it already drops
+//! it by its number (RFC 3711 §3.3.2), and the bandwidth estimator counts both as one. Duplicates
+//! and retransmissions share one budget, and all together is not more than the network carries. The
+//! time is an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,63 +15,79 @@ use std::time::{Duration, Instant};
 use str0m::media::Pt;
 use str0m::net::Transmit;
 
-/// Where at least this share is lost, packets are sent twice,
-const MANY: f32 = 0.03;
-/// and where no more than this is, no longer.
-const FEW: f32 = 0.01;
-/// How much one second moves the share that is lost.
-const SMOOTHING: f32 = 0.4;
-/// A copy follows its packet after so long.
-const AFTER: Duration = Duration::from_millis(5);
-/// Copies that wait; there are no more then.
-const MOST_WAITING: usize = 64;
-/// The part of the estimate that is filled with copies: it is often too high.
-const CARRIES: f64 = 0.8;
-/// What copies may have of a [`Budget`] at a time.
-const MOST_SAVED_BYTES: f64 = 30_000.0;
-/// What else is sent may take of it in advance.
-const MOST_OWED_BYTES: f64 = 20_000.0;
+/// Share of lost packets at which duplication begins.
+const START_LOSS: f32 = 0.03;
+/// Share of lost packets at which duplication ends.
+const STOP_LOSS: f32 = 0.01;
+/// Weight of one report (one second) in the moving average of losses.
+const LOSS_SMOOTHING: f32 = 0.4;
+/// Time between a packet and its duplicate.
+const DUPLICATE_DELAY: Duration = Duration::from_millis(5);
+/// Duplicates that wait at a time; no more are made then.
+const MAX_WAITING: usize = 64;
+/// Part of the bandwidth estimate that is filled with duplicates. The estimate is often too high.
+const ESTIMATE_RATIO: f64 = 0.8;
+/// Bytes that a [`Budget`] holds at most.
+const MAX_SAVED_BYTES: f64 = 30_000.0;
+/// Bytes by which other packets may overdraw a [`Budget`].
+const MAX_OWED_BYTES: f64 = 20_000.0;
 
 /// The payload types of a video line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PayloadTypes {
-    /// Of frames.
+    /// The payload type of frames.
     pub(crate) media: Pt,
-    /// Of what is sent again.
+    /// The payload type of retransmissions.
     pub(crate) resent: Option<Pt>,
 }
 
-/// What is sent twice on one line.
+/// The packet redundancy of one video line.
 pub(crate) struct Redundancy {
     types: Option<PayloadTypes>,
-    /// Bytes of copies and retransmissions for each byte that is sent for the first time.
+    /// Bytes of duplicates and retransmissions for each byte that is sent for the first time.
     share: f64,
-    /// Bits a second that the network is thought to carry, where that is as much as is of use.
+    /// The bandwidth estimate, bit/s; 0 unless it is as large as the bitrate that the track could
+    /// use.
     room_bps: u64,
-    /// What copies may have by that share, and of what the network carries.
+    /// The bytes that duplicates may have of `share`.
     by_share: Budget,
+    /// The bytes that duplicates may have of `room_bps`.
     by_room: Budget,
-    /// When the last packet went out.
-    sent: Option<Instant>,
-    lost: f32,
+    /// The time of the last packet.
+    sent_at: Option<Instant>,
+    /// Moving average of the share of lost packets.
+    loss: f32,
     is_on: bool,
-    waiting: VecDeque<(Instant, Transmit)>,
+    waiting: VecDeque<Duplicate>,
     duplicated_bytes: u64,
-    /// All that was sent save copies, and copies, at the last look.
-    looked_at: (u64, u64),
+    /// The bytes at the last call of [`Redundancy::share`].
+    reported: SentBytes,
 }
 
-/// Bytes that copies may have.
+/// A duplicate that waits.
+struct Duplicate {
+    due: Instant,
+    datagram: Transmit,
+}
+
+/// Bytes sent since the beginning.
+#[derive(Debug, Clone, Copy, Default)]
+struct SentBytes {
+    without_duplicates: u64,
+    duplicated: u64,
+}
+
+/// A token bucket of bytes for duplicates.
 #[derive(Debug, Default)]
 struct Budget(f64);
 
 impl Budget {
     fn save(&mut self, bytes: f64) {
-        self.0 = (self.0 + bytes).min(MOST_SAVED_BYTES);
+        self.0 = (self.0 + bytes).min(MAX_SAVED_BYTES);
     }
 
     fn spend(&mut self, bytes: f64) {
-        self.0 = (self.0 - bytes).max(-MOST_OWED_BYTES);
+        self.0 = (self.0 - bytes).max(-MAX_OWED_BYTES);
     }
 
     fn has(&self, bytes: f64) -> bool {
@@ -76,7 +95,7 @@ impl Budget {
     }
 }
 
-/// What a datagram is, by the header of RTP, which is not encrypted.
+/// The kind of a datagram, by its RTP header, which is not encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     First { is_last_of_frame: bool },
@@ -85,37 +104,38 @@ enum Kind {
 }
 
 impl Redundancy {
-    /// Nothing is sent twice yet. `most_resent`: of all that is sent, copies and retransmissions are this share at most.
-    pub(crate) fn new(most_resent: f32) -> Self {
-        let share = f64::from(most_resent / (1.0 - most_resent));
+    /// Begins without duplication. `max_resent`: largest share of duplicates and retransmissions in
+    /// all that is sent, 0..1.
+    pub(crate) fn new(max_resent: f32) -> Self {
+        let share = f64::from(max_resent / (1.0 - max_resent));
         Self {
             types: None,
             share,
             room_bps: 0,
             by_share: Budget::default(),
             by_room: Budget::default(),
-            sent: None,
-            lost: 0.0,
+            sent_at: None,
+            loss: 0.0,
             is_on: false,
             waiting: VecDeque::new(),
             duplicated_bytes: 0,
-            looked_at: (0, 0),
+            reported: SentBytes::default(),
         }
     }
 
-    /// The line is known.
+    /// Sets the payload types of the line.
     pub(crate) fn set_types(&mut self, types: PayloadTypes) {
         self.types = Some(types);
     }
 
-    /// The share of packets that was lost during the last second.
+    /// Takes the share of packets that was lost during the last second, 0..=1.
     pub(crate) fn on_loss(&mut self, lost: f32) {
-        self.lost += SMOOTHING * (lost - self.lost);
-        self.is_on = self.lost > if self.is_on { FEW } else { MANY };
+        self.loss += LOSS_SMOOTHING * (lost - self.loss);
+        self.is_on = self.loss > if self.is_on { STOP_LOSS } else { START_LOSS };
     }
 
-    /// So many bits a second are thought to fit through. `is_ample`: they are about as many as are of use, and nothing queues; a narrow
-    /// network would get narrower by copies.
+    /// Takes the bandwidth estimate. `is_ample`: it is about the bitrate that the track could use,
+    /// and no packets queue. Duplicates would make a narrow network narrower.
     pub(crate) fn on_estimate(&mut self, bps: u64, is_ample: bool) {
         self.room_bps = if is_ample { bps } else { 0 };
         if !is_ample {
@@ -123,16 +143,16 @@ impl Redundancy {
         }
     }
 
-    /// Nothing is sent twice until losses tell again.
+    /// Stops duplication until the next report of losses.
     pub(crate) fn stop(&mut self) {
         self.is_on = false;
         self.waiting.clear();
     }
 
-    /// A datagram goes out; its copy may follow.
+    /// Takes note of a datagram that is sent, and duplicates it if that helps.
     pub(crate) fn on_sent(&mut self, now: Instant, transmit: &Transmit) {
         let bytes = transmit.contents.len() as f64;
-        let is_worth_a_copy = match self.kind(&transmit.contents) {
+        let is_worthwhile = match self.kind(&transmit.contents) {
             Kind::Other => return,
             Kind::First { is_last_of_frame } => {
                 self.by_share.save(self.share * bytes);
@@ -143,34 +163,37 @@ impl Redundancy {
                 true
             }
         };
-        let passed = self.sent.replace(now).map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
-        self.by_room.save(CARRIES * self.room_bps as f64 / 8.0 * passed.as_secs_f64());
+        let passed = self.sent_at.replace(now).map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
+        self.by_room.save(ESTIMATE_RATIO * self.room_bps as f64 / 8.0 * passed.as_secs_f64());
         self.by_room.spend(bytes);
         let is_room = self.room_bps > 0 && self.by_share.has(bytes) && self.by_room.has(bytes);
-        if self.is_on && is_worth_a_copy && is_room && self.waiting.len() < MOST_WAITING {
+        if self.is_on && is_worthwhile && is_room && self.waiting.len() < MAX_WAITING {
             self.by_share.spend(bytes);
             self.by_room.spend(bytes);
             self.duplicated_bytes += bytes as u64;
             let contents = transmit.contents.to_vec().into();
-            let copy = Transmit { proto: transmit.proto, source: transmit.source, destination: transmit.destination, contents };
-            self.waiting.push_back((now + AFTER, copy));
+            let datagram = Transmit { proto: transmit.proto, source: transmit.source, destination: transmit.destination, contents };
+            self.waiting.push_back(Duplicate { due: now + DUPLICATE_DELAY, datagram });
         }
     }
 
-    /// The next copy that is due.
+    /// Returns the next duplicate that is due.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Transmit> {
-        self.waiting.pop_front_if(|(at, _)| *at <= now).map(|(_, copy)| copy)
+        self.waiting.pop_front_if(|duplicate| duplicate.due <= now).map(|duplicate| duplicate.datagram)
     }
 
-    /// When the next one is.
+    /// Returns the time at which the next duplicate is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.waiting.front().map(|(at, _)| *at)
+        self.waiting.front().map(|duplicate| duplicate.due)
     }
 
-    /// The share of copies in what was sent since the last call, 0..=1; `sent`: bytes since the beginning, without them.
-    pub(crate) fn share(&mut self, sent: u64) -> f32 {
-        let before = std::mem::replace(&mut self.looked_at, (sent, self.duplicated_bytes));
-        let (sent, duplicated) = (sent.saturating_sub(before.0), self.duplicated_bytes - before.1);
+    /// Returns the share of duplicates in the bytes that were sent since the last call, 0..=1.
+    /// `sent_bytes`: bytes sent since the beginning, without duplicates.
+    pub(crate) fn share(&mut self, sent_bytes: u64) -> f32 {
+        let now = SentBytes { without_duplicates: sent_bytes, duplicated: self.duplicated_bytes };
+        let before = std::mem::replace(&mut self.reported, now);
+        let sent = now.without_duplicates.saturating_sub(before.without_duplicates);
+        let duplicated = now.duplicated - before.duplicated;
         if duplicated == 0 { 0.0 } else { duplicated as f32 / (sent + duplicated) as f32 }
     }
 
@@ -201,7 +224,8 @@ mod tests {
         Transmit { proto: Protocol::Udp, source: address, destination: address, contents: contents.into() }
     }
 
-    /// On a line that loses a tenth and carries much; a frame of ten packets has gone out a second ago.
+    /// Returns the redundancy of a line that loses a tenth and has bandwidth left. A frame of ten
+    /// packets has left a second ago.
     fn losing() -> (Redundancy, Instant) {
         let (mut redundancy, now) = (Redundancy::new(0.3), Instant::now());
         redundancy.set_types(TYPES);
@@ -212,8 +236,8 @@ mod tests {
         (redundancy, now + 1000 * MS)
     }
 
-    fn copies(redundancy: &mut Redundancy, now: Instant) -> Vec<u8> {
-        std::iter::from_fn(|| redundancy.due(now)).map(|copy| copy.contents[1]).collect()
+    fn duplicates(redundancy: &mut Redundancy, now: Instant) -> Vec<u8> {
+        std::iter::from_fn(|| redundancy.due(now)).map(|duplicate| duplicate.contents[1]).collect()
     }
 
     #[test]
@@ -221,26 +245,26 @@ mod tests {
         let (mut redundancy, now) = losing();
         redundancy.on_sent(now, &datagram(96, true, 500));
         redundancy.on_sent(now, &datagram(97, false, 1000));
-        assert_eq!((redundancy.next_due(), copies(&mut redundancy, now + 4 * MS)), (Some(now + 5 * MS), Vec::<u8>::new()));
-        assert_eq!(copies(&mut redundancy, now + 5 * MS), [96 | 0x80, 97]);
+        assert_eq!((redundancy.next_due(), duplicates(&mut redundancy, now + 4 * MS)), (Some(now + 5 * MS), Vec::<u8>::new()));
+        assert_eq!(duplicates(&mut redundancy, now + 5 * MS), [96 | 0x80, 97]);
         assert_eq!((redundancy.next_due(), redundancy.share(13_500), redundancy.share(20_000)), (None, 0.1, 0.0));
     }
 
     #[test]
     fn nothing_else_is_duplicated() {
         let (mut redundancy, now) = losing();
-        // A report (RTCP), a request of ICE, a record of DTLS, another line's packet.
+        // An RTCP report, an ICE request, a DTLS record, a packet of another line.
         for (first, second) in [(0x80, 200), (0x81, 205), (0, 1), (22, 254), (0x80, 111)] {
             let mut other = datagram(0, false, 100).contents.to_vec();
             (other[0], other[1]) = (first, second);
             redundancy.on_sent(now, &Transmit { contents: other.into(), ..datagram(0, false, 100) });
         }
         redundancy.on_sent(now, &Transmit { contents: vec![0x80].into(), ..datagram(0, false, 100) });
-        assert!(copies(&mut redundancy, now + 10 * MS).is_empty());
+        assert!(duplicates(&mut redundancy, now + 10 * MS).is_empty());
     }
 
     #[test]
-    fn few_losses_make_no_copies() {
+    fn few_losses_make_no_duplicates() {
         let (mut redundancy, now) = losing();
         (0..20).for_each(|_| redundancy.on_loss(0.005));
         redundancy.on_sent(now, &datagram(97, false, 500));
@@ -248,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn narrow_network_gets_no_copies_and_those_that_wait_are_given_up() {
+    fn narrow_network_gets_no_duplicates_and_those_that_wait_are_dropped() {
         let (mut redundancy, now) = losing();
         redundancy.on_sent(now, &datagram(97, false, 500));
         redundancy.on_estimate(1_000_000, false);
@@ -267,9 +291,9 @@ mod tests {
             (0..8).for_each(|_| redundancy.on_sent(now, &datagram(96, false, 1000)));
             (0..2).for_each(|_| redundancy.on_sent(now, &datagram(97, false, 1000)));
             now += 100 * MS;
-            duplicated += copies(&mut redundancy, now).len();
+            duplicated += duplicates(&mut redundancy, now).len();
         }
-        // What is saved up at first, and 100 kbit/s.
+        // The bucket is full at first, and 100 kbit/s are left.
         assert!((1200..=1290).contains(&duplicated), "{duplicated}");
     }
 
@@ -282,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_and_retransmissions_are_three_tenths_of_all_at_most() {
+    fn duplicates_and_retransmissions_are_three_tenths_of_all_at_most() {
         let (mut redundancy, now) = losing();
         let (mut first, mut resent) = (10_000.0, 0.0);
         for n in 0..1000 {
@@ -293,16 +317,16 @@ mod tests {
                 redundancy.on_sent(now, &datagram(97, false, 1000));
                 resent += 1000.0;
             }
-            copies(&mut redundancy, now + 10 * MS);
+            duplicates(&mut redundancy, now + 10 * MS);
         }
         let again = resent + redundancy.duplicated_bytes as f64;
         assert!((0.27..=0.31).contains(&(again / (again + first))), "{}", again / (again + first));
     }
 
     #[test]
-    fn copies_that_wait_are_bounded() {
+    fn duplicates_that_wait_are_bounded() {
         let (mut redundancy, now) = losing();
         (0..200).for_each(|_| redundancy.on_sent(now, &datagram(96, true, 10)));
-        assert_eq!(copies(&mut redundancy, now + 5 * MS).len(), MOST_WAITING);
+        assert_eq!(duplicates(&mut redundancy, now + 5 * MS).len(), MAX_WAITING);
     }
 }

@@ -1,15 +1,16 @@
-//! One WebRTC connection: it stands between the packets of the media socket and the thread of a track.
+//! One WebRTC connection: it stands between the packets of the media socket and the thread of a
+//! track.
 //!
 //! A session owns an endpoint of the WebRTC library and knows nothing of pixels. It is driven by
 //! [`crate::rtc::transport`], which owns the socket and the clock: call [`Session::on_datagram`],
 //! [`Session::on_timeout`] and [`Session::on_track`], send the datagrams that they give, and call
-//! [`Session::on_timeout`] at the time that they return. Each of them returns an error when the session
-//! is over.
+//! [`Session::on_timeout`] at the time that they return. Each of them returns an error when the
+//! session is over.
 //!
-//! This file routes the events of the endpoint. The state is in the parts: `lifecycle` (set-up, time
-//! limits, end) with `lifetime` (the configured limits), `video_line` (the negotiated media line),
-//! `media_in` and `media_out` (received and sent media), `control_channel` (the data channel), `network`
-//! (the bandwidth estimate) and `reports` (packet counts and losses).
+//! This file routes the events of the endpoint. The state is in the parts: `lifecycle` (set-up,
+//! time limits, end) with `lifetime` (the configured limits), `video_line` (the negotiated media
+//! line), `media_in` and `media_out` (received and sent media), `control_channel` (the data
+//! channel), `network` (the bandwidth estimate) and `reports` (packet counts and losses).
 
 mod control_channel;
 mod lifecycle;
@@ -98,8 +99,8 @@ impl Session {
         self.id
     }
 
-    /// Returns the stage at which the set-up failed, if the session had the time to connect and did not.
-    /// A browser that waits in vain ends the session itself, before the gateway does.
+    /// Returns the stage at which the set-up failed, if the session had the time to connect and did
+    /// not. A browser that waits in vain ends the session itself, before the gateway does.
     pub fn failed_stage(&self, now: Instant) -> Option<SetupStage> {
         self.lifecycle.failed_stage(now)
     }
@@ -109,7 +110,8 @@ impl Session {
         self.lifecycle.connected_at()
     }
 
-    /// Returns the user fragment of the ICE credentials, which the first datagrams of a browser name.
+    /// Returns the user fragment of the ICE credentials, which the first datagrams of a browser
+    /// name.
     pub fn ice_user(&self) -> &str {
         &self.ice_user
     }
@@ -119,8 +121,8 @@ impl Session {
         &self.sources
     }
 
-    /// Returns the reason of the end, after a call has returned the error `reason`. A reason for which the
-    /// gateway has said `bye` counts, whatever the browser does afterwards.
+    /// Returns the reason of the end, after a call has returned the error `reason`. A reason for
+    /// which the gateway has said `bye` counts, whatever the browser does afterwards.
     pub fn reason(&self, reason: EndReason) -> EndReason {
         self.lifecycle.reason(reason)
     }
@@ -188,7 +190,8 @@ impl Session {
         self.drain(now, send)
     }
 
-    /// Sends the message `bye`. The session ends when the browser has acknowledged it, or after a second.
+    /// Sends the message `bye`. The session ends when the browser has acknowledged it, or after a
+    /// second.
     pub(crate) fn close(&mut self, now: Instant, why: ByeReason, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         if !self.lifecycle.close(now, why) {
             return self.drain(now, send);
@@ -224,10 +227,10 @@ impl Session {
 
     /// Polls the endpoint until it waits. Returns the time of the next timeout.
     ///
-    /// After each packet the pacer of the library asks for a timeout a microsecond later. A timer would
-    /// round that up to a millisecond, so that a frame of eight packets would take eight. A timeout that
-    /// is due within [`TIMEOUT_TOLERANCE`] is therefore handled at once, and the time of the endpoint runs
-    /// ahead by that much.
+    /// After each packet the pacer of the library asks for a timeout a microsecond later. A timer
+    /// would round that up to a millisecond, so that a frame of eight packets would take eight. A
+    /// timeout that is due within [`TIMEOUT_TOLERANCE`] is therefore handled at once, and the time
+    /// of the endpoint runs ahead by that much.
     fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         let soon = now + TIMEOUT_TOLERANCE;
         // The note is kept per thread: a note from now on is about this session.
@@ -249,7 +252,7 @@ impl Session {
                 Output::Timeout(at) => return self.wait(now, at, send),
             }
         }
-        // The other sessions have their turn, and then this one goes on with its endpoint.
+        // The other sessions have their turn before this one continues.
         Ok(now)
     }
 
@@ -299,8 +302,8 @@ impl Session {
             }
             Event::StreamPaused(stream) if self.is_video(stream.mid) => {
                 if self.media_in.on_paused(stream.paused) {
-                    // An outage usually cuts both directions. Retransmissions would follow the keyframe,
-                    // and some receivers wait for them.
+                    // An outage usually cuts both directions. Retransmissions would follow the
+                    // keyframe, and some receivers wait for them.
                     self.media_out.drop_waiting();
                     self.track.send(TrackInput::Resumed);
                 }
@@ -335,7 +338,8 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the first video line on which both sides send the line of the track. Others are ignored.
+    /// Makes the first video line on which both sides send the line of the track. Others are
+    /// ignored.
     fn on_media_added(&mut self, added: &MediaAdded) {
         if added.kind != MediaKind::Video || self.video.is_some() {
             return;
@@ -375,7 +379,8 @@ impl Session {
         self.media_out.write_next(&mut self.endpoint, self.video).map_err(|error| self.failed(&error))
     }
 
-    /// Takes an estimate of the library: tells the track the bitrate, and the library how far to probe.
+    /// Takes an estimate of the library: tells the track the bitrate, and the library how far to
+    /// probe.
     fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) {
         let change = self.network.on_estimate(now, estimate, rtt);
         if let Some(room) = self.network.room() {

@@ -1,12 +1,13 @@
 //! The media socket: one UDP port for all sessions, and the thread that owns it.
 //!
-//! [`Transport`] opens the socket and starts the media thread. The rest of the gateway talks to that
-//! thread through a [`TransportHandle`], and hears of connected and ended sessions as a
-//! [`SessionObserver`]. The thread runs neither HTTP nor codecs, so neither delays packets.
+//! [`Transport`] opens the socket and starts the media thread. The rest of the gateway talks to
+//! that thread through a [`TransportHandle`]. A [`SessionObserver`] is told which sessions are
+//! connected and which have ended. The thread runs neither HTTP nor codecs, so neither delays
+//! packets.
 //!
-//! `media_loop` is the loop of the thread, which finds the session of each datagram, and `entry` is one
-//! session with its limits. These two read the clock and pass the time on as an argument. `directory`
-//! finds sessions by address and by ICE user fragment, `socket` sends and receives.
+//! `media_loop` is the loop of the thread, which finds the session of each datagram, and `entry` is
+//! one session with its limits. These two read the clock and pass the time on as an argument.
+//! `directory` finds sessions by address and by ICE user fragment, `socket` sends and receives.
 
 mod directory;
 mod entry;

@@ -39,8 +39,8 @@ impl ControlChannel {
         (self.id == Some(data.id)).then(|| Some(data.data).filter(|text| text.len() <= MAX_MESSAGE_BYTES))
     }
 
-    /// Sends a message if the channel is open. `may_be_missed`: it is dropped when the browser is slow
-    /// to acknowledge earlier ones.
+    /// Sends a message if the channel is open. `may_be_missed`: it is dropped when the browser is
+    /// slow to acknowledge earlier ones.
     ///
     /// # Errors
     /// When the WebRTC library fails.

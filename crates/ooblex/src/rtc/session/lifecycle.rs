@@ -1,5 +1,5 @@
-//! The lifecycle of a session: set-up stage, time limits, and the end with the message `bye`. The time
-//! is an argument.
+//! The lifecycle of a session: set-up stage, time limits, and the end with the message `bye`. The
+//! time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use crate::labels::{ByeReason, EndReason, SetupStage};
 
 /// Time that a browser has to acknowledge the message `bye`.
 const BYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Age from which an unconnected session counts as a failed set-up. A browser that leaves earlier may
-/// have changed its mind.
+/// Age from which an unconnected session counts as a failed set-up. A browser that leaves earlier
+/// may have changed its mind.
 const MIN_FAILED_SETUP_AGE: Duration = Duration::from_secs(5);
 
 /// The lifecycle of one session.
@@ -110,16 +110,16 @@ impl Lifecycle {
         }
     }
 
-    /// Returns the time of the next timeout: `at`, the deadline of the end, or the expiry of the token,
-    /// whichever is earlier. The other limits are checked at the timeouts of the endpoint, which asks
-    /// for one several times per second.
+    /// Returns the time of the next timeout: `at`, the deadline of the end, or the expiry of the
+    /// token, whichever is earlier. The other limits are checked at the timeouts of the endpoint,
+    /// which asks for one several times per second.
     pub(super) fn next_timeout(&self, at: Instant) -> Instant {
         let limit = self.closing.map(|closing| closing.deadline).or(self.expires_at);
         limit.map_or(at, |limit| limit.min(at))
     }
 
-    /// Returns the reason of an end. The reason for which the gateway said `bye` counts, whatever the
-    /// browser does afterwards.
+    /// Returns the reason of an end. The reason for which the gateway said `bye` counts, whatever
+    /// the browser does afterwards.
     pub(super) fn reason(&self, reason: EndReason) -> EndReason {
         self.closing.map_or(reason, |closing| closing.reason)
     }

@@ -1,29 +1,30 @@
-//! How long sessions last: until they are connected, without media, and in all.
+//! The configured time limits of sessions: until they are connected, without media, and in total.
 
 use std::time::Duration;
 
 use crate::config;
 use crate::labels::ByeReason;
 
-/// How long a session may do what.
+/// The time limits of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
-    /// The time from the answer to the connection.
+    /// Longest time from the answer to the connection.
     pub connect: Duration,
-    /// Without media.
+    /// Longest time without media.
     pub idle: Duration,
-    /// In all, since it was connected; `None`: without end.
+    /// Longest time since the connection; `None` for no limit.
     pub most: Option<Duration>,
 }
 
 impl Lifetime {
-    /// As the operator wants it.
+    /// Returns the limits of the configuration.
     pub fn new(limits: &config::Limits) -> Self {
         let most = Some(60 * limits.session_minutes).filter(|seconds| *seconds > 0).map(Duration::from_secs);
         Self { connect: Duration::from_secs(limits.connect_s), idle: Duration::from_secs(limits.idle_s), most }
     }
 
-    /// Returns why a session is over that has been connected for `connected` and without media for `idle`.
+    /// Returns why a session is over that has been connected for `connected` and without media for
+    /// `idle`.
     pub(super) fn over(&self, connected: Duration, idle: Duration) -> Option<ByeReason> {
         if self.most.is_some_and(|most| connected >= most) {
             Some(ByeReason::TimeLimit)
@@ -58,7 +59,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How a session without media ends, after how long, and the reasons that the browser hears.
+    /// Returns the reason of the end of a session without media, the time after which it ended, and
+    /// the reasons that the browser received.
     fn ends(lifetime: Lifetime, browser_answers: impl Fn(Duration) -> bool) -> (EndReason, Duration, Vec<String>) {
         let began = Instant::now();
         let addresses = [SocketAddr::from(([10, 0, 0, 1], 4000)), SocketAddr::from(([10, 0, 0, 2], 5000))];

@@ -1,5 +1,5 @@
-//! The media that a session receives: frames of the camera for the track, and audio, which returns to
-//! the browser unchanged.
+//! The media that a session receives: frames of the camera for the track, and audio, which returns
+//! to the browser unchanged.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -16,13 +16,16 @@ use crate::track::TrackInput;
 /// The state of the incoming media of one session.
 #[derive(Default)]
 pub(super) struct MediaIn {
-    /// The simulcast layer that the track receives: the one that came first. The decoder takes only one.
+    /// The simulcast layer that the track receives: the one that came first. The decoder takes only
+    /// one.
     layer: Option<Layer>,
-    /// A frame was lost on its way to the track, so the decoder must not see the frames that depend on it.
+    /// A frame was lost on its way to the track, so the decoder must not see the frames that depend
+    /// on it.
     has_gap: bool,
     /// The camera was silent at least once.
     has_paused: bool,
-    /// Audio to return. It came in while the endpoint was polled, which cannot take it before the end.
+    /// Audio to return. It came in while the endpoint was polled, which cannot take it before the
+    /// end.
     audio: VecDeque<MediaData>,
 }
 
@@ -51,7 +54,8 @@ impl MediaIn {
         Some(TrackInput::Frame { frame, arrived: now, rotation, gap: self.take_gap(data.contiguous) })
     }
 
-    /// Returns whether frames are missing before the next one, which is `contiguous` or not by its packets.
+    /// Returns whether frames are missing before the next one, which is `contiguous` or not by its
+    /// packets.
     fn take_gap(&mut self, contiguous: bool) -> bool {
         std::mem::take(&mut self.has_gap) || !contiguous
     }
@@ -97,7 +101,8 @@ impl MediaIn {
     }
 }
 
-/// Returns the rotation that shows a picture upright, from its orientation in the RTP header extension.
+/// Returns the rotation that shows a picture upright, from its orientation in the RTP header
+/// extension.
 fn rotation(orientation: VideoOrientation) -> Rotation {
     match orientation {
         VideoOrientation::Deg0 => Rotation::None,

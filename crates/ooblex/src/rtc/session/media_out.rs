@@ -1,5 +1,5 @@
-//! The media that a session sends: frames one after another, retransmissions and duplicates. Frames that
-//! wait can still be dropped.
+//! The media that a session sends: frames one after another, retransmissions and duplicates. Frames
+//! that wait can still be dropped.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,7 +12,8 @@ use super::video_line::{MAX_RESENT_SHARE, VideoLine};
 use crate::rtc::reception::Resent;
 use crate::rtc::redundancy::Redundancy;
 
-/// Frames that wait for the frames before them. The track skips pictures long before the queue is full.
+/// Frames that wait for the frames before them. The track skips pictures long before the queue is
+/// full.
 const MAX_QUEUED_FRAMES: usize = 16;
 
 /// The state of the outgoing media of one session.
@@ -36,13 +37,14 @@ impl MediaOut {
         Self { queue: FrameQueue::default(), resent: Resent::default(), redundancy: Redundancy::new(MAX_RESENT_SHARE) }
     }
 
-    /// Queues a frame. Returns false if it was dropped because it depends on a dropped frame; the track
-    /// has to send a keyframe then.
+    /// Queues a frame. Returns false if it was dropped because it depends on a dropped frame; the
+    /// track has to send a keyframe then.
     pub(super) fn push(&mut self, frame: EncodedFrame, arrived: Instant) -> bool {
         self.queue.push(QueuedFrame { frame, arrived })
     }
 
-    /// Hands the next frame to the endpoint if that has sent all others. Returns false if it did not.
+    /// Hands the next frame to the endpoint if that has sent all others. Returns false if it did
+    /// not.
     ///
     /// # Errors
     /// When the WebRTC library fails.
@@ -54,8 +56,8 @@ impl MediaOut {
         let Some((video, writer)) = video.and_then(|video| Some((video, rtc.writer(video.mid)?))) else { return Ok(true) };
         self.resent.on_written(frame.data.len());
         let time = str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ);
-        // The browser shows each frame as soon as it is decoded, because a delay disturbs more than a
-        // frame that now and then comes late.
+        // The browser shows each frame as soon as it is decoded, because a delay disturbs more than
+        // a frame that now and then comes late.
         let no_delay = str0m::media::MediaTime::ZERO;
         writer.playout_delay(no_delay, no_delay).write(video.payload_types.media, arrived, time, frame.data)?;
         Ok(true)
@@ -72,9 +74,9 @@ impl MediaOut {
         self.queue.bytes() + unsent_bytes(rtc, video)
     }
 
-    /// Takes a report of the browser. `sent_bytes`: bytes sent since the beginning, without duplicates.
-    /// `lost`: share of packets lost since the last report, if it is known. Returns the shares since the
-    /// last report.
+    /// Takes a report of the browser. `sent_bytes`: bytes sent since the beginning, without
+    /// duplicates. `lost`: share of packets lost since the last report, if it is known. Returns the
+    /// shares since the last report.
     pub(super) fn on_report(&mut self, sent_bytes: u64, lost: Option<f32>) -> SentShares {
         let resent = self.resent.share(sent_bytes);
         self.redundancy.on_loss(lost.unwrap_or(0.0).max(resent));
@@ -102,8 +104,8 @@ struct QueuedFrame {
 }
 
 impl FrameQueue {
-    /// Adds a frame; a full queue is cleared before. Returns false if the frame was dropped because it
-    /// depends on a frame that never left. The browser could not tell that from the packets.
+    /// Adds a frame; a full queue is cleared before. Returns false if the frame was dropped because
+    /// it depends on a frame that never left. The browser could not tell that from the packets.
     fn push(&mut self, queued: QueuedFrame) -> bool {
         if self.frames.len() == MAX_QUEUED_FRAMES {
             self.clear();

@@ -1,4 +1,5 @@
-//! The bandwidth estimate of a session: what the track is told, and how far the WebRTC library probes.
+//! The bandwidth estimate of a session: what the track is told, and how far the WebRTC library
+//! probes.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +7,13 @@ use str0m::bwe::Bitrate;
 
 use crate::rtc::bandwidth::{Bandwidth, Finding};
 
-/// Largest bitrate that is probed, as a multiple of the estimate. More would fill a narrow network for a
-/// second.
+/// Largest bitrate that is probed, as a multiple of the estimate. More would fill a narrow network
+/// for a second.
 const PROBE_RATIO: f64 = 3.0;
 /// Largest bitrate of the first probe of a new search, as a multiple of the estimate.
 const FIRST_PROBE_RATIO: f64 = 1.5;
-/// Largest bitrate that is probed after a breakdown, as a multiple of the estimate: practically none, so
-/// that the queue in the network drains. The library does not take zero.
+/// Largest bitrate that is probed after a breakdown, as a multiple of the estimate: practically
+/// none, so that the queue in the network drains. The library does not take zero.
 const NO_PROBE_RATIO: f64 = 0.001;
 
 /// The bandwidth estimate of one session.
@@ -49,7 +50,8 @@ pub(super) enum ChangeKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
     pub(super) bps: u64,
-    /// The estimate is about as large as the bitrate that the track could use, and no packets queue.
+    /// The estimate is about as large as the bitrate that the track could use, and no packets
+    /// queue.
     pub(super) is_ample: bool,
 }
 
@@ -58,7 +60,8 @@ impl NetworkEstimate {
         Self { desired: Bitrate::ZERO, bandwidth: None }
     }
 
-    /// Sets the bitrate that the track could use. Returns the bitrate up to which the library probes.
+    /// Sets the bitrate that the track could use. Returns the bitrate up to which the library
+    /// probes.
     pub(super) fn set_desired(&mut self, bps: u64) -> Bitrate {
         self.desired = Bitrate::bps(bps);
         if let Some(bandwidth) = &mut self.bandwidth {
@@ -68,8 +71,9 @@ impl NetworkEstimate {
         self.desired.min(known * PROBE_RATIO)
     }
 
-    /// Returns whether the browser sends transport-wide feedback. Then the estimates of the library's
-    /// statistics count, which are newer than those of its events, a mean of some seconds.
+    /// Returns whether the browser sends transport-wide feedback. Then the estimates of the
+    /// library's statistics count, which are newer than those of its events, a mean of some
+    /// seconds.
     pub(super) fn is_measured(&self) -> bool {
         self.bandwidth.is_some()
     }
@@ -81,8 +85,8 @@ impl NetworkEstimate {
         self.bandwidth = Some(bandwidth);
     }
 
-    /// Takes an estimate of the library, and the round-trip time of the last packet. Returns a change
-    /// that is worth telling.
+    /// Takes an estimate of the library, and the round-trip time of the last packet. Returns a
+    /// change that is worth telling.
     pub(super) fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) -> Option<Change> {
         let bps = estimate.as_u64();
         let finding = self.bandwidth.as_mut().map_or(Finding::Changed(bps), |bandwidth| bandwidth.on_estimate(now, bps, rtt));

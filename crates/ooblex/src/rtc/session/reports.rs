@@ -1,4 +1,5 @@
-//! The reports on the video line: packet counts for metrics, and the losses that the browser reports.
+//! The reports on the video line: packet counts for metrics, and the losses that the browser
+//! reports.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest share of losses that is believed, so that the number of lost packets stays finite.
 const MAX_LOSS: f64 = 0.99;
 
-/// The reports on the video line of one session. The WebRTC library gives the statistics of the peer,
-/// then of each line, several times per second. [`Reports::begin`] decides whether those of the lines
-/// are due.
+/// The reports on the video line of one session. The WebRTC library gives the statistics of the
+/// peer, then of each line, several times per second. [`Reports::begin`] decides whether those of
+/// the lines are due.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     begun_at: Option<Instant>,
@@ -47,8 +48,8 @@ impl Reports {
         self.is_due
     }
 
-    /// Takes the statistics of the incoming video. The library tells only the share of losses of the last
-    /// second, from which the number is estimated.
+    /// Takes the statistics of the incoming video. The library tells only the share of losses of
+    /// the last second, from which the number is estimated.
     pub(super) fn on_incoming(&mut self, stats: &MediaIngressStats) -> Counted {
         let share = f64::from(stats.loss.unwrap_or(0.0)).clamp(0.0, MAX_LOSS);
         let received = stats.packets.saturating_sub(self.incoming.packets) as f64;
@@ -64,8 +65,8 @@ impl Reports {
         Counted { before: std::mem::replace(&mut self.outgoing, now), now }
     }
 
-    /// Returns the share of packets that the browser has lost since the last report, 0..=1; `None` if it
-    /// has not told.
+    /// Returns the share of packets that the browser has lost since the last report, 0..=1; `None`
+    /// if it has not told.
     pub(super) fn lost_share(&mut self, stats: &MediaEgressStats) -> Option<f32> {
         let remote = stats.remote.as_ref()?;
         self.reception.on_report(Report { highest: *remote.maximum_sequence_number, lost: remote.packets_lost as u32 })

@@ -11,11 +11,13 @@ use crate::rtc::redundancy::PayloadTypes;
 
 /// Packets that are kept for retransmissions.
 const RETRANSMISSION_CACHE_PACKETS: usize = 1500;
-/// Time for which packets are kept for retransmissions: they help also after an outage of a few seconds.
+/// Time for which packets are kept for retransmissions: they help also after an outage of a few
+/// seconds.
 const RETRANSMISSION_CACHE_AGE: Duration = Duration::from_secs(6);
-/// Largest share of retransmissions and duplicates in all that is sent. The library's default of 0.15 is
-/// used up at 10 % loss, where some packets are requested twice; then nothing is retransmitted any more.
-/// Without a limit, a browser that repeats its requests until the packets arrive fills a narrow network.
+/// Largest share of retransmissions and duplicates in all that is sent. The library's default of
+/// 0.15 is used up at 10 % loss, where some packets are requested twice; then nothing is
+/// retransmitted any more. Without a limit, a browser that repeats its requests until the packets
+/// arrive fills a narrow network.
 pub(super) const MAX_RESENT_SHARE: f32 = 0.3;
 
 /// The video line, by its identifiers in SDP and RTP.
@@ -27,8 +29,8 @@ pub(super) struct VideoLine {
 }
 
 impl VideoLine {
-    /// Returns a media line as video line, with the first payload type of the browser whose codec is
-    /// known. Prepares its retransmissions.
+    /// Returns a media line as video line, with the first payload type of the browser whose codec
+    /// is known. Prepares its retransmissions.
     pub(super) fn negotiated(rtc: &mut Rtc, mid: Mid) -> Option<Self> {
         let media = rtc.media(mid)?;
         let params = rtc.codec_config().params();

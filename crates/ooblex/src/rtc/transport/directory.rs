@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use crate::ids::SessionId;
 
-/// The sessions by remote address and by ICE user fragment. An address belongs to one session at a time.
+/// The sessions by remote address and by ICE user fragment. An address belongs to one session at a
+/// time.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     by_address: HashMap<SocketAddr, SessionId>,

@@ -1,5 +1,5 @@
-//! One session on the media thread with its limits: which datagrams it may receive, to which addresses
-//! it may send, and how much time of the thread it may use.
+//! One session on the media thread with its limits: which datagrams it may receive, to which
+//! addresses it may send, and how much time of the thread it may use.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,8 +23,8 @@ use crate::rtc::session::Session;
 use crate::rtc::stun;
 use crate::rtc::traffic::{Kind, Traffic};
 
-/// Silence after which a session loses its address to another session. A session that is present sends
-/// several datagrams in this time.
+/// Silence after which a session loses its address to another session. A session that is present
+/// sends several datagrams in this time.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits of each session.
@@ -112,7 +112,7 @@ impl Entry {
         if is_own {
             self.traffic.on_authenticated(kind, bytes);
             if kind.is_fresh() {
-                self.paths.prove(source);
+                self.paths.validate(source);
             }
         } else if kind != Kind::Stun && self.is_connected {
             self.traffic.on_unauthenticated(now, kind, bytes);
@@ -140,8 +140,8 @@ impl Entry {
         is_new
     }
 
-    /// Runs one step of the session, sends its datagrams, and charges the time that it took. Returns the
-    /// time of the next timeout.
+    /// Runs one step of the session, sends its datagrams, and charges the time that it took.
+    /// Returns the time of the next timeout.
     ///
     /// # Errors
     /// When the session is over.
@@ -167,7 +167,8 @@ impl Entry {
         let authenticated = crypto::authenticated();
         let cpu = budget.wants_cpu().then(cpu_time);
         let began = Instant::now();
-        // The WebRTC library panics on states that it believes impossible: that costs this session only.
+        // The WebRTC library panics on states that it believes impossible: that costs this session
+        // only.
         let done = catch_unwind(AssertUnwindSafe(|| act(session, began, &mut send)));
         let next = done.unwrap_or_else(|_| {
             error!(session = %id, "the WebRTC library panicked; the session ends");

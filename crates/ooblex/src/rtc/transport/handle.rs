@@ -37,14 +37,14 @@ impl TransportHandle {
         Self { commands }
     }
 
-    /// Adds a session that was negotiated, so that datagrams reach it. Returns false if the queue is
-    /// full; the session is dropped then.
+    /// Adds a session that was negotiated, so that datagrams reach it. Returns false if the queue
+    /// is full; the session is dropped then.
     pub fn add(&self, session: Session) -> bool {
         self.commands.try_send(Command::Add(Box::new(session))).is_ok()
     }
 
-    /// Hands the output of a track to its session. Returns false if the queue is full; the output is
-    /// lost then.
+    /// Hands the output of a track to its session. Returns false if the queue is full; the output
+    /// is lost then.
     pub fn track(&self, session: SessionId, output: TrackOutput) -> bool {
         self.commands.try_send(Command::Track(session, output)).is_ok()
     }

@@ -26,7 +26,7 @@ use crate::rtc::session::Session;
 use crate::rtc::stun;
 use crate::rtc::traffic::Kind;
 use crate::track::TrackOutput;
-use crate::watchdog::TURN_EVERY;
+use crate::watchdog::MAX_TURN_INTERVAL;
 
 /// Datagrams that are read, or commands that are followed, before the loop looks at anything else.
 const BATCH_LENGTH: usize = 256;
@@ -81,7 +81,8 @@ impl MediaLoop {
         }
     }
 
-    /// Runs until the command [`Command::Stop`]. `on_turn` is called at least every [`TURN_EVERY`].
+    /// Runs until the command [`Command::Stop`]. `on_turn` is called at least every
+    /// [`MAX_TURN_INTERVAL`].
     pub(super) async fn run(&mut self, mut commands: mpsc::Receiver<Command>, on_turn: impl Fn()) {
         let mut buffer = [0; MAX_DATAGRAM_BYTES];
         loop {
@@ -91,7 +92,7 @@ impl MediaLoop {
                 _ = done.send(());
                 return;
             }
-            let next_turn = Instant::now() + TURN_EVERY;
+            let next_turn = Instant::now() + MAX_TURN_INTERVAL;
             let timer = self.timers.first().map_or(next_turn, |timer| next_turn.min(timer.at));
             tokio::select! {
                 command = commands.recv() => {
@@ -183,17 +184,18 @@ impl MediaLoop {
         }
     }
 
-    /// Returns the session that a datagram is for. `known`: the session that its source address belongs to.
+    /// Returns the session that a datagram is for. `known`: the session that its source address
+    /// belongs to.
     fn recipient(&self, now: Instant, kind: Kind, known: Option<SessionId>, bytes: &[u8], input: &Input<'_>) -> Option<SessionId> {
-        // An ICE check is for the session that it names: a sender that forges only the address does not
-        // know the name. Any other datagram is for the session that the address belongs to.
+        // An ICE check is for the session that it names: a sender that forges only the address does
+        // not know the name. Any other datagram is for the session that the address belongs to.
         let named = || self.directory.named(stun::receiver(bytes)?);
         let id = if kind == Kind::Stun { named() } else { known }?;
         if !self.sessions.get(&id)?.session.accepts(input) {
             return None;
         }
-        // A session that has vanished leaves its address to the next session that comes from there. A
-        // session that is present keeps it, because a sender's address can be forged.
+        // A session that has vanished leaves its address to the next session that comes from there.
+        // A session that is present keeps it, because a sender's address can be forged.
         let is_silent = |id| self.sessions.get(&id).is_some_and(|entry| entry.is_silent(now));
         let is_taken = known.is_some_and(|former| former != id && !is_silent(former));
         (!is_taken).then_some(id)

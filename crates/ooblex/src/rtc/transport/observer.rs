@@ -3,7 +3,8 @@
 use crate::ids::SessionId;
 use crate::labels::EndReason;
 
-/// An observer of the sessions of a transport. Its methods run on the media thread and must not block.
+/// An observer of the sessions of a transport. Its methods run on the media thread and must not
+/// block.
 pub trait SessionObserver: Send + Sync {
     /// The session is connected: media can flow. It is called once per session.
     fn connected(&self, id: SessionId);

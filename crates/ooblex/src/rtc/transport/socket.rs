@@ -24,8 +24,8 @@ impl MediaSocket {
         Ok(Self { socket, is_v6, local })
     }
 
-    /// Returns the local address that the WebRTC endpoints know. Every datagram came to this socket,
-    /// whichever address of the machine it was sent to.
+    /// Returns the local address that the WebRTC endpoints know. Every datagram came to this
+    /// socket, whichever address of the machine it was sent to.
     pub(super) fn local(&self) -> SocketAddr {
         self.local
     }
@@ -35,7 +35,8 @@ impl MediaSocket {
         _ = self.socket.readable().await;
     }
 
-    /// Reads a datagram that has arrived; `None` if there is none. Returns its length and its source.
+    /// Reads a datagram that has arrived; `None` if there is none. Returns its length and its
+    /// source.
     pub(super) fn try_receive(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
         let (length, source) = self.socket.try_recv_from(buffer).ok()?;
         Some((length, SocketAddr::new(source.ip().to_canonical(), source.port())))
@@ -61,8 +62,8 @@ pub(super) fn open(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// Returns the addresses at which a socket that listens on `listen` is reached: those of the network
-/// first, loopback last.
+/// Returns the addresses at which a socket that listens on `listen` is reached: those of the
+/// network first, loopback last.
 pub(super) fn own_addresses(listen: IpAddr) -> io::Result<Vec<IpAddr>> {
     if !listen.is_unspecified() {
         return Ok(vec![listen]);
