@@ -61,30 +61,30 @@ impl Stage {
     }
 }
 
-/// Why a session is over.
+/// The reason why a session has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndReason {
     /// The browser said goodbye.
     ByPeer,
-    /// The browser was not heard of for too long.
+    /// The browser was silent for too long, or its address belongs to another session now.
     Vanished,
-    /// No connection came about after the offer.
+    /// The browser did not connect in time after the answer.
     NeverConnected,
-    /// The API was asked to end it, or the gateway stops.
+    /// A client of the API ended it, the gateway stops, or its track failed.
     Requested,
     /// The token that it began with has expired.
     Expired,
-    /// The WebRTC library gave up on it.
+    /// The WebRTC library failed or panicked.
     Failed,
-    /// Frame after frame of its camera was refused.
+    /// The frames of the camera were refused one after another.
     Undecodable,
-    /// No media came for too long.
+    /// No media came for the time of `limits.idle_s`.
     Idle,
-    /// It lasted as long as a session may.
+    /// It has lasted for the time of `limits.session_minutes`.
     TimeLimit,
-    /// It took more of the media thread than it may.
+    /// It used more time of the media thread than `limits.media_ms`.
     Budget,
-    /// It used more data channels than it may.
+    /// It used more data channels than a session may use.
     TooManyChannels,
 }
 
@@ -122,28 +122,28 @@ impl EndReason {
     }
 }
 
-/// Why a gateway ends a session.
+/// The reason in the message `bye`, with which a gateway ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ByeReason {
-    /// Somebody asked for it through the API: the browser is not to come back by itself.
+    /// A client of the API ended it. The browser must not reconnect by itself.
     Ended,
-    /// The gateway stops, perhaps to start again.
+    /// The gateway stops, and may start again.
     Stopping,
-    /// The gateway stops, and the session had the time of `serve.drain_s` to end by itself.
+    /// The gateway stops, and the session has had the time of `serve.drain_s` to end by itself.
     Draining,
     /// The token that it began with has expired.
     Expired,
-    /// The track broke.
+    /// The track failed.
     Broken,
-    /// Frame after frame of the camera was refused; the `error` before says why.
+    /// The frames of the camera were refused one after another; a message `error` has the cause.
     Undecodable,
     /// No media came for the time of `limits.idle_s`.
     Idle,
     /// The session has lasted for the time of `limits.session_minutes`.
     TimeLimit,
-    /// It took more of the media thread than `limits.media_ms`.
+    /// The session used more time of the media thread than `limits.media_ms`.
     Budget,
-    /// It uses more data channels than it may.
+    /// The session used more data channels than a session may use.
     TooManyChannels,
 }
 
@@ -161,24 +161,26 @@ impl From<ByeReason> for EndReason {
     }
 }
 
-/// How far a session has come.
+/// The stage that the set-up of a session has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SetupStage {
-    /// The offer was answered, and no packet of the browser came: they do not reach the media port.
+    /// The offer was answered. A session that stays here had no packet of the browser: they do not
+    /// reach the media port.
     Answered,
-    /// Packets of the browser came; it did not settle on a way: ours do not reach it.
+    /// Packets of the browser came. A session that stays here has no ICE candidate pair: the packets
+    /// of the gateway do not reach the browser.
     Heard,
-    /// The browser has settled on a way; the keys were not agreed on.
+    /// The browser has selected an ICE candidate pair. A session that stays here has no DTLS keys.
     Reached,
     /// Media can flow.
     Connected,
 }
 
 impl SetupStage {
-    /// All steps, in their order.
+    /// All stages, in their order.
     pub const ALL: [SetupStage; 4] = [SetupStage::Answered, SetupStage::Heard, SetupStage::Reached, SetupStage::Connected];
 
-    /// The label in metrics of a session that came so far and no further.
+    /// Returns the label in metrics of a session whose set-up has stopped at this stage.
     pub fn failure(self) -> Option<&'static str> {
         match self {
             SetupStage::Answered => Some("no_packets"),
@@ -188,7 +190,7 @@ impl SetupStage {
         }
     }
 
-    /// What that means, and the mend.
+    /// Returns the cause of a set-up that has stopped at this stage, and the remedy.
     pub fn explain(self) -> &'static str {
         match self {
             SetupStage::Answered => {
