@@ -1,7 +1,8 @@
-//! Admission of sessions. It limits sessions in all and per address, those that are not connected yet, and the rate of offers.
+//! Admission control: limits on the number of sessions in total and per address, on sessions that
+//! are not connected yet, and on the rate of offers.
 //!
-//! A [`Place`] is reserved before an offer is looked at, so that offers that come together cannot pass a limit together, and is free
-//! again when it is dropped. The clock is an argument.
+//! A [`Place`] is reserved before an offer is read, so that concurrent offers cannot exceed a limit
+//! together. It is free again when it is dropped. The time is an argument.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,16 +12,18 @@ use crate::config;
 use crate::problem::{Problem, ProblemKind};
 use crate::visitor::Visitor;
 
-/// Addresses whose rate of offers is remembered; the one that offered longest ago is forgotten for a new one.
-const REMEMBERED: usize = 4096;
-/// A gateway that stops asks clients to wait this long.
+/// Addresses whose rate of offers is remembered. For a new one, the address whose last offer is
+/// oldest is forgotten.
+const MAX_REMEMBERED_ADDRESSES: usize = 4096;
+/// Time that clients are asked to wait while the gateway stops.
 const DRAINING_RETRY: Duration = Duration::from_secs(5);
-/// A gateway that is full asks clients to wait this long.
+/// Time that clients are asked to wait while the gateway is full.
 const FULL_RETRY: Duration = Duration::from_secs(10);
-/// A session that is not connected yet connects or ends within seconds.
+/// Time that clients are asked to wait for sessions that are not connected yet, which connect or
+/// end within seconds.
 const UNCONNECTED_RETRY: Duration = Duration::from_secs(2);
 
-/// The limits and what counts against them.
+/// The limits, and the counts that they apply to.
 pub struct Admission {
     limits: Limits,
     state: Mutex<State>,
@@ -43,14 +46,14 @@ struct State {
     offers: HashMap<Visitor, Offers>,
 }
 
-/// Sessions, and those among them that are not connected yet.
+/// The number of sessions, and of those among them that are not connected yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Count {
     sessions: usize,
     unconnected: usize,
 }
 
-/// A token bucket: offers that one address may still make.
+/// A token bucket of the offers of one address.
 #[derive(Debug, Clone, Copy)]
 struct Offers {
     left: f64,
@@ -65,7 +68,7 @@ pub struct Place {
 }
 
 impl Admission {
-    /// Nobody is there yet.
+    /// Creates the counts without sessions.
     pub fn new(limits: &config::Limits) -> Self {
         let limits = Limits {
             sessions: limits.sessions,
@@ -87,10 +90,10 @@ impl Admission {
         self.lock().is_draining
     }
 
-    /// Counts an offer, before it is read.
+    /// Counts an offer before it is read.
     ///
     /// # Errors
-    /// When the gateway stops, or the address makes too many.
+    /// When the gateway stops, or the address makes too many offers.
     pub fn on_offer(&self, now: Instant, visitor: Visitor) -> Result<(), Problem> {
         let mut state = self.lock();
         if state.is_draining {
@@ -98,7 +101,7 @@ impl Admission {
             return Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(DRAINING_RETRY));
         }
         let per_minute = f64::from(self.limits.offers_per_minute);
-        if state.offers.len() >= REMEMBERED && !state.offers.contains_key(&visitor) {
+        if state.offers.len() >= MAX_REMEMBERED_ADDRESSES && !state.offers.contains_key(&visitor) {
             let oldest = state.offers.iter().min_by_key(|(_, offers)| offers.at).map(|(visitor, _)| *visitor);
             oldest.map(|oldest| state.offers.remove(&oldest));
         }
@@ -141,7 +144,8 @@ impl Admission {
             );
             (ProblemKind::TooManyUnconnected, detail, UNCONNECTED_RETRY)
         } else if own.unconnected >= unconnected_of_one || (own.unconnected > 0 && 2 * state.all.unconnected >= unconnected) {
-            // The second half of the places is for addresses that have none yet, so that a few addresses cannot take them all.
+            // The second half of the places is for addresses that have none yet, so that a few
+            // addresses cannot take them all.
             let detail = format!(
                 "this address has {} sessions that are not connected yet, and limits.unconnected_per_address allows {unconnected_of_one}, or one \
                  while half of limits.unconnected_sessions are taken: try again in a moment, or raise them",
@@ -155,7 +159,8 @@ impl Admission {
         Err(Problem::new(kind, detail).retry_after(retry))
     }
 
-    /// A panic while the lock was held cannot have left half a change behind, so its poison is ignored.
+    /// Locks the counts. A panic while the lock was held cannot have left half a change behind, so
+    /// its poison is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -291,11 +296,11 @@ mod tests {
     #[test]
     fn addresses_that_are_remembered_are_limited() {
         let (admission, now) = (admission(), Instant::now());
-        for n in 0..2 * REMEMBERED as u32 {
+        for n in 0..2 * MAX_REMEMBERED_ADDRESSES as u32 {
             let visitor = Visitor::at(std::net::Ipv4Addr::from_bits(n).into());
             assert!(admission.on_offer(now + n * Duration::from_millis(1), visitor).is_ok());
         }
-        assert_eq!(admission.lock().offers.len(), REMEMBERED);
+        assert_eq!(admission.lock().offers.len(), MAX_REMEMBERED_ADDRESSES);
     }
 
     #[test]

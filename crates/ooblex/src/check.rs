@@ -11,11 +11,11 @@ use ooblex_effects::{CustomEffect, Device, Effect as _};
 
 use crate::config::Config;
 use crate::custom_effects::trial::{self, Report};
+use crate::rtc::transport::Transport;
 use crate::sandbox;
 use crate::settings::Catalogue;
 use crate::start;
 use crate::tls::Certificate;
-use crate::transport::Transport;
 
 /// Time limit for the connection to Redis.
 const REACHED_WITHIN: Duration = Duration::from_secs(5);

@@ -1,7 +1,9 @@
-//! What a track finds and says, for readers over HTTP: a ring of the newest events that any number of them read at their own pace.
+//! The events of a track, for readers over HTTP: a ring of the newest events, which any number of
+//! readers read at their own pace.
 //!
-//! The track writes and never waits. A reader who is slower than the events come loses the oldest of those that it has not read, and
-//! is told how many. It knows nothing of HTTP, and what an event says was made elsewhere.
+//! The track writes and never waits. A reader that is slower than the events loses the oldest of
+//! those that it has not read, and gets their number. This module knows nothing of HTTP and of the
+//! contents of events.
 
 use std::sync::Arc;
 
@@ -11,15 +13,15 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::metrics::Metrics;
 
-/// Events that a reader may be behind: two seconds of detections.
+/// Capacity of the ring: a reader may be this many events behind, two seconds of detections.
 const RING: usize = 64;
 
-/// What an event is about.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What was found in a frame that was shown.
+    /// Detections in a frame that was shown.
     Detections,
-    /// The figures of the last second.
+    /// Statistics of the last second.
     Stats,
     /// Workers of the effect have come or gone.
     Service,
@@ -28,7 +30,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name of the event, which is the type of its message.
+    /// Returns the name of the event, which is the type of its message.
     pub fn label(self) -> &'static str {
         match self {
             Kind::Detections => "detections",
@@ -42,26 +44,27 @@ impl Kind {
 /// One event.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// What it is about.
+    /// The kind.
     pub kind: Kind,
-    /// The frame that it belongs to, if it belongs to one.
+    /// The frame that the event belongs to, if any.
     pub frame: Option<FrameSeq>,
-    /// JSON, the same as on the data channel.
+    /// JSON, as on the data channel.
     pub text: Arc<str>,
 }
 
-/// What a reader gets.
+/// The result of a read.
 #[derive(Debug)]
 pub enum Told {
     /// The next event.
     Event(Event),
-    /// So many events came and went while the reader was busy.
+    /// This number of events was lost because the reader was too slow.
     Lost(u64),
-    /// The session is over; nothing comes any more.
+    /// The session has ended; no more events follow.
     End,
 }
 
-/// The writing end, which belongs to a session. Clones write to the same ring; when the last is gone, the readers' streams end.
+/// The writing end, which belongs to a session. Clones write to the same ring. The streams of the
+/// readers end when the last clone is dropped.
 #[derive(Clone)]
 pub struct Events {
     ring: broadcast::Sender<Event>,
@@ -69,20 +72,21 @@ pub struct Events {
 }
 
 impl Events {
-    /// Without readers.
+    /// Creates a ring without readers.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { ring: broadcast::Sender::new(RING), metrics }
     }
 
-    /// Tells all readers. Costs next to nothing while there are none.
+    /// Sends an event to all readers. It costs almost nothing without readers.
     pub fn tell(&self, kind: Kind, frame: Option<FrameSeq>, text: &str) {
         if self.ring.receiver_count() > 0 {
-            // It fails when the last reader has just gone.
+            // It fails if the last reader has just left.
             _ = self.ring.send(Event { kind, frame, text: text.into() });
         }
     }
 
-    /// One more reader, from the next event on. `None` when `limit` are there already.
+    /// Adds a reader, which begins with the next event. Returns `None` if there are `limit` readers
+    /// already.
     pub fn read(&self, limit: usize) -> Option<Reader> {
         if self.ring.receiver_count() >= limit {
             return None;
@@ -99,7 +103,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Waits for what is next.
+    /// Waits for the next event.
     pub async fn next(&mut self) -> Told {
         match self.ring.recv().await {
             Ok(event) => Told::Event(event),

@@ -14,11 +14,11 @@ pub use ooblex_effects::fuzz::{effect_toml, onnx_graph};
 
 use crate::auth::jwt::verify_any;
 use crate::config;
-use crate::control::Request;
-use crate::negotiate::{Endpoint, Negotiated, negotiate};
-use crate::sctp::Streams;
-use crate::sdp::check_size;
-use crate::stun;
+use crate::data_channel::Request;
+use crate::rtc::negotiate::{Endpoint, Negotiated, negotiate};
+use crate::rtc::sctp::Streams;
+use crate::rtc::sdp::check_size;
+use crate::rtc::stun;
 use ooblex_codec::container::ivf::IvfReader;
 use ooblex_codec::container::y4m::Y4m;
 

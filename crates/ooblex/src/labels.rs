@@ -61,146 +61,148 @@ impl Stage {
     }
 }
 
-/// Why a session is over.
+/// The reason why a session has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum End {
+pub enum EndReason {
     /// The browser said goodbye.
     ByPeer,
-    /// The browser was not heard of for too long.
+    /// The browser was silent for too long, or its address belongs to another session now.
     Vanished,
-    /// No connection came about after the offer.
+    /// The browser did not connect in time after the answer.
     NeverConnected,
-    /// The API was asked to end it, or the gateway stops.
+    /// A client of the API ended it, the gateway stops, or its track failed.
     Requested,
     /// The token that it began with has expired.
     Expired,
-    /// The WebRTC library gave up on it.
+    /// The WebRTC library failed or panicked.
     Failed,
-    /// Frame after frame of its camera was refused.
+    /// The frames of the camera were refused one after another.
     Undecodable,
-    /// No media came for too long.
+    /// No media came for the time of `limits.idle_s`.
     Idle,
-    /// It lasted as long as a session may.
+    /// It has lasted for the time of `limits.session_minutes`.
     TimeLimit,
-    /// It took more of the media thread than it may.
+    /// It used more time of the media thread than `limits.media_ms`.
     Budget,
-    /// It used more data channels than it may.
+    /// It used more data channels than a session may use.
     TooManyChannels,
 }
 
-impl End {
+impl EndReason {
     /// All reasons.
-    pub const ALL: [End; 11] = [
-        End::ByPeer,
-        End::Vanished,
-        End::NeverConnected,
-        End::Requested,
-        End::Expired,
-        End::Failed,
-        End::Undecodable,
-        End::Idle,
-        End::TimeLimit,
-        End::Budget,
-        End::TooManyChannels,
+    pub const ALL: [EndReason; 11] = [
+        EndReason::ByPeer,
+        EndReason::Vanished,
+        EndReason::NeverConnected,
+        EndReason::Requested,
+        EndReason::Expired,
+        EndReason::Failed,
+        EndReason::Undecodable,
+        EndReason::Idle,
+        EndReason::TimeLimit,
+        EndReason::Budget,
+        EndReason::TooManyChannels,
     ];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
-            End::ByPeer => "by_peer",
-            End::Vanished => "vanished",
-            End::NeverConnected => "never_connected",
-            End::Requested => "requested",
-            End::Expired => "expired",
-            End::Failed => "failed",
-            End::Undecodable => "undecodable",
-            End::Idle => "idle",
-            End::TimeLimit => "time_limit",
-            End::Budget => "budget",
-            End::TooManyChannels => "too_many_channels",
+            EndReason::ByPeer => "by_peer",
+            EndReason::Vanished => "vanished",
+            EndReason::NeverConnected => "never_connected",
+            EndReason::Requested => "requested",
+            EndReason::Expired => "expired",
+            EndReason::Failed => "failed",
+            EndReason::Undecodable => "undecodable",
+            EndReason::Idle => "idle",
+            EndReason::TimeLimit => "time_limit",
+            EndReason::Budget => "budget",
+            EndReason::TooManyChannels => "too_many_channels",
         }
     }
 }
 
-/// Why a gateway ends a session.
+/// The reason in the message `bye`, with which a gateway ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goodbye {
-    /// Somebody asked for it through the API: the browser is not to come back by itself.
+pub enum ByeReason {
+    /// A client of the API ended it. The browser must not reconnect by itself.
     Ended,
-    /// The gateway stops, perhaps to start again.
+    /// The gateway stops, and may start again.
     Stopping,
-    /// The gateway stops, and the session had the time of `serve.drain_s` to end by itself.
+    /// The gateway stops, and the session has had the time of `serve.drain_s` to end by itself.
     Draining,
     /// The token that it began with has expired.
     Expired,
-    /// The track broke.
+    /// The track failed.
     Broken,
-    /// Frame after frame of the camera was refused; the `error` before says why.
+    /// The frames of the camera were refused one after another; a message `error` has the cause.
     Undecodable,
     /// No media came for the time of `limits.idle_s`.
     Idle,
     /// The session has lasted for the time of `limits.session_minutes`.
     TimeLimit,
-    /// It took more of the media thread than `limits.media_ms`.
+    /// The session used more time of the media thread than `limits.media_ms`.
     Budget,
-    /// It uses more data channels than it may.
+    /// The session used more data channels than a session may use.
     TooManyChannels,
 }
 
-impl From<Goodbye> for End {
-    fn from(goodbye: Goodbye) -> Self {
+impl From<ByeReason> for EndReason {
+    fn from(goodbye: ByeReason) -> Self {
         match goodbye {
-            Goodbye::Ended | Goodbye::Stopping | Goodbye::Draining | Goodbye::Broken => End::Requested,
-            Goodbye::Expired => End::Expired,
-            Goodbye::Undecodable => End::Undecodable,
-            Goodbye::Idle => End::Idle,
-            Goodbye::TimeLimit => End::TimeLimit,
-            Goodbye::Budget => End::Budget,
-            Goodbye::TooManyChannels => End::TooManyChannels,
+            ByeReason::Ended | ByeReason::Stopping | ByeReason::Draining | ByeReason::Broken => EndReason::Requested,
+            ByeReason::Expired => EndReason::Expired,
+            ByeReason::Undecodable => EndReason::Undecodable,
+            ByeReason::Idle => EndReason::Idle,
+            ByeReason::TimeLimit => EndReason::TimeLimit,
+            ByeReason::Budget => EndReason::Budget,
+            ByeReason::TooManyChannels => EndReason::TooManyChannels,
         }
     }
 }
 
-/// How far a session has come.
+/// The stage that the set-up of a session has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SetUp {
-    /// The offer was answered, and no packet of the browser came: they do not reach the media port.
+pub enum SetupStage {
+    /// The offer was answered. A session that stays here had no packet of the browser: they do not
+    /// reach the media port.
     Answered,
-    /// Packets of the browser came; it did not settle on a way: ours do not reach it.
+    /// Packets of the browser came. A session that stays here has no ICE candidate pair: the packets
+    /// of the gateway do not reach the browser.
     Heard,
-    /// The browser has settled on a way; the keys were not agreed on.
+    /// The browser has selected an ICE candidate pair. A session that stays here has no DTLS keys.
     Reached,
     /// Media can flow.
     Connected,
 }
 
-impl SetUp {
-    /// All steps, in their order.
-    pub const ALL: [SetUp; 4] = [SetUp::Answered, SetUp::Heard, SetUp::Reached, SetUp::Connected];
+impl SetupStage {
+    /// All stages, in their order.
+    pub const ALL: [SetupStage; 4] = [SetupStage::Answered, SetupStage::Heard, SetupStage::Reached, SetupStage::Connected];
 
-    /// The label in metrics of a session that came so far and no further.
+    /// Returns the label in metrics of a session whose set-up has stopped at this stage.
     pub fn failure(self) -> Option<&'static str> {
         match self {
-            SetUp::Answered => Some("no_packets"),
-            SetUp::Heard => Some("no_way_back"),
-            SetUp::Reached => Some("no_keys"),
-            SetUp::Connected => None,
+            SetupStage::Answered => Some("no_packets"),
+            SetupStage::Heard => Some("no_way_back"),
+            SetupStage::Reached => Some("no_keys"),
+            SetupStage::Connected => None,
         }
     }
 
-    /// What that means, and the mend.
+    /// Returns the cause of a set-up that has stopped at this stage, and the remedy.
     pub fn explain(self) -> &'static str {
         match self {
-            SetUp::Answered => {
+            SetupStage::Answered => {
                 "no packet of the browser has come to the media port: it is closed by a firewall, not published by the container, or media.advertise does not name an address by which browsers reach this machine"
             }
-            SetUp::Heard => {
+            SetupStage::Heard => {
                 "packets of the browser come, and our answers do not reach it: look for a firewall that lets UDP in and not out, or an address in media.advertise that is another machine's"
             }
-            SetUp::Reached => {
+            SetupStage::Reached => {
                 "the browser is reached, and no keys were agreed on (DTLS): the network may drop large UDP packets, see its MTU"
             }
-            SetUp::Connected => "it was connected",
+            SetupStage::Connected => "it was connected",
         }
     }
 }

@@ -1,22 +1,20 @@
 //! WebRTC gateway that applies effects to live video, and the commands of the program.
 //!
 //! [`serve`] builds the gateway, [`worker`] the process that only runs models. Path of a frame:
-//! [`transport`] (UDP socket) ▸ [`session`] (WebRTC) ▸ [`track`] (decode, prepare, paint, encode) ▸
-//! broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`session`] ▸ [`transport`].
+//! [`rtc::transport`] (UDP socket) ▸ [`rtc::session`] (WebRTC) ▸ [`track`] (decode, prepare, paint, encode) ▸
+//! broker ▸ [`workers`] (models) ▸ [`track`] ▸ [`rtc::session`] ▸ [`rtc::transport`].
 
 pub mod about;
 pub mod admission;
-mod allowance;
 pub mod apply;
 mod assets;
 pub mod auth;
 mod authority;
-mod bandwidth;
 pub mod check;
 pub mod config;
-mod control;
 pub mod cores;
 pub mod custom_effects;
+mod data_channel;
 pub mod events;
 pub mod figures;
 #[doc(hidden)]
@@ -26,33 +24,24 @@ pub mod http;
 pub mod ids;
 pub mod labels;
 pub mod logs;
-mod media_budget;
 pub mod metrics;
-pub mod negotiate;
 mod notify;
-mod paths;
 pub mod problem;
-mod reception;
 pub mod reload;
 mod rounding;
+pub mod rtc;
 mod sample;
 pub mod sandbox;
-mod sctp;
-mod sdp;
 pub mod serve;
 mod server;
-pub mod session;
 pub mod sessions;
 pub mod settings;
 pub mod shares;
 mod start;
-mod stun;
 pub mod thumbnails;
 pub mod tls;
 pub mod token;
 pub mod track;
-mod traffic;
-pub mod transport;
 pub mod turn;
 mod visitor;
 pub mod watchdog;

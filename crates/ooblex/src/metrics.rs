@@ -27,7 +27,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::about::About;
-use crate::labels::{BUCKETS, CONCESSIONS, Direction, End, LineCounts, Reason, SetUp, Stage, Viewing};
+use crate::labels::{BUCKETS, CONCESSIONS, Direction, EndReason, LineCounts, Reason, SetupStage, Stage, Viewing};
 use crate::problem::ProblemKind;
 use crate::tls::Certificate;
 use crate::workers::WorkerStats;
@@ -269,7 +269,7 @@ impl Metrics {
 
     /// Counts the end of a session. `failed` is the last set-up step of a session that was never
     /// connected; `lasted` is the time since the connection.
-    pub(crate) fn on_session_end(&self, end: End, failed: Option<SetUp>, lasted: Option<Duration>) {
+    pub(crate) fn on_session_end(&self, end: EndReason, failed: Option<SetupStage>, lasted: Option<Duration>) {
         self.set_ups.on_end(end, failed, lasted);
     }
 

@@ -14,11 +14,13 @@ use crate::config::Config;
 use crate::cores::Cores;
 use crate::custom_effects::CustomEffects;
 use crate::http::{Gateway, Hosts, router};
-use crate::labels::Goodbye;
+use crate::ids::SessionId;
+use crate::labels::{ByeReason, EndReason};
 use crate::metrics::{HttpFigures, Metrics};
-use crate::negotiate::{Endpoint, Negotiator};
 use crate::notify::Notify;
 use crate::reload::Reload;
+use crate::rtc::negotiate::{Endpoint, Negotiator};
+use crate::rtc::transport::{SessionObserver, Transport};
 use crate::server::{Capacity, Options, Server, Timeouts};
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
@@ -27,7 +29,6 @@ use crate::start::{self, Signals};
 use crate::thumbnails::Thumbnails;
 use crate::tls::Certificate;
 use crate::track::Context;
-use crate::transport::Transport;
 use crate::turn::Turn;
 use crate::visitor::Listener;
 use crate::watchdog::Heartbeat;
@@ -41,6 +42,19 @@ const JOIN_LOOK: Duration = Duration::from_millis(5);
 
 /// At the end, requests that are being answered have this long to finish.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The list of running sessions as the media thread's observer.
+struct Registry(Arc<Sessions>);
+
+impl SessionObserver for Registry {
+    fn connected(&self, id: SessionId) {
+        self.0.connected(id);
+    }
+
+    fn ended(&self, id: SessionId, _: EndReason) {
+        self.0.remove(id);
+    }
+}
 
 /// Runs the gateway until SIGINT or SIGTERM; a second one ends it at once.
 ///
@@ -90,7 +104,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         "loaded in {:?}",
         started.elapsed()
     );
-    let (transport, media) = transport.run(&config.limits, sessions.clone(), metrics.clone(), &heartbeat)?;
+    let (transport, media) = transport.run(&config.limits, Arc::new(Registry(sessions.clone())), metrics.clone(), &heartbeat)?;
     heartbeat.watch(notify.clone())?;
     let negotiator = Negotiator::new(endpoint, config.limits.sdp_kib);
     let custom_effects = CustomEffects::new(&config, catalogue.clone(), worker_pool);
@@ -158,7 +172,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         let drain = Duration::from_secs(config.serve.drain_s);
         drained(&gateway, drain).await;
         info!("saying goodbye to {} sessions", gateway.sessions.len());
-        transport.stop(if drain.is_zero() { Goodbye::Stopping } else { Goodbye::Draining }).await;
+        transport.stop(if drain.is_zero() { ByeReason::Stopping } else { ByeReason::Draining }).await;
         let end = async |server: Option<Server>| {
             if let Some(server) = server {
                 server.stop(LAST_ANSWERS_WITHIN).await;

@@ -1,4 +1,4 @@
-//! The sessions that are running, for those who ask: the API, and the limit on their number.
+//! The registry of running sessions, for the API and for their secrets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,20 +23,20 @@ pub struct Sessions {
 
 struct Running {
     track: TrackHandle,
-    /// A copy of what the track was asked for. The track owns its settings and notes every change that it makes, so the copy is
-    /// ahead of it for as long as a change waits for the track, and equal afterwards.
+    /// A copy of the settings. The track owns them and reports each change, so the copy is ahead of
+    /// the track only while a change waits for it.
     settings: Settings,
     access: SessionAccess,
     place: Place,
     started: Instant,
 }
 
-/// A session has as many readers of its events as it may have.
+/// The session has the largest number of readers of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyReaders;
 
 impl Sessions {
-    /// Notes a new session, which keeps its place until it is over.
+    /// Adds a session, which keeps its place until it ends.
     pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, access: SessionAccess, place: Place) {
         self.lock().insert(id, Running { track, settings, access, place, started: Instant::now() });
     }
@@ -48,14 +48,14 @@ impl Sessions {
         }
     }
 
-    /// The session is over: its track ends.
+    /// The session has ended: its track ends, too.
     pub fn remove(&self, id: SessionId) {
         if let Some(session) = self.lock().remove(&id) {
             session.track.end();
         }
     }
 
-    /// How many are running, by the effect that they ask for.
+    /// Returns the number of running sessions by requested effect.
     pub fn by_effect(&self) -> BTreeMap<EffectName, usize> {
         let mut counts = BTreeMap::new();
         for session in self.lock().values() {
@@ -64,37 +64,38 @@ impl Sessions {
         counts
     }
 
-    /// How many are running.
+    /// Returns the number of running sessions.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether none is running.
+    /// Returns whether no session is running.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
-    /// What was last asked of a session.
+    /// Returns the settings that were last requested for a session.
     pub fn settings(&self, id: SessionId) -> Option<Settings> {
         self.lock().get(&id).map(|session| session.settings.clone())
     }
 
-    /// Whether a credential is the secret of a session.
+    /// Returns whether a credential is the secret of a session.
     pub(crate) fn is_secret_of(&self, id: SessionId, presented: &Digest) -> bool {
         self.lock().get(&id).is_some_and(|session| session.access.belongs_to(presented))
     }
 
-    /// Whether a credential is the secret of any session.
+    /// Returns whether a credential is the secret of any session.
     pub(crate) fn has_secret(&self, presented: &Digest) -> bool {
         self.lock().values().any(|session| session.access.belongs_to(presented))
     }
 
-    /// What the changes of a session's effect are held against.
+    /// Returns the restrictions that apply to changes of a session's effect.
     pub fn restrictions(&self, id: SessionId) -> Option<Arc<Restrictions>> {
         self.lock().get(&id).map(|session| session.access.restrictions.clone())
     }
 
-    /// Asks a session for something else. `false` when it is not running, or its track can not take it.
+    /// Requests other settings for a session. Returns false if it is not running, or its track
+    /// cannot take the request.
     pub fn change(&self, id: SessionId, settings: Settings) -> bool {
         let mut running = self.lock();
         let Some(session) = running.get_mut(&id) else { return false };
@@ -105,7 +106,7 @@ impl Sessions {
         taken
     }
 
-    /// Gives sessions the settings that `renew` makes of theirs, where it makes any.
+    /// Requests the settings that `renew` makes from those of each session, if it makes any.
     pub fn renew(&self, renew: impl Fn(&Settings, &Restrictions) -> Option<Settings>) {
         for session in self.lock().values_mut() {
             if let Some(settings) = renew(&session.settings, &session.access.restrictions)
@@ -116,27 +117,28 @@ impl Sessions {
         }
     }
 
-    /// The track of a session notes the settings that it has put in force, whoever asked for them. The changes of several who ask at a
-    /// time take effect in the order in which the track takes them, which only the track knows.
+    /// Takes note of the settings that a track has put in force, for any requester. Only the track
+    /// knows the order in which concurrent changes take effect.
     pub fn note_settings(&self, id: SessionId, settings: Settings) {
         if let Some(session) = self.lock().get_mut(&id) {
             session.settings = settings;
         }
     }
 
-    /// A reader of the events of a session, of which it may have `limit` at a time; `None` when it is not running.
+    /// Returns a reader of the events of a session, which may have `limit` readers at a time;
+    /// `None` if the session is not running.
     pub fn read_events(&self, id: SessionId, limit: usize) -> Option<Result<Reader, TooManyReaders>> {
         let running = self.lock();
         let session = running.get(&id)?;
         Some(session.track.events.read(limit).ok_or(TooManyReaders))
     }
 
-    /// One session with its live figures.
+    /// Returns one session with its live figures as JSON.
     pub fn describe(&self, id: SessionId) -> Option<Value> {
         self.lock().get(&id).map(|session| session.describe(id))
     }
 
-    /// All sessions with their live figures, the oldest first.
+    /// Returns all sessions with their live figures as JSON, oldest first.
     pub fn describe_all(&self) -> Vec<Value> {
         let running = self.lock();
         let mut sessions: Vec<_> = running.iter().collect();
@@ -144,7 +146,8 @@ impl Sessions {
         sessions.into_iter().map(|(id, session)| session.describe(*id)).collect()
     }
 
-    /// A panic while the lock was held can not have left half an entry behind, so its poison is ignored.
+    /// Locks the map. A panic while the lock was held cannot have left half an entry behind, so its
+    /// poison is ignored.
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

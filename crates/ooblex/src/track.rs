@@ -41,7 +41,7 @@ use crate::cores::Place;
 use crate::events::Events;
 use crate::figures::TrackFigures;
 use crate::ids::SessionId;
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 use crate::settings::Settings;
 use driver::Driver;
 use egress::Egress;
@@ -97,7 +97,7 @@ pub fn spawn(
         if catch_unwind(driven).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");
             close_lanes(&context, id);
-            sink.end(Goodbye::Broken);
+            sink.end(ByeReason::Broken);
         }
         context.shares.leave(id);
         give_back_memory();

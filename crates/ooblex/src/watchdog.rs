@@ -1,7 +1,9 @@
-//! Watches the media thread: whether it turns, and what becomes of the process when it does not.
+//! The watchdog of the media thread: it checks that the thread turns, and ends the process
+//! otherwise.
 //!
-//! All sessions share that thread. Without it a gateway answers HTTP and does nothing else, and nobody would start it again. So when it
-//! has ended, or has not turned for `STALLED_AFTER`, `/healthz` fails and the process ends with a status that supervisors restart.
+//! All sessions share that thread. Without it a gateway answers HTTP and does nothing else, and
+//! nobody would restart it. When the thread has ended, or has not turned for `STALL_TIMEOUT`,
+//! `/healthz` fails and the process ends with a status on which supervisors restart it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -11,22 +13,23 @@ use tracing::error;
 
 use crate::notify::Notify;
 
-/// The media thread counts as lost when it has not turned for this long.
-pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(2);
-/// The media thread turns at least this often, also when nothing is to be done.
-pub(crate) const TURN_EVERY: Duration = Duration::from_millis(500);
-/// The watchdog looks at the thread this often.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A look that comes so late shows that the whole process did not run: it was stopped, or the machine slept.
-const LATE_LOOK: Duration = Duration::from_millis(1000);
-/// `/healthz` fails for this long before the process ends, so that a probe can see it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time without a turn after which the media thread counts as lost.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest time between two turns of the media thread, also when it has nothing to do.
+pub(crate) const MAX_TURN_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two checks of the media thread.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// Delay of a check which shows that the whole process did not run: it was stopped, or the machine
+/// slept.
+const SUSPENSION_DELAY: Duration = Duration::from_millis(1000);
+/// Time for which `/healthz` fails before the process ends, so that a probe can see it.
+const EXIT_DELAY: Duration = Duration::from_secs(1);
 
 const RUNNING: u8 = 0;
 const STOPPED: u8 = 1;
 const BROKEN: u8 = 2;
 
-/// The signs of life of the media thread.
+/// The heartbeat of the media thread.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
     turns: AtomicU64,
@@ -34,22 +37,22 @@ pub struct Heartbeat {
     is_lost: AtomicBool,
 }
 
-/// Held by the media thread while it runs.
+/// The media thread's end of the heartbeat, which it holds while it runs.
 #[derive(Debug)]
 pub(crate) struct Beating(Arc<Heartbeat>);
 
-/// The result of one look at the thread.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
-    /// It turns, or may still turn in time.
+    /// The thread turns, or may still turn in time.
     Well,
-    /// It has not turned for too long.
+    /// The thread has not turned for too long.
     Stalled,
 }
 
-/// Since when the thread has not turned.
+/// The last turn that the watchdog has seen.
 #[derive(Debug)]
-struct Watch {
+struct StallDetector {
     turns: u64,
     since: Instant,
     looked: Instant,
@@ -61,12 +64,13 @@ impl Heartbeat {
         !self.is_lost.load(Ordering::Relaxed) && self.state.load(Ordering::Relaxed) != BROKEN
     }
 
-    /// The thread begins. When what this returns is dropped otherwise than by [`Beating::stop`], the thread broke.
+    /// Begins the heartbeat. If the result is dropped without [`Beating::stop`], the thread broke.
     pub(crate) fn begin(self: &Arc<Self>) -> Beating {
         Beating(self.clone())
     }
 
-    /// Watches from a thread of its own, tells the service manager, and ends the process when the media thread is lost.
+    /// Starts the watchdog's thread, which notifies the service manager, and ends the process when
+    /// the media thread is lost.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -74,19 +78,20 @@ impl Heartbeat {
         let own = self.clone();
         std::thread::Builder::new().name("watchdog".into()).spawn(move || {
             if own.look_until_lost(|| notify.alive()) {
-                std::thread::sleep(LAST_WORDS);
+                std::thread::sleep(EXIT_DELAY);
                 // Exit handlers may wait for a thread that hangs.
                 _ = std::thread::Builder::new().spawn(|| std::process::exit(1));
-                std::thread::sleep(LAST_WORDS);
+                std::thread::sleep(EXIT_DELAY);
                 std::process::abort();
             }
         })?;
         Ok(())
     }
 
-    /// Looks at the thread until it stops (`false`) or is lost (`true`). `is_well` is called at each look that finds nothing.
+    /// Checks the thread until it stops (`false`) or is lost (`true`). `is_well` is called after
+    /// each check that finds no fault.
     fn look_until_lost(&self, is_well: impl Fn()) -> bool {
-        let mut watch = Watch::new(self.turns.load(Ordering::Relaxed), Instant::now());
+        let mut watch = StallDetector::new(self.turns.load(Ordering::Relaxed), Instant::now());
         loop {
             let why = match self.state.load(Ordering::Relaxed) {
                 STOPPED => return false,
@@ -102,18 +107,18 @@ impl Heartbeat {
                 return true;
             }
             is_well();
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(CHECK_INTERVAL);
         }
     }
 }
 
 impl Beating {
-    /// One more turn.
+    /// The thread turns.
     pub(crate) fn turn(&self) {
         self.0.turns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The thread ends as it was told to.
+    /// The thread ends in order.
     pub(crate) fn stop(&self) {
         self.0.state.store(STOPPED, Ordering::Relaxed);
     }
@@ -125,18 +130,18 @@ impl Drop for Beating {
     }
 }
 
-impl Watch {
+impl StallDetector {
     fn new(turns: u64, now: Instant) -> Self {
         Self { turns, since: now, looked: now }
     }
 
     fn look(&mut self, turns: u64, now: Instant) -> Look {
-        let was_asleep = now.saturating_duration_since(self.looked) >= LATE_LOOK;
+        let was_asleep = now.saturating_duration_since(self.looked) >= SUSPENSION_DELAY;
         self.looked = now;
         if turns != self.turns || was_asleep {
             (self.turns, self.since) = (turns, now);
         }
-        if now.saturating_duration_since(self.since) >= STALLED_AFTER { Look::Stalled } else { Look::Well }
+        if now.saturating_duration_since(self.since) >= STALL_TIMEOUT { Look::Stalled } else { Look::Well }
     }
 }
 
@@ -151,7 +156,7 @@ mod tests {
     #[test]
     fn a_thread_that_turns_is_well_and_one_that_does_not_is_stalled_after_two_seconds() {
         let began = Instant::now();
-        let mut watch = Watch::new(0, began);
+        let mut watch = StallDetector::new(0, began);
         for n in 1..100 {
             assert_eq!(watch.look(u64::from(n / 2), began + 250 * n * MS), Look::Well, "it turns every half second");
         }
@@ -164,7 +169,7 @@ mod tests {
     #[test]
     fn a_process_that_was_suspended_is_given_time() {
         let began = Instant::now();
-        let mut watch = Watch::new(7, began);
+        let mut watch = StallDetector::new(7, began);
         assert_eq!(watch.look(7, began + 3_600_000 * MS), Look::Well, "the machine slept for an hour");
         assert_eq!(watch.look(7, began + 3_601_750 * MS), Look::Well, "and once more");
         assert_eq!(watch.look(8, began + 3_602_000 * MS), Look::Well);

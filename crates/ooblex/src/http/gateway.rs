@@ -8,11 +8,11 @@ use crate::about::About;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::custom_effects::{CustomEffects, Reloaded};
-use crate::negotiate::Negotiator;
+use crate::rtc::negotiate::Negotiator;
+use crate::rtc::transport::TransportHandle;
 use crate::sessions::Sessions;
 use crate::thumbnails::Thumbnails;
 use crate::track::Context;
-use crate::transport::TransportHandle;
 use crate::turn::Turn;
 use crate::watchdog::Heartbeat;
 

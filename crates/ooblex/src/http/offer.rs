@@ -15,13 +15,13 @@ use super::body::JsonBody;
 use super::gateway::Gateway;
 use crate::auth::{Caller, SessionAccess, SessionSecret};
 use crate::ids::SessionId;
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 use crate::problem::{Problem, ProblemKind};
-use crate::session::{Lifetime, Session};
+use crate::rtc::session::{Lifetime, Session};
+use crate::rtc::transport::TransportHandle;
 use crate::sessions::Sessions;
 use crate::settings::Settings;
 use crate::track::{self, TrackOutput, TrackSink};
-use crate::transport::TransportHandle;
 use crate::visitor::{Peer, Visitor};
 
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ impl TrackSink for SessionSink {
         self.sessions.note_settings(self.id, settings.clone());
     }
 
-    fn end(&self, why: Goodbye) -> bool {
+    fn end(&self, why: ByeReason) -> bool {
         self.transport.try_end(self.id, why)
     }
 }

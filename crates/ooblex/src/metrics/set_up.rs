@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::label_sets::{CauseLabel, EffectLabel, ReasonLabel};
-use crate::labels::{End, SetUp};
+use crate::labels::{EndReason, SetupStage};
 
 /// Bucket bounds of set-up times, in seconds.
 const WAITING: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
@@ -32,10 +32,10 @@ pub(super) struct SetUps {
 impl SetUps {
     pub(super) fn new() -> Self {
         let (ended, failures) = (Family::default(), Family::default());
-        for end in End::ALL {
+        for end in EndReason::ALL {
             drop(ended.get_or_create(&ReasonLabel { reason: end.label() }));
         }
-        for cause in SetUp::ALL.into_iter().filter_map(SetUp::failure) {
+        for cause in SetupStage::ALL.into_iter().filter_map(SetupStage::failure) {
             drop(failures.get_or_create(&CauseLabel { cause }));
         }
         Self {
@@ -72,12 +72,12 @@ impl SetUps {
 
     /// Counts the end of a session. `failed` is the last set-up step of a session that was never
     /// connected; `lasted` is the time since the connection.
-    pub(super) fn on_end(&self, end: End, failed: Option<SetUp>, lasted: Option<Duration>) {
+    pub(super) fn on_end(&self, end: EndReason, failed: Option<SetupStage>, lasted: Option<Duration>) {
         self.ended.get_or_create(&ReasonLabel { reason: end.label() }).inc();
         if let Some(lasted) = lasted {
             self.lasting.observe(lasted.as_secs_f64());
         }
-        if let Some(cause) = failed.and_then(SetUp::failure) {
+        if let Some(cause) = failed.and_then(SetupStage::failure) {
             self.failures.get_or_create(&CauseLabel { cause }).inc();
         }
     }

@@ -24,8 +24,8 @@ use super::pace::Pace;
 use super::report::Report;
 use super::viewing::Watch;
 use crate::auth::Restrictions;
-use crate::control::{self, Request};
 use crate::cores::Place;
+use crate::data_channel::{self, Request};
 use crate::events::{Events, Kind};
 use crate::figures::TrackFigures;
 use crate::ids::SessionId;
@@ -239,7 +239,7 @@ impl Driver {
         };
         match changed {
             Ok(settings) => self.change(settings, id, ChangedBy::Channel),
-            Err(problem) => self.say(control::error(&id, &problem)),
+            Err(problem) => self.say(data_channel::error(&id, &problem)),
         }
     }
 
@@ -262,7 +262,7 @@ impl Driver {
             && let Some((_, id)) = self.acks.pop_front()
         {
             let detail = format!("{MAX_ACKS} newer changes came before a frame had this one: send fewer changes, and video");
-            self.say(control::error(&id, &Problem::new(ProblemKind::Unavailable, detail)));
+            self.say(data_channel::error(&id, &Problem::new(ProblemKind::Unavailable, detail)));
         }
     }
 
@@ -431,7 +431,7 @@ impl Driver {
         let timestamp = self.encode_and_send(&picture, capture, arrived).ok_or(DropReason::EncodeFailed)?;
         self.figures.on_stage(Stage::Encode, composed.elapsed());
         if let Some(found) = found {
-            let text = control::detections(seq, timestamp, (picture.width(), picture.height()), &found);
+            let text = data_channel::detections(seq, timestamp, (picture.width(), picture.height()), &found);
             self.tell(Kind::Detections, Some(seq), text);
         }
         let sent = Instant::now();
@@ -463,7 +463,7 @@ impl Driver {
 
     fn acknowledge(&mut self, seq: FrameSeq, generation: Generation, timestamp: MediaTime, settings: &Settings) {
         while let Some((_, id)) = self.acks.pop_front_if(|(changed, _)| *changed <= generation) {
-            self.say(control::ack(&id, settings, generation, seq, timestamp));
+            self.say(data_channel::ack(&id, settings, generation, seq, timestamp));
         }
     }
 

@@ -154,7 +154,7 @@ impl Egress {
     pub(super) fn on_fared(&mut self, fared: &Fared) {
         let Some(config) = self.config() else { return };
         let sent_bps = config.bitrate_bps;
-        self.resent += RESENT_SMOOTHING * (fared.resent + fared.copied - self.resent);
+        self.resent += RESENT_SMOOTHING * (fared.resent + fared.duplicated - self.resent);
         let beside = match self.estimate_bps {
             None => Beside::Nothing,
             Some(_) if fared.queued => Beside::Queue,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ooblex_codec::Rotation;
 use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
 
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 use crate::settings::{ChangedBy, Settings};
 
 /// Things that wait for the track's thread.
@@ -70,7 +70,7 @@ pub struct Fared {
     /// The share of bytes that it had asked for again, 0..=1.
     pub resent: f32,
     /// The share of bytes that were sent twice unasked, 0..=1.
-    pub copied: f32,
+    pub duplicated: f32,
     /// Packets take much longer than the quickest did.
     pub queued: bool,
 }
@@ -107,5 +107,5 @@ pub trait TrackSink: Send + Sync {
     fn settings_changed(&self, settings: &Settings);
 
     /// Asks for the end of the session. Returns false if that could not be taken.
-    fn end(&self, why: Goodbye) -> bool;
+    fn end(&self, why: ByeReason) -> bool;
 }

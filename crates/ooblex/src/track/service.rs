@@ -11,7 +11,7 @@ use ooblex_pipeline::{DropReason, EffectName};
 use serde_json::Value;
 
 use super::driver::Driver;
-use crate::control;
+use crate::data_channel;
 use crate::events::Kind;
 use crate::problem::{Problem, ProblemKind, start_a_worker};
 use crate::settings::ChangedBy;
@@ -28,7 +28,7 @@ impl Driver {
 
     /// Tells whoever reads the session's events which settings are in force; and the browser, unless it changed them itself.
     pub(super) fn tell_settings(&mut self, by: ChangedBy) {
-        self.events.tell(Kind::Settings, None, &control::settings(&self.settings, self.track.generation(), by));
+        self.events.tell(Kind::Settings, None, &data_channel::settings(&self.settings, self.track.generation(), by));
         match by {
             ChangedBy::Channel => {}
             _ if self.told.open => self.say_settings(by),
@@ -37,7 +37,7 @@ impl Driver {
     }
 
     fn say_settings(&self, by: ChangedBy) {
-        self.say(control::settings(&self.settings, self.track.generation(), by));
+        self.say(data_channel::settings(&self.settings, self.track.generation(), by));
     }
 
     /// Why frames of the effect in force would reach no worker now; `None` when they would.
@@ -84,9 +84,9 @@ impl Driver {
             }
         };
         if let Some(problem) = problem {
-            self.say(control::error(&Value::Null, &problem));
+            self.say(data_channel::error(&Value::Null, &problem));
         }
-        self.tell(Kind::Service, None, control::service(&effect, label(service)));
+        self.tell(Kind::Service, None, data_channel::service(&effect, label(service)));
     }
 }
 

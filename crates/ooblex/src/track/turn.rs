@@ -15,9 +15,9 @@ use tracing::{debug, warn};
 
 use super::driver::{Arrived, Driver, Pending};
 use super::messages::{INBOX, TrackInput, TrackOutput};
-use crate::control;
 use crate::cores::{Urgency, leave_a_core, stand_back};
-use crate::labels::{Goodbye, Stage};
+use crate::data_channel;
+use crate::labels::{ByeReason, Stage};
 use crate::problem::{Problem, ProblemKind};
 use crate::shares::Meter;
 
@@ -196,7 +196,7 @@ impl Driver {
             let detail = format!(
                 "frames of {width}x{height} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels (or max_kilopixels of the token)"
             );
-            self.say(control::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
+            self.say(data_channel::error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail)));
         }
         // Frames that were on their way when the keyframe was requested count once.
         if self.refused_after == self.last_asked {
@@ -210,8 +210,8 @@ impl Driver {
                 "every frame of the camera was refused, though {MOST_REFUSALS} keyframes were requested; the last was refused because {why}"
             );
             debug!(session = %self.id(), detail, "the session ends");
-            self.say(control::error(&Value::Null, &Problem::new(ProblemKind::Undecodable, detail)));
-            if !self.sink.end(Goodbye::Undecodable) {
+            self.say(data_channel::error(&Value::Null, &Problem::new(ProblemKind::Undecodable, detail)));
+            if !self.sink.end(ByeReason::Undecodable) {
                 self.refusals = 0;
             }
         }

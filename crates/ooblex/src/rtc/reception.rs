@@ -1,15 +1,22 @@
-//! What receiver reports (RFC 3550 §6.4.1) say of losses, made from their running counts.
+//! Losses from receiver reports (RFC 3550 §6.4.1), computed from their running counts.
 //!
-//! The fraction that stands in a report itself is not used: a receiver that gets packets twice, because it asked for them twice, may
-//! have fewer lost than none, and some write that down as all.
+//! The fraction in a report itself is not used. A receiver that gets a packet twice, because it
+//! requested it twice, has a negative number of losses, which some receivers report as a loss of
+//! everything.
 
-/// What has been reported so far.
+/// Largest number of packets between two reports. More belong to another stream (some receivers
+/// also report on the stream of retransmissions), or to a new beginning.
+const MAX_PACKETS: u64 = 20_000;
+/// Overhead of packets over the frames that they carry, as a divisor of the frames' bytes.
+const OVERHEAD_DIVISOR: u64 = 50;
+
+/// The receiver reports of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Reception {
     last: Option<Report>,
 }
 
-/// The counts of a report.
+/// The counts of a receiver report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Report {
     /// The highest sequence number received, extended.
@@ -18,44 +25,43 @@ pub(crate) struct Report {
     pub(crate) lost: u32,
 }
 
-/// Packets between two reports. More is another stream (that of retransmissions, which some report as well), or a new beginning.
-const MOST: u64 = 20_000;
-
 impl Reception {
-    /// Takes a report. Returns the share of packets that was lost since the last one, 0..=1; `None` where the two can not be compared.
+    /// Takes a report. Returns the share of packets that was lost since the last one, 0..=1; `None`
+    /// if the two cannot be compared.
     pub(crate) fn on_report(&mut self, report: Report) -> Option<f32> {
         let last = self.last.replace(report)?;
-        let expected = report.highest.checked_sub(last.highest).filter(|packets| (1..=MOST).contains(packets))?;
+        let expected = report.highest.checked_sub(last.highest).filter(|packets| (1..=MAX_PACKETS).contains(packets))?;
         let lost = signed(report.lost.wrapping_sub(last.lost)).max(0);
         Some((lost as f32 / expected as f32).min(1.0))
     }
 }
 
-/// How much of what is sent was asked for again.
+/// The share of retransmissions in what is sent.
 #[derive(Debug, Default)]
 pub(crate) struct Resent {
-    written: u64,
-    last_written: u64,
-    last_sent: u64,
+    written_bytes: u64,
+    last_written_bytes: u64,
+    last_sent_bytes: u64,
 }
 
 impl Resent {
-    /// So many bytes of a frame are about to be sent for the first time.
+    /// A frame of this size is sent for the first time.
     pub(crate) fn on_written(&mut self, bytes: usize) {
-        self.written += bytes as u64;
+        self.written_bytes += bytes as u64;
     }
 
-    /// The share of what was sent since the last call that had been sent before, 0..=1; `sent`: bytes since the beginning, all told.
-    pub(crate) fn share(&mut self, sent: u64) -> f32 {
-        let (written, all) = (self.written - self.last_written, sent.saturating_sub(self.last_sent));
-        (self.last_written, self.last_sent) = (self.written, sent);
-        // Packets have some bytes that frames have not.
-        let again = all.saturating_sub(written + written / 50);
-        if all == 0 { 0.0 } else { again as f32 / all as f32 }
+    /// Returns the share of retransmissions in the bytes that were sent since the last call, 0..=1.
+    /// `sent_bytes`: all bytes sent since the beginning.
+    pub(crate) fn share(&mut self, sent_bytes: u64) -> f32 {
+        let written = self.written_bytes - self.last_written_bytes;
+        let sent = sent_bytes.saturating_sub(self.last_sent_bytes);
+        (self.last_written_bytes, self.last_sent_bytes) = (self.written_bytes, sent_bytes);
+        let resent = sent.saturating_sub(written + written / OVERHEAD_DIVISOR);
+        if sent == 0 { 0.0 } else { resent as f32 / sent as f32 }
     }
 }
 
-/// Of a number of 24 bits.
+/// Returns the value of a signed number of 24 bits.
 fn signed(bits: u32) -> i32 {
     (bits << 8) as i32 >> 8
 }

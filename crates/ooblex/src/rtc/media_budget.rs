@@ -1,15 +1,17 @@
-//! The time that one session may take of the media thread, which all sessions share.
+//! The time that one session may use of the media thread, which all sessions share.
 //!
-//! What counts is processor time, so that no session ends because the machine is overloaded. Asking for that is a system call. The time
-//! on the clock costs next to nothing and is never less, so processor time is measured only while a session takes much of the clock.
-//! The caller measures; this has no clock.
+//! Processor time counts, so that no session ends because the machine is overloaded. To measure it
+//! is a system call. Wall-clock time costs almost nothing and is never less, so processor time is
+//! measured only while a session uses much wall-clock time. The caller measures; the time is an
+//! argument.
 
 use std::time::{Duration, Instant};
 
-/// The budget of one session: a token bucket of one second's worth, for each of the two times.
+/// The budget of one session: two token buckets, of wall-clock time and of processor time. Each
+/// holds the time of one second.
 #[derive(Debug)]
 pub(crate) struct MediaBudget {
-    /// In each second.
+    /// Time that the session may use per second.
     allowed: Duration,
     clock_left: Duration,
     cpu_left: Duration,
@@ -27,7 +29,8 @@ impl MediaBudget {
         self.clock_left < self.allowed / 2
     }
 
-    /// The session has taken some time until `now`. `cpu`: `None` when it was not measured. `false` when it has taken too much.
+    /// Charges for a step of the session that ended at `now`. `cpu`: its processor time, `None` if
+    /// it was not measured. Returns false if the session has used too much.
     pub(crate) fn charge(&mut self, now: Instant, clock: Duration, cpu: Option<Duration>) -> bool {
         let elapsed = now.saturating_duration_since(self.at);
         self.at = self.at.max(now);
@@ -46,7 +49,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Takes `clock` of the clock and `cpu` of the processor every 10 ms for ten seconds. Returns after how many ms it was too much.
+    /// Uses `clock` of wall-clock time and `cpu` of processor time every 10 ms for ten seconds.
+    /// Returns the time in ms after which that was too much.
     fn too_much_after(clock: Duration, cpu: Duration) -> Option<u32> {
         let began = Instant::now();
         let mut budget = MediaBudget::new(200 * MS, began);

@@ -1,19 +1,24 @@
-//! The one thing that the socket needs of STUN (RFC 8489): for whom a first datagram is, before its sender is known.
+//! The user name in a STUN message (RFC 8489). It tells which session a datagram is for while its
+//! sender is unknown.
+//!
+//! The WebRTC library parses the message, too, but does not make the user name public.
 
-/// Bytes of the header.
-const HEADER: usize = 20;
-/// The attribute USERNAME.
+/// Length of the message header, bytes.
+const HEADER_BYTES: usize = 20;
+/// Type of the attribute USERNAME.
 const USERNAME: u16 = 0x0006;
 
-/// RFC 7983: what shares the port is told apart by its first byte.
+/// Returns whether a datagram is a STUN message. RFC 7983: protocols that share a port differ in
+/// their first byte.
 pub(crate) fn is_stun(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|byte| *byte < 4)
 }
 
-/// The user fragment of the receiver: ICE (RFC 8445 §7.2.2) puts it before the colon of USERNAME. Not checked against the
-/// message's integrity; whoever is found by it does that.
+/// Returns the ICE user fragment of the receiver, which stands before the colon of USERNAME (RFC
+/// 8445 §7.2.2). It is not authenticated: the session with this user fragment checks the message
+/// integrity.
 pub(crate) fn receiver(bytes: &[u8]) -> Option<&str> {
-    let mut attributes = bytes.get(HEADER..)?;
+    let mut attributes = bytes.get(HEADER_BYTES..)?;
     while let [kind_high, kind_low, length_high, length_low, rest @ ..] = attributes {
         let length = usize::from(u16::from_be_bytes([*length_high, *length_low]));
         let value = rest.get(..length)?;
@@ -32,7 +37,7 @@ mod tests {
 
     use super::*;
 
-    /// A binding request with a software attribute of five bytes before its user name.
+    /// Returns a binding request with a software attribute of five bytes before its user name.
     fn request(user: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
         bytes.extend([7; 12]);

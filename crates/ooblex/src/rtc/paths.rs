@@ -1,35 +1,39 @@
-//! The addresses that a session was heard from, and how much may be sent to one that has not shown yet that it is the browser's.
+//! The network paths of a session: the addresses that it was heard from, and how much may be sent
+//! to an address that is not validated (RFC 9000 §8).
 //!
-//! A browser may change its address at any time, by a message that anybody on the way could have kept and can send again from a forged
-//! address. Until a packet came from an address that only the browser can have made, and that was not seen before, little is sent there,
-//! so that nobody can have a session's video sent to somebody else.
+//! A browser may change its address at any time, with a message that anybody on the way could
+//! record and send again from a forged address. An address is validated by a packet that only the
+//! browser can have made, and that was not seen before. Until then little is sent there, so that
+//! nobody can direct a session's video to another machine.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Remote addresses that are remembered for one session.
-const REMEMBERED: usize = 16;
-/// New addresses that a session may come from at once; after that, one each [`NEW_EVERY`].
-const NEW_AT_ONCE: f64 = 16.0;
-/// See [`NEW_AT_ONCE`].
-const NEW_EVERY: Duration = Duration::from_secs(2);
-/// Bytes that are sent to an address that has proven nothing: enough for the handshake of DTLS, with repetitions.
-const UNPROVEN_BYTES: u64 = 6 * 1024;
-/// Each byte from the address allows this many more bytes to it, as in QUIC (RFC 9000, section 8).
-const AMPLIFICATION: u64 = 3;
+const MAX_ADDRESSES: usize = 16;
+/// Capacity of the token bucket of new addresses of a session. It is refilled by one each
+/// [`NEW_ADDRESS_INTERVAL`].
+const NEW_ADDRESS_BURST: f64 = 16.0;
+/// Time in which one more new address is allowed.
+const NEW_ADDRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes that are sent to an address that is not validated: enough for the DTLS handshake, with
+/// repetitions.
+const MAX_UNVALIDATED_BYTES: u64 = 6 * 1024;
+/// Bytes that each byte from an address allows to be sent to it, as in QUIC (RFC 9000 §8).
+const AMPLIFICATION_FACTOR: u64 = 3;
 
-/// The addresses of one session.
+/// The remote addresses of one session.
 #[derive(Debug)]
 pub(crate) struct Paths {
     known: Vec<Path>,
-    new_left: f64,
-    at: Instant,
+    new_addresses: f64,
+    refilled_at: Instant,
 }
 
 #[derive(Debug)]
 struct Path {
     address: SocketAddr,
-    is_proven: bool,
+    is_validated: bool,
     received: u64,
     sent: u64,
     heard: Instant,
@@ -38,38 +42,39 @@ struct Path {
 /// The decision on an address that a session was not heard from before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// It is remembered; another may be forgotten for it.
+    /// The address is remembered; another may be forgotten in its place.
     Remembered {
-        /// That one.
+        /// The address that is forgotten.
         forgotten: Option<SocketAddr>,
     },
-    /// The session comes from too many.
+    /// The session has come from too many addresses.
     Refused,
 }
 
 impl Paths {
-    /// None yet.
+    /// Creates the list without addresses.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { known: Vec::new(), new_left: NEW_AT_ONCE, at: now }
+        Self { known: Vec::new(), new_addresses: NEW_ADDRESS_BURST, refilled_at: now }
     }
 
-    /// The session is heard from a new address.
+    /// Decides on a new address that the session is heard from.
     pub(crate) fn arrive(&mut self, now: Instant, address: SocketAddr) -> Arrival {
-        let elapsed = now.saturating_duration_since(self.at);
-        self.at = self.at.max(now);
-        self.new_left = (self.new_left + elapsed.as_secs_f64() / NEW_EVERY.as_secs_f64()).min(NEW_AT_ONCE);
-        if self.new_left < 1.0 {
+        let elapsed = now.saturating_duration_since(self.refilled_at);
+        self.refilled_at = self.refilled_at.max(now);
+        self.new_addresses = (self.new_addresses + elapsed.as_secs_f64() / NEW_ADDRESS_INTERVAL.as_secs_f64()).min(NEW_ADDRESS_BURST);
+        if self.new_addresses < 1.0 {
             return Arrival::Refused;
         }
-        self.new_left -= 1.0;
-        // One that has proven nothing is forgotten first, then the one that was silent for longest.
-        let oldest = (0..self.known.len()).min_by_key(|n| (self.known[*n].is_proven, self.known[*n].heard));
-        let forgotten = oldest.filter(|_| self.known.len() >= REMEMBERED).map(|n| self.known.remove(n).address);
-        self.known.push(Path { address, is_proven: false, received: 0, sent: 0, heard: now });
+        self.new_addresses -= 1.0;
+        // An address that is not validated is forgotten first, then the one that was silent for the
+        // longest time.
+        let oldest = (0..self.known.len()).min_by_key(|n| (self.known[*n].is_validated, self.known[*n].heard));
+        let forgotten = oldest.filter(|_| self.known.len() >= MAX_ADDRESSES).map(|n| self.known.remove(n).address);
+        self.known.push(Path { address, is_validated: false, received: 0, sent: 0, heard: now });
         Arrival::Remembered { forgotten }
     }
 
-    /// A packet other than of STUN came from an address.
+    /// A packet that is not a STUN message came from an address.
     pub(crate) fn on_received(&mut self, now: Instant, address: SocketAddr, bytes: usize) {
         if let Some(path) = self.path(address) {
             path.received += bytes as u64;
@@ -77,28 +82,29 @@ impl Paths {
         }
     }
 
-    /// Notes that a packet from an address was the browser's own, and new.
-    pub(crate) fn prove(&mut self, address: SocketAddr) {
+    /// Validates an address: an authentic packet that is not a replay came from there.
+    pub(crate) fn validate(&mut self, address: SocketAddr) {
         if let Some(path) = self.path(address) {
-            path.is_proven = true;
+            path.is_validated = true;
         }
     }
 
-    /// Returns whether a packet may be sent to an address. `is_reply` means that it answers a packet that was at least as large.
+    /// Returns whether a packet may be sent to an address. `is_reply` means that it answers a
+    /// packet that was at least as large.
     pub(crate) fn may_send(&mut self, address: SocketAddr, bytes: usize, is_reply: bool) -> bool {
         let Some(path) = self.path(address) else { return is_reply };
-        if path.is_proven || is_reply {
+        if path.is_validated || is_reply {
             return true;
         }
         let sent = path.sent + bytes as u64;
-        let may = sent <= UNPROVEN_BYTES + AMPLIFICATION * path.received;
+        let may = sent <= MAX_UNVALIDATED_BYTES + AMPLIFICATION_FACTOR * path.received;
         if may {
             path.sent = sent;
         }
         may
     }
 
-    /// All of them.
+    /// Returns all addresses.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.known.iter().map(|path| path.address)
     }
@@ -118,7 +124,7 @@ mod tests {
         ([192, 0, 2, 1], port).into()
     }
 
-    /// Bytes of packets of `bytes` that may be sent.
+    /// Returns the bytes of packets of this size that may be sent.
     fn sent(paths: &mut Paths, to: u16, bytes: usize) -> usize {
         (0..10_000).filter(|_| paths.may_send(address(to), bytes, false)).count() * bytes
     }
@@ -132,7 +138,7 @@ mod tests {
         assert!(paths.may_send(address(1), 100, true), "what is asked there is answered");
         paths.on_received(now, address(1), 1000);
         assert_eq!(sent(&mut paths, 1, 1000), 3000);
-        paths.prove(address(1));
+        paths.validate(address(1));
         assert_eq!(sent(&mut paths, 1, 1000), 10_000_000);
     }
 
@@ -140,7 +146,7 @@ mod tests {
     fn nothing_but_replies_is_sent_where_the_session_was_never_heard_from() {
         let mut paths = Paths::new(Instant::now());
         assert!(!paths.may_send(address(1), 1, false) && paths.may_send(address(1), 1, true));
-        paths.prove(address(1));
+        paths.validate(address(1));
         assert!(!paths.may_send(address(1), 1, false));
     }
 
@@ -149,7 +155,7 @@ mod tests {
         let now = Instant::now();
         let mut paths = Paths::new(now);
         paths.arrive(now, address(1));
-        paths.prove(address(1));
+        paths.validate(address(1));
         for n in 2..100 {
             let at = now + u32::from(n) * 2 * SECOND;
             let forgotten = (n > 16).then(|| address(n - 15));

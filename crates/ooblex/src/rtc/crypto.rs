@@ -1,8 +1,10 @@
-//! A layer between the WebRTC library and its cryptography, which observes what the library does not report.
+//! A layer between the WebRTC library and its cryptography, which observes events that the library
+//! does not report.
 //!
-//! It counts authenticated packets, because only those can show that an address is the browser's, and only those count against the session's
-//! allowance. It also counts the SCTP streams of a session. The results are kept per thread: sessions run one after another on the
-//! media thread, so a caller always asks about the session that has just run.
+//! It counts authenticated packets, because only those show that an address is the browser's, and
+//! only those spend the session's rate limit. It also counts the SCTP streams of a session. The
+//! results are kept per thread: sessions run one after another on the media thread, so a caller
+//! always asks about the session that has just run.
 
 use std::cell::Cell;
 use std::sync::{Arc, LazyLock};
@@ -14,23 +16,24 @@ use str0m::crypto::{
     SupportedAeadAes256Gcm, SupportedAes128CmSha1_80,
 };
 
-use crate::sctp::Streams;
+use crate::rtc::sctp::Streams;
 
-/// Data channels of a session, also those that are streams only.
-const CHANNELS: usize = 8;
+/// Data channels of a session, including those that are only streams.
+const MAX_CHANNELS: usize = 8;
 
 thread_local! {
     static AUTHENTICATED: Cell<u64> = const { Cell::new(0) };
     static HAS_TOO_MANY_CHANNELS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Packets that were authenticated on this thread so far: SRTP, SRTCP, and what DTLS carries.
+/// Returns the number of packets that were authenticated on this thread so far: SRTP, SRTCP, and
+/// records of DTLS.
 pub(crate) fn authenticated() -> u64 {
     AUTHENTICATED.get()
 }
 
 /// Returns whether a session has used too many data channels on this thread since the last call.
-pub(super) fn take_too_many_channels() -> bool {
+pub(crate) fn take_too_many_channels() -> bool {
     HAS_TOO_MANY_CHANNELS.take()
 }
 
@@ -40,7 +43,7 @@ fn note_authenticated() {
 
 static INNER: LazyLock<CryptoProvider> = LazyLock::new(str0m::crypto::from_feature_flags);
 
-/// The library's own cryptography, watched.
+/// Returns the library's own cryptography with observers.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static WATCHED: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(CryptoProvider { srtp_provider: &Watched, dtls_provider: &Watched, ..INNER.clone() }));
@@ -141,7 +144,7 @@ impl DtlsProvider for Watched {
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let inner = INNER.dtls_provider.new_dtls(cert, now, version, mtu)?;
-        Ok(Box::new(WatchedDtls { inner, streams: Streams::new(CHANNELS) }))
+        Ok(Box::new(WatchedDtls { inner, streams: Streams::new(MAX_CHANNELS) }))
     }
 }
 

@@ -1,34 +1,35 @@
-//! The words of the data channel `control`: JSON, one object a message.
+//! The messages of the data channel `control`: JSON, one object per message.
 
 use ooblex_effects::Found;
 use ooblex_pipeline::{EffectName, FrameSeq, Generation, MediaTime};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 use crate::problem::{Problem, ProblemKind};
 use crate::rounding::round;
 use crate::settings::{ChangedBy, Settings};
 
-/// What a browser asks for.
+/// A request of a browser.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Another effect, other parameters, or both.
+    /// Changes the effect, its parameters, or both.
     SetEffect {
-        /// Without it the effect stays.
+        /// The new effect; without it, the effect stays.
         effect: Option<String>,
-        /// With `effect`: all that shall not be the default. Without it: what shall change.
+        /// With `effect`: the parameters that differ from the defaults. Without it: the parameters
+        /// that change.
         #[serde(default)]
         params: Value,
-        /// Given back in the answer.
+        /// An identifier that the answer repeats.
         #[serde(default)]
         id: Value,
     },
 }
 
 impl Request {
-    /// Reads a message; `None` stands for one that was too long to be kept.
+    /// Parses a message; `None` stands for one that was too long to be kept.
     pub(crate) fn parse(text: Option<&[u8]>) -> Result<Self, Problem> {
         let text = text.ok_or_else(|| Problem::new(ProblemKind::TooLarge, "a control message may have 16 KiB at most"))?;
         serde_json::from_slice(text).map_err(|error| {
@@ -38,8 +39,9 @@ impl Request {
     }
 }
 
-/// The change with this id is in force from the frame `first` on. `change` numbers the changes of a session: of an ack and a
-/// [`settings`] message, the one with the higher number says what is in force.
+/// Returns the message `ack`: the change with this id is in force from the frame `first` on.
+/// `change` numbers the changes of a session: of an ack and a [`settings`] message, the one with
+/// the higher number says what is in force.
 pub(crate) fn ack(id: &Value, settings: &Settings, change: Generation, first: FrameSeq, timestamp: MediaTime) -> String {
     let (effect, params) = (settings.effect.name(), settings.parameters.to_json());
     json!({
@@ -49,45 +51,48 @@ pub(crate) fn ack(id: &Value, settings: &Settings, change: Generation, first: Fr
     .to_string()
 }
 
-/// Other settings are in force, numbered as in [`ack`]; the first frame that has them may be a moment away.
+/// Returns the message `settings`: other settings are in force, numbered as in [`ack`]. The first
+/// frame with them may follow later.
 pub(crate) fn settings(settings: &Settings, change: Generation, by: ChangedBy) -> String {
     let (effect, params) = (settings.effect.name(), settings.parameters.to_json());
     json!({"type": "settings", "effect": effect, "params": params, "change": change.0, "by": by.label()}).to_string()
 }
 
-/// Something was refused, or went wrong; everything else goes on as it was.
+/// Returns the message `error`: something was refused or failed; everything else continues.
 pub(crate) fn error(id: &Value, problem: &Problem) -> String {
     json!({"type": "error", "id": id, "problem": problem}).to_string()
 }
 
-/// The last message of a session that the gateway ends.
-pub(crate) fn bye(why: Goodbye) -> String {
+/// Returns the message `bye`, the last one of a session that the gateway ends.
+pub(crate) fn bye(why: ByeReason) -> String {
     let reason = match why {
-        Goodbye::Ended => "ended",
-        Goodbye::Stopping => "stopping",
-        Goodbye::Draining => "draining",
-        Goodbye::Expired => "expired",
-        Goodbye::Broken => "broken",
-        Goodbye::Undecodable => "undecodable",
-        Goodbye::Idle => "idle",
-        Goodbye::TimeLimit => "time_limit",
-        Goodbye::Budget => "budget",
-        Goodbye::TooManyChannels => "too_many_channels",
+        ByeReason::Ended => "ended",
+        ByeReason::Stopping => "stopping",
+        ByeReason::Draining => "draining",
+        ByeReason::Expired => "expired",
+        ByeReason::Broken => "broken",
+        ByeReason::Undecodable => "undecodable",
+        ByeReason::Idle => "idle",
+        ByeReason::TimeLimit => "time_limit",
+        ByeReason::Budget => "budget",
+        ByeReason::TooManyChannels => "too_many_channels",
     };
     let mut bye = json!({"type": "bye", "reason": reason});
-    if why == Goodbye::Undecodable {
+    if why == ByeReason::Undecodable {
         bye["detail"] =
             json!("the camera's frames are refused one after the other: send VP8, or H.264 4:2:0 with 8 bits, within the gateway's limits");
     }
     bye.to_string()
 }
 
-/// Whether frames of the effect reach a worker, when that has changed.
+/// Returns the message `service`, sent when it has changed whether frames of the effect reach a
+/// worker.
 pub(crate) fn service(effect: &EffectName, state: &str) -> String {
     json!({"type": "service", "effect": effect, "state": state}).to_string()
 }
 
-/// What was found in a shown frame of `width × height` pixels, boxes and points in its pixels.
+/// Returns the message `detections` about a shown frame of `width × height` pixels, with boxes and
+/// points in its pixels.
 pub(crate) fn detections(seq: FrameSeq, timestamp: MediaTime, (width, height): (u32, u32), found: &[Found]) -> String {
     let place = |[x, y]: [f32; 2]| [round(f64::from(x) * f64::from(width)), round(f64::from(y) * f64::from(height))];
     let told = |thing: &Found| {
@@ -117,7 +122,7 @@ pub(crate) fn detections(seq: FrameSeq, timestamp: MediaTime, (width, height): (
     message.to_string()
 }
 
-/// The timestamp as it stands in RTP packets: 32 bits.
+/// Returns a timestamp as in RTP packets: 32 bits.
 fn rtp(time: MediaTime) -> u32 {
     time.0 as u32
 }

@@ -1,34 +1,35 @@
-//! How long sessions last: until they are connected, without media, and in all.
+//! The configured time limits of sessions: until they are connected, without media, and in total.
 
 use std::time::Duration;
 
 use crate::config;
-use crate::labels::Goodbye;
+use crate::labels::ByeReason;
 
-/// How long a session may do what.
+/// The time limits of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
-    /// The time from the answer to the connection.
+    /// Longest time from the answer to the connection.
     pub connect: Duration,
-    /// Without media.
+    /// Longest time without media.
     pub idle: Duration,
-    /// In all, since it was connected; `None`: without end.
+    /// Longest time since the connection; `None` for no limit.
     pub most: Option<Duration>,
 }
 
 impl Lifetime {
-    /// As the operator wants it.
+    /// Returns the limits of the configuration.
     pub fn new(limits: &config::Limits) -> Self {
         let most = Some(60 * limits.session_minutes).filter(|seconds| *seconds > 0).map(Duration::from_secs);
         Self { connect: Duration::from_secs(limits.connect_s), idle: Duration::from_secs(limits.idle_s), most }
     }
 
-    /// Returns why a session is over that has been connected for `connected` and without media for `idle`.
-    pub(super) fn over(&self, connected: Duration, idle: Duration) -> Option<Goodbye> {
+    /// Returns why a session is over that has been connected for `connected` and without media for
+    /// `idle`.
+    pub(super) fn over(&self, connected: Duration, idle: Duration) -> Option<ByeReason> {
         if self.most.is_some_and(|most| connected >= most) {
-            Some(Goodbye::TimeLimit)
+            Some(ByeReason::TimeLimit)
         } else {
-            (idle >= self.idle).then_some(Goodbye::Idle)
+            (idle >= self.idle).then_some(ByeReason::Idle)
         }
     }
 }
@@ -47,10 +48,10 @@ mod tests {
     use super::*;
     use crate::about::About;
     use crate::ids::SessionId;
-    use crate::labels::End;
+    use crate::labels::EndReason;
     use crate::metrics::Metrics;
-    use crate::negotiate::{Endpoint, negotiate};
-    use crate::session::Session;
+    use crate::rtc::negotiate::{Endpoint, negotiate};
+    use crate::rtc::session::Session;
     use crate::track::TrackHandle;
     use ooblex_client::endpoint::Offered;
     use ooblex_client::{ClientEvent, Wish};
@@ -58,8 +59,9 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How a session without media ends, after how long, and the reasons that the browser hears.
-    fn ends(lifetime: Lifetime, browser_answers: impl Fn(Duration) -> bool) -> (End, Duration, Vec<String>) {
+    /// Returns the reason of the end of a session without media, the time after which it ended, and
+    /// the reasons that the browser received.
+    fn ends(lifetime: Lifetime, browser_answers: impl Fn(Duration) -> bool) -> (EndReason, Duration, Vec<String>) {
         let began = Instant::now();
         let addresses = [SocketAddr::from(([10, 0, 0, 1], 4000)), SocketAddr::from(([10, 0, 0, 2], 5000))];
         let offered = Offered::new(&Wish::default(), addresses[1], began).unwrap();
@@ -106,14 +108,14 @@ mod tests {
     fn a_session_that_never_connects_ends_in_time() {
         let lifetime = Lifetime { connect: 10 * SECOND, idle: 60 * SECOND, most: None };
         let (end, after, heard) = ends(lifetime, |_| false);
-        assert!(end == End::NeverConnected && (10 * SECOND..11 * SECOND).contains(&after) && heard.is_empty(), "{end:?} {after:?}");
+        assert!(end == EndReason::NeverConnected && (10 * SECOND..11 * SECOND).contains(&after) && heard.is_empty(), "{end:?} {after:?}");
     }
 
     #[test]
     fn a_session_without_media_hears_why_it_ends() {
         let lifetime = Lifetime { connect: 10 * SECOND, idle: 60 * SECOND, most: None };
         let (end, after, heard) = ends(lifetime, |_| true);
-        assert!(end == End::Idle && (60 * SECOND..63 * SECOND).contains(&after), "{end:?} {after:?}");
+        assert!(end == EndReason::Idle && (60 * SECOND..63 * SECOND).contains(&after), "{end:?} {after:?}");
         assert_eq!(heard, ["idle"]);
     }
 
@@ -121,7 +123,7 @@ mod tests {
     fn a_session_ends_when_its_time_is_up_and_hears_why() {
         let lifetime = Lifetime { connect: 10 * SECOND, idle: 60 * SECOND, most: Some(30 * SECOND) };
         let (end, after, heard) = ends(lifetime, |_| true);
-        assert!(end == End::TimeLimit && (30 * SECOND..33 * SECOND).contains(&after), "{end:?} {after:?}");
+        assert!(end == EndReason::TimeLimit && (30 * SECOND..33 * SECOND).contains(&after), "{end:?} {after:?}");
         assert_eq!(heard, ["time_limit"]);
     }
 
@@ -129,6 +131,6 @@ mod tests {
     fn a_browser_that_acknowledges_nothing_is_waited_for_for_a_second() {
         let lifetime = Lifetime { connect: 10 * SECOND, idle: 60 * SECOND, most: Some(20 * SECOND) };
         let (end, after, _) = ends(lifetime, |time| time < 19 * SECOND);
-        assert!(end == End::TimeLimit && (21 * SECOND..23 * SECOND).contains(&after), "{end:?} {after:?}");
+        assert!(end == EndReason::TimeLimit && (21 * SECOND..23 * SECOND).contains(&after), "{end:?} {after:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! From an SDP offer to a WebRTC endpoint and its answer.
+//! Negotiation: from an SDP offer to a WebRTC endpoint and an SDP answer.
 
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -15,34 +15,37 @@ use tokio::sync::Semaphore;
 use tracing::error;
 
 use crate::problem::{Problem, ProblemKind};
-use crate::sdp::{check_size, declared_sources, offered_codecs};
-use crate::session::guard;
+use crate::rtc::crypto;
+use crate::rtc::sdp::{check_size, declared_sources, offered_codecs};
 
-/// Packets that wait for one that is missing; a keyframe of 1080p has about 150.
+/// Packets that the jitter buffer holds while one is missing; a keyframe of 1080p has about 150.
 const REORDERING_PACKETS: usize = 300;
-/// A missing packet is waited for this long; then a keyframe is asked for.
+/// Time that the jitter buffer waits for a missing packet. Then a keyframe is requested.
 const REORDERING_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Between two looks at what the network carries.
-const STATS_EVERY: Duration = Duration::from_millis(100);
-/// A camera that is silent for this long has lost its network. A shared screen that stands still sends a picture a second.
-const SILENCE: Duration = Duration::from_millis(1500);
+/// Time between two statistics of the library, which contain the bandwidth estimate.
+const STATS_INTERVAL: Duration = Duration::from_millis(100);
+/// Silence after which a camera counts as paused: its network is lost. A shared screen without
+/// movement still sends a picture per second.
+const PAUSE_THRESHOLD: Duration = Duration::from_millis(1500);
 
-/// One that the library's own extensions leave free; the browser's number takes its place if it has another.
+/// Identifier of the header extension `playout-delay`, which the library's own extensions leave
+/// free. If the browser offers another number, that one is used.
 const PLAYOUT_DELAY_ID: u8 = 5;
 
-/// What every endpoint is made with.
+/// The configuration of all endpoints.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// Where the media socket can be reached, best first; at least one.
+    /// The addresses of the media socket, best first; at least one.
     pub candidates: Vec<SocketAddr>,
-    /// Codecs that cameras may come in.
+    /// The codecs that a camera may use.
     pub codecs: Vec<VideoCodec>,
-    /// The first bitrate estimate.
+    /// The first bandwidth estimate, bit/s.
     pub start_bitrate_bps: u32,
 }
 
-/// A session's end of a WebRTC connection. What the library does when it is dropped can cost this session only.
+/// The gateway's endpoint of a WebRTC connection. A panic of the library when it is dropped ends
+/// only this session.
 pub struct Connection(Option<Box<Rtc>>);
 
 impl Deref for Connection {
@@ -68,19 +71,21 @@ impl Drop for Connection {
     }
 }
 
-/// What comes of an offer.
+/// The result of an offer.
 pub struct Negotiated {
     /// The endpoint.
     pub connection: Connection,
-    /// The user fragment of its ICE credentials, by which a browser's first datagrams name it.
+    /// The user fragment of the endpoint's ICE credentials, which the first datagrams of a browser
+    /// name.
     pub ice_user: String,
-    /// The sources of media that the offer declares.
+    /// The sources of media (SSRC) that the offer declares.
     pub sources: Vec<u32>,
     /// The SDP answer.
     pub answer: String,
 }
 
-/// Answers offers on threads of their own: reading one and making the keys of a connection takes milliseconds, which HTTP is not to wait for.
+/// A thread pool that answers offers. To parse an offer and make the keys of a connection takes
+/// milliseconds, for which HTTP must not wait.
 pub struct Negotiator {
     endpoint: Endpoint,
     sdp_kib: usize,
@@ -89,15 +94,16 @@ pub struct Negotiator {
 }
 
 impl Negotiator {
-    /// Offers that wait for those before them; more are refused.
-    const WAITING: usize = 64;
-    /// How long they wait.
-    const WAIT: Duration = Duration::from_secs(2);
+    /// Largest number of offers that wait; more are refused.
+    const MAX_WAITING_OFFERS: usize = 64;
+    /// Longest time that an offer waits.
+    const MAX_WAIT: Duration = Duration::from_secs(2);
 
-    /// For endpoints that are made so. Offers of more than `sdp_kib` are refused.
+    /// Creates a pool for endpoints of this configuration. Offers of more than `sdp_kib` are
+    /// refused.
     pub fn new(endpoint: Endpoint, sdp_kib: usize) -> Self {
         let running = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        let [running, waiting] = [running, Self::WAITING].map(|permits| Arc::new(Semaphore::new(permits)));
+        let [running, waiting] = [running, Self::MAX_WAITING_OFFERS].map(|permits| Arc::new(Semaphore::new(permits)));
         Self { endpoint, sdp_kib, running, waiting }
     }
 
@@ -106,19 +112,19 @@ impl Negotiator {
     /// # Errors
     /// When the offer cannot be read or served, or too many others are being answered.
     pub async fn answer(&self, offer: String) -> Result<Negotiated, Problem> {
-        // What is too large for any browser is refused before it waits.
+        // An offer that is too large for any browser is refused before it waits.
         check_size(&offer, self.sdp_kib)?;
         let busy = || {
             let detail = "the gateway is answering as many other offers as it can: try again in a moment";
             Problem::new(ProblemKind::Busy, detail).retry_after(Duration::from_secs(1))
         };
         let waiting = self.waiting.try_acquire().map_err(|_| busy())?;
-        let permit = tokio::time::timeout(Self::WAIT, self.running.clone().acquire_owned()).await;
+        let permit = tokio::time::timeout(Self::MAX_WAIT, self.running.clone().acquire_owned()).await;
         let permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
         drop(waiting);
         let endpoint = self.endpoint.clone();
         let answered = tokio::task::spawn_blocking(move || {
-            // Whoever asked may have left; what runs counts until it has ended.
+            // The client may have disconnected; a running negotiation counts until it has ended.
             let _permit = permit;
             negotiate(&offer, &endpoint, Instant::now())
         });
@@ -132,7 +138,8 @@ impl Negotiator {
 /// When the offer cannot be read or served.
 pub fn negotiate(offer: &str, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, Problem> {
     let codecs = offered_codecs(offer, &endpoint.codecs)?;
-    // The library is known to panic on some states that it believes impossible; an offer must not be one of them.
+    // The library is known to panic on some states that it believes impossible. An offer must not
+    // cause that.
     let accepted = catch_unwind(AssertUnwindSafe(|| accept(offer, &codecs, endpoint, now)));
     let answer = accepted.unwrap_or_else(|_| Err("it makes no sense as a whole".into()));
     answer.map_err(|reason| Problem::new(ProblemKind::BadSdp, format!("the SDP offer can not be used: {reason}")))
@@ -152,8 +159,8 @@ fn accept(offer: &str, codecs: &[VideoCodec], endpoint: &Endpoint, now: Instant)
     Ok(Negotiated { connection: rtc, ice_user, sources, answer })
 }
 
-/// Tells browsers that know it (Chromium, Safari) at what bitrate to begin: they would begin at 300 kbit/s and send a small,
-/// blurred picture for ten seconds.
+/// Returns the answer with a start bitrate for browsers that support it (Chromium, Safari). They
+/// would begin at 300 kbit/s, and send a small, blurred picture for ten seconds.
 fn with_start_bitrate(answer: &str, kbps: u32) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut in_video = false;
@@ -178,16 +185,16 @@ fn with_start_bitrate(answer: &str, kbps: u32) -> String {
 fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
     let mut config = RtcConfig::new()
         .set_ice_lite(true)
-        .set_crypto_provider(guard::provider())
+        .set_crypto_provider(crypto::provider())
         .clear_codecs()
         .enable_opus(true, false)
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))
-        .set_stats_interval(Some(STATS_EVERY))
+        .set_stats_interval(Some(STATS_INTERVAL))
         .set_extension(PLAYOUT_DELAY_ID, Extension::PlayoutDelay)
-        .set_pause_threshold(SILENCE)
+        .set_pause_threshold(PAUSE_THRESHOLD)
         .set_reordering_size_video(REORDERING_PACKETS)
         .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));
-    // The answer lists codecs in this order, and the browser sends the first of the answer.
+    // The answer lists codecs in this order, and the browser sends the first of them.
     for codec in codecs {
         match codec {
             VideoCodec::Vp8 => config = config.enable_vp8(true),
@@ -197,8 +204,8 @@ fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
     config
 }
 
-/// The profiles that openh264 decodes, all with packetization-mode=1. What is sent is constrained baseline, which each of
-/// them includes.
+/// Adds the H.264 profiles that openh264 decodes, all with packetization-mode=1. The encoder sends
+/// constrained baseline, which each of them includes.
 fn add_h264(config: &mut RtcConfig) {
     for (pt, rtx, profile_level_id) in [(108, 109, 0x42e01f), (127, 121, 0x42001f), (123, 119, 0x4d001f), (114, 115, 0x64001f)] {
         config.codec_config().add_h264(pt.into(), Some(rtx.into()), true, profile_level_id);

@@ -1,17 +1,19 @@
-//! Accounting of what a session sends. Only packets that the session has made itself spend its allowance; packets that others send in its name
-//! do not. The clock is an argument.
+//! Accounting of the packets that arrive for a session. Only packets that the session itself has
+//! sent spend its token bucket; packets that others send in its name do not. The time is an
+//! argument.
 
 use std::time::Instant;
 
-use crate::allowance::{Allowance, Rates, Verdict};
+use crate::rtc::rate_limit::{Decision, RateLimit, Rates};
 
-/// Messages of STUN that are answered for one session: browsers send fewer than twenty a second.
-const STUN: Rates = Rates { packets: 100, kbps: 200 };
-/// Packets of unknown sources that are looked at for one session in all. Its offer declares most sources, and one is known after its first packet.
-/// The WebRTC library makes room for each, before it knows whether the packet is authentic.
-const STRANGERS: u32 = 1000;
-/// Sources of media that are remembered for one session; browsers use four.
-const SOURCES: usize = 32;
+/// Rate limit of the STUN messages of one session: browsers send fewer than twenty per second.
+const STUN_RATES: Rates = Rates { packets: 100, kbps: 200 };
+/// Packets of unknown sources that are handled for one session, in total. Its offer declares most
+/// sources, and a source is known after its first authentic packet. The WebRTC library allocates
+/// state for each source before it knows whether the packet is authentic.
+const MAX_UNKNOWN_SOURCE_PACKETS: u32 = 1000;
+/// Sources of media (SSRC) that are remembered for one session; browsers use four.
+const MAX_SOURCES: usize = 32;
 
 /// The kind of a datagram, which its first bytes tell (RFC 7983, RFC 5761).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Classifies a datagram. Anything else counts as DTLS, whose reader drops it.
+    /// Classifies a datagram. An unknown kind counts as DTLS, whose parser drops it.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let source = |at: usize| bytes.get(at..at + 4).and_then(|ssrc| ssrc.try_into().ok()).map(u32::from_be_bytes);
         match bytes {
@@ -44,66 +46,74 @@ impl Kind {
     }
 }
 
-/// The buckets of one session.
+/// The token buckets of one session.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    /// Spent by what was authenticated.
-    own: Allowance,
-    /// Spent by what was not, and has no source that is known.
-    unproven: Allowance,
-    /// Spent by what was not, and has a known source: old packets that came again, and forged ones of somebody who sees the session's.
-    doubtful: Allowance,
-    stun: Allowance,
-    /// Packets of unknown sources that may still come.
-    strangers: u32,
-    /// Sources that were declared, and those of what was authenticated.
+    /// The bucket that authentic packets spend.
+    own: RateLimit,
+    /// The bucket of packets whose source is unknown, until they turn out to be authentic.
+    unproven: RateLimit,
+    /// The bucket of packets that are not authentic and whose source is known: replays, and forged
+    /// packets of an attacker who sees those of the session.
+    doubtful: RateLimit,
+    stun: RateLimit,
+    /// Packets of unknown sources that may still be handled.
+    unknown_source_packets: u32,
+    /// Sources that the offer declared, and sources of authentic packets.
     sources: Vec<u32>,
 }
 
 impl Traffic {
-    /// Creates the accounts of a session that has sent nothing.
+    /// Creates full buckets.
     pub(crate) fn new(rates: Rates, declared: &[u32], now: Instant) -> Self {
-        let [own, unproven, doubtful, stun] = [rates, rates, rates, STUN].map(|rates| Allowance::new(rates, now));
-        Self { own, unproven, doubtful, stun, strangers: STRANGERS, sources: declared.iter().copied().take(SOURCES).collect() }
+        let [own, unproven, doubtful, stun] = [rates, rates, rates, STUN_RATES].map(|rates| RateLimit::new(rates, now));
+        Self {
+            own,
+            unproven,
+            doubtful,
+            stun,
+            unknown_source_packets: MAX_UNKNOWN_SOURCE_PACKETS,
+            sources: declared.iter().copied().take(MAX_SOURCES).collect(),
+        }
     }
 
-    /// Decides whether a datagram is looked at.
-    pub(crate) fn admit(&mut self, now: Instant, kind: Kind, bytes: usize) -> Verdict {
-        let quietly = |verdict| if verdict == Verdict::Taken { Verdict::Taken } else { Verdict::Refused };
+    /// Decides whether a datagram is handled.
+    pub(crate) fn admit(&mut self, now: Instant, kind: Kind, bytes: usize) -> Decision {
+        let quietly = |decision| if decision == Decision::Accept { Decision::Accept } else { Decision::Refuse };
         if kind == Kind::Stun {
             return quietly(self.stun.take(now, bytes));
         }
-        let verdict = self.own.look(now, bytes);
-        if verdict != Verdict::Taken || self.is_known(kind) {
-            return verdict;
+        let decision = self.own.check(now, bytes);
+        if decision != Decision::Accept || self.is_known(kind) {
+            return decision;
         }
-        let is_stranger = matches!(kind, Kind::Rtp(_));
-        if is_stranger && self.strangers == 0 || self.unproven.take(now, bytes) != Verdict::Taken {
-            return Verdict::Refused;
+        let is_unknown_source = matches!(kind, Kind::Rtp(_));
+        if is_unknown_source && self.unknown_source_packets == 0 || self.unproven.take(now, bytes) != Decision::Accept {
+            return Decision::Refuse;
         }
-        self.strangers -= u32::from(is_stranger);
-        Verdict::Taken
+        self.unknown_source_packets -= u32::from(is_unknown_source);
+        Decision::Accept
     }
 
-    /// A datagram that was admitted turned out to be authentic.
+    /// An admitted datagram was authentic.
     pub(crate) fn on_authenticated(&mut self, kind: Kind, bytes: usize) {
         self.own.spend(bytes);
         if self.is_known(kind) {
             return;
         }
-        self.unproven.give_back(bytes);
+        self.unproven.refund(bytes);
         if let Kind::Rtp(source) | Kind::Rtcp(source) = kind {
-            if self.sources.len() >= SOURCES {
+            if self.sources.len() >= MAX_SOURCES {
                 self.sources.remove(0);
             }
             self.sources.push(source);
         }
     }
 
-    /// A datagram that was admitted turned out not to be authentic, or not to be new.
+    /// An admitted datagram was not authentic, or a replay.
     pub(crate) fn on_unauthenticated(&mut self, now: Instant, kind: Kind, bytes: usize) {
-        // A session that sends its own packets again and again must not do so for free.
-        if self.is_known(kind) && self.doubtful.take(now, bytes) != Verdict::Taken {
+        // A session must not repeat its own packets without limit.
+        if self.is_known(kind) && self.doubtful.take(now, bytes) != Decision::Accept {
             self.own.spend(bytes);
         }
     }
@@ -137,7 +147,7 @@ mod tests {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
         let own = Kind::Rtp(7);
-        assert_eq!(traffic.admit(began, own, 100), Verdict::Taken);
+        assert_eq!(traffic.admit(began, own, 100), Decision::Accept);
         traffic.on_authenticated(own, 100);
         let mut taken = 0;
         for n in 1..10_000 {
@@ -145,7 +155,7 @@ mod tests {
             // Forged: a media packet of a source that was made up, and noise.
             _ = traffic.admit(now, Kind::Rtp(1_000_000 + n), 100);
             _ = traffic.admit(now, Kind::Dtls, 100);
-            if n % 20 == 0 && traffic.admit(now, own, 100) == Verdict::Taken {
+            if n % 20 == 0 && traffic.admit(now, own, 100) == Decision::Accept {
                 traffic.on_authenticated(own, 100);
                 taken += 1;
             }
@@ -157,7 +167,7 @@ mod tests {
     fn forged_packets_are_looked_at_as_often_as_a_session_may_send_and_no_more() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
-        let looked_at = (0..10_000).filter(|n| traffic.admit(began + *n * MS, Kind::Dtls, 100) == Verdict::Taken).count();
+        let looked_at = (0..10_000).filter(|n| traffic.admit(began + *n * MS, Kind::Dtls, 100) == Decision::Accept).count();
         assert!((1095..=1105).contains(&looked_at), "{looked_at}");
     }
 
@@ -166,11 +176,11 @@ mod tests {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
         let taken = (0..10_000).filter(|n| {
-            let verdict = traffic.admit(began + *n * MS, Kind::Rtp(7), 10);
-            if verdict == Verdict::Taken {
+            let decision = traffic.admit(began + *n * MS, Kind::Rtp(7), 10);
+            if decision == Decision::Accept {
                 traffic.on_authenticated(Kind::Rtp(7), 10);
             }
-            verdict == Verdict::Taken
+            decision == Decision::Accept
         });
         let taken = taken.count();
         assert!((1095..=1105).contains(&taken), "{taken}");
@@ -183,7 +193,7 @@ mod tests {
         traffic.on_authenticated(Kind::Rtp(7), 10);
         let looked_at = (0..10_000).filter(|n| {
             let (now, kind) = (began + *n * MS, Kind::Rtp(7));
-            let is_taken = traffic.admit(now, kind, 10) == Verdict::Taken;
+            let is_taken = traffic.admit(now, kind, 10) == Decision::Accept;
             if is_taken {
                 traffic.on_unauthenticated(now, kind, 10);
             }
@@ -197,20 +207,20 @@ mod tests {
     fn stun_has_an_allowance_of_its_own() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
-        let answered = (0..10_000).filter(|_| traffic.admit(began, Kind::Stun, 100) == Verdict::Taken).count();
+        let answered = (0..10_000).filter(|_| traffic.admit(began, Kind::Stun, 100) == Decision::Accept).count();
         assert_eq!(answered, 100);
-        assert_eq!(traffic.admit(began, Kind::Rtp(7), 10), Verdict::Taken);
+        assert_eq!(traffic.admit(began, Kind::Rtp(7), 10), Decision::Accept);
     }
 
     #[test]
     fn media_of_ever_new_sources_is_refused_in_the_end_and_that_of_declared_ones_never() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[7], began);
-        let looked_at = (0..100_000).filter(|n| traffic.admit(began + *n * 20 * MS, Kind::Rtp(1000 + n), 100) == Verdict::Taken).count();
-        assert_eq!(looked_at, STRANGERS as usize);
+        let looked_at = (0..100_000).filter(|n| traffic.admit(began + *n * 20 * MS, Kind::Rtp(1000 + n), 100) == Decision::Accept).count();
+        assert_eq!(looked_at, MAX_UNKNOWN_SOURCE_PACKETS as usize);
         let after = began + 100_000 * 20 * MS;
-        assert_eq!(traffic.admit(after, Kind::Rtp(7), 100), Verdict::Taken);
-        assert_eq!(traffic.admit(after, Kind::Rtcp(8), 100), Verdict::Taken, "no room is made for who speaks of media");
+        assert_eq!(traffic.admit(after, Kind::Rtp(7), 100), Decision::Accept);
+        assert_eq!(traffic.admit(after, Kind::Rtcp(8), 100), Decision::Accept, "no room is made for who speaks of media");
     }
 
     #[test]
@@ -218,6 +228,6 @@ mod tests {
         let now = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], now);
         (0..1000).for_each(|source| traffic.on_authenticated(Kind::Rtp(source), 1));
-        assert_eq!(traffic.sources.len(), SOURCES);
+        assert_eq!(traffic.sources.len(), MAX_SOURCES);
     }
 }

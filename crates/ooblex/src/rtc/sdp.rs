@@ -1,8 +1,10 @@
-//! What an SDP offer says of video, read before the WebRTC library sees it: enough to choose the codec that the browser
-//! prefers, to say in words what is wrong with an offer that can not be served, and to refuse one that is larger than any browser's.
+//! Checks of an SDP offer before the WebRTC library parses it. They choose the codec that the
+//! browser prefers, explain what is wrong with an offer that cannot be served, and refuse an offer
+//! that is larger than any browser's.
 //!
-//! Every line is looked at once, so that the time is linear in the size of the offer. The parser of the library is not: it goes over all
-//! attributes of a media line for each of its payload types. The limits here bound that, too.
+//! Each line is read once, so that the time is linear in the size of the offer. The time of the
+//! library's parser is not: it reads all attributes of a media line for each of its payload types.
+//! The limits here bound that, too.
 
 use std::collections::HashMap;
 
@@ -10,29 +12,32 @@ use ooblex_pipeline::VideoCodec;
 
 use crate::problem::{Problem, ProblemKind};
 
-/// Media lines of an offer; browsers offer two or three.
-const MEDIA_LINES: usize = 16;
-/// Payload types of a media line; Chromium offers about 40 for video.
-const PAYLOAD_TYPES: usize = 64;
-/// Candidates of an offer.
-const CANDIDATES: usize = 64;
-/// Different ICE user fragments of an offer; browsers use one.
-const ICE_UFRAGS: usize = 8;
-/// Bytes of a line. The longest that browsers write is the identity assertion of Firefox.
-const LINE_BYTES: usize = 4096;
-/// Lines of an offer; Chromium writes about 300 for a camera, a microphone and a data channel.
-const LINES: usize = 2048;
-/// Header extensions of a media line; Chromium offers about 15.
-const EXTENSIONS: usize = 64;
-/// Lines about SSRCs of a media line; Chromium writes five.
-const SSRC_LINES: usize = 64;
-/// Restriction identifiers of a media line, and layers of its simulcast; browsers offer three.
-const LAYERS: usize = 8;
+/// Largest number of media lines of an offer; browsers offer two or three.
+const MAX_MEDIA_LINES: usize = 16;
+/// Largest number of payload types of a media line; Chromium offers about 40 for video.
+const MAX_PAYLOAD_TYPES: usize = 64;
+/// Largest number of ICE candidates of an offer.
+const MAX_CANDIDATES: usize = 64;
+/// Largest number of different ICE user fragments of an offer; browsers use one.
+const MAX_ICE_UFRAGS: usize = 8;
+/// Longest line of an offer, bytes. The longest line of a browser is the identity assertion of
+/// Firefox.
+const MAX_LINE_BYTES: usize = 4096;
+/// Largest number of lines of an offer; Chromium writes about 300 for a camera, a microphone and a
+/// data channel.
+const MAX_LINES: usize = 2048;
+/// Largest number of header extensions of a media line; Chromium offers about 15.
+const MAX_EXTENSIONS: usize = 64;
+/// Largest number of lines about SSRCs of a media line; Chromium writes five.
+const MAX_SSRC_LINES: usize = 64;
+/// Largest number of restriction identifiers (RID) of a media line, and of layers of its simulcast;
+/// browsers offer three.
+const MAX_LAYERS: usize = 8;
 
-/// Refuses an offer that has more of something than a browser would ever offer.
+/// Checks that an offer has not more of anything than a browser would ever offer.
 ///
 /// # Errors
-/// Names what there is too much of, and the limit.
+/// Names the part that exceeds its limit, and the limit.
 pub(crate) fn check_size(sdp: &str, limit_kib: usize) -> Result<(), Problem> {
     if sdp.len() > limit_kib * 1024 {
         let detail = format!(
@@ -46,12 +51,12 @@ pub(crate) fn check_size(sdp: &str, limit_kib: usize) -> Result<(), Problem> {
     let mut ufrags: Vec<&str> = Vec::new();
     for line in sdp.lines() {
         whole.lines += 1;
-        at_most(whole.lines, LINES, "lines")?;
-        at_most(line.len(), LINE_BYTES, "bytes in one line")?;
+        at_most(whole.lines, MAX_LINES, "lines")?;
+        at_most(line.len(), MAX_LINE_BYTES, "bytes in one line")?;
         if let Some(media) = line.strip_prefix("m=") {
             whole.media_lines += 1;
-            at_most(whole.media_lines, MEDIA_LINES, "media lines")?;
-            at_most(media.split_ascii_whitespace().skip(3).count(), PAYLOAD_TYPES, "payload types on one media line")?;
+            at_most(whole.media_lines, MAX_MEDIA_LINES, "media lines")?;
+            at_most(media.split_ascii_whitespace().skip(3).count(), MAX_PAYLOAD_TYPES, "payload types on one media line")?;
             section = Counts::default();
             continue;
         }
@@ -60,35 +65,35 @@ pub(crate) fn check_size(sdp: &str, limit_kib: usize) -> Result<(), Problem> {
         match name {
             "candidate" => {
                 whole.candidates += 1;
-                at_most(whole.candidates, CANDIDATES, "candidates")?;
+                at_most(whole.candidates, MAX_CANDIDATES, "candidates")?;
             }
             "ice-ufrag" if !ufrags.contains(&value.trim_end()) => {
                 ufrags.push(value.trim_end());
-                at_most(ufrags.len(), ICE_UFRAGS, "different ICE user fragments (a=ice-ufrag)")?;
+                at_most(ufrags.len(), MAX_ICE_UFRAGS, "different ICE user fragments (a=ice-ufrag)")?;
             }
             "rtpmap" => {
                 section.rtpmaps += 1;
-                at_most(section.rtpmaps, PAYLOAD_TYPES, "a=rtpmap lines for one media line")?;
+                at_most(section.rtpmaps, MAX_PAYLOAD_TYPES, "a=rtpmap lines for one media line")?;
             }
             "fmtp" => {
                 section.formats += 1;
-                at_most(section.formats, PAYLOAD_TYPES, "a=fmtp lines for one media line")?;
+                at_most(section.formats, MAX_PAYLOAD_TYPES, "a=fmtp lines for one media line")?;
             }
             "extmap" => {
                 section.extensions += 1;
-                at_most(section.extensions, EXTENSIONS, "header extensions (a=extmap) for one media line")?;
+                at_most(section.extensions, MAX_EXTENSIONS, "header extensions (a=extmap) for one media line")?;
             }
             "ssrc" | "ssrc-group" => {
                 section.ssrc_lines += 1;
-                at_most(section.ssrc_lines, SSRC_LINES, "a=ssrc lines for one media line")?;
+                at_most(section.ssrc_lines, MAX_SSRC_LINES, "a=ssrc lines for one media line")?;
             }
             "rid" => {
                 section.rids += 1;
-                at_most(section.rids, LAYERS, "a=rid lines for one media line")?;
+                at_most(section.rids, MAX_LAYERS, "a=rid lines for one media line")?;
             }
             "simulcast" => {
                 let layers = value.split([';', ',', ' ']).filter(|word| !matches!(*word, "" | "send" | "recv")).count();
-                at_most(layers, LAYERS, "layers of simulcast on one media line")?;
+                at_most(layers, MAX_LAYERS, "layers of simulcast on one media line")?;
             }
             _ => {}
         }
@@ -96,7 +101,7 @@ pub(crate) fn check_size(sdp: &str, limit_kib: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// How often something was seen so far.
+/// The counts so far, of the offer or of one media line.
 #[derive(Default)]
 struct Counts {
     lines: usize,
@@ -117,10 +122,12 @@ fn at_most(count: usize, limit: usize, what: &str) -> Result<(), Problem> {
     Err(Problem::new(ProblemKind::BadSdp, detail))
 }
 
-/// The codecs of the first video line that can be used, in the browser's order. `allowed`: those that the operator has not left out.
+/// Returns the codecs of the first video line that can be used, in the browser's order. `allowed`:
+/// the codecs that the operator allows.
 ///
 /// # Errors
-/// When this is not SDP, there is no video line that sends and receives, or none of its codecs is known and allowed.
+/// When this is not SDP, there is no video line that sends and receives, or none of its codecs is
+/// known and allowed.
 pub(crate) fn offered_codecs(sdp: &str, allowed: &[VideoCodec]) -> Result<Vec<VideoCodec>, Problem> {
     if !sdp.starts_with("v=0") {
         let detail = "'sdp' must be an SDP session description, which begins with 'v=0': send RTCSessionDescription.sdp as it is";
@@ -159,7 +166,7 @@ pub(crate) fn offered_codecs(sdp: &str, allowed: &[VideoCodec]) -> Result<Vec<Vi
     Ok(taken)
 }
 
-/// The sources of media (SSRC) that an offer declares.
+/// Returns the sources of media (SSRC) that an offer declares.
 pub(crate) fn declared_sources(sdp: &str) -> Vec<u32> {
     let declared = sdp.lines().filter_map(|line| line.strip_prefix("a=ssrc:")?.split(' ').next()?.trim_end().parse().ok());
     let mut sources: Vec<u32> = declared.collect();
@@ -168,7 +175,7 @@ pub(crate) fn declared_sources(sdp: &str) -> Vec<u32> {
     sources
 }
 
-/// Of the video section with this `m=` line.
+/// Returns the codecs of the video section with this `m=` line.
 fn codecs(media_line: &str, section: &[&str]) -> Vec<VideoCodec> {
     let (mut names, mut formats) = (HashMap::new(), HashMap::new());
     for line in section {
@@ -192,13 +199,13 @@ fn codecs(media_line: &str, section: &[&str]) -> Vec<VideoCodec> {
     codecs
 }
 
-/// `a=rtpmap:96 VP8/90000` gives 96 and VP8.
+/// Returns the payload type and the name of a codec: 96 and VP8 for `a=rtpmap:96 VP8/90000`.
 fn rtpmap(line: &str) -> Option<(&str, &str)> {
     let (pt, encoding) = line.strip_prefix("a=rtpmap:")?.split_once(' ')?;
     Some((pt, encoding.split('/').next()?))
 }
 
-/// Whether H.264 of this format may be cut into packets: RFC 6184, packetization-mode=1.
+/// Returns whether H.264 of this format may be cut into packets: RFC 6184, packetization-mode=1.
 fn fragments(format: &str) -> bool {
     format.split(';').any(|parameter| parameter.trim() == "packetization-mode=1")
 }
@@ -265,7 +272,7 @@ mod tests {
         assert_eq!(kind(&mode_0), "no-common-codec");
     }
 
-    /// An offer with one video line of these payload types and attributes.
+    /// Returns an offer with one video line of these payload types and attributes.
     fn offer(payload_types: &str, attributes: &str) -> String {
         format!("{HEAD}m=video 9 UDP/TLS/RTP/SAVPF {payload_types}\r\n{attributes}")
     }
@@ -280,21 +287,22 @@ mod tests {
 
     #[test]
     fn as_much_as_allowed_is_taken_and_one_more_is_refused_by_name() {
-        /// The words of the refusal, the limit, and an offer with so many.
+        /// Words of the refusal, a limit, and a function that makes an offer with a number of
+        /// parts.
         type Case<'a> = (&'a str, usize, &'a dyn Fn(usize) -> String);
         let cases: [Case<'_>; 10] = [
-            ("media lines", MEDIA_LINES - 1, &|count| offer("96", &repeated(|_| "m=audio 9 UDP/TLS/RTP/SAVPF 111".into(), count))),
-            ("payload types", PAYLOAD_TYPES, &|count| offer(&vec!["96"; count].join(" "), "")),
-            ("candidates", CANDIDATES, &|count| {
+            ("media lines", MAX_MEDIA_LINES - 1, &|count| offer("96", &repeated(|_| "m=audio 9 UDP/TLS/RTP/SAVPF 111".into(), count))),
+            ("payload types", MAX_PAYLOAD_TYPES, &|count| offer(&vec!["96"; count].join(" "), "")),
+            ("candidates", MAX_CANDIDATES, &|count| {
                 offer("96", &repeated(|n| format!("a=candidate:{n} 1 udp 1 192.0.2.1 {n} typ host"), count))
             }),
-            ("ICE user fragments", ICE_UFRAGS, &|count| offer("96", &repeated(|n| format!("a=ice-ufrag:user{n}"), count))),
-            ("a=rtpmap", PAYLOAD_TYPES, &|count| offer("96", &repeated(|_| "a=rtpmap:96 VP8/90000".into(), count))),
-            ("a=fmtp", PAYLOAD_TYPES, &|count| offer("96", &repeated(|_| "a=fmtp:96 x=1".into(), count))),
-            ("a=extmap", EXTENSIONS, &|count| offer("96", &repeated(|n| format!("a=extmap:{n} urn:x"), count))),
-            ("a=ssrc", SSRC_LINES, &|count| offer("96", &repeated(|n| format!("a=ssrc:{n} cname:x"), count))),
-            ("a=rid", LAYERS, &|count| offer("96", &repeated(|n| format!("a=rid:{n} send"), count))),
-            ("simulcast", LAYERS, &|count| offer("96", &format!("a=simulcast:send {}\r\n", vec!["a"; count].join(";")))),
+            ("ICE user fragments", MAX_ICE_UFRAGS, &|count| offer("96", &repeated(|n| format!("a=ice-ufrag:user{n}"), count))),
+            ("a=rtpmap", MAX_PAYLOAD_TYPES, &|count| offer("96", &repeated(|_| "a=rtpmap:96 VP8/90000".into(), count))),
+            ("a=fmtp", MAX_PAYLOAD_TYPES, &|count| offer("96", &repeated(|_| "a=fmtp:96 x=1".into(), count))),
+            ("a=extmap", MAX_EXTENSIONS, &|count| offer("96", &repeated(|n| format!("a=extmap:{n} urn:x"), count))),
+            ("a=ssrc", MAX_SSRC_LINES, &|count| offer("96", &repeated(|n| format!("a=ssrc:{n} cname:x"), count))),
+            ("a=rid", MAX_LAYERS, &|count| offer("96", &repeated(|n| format!("a=rid:{n} send"), count))),
+            ("simulcast", MAX_LAYERS, &|count| offer("96", &format!("a=simulcast:send {}\r\n", vec!["a"; count].join(";")))),
         ];
         for (what, limit, sdp) in cases {
             assert_eq!(refusal(&sdp(limit)), None, "{what}");
@@ -311,7 +319,7 @@ mod tests {
         let problem = check_size(&large, 64).unwrap_err();
         assert!(problem.status == 413 && problem.detail.contains("limits.sdp_kib"), "{}", problem.detail);
         assert!(check_size(&large, 256).is_ok());
-        assert!(refusal(&offer("96", &repeated(|_| "a=x".into(), LINES))).is_some_and(|detail| detail.contains("lines")));
+        assert!(refusal(&offer("96", &repeated(|_| "a=x".into(), MAX_LINES))).is_some_and(|detail| detail.contains("lines")));
         assert!(refusal(&offer("96", &"a=x".repeat(2000))).is_some_and(|detail| detail.contains("bytes in one line")));
     }
 
@@ -320,9 +328,9 @@ mod tests {
         let many: Vec<_> = (0..24_000).map(|pt| (pt % 128).to_string()).collect();
         let payload_types = offer(&many.join(" "), "");
         let media_lines = offer("96", &repeated(|_| "m=video 9 UDP/TLS/RTP/SAVPF 96".into(), 1200));
-        // What reads the codecs is linear, too.
+        // The search for codecs is linear, too.
         let maps = offer(&many.join(" "), &repeated(|n| format!("a=rtpmap:{n} VP9/90000"), 24_000));
-        // The quickest of some tries counts, because the machine may be busy.
+        // The quickest of ten tries counts, because the machine may be busy.
         let tries = (0..10).map(|_| {
             let began = std::time::Instant::now();
             assert!(

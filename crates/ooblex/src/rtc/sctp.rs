@@ -1,29 +1,32 @@
-//! The one thing that is looked for in SCTP (RFC 9260): how many streams a browser uses.
+//! The number of SCTP streams (RFC 9260) that a browser uses.
 //!
-//! The WebRTC library takes any number of streams, keeps state for each and goes over all of them at each turn. It cannot be told a limit,
-//! and says nothing of a stream on which no data channel was opened. So the packets are looked at before the library sees them.
+//! The WebRTC library accepts any number of streams, keeps state for each, and goes through all of
+//! them whenever it is polled. It has no limit, and reports no stream on which no data channel was
+//! opened. Packets are therefore checked before the library sees them.
 
-/// Bytes of the common header.
-const HEADER: usize = 12;
-/// Bytes of a chunk before its value.
-const CHUNK_HEADER: usize = 4;
-/// The chunk type DATA.
+/// Length of the common header, bytes.
+const HEADER_BYTES: usize = 12;
+/// Length of a chunk before its value, bytes.
+const CHUNK_HEADER_BYTES: usize = 4;
+/// Chunk type DATA.
 const DATA: u8 = 0;
-/// The least length of DATA: its header and one byte.
-const LEAST_DATA: usize = 17;
-/// DATA has its stream identifier at this offset, behind the transmission sequence number.
-const STREAM: usize = 8;
-/// The chunk types that are bundled with DATA and whose length can be checked.
+/// Shortest DATA chunk, bytes: its header and one byte.
+const MIN_DATA_BYTES: usize = 17;
+/// Offset of the stream identifier in a DATA chunk, behind the transmission sequence number.
+const STREAM_OFFSET: usize = 8;
+/// Chunk type SACK. It and the following types are bundled with DATA, and their length can be
+/// checked.
 const SACK: u8 = 3;
 const COOKIE_ECHO: u8 = 10;
 const COOKIE_ACK: u8 = 11;
 const RE_CONFIG: u8 = 130;
 const FORWARD_TSN: u8 = 192;
-/// The parameters of RE-CONFIG (RFC 6525) that reset streams, and answer that.
+/// Parameter of RE-CONFIG (RFC 6525) that resets streams.
 const OUTGOING_RESET: usize = 13;
+/// Parameter of RE-CONFIG that answers a reset.
 const RESET_RESPONSE: usize = 16;
 
-/// The streams that one browser has used, of which it may use `limit`.
+/// The SCTP streams that one browser has used, up to a limit.
 #[derive(Debug)]
 pub(crate) struct Streams {
     limit: usize,
@@ -31,26 +34,28 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// None yet.
+    /// Creates the set without streams.
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, used: Vec::new() }
     }
 
-    /// Takes note of the streams of a packet. `false` when it uses one too many: the packet is to be dropped.
+    /// Takes note of the streams of a packet. Returns false if the packet uses a stream beyond the
+    /// limit; it has to be dropped then.
     pub(crate) fn takes(&mut self, packet: &[u8]) -> bool {
-        let mut rest = packet.get(HEADER..).unwrap_or_default();
+        let mut rest = packet.get(HEADER_BYTES..).unwrap_or_default();
         let mut is_exact = true;
         while let [kind, flags, high, low, ..] = *rest {
             let length = usize::from(u16::from_be_bytes([high, low]));
-            let is_data = kind == DATA && length >= LEAST_DATA && length <= rest.len() && (is_exact || flags < 16);
-            if is_data && !self.uses(u16::from_be_bytes([rest[STREAM], rest[STREAM + 1]])) {
+            let is_data = kind == DATA && length >= MIN_DATA_BYTES && length <= rest.len() && (is_exact || flags < 16);
+            if is_data && !self.uses(u16::from_be_bytes([rest[STREAM_OFFSET], rest[STREAM_OFFSET + 1]])) {
                 return false;
             }
-            // The library finds the next chunk behind what it has read of this one, which may be less than its length says. Where that
-            // can be, whatever looks like DATA counts from there on.
+            // The library finds the next chunk behind the part of this one that it has read, which
+            // may be shorter than the length field. If that is possible, everything that looks like
+            // DATA counts from there on.
             is_exact &= is_consistent(kind, length, rest);
-            let step = if is_exact { length.next_multiple_of(4) } else { CHUNK_HEADER };
-            rest = rest.get(step.max(CHUNK_HEADER)..).unwrap_or_default();
+            let step = if is_exact { length.next_multiple_of(4) } else { CHUNK_HEADER_BYTES };
+            rest = rest.get(step.max(CHUNK_HEADER_BYTES)..).unwrap_or_default();
         }
         true
     }
@@ -75,15 +80,15 @@ fn is_consistent(kind: u8, length: usize, chunk: &[u8]) -> bool {
     };
     let ends = |at: usize| (at + number(at + 2)).next_multiple_of(4);
     match kind {
-        DATA => length >= LEAST_DATA,
+        DATA => length >= MIN_DATA_BYTES,
         SACK => length == 16 + 4 * (number(12) + number(14)),
-        COOKIE_ECHO => length > CHUNK_HEADER,
-        COOKIE_ACK => length == CHUNK_HEADER,
+        COOKIE_ECHO => length > CHUNK_HEADER_BYTES,
+        COOKIE_ACK => length == CHUNK_HEADER_BYTES,
         FORWARD_TSN => length >= 8 && length.is_multiple_of(4),
-        // One parameter, or two.
-        RE_CONFIG if !is_parameter(CHUNK_HEADER) => false,
-        RE_CONFIG if ends(CHUNK_HEADER) == length.next_multiple_of(4) => true,
-        RE_CONFIG => is_parameter(ends(CHUNK_HEADER)) && ends(ends(CHUNK_HEADER)) == length.next_multiple_of(4),
+        // A RE-CONFIG chunk has one or two parameters.
+        RE_CONFIG if !is_parameter(CHUNK_HEADER_BYTES) => false,
+        RE_CONFIG if ends(CHUNK_HEADER_BYTES) == length.next_multiple_of(4) => true,
+        RE_CONFIG => is_parameter(ends(CHUNK_HEADER_BYTES)) && ends(ends(CHUNK_HEADER_BYTES)) == length.next_multiple_of(4),
         _ => false,
     }
 }
@@ -97,11 +102,11 @@ mod tests {
 
     fn packet(streams: &[u16]) -> Vec<u8> {
         let mut packet = vec![0x13, 0x88, 0x13, 0x88, 1, 2, 3, 4, 5, 6, 7, 8];
-        // A chunk of another type first: SACK.
+        // The first chunk is a SACK.
         packet.extend([3, 0, 0, 16, 0, 9, 0, 9, 0, 9, 0, 9, 0, 0, 0, 0]);
         for stream in streams {
             let [high, low] = stream.to_be_bytes();
-            // One byte of data, and three of padding.
+            // The chunk has one byte of data, and three of padding.
             packet.extend([0, 3, 0, 17, 0, 0, 0, 1, high, low, 0, 0, 0, 0, 0, 51, b'x', 0, 0, 0]);
         }
         packet
@@ -136,7 +141,7 @@ mod tests {
     fn what_browsers_bundle_with_data_is_no_stream() {
         let mut streams = Streams::new(1);
         let mut bytes = packet(&[]);
-        // RE-CONFIG: outgoing reset of stream 2, then DATA of stream 4.
+        // The packet has a RE-CONFIG (outgoing reset of stream 2), then DATA of stream 4.
         bytes.extend([130, 0, 0, 22, 0, 13, 0, 18, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 2, 0, 0]);
         bytes.extend(&packet(&[4])[28..]);
         assert!(streams.takes(&bytes));

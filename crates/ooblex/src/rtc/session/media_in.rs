@@ -1,0 +1,149 @@
+//! The media that a session receives: frames of the camera for the track, and audio, which returns
+//! to the browser unchanged.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use ooblex_codec::Rotation;
+use ooblex_pipeline::{EncodedFrame, MediaTime};
+use str0m::media::{Frequency, MediaData, Rid};
+use str0m::rtp::VideoOrientation;
+use str0m::{Rtc, RtcError};
+
+use super::video_line::video_codec;
+use crate::track::TrackInput;
+
+/// The state of the incoming media of one session.
+#[derive(Default)]
+pub(super) struct MediaIn {
+    /// The simulcast layer that the track receives: the one that came first. The decoder takes only
+    /// one.
+    layer: Option<Layer>,
+    /// A frame was lost on its way to the track, so the decoder must not see the frames that depend
+    /// on it.
+    has_gap: bool,
+    /// The camera was silent at least once.
+    has_paused: bool,
+    /// Audio to return. It came in while the endpoint was polled, which cannot take it before the
+    /// end.
+    audio: VecDeque<MediaData>,
+}
+
+/// A simulcast layer. Video without simulcast has one layer without an RID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layer {
+    rid: Option<Rid>,
+}
+
+impl MediaIn {
+    /// Returns whether media with this RID is in the layer that the track receives.
+    pub(super) fn selects(&mut self, rid: Option<Rid>) -> bool {
+        *self.layer.get_or_insert(Layer { rid }) == Layer { rid }
+    }
+
+    /// Returns a received frame as input of the track; `None` if its codec is unknown.
+    pub(super) fn frame(&mut self, now: Instant, data: &MediaData) -> Option<TrackInput> {
+        let codec = video_codec(data.params.spec().codec)?;
+        let frame = EncodedFrame {
+            codec,
+            keyframe: data.is_keyframe(),
+            capture: MediaTime(data.time.rebase(Frequency::NINETY_KHZ).numer()),
+            data: data.data.to_vec(),
+        };
+        let rotation = data.ext_vals.video_orientation.map(rotation);
+        Some(TrackInput::Frame { frame, arrived: now, rotation, gap: self.take_gap(data.contiguous) })
+    }
+
+    /// Returns whether frames are missing before the next one, which is `contiguous` or not by its
+    /// packets.
+    fn take_gap(&mut self, contiguous: bool) -> bool {
+        std::mem::take(&mut self.has_gap) || !contiguous
+    }
+
+    /// The track could not take a frame.
+    pub(super) fn on_lost_frame(&mut self) {
+        self.has_gap = true;
+    }
+
+    /// The camera is silent, or sends. Returns true if it sends again after a silence.
+    pub(super) fn on_paused(&mut self, is_paused: bool) -> bool {
+        let is_back = self.has_paused && !is_paused;
+        self.has_paused |= is_paused;
+        is_back
+    }
+
+    /// Keeps audio to return it.
+    pub(super) fn on_audio(&mut self, data: MediaData) {
+        self.audio.push_back(data);
+    }
+
+    /// Returns whether there is audio to return.
+    pub(super) fn has_audio(&self) -> bool {
+        !self.audio.is_empty()
+    }
+
+    /// Hands the oldest audio to the endpoint, on the line on which it came.
+    ///
+    /// # Errors
+    /// When the WebRTC library fails.
+    pub(super) fn return_audio(&mut self, rtc: &mut Rtc) -> Result<(), RtcError> {
+        let Some(data) = self.audio.pop_front() else { return Ok(()) };
+        let Some(writer) = rtc.writer(data.mid) else { return Ok(()) };
+        let mut writer = writer.start_of_talkspurt(data.audio_start_of_talk_spurt);
+        if let (Some(level), Some(voice)) = (data.ext_vals.audio_level, data.ext_vals.voice_activity) {
+            writer = writer.audio_level(level, voice);
+        }
+        match writer.write(data.pt, data.network_time, data.time, data.data) {
+            // A line on which the browser only sends, or a payload type that was not negotiated.
+            Err(RtcError::UnknownPt(_) | RtcError::NotSendingDirection(_) | RtcError::NoSenderSource) => Ok(()),
+            written => written,
+        }
+    }
+}
+
+/// Returns the rotation that shows a picture upright, from its orientation in the RTP header
+/// extension.
+fn rotation(orientation: VideoOrientation) -> Rotation {
+    match orientation {
+        VideoOrientation::Deg0 => Rotation::None,
+        VideoOrientation::Deg270 => Rotation::By90,
+        VideoOrientation::Deg180 => Rotation::By180,
+        VideoOrientation::Deg90 => Rotation::By270,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_layer_of_a_simulcast_is_selected_and_the_others_are_not() {
+        let mut media = MediaIn::default();
+        let [low, high] = ["l", "h"].map(|rid| Some(Rid::from(rid)));
+        assert!(media.selects(low));
+        assert!(!media.selects(high) && !media.selects(None) && media.selects(low));
+
+        let mut media = MediaIn::default();
+        assert!(media.selects(None) && !media.selects(low));
+    }
+
+    #[test]
+    fn frame_that_the_track_could_not_take_is_a_gap_before_the_next_one_only() {
+        let mut media = MediaIn::default();
+        assert!(!media.take_gap(true));
+        media.on_lost_frame();
+        assert!(media.take_gap(true));
+        assert!(!media.take_gap(true));
+        assert!(media.take_gap(false), "packets were lost");
+    }
+
+    #[test]
+    fn camera_is_back_only_after_a_silence() {
+        let mut media = MediaIn::default();
+        assert!(!media.on_paused(false), "the first packet");
+        assert!(!media.on_paused(true));
+        assert!(media.on_paused(false));
+        assert!(!media.on_paused(true));
+        assert!(media.on_paused(false));
+    }
+}

@@ -1,0 +1,258 @@
+//! The loop of the media thread: datagrams, commands and timers of all sessions.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use str0m::Input;
+use str0m::net::{DatagramRecv, Protocol, Receive, Transmit};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info, warn};
+
+use super::directory::Directory;
+use super::entry::{Cause, Entry, SessionLimits, notice};
+use super::handle::{Command, STOP_TIMEOUT};
+use super::observer::SessionObserver;
+use super::socket::MediaSocket;
+use crate::ids::SessionId;
+use crate::labels::EndReason;
+use crate::metrics::Metrics;
+use crate::rtc::crypto;
+use crate::rtc::paths::Arrival;
+use crate::rtc::rate_limit::Decision;
+use crate::rtc::session::Session;
+use crate::rtc::stun;
+use crate::rtc::traffic::Kind;
+use crate::track::TrackOutput;
+use crate::watchdog::MAX_TURN_INTERVAL;
+
+/// Datagrams that are read, or commands that are followed, before the loop looks at anything else.
+const BATCH_LENGTH: usize = 256;
+/// Largest datagram that is read, bytes; WebRTC stays below 1500.
+const MAX_DATAGRAM_BYTES: usize = 2048;
+
+/// All sessions of the process, on the media thread.
+pub(super) struct MediaLoop {
+    socket: MediaSocket,
+    /// The addresses that answers contain, for the log.
+    candidates: Vec<SocketAddr>,
+    limits: SessionLimits,
+    sessions: HashMap<SessionId, Entry>,
+    directory: Directory,
+    timers: BTreeSet<Timer>,
+    observer: Arc<dyn SessionObserver>,
+    metrics: Arc<Metrics>,
+    stopping: Option<Stopping>,
+}
+
+/// The next timeout of a session. Timers are ordered by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Timer {
+    at: Instant,
+    id: SessionId,
+}
+
+/// The gateway stops: the sessions may receive `bye` until the deadline.
+struct Stopping {
+    deadline: Instant,
+    done: oneshot::Sender<()>,
+}
+
+impl MediaLoop {
+    pub(super) fn new(
+        socket: MediaSocket,
+        candidates: Vec<SocketAddr>,
+        limits: SessionLimits,
+        observer: Arc<dyn SessionObserver>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            socket,
+            candidates,
+            limits,
+            sessions: HashMap::new(),
+            directory: Directory::default(),
+            timers: BTreeSet::new(),
+            observer,
+            metrics,
+            stopping: None,
+        }
+    }
+
+    /// Runs until the command [`Command::Stop`]. `on_turn` is called at least every
+    /// [`MAX_TURN_INTERVAL`].
+    pub(super) async fn run(&mut self, mut commands: mpsc::Receiver<Command>, on_turn: impl Fn()) {
+        let mut buffer = [0; MAX_DATAGRAM_BYTES];
+        loop {
+            on_turn();
+            let is_over = |stopping: &mut Stopping| self.sessions.is_empty() || Instant::now() >= stopping.deadline;
+            if let Some(Stopping { done, .. }) = self.stopping.take_if(is_over) {
+                _ = done.send(());
+                return;
+            }
+            let next_turn = Instant::now() + MAX_TURN_INTERVAL;
+            let timer = self.timers.first().map_or(next_turn, |timer| next_turn.min(timer.at));
+            tokio::select! {
+                command = commands.recv() => {
+                    let mut next = command;
+                    for _ in 0..BATCH_LENGTH {
+                        let Some(command) = next.take() else { break };
+                        self.guarded(|media| media.on_command(command));
+                        next = commands.try_recv().ok();
+                    }
+                    if let Some(command) = next {
+                        self.guarded(|media| media.on_command(command));
+                    }
+                }
+                () = self.socket.readable() => {
+                    for _ in 0..BATCH_LENGTH {
+                        let Some((length, source)) = self.socket.try_receive(&mut buffer) else { break };
+                        self.guarded(|media| media.on_datagram(source, &buffer[..length]));
+                    }
+                }
+                () = tokio::time::sleep_until(timer.into()) => self.guarded(Self::on_timers),
+            }
+        }
+    }
+
+    /// Catches a panic, so that none ends the thread that all sessions share.
+    fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
+            error!("the media thread panicked and goes on");
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            // The browser of a session that comes while the gateway stops finds no connection.
+            Command::Add(session) if self.stopping.is_some() => self.observer.ended(session.id(), EndReason::Requested),
+            Command::Add(session) => {
+                let (id, now) = (session.id(), Instant::now());
+                self.directory.add(session.ice_user(), id);
+                self.sessions.insert(id, Entry::new(*session, self.limits, now));
+                self.step(id, Cause::Own, Session::on_timeout);
+            }
+            Command::Track(id, output) => self.step(id, Cause::Own, |session, now, send| session.on_track(now, output, send)),
+            Command::End(id, why) => self.step(id, Cause::Own, |session, now, send| session.close(now, why, send)),
+            Command::Stop(why, done) => {
+                self.stopping = Some(Stopping { deadline: Instant::now() + STOP_TIMEOUT, done });
+                let ids: Vec<_> = self.sessions.keys().copied().collect();
+                ids.into_iter().for_each(|id| self.on_command(Command::End(id, why)));
+            }
+        }
+    }
+
+    fn on_datagram(&mut self, source: SocketAddr, bytes: &[u8]) {
+        let Ok(contents) = DatagramRecv::try_from(bytes) else { return self.metrics.on_stray_datagram() };
+        let now = Instant::now();
+        let receive = Receive { proto: Protocol::Udp, source, destination: self.socket.local(), contents };
+        let input = Input::Receive(now, receive);
+        let kind = Kind::of(bytes);
+        let known = self.directory.at(source);
+        let recipient = self.recipient(now, kind, known, bytes, &input);
+        let (Some(id), Input::Receive(_, receive)) = (recipient, input) else { return self.metrics.on_stray_datagram() };
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        match entry.admit(now, kind, bytes.len()) {
+            Decision::Accept => {}
+            Decision::Refuse => return self.metrics.on_refused_datagram(),
+            Decision::RefuseAndNotify => return self.refuse(id),
+        }
+        if known != Some(id) {
+            match entry.arrive(now, source) {
+                Arrival::Refused => return self.metrics.on_refused_datagram(),
+                Arrival::Remembered { forgotten } => {
+                    if let Some(address) = forgotten {
+                        self.directory.remove_address(address, id);
+                    }
+                }
+            }
+            self.directory.assign(source, id);
+            if let Some(former) = known {
+                self.remove(former, EndReason::Vanished);
+            }
+        }
+        let authenticated_before = crypto::authenticated();
+        if let Some(entry) = self.sessions.get_mut(&id) {
+            entry.on_received(now, kind, source, bytes.len());
+        }
+        self.step(id, Cause::Datagram, |session, now, send| session.on_datagram(now, receive, send));
+        let is_own = crypto::authenticated() != authenticated_before;
+        if let Some(entry) = self.sessions.get_mut(&id) {
+            entry.on_handled(now, kind, source, bytes.len(), is_own, &self.metrics);
+        }
+    }
+
+    /// Returns the session that a datagram is for. `known`: the session that its source address
+    /// belongs to.
+    fn recipient(&self, now: Instant, kind: Kind, known: Option<SessionId>, bytes: &[u8], input: &Input<'_>) -> Option<SessionId> {
+        // An ICE check is for the session that it names: a sender that forges only the address does
+        // not know the name. Any other datagram is for the session that the address belongs to.
+        let named = || self.directory.named(stun::receiver(bytes)?);
+        let id = if kind == Kind::Stun { named() } else { known }?;
+        if !self.sessions.get(&id)?.session.accepts(input) {
+            return None;
+        }
+        // A session that has vanished leaves its address to the next session that comes from there.
+        // A session that is present keeps it, because a sender's address can be forged.
+        let is_silent = |id| self.sessions.get(&id).is_some_and(|entry| entry.is_silent(now));
+        let is_taken = known.is_some_and(|former| former != id && !is_silent(former));
+        (!is_taken).then_some(id)
+    }
+
+    /// Tells a session that it sends too much.
+    fn refuse(&mut self, id: SessionId) {
+        self.metrics.on_refused_datagram();
+        let problem = self.limits.exceeded();
+        debug!(session = %id, detail = problem.detail, "datagrams refused");
+        let message = TrackOutput::Message { text: notice(&problem), may_be_missed: true };
+        self.step(id, Cause::Own, |session, now, send| session.on_track(now, message, send));
+    }
+
+    fn on_timers(&mut self) {
+        let now = Instant::now();
+        while let Some(timer) = self.timers.first().copied().filter(|timer| timer.at <= now) {
+            self.timers.remove(&timer);
+            self.step(timer.id, Cause::Own, Session::on_timeout);
+        }
+    }
+
+    /// Runs one step of a session, and takes note of its connection, its next timeout or its end.
+    fn step(
+        &mut self,
+        id: SessionId,
+        cause: Cause,
+        act: impl FnOnce(&mut Session, Instant, &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason>,
+    ) {
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let next = entry.step(cause, &self.socket, &self.metrics, act);
+        if entry.take_connected() {
+            self.observer.connected(id);
+        }
+        self.timers.remove(&Timer { at: entry.timer, id });
+        match next {
+            Ok(at) => {
+                entry.timer = at;
+                self.timers.insert(Timer { at, id });
+            }
+            Err(reason) => self.remove(id, reason),
+        }
+    }
+
+    fn remove(&mut self, id: SessionId, reason: EndReason) {
+        let Some(entry) = self.sessions.remove(&id) else { return };
+        let reason = entry.session.reason(reason);
+        self.directory.remove(entry.session.ice_user(), entry.addresses(), id);
+        self.timers.remove(&Timer { at: entry.timer, id });
+        self.observer.ended(id, reason);
+        let now = Instant::now();
+        let failed = entry.session.failed_stage(now);
+        self.metrics.on_session_end(reason, failed, entry.session.connected_at().map(|at| now.duration_since(at)));
+        if let Some(stage) = failed {
+            warn!(session = %id, reason = reason.label(), candidates = ?self.candidates, "session never connected: {}", stage.explain());
+        } else {
+            info!(session = %id, reason = reason.label(), "session ended");
+        }
+    }
+}
