@@ -17,7 +17,7 @@ pub mod check;
 pub mod client;
 pub mod config;
 mod control;
-pub mod cores;
+pub mod cpu;
 pub mod events;
 pub mod figures;
 #[doc(hidden)]
@@ -47,7 +47,6 @@ mod server;
 pub mod session;
 pub mod sessions;
 pub mod settings;
-pub mod shares;
 mod start;
 mod stun;
 pub mod thumbnails;

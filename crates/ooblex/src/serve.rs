@@ -11,7 +11,7 @@ use crate::about::About;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::cores::Cores;
+use crate::cpu::{CpuScheduler, Shares};
 use crate::http::{Gateway, Hosts, router};
 use crate::labels::Goodbye;
 use crate::metrics::{HttpFigures, Metrics};
@@ -22,7 +22,6 @@ use crate::reload::Reload;
 use crate::server::{Capacity, Options, Server, Timeouts};
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
-use crate::shares::Shares;
 use crate::start::{self, Signals};
 use crate::thumbnails::Thumbnails;
 use crate::tls::Certificate;
@@ -99,7 +98,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         broker: broker.clone(),
         catalogue,
         metrics,
-        cores: Arc::new(Cores::new(count)),
+        scheduler: Arc::new(CpuScheduler::new(count)),
         shares: Shares::new(count),
         config,
     });

@@ -37,7 +37,7 @@ pub use self::handle::TrackHandle;
 use self::messages::INBOX;
 pub use self::messages::{Fared, TrackInput, TrackOutput, TrackSink};
 use crate::auth::Restrictions;
-use crate::cores::Place;
+use crate::cpu::Ticket;
 use crate::events::Events;
 use crate::figures::TrackFigures;
 use crate::ids::SessionId;
@@ -60,18 +60,18 @@ pub fn spawn(
     let (inbox, receiver) = bounded(INBOX);
     let figures = Arc::new(TrackFigures::new(context.metrics.clone()));
     let events = Events::new(context.metrics.clone());
-    let (place, metrics) = (Arc::new(Place::default()), context.metrics.clone());
+    let (ticket, metrics) = (Arc::new(Ticket::default()), context.metrics.clone());
     let handle =
-        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), place: place.clone(), metrics, figures, events };
+        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), ticket: ticket.clone(), metrics, figures, events };
     let to_inbox = handle.inbox.clone();
-    let (cores, hurried) = (context.cores.clone(), place.clone());
+    let (scheduler, boosted) = (context.scheduler.clone(), ticket.clone());
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
     // it full is seen with the next report.
     let told = move |notice| match notice {
         Notice::Completed(completion) => {
             let is_result = matches!(completion.outcome, Outcome::Analysed { .. });
             if to_inbox.try_send(TrackInput::Completed { completion, at: Instant::now() }).is_ok() && is_result {
-                cores.hurry(&hurried);
+                scheduler.boost(&boosted);
             }
         }
         Notice::ServiceChanged => _ = to_inbox.try_send(TrackInput::ServiceChanged),
@@ -91,7 +91,7 @@ pub fn spawn(
     let failed = context.clone();
     let run = move || {
         let driven = AssertUnwindSafe(|| {
-            let driver = Driver::new(context.clone(), id, settings, egress, figures, events, place, sink.clone());
+            let driver = Driver::new(context.clone(), id, settings, egress, figures, events, ticket, sink.clone());
             driver.held_to(restrictions).run(&receiver, &ended)
         });
         if catch_unwind(driven).is_err() {

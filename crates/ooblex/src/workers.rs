@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::about::About;
-use crate::cores::stand_back;
+use crate::cpu::lower_priority;
 use ooblex_broker::{Broker, TakenJob};
 use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime};
 use ooblex_pipeline::{Analysis, EffectName};
@@ -107,7 +107,7 @@ impl Workshop {
             let hand = self.ledger.hire();
             let run = move || {
                 // Threads that its models start do so, too.
-                stand_back(NICE);
+                lower_priority(NICE);
                 let effects = workshop.effects();
                 match workshop.load(&effects) {
                     Ok(models) => {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use ooblex_broker::Broker;
 
 use crate::config::Config;
-use crate::cores::Cores;
+use crate::cpu::{CpuScheduler, Shares};
 use crate::metrics::Metrics;
 use crate::settings::Catalogue;
-use crate::shares::Shares;
 
 /// What all tracks share.
 pub struct Context {
@@ -18,8 +17,8 @@ pub struct Context {
     pub catalogue: Arc<Catalogue>,
     /// For Prometheus.
     pub metrics: Arc<Metrics>,
-    /// What tracks compute on.
-    pub cores: Arc<Cores>,
+    /// The permits to compute, which all tracks share.
+    pub scheduler: Arc<CpuScheduler>,
     /// How much of them each may use.
     pub shares: Shares,
     /// What the operator set.

@@ -25,14 +25,13 @@ use super::report::Report;
 use super::viewing::Watch;
 use crate::auth::Restrictions;
 use crate::control::{self, Request};
-use crate::cores::Place;
+use crate::cpu::{Meter, Ticket};
 use crate::events::{Events, Kind};
 use crate::figures::TrackFigures;
 use crate::ids::SessionId;
 use crate::labels::Stage;
 use crate::problem::{Problem, ProblemKind};
 use crate::settings::{ChangedBy, Settings};
-use crate::shares::Meter;
 
 /// Changes that wait for the first frame that has them.
 const MAX_ACKS: usize = 64;
@@ -106,8 +105,8 @@ pub(super) struct Driver {
     pub(super) placeholder: bool,
     pub(super) told: Told,
     pub(super) last_asked: Option<Instant>,
-    /// In the line for a core.
-    pub(super) place: Arc<Place>,
+    /// Its ticket in the queue for permits to compute.
+    pub(super) ticket: Arc<Ticket>,
     pub(super) pace: Pace,
     pub(super) meter: Meter,
     /// Cores that it has used in the last second, and that it may use.
@@ -144,7 +143,7 @@ impl Driver {
         egress: Egress,
         figures: Arc<TrackFigures>,
         events: Events,
-        place: Arc<Place>,
+        ticket: Arc<Ticket>,
         sink: Arc<dyn TrackSink>,
     ) -> Self {
         let frames = &context.config.frames;
@@ -172,7 +171,7 @@ impl Driver {
             placeholder: false,
             told: Told::default(),
             last_asked: None,
-            place,
+            ticket,
             pace: Pace::new(),
             meter: Meter::start(),
             cores: (0.0, f64::INFINITY),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::messages::TrackInput;
-use crate::cores::Place;
+use crate::cpu::Ticket;
 use crate::events::Events;
 use crate::figures::TrackFigures;
 use crate::metrics::Metrics;
@@ -17,7 +17,7 @@ pub struct TrackHandle {
     pub(super) inbox: Sender<TrackInput>,
     pub(super) ended: Arc<AtomicBool>,
     pub(super) backlog_bytes: Arc<AtomicU32>,
-    pub(super) place: Arc<Place>,
+    pub(super) ticket: Arc<Ticket>,
     pub(super) metrics: Arc<Metrics>,
     /// Its live figures.
     pub figures: Arc<TrackFigures>,
@@ -29,7 +29,7 @@ impl TrackHandle {
     /// Hands something to the track. `false` when the track is too busy to take it.
     pub fn send(&self, input: TrackInput) -> bool {
         if let TrackInput::Frame { arrived, .. } = &input {
-            self.place.on_frame(*arrived);
+            self.ticket.on_frame(*arrived);
         }
         match self.inbox.try_send(input) {
             Ok(()) => true,
@@ -50,7 +50,7 @@ impl TrackHandle {
             inbox,
             ended: Arc::default(),
             backlog_bytes: Arc::default(),
-            place: Arc::default(),
+            ticket: Arc::default(),
             metrics: metrics.clone(),
             figures: Arc::new(TrackFigures::new(metrics.clone())),
             events: Events::new(metrics),

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cores::Waits;
+use crate::cpu::Waits;
 
 /// Frames a second that every track may have, and the most that a camera sends.
 const LEAST: f64 = 2.0;
@@ -119,7 +119,7 @@ mod tests {
     use std::collections::{BTreeMap, VecDeque};
 
     use super::*;
-    use crate::cores::MeanWait;
+    use crate::cpu::MeanWait;
 
     const FRAME: Duration = Duration::from_micros(33_333);
 

@@ -16,10 +16,9 @@ use tracing::{debug, warn};
 use super::driver::{Arrived, Driver, Pending};
 use super::messages::{INBOX, TrackInput, TrackOutput};
 use crate::control;
-use crate::cores::{Urgency, leave_a_core, stand_back};
+use crate::cpu::{Meter, Urgency, leave_one_core_free, lower_priority};
 use crate::labels::{Goodbye, Stage};
 use crate::problem::{Problem, ProblemKind};
-use crate::shares::Meter;
 
 /// Decoded frames that are taken on at a time; older ones are given up when the thread is behind,
 const BACKLOG: usize = 2;
@@ -56,8 +55,8 @@ impl Driver {
     fn go_aside(&mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
         let thread = std::thread::Builder::new().name(format!("aside-{:04x}", self.id().0 & 0xffff));
         let aside = || {
-            stand_back(NICE);
-            leave_a_core();
+            lower_priority(NICE);
+            leave_one_core_free();
             self.take_turns(inbox, ended);
         };
         if let Err(error) = std::thread::scope(|scope| thread.spawn_scoped(scope, aside).map(drop)) {
@@ -81,11 +80,11 @@ impl Driver {
             let asked = Instant::now();
             let needs_worker = self.needs_worker();
             let urgency = due.map_or(Urgency::Finish, |due| Urgency::Begin { due, needs_worker });
-            let core = (!stands_back).then(|| context.cores.take(&self.place, urgency));
+            let permit = (!stands_back).then(|| context.scheduler.acquire(&self.ticket, urgency));
             inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
             self.release();
             // A turn that came early is for what is near its end; frames have theirs when it comes.
-            if let Some(due) = due.filter(|_| core.as_ref().is_none_or(|core| !core.hurried)) {
+            if let Some(due) = due.filter(|_| permit.as_ref().is_none_or(|permit| !permit.boosted)) {
                 self.on_turn(due, asked);
                 self.begin();
                 self.release();
@@ -100,9 +99,9 @@ impl Driver {
         let goes_on = self.arrived.iter().find(|frame| frame.at >= due);
         // Who stands back waits for nobody.
         if let Some(frame) = goes_on.filter(|_| !self.stands_back) {
-            self.context.cores.on_late(now, now.saturating_duration_since(frame.at.max(asked)));
+            self.context.scheduler.on_late(now, now.saturating_duration_since(frame.at.max(asked)));
         }
-        self.pace.on_turn(now, self.context.cores.waits());
+        self.pace.on_turn(now, self.context.scheduler.waits());
     }
 
     /// Decodes what has arrived, and takes on the newest.

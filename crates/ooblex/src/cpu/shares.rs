@@ -1,6 +1,6 @@
 //! How many of the machine's cores a track may use, so that one that takes much more than the others does not slow them down.
 //!
-//! Turns ([`crate::cores`]) are by count, and those of a large picture with a slow model take ten times as long as others'. As long as cores
+//! Turns (permits of [`super::CpuScheduler`]) are by count, and those of a large picture with a slow model take ten times as long as others'. As long as cores
 //! are free that is nobody's loss, but whoever comes meanwhile finds them busy: its frames are late, though none is lost. So nobody uses
 //! more than an equal share of the cores, and some more, unless one core remains free of those that do: on a machine with many cores, or where
 //! one is alone, nothing is held back. What is held back is its rate of frames ([`crate::track`]), and what it gives up for them; what is left

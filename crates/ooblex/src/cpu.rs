@@ -1,0 +1,7 @@
+//! The division of the machine's cores among tracks: permits by urgency ([`CpuScheduler`]), and a fair share by use ([`CpuShares`]).
+
+mod scheduler;
+mod shares;
+
+pub use scheduler::{CpuScheduler, MeanWait, Permit, Ticket, Urgency, Waits, leave_one_core_free, lower_priority};
+pub use shares::{Meter, Shares};
