@@ -11,7 +11,7 @@ use crate::about::About;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::cpu::{CpuScheduler, Shares};
+use crate::cpu::{CpuScheduler, CpuShares};
 use crate::http::{Gateway, Hosts, router};
 use crate::labels::Goodbye;
 use crate::metrics::{HttpFigures, Metrics};
@@ -99,7 +99,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         catalogue,
         metrics,
         scheduler: Arc::new(CpuScheduler::new(count)),
-        shares: Shares::new(count),
+        shares: CpuShares::new(count),
         config,
     });
     let thumbnails = Thumbnails::default();

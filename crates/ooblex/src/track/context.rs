@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ooblex_broker::Broker;
 
 use crate::config::Config;
-use crate::cpu::{CpuScheduler, Shares};
+use crate::cpu::{CpuScheduler, CpuShares};
 use crate::metrics::Metrics;
 use crate::settings::Catalogue;
 
@@ -19,8 +19,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The permits to compute, which all tracks share.
     pub scheduler: Arc<CpuScheduler>,
-    /// How much of them each may use.
-    pub shares: Shares,
+    /// The share of the cores that each track may use.
+    pub shares: CpuShares,
     /// What the operator set.
     pub config: Config,
 }

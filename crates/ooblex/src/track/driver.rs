@@ -25,7 +25,7 @@ use super::report::Report;
 use super::viewing::Watch;
 use crate::auth::Restrictions;
 use crate::control::{self, Request};
-use crate::cpu::{Meter, Ticket};
+use crate::cpu::{CpuMeter, Ticket};
 use crate::events::{Events, Kind};
 use crate::figures::TrackFigures;
 use crate::ids::SessionId;
@@ -108,7 +108,7 @@ pub(super) struct Driver {
     /// Its ticket in the queue for permits to compute.
     pub(super) ticket: Arc<Ticket>,
     pub(super) pace: Pace,
-    pub(super) meter: Meter,
+    pub(super) meter: CpuMeter,
     /// Cores that it has used in the last second, and that it may use.
     pub(super) cores: (f64, f64),
     /// It wants more than it may use.
@@ -173,7 +173,7 @@ impl Driver {
             last_asked: None,
             ticket,
             pace: Pace::new(),
-            meter: Meter::start(),
+            meter: CpuMeter::start(),
             cores: (0.0, f64::INFINITY),
             stands_back: false,
             arrived: VecDeque::new(),

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 use super::driver::{Arrived, Driver, Pending};
 use super::messages::{INBOX, TrackInput, TrackOutput};
 use crate::control;
-use crate::cpu::{Meter, Urgency, leave_one_core_free, lower_priority};
+use crate::cpu::{CpuMeter, Urgency, leave_one_core_free, lower_priority};
 use crate::labels::{Goodbye, Stage};
 use crate::problem::{Problem, ProblemKind};
 
@@ -68,7 +68,7 @@ impl Driver {
     /// Turn after turn, for as long as the track stands back, or does not.
     fn take_turns(&mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
         let (context, stands_back) = (self.context.clone(), self.stands_back);
-        self.meter = Meter::start();
+        self.meter = CpuMeter::start();
         while self.stands_back == stands_back && !ended.load(Ordering::Relaxed) {
             if self.arrived.is_empty()
                 && let Ok(input) = inbox.recv_deadline(self.next_wakeup())
