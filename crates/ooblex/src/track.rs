@@ -1,7 +1,7 @@
 //! The thread of one track: it decodes, prepares, paints and encodes, in the order that [`ooblex_pipeline::Track`] says.
 //!
 //! It alone owns the track's state. The media thread feeds it with frames, the workers with completions; it gives compressed
-//! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `turn` is its loop, `driver` what it
+//! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `runner` is its loop, `driver` what it
 //! does with what comes in, `egress` the encoder with its bitrate, `loss_control` what losses allow, `report` what it says of itself,
 //! `adaptation` when it does with less CPU, `pace` which frames go on then, `service` what it says of its workers.
 
@@ -16,10 +16,10 @@ mod messages;
 mod pace;
 mod report;
 mod resolution;
+mod runner;
 mod service;
 #[cfg(test)]
 mod simulation;
-mod turn;
 mod viewing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

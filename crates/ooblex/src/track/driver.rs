@@ -112,7 +112,7 @@ pub(super) struct Driver {
     /// Cores that it has used in the last second, and that it may use.
     pub(super) cores: (f64, f64),
     /// It wants more than it may use.
-    pub(super) stands_back: bool,
+    pub(super) is_throttled: bool,
     pub(super) arrived: VecDeque<Arrived>,
     pub(super) too_large: Option<(u32, u32)>,
     /// Keyframe requests since the last picture that were followed by a refused frame,
@@ -175,7 +175,7 @@ impl Driver {
             pace: Pace::new(),
             meter: CpuMeter::start(),
             cores: (0.0, f64::INFINITY),
-            stands_back: false,
+            is_throttled: false,
             arrived: VecDeque::new(),
             too_large: None,
             refusals: 0,

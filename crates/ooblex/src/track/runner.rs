@@ -40,8 +40,8 @@ impl Driver {
     /// Does all that the track does, until it has ended.
     pub(super) fn run(mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
         while !ended.load(Ordering::Relaxed) {
-            if self.stands_back {
-                self.go_aside(inbox, ended);
+            if self.is_throttled {
+                self.run_in_background(inbox, ended);
             } else {
                 self.take_turns(inbox, ended);
             }
@@ -52,7 +52,7 @@ impl Driver {
     }
 
     /// Goes on in a thread that stands back, since this one could not come forward again.
-    fn go_aside(&mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
+    fn run_in_background(&mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
         let thread = std::thread::Builder::new().name(format!("aside-{:04x}", self.id().0 & 0xffff));
         let aside = || {
             lower_priority(NICE);
@@ -61,15 +61,15 @@ impl Driver {
         };
         if let Err(error) = std::thread::scope(|scope| thread.spawn_scoped(scope, aside).map(drop)) {
             debug!(session = %self.id(), %error, "no thread to stand back in");
-            self.stands_back = false;
+            self.is_throttled = false;
         }
     }
 
     /// Turn after turn, for as long as the track stands back, or does not.
     fn take_turns(&mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
-        let (context, stands_back) = (self.context.clone(), self.stands_back);
+        let (context, is_throttled) = (self.context.clone(), self.is_throttled);
         self.meter = CpuMeter::start();
-        while self.stands_back == stands_back && !ended.load(Ordering::Relaxed) {
+        while self.is_throttled == is_throttled && !ended.load(Ordering::Relaxed) {
             if self.arrived.is_empty()
                 && let Ok(input) = inbox.recv_deadline(self.next_wakeup())
             {
@@ -80,7 +80,7 @@ impl Driver {
             let asked = Instant::now();
             let needs_worker = self.needs_worker();
             let urgency = due.map_or(Urgency::Finish, |due| Urgency::Begin { due, needs_worker });
-            let permit = (!stands_back).then(|| context.scheduler.acquire(&self.ticket, urgency));
+            let permit = (!is_throttled).then(|| context.scheduler.acquire(&self.ticket, urgency));
             inbox.try_iter().take(INBOX).for_each(|input| self.on_input(input));
             self.release();
             // A turn that came early is for what is near its end; frames have theirs when it comes.
@@ -98,7 +98,7 @@ impl Driver {
         let now = Instant::now();
         let goes_on = self.arrived.iter().find(|frame| frame.at >= due);
         // Who stands back waits for nobody.
-        if let Some(frame) = goes_on.filter(|_| !self.stands_back) {
+        if let Some(frame) = goes_on.filter(|_| !self.is_throttled) {
             self.context.scheduler.on_late(now, now.saturating_duration_since(frame.at.max(asked)));
         }
         self.pace.on_turn(now, self.context.scheduler.waits());
@@ -134,7 +134,7 @@ impl Driver {
     /// How many frames may go on now. Who stands back has one at a time with the workers of this machine, so that the others do not find them all
     /// busy with what takes long; what needs no worker is not kept waiting for one.
     fn room_with_workers(&self) -> usize {
-        if !self.stands_back || !self.needs_worker() || !self.context.broker.is_local() {
+        if !self.is_throttled || !self.needs_worker() || !self.context.broker.is_local() {
             return usize::MAX;
         }
         1_usize.saturating_sub(self.track.outstanding(Instant::now()))
