@@ -3,17 +3,17 @@
 //! It alone owns the track's state. The media thread feeds it with frames, the workers with completions; it gives compressed
 //! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `runner` is its loop, `driver` what it
 //! does with what comes in, `egress` the encoder with its bitrate, `loss_control` what losses allow, `report` what it says of itself,
-//! `adaptation` when it does with less CPU, `pace` which frames go on then, `service` what it says of its workers.
+//! `adaptation` when it does with less CPU, `frame_rate` which frames go on then, `service` what it says of its workers.
 
 mod adaptation;
 mod context;
 mod driver;
 mod egress;
+mod frame_rate;
 mod gather;
 mod handle;
 mod loss_control;
 mod messages;
-mod pace;
 mod report;
 mod resolution;
 mod runner;

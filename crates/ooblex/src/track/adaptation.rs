@@ -6,7 +6,7 @@
 //! turns, so none gives up more than the others for long.
 //!
 //! What can not be helped by giving up quality costs frames: they are replaced by newer ones before they are analysed, which needs no
-//! decision, or are left where they were decoded, which [`super::pace`] decides.
+//! decision, or are left where they were decoded, which [`super::frame_rate`] decides.
 
 use std::time::Duration;
 

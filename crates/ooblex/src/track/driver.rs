@@ -18,9 +18,9 @@ use tracing::debug;
 use super::adaptation::Adaptation;
 use super::context::Context;
 use super::egress::Egress;
+use super::frame_rate::FrameRateController;
 use super::gather::{Gather, Gathered};
 use super::messages::{TrackInput, TrackOutput, TrackSink};
-use super::pace::Pace;
 use super::report::Report;
 use super::viewing::Watch;
 use crate::auth::Restrictions;
@@ -107,7 +107,7 @@ pub(super) struct Driver {
     pub(super) last_asked: Option<Instant>,
     /// Its ticket in the queue for permits to compute.
     pub(super) ticket: Arc<Ticket>,
-    pub(super) pace: Pace,
+    pub(super) frame_rate: FrameRateController,
     pub(super) meter: CpuMeter,
     /// Cores that it has used in the last second, and that it may use.
     pub(super) cores: (f64, f64),
@@ -172,7 +172,7 @@ impl Driver {
             told: Told::default(),
             last_asked: None,
             ticket,
-            pace: Pace::new(),
+            frame_rate: FrameRateController::new(),
             meter: CpuMeter::start(),
             cores: (0.0, f64::INFINITY),
             is_throttled: false,

@@ -69,8 +69,8 @@ impl Driver {
         self.cores = (used, allowed);
         let rate = |frames: u64| frames as f64 / elapsed.as_secs_f64().max(1e-3);
         let camera = rate(counts.admitted - self.report.counts.admitted);
-        self.pace.on_share(used, allowed, camera - rate(self.dropped_since(counts, DropReason::Behind)));
-        self.is_throttled = self.pace.is_held_to_share(camera, self.is_throttled);
+        self.frame_rate.on_share(used, allowed, camera - rate(self.dropped_since(counts, DropReason::Behind)));
+        self.is_throttled = self.frame_rate.is_throttled(camera, self.is_throttled);
     }
 
     fn dropped_since(&self, counts: &FrameCounts, reason: DropReason) -> u64 {

@@ -76,7 +76,7 @@ impl Driver {
                 self.on_input(input);
             }
             // A frame that will not go on waits, and is decoded together with the next that will, unless a core is free.
-            let due = self.arrived.front().map(|frame| self.pace.due().unwrap_or(frame.at));
+            let due = self.arrived.front().map(|frame| self.frame_rate.due().unwrap_or(frame.at));
             let asked = Instant::now();
             let needs_worker = self.needs_worker();
             let urgency = due.map_or(Urgency::Finish, |due| Urgency::Begin { due, needs_worker });
@@ -101,7 +101,7 @@ impl Driver {
         if let Some(frame) = goes_on.filter(|_| !self.is_throttled) {
             self.context.scheduler.on_late(now, now.saturating_duration_since(frame.at.max(asked)));
         }
-        self.pace.on_turn(now, self.context.scheduler.waits());
+        self.frame_rate.on_permit(now, self.context.scheduler.waits());
     }
 
     /// Decodes what has arrived, and takes on the newest.
@@ -118,7 +118,7 @@ impl Driver {
         }
         // Of those that go on there may be fewer: the newest.
         let room = self.room_with_workers();
-        let go_on = decoded.iter().filter(|frame| self.pace.takes(frame.arrived)).take(room).count();
+        let go_on = decoded.iter().filter(|frame| self.frame_rate.keeps(frame.arrived)).take(room).count();
         for _ in go_on..decoded.len() {
             decoded.pop_front();
             self.track.on_superseded();
