@@ -35,7 +35,7 @@ use tracing::error;
 pub use self::context::Context;
 pub use self::handle::TrackHandle;
 use self::messages::INBOX;
-pub use self::messages::{Fared, TrackInput, TrackOutput, TrackSink};
+pub use self::messages::{ReceptionFeedback, TrackInput, TrackOutput, TrackSink};
 use crate::auth::Restrictions;
 use crate::cpu::Ticket;
 use crate::events::Events;

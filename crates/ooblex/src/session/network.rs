@@ -10,7 +10,7 @@ use super::Session;
 use crate::bandwidth::{Bandwidth, Finding};
 use crate::labels::{Direction, LineCounts};
 use crate::reception::Report;
-use crate::track::{Fared, TrackInput};
+use crate::track::{ReceptionFeedback, TrackInput};
 
 impl Session {
     /// Tells the track what the network carries, and the library how far to look for more.
@@ -60,10 +60,10 @@ impl Session {
         let lost = report.and_then(|(highest, lost)| self.reception.on_report(Report { highest, lost }));
         let resent = self.resent.share(stats.bytes);
         self.twice.on_loss(lost.unwrap_or(0.0).max(resent));
-        let copied = self.twice.share(stats.bytes);
+        let duplicated = self.twice.share(stats.bytes);
         if lost.is_some() || resent > 0.0 {
             let queued = self.bandwidth.as_ref().is_some_and(Bandwidth::has_standing_queue);
-            self.track.send(TrackInput::Fared(Fared { lost: lost.unwrap_or(0.0), resent, copied, queued }));
+            self.track.send(TrackInput::Feedback(ReceptionFeedback { lost: lost.unwrap_or(0.0), resent, duplicated, queued }));
         }
     }
 

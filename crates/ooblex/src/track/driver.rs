@@ -218,7 +218,7 @@ impl Driver {
             }
             TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
             TrackInput::BrokenDown(bps) => self.egress.on_breakdown(Instant::now(), bps),
-            TrackInput::Fared(fared) => self.egress.on_fared(&fared),
+            TrackInput::Feedback(feedback) => self.egress.on_feedback(&feedback),
             TrackInput::Resumed => {
                 self.ask_for_keyframe();
                 self.egress.on_resumed();

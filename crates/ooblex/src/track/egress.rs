@@ -9,8 +9,8 @@ use ooblex_codec::{Encoder, EncoderConfig, Scaler, Speed};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 use tracing::warn;
 
-use super::loss_control::{Beside, LossControl};
-use super::messages::Fared;
+use super::loss_control::{EstimateContext, LossControl};
+use super::messages::ReceptionFeedback;
 use super::resolution::Resolution;
 use crate::config::{Video, Vp8Speed};
 
@@ -150,18 +150,18 @@ impl Egress {
         self.want_keyframe();
     }
 
-    /// What was sent during the last second has fared like this.
-    pub(super) fn on_fared(&mut self, fared: &Fared) {
+    /// What was sent during the last second has feedback like this.
+    pub(super) fn on_feedback(&mut self, feedback: &ReceptionFeedback) {
         let Some(config) = self.config() else { return };
         let sent_bps = config.bitrate_bps;
-        self.resent += RESENT_SMOOTHING * (fared.resent + fared.copied - self.resent);
-        let beside = match self.estimate_bps {
-            None => Beside::Nothing,
-            Some(_) if fared.queued => Beside::Queue,
-            Some(_) => Beside::Estimate,
+        self.resent += RESENT_SMOOTHING * (feedback.resent + feedback.duplicated - self.resent);
+        let context = match self.estimate_bps {
+            None => EstimateContext::None,
+            Some(_) if feedback.queued => EstimateContext::StandingQueue,
+            Some(_) => EstimateContext::Estimate,
         };
         // Some count what came at the second attempt as not lost, so what they ask for says more.
-        self.loss.on_report(fared.lost.max(fared.resent), sent_bps, self.unlimited_bps(), beside);
+        self.loss.on_report(feedback.lost.max(feedback.resent), sent_bps, self.unlimited_bps(), context);
     }
 
     /// Whether so much waits to be sent that another picture would only grow old.

@@ -54,23 +54,23 @@ pub enum TrackInput {
     Estimate(u32),
     /// The same; and they are so few, all of a sudden, that frames which were handed on have been given up.
     BrokenDown(u32),
-    /// How what was sent during the last second has fared.
-    Fared(Fared),
+    /// How what was sent during the last second has feedback.
+    Feedback(ReceptionFeedback),
     /// The camera is back after a silence: much was lost, in both directions.
     Resumed,
     /// Nothing: look whether the track has ended.
     Wake,
 }
 
-/// How what was sent has fared.
+/// How what was sent has feedback.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Fared {
+pub struct ReceptionFeedback {
     /// The share of packets that the browser has missed, 0..=1. Some browsers count what came at the second attempt as not missed.
     pub lost: f32,
     /// The share of bytes that it had asked for again, 0..=1.
     pub resent: f32,
     /// The share of bytes that were sent twice unasked, 0..=1.
-    pub copied: f32,
+    pub duplicated: f32,
     /// Packets take much longer than the quickest did.
     pub queued: bool,
 }

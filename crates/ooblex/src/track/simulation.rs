@@ -289,7 +289,7 @@ impl Simulation {
                 TrackInput::Resumed => self.egress.on_resumed(),
                 TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
                 TrackInput::BrokenDown(bps) => self.egress.on_breakdown(now, bps),
-                TrackInput::Fared(fared) => self.egress.on_fared(&fared),
+                TrackInput::Feedback(feedback) => self.egress.on_feedback(&feedback),
                 _ => {}
             }
         }
