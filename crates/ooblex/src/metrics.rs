@@ -26,7 +26,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::about::About;
-use crate::labels::{BUCKETS, CONCESSIONS, Direction, End, LineCounts, Reason, SetUp, Stage, Viewing};
+use crate::labels::{BUCKETS, Direction, End, LineCounts, QUALITY_STEPS, Reason, SetUp, Stage, Viewing};
 use crate::problem::ProblemKind;
 use crate::tls::Certificate;
 use crate::workers::Ledger;
@@ -189,7 +189,7 @@ impl Metrics {
 
     /// What did not happen yet is told as zero, so that the first time is seen as a change.
     fn begin_at_zero(&self) {
-        for (step, direction) in CONCESSIONS.into_iter().flat_map(|step| [(step, "down"), (step, "up")]) {
+        for (step, direction) in QUALITY_STEPS.into_iter().flat_map(|step| [(step.label(), "down"), (step.label(), "up")]) {
             drop(self.adaptations.get_or_create(&AdaptationLabel { step, direction }));
         }
         for reason in DropReason::ALL {

@@ -3,24 +3,24 @@
 //! It alone owns the track's state. The media thread feeds it with frames, the workers with completions; it gives compressed
 //! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `runner` is its loop, `driver` what it
 //! does with what comes in, `egress` the encoder with its bitrate, `loss_control` what losses allow, `report` what it says of itself,
-//! `adaptation` when it does with less CPU, `frame_rate` which frames go on then, `service` what it says of its workers.
+//! `quality` when it does with less CPU, `frame_rate` which frames go on then, `service` what it says of its workers.
 
-mod adaptation;
 mod context;
 mod driver;
 mod egress;
 mod frame_rate;
+mod freezes;
 mod gather;
 mod handle;
 mod loss_control;
 mod messages;
+mod quality;
 mod report;
 mod resolution;
 mod runner;
 mod service;
 #[cfg(test)]
 mod simulation;
-mod viewing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

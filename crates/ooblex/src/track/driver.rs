@@ -15,14 +15,14 @@ use ooblex_pipeline::{
 use serde_json::Value;
 use tracing::debug;
 
-use super::adaptation::Adaptation;
 use super::context::Context;
 use super::egress::Egress;
 use super::frame_rate::FrameRateController;
+use super::freezes::FreezeDetector;
 use super::gather::{Gather, Gathered};
 use super::messages::{TrackInput, TrackOutput, TrackSink};
+use super::quality::QualityController;
 use super::report::Report;
-use super::viewing::Watch;
 use crate::auth::Restrictions;
 use crate::control::{self, Request};
 use crate::cpu::{CpuMeter, Ticket};
@@ -51,7 +51,7 @@ pub(super) struct Arrived {
 
 /// What the browser knows.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct NotifiedState {
     /// It can be talked to.
     pub(super) open: bool,
     /// The effect of which it was last told that it is not served, and why; `None`: as far as it knows all is well.
@@ -103,7 +103,7 @@ pub(super) struct Driver {
     /// The newest frame that was dropped, as long as no picture went out at all: a placeholder is made of it.
     unshown: Option<Pending>,
     pub(super) placeholder: bool,
-    pub(super) told: Told,
+    pub(super) notified: NotifiedState,
     pub(super) last_asked: Option<Instant>,
     /// Its ticket in the queue for permits to compute.
     pub(super) ticket: Arc<Ticket>,
@@ -120,10 +120,10 @@ pub(super) struct Driver {
     /// and the time of the last of them.
     pub(super) refused_after: Option<Instant>,
     pub(super) report: Report,
-    pub(super) watch: Watch,
+    pub(super) freezes: FreezeDetector,
     /// When the connection stood.
     connected: Instant,
-    pub(super) adaptation: Adaptation,
+    pub(super) quality: QualityController,
     /// Columns and rows of what the models got last.
     pub(super) model_input: Option<(u32, u32)>,
 }
@@ -169,7 +169,7 @@ impl Driver {
             starved_at: None,
             unshown: None,
             placeholder: false,
-            told: Told::default(),
+            notified: NotifiedState::default(),
             last_asked: None,
             ticket,
             frame_rate: FrameRateController::new(),
@@ -181,9 +181,9 @@ impl Driver {
             refusals: 0,
             refused_after: None,
             report,
-            watch: Watch::default(),
+            freezes: FreezeDetector::default(),
             connected: Instant::now(),
-            adaptation: Adaptation::new(),
+            quality: QualityController::new(),
             model_input: None,
         }
     }
@@ -273,7 +273,7 @@ impl Driver {
 
     pub(super) fn admit(&mut self, mut pending: Pending) {
         let now = Instant::now();
-        self.watch.on_frame(now);
+        self.freezes.on_frame(now);
         pending.settings = self.settings.clone();
         if let Some(bps) = self.egress.on_size((pending.picture.width(), pending.picture.height())) {
             self.send(TrackOutput::DesiredBitrate(bps));
@@ -434,7 +434,7 @@ impl Driver {
             self.tell(Kind::Detections, Some(seq), text);
         }
         let sent = Instant::now();
-        if self.watch.on_shown(sent, arrived) {
+        if self.freezes.on_shown(sent, arrived) {
             self.context.metrics.on_first_picture(sent.saturating_duration_since(self.connected));
         }
         self.starved_at = None;

@@ -8,11 +8,11 @@ use ooblex_pipeline::{DropReason, FrameCounts};
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::adaptation::{Advice, Signs};
 use super::driver::Driver;
+use super::quality::{LoadSample, QualityAdvice};
 use super::service;
 use crate::events::Kind;
-use crate::labels::CONCESSIONS;
+use crate::labels::QualityStep;
 use crate::rounding::round;
 
 /// Share of the workers' time in use above which the encoder stays hurried.
@@ -78,7 +78,7 @@ impl Driver {
     }
 
     fn tell_metrics(&mut self, now: Instant, rate: f64) {
-        let viewing = self.watch.take(now, rate);
+        let viewing = self.freezes.take(now, rate);
         let metrics = &self.context.metrics;
         metrics.on_second(self.settings.effect.label().as_str(), &viewing);
         metrics.on_bitrates(self.egress.config().map(|config| config.bitrate_bps), self.egress.estimate_bps());
@@ -95,28 +95,27 @@ impl Driver {
         let (waited, frames) = self.report.waited;
         let (behind, replaced) = (self.dropped_since(counts, DropReason::Behind), self.dropped_since(counts, DropReason::Replaced));
         let (replaced_here, missed_elsewhere) = if self.context.broker.is_local() { (replaced, 0) } else { (0, replaced) };
-        let signs = Signs {
+        let sample = LoadSample {
             admitted: counts.admitted - self.report.counts.admitted,
             missed_here: behind + replaced_here,
             missed_elsewhere,
             waited: waited.checked_div(frames).unwrap_or_default(),
         };
-        let [encoder_speed, model_resolution] = CONCESSIONS;
         let mut painter = self.painters.get_mut(&self.settings.effect.version());
         let mut resize = |resize: &dyn Fn(&mut ChainPainter) -> bool| painter.as_mut().is_some_and(|painter| resize(painter));
-        let (step, direction) = match self.adaptation.on_report(&signs) {
-            Advice::Stay => return,
-            Advice::GiveUp if signs.is_short_here() && self.egress.set_hurried(true) => (encoder_speed, "down"),
-            Advice::GiveUp if resize(&|painter| painter.shrink_input()) => (model_resolution, "down"),
-            Advice::TakeBack if resize(&|painter| painter.grow_input(utilisation as f32)) => (model_resolution, "up"),
-            Advice::TakeBack if utilisation < ROOM_WANTED && self.egress.set_hurried(false) => (encoder_speed, "up"),
-            Advice::GiveUp | Advice::TakeBack => return,
+        let (step, direction) = match self.quality.on_report(&sample) {
+            QualityAdvice::Stay => return,
+            QualityAdvice::StepDown if sample.is_short_here() && self.egress.set_hurried(true) => (QualityStep::EncoderSpeed, "down"),
+            QualityAdvice::StepDown if resize(&|painter| painter.shrink_input()) => (QualityStep::ModelResolution, "down"),
+            QualityAdvice::StepUp if resize(&|painter| painter.grow_input(utilisation as f32)) => (QualityStep::ModelResolution, "up"),
+            QualityAdvice::StepUp if utilisation < ROOM_WANTED && self.egress.set_hurried(false) => (QualityStep::EncoderSpeed, "up"),
+            QualityAdvice::StepDown | QualityAdvice::StepUp => return,
         };
         if direction == "up" {
-            self.adaptation.taken_back();
+            self.quality.on_step_up();
         }
-        self.context.metrics.on_adaptation(step, direction);
-        debug!(session = %self.id(), step, direction, ?signs, "adapts to the machine");
+        self.context.metrics.on_adaptation(step.label(), direction);
+        debug!(session = %self.id(), step = step.label(), direction, ?sample, "adapts to the machine");
     }
 
     fn stats(&self, elapsed: f64, counts: &FrameCounts, before: &FrameCounts, utilisation: f64) -> Value {

@@ -19,8 +19,8 @@ use crate::settings::ChangedBy;
 impl Driver {
     /// The browser can be talked to: it is told what it could not be told before.
     pub(super) fn on_control_open(&mut self) {
-        self.told.open = true;
-        if let Some(by) = self.told.changed.take() {
+        self.notified.open = true;
+        if let Some(by) = self.notified.changed.take() {
             self.say_settings(by);
         }
         self.review_service();
@@ -31,8 +31,8 @@ impl Driver {
         self.events.tell(Kind::Settings, None, &control::settings(&self.settings, self.track.generation(), by));
         match by {
             ChangedBy::Channel => {}
-            _ if self.told.open => self.say_settings(by),
-            _ => self.told.changed = Some(by),
+            _ if self.notified.open => self.say_settings(by),
+            _ => self.notified.changed = Some(by),
         }
     }
 
@@ -62,20 +62,20 @@ impl Driver {
 
     /// Tells the browser when something else is true of the effect in force than it knows.
     pub(super) fn review_service(&mut self) {
-        if !self.told.open {
+        if !self.notified.open {
             return;
         }
         let (effect, lacking) = (self.settings.effect.name(), self.lacking());
         let service = lacking.as_ref().map_or(Service::Served, |(_, service)| *service);
         let problem = match service {
-            Service::Served if self.told.unserved.take().is_none() => return,
+            Service::Served if self.notified.unserved.take().is_none() => return,
             Service::Served => None,
             unserved => {
                 let now = Some((effect.clone(), unserved));
-                if self.told.unserved == now {
+                if self.notified.unserved == now {
                     return;
                 }
-                self.told.unserved = now;
+                self.notified.unserved = now;
                 lacking.map(|(part, _)| {
                     let is_offered = self.context.catalogue.offers(part.as_ref());
                     let mend = mend(part.as_ref(), is_offered, self.context.config.broker.is_shared());
