@@ -10,8 +10,9 @@ mod driver;
 mod egress;
 mod frame_rate;
 mod freezes;
-mod gather;
+
 mod handle;
+mod join;
 mod loss_control;
 mod messages;
 mod quality;
@@ -76,15 +77,15 @@ pub fn spawn(
         }
         Notice::ServiceChanged => _ = to_inbox.try_send(TrackInput::ServiceChanged),
     };
-    for lane in id.lanes() {
-        let (told, is_first) = (told.clone(), lane == id.track());
+    for branch in id.branches() {
+        let (told, is_first) = (told.clone(), branch == id.track());
         let told = move |notice| {
             // What concerns all lines is heard on the first.
             if is_first || matches!(notice, Notice::Completed(_)) {
                 told(notice);
             }
         };
-        context.broker.open_track(lane, Box::new(told));
+        context.broker.open_track(branch, Box::new(told));
     }
     let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
     let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
@@ -96,13 +97,13 @@ pub fn spawn(
         });
         if catch_unwind(driven).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");
-            close_lanes(&context, id);
+            close_branches(&context, id);
             sink.end(Goodbye::Broken);
         }
         context.shares.leave(id);
         give_back_memory();
     };
-    std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run).inspect_err(|_| close_lanes(&failed, id))?;
+    std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run).inspect_err(|_| close_branches(&failed, id))?;
     Ok(handle)
 }
 
@@ -117,6 +118,6 @@ fn give_back_memory() {
 }
 
 /// Nothing of a track is of use to workers any more.
-fn close_lanes(context: &Context, id: SessionId) {
-    id.lanes().for_each(|lane| context.broker.close_track(lane));
+fn close_branches(context: &Context, id: SessionId) {
+    id.branches().for_each(|branch| context.broker.close_track(branch));
 }

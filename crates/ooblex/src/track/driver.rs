@@ -19,7 +19,7 @@ use super::context::Context;
 use super::egress::Egress;
 use super::frame_rate::FrameRateController;
 use super::freezes::FreezeDetector;
-use super::gather::{Gather, Gathered};
+use super::join::{BranchJoin, Joined};
 use super::messages::{TrackInput, TrackOutput, TrackSink};
 use super::quality::QualityController;
 use super::report::Report;
@@ -91,7 +91,7 @@ pub(super) struct Driver {
     pub(super) restrictions: Arc<Restrictions>,
     pub(super) painters: HashMap<EffectName, ChainPainter>,
     /// The frames of a chain whose analyses are gathered.
-    gather: Gather<Job>,
+    join: BranchJoin<Job>,
     acks: VecDeque<(Generation, Value)>,
     pub(super) decoder: Option<Decoder>,
     pub(super) rotation: Rotation,
@@ -160,7 +160,7 @@ impl Driver {
             settings: Arc::new(settings),
             restrictions: Arc::default(),
             painters: HashMap::new(),
-            gather: Gather::new(),
+            join: BranchJoin::new(),
             acks: VecDeque::new(),
             decoder: None,
             rotation: Rotation::None,
@@ -307,8 +307,8 @@ impl Driver {
     fn submit(&mut self, seq: FrameSeq, inputs: Vec<(usize, ModelInput)>, submitted: Instant, deadline: Instant) {
         let (id, parts) = (self.id, self.settings.clone());
         self.model_input = inputs.iter().map(|(_, input)| (input.picture.width, input.picture.height)).max();
-        let job = |(lane, (part, input)): (usize, (usize, _))| Job {
-            track: id.lane(lane),
+        let job = |(branch, (part, input)): (usize, (usize, _))| Job {
+            track: id.branch(branch),
             seq,
             effect: parts.effect.parts()[part].queue(),
             input,
@@ -317,7 +317,7 @@ impl Driver {
         };
         let mut jobs: Vec<_> = inputs.into_iter().enumerate().map(job).collect();
         if jobs.len() > 1 {
-            let admitted = self.gather.admit(submitted, seq, deadline, jobs);
+            let admitted = self.join.admit(submitted, seq, deadline, jobs);
             if let Some(replaced) = admitted.replaced {
                 self.track.on_lost(replaced, DropReason::Replaced);
             }
@@ -329,18 +329,18 @@ impl Driver {
     /// The analysis for one effect of the chain came back; the frame is ready when it was the last.
     fn on_analysis(&mut self, completed: TrackId, seq: FrameSeq, analysis: Analysis) {
         let returned = Instant::now();
-        let Some(lane) = self.id.lanes().position(|lane| lane == completed) else { return };
-        let analyses = match self.gather.on_analysis(seq, lane, analysis) {
-            Gathered::Whole(analyses) => analyses,
+        let Some(branch) = self.id.branches().position(|branch| branch == completed) else { return };
+        let analyses = match self.join.on_analysis(seq, branch, analysis) {
+            Joined::Whole(analyses) => analyses,
             // The only one of its frame, or one that comes late, which the track knows.
-            Gathered::Foreign(analysis) if lane == 0 => vec![analysis],
-            Gathered::Foreign(_) | Gathered::Partial => return,
+            Joined::Foreign(analysis) if branch == 0 => vec![analysis],
+            Joined::Foreign(_) | Joined::Partial => return,
         };
         self.track.on_analysis(returned, seq, Analysed { analyses, returned });
     }
 
     fn on_lost(&mut self, seq: FrameSeq, reason: DropReason) {
-        self.gather.on_lost(seq);
+        self.join.on_lost(seq);
         self.track.on_lost(seq, reason);
     }
 
@@ -366,7 +366,7 @@ impl Driver {
                 self.on_lost(seq, DropReason::AnalysisFailed);
             }
         }
-        for job in self.gather.next() {
+        for job in self.join.next() {
             self.context.broker.submit(job);
         }
     }

@@ -46,7 +46,7 @@ impl Driver {
                 self.take_turns(inbox, ended);
             }
         }
-        super::close_lanes(&self.context, self.id());
+        super::close_branches(&self.context, self.id());
         self.track.end();
         self.flush_counts();
     }
