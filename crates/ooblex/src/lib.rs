@@ -19,7 +19,6 @@ pub mod config;
 mod control;
 pub mod cpu;
 pub mod events;
-pub mod figures;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod health;

@@ -240,12 +240,12 @@ impl Session {
         match output {
             TrackOutput::Frame { frame, arrived } => {
                 let mut first = true;
-                let figures = self.track.figures.clone();
+                let stats = self.track.stats.clone();
                 self.hold(frame, arrived);
                 return self.drain(now, &mut |transmit| {
                     send(transmit);
                     if std::mem::take(&mut first) {
-                        figures.on_sent(arrived, Instant::now());
+                        stats.on_sent(arrived, Instant::now());
                     }
                 });
             }

@@ -131,12 +131,12 @@ impl Sessions {
         Some(session.track.events.read(limit).ok_or(TooManyReaders))
     }
 
-    /// One session with its live figures.
+    /// One session with its live statistics.
     pub fn describe(&self, id: SessionId) -> Option<Value> {
         self.lock().get(&id).map(|session| session.describe(id))
     }
 
-    /// All sessions with their live figures, the oldest first.
+    /// All sessions with their live statistics, the oldest first.
     pub fn describe_all(&self) -> Vec<Value> {
         let running = self.lock();
         let mut sessions: Vec<_> = running.iter().collect();
@@ -157,8 +157,8 @@ impl Running {
             "effect": self.settings.effect.name(),
             "params": self.settings.parameters.to_json(),
             "age_s": self.started.elapsed().as_secs(),
-            "stats": self.track.figures.latest(),
-            "residence_ms": self.track.figures.residence_ms(),
+            "stats": self.track.stats.latest(),
+            "residence_ms": self.track.stats.residence_ms(),
         })
     }
 }

@@ -22,6 +22,7 @@ mod runner;
 mod service;
 #[cfg(test)]
 mod simulation;
+mod stats;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -37,10 +38,10 @@ pub use self::context::Context;
 pub use self::handle::TrackHandle;
 use self::messages::INBOX;
 pub use self::messages::{ReceptionFeedback, TrackInput, TrackOutput, TrackSink};
+pub use self::stats::TrackStats;
 use crate::auth::Restrictions;
 use crate::cpu::Ticket;
 use crate::events::Events;
-use crate::figures::TrackFigures;
 use crate::ids::SessionId;
 use crate::labels::Goodbye;
 use crate::settings::Settings;
@@ -59,11 +60,11 @@ pub fn spawn(
     sink: Arc<dyn TrackSink>,
 ) -> std::io::Result<TrackHandle> {
     let (inbox, receiver) = bounded(INBOX);
-    let figures = Arc::new(TrackFigures::new(context.metrics.clone()));
+    let stats = Arc::new(TrackStats::new(context.metrics.clone()));
     let events = Events::new(context.metrics.clone());
     let (ticket, metrics) = (Arc::new(Ticket::default()), context.metrics.clone());
     let handle =
-        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), ticket: ticket.clone(), metrics, figures, events };
+        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), ticket: ticket.clone(), metrics, stats, events };
     let to_inbox = handle.inbox.clone();
     let (scheduler, boosted) = (context.scheduler.clone(), ticket.clone());
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
@@ -87,12 +88,12 @@ pub fn spawn(
         };
         context.broker.open_track(branch, Box::new(told));
     }
-    let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
+    let (ended, stats, events) = (handle.ended.clone(), handle.stats.clone(), handle.events.clone());
     let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
     let failed = context.clone();
     let run = move || {
         let driven = AssertUnwindSafe(|| {
-            let driver = Driver::new(context.clone(), id, settings, egress, figures, events, ticket, sink.clone());
+            let driver = Driver::new(context.clone(), id, settings, egress, stats, events, ticket, sink.clone());
             driver.held_to(restrictions).run(&receiver, &ended)
         });
         if catch_unwind(driven).is_err() {

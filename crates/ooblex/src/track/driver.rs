@@ -23,11 +23,11 @@ use super::join::{BranchJoin, Joined};
 use super::messages::{TrackInput, TrackOutput, TrackSink};
 use super::quality::QualityController;
 use super::report::Report;
+use super::stats::TrackStats;
 use crate::auth::Restrictions;
 use crate::control::{self, Request};
 use crate::cpu::{CpuMeter, Ticket};
 use crate::events::{Events, Kind};
-use crate::figures::TrackFigures;
 use crate::ids::SessionId;
 use crate::labels::Stage;
 use crate::problem::{Problem, ProblemKind};
@@ -82,7 +82,7 @@ pub(super) struct Driver {
     /// Where its outputs go.
     pub(super) sink: Arc<dyn TrackSink>,
     id: SessionId,
-    pub(super) figures: Arc<TrackFigures>,
+    pub(super) stats: Arc<TrackStats>,
     pub(super) events: Events,
     pub(super) track: Track<Pending, Analysed>,
     next_seq: FrameSeq,
@@ -141,7 +141,7 @@ impl Driver {
         id: SessionId,
         settings: Settings,
         egress: Egress,
-        figures: Arc<TrackFigures>,
+        stats: Arc<TrackStats>,
         events: Events,
         ticket: Arc<Ticket>,
         sink: Arc<dyn TrackSink>,
@@ -153,7 +153,7 @@ impl Driver {
             context,
             sink,
             id,
-            figures,
+            stats,
             events,
             track,
             next_seq: FrameSeq(0),
@@ -293,7 +293,7 @@ impl Driver {
         let Some(pending) = self.track.last_admitted() else { return };
         let prepared = catch_unwind(AssertUnwindSafe(|| painter.prepare(&pending.picture, &settings.parameters)));
         let submitted = Instant::now();
-        self.figures.on_stage(Stage::Prepare, submitted - now);
+        self.stats.on_stage(Stage::Prepare, submitted - now);
         match prepared {
             Ok(inputs) => self.submit(seq, inputs, submitted, deadline),
             Err(_) => {
@@ -348,10 +348,10 @@ impl Driver {
         let seq = completion.seq;
         match completion.outcome {
             Outcome::Analysed { analysis, queued, analysing, computed } => {
-                self.figures.on_stage(Stage::Queue, queued);
-                self.figures.on_stage(Stage::Analyse, analysing);
+                self.stats.on_stage(Stage::Queue, queued);
+                self.stats.on_stage(Stage::Analyse, analysing);
                 self.meter.on_analysed(computed);
-                self.figures.on_stage(Stage::Turn, at.elapsed());
+                self.stats.on_stage(Stage::Turn, at.elapsed());
                 self.on_analysis(completion.track, seq, analysis);
             }
             Outcome::Replaced => self.on_lost(seq, DropReason::Replaced),
@@ -405,7 +405,7 @@ impl Driver {
         }
         let started = Instant::now();
         if let Some(analysed) = analysed.filter(|_| !reused) {
-            self.figures.on_stage(Stage::Playout, started.saturating_duration_since(analysed.returned));
+            self.stats.on_stage(Stage::Playout, started.saturating_duration_since(analysed.returned));
         }
         let analyses = analysed.map_or(&[][..], |analysed| &analysed.analyses);
         let painter = self.painter(&settings);
@@ -426,9 +426,9 @@ impl Driver {
             }
         };
         let composed = Instant::now();
-        self.figures.on_stage(Stage::Compose, composed - started);
+        self.stats.on_stage(Stage::Compose, composed - started);
         let timestamp = self.encode_and_send(&picture, capture, arrived).ok_or(DropReason::EncodeFailed)?;
-        self.figures.on_stage(Stage::Encode, composed.elapsed());
+        self.stats.on_stage(Stage::Encode, composed.elapsed());
         if let Some(found) = found {
             let text = control::detections(seq, timestamp, (picture.width(), picture.height()), &found);
             self.tell(Kind::Detections, Some(seq), text);

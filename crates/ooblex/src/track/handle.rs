@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::messages::TrackInput;
+use super::stats::TrackStats;
 use crate::cpu::Ticket;
 use crate::events::Events;
-use crate::figures::TrackFigures;
 use crate::metrics::Metrics;
 
 /// The way to a track. Clones lead to the same one.
@@ -19,8 +19,8 @@ pub struct TrackHandle {
     pub(super) backlog_bytes: Arc<AtomicU32>,
     pub(super) ticket: Arc<Ticket>,
     pub(super) metrics: Arc<Metrics>,
-    /// Its live figures.
-    pub figures: Arc<TrackFigures>,
+    /// Its live statistics.
+    pub stats: Arc<TrackStats>,
     /// What it finds and says.
     pub events: Events,
 }
@@ -52,7 +52,7 @@ impl TrackHandle {
             backlog_bytes: Arc::default(),
             ticket: Arc::default(),
             metrics: metrics.clone(),
-            figures: Arc::new(TrackFigures::new(metrics.clone())),
+            stats: Arc::new(TrackStats::new(metrics.clone())),
             events: Events::new(metrics),
         }
     }

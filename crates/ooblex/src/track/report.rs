@@ -55,7 +55,7 @@ impl Driver {
         self.adapt(&counts, utilisation);
         let stats = self.stats(elapsed, &counts, &before, utilisation);
         self.tell_metrics(now, (counts.shown - before.shown) as f64 / elapsed);
-        self.figures.set_latest(stats.clone());
+        self.stats.set_latest(stats.clone());
         self.tell(Kind::Stats, None, stats.to_string());
         self.flush_counts();
         let (busy, size, sent_size) = (capacity.busy, self.report.size, self.report.sent_size);
@@ -120,7 +120,7 @@ impl Driver {
 
     fn stats(&self, elapsed: f64, counts: &FrameCounts, before: &FrameCounts, utilisation: f64) -> Value {
         let rate = |now: u64, before: u64| round((now - before) as f64 / elapsed);
-        let (stages, residence) = self.figures.take_window();
+        let (stages, residence) = self.stats.take_window();
         let dropped: Value = DropReason::ALL
             .into_iter()
             .map(|reason| (reason.label(), counts.dropped(reason) - before.dropped(reason)))

@@ -155,7 +155,7 @@ impl Driver {
         if gap || hopeless {
             decoder.frames_lost();
         }
-        self.figures.on_stage(Stage::Inbox, waited);
+        self.stats.on_stage(Stage::Inbox, waited);
         self.report.waited.0 += waited;
         self.report.waited.1 += 1;
         if hopeless {
@@ -166,7 +166,7 @@ impl Driver {
         match decoder.decode(&frame.data) {
             Ok(Some(picture)) => {
                 let picture = rotate(picture, self.rotation);
-                self.figures.on_stage(Stage::Decode, started.elapsed());
+                self.stats.on_stage(Stage::Decode, started.elapsed());
                 (self.too_large, self.refusals) = (None, 0);
                 Some(Pending { picture, capture: frame.capture, arrived, settings: self.settings.clone() })
             }

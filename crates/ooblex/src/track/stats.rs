@@ -1,6 +1,6 @@
-//! The live figures of one track: what its frames went through during the last second, and since it began.
+//! The live statistics of one track, for the last second and since it began.
 //!
-//! The track's thread and the media thread write, the API reads.
+//! The track's thread and the media thread write; the API reads.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,37 +12,44 @@ use crate::labels::Stage;
 use crate::metrics::Metrics;
 use crate::rounding::round;
 
-/// The live figures of one track.
-pub struct TrackFigures {
+/// The live statistics of one track: stage times, residence, and the report of the last second.
+pub struct TrackStats {
     inner: Mutex<Inner>,
     metrics: std::sync::Arc<Metrics>,
 }
 
 struct Inner {
-    stages: [(Duration, u32); Stage::ALL.len()],
-    /// Microseconds from the last packet in to the first packet out, since the last report.
+    stages: [StageTime; Stage::ALL.len()],
+    /// Residence since the last report: microseconds from the last packet of a frame in to its first packet out.
     residence: Histogram<u32>,
-    /// The same since the track began.
+    /// Residence since the track began.
     residence_total: Histogram<u32>,
     latest: Value,
 }
 
-impl TrackFigures {
-    /// No frame has passed.
+/// The time that frames have spent in a stage since the last report.
+#[derive(Debug, Clone, Copy, Default)]
+struct StageTime {
+    sum: Duration,
+    frames: u32,
+}
+
+impl TrackStats {
+    /// Starts without frames.
     pub fn new(metrics: std::sync::Arc<Metrics>) -> Self {
         let inner = Inner { stages: Default::default(), residence: histogram(), residence_total: histogram(), latest: Value::Null };
         Self { inner: Mutex::new(inner), metrics }
     }
 
-    /// A frame has passed a stage.
+    /// Notes that a frame has passed a stage.
     pub fn on_stage(&self, stage: Stage, took: Duration) {
         self.metrics.on_stage(stage, took);
-        let (sum, count) = &mut self.lock().stages[stage as usize];
-        *sum += took;
-        *count += 1;
+        let time = &mut self.lock().stages[stage as usize];
+        time.sum += took;
+        time.frames += 1;
     }
 
-    /// The first packet of a frame has left whose last packet had arrived at `arrived`.
+    /// Notes that the first packet of a frame has left, whose last packet arrived at `arrived`.
     pub fn on_sent(&self, arrived: Instant, now: Instant) {
         let residence = now.saturating_duration_since(arrived);
         self.metrics.on_residence(residence);
@@ -52,32 +59,32 @@ impl TrackFigures {
         inner.residence_total.saturating_record(micros);
     }
 
-    /// The means of the stages, ms, and the quantiles of residence since the last call, which starts them anew.
+    /// Returns the mean time of each stage in ms, and the quantiles of residence, since the last call.
     pub fn take_window(&self) -> (Value, Value) {
         let mut inner = self.lock();
         let stages = std::mem::take(&mut inner.stages);
         let means: Map<String, Value> = Stage::ALL
             .into_iter()
             .zip(stages)
-            .filter(|(_, (_, count))| *count > 0)
-            .map(|(stage, (sum, count))| (stage.label().to_string(), json!(round(sum.as_secs_f64() * 1e3 / f64::from(count)))))
+            .filter(|(_, time)| time.frames > 0)
+            .map(|(stage, time)| (stage.label().to_string(), json!(round(time.sum.as_secs_f64() * 1e3 / f64::from(time.frames)))))
             .collect();
         let residence = quantiles(&inner.residence);
         inner.residence.reset();
         (means.into(), residence)
     }
 
-    /// Quantiles of residence since the track began, ms.
+    /// Returns the quantiles of residence since the track began, in ms.
     pub fn residence_ms(&self) -> Value {
         quantiles(&self.lock().residence_total)
     }
 
-    /// Notes the report of the last second.
+    /// Stores the report of the last second.
     pub fn set_latest(&self, stats: Value) {
         self.lock().latest = stats;
     }
 
-    /// The report of the last second; null before the first.
+    /// Returns the report of the last second; null before the first.
     pub fn latest(&self) -> Value {
         self.lock().latest.clone()
     }
@@ -87,7 +94,7 @@ impl TrackFigures {
     }
 }
 
-/// One microsecond to a minute, three digits.
+/// Makes a histogram from one microsecond to one minute, with three digits.
 fn histogram() -> Histogram<u32> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are in order")
 }
