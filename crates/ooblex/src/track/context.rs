@@ -1,4 +1,4 @@
-//! What all tracks share.
+//! The parts of the gateway that all tracks share.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::cpu::{CpuScheduler, CpuShares};
 use crate::metrics::Metrics;
 use crate::settings::Catalogue;
 
-/// What all tracks share.
+/// The parts of the gateway that all tracks share.
 pub struct Context {
-    /// Where frames are analysed.
+    /// The broker, which has frames analysed.
     pub broker: Broker,
-    /// What can be asked for.
+    /// The effects that can be chosen.
     pub catalogue: Arc<Catalogue>,
-    /// For Prometheus.
+    /// The metrics for Prometheus.
     pub metrics: Arc<Metrics>,
     /// The permits to compute, which all tracks share.
     pub scheduler: Arc<CpuScheduler>,
     /// The share of the cores that each track may use.
     pub shares: CpuShares,
-    /// What the operator set.
+    /// The operator's configuration.
     pub config: Config,
 }

@@ -10,8 +10,11 @@ const FREEZE_THRESHOLD: Duration = Duration::from_millis(500);
 const CAMERA_OFF_AFTER: Duration = Duration::from_millis(500);
 
 /// The freeze detector of one track. Times are arguments.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FreezeDetector {
+    /// When the connection was established.
+    connected: Instant,
+    /// The last processed frame.
     shown: Option<Shown>,
     /// When the camera last sent a frame.
     sent: Option<Instant>,
@@ -31,6 +34,16 @@ struct Shown {
 }
 
 impl FreezeDetector {
+    /// Starts at this time, which counts as that of the connection until [`FreezeDetector::on_connected`].
+    pub(super) fn new(now: Instant) -> Self {
+        Self { connected: now, shown: None, sent: None, frozen: None, freezes: 0, still: Duration::ZERO }
+    }
+
+    /// Notes that the connection was established.
+    pub(super) fn on_connected(&mut self, now: Instant) {
+        self.connected = now;
+    }
+
     /// Notes a frame of the camera.
     pub(super) fn on_frame(&mut self, now: Instant) {
         if self.sent.is_some_and(|sent| now.saturating_duration_since(sent) > CAMERA_OFF_AFTER) {
@@ -46,10 +59,12 @@ impl FreezeDetector {
         }
     }
 
-    /// Notes a processed frame that is sent at `now` and arrived at `arrived`. Returns whether it is the first.
-    pub(super) fn on_shown(&mut self, now: Instant, arrived: Instant) -> bool {
+    /// Notes a processed frame that is sent at `now` and arrived at `arrived`. Returns for the first one the time since the
+    /// connection was established.
+    pub(super) fn on_shown(&mut self, now: Instant, arrived: Instant) -> Option<Duration> {
         self.end_freeze(now);
-        self.shown.replace(Shown { sent: now, arrived }).is_none()
+        let is_first = self.shown.replace(Shown { sent: now, arrived }).is_none();
+        is_first.then(|| now.saturating_duration_since(self.connected))
     }
 
     /// Returns what the viewer has seen since the last call.
@@ -77,6 +92,11 @@ mod tests {
 
     const FRAME: Duration = Duration::from_millis(33);
 
+    fn bench() -> (FreezeDetector, Instant) {
+        let now = Instant::now();
+        (FreezeDetector::new(now), now)
+    }
+
     /// Plays this many frames of a camera, each of which is shown if `shown`.
     fn play(detector: &mut FreezeDetector, now: &mut Instant, frames: u32, shown: bool) {
         for _ in 0..frames {
@@ -90,7 +110,7 @@ mod tests {
 
     #[test]
     fn steady_pictures_do_not_freeze_and_are_young() {
-        let (mut detector, mut now) = (FreezeDetector::default(), Instant::now());
+        let (mut detector, mut now) = bench();
         play(&mut detector, &mut now, 60, true);
         let seen = detector.take(now + FRAME, 30.0);
         assert_eq!(seen, Viewing { rate: Some(30.0), age: Some(FRAME), freezes: 0, frozen: Duration::ZERO });
@@ -98,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_freeze_is_counted_once_and_lasts_until_the_next_processed_frame() {
-        let (mut detector, mut now) = (FreezeDetector::default(), Instant::now());
+        let (mut detector, mut now) = bench();
         play(&mut detector, &mut now, 30, true);
         play(&mut detector, &mut now, 30, false);
         let first = detector.take(now, 0.0);
@@ -111,12 +131,21 @@ mod tests {
 
     #[test]
     fn a_camera_that_is_off_is_no_freeze() {
-        let (mut detector, mut now) = (FreezeDetector::default(), Instant::now());
+        let (mut detector, mut now) = bench();
         play(&mut detector, &mut now, 30, true);
         now += Duration::from_secs(60);
         assert_eq!(detector.take(now, 0.0), Viewing { rate: None, age: None, freezes: 0, frozen: Duration::ZERO });
         play(&mut detector, &mut now, 5, false);
         play(&mut detector, &mut now, 30, true);
         assert_eq!(detector.take(now, 30.0).freezes, 0);
+    }
+
+    #[test]
+    fn the_time_to_the_first_picture_counts_from_the_connection_and_only_once() {
+        let (mut detector, start) = bench();
+        let at = |ms| start + Duration::from_millis(ms);
+        detector.on_connected(at(100));
+        assert_eq!(detector.on_shown(at(350), at(300)), Some(Duration::from_millis(250)));
+        assert_eq!(detector.on_shown(at(383), at(333)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The way to a track.
+//! The handle of a track, by which its session reaches it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,7 +11,7 @@ use crate::cpu::Ticket;
 use crate::events::Events;
 use crate::metrics::Metrics;
 
-/// The way to a track. Clones lead to the same one.
+/// The handle of a track. Clones lead to the same track.
 #[derive(Clone)]
 pub struct TrackHandle {
     pub(super) inbox: Sender<TrackInput>,
@@ -21,12 +21,12 @@ pub struct TrackHandle {
     pub(super) metrics: Arc<Metrics>,
     /// Its live statistics.
     pub stats: Arc<TrackStats>,
-    /// What it finds and says.
+    /// Its events, for readers.
     pub events: Events,
 }
 
 impl TrackHandle {
-    /// Hands something to the track. `false` when the track is too busy to take it.
+    /// Hands something to the track. Returns false when its inbox is full.
     pub fn send(&self, input: TrackInput) -> bool {
         if let TrackInput::Frame { arrived, .. } = &input {
             self.ticket.on_frame(*arrived);
@@ -43,7 +43,7 @@ impl TrackHandle {
         }
     }
 
-    /// To a track that is no thread but the other end of `inbox`.
+    /// Makes a handle whose track is no thread, but the other end of `inbox`.
     #[cfg(test)]
     pub(crate) fn detached(inbox: Sender<TrackInput>, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -57,17 +57,17 @@ impl TrackHandle {
         }
     }
 
-    /// Where its session notes what Prometheus is told.
+    /// Returns the metrics, for the session.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// So many bytes of frames that the track gave wait to be sent.
+    /// Notes how many bytes of the track's frames wait to be sent.
     pub fn set_backlog(&self, bytes: usize) {
         self.backlog_bytes.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// The track is over.
+    /// Ends the track.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.send(TrackInput::Wake);

@@ -16,6 +16,7 @@ use rand::{Rng, SeedableRng};
 use str0m::net::{Protocol, Receive, Transmit};
 
 use super::egress::Egress;
+use super::size::Size;
 use super::{INBOX, TrackHandle, TrackInput, TrackOutput};
 use crate::about::About;
 use crate::bench::link::{Conditions, Link};
@@ -268,7 +269,7 @@ impl Simulation {
         }
         self.drain_browser();
         let target = self.egress.config().map_or(0, |config| config.bitrate_bps);
-        let (_, height) = self.egress.sent_size();
+        let height = self.egress.sent_size().map_or(0, |size| size.height);
         while self.began != now && self.seen.target.len() <= tenth {
             self.seen.target.push((target, height));
         }
@@ -307,7 +308,7 @@ impl Simulation {
         self.drain_browser();
         self.next_frame += 1;
         let tenth = (now - self.began).as_millis() as usize / 100;
-        if let Some(bps) = self.egress.on_size(SIZE) {
+        if let Some(bps) = self.egress.on_size(Size::new(SIZE.0, SIZE.1)) {
             self.at_gateway(tenth, |session, send| session.on_track(now, TrackOutput::DesiredBitrate(bps), send).unwrap());
         }
         let is_out = self.plan.outage.contains(&(now - self.began).as_secs());
