@@ -1,11 +1,13 @@
-//! A track: one video of a session, on a thread of its own, which decodes, prepares, paints and encodes its frames in the order that
-//! [`ooblex_pipeline::Track`] decides.
+//! A track: one video of a session, on a thread of its own, which decodes, prepares, paints and
+//! encodes its frames in the order that [`ooblex_pipeline::Track`] decides.
 //!
-//! The thread owns all state of the track. The media thread sends it compressed frames, the broker completions; it gives compressed
-//! frames back through its [`TrackSink`]. It knows nothing of packets. `runner` is the loop of the thread and the path of a frame
-//! through the parts: `ingest` (queue and decoder), `analysis` (which frames go to workers, `join` for chains), `presenter`
-//! (painters and stand-ins), `egress` (encoder, with `loss_control` and `resolution`), `outbox` (the way out). `cpu_control` groups
-//! `frame_rate` and `quality`; `report` makes the `stats` of each second; `service` tells the browser whether workers serve it.
+//! The thread owns all state of the track. The media thread sends it compressed frames, the broker
+//! completions; it gives compressed frames back through its [`TrackSink`]. It knows nothing of
+//! packets. `runner` is the loop of the thread and the path of a frame through the parts: `ingest`
+//! (queue and decoder), `analysis` (which frames go to workers, `join` for chains), `presenter`
+//! (painters and stand-ins), `egress` (encoder, with `loss_control` and `resolution`), `outbox`
+//! (the way out). `cpu_control` groups `frame_rate` and `quality`; `report` makes the `stats` of
+//! each second; `service` tells the browser whether workers serve it.
 
 mod analysis;
 mod context;
@@ -44,7 +46,7 @@ pub use self::context::Context;
 pub use self::handle::TrackHandle;
 use self::messages::INBOX;
 pub use self::messages::{ReceptionFeedback, TrackInput, TrackOutput, TrackSink};
-pub use self::stats::TrackStats;
+pub use self::stats::{Stats, TrackStats};
 use crate::auth::Restrictions;
 use crate::cpu::Ticket;
 use crate::events::Events;
@@ -74,8 +76,8 @@ pub fn spawn(
         TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), ticket: ticket.clone(), metrics, stats, events };
     let to_inbox = handle.inbox.clone();
     let (scheduler, boosted) = (context.scheduler.clone(), ticket.clone());
-    // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
-    // it full is seen with the next report.
+    // A completion that finds the inbox full is lost; its frame expires, as if the worker had died.
+    // A change of service that finds it full is seen with the next report.
     let notified = move |notice| match notice {
         Notice::Completed(completion) => {
             let is_result = matches!(completion.outcome, Outcome::Analysed { .. });
@@ -115,7 +117,8 @@ pub fn spawn(
     Ok(handle)
 }
 
-/// Returns the memory of the session to the system, together with that of sessions that end within a second.
+/// Returns the memory of the session to the system, together with that of sessions that end within
+/// a second.
 fn give_back_memory() {
     static IS_DUE: AtomicBool = AtomicBool::new(false);
     if !IS_DUE.swap(true, Ordering::Relaxed) {

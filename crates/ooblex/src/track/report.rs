@@ -1,10 +1,10 @@
-//! The report of a track, once a second: to the browser, to the API, to Prometheus. From it follow the quality steps, which make
-//! do with less CPU, and the adaptation to the track's share of the cores.
+//! The report of a track, once a second: to the browser, to the API, to Prometheus. From it follow
+//! the quality steps, which make do with less CPU, and the adaptation to the track's share of the
+//! cores.
 
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{DropReason, FrameCounts};
-use serde_json::{Value, json};
 use tracing::debug;
 
 use super::cpu_control::{CpuUsage, DecodedRates};
@@ -12,6 +12,7 @@ use super::quality::{LoadSample, QualityAdvice};
 use super::runner::Runner;
 use super::service;
 use super::size::Size;
+use super::stats::{Drops, EncoderSpeed, FrameRates, Liveness, Load, SentVideo, Stats};
 use crate::events::Kind;
 use crate::labels::QualityStep;
 use crate::rounding::round;
@@ -46,7 +47,8 @@ struct Second {
 }
 
 impl LastReport {
-    /// Starts at this time, without frames. `busy` is the time that all workers have spent on frames so far.
+    /// Starts at this time, without frames. `busy` is the time that all workers have spent on
+    /// frames so far.
     pub(super) fn new(at: Instant, busy: Duration) -> Self {
         Self { at, counts: FrameCounts::default(), busy, size: None, sent_size: None, sent_bytes: 0 }
     }
@@ -56,7 +58,8 @@ impl LastReport {
         self.at + REPORT_INTERVAL
     }
 
-    /// Compares with the counts at `now`, and with the time that `workers` have spent on frames by now.
+    /// Compares with the counts at `now`, and with the time that `workers` have spent on frames by
+    /// now.
     fn second_until(&self, now: Instant, counts: FrameCounts, workers: usize, busy: Duration) -> Second {
         let elapsed = now.duration_since(self.at);
         let available = elapsed.as_secs_f64() * workers.max(1) as f64;
@@ -64,8 +67,8 @@ impl LastReport {
         Second { elapsed, counts, before: self.counts, utilisation }
     }
 
-    /// Notes the sizes of this second. Returns whether pictures have become smaller or larger on their way out: `Some(true)` for
-    /// smaller. A camera that turns or changes its size is no step.
+    /// Notes the sizes of this second. Returns whether pictures have become smaller or larger on
+    /// their way out: `Some(true)` for smaller. A camera that turns or changes its size is no step.
     fn size_step(&mut self, size: Option<Size>, sent_size: Option<Size>) -> Option<bool> {
         let (size_before, sent_before) = (std::mem::replace(&mut self.size, size), std::mem::replace(&mut self.sent_size, sent_size));
         let (sent, before) = (sent_size?, sent_before?);
@@ -87,7 +90,8 @@ impl Second {
         self.count(|counts| counts.dropped(reason))
     }
 
-    /// Returns the load of the machine as this track saw it. Frames that workers of this process were too busy for are missed here.
+    /// Returns the load of the machine as this track saw it. Frames that workers of this process
+    /// were too busy for are missed here.
     fn load_sample(&self, waited: Duration, workers_are_local: bool) -> LoadSample {
         let (superseded, replaced) = (self.dropped(DropReason::Behind), self.dropped(DropReason::Replaced));
         let (replaced_here, missed_elsewhere) = if workers_are_local { (replaced, 0) } else { (0, replaced) };
@@ -105,8 +109,9 @@ impl Runner {
         self.adapt_quality(&second);
         let stats = self.second_stats(&second);
         self.update_metrics(now, second.rate(|counts| counts.shown));
-        self.stats.set_latest(stats.clone());
-        self.outbox.tell(Kind::Stats, None, stats.to_string());
+        let text = serde_json::to_string(&stats).expect("all keys are strings");
+        self.stats.set_latest(stats);
+        self.outbox.tell(Kind::Stats, None, text);
         self.flush_counts();
         let LastReport { size, sent_size, .. } = self.last_report;
         self.last_report = LastReport { at: now, counts: second.counts, busy: capacity.busy, size, sent_size, sent_bytes: 0 };
@@ -121,7 +126,8 @@ impl Runner {
         self.cpu.on_usage(CpuUsage { used, allowed }, DecodedRates { camera_fps, kept_fps });
     }
 
-    /// Takes a quality step down if the frames of this second found too little CPU, or one up if there was enough for a while.
+    /// Takes a quality step down if the frames of this second found too little CPU, or one up if
+    /// there was enough for a while.
     fn adapt_quality(&mut self, second: &Second) {
         let sample = second.load_sample(self.ingest.take_mean_wait(), self.context.broker.is_local());
         let (settings, utilisation) = (self.settings.current.clone(), second.utilisation);
@@ -152,42 +158,38 @@ impl Runner {
         }
     }
 
-    fn second_stats(&self, second: &Second) -> Value {
-        let elapsed = second.elapsed.as_secs_f64();
-        let (stages, residence) = self.stats.take_window();
-        let dropped: Value = DropReason::ALL
-            .into_iter()
-            .map(|reason| (reason.label(), second.dropped(reason)))
-            .filter(|(_, dropped)| *dropped > 0)
-            .map(|(label, dropped)| (label.to_string(), json!(dropped)))
-            .collect::<serde_json::Map<_, _>>()
-            .into();
-        let (shown, usage) = (second.count(|counts| counts.shown), self.cpu.usage());
+    fn second_stats(&self, second: &Second) -> Stats {
+        let (config, usage) = (self.egress.config(), self.cpu.usage());
         let sent_size = self.egress.sent_size().unwrap_or(Size::new(0, 0));
-        json!({
-            "type": "stats",
-            "effect": self.settings.current.effect.name(),
-            "fps_in": round(second.rate(|counts| counts.admitted)),
-            "fps_analysed": round(second.rate(|counts| counts.analysed)),
-            "fps_out": round(second.rate(|counts| counts.shown)),
-            "width": sent_size.width,
-            "height": sent_size.height,
-            "codec": self.egress.config().map(|config| config.codec.label()),
-            "bitrate_bps": (self.last_report.sent_bytes as f64 * 8.0 / elapsed).round(),
-            "target_bps": self.egress.config().map(|config| config.bitrate_bps),
-            "estimate_bps": self.egress.estimate_bps(),
-            "residence_ms": residence,
-            "stages_ms": stages,
-            "dropped": dropped,
-            "worker_utilisation": round(second.utilisation),
-            "encoder_speed": if self.egress.is_hurried() { "hurried" } else { "normal" },
-            "model_input": self.analysis.model_input(),
-            "cores": round(usage.used),
-            "cores_allowed": Some(usage.allowed).filter(|allowed| allowed.is_finite()).map(round),
-            "placeholder": self.presenter.is_placeholder(),
-            "service": service::label(self.service()),
-            "state": if shown > 0 { "live" } else { "waiting" },
-        })
+        let bits = self.last_report.sent_bytes as f64 * 8.0;
+        Stats {
+            effect: self.settings.current.effect.name(),
+            rates: FrameRates {
+                fps_in: round(second.rate(|counts| counts.admitted)),
+                fps_analysed: round(second.rate(|counts| counts.analysed)),
+                fps_out: round(second.rate(|counts| counts.shown)),
+            },
+            video: SentVideo {
+                width: sent_size.width,
+                height: sent_size.height,
+                codec: config.map(|config| config.codec.label()),
+                bitrate_bps: (bits / second.elapsed.as_secs_f64()).round(),
+                target_bps: config.map(|config| config.bitrate_bps),
+                estimate_bps: self.egress.estimate_bps(),
+            },
+            latency: self.stats.take_latency(),
+            dropped: Drops::new(|reason| second.dropped(reason)),
+            load: Load {
+                worker_utilisation: round(second.utilisation),
+                encoder_speed: if self.egress.is_hurried() { EncoderSpeed::Hurried } else { EncoderSpeed::Normal },
+                model_input: self.analysis.model_input(),
+                cores: round(usage.used),
+                cores_allowed: Some(usage.allowed).filter(|allowed| allowed.is_finite()).map(round),
+            },
+            placeholder: self.presenter.is_placeholder(),
+            service: service::label(self.service()),
+            state: if second.count(|counts| counts.shown) > 0 { Liveness::Live } else { Liveness::Waiting },
+        }
     }
 
     /// Adds the frames since the last report to the metrics.
@@ -203,7 +205,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns the counts of a track that has admitted 30 frames, of which 20 were shown, 4 replaced, one superseded, and 5 wait.
+    /// Returns the counts of a track that has admitted 30 frames, of which 20 were shown, 4
+    /// replaced, one superseded, and 5 wait.
     fn counts(now: Instant) -> FrameCounts {
         let mut track = Track::<(), ()>::new(Mode::Hold, Sampling::Auto, Patience::default());
         for seq in (0..29).map(FrameSeq) {
