@@ -1,4 +1,5 @@
-//! The division of the machine's cores among tracks: permits by urgency ([`CpuScheduler`]), and a fair share by use ([`CpuShares`]).
+//! The division of the machine's cores among tracks: permits by urgency ([`CpuScheduler`]), and a
+//! fair share by use ([`CpuShares`]).
 
 mod meter;
 mod scheduler;

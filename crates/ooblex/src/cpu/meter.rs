@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ooblex_broker::thread_cpu_time;
 
-/// Measures the CPU time of one track: that of its own thread, which makes all calls, and that of this process's workers for it.
+/// Measures the CPU time of one track: that of its own thread, which makes all calls, and that of
+/// this process's workers for it.
 #[derive(Debug)]
 pub struct CpuMeter {
     /// CPU time of the track's thread at the last call of [`CpuMeter::take`].

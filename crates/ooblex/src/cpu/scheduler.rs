@@ -1,11 +1,14 @@
-//! The CPU scheduler: permits to compute, for about as many tracks at a time as the machine has cores, the most urgent first.
+//! The CPU scheduler: permits to compute, for about as many tracks at a time as the machine has
+//! cores, the most urgent first.
 //!
-//! Each track has a thread. Without permits, thirty busy threads share the cores in time slices: every step of every frame takes
-//! as long as the thirty together, caches are never warm, and models starve. With permits each step runs through, and a frame
-//! that waits can still be dropped. A frame that has been started cannot, so there is one permit more than cores, for steps near
-//! a frame's end and for frames that need no worker. More starts of frames that need a worker would only wait for one, and leave
-//! it less of the cores. Workers hold no permits, and neither does a track that uses more than its share ([`super::shares`]):
-//! both run at a lower priority, and nobody waits for them.
+//! Each track has a thread. Without permits, thirty busy threads share the cores in time slices:
+//! every step of every frame takes as long as the thirty together, caches are never warm, and
+//! models starve. With permits each step runs through, and a frame that waits can still be dropped.
+//! A frame that has been started cannot, so there is one permit more than cores, for steps near a
+//! frame's end and for frames that need no worker. More starts of frames that need a worker would
+//! only wait for one, and leave it less of the cores. Workers hold no permits, and neither does a
+//! track that uses more than its share ([`super::shares`]): both run at a lower priority, and
+//! nobody waits for them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +23,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 pub enum Urgency {
     /// A frame is near its end: paint, encode, send.
     Finish,
-    /// Frames are to be decoded. Those that arrived at `due` or later are kept. An earlier `due` is served first. A track that
-    /// has only older frames waits behind all others for at most [`SPARE_TIMEOUT`].
+    /// Frames are to be decoded. Those that arrived at `due` or later are kept. An earlier `due` is
+    /// served first. A track that has only older frames waits behind all others for at most
+    /// [`SPARE_TIMEOUT`].
     Begin {
         /// The earliest arrival time of a frame that is kept.
         due: Instant,
@@ -30,7 +34,8 @@ pub enum Urgency {
     },
 }
 
-/// The scheduler. [`CpuScheduler::acquire`] gives a [`Permit`], which is returned when it is dropped.
+/// The scheduler. [`CpuScheduler::acquire`] gives a [`Permit`], which is returned when it is
+/// dropped.
 #[derive(Debug)]
 pub struct CpuScheduler(Mutex<State>);
 
@@ -60,7 +65,8 @@ struct Waiting {
 pub struct Waits {
     /// The mean time from the request to the permit.
     pub waited: Duration,
-    /// The mean time from the arrival of the first frame that is kept to the permit. Older frames do not count.
+    /// The mean time from the arrival of the first frame that is kept to the permit. Older frames
+    /// do not count.
     pub late: Duration,
 }
 
@@ -74,8 +80,9 @@ pub struct MeanWait {
 /// The time constant of [`MeanWait`].
 const MEAN_TIME_CONSTANT: Duration = Duration::from_millis(50);
 
-/// A track without a frame to keep waits behind all others until this time after `due`. Then it is served like the others, since
-/// its thread has to notice that its camera has stopped or its session has ended.
+/// A track without a frame to keep waits behind all others until this time after `due`. Then it is
+/// served like the others, since its thread has to notice that its camera has stopped or its
+/// session has ended.
 const SPARE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The ticket of one thread: its state in the queue for permits.
@@ -96,23 +103,25 @@ pub struct Ticket {
 #[derive(Debug)]
 pub struct Permit<'s> {
     scheduler: &'s CpuScheduler,
-    /// It came early because [`CpuScheduler::boost`] was called: it is meant for a frame near its end.
+    /// It came early because [`CpuScheduler::boost`] was called: it is meant for a frame near its
+    /// end.
     pub boosted: bool,
     /// It is one of the permits to start frames that need a worker.
     starts_frame: bool,
 }
 
-/// Lowers the priority of the calling thread, and of threads that it starts, by this much (`nice`). This is for good: raising it
-/// again takes a privilege. Nothing happens where a policy forbids it, or where priorities belong to processes instead of
-/// threads; the only cost is speed.
+/// Lowers the priority of the calling thread, and of threads that it starts, by this much (`nice`).
+/// This is for good: raising it again takes a privilege. Nothing happens where a policy forbids it,
+/// or where priorities belong to processes instead of threads; the only cost is speed.
 pub fn lower_priority(by: i32) {
     if cfg!(target_os = "linux") {
         _ = rustix::process::nice(by);
     }
 }
 
-/// Takes one core out of the affinity mask of the calling thread, and of threads that it starts, where the mask has more than one.
-/// All callers leave the same core free, so that threads that wake up find it idle. Nothing happens on systems other than Linux.
+/// Takes one core out of the affinity mask of the calling thread, and of threads that it starts,
+/// where the mask has more than one. All callers leave the same core free, so that threads that
+/// wake up find it idle. Nothing happens on systems other than Linux.
 pub fn leave_one_core_free() {
     #[cfg(target_os = "linux")]
     if let Ok(mut cores) = sched_getaffinity(None)
@@ -151,16 +160,16 @@ impl Ticket {
 }
 
 impl CpuScheduler {
-    /// Makes a scheduler for this many cores: that many permits to start frames that need a worker, and one more for everything
-    /// else, so that one thread computes while a permit changes hands.
+    /// Makes a scheduler for this many cores: that many permits to start frames that need a worker,
+    /// and one more for everything else, so that one thread computes while a permit changes hands.
     pub fn new(count: usize) -> Self {
         let starts = count.max(1);
         let (waited, late) = (MeanWait::default(), MeanWait::default());
         Self(Mutex::new(State { free: starts + 1, starts, waiting: Vec::new(), waited, late }))
     }
 
-    /// Blocks until a permit is free and no other thread is more urgent. A thread holds one permit at a time, and has a ticket of
-    /// its own.
+    /// Blocks until a permit is free and no other thread is more urgent. A thread holds one permit
+    /// at a time, and has a ticket of its own.
     pub fn acquire(&self, ticket: &Arc<Ticket>, urgency: Urgency) -> Permit<'_> {
         let requested = Instant::now();
         ticket.granted.store(false, Ordering::Relaxed);
@@ -182,13 +191,15 @@ impl CpuScheduler {
         }
     }
 
-    /// Raises the thread of this ticket to [`Urgency::Finish`] for its next permit: a frame near its end has come up.
+    /// Raises the thread of this ticket to [`Urgency::Finish`] for its next permit: a frame near
+    /// its end has come up.
     pub fn boost(&self, ticket: &Ticket) {
         ticket.boosted.store(true, Ordering::Relaxed);
         self.lock().hand_out();
     }
 
-    /// Notes how late a `Begin` permit came: the time since a frame to keep was there and its thread had asked.
+    /// Notes how late a `Begin` permit came: the time since a frame to keep was there and its
+    /// thread had asked.
     pub fn on_late(&self, now: Instant, late: Duration) {
         self.lock().late.on_waited(now, late);
     }
@@ -218,8 +229,8 @@ impl State {
         }
     }
 
-    /// Returns the index of the waiting thread that gets the next permit, and whether it is one to start a frame that needs a
-    /// worker. `None` when no waiting thread may have one.
+    /// Returns the index of the waiting thread that gets the next permit, and whether it is one to
+    /// start a frame that needs a worker. `None` when no waiting thread may have one.
     fn most_urgent(&self) -> Option<(usize, bool)> {
         let now = Instant::now();
         let ranks = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.is_spare(now), waiting.urgency(), at));

@@ -1,11 +1,14 @@
-//! A fair share of the cores for each track, so that one track that uses far more than the others does not slow them down.
+//! A fair share of the cores for each track, so that one track that uses far more than the others
+//! does not slow them down.
 //!
-//! Permits of [`super::CpuScheduler`] go by count, and a large picture with a slow model holds each of them ten times as long as
-//! others do. While cores are free this harms nobody, but a frame that arrives meanwhile finds them busy and is late, though none
-//! is lost. So a track may use an equal share of the cores times [`FAIR_SHARE_MARGIN`], or more where one core remains free of
-//! the tracks above that. On a machine with many cores, or for a track that is alone, nothing is limited. A limited track sends
-//! fewer decoded frames on and takes its quality steps ([`crate::track`]); the rest of it runs at a lower priority, and the others
-//! need not wait for it.
+//! Permits of [`super::CpuScheduler`] go by count, and a large picture with a slow model holds each
+//! of them ten times as long as others do. While cores are free this harms nobody, but a frame that
+//! arrives meanwhile finds them busy and is late, though none is lost. So a track may use an equal
+//! share of the cores times [`FAIR_SHARE_MARGIN`], or more where one core remains free of the
+//! tracks above that. On a machine with many cores, or for a track that is alone, nothing is
+//! limited. A limited track sends fewer decoded frames on and takes its quality steps
+//! ([`crate::track`]); the rest of it runs at a lower priority, and the others need not wait for
+//! it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,8 +17,8 @@ use crate::ids::SessionId;
 
 /// A track that uses fewer cores than this has no camera on, and does not count.
 const NEGLIGIBLE_CORES: f64 = 0.005;
-/// The factor on an equal share of the cores that each track may use in any case. It is above 1, so that tracks which all use
-/// the same are not limited before all cores are in use.
+/// The factor on an equal share of the cores that each track may use in any case. It is above 1, so
+/// that tracks which all use the same are not limited before all cores are in use.
 const FAIR_SHARE_MARGIN: f64 = 1.1;
 /// Cores that tracks above the fair share leave free for the others.
 const RESERVED_CORES: f64 = 1.0;
@@ -33,8 +36,8 @@ impl CpuShares {
         Self { cores: cores as f64, used: Mutex::default() }
     }
 
-    /// Notes the cores that a track has used since its last report. Returns the cores that it may use; infinite where it is the
-    /// only track.
+    /// Notes the cores that a track has used since its last report. Returns the cores that it may
+    /// use; infinite where it is the only track.
     pub fn report(&self, id: SessionId, used: f64) -> f64 {
         let mut all = self.lock();
         all.insert(id, used);
@@ -59,7 +62,8 @@ fn allowed(cores: f64, used: impl Iterator<Item = f64> + Clone) -> f64 {
         return f64::INFINITY;
     }
     let equal = FAIR_SHARE_MARGIN * cores / count as f64;
-    // A track near the fair share may be limited already and want more, so it counts as greedy: these share the rest.
+    // A track near the fair share may be limited already and want more, so it counts as greedy:
+    // these share the rest.
     let is_modest = |used: &f64| *used < 0.9 * equal;
     let modest: f64 = used.clone().filter(is_modest).sum();
     let greedy = used.filter(|used| !is_modest(used)).count().max(1);
@@ -70,7 +74,8 @@ fn allowed(cores: f64, used: impl Iterator<Item = f64> + Clone) -> f64 {
 mod tests {
     use super::*;
 
-    /// Returns the use of each track after 20 rounds, in which each uses what it wants up to what it is allowed.
+    /// Returns the use of each track after 20 rounds, in which each uses what it wants up to what
+    /// it is allowed.
     fn settled(cores: usize, wanted: &[f64]) -> Vec<f64> {
         let shares = CpuShares::new(cores);
         let mut used = wanted.to_vec();

@@ -1,8 +1,10 @@
-//! The analysis side of a track: which frames are analysed and shown ([`Track`]), and the jobs that its branches hand to workers.
+//! The analysis side of a track: which frames are analysed and shown ([`Track`]), and the jobs that
+//! its branches hand to workers.
 //!
-//! Call [`AnalysisSide::admit`] for each frame, [`AnalysisSide::submit`] with the inputs that were prepared for it, and
-//! [`AnalysisSide::on_completion`] for each completion; hand the jobs that they return to the broker. Then ask
-//! [`Track::poll`] what has become of the oldest frame. Time is an argument.
+//! Call [`AnalysisSide::admit`] for each frame, [`AnalysisSide::submit`] with the inputs that were
+//! prepared for it, and [`AnalysisSide::on_completion`] for each completion; hand the jobs that
+//! they return to the broker. Then ask [`Track::poll`] what has become of the oldest frame. Time is
+//! an argument.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,7 +60,8 @@ impl AnalysisSide {
         Self { session, track, join: BranchJoin::new(), next_seq: FrameSeq(0), model_input: None }
     }
 
-    /// Admits a frame. Returns it if it is to be analysed; it is then the one that was admitted last.
+    /// Admits a frame. Returns it if it is to be analysed; it is then the one that was admitted
+    /// last.
     pub(super) fn admit(&mut self, now: Instant, pending: Pending) -> Option<Wanted> {
         let seq = self.next_seq;
         self.next_seq.0 += 1;
@@ -68,8 +71,8 @@ impl AnalysisSide {
         }
     }
 
-    /// Makes the jobs of a frame from its inputs, each with the index of its effect in the chain. Returns the jobs to hand to
-    /// workers now.
+    /// Makes the jobs of a frame from its inputs, each with the index of its effect in the chain.
+    /// Returns the jobs to hand to workers now.
     pub(super) fn submit(&mut self, now: Instant, wanted: Wanted, inputs: Vec<(usize, ModelInput)>, settings: &Settings) -> Vec<Job> {
         let Wanted { seq, deadline } = wanted;
         self.model_input = inputs.iter().map(|(_, input)| Size::new(input.picture.width, input.picture.height)).max();
@@ -92,7 +95,8 @@ impl AnalysisSide {
         admitted.submit
     }
 
-    /// Takes the completion of a job. Returns the jobs of the frame that waited for it, to hand to workers now.
+    /// Takes the completion of a job. Returns the jobs of the frame that waited for it, to hand to
+    /// workers now.
     pub(super) fn on_completion(&mut self, now: Instant, completion: Completion) -> Vec<Job> {
         let seq = completion.seq;
         match completion.outcome {
@@ -148,7 +152,8 @@ mod tests {
 
     const SESSION: SessionId = SessionId(7);
 
-    /// The analysis side with literal times in milliseconds, under an effect or a chain whose models get small pictures.
+    /// The analysis side with literal times in milliseconds, under an effect or a chain whose
+    /// models get small pictures.
     struct Bench {
         side: AnalysisSide,
         settings: Arc<Settings>,
@@ -184,7 +189,8 @@ mod tests {
             named(self.side.on_completion(now, Completion { track: SESSION.branch(branch), seq: FrameSeq(seq), outcome }))
         }
 
-        /// Returns what is released at this time: the capture time of a frame with the number of its analyses, or why it was dropped.
+        /// Returns what is released at this time: the capture time of a frame with the number of
+        /// its analyses, or why it was dropped.
         fn poll(&mut self, ms: u64) -> Vec<(u64, Result<usize, DropReason>)> {
             let now = self.at(ms);
             let release = |release: Release<Pending, Analysed>| match release {

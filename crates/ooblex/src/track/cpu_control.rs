@@ -1,7 +1,9 @@
-//! The CPU side of a track: its permits to compute, its share of the cores, and what it does when either is short.
+//! The CPU side of a track: its permits to compute, its share of the cores, and what it does when
+//! either is short.
 //!
-//! Call [`CpuControl::on_permit`] with each permit to decode, and [`CpuControl::on_usage`] and [`CpuControl::advise`] once a
-//! second. Then [`CpuControl::keeps`] says which decoded frames go on.
+//! Call [`CpuControl::on_permit`] with each permit to decode, and [`CpuControl::on_usage`] and
+//! [`CpuControl::advise`] once a second. Then [`CpuControl::keeps`] says which decoded frames go
+//! on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +23,8 @@ pub(super) struct CpuControl {
     is_throttled: bool,
 }
 
-/// The cores that a track has used in the last second, and may use. An infinite share limits nothing.
+/// The cores that a track has used in the last second, and may use. An infinite share limits
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct CpuUsage {
     pub(super) used: f64,
@@ -65,14 +68,16 @@ impl CpuControl {
         self.meter.on_analysed(computed);
     }
 
-    /// Returns the arrival time from which frames are kept, where the oldest one that waits arrived at `oldest`. An older frame
-    /// waits, and is decoded together with the next one that is kept, unless a permit is free.
+    /// Returns the arrival time from which frames are kept, where the oldest one that waits arrived
+    /// at `oldest`. An older frame waits, and is decoded together with the next one that is kept,
+    /// unless a permit is free.
     pub(super) fn due(&self, oldest: Instant) -> Instant {
         self.frame_rate.due().unwrap_or(oldest)
     }
 
-    /// Notes a permit to decode. `first_kept` is the arrival time of the first frame that is kept, and `requested` that of the
-    /// request for the permit. A throttled track has waited for nobody, and does not count in the mean waits.
+    /// Notes a permit to decode. `first_kept` is the arrival time of the first frame that is kept,
+    /// and `requested` that of the request for the permit. A throttled track has waited for nobody,
+    /// and does not count in the mean waits.
     pub(super) fn on_permit(&mut self, now: Instant, scheduler: &CpuScheduler, first_kept: Option<Instant>, requested: Instant) {
         if let Some(arrived) = first_kept.filter(|_| !self.is_throttled) {
             scheduler.on_late(now, now.saturating_duration_since(arrived.max(requested)));

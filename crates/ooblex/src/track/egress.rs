@@ -1,5 +1,6 @@
-//! The egress of a track: pictures become compressed frames, at the bitrate that the network takes, with keyframes on request and
-//! timestamps that only increase. It knows nothing of effects. Time is an argument.
+//! The egress of a track: pictures become compressed frames, at the bitrate that the network takes,
+//! with keyframes on request and timestamps that only increase. It knows nothing of effects. Time
+//! is an argument.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,32 +20,35 @@ use crate::config::{Video, Vp8Speed};
 
 /// The shortest time between two keyframes.
 const MIN_KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
-/// The upper bound of that time on a narrow network, where the last keyframe still takes its time: a keyframe that is lost must not
-/// cost a second.
+/// The upper bound of that time on a narrow network, where the last keyframe still takes its time:
+/// a keyframe that is lost must not cost a second.
 const MAX_KEYFRAME_INTERVAL: Duration = Duration::from_millis(800);
 
 // Congestion
 
-/// Pictures are left out while more waits to be sent than the bitrate allows in this time, in milliseconds: they would only get old.
+/// Pictures are left out while more waits to be sent than the bitrate allows in this time, in
+/// milliseconds: they would only get old.
 const MAX_BACKLOG_MS: u32 = 100;
 /// A backlog of at most this size is no congestion at any bitrate: it is two packets.
 const SMALL_BACKLOG_BYTES: u32 = 2400;
-/// Nothing is sent for this time after the network has broken down, since packets on their way fill it.
+/// Nothing is sent for this time after the network has broken down, since packets on their way fill
+/// it.
 const BREAKDOWN_PAUSE: Duration = Duration::from_millis(150);
 
 // Bitrate
 
 /// The weight of the newest second in the mean share of bytes that are sent again.
 const RESENT_SMOOTHING: f32 = 0.3;
-/// An estimate that grows at once by more than this factor was measured, so earlier losses are out of date.
+/// An estimate that grows at once by more than this factor was measured, so earlier losses are out
+/// of date.
 const MEASURED_GROWTH_RATIO: f64 = 1.5;
 /// Bits a pixel above which a video does not get better.
 const MAX_BITS_PER_PIXEL: f64 = 0.25;
 /// The frame rate that bitrates are calculated for, in frames a second.
 const NOMINAL_FRAME_RATE_FPS: f64 = 30.0;
-/// The largest factor on the bits of a frame where frames are fewer than nominal, since more has moved between two of them. With all
-/// bits that are allowed, each frame would take the encoder longer, and the pacer tens of milliseconds, just when frames are few
-/// because time is short.
+/// The largest factor on the bits of a frame where frames are fewer than nominal, since more has
+/// moved between two of them. With all bits that are allowed, each frame would take the encoder
+/// longer, and the pacer tens of milliseconds, just when frames are few because time is short.
 const MAX_BITS_PER_FRAME_RATIO: f64 = 1.5;
 
 /// The egress of one track.
@@ -120,8 +124,8 @@ impl Egress {
         }
     }
 
-    /// Makes the encoder take less time than the operator set, at the cost of a coarser picture, or as much. Returns whether that
-    /// is a change.
+    /// Makes the encoder take less time than the operator set, at the cost of a coarser picture, or
+    /// as much. Returns whether that is a change.
     pub(super) fn set_hurried(&mut self, hurried: bool) -> bool {
         let normal = self.normal_speed();
         let speed = if hurried { Speed::Fast } else { normal };
@@ -139,7 +143,8 @@ impl Egress {
         self.config().is_some_and(|config| config.speed != self.normal_speed())
     }
 
-    /// Notes the size of the camera's next picture. Returns the bitrate that would be of use when the size has changed.
+    /// Notes the size of the camera's next picture. Returns the bitrate that would be of use when
+    /// the size has changed.
     pub(super) fn on_size(&mut self, size: Size) -> Option<u32> {
         if self.sizes.camera.replace(size) == Some(size) {
             return None;
@@ -160,8 +165,8 @@ impl Egress {
         *estimate_bps = Some(bps);
     }
 
-    /// Takes an estimate that has fallen so far that frames which were handed on are given up. The next picture is a keyframe, small
-    /// enough to be through soon.
+    /// Takes an estimate that has fallen so far that frames which were handed on are given up. The
+    /// next picture is a keyframe, small enough to be through soon.
     pub(super) fn on_breakdown(&mut self, now: Instant, bps: u32) {
         self.bitrate.loss.forget();
         self.on_estimate(bps);
@@ -170,7 +175,8 @@ impl Egress {
         self.keyframes = Keyframes { is_wanted: true, last: None };
     }
 
-    /// Notes that the network carries packets again after an outage. Losses of the outage do not tell its bandwidth.
+    /// Notes that the network carries packets again after an outage. Losses of the outage do not
+    /// tell its bandwidth.
     pub(super) fn on_resumed(&mut self) {
         self.bitrate.loss.forget();
         self.want_keyframe();
@@ -186,12 +192,13 @@ impl Egress {
             Some(_) if feedback.queued => EstimateContext::StandingQueue,
             Some(_) => EstimateContext::Estimate,
         };
-        // Some browsers do not count as lost what came at the second attempt, so their requests for it say more.
+        // Some browsers do not count as lost what came at the second attempt, so their requests for
+        // it say more.
         let wanted_bps = self.unlimited_bps();
         self.bitrate.loss.on_report(feedback.lost.max(feedback.resent), sent_bps, wanted_bps, context);
     }
 
-    /// Tells whether so many bytes wait to be sent that another picture would only get old.
+    /// Tells whether another picture would only get old, because of the bytes that wait to be sent.
     pub(super) fn is_congested(&self, now: Instant) -> bool {
         if self.quiet_until.is_some_and(|until| now < until) {
             return true;
@@ -205,7 +212,8 @@ impl Egress {
         self.keyframes.is_wanted = true;
     }
 
-    /// Compresses a picture. Its timestamp is that of the capture, or one more than the last where that would not increase.
+    /// Compresses a picture. Its timestamp is that of the capture, or one more than the last where
+    /// that would not increase.
     pub(super) fn encode(&mut self, now: Instant, picture: &I420, capture: MediaTime) -> Option<EncodedFrame> {
         let timestamp = self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)));
         let allowed_bps = self.allowed_bps();
@@ -232,7 +240,8 @@ impl Egress {
         self.sizes.camera
     }
 
-    /// Returns the size of the picture that was sent last. It is smaller than the camera's where the network carries too few bits.
+    /// Returns the size of the picture that was sent last. It is smaller than the camera's where
+    /// the network carries too few bits.
     pub(super) fn sent_size(&self) -> Option<Size> {
         self.sizes.sent
     }
@@ -258,14 +267,16 @@ impl Egress {
         }
     }
 
-    /// Returns the bitrate that is of use and that the network is estimated to carry, less the data beside the picture.
+    /// Returns the bitrate that is of use and that the network is estimated to carry, less the data
+    /// beside the picture.
     fn unlimited_bps(&self) -> u32 {
         let free = 0.9 * (1.0 - self.bitrate.resent.clamp(0.0, 0.5));
         let network = self.bitrate.estimate_bps.map_or(self.video.start_bitrate_kbps * 1000, |bps| (bps as f32 * free) as u32);
         network.min(self.bitrate.desired_bps).max(self.video.min_bitrate_kbps * 1000)
     }
 
-    /// Returns the bitrate that the network may be given: [`Self::unlimited_bps`], and no more than losses allow.
+    /// Returns the bitrate that the network may be given: [`Self::unlimited_bps`], and no more than
+    /// losses allow.
     fn allowed_bps(&self) -> u32 {
         let unlimited = self.unlimited_bps();
         self.bitrate.loss.limit_bps().map_or(unlimited, |limit| limit.min(unlimited))
@@ -273,7 +284,8 @@ impl Egress {
 }
 
 impl Sizes {
-    /// Chooses the size at which a picture is sent. Returns the scaled picture if that is not its own.
+    /// Chooses the size at which a picture is sent. Returns the scaled picture if that is not its
+    /// own.
     fn scale(&mut self, now: Instant, picture: &I420, allowed_bps: u32) -> Option<I420> {
         let size = Size::of(picture);
         let sent = self.resolution.choose(now, size, allowed_bps);
@@ -288,7 +300,8 @@ impl Keyframes {
         self.is_wanted && self.last.as_ref().is_none_or(|last| now.duration_since(last.at) >= last.pause)
     }
 
-    /// Notes a keyframe. The next one waits for twice the time that this one takes to be sent, within bounds.
+    /// Notes a keyframe. The next one waits for twice the time that this one takes to be sent,
+    /// within bounds.
     fn on_keyframe(&mut self, now: Instant, bytes: usize, allowed_bps: u32) {
         let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / f64::from(allowed_bps));
         let pause = (2 * takes).clamp(MIN_KEYFRAME_INTERVAL, MAX_KEYFRAME_INTERVAL);
@@ -296,7 +309,8 @@ impl Keyframes {
     }
 }
 
-/// Returns the bitrate that is of use at a frame rate, where `desired_bps` is that at the nominal one.
+/// Returns the bitrate that is of use at a frame rate, where `desired_bps` is that at the nominal
+/// one.
 fn useful_bps(desired_bps: u32, frame_rate: f32) -> u32 {
     (f64::from(desired_bps) * (MAX_BITS_PER_FRAME_RATIO * f64::from(frame_rate) / NOMINAL_FRAME_RATE_FPS).min(1.0)) as u32
 }

@@ -1,10 +1,12 @@
-//! The frame-rate controller of a track: how many decoded frames a second are kept when the machine is short of cores.
+//! The frame-rate controller of a track: how many decoded frames a second are kept when the machine
+//! is short of cores.
 //!
-//! It is an AIMD controller (additive increase, multiplicative decrease). Every frame has to be decoded, since the next one builds
-//! on it; all later steps cost four times as much, and can be saved. The signal is the mean wait of all tracks for permits to
-//! compute. Additive steps up and multiplicative steps down bring all tracks to the same rate, so the frames that are kept are
-//! fresh and evenly spaced. When hardly any track has waited for a while, the load has left, and all rates return within two
-//! seconds. A second limit follows the track's share of the cores.
+//! It is an AIMD controller (additive increase, multiplicative decrease). Every frame has to be
+//! decoded, since the next one builds on it; all later steps cost four times as much, and can be
+//! saved. The signal is the mean wait of all tracks for permits to compute. Additive steps up and
+//! multiplicative steps down bring all tracks to the same rate, so the frames that are kept are
+//! fresh and evenly spaced. When hardly any track has waited for a while, the load has left, and
+//! all rates return within two seconds. A second limit follows the track's share of the cores.
 
 use std::time::{Duration, Instant};
 
@@ -22,8 +24,9 @@ const SEVERE_LATENESS_LIMIT: Duration = Duration::from_millis(40);
 const STEP_DOWN_RATIO: f64 = 0.6;
 /// The factor on the rate for each second of severely late permits.
 const FAST_STEP_DOWN_RATIO: f64 = 0.25;
-/// The increase of the rate for each second without late permits, in frames a second. It is small because all tracks increase at
-/// the same time: thirty tracks that add five each would double the load before the first permit is late.
+/// The increase of the rate for each second without late permits, in frames a second. It is small
+/// because all tracks increase at the same time: thirty tracks that add five each would double the
+/// load before the first permit is late.
 const STEP_UP_FPS: f64 = 1.0;
 /// A mean wait for permits of at most this counts as no wait.
 const CALM_WAIT: Duration = Duration::from_millis(2);
@@ -39,10 +42,12 @@ const MAX_SHARE_FACTOR: f64 = 1.25;
 const THROTTLED_RATIO: f64 = 0.8;
 /// Each permit weighs the time since the last one, up to this.
 const MAX_PERMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// A frame may arrive earlier than the rate says by this fraction of the interval, since cameras are not exact.
+/// A frame may arrive earlier than the rate says by this fraction of the interval, since cameras
+/// are not exact.
 const INTERVAL_TOLERANCE: f64 = 0.5;
 
-/// The frame-rate controller of one track. Times are arguments; feed it with [`Self::on_permit`] and [`Self::on_share`].
+/// The frame-rate controller of one track. Times are arguments; feed it with [`Self::on_permit`]
+/// and [`Self::on_share`].
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct FrameRateController {
     /// Frames a second that the load of the machine allows.
@@ -78,16 +83,19 @@ impl FrameRateController {
         self.rate_fps = self.rate_fps.clamp(MIN_FRAME_RATE_FPS, MAX_FRAME_RATE_FPS);
     }
 
-    /// Notes the cores that the track has used in the last second and may use, and the frames a second that were kept.
+    /// Notes the cores that the track has used in the last second and may use, and the frames a
+    /// second that were kept.
     pub(super) fn on_share(&mut self, used: f64, allowed: f64, kept_fps: f64) {
         let factor = (allowed / used.max(f64::EPSILON)).clamp(MIN_SHARE_FACTOR, MAX_SHARE_FACTOR);
-        // A track that uses far more than its share starts from the rate that it had, since its limit may be far above that.
+        // A track that uses far more than its share starts from the rate that it had, since its
+        // limit may be far above that.
         let share_fps = if factor < THROTTLED_RATIO { self.share_fps.min(kept_fps) } else { self.share_fps };
         self.share_fps = (share_fps * factor).clamp(MIN_FRAME_RATE_FPS, MAX_FRAME_RATE_FPS);
     }
 
-    /// Tells whether the share of the cores limits the track, and not the lateness of permits. `camera_fps` is the rate of its
-    /// camera. A track that `was_throttled` stays so until its share is enough for all frames (hysteresis).
+    /// Tells whether the share of the cores limits the track, and not the lateness of permits.
+    /// `camera_fps` is the rate of its camera. A track that `was_throttled` stays so until its
+    /// share is enough for all frames (hysteresis).
     pub(super) fn is_throttled(&self, camera_fps: f64, was_throttled: bool) -> bool {
         self.share_fps < self.rate_fps.min(camera_fps) * if was_throttled { 1.0 } else { THROTTLED_RATIO }
     }
@@ -129,7 +137,8 @@ mod tests {
 
     const FRAME: Duration = Duration::from_micros(33_333);
 
-    /// Returns which frames are kept of a camera of 30 frames a second, when each permit comes after `waited`.
+    /// Returns which frames are kept of a camera of 30 frames a second, when each permit comes
+    /// after `waited`.
     fn kept(controller: &mut FrameRateController, start: Instant, frames: u32, waited: Duration) -> Vec<u32> {
         let is_kept = |at: &u32| {
             controller.on_permit(start + FRAME * *at, Waits { waited, late: waited });
@@ -214,8 +223,9 @@ mod tests {
         assert_eq!(second(f64::INFINITY) as u32, 30, "it has all again when the others have left");
     }
 
-    /// Tracks of 30 frames a second that share cores, in simulated time. Every frame is decoded under a permit, together with all that
-    /// wait of its track. The frame that is kept is painted under another permit, after a model has analysed it.
+    /// Tracks of 30 frames a second that share cores, in simulated time. Every frame is decoded
+    /// under a permit, together with all that wait of its track. The frame that is kept is painted
+    /// under another permit, after a model has analysed it.
     struct Machine {
         start: Instant,
         free: usize,
@@ -314,8 +324,8 @@ mod tests {
             }
         }
 
-        /// Returns the track that gets the next permit to decode, and the arrival time from which its frames are kept. Tracks without
-        /// such a frame come last.
+        /// Returns the track that gets the next permit to decode, and the arrival time from which
+        /// its frames are kept. Tracks without such a frame come last.
         fn most_urgent(&self) -> Option<(Duration, usize)> {
             let due = |(at, track): (usize, &Camera)| {
                 let (first, last) = (*track.arrived.first().filter(|_| !track.busy)?, *track.arrived.last()?);

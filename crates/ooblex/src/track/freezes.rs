@@ -1,4 +1,5 @@
-//! The freeze detector of one track: what its viewer sees, by the times at which frames arrive and processed ones are sent.
+//! The freeze detector of one track: what its viewer sees, by the times at which frames arrive and
+//! processed ones are sent.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,8 @@ use crate::labels::Viewing;
 
 /// The picture counts as frozen without a processed frame for this time while the camera sends.
 const FREEZE_THRESHOLD: Duration = Duration::from_millis(500);
-/// The camera counts as off when it has sent nothing for this time. A picture without a camera is not frozen.
+/// The camera counts as off when it has sent nothing for this time. A picture without a camera is
+/// not frozen.
 const CAMERA_OFF_AFTER: Duration = Duration::from_millis(500);
 
 /// The freeze detector of one track. Times are arguments.
@@ -34,7 +36,8 @@ struct Shown {
 }
 
 impl FreezeDetector {
-    /// Starts at this time, which counts as that of the connection until [`FreezeDetector::on_connected`].
+    /// Starts at this time, which counts as that of the connection until
+    /// [`FreezeDetector::on_connected`].
     pub(super) fn new(now: Instant) -> Self {
         Self { connected: now, shown: None, sent: None, frozen: None, freezes: 0, still: Duration::ZERO }
     }
@@ -59,8 +62,8 @@ impl FreezeDetector {
         }
     }
 
-    /// Notes a processed frame that is sent at `now` and arrived at `arrived`. Returns for the first one the time since the
-    /// connection was established.
+    /// Notes a processed frame that is sent at `now` and arrived at `arrived`. Returns for the
+    /// first one the time since the connection was established.
     pub(super) fn on_shown(&mut self, now: Instant, arrived: Instant) -> Option<Duration> {
         self.end_freeze(now);
         let is_first = self.shown.replace(Shown { sent: now, arrived }).is_none();

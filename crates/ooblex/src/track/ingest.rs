@@ -1,8 +1,8 @@
-//! The ingest of a track: compressed frames that have arrived, their decoder, and the keyframe requests that losses and refused
-//! frames cause.
+//! The ingest of a track: compressed frames that have arrived, their decoder, and the keyframe
+//! requests that losses and refused frames cause.
 //!
-//! Call [`Ingest::push`] for each frame that arrives, and [`Ingest::decode`] for each frame that [`Ingest::pop`] returns. It knows
-//! nothing of effects. Time is an argument.
+//! Call [`Ingest::push`] for each frame that arrives, and [`Ingest::decode`] for each frame that
+//! [`Ingest::pop`] returns. It knows nothing of effects. Time is an argument.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,10 +21,11 @@ use crate::labels::{Goodbye, Stage};
 use crate::metrics::Metrics;
 use crate::problem::{Problem, ProblemKind};
 
-/// Decoded frames of one batch that are kept at most, when the thread is behind. Older ones are dropped.
+/// Decoded frames of one batch that are kept at most, when the thread is behind. Older ones are
+/// dropped.
 const MAX_BATCH_WHEN_BEHIND: usize = 2;
-/// Decoded frames of one batch that are kept at most otherwise: a frame that waited for a lost packet arrives together with all
-/// frames after it.
+/// Decoded frames of one batch that are kept at most otherwise: a frame that waited for a lost
+/// packet arrives together with all frames after it.
 const MAX_BATCH: usize = 4;
 /// The thread is behind when a frame has waited for it longer than this.
 const BEHIND_AFTER: Duration = Duration::from_millis(10);
@@ -32,8 +33,9 @@ const BEHIND_AFTER: Duration = Duration::from_millis(10);
 const MAX_INBOX_WAIT: Duration = Duration::from_secs(1);
 /// The shortest time between two keyframe requests to the browser.
 const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(500);
-/// A session ends after this number of keyframe requests that were each followed by a refused frame, with no picture in between.
-/// A burst of damaged frames causes one or two requests. Frames that only lack a keyframe are not refused.
+/// A session ends after this number of keyframe requests that were each followed by a refused
+/// frame, with no picture in between. A burst of damaged frames causes one or two requests. Frames
+/// that only lack a keyframe are not refused.
 const MAX_REFUSED_KEYFRAME_REQUESTS: u32 = 6;
 
 /// A compressed frame that waits for a permit to compute.
@@ -131,7 +133,8 @@ impl Ingest {
         if is_behind { MAX_BATCH_WHEN_BEHIND } else { MAX_BATCH }
     }
 
-    /// Decodes a frame. A frame that gives no picture for want of an earlier one causes a keyframe request.
+    /// Decodes a frame. A frame that gives no picture for want of an earlier one causes a keyframe
+    /// request.
     pub(super) fn decode(&mut self, now: Instant, arrived: Arrived, outbox: &Outbox) -> Option<Decoded> {
         let Arrived { frame, at: arrived, rotation, gap } = arrived;
         self.rotation = rotation.unwrap_or(self.rotation);
@@ -173,7 +176,8 @@ impl Ingest {
         }
     }
 
-    /// Asks the browser for a keyframe, unless it was asked less than [`KEYFRAME_REQUEST_INTERVAL`] ago.
+    /// Asks the browser for a keyframe, unless it was asked less than [`KEYFRAME_REQUEST_INTERVAL`]
+    /// ago.
     pub(super) fn request_keyframe(&mut self, now: Instant, outbox: &Outbox) {
         if self.last_request.is_none_or(|last| now.duration_since(last) >= KEYFRAME_REQUEST_INTERVAL) {
             self.last_request = Some(now);
@@ -188,8 +192,9 @@ impl Ingest {
         sum.checked_div(frames).unwrap_or_default()
     }
 
-    /// Tells the browser that frames are too large, once for each size. Ends the session of a camera that answers keyframe requests
-    /// with refused frames only: it will not send any other, and each of its keyframes costs time.
+    /// Tells the browser that frames are too large, once for each size. Ends the session of a
+    /// camera that answers keyframe requests with refused frames only: it will not send any other,
+    /// and each of its keyframes costs time.
     fn on_refused(&mut self, why: &Undecodable, outbox: &Outbox) {
         let refusals = &mut self.refusals;
         if let Undecodable::Size { width, height } = *why

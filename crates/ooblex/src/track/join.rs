@@ -1,9 +1,12 @@
-//! The join of a chain's branches: the analyses of one frame are handed out together, and the frame is ready when all are back.
+//! The join of a chain's branches: the analyses of one frame are handed out together, and the frame
+//! is ready when all are back.
 //!
-//! Each effect of a chain that looks at the source has a branch of its own: a queue to the workers, so that effects, queues and
-//! workers know nothing of chains. An analysis that is lost for one branch loses the frame. One frame is under way at a time, and
-//! the newest waits. Otherwise a busy worker would analyse one frame for one effect and the next frame for another, and complete
-//! none. Frames are known by their numbers; time is an argument. Frames with a single analysis do not come here.
+//! Each effect of a chain that looks at the source has a branch of its own: a queue to the workers,
+//! so that effects, queues and workers know nothing of chains. An analysis that is lost for one
+//! branch loses the frame. One frame is under way at a time, and the newest waits. Otherwise a busy
+//! worker would analyse one frame for one effect and the next frame for another, and complete none.
+//! Frames are known by their numbers; time is an argument. Frames with a single analysis do not
+//! come here.
 
 use std::time::Instant;
 
@@ -54,8 +57,8 @@ impl<J> BranchJoin<J> {
         Self { under_way: None, waiting: None }
     }
 
-    /// Takes the jobs of a new frame, one for each branch. A frame whose deadline has passed is no longer under way: the message of
-    /// its end may have been lost.
+    /// Takes the jobs of a new frame, one for each branch. A frame whose deadline has passed is no
+    /// longer under way: the message of its end may have been lost.
     pub(super) fn admit(&mut self, now: Instant, seq: FrameSeq, deadline: Instant, jobs: Vec<J>) -> Admitted<J> {
         let is_busy = self.under_way.as_ref().is_some_and(|under_way| now < under_way.deadline);
         let replaced = self.waiting.take().map(|waiting| waiting.seq);

@@ -1,18 +1,21 @@
-//! The loss-based controller of the bitrate: it steps down when many packets are lost, and up again when none are.
+//! The loss-based controller of the bitrate: it steps down when many packets are lost, and up again
+//! when none are.
 //!
-//! For browsers that give no estimate of the bandwidth (GStreamer, for one) it is the only controller. For all others it is a
-//! backstop, since an estimate made of delays does not see a queue that is always full. It looks at the receiver's reports only
-//! (RFC 3550 §6.4.1), in the manner of draft-ietf-rmcat-gcc-02 §6. Losses are fractions of the packets, 0..=1; reports come about
-//! once a second.
+//! For browsers that give no estimate of the bandwidth (GStreamer, for one) it is the only
+//! controller. For all others it is a backstop, since an estimate made of delays does not see a
+//! queue that is always full. It looks at the receiver's reports only (RFC 3550 §6.4.1), in the
+//! manner of draft-ietf-rmcat-gcc-02 §6. Losses are fractions of the packets, 0..=1; reports come
+//! about once a second.
 
 /// Below this loss the bitrate is raised.
 const NEGLIGIBLE_LOSS: f32 = 0.02;
 /// The loss above which the bitrate is lowered where there is no estimate.
 const LOSS_LIMIT: f32 = 0.10;
-/// The loss above which the bitrate is lowered where there is an estimate, which reacts to smaller losses itself.
+/// The loss above which the bitrate is lowered where there is an estimate, which reacts to smaller
+/// losses itself.
 const LOSS_LIMIT_WITH_ESTIMATE: f32 = 0.25;
-/// The loss above which the bitrate is lowered where there is an estimate and a standing queue: such a queue delays all packets
-/// alike, which the estimate does not see.
+/// The loss above which the bitrate is lowered where there is an estimate and a standing queue:
+/// such a queue delays all packets alike, which the estimate does not see.
 const LOSS_LIMIT_WITH_QUEUE: f32 = 0.08;
 /// The fraction of the received bitrate that is sent while a standing queue empties.
 const QUEUE_DRAIN_RATIO: f32 = 0.9;
@@ -24,8 +27,8 @@ const UNCHANGED_LOSS_RATIO: std::ops::Range<f32> = 0.75..1.5;
 const STEP_UP_RATIO: f32 = 1.15;
 /// The factor of a step up where there is an estimate, which limits the bitrate itself.
 const STEP_UP_RATIO_WITH_ESTIMATE: f32 = 1.3;
-/// The growth of the factor with each step up near the bitrate of the last step down. The steps are small at first, since that
-/// bitrate may still be too high, or the network may have become wider.
+/// The growth of the factor with each step up near the bitrate of the last step down. The steps are
+/// small at first, since that bitrate may still be too high, or the network may have become wider.
 const STEP_UP_INCREMENT: f32 = 0.03;
 /// The fraction of the bitrate of the last step down from which on steps up are small.
 const NEAR_CEILING_RATIO: f32 = 0.85;
@@ -37,7 +40,8 @@ pub(super) enum EstimateContext {
     None,
     /// There is an estimate of the bandwidth.
     Estimate,
-    /// There is an estimate, and packets take much longer than the quickest did: a queue stands in the network.
+    /// There is an estimate, and packets take much longer than the quickest did: a queue stands in
+    /// the network.
     StandingQueue,
 }
 
@@ -74,8 +78,8 @@ impl LossControl {
         }
     }
 
-    /// Takes a report: the fraction of packets that the receiver has missed while `sent_bps` were sent. `wanted_bps` would be sent
-    /// without a limit.
+    /// Takes a report: the fraction of packets that the receiver has missed while `sent_bps` were
+    /// sent. `wanted_bps` would be sent without a limit.
     pub(super) fn on_report(&mut self, loss: f32, sent_bps: u32, wanted_bps: u32, context: EstimateContext) {
         let (limit, growth, kept) = match context {
             EstimateContext::None => (LOSS_LIMIT, STEP_UP_RATIO, 1.0),
@@ -88,7 +92,8 @@ impl LossControl {
         }
         if loss > limit.max(self.inherent_loss).min(MAX_INHERENT_LOSS) {
             if self.loss_at_step_down.is_some_and(|before| UNCHANGED_LOSS_RATIO.contains(&(loss / before))) {
-                // The step down did not help: the loss is that of a radio link, not of a full queue.
+                // The step down did not help: the loss is that of a radio link, not of a full
+                // queue.
                 self.inherent_loss = 1.1 * loss;
             }
             if loss > self.inherent_loss.min(MAX_INHERENT_LOSS) {
@@ -112,7 +117,8 @@ impl LossControl {
         }
     }
 
-    /// Starts anew after the network has changed. The next report covers the time before, and is ignored.
+    /// Starts anew after the network has changed. The next report covers the time before, and is
+    /// ignored.
     pub(super) fn forget(&mut self) {
         *self = Self { ignores_next: true, ..Self::new(self.min_bps) };
     }

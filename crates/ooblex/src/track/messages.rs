@@ -52,7 +52,8 @@ pub enum TrackInput {
     KeyframeWanted,
     /// The estimate of the bandwidth, in bits a second.
     Estimate(u32),
-    /// An estimate that has fallen so far at once that frames which were handed on have been given up.
+    /// An estimate that has fallen so far at once that frames which were handed on have been given
+    /// up.
     BrokenDown(u32),
     /// The feedback on what was sent during the last second.
     Feedback(ReceptionFeedback),
@@ -65,7 +66,8 @@ pub enum TrackInput {
 /// The feedback of the browser on what was sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReceptionFeedback {
-    /// The fraction of packets that the browser has missed, 0..=1. Some browsers do not count those that a second attempt delivered.
+    /// The fraction of packets that the browser has missed, 0..=1. Some browsers do not count those
+    /// that a second attempt delivered.
     pub lost: f32,
     /// The fraction of bytes that were sent again on request, 0..=1.
     pub resent: f32,

@@ -1,4 +1,5 @@
-//! The outbox of a track: frames, messages and events, on their way to its session and to the readers of its events.
+//! The outbox of a track: frames, messages and events, on their way to its session and to the
+//! readers of its events.
 
 use std::sync::Arc;
 
@@ -45,7 +46,8 @@ impl Outbox {
         self.say(control::error(id, problem));
     }
 
-    /// Sends a message to the browser and to the readers of events. The browser may miss all kinds but [`Kind::Service`].
+    /// Sends a message to the browser and to the readers of events. The browser may miss all kinds
+    /// but [`Kind::Service`].
     pub(super) fn tell(&self, kind: Kind, frame: Option<FrameSeq>, text: String) {
         self.tell_readers(kind, frame, &text);
         self.send(TrackOutput::Message { text, may_be_missed: kind != Kind::Service });
@@ -86,7 +88,8 @@ impl Recorder {
         (recorder, outbox)
     }
 
-    /// Returns the number of keyframe requests since the last call of any of these methods, which empty the record.
+    /// Returns the number of keyframe requests since the last call of any of these methods, which
+    /// empty the record.
     pub(super) fn keyframe_requests(&self) -> usize {
         self.take().iter().filter(|output| matches!(output, TrackOutput::NeedKeyframe)).count()
     }

@@ -1,7 +1,9 @@
-//! The presenter of a track: its painters, the picture that the browser sees, and what stands in for a processed picture.
+//! The presenter of a track: its painters, the picture that the browser sees, and what stands in
+//! for a processed picture.
 //!
-//! The raw picture never leaves it: a picture is released only after [`Presenter::compose`] has succeeded, or as a stand-in that
-//! was painted under the settings in force, made safe by the effect's placeholder, or plain grey. Time is an argument.
+//! The raw picture never leaves it: a picture is released only after [`Presenter::compose`] has
+//! succeeded, or as a stand-in that was painted under the settings in force, made safe by the
+//! effect's placeholder, or plain grey. Time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,7 +72,8 @@ impl Presenter {
 
     // Painters. A panic of one costs its frame; the next frame gets a new painter.
 
-    /// Makes the inputs of the models, each with the index of its effect in the chain. `None`: the painter panicked.
+    /// Makes the inputs of the models, each with the index of its effect in the chain. `None`: the
+    /// painter panicked.
     pub(super) fn prepare(&mut self, picture: &I420, settings: &Settings) -> Option<Vec<(usize, ModelInput)>> {
         let painter = self.painter(settings);
         let prepared = catch_unwind(AssertUnwindSafe(|| painter.prepare(picture, &settings.parameters)));
@@ -105,7 +108,8 @@ impl Presenter {
         self.painters.get_mut(&settings.effect.version()).is_some_and(ChainPainter::shrink_input)
     }
 
-    /// Makes the input of a model larger from now on, if the workers' utilisation allows that. Returns false if not.
+    /// Makes the input of a model larger from now on, if the workers' utilisation allows that.
+    /// Returns false if not.
     pub(super) fn grow_input(&mut self, settings: &Settings, utilisation: f32) -> bool {
         self.painters.get_mut(&settings.effect.version()).is_some_and(|painter| painter.grow_input(utilisation))
     }
@@ -123,7 +127,8 @@ impl Presenter {
         }
     }
 
-    /// The browser needs a picture, such as one to decode: it gets a stand-in if no processed one comes soon.
+    /// The browser needs a picture, such as one to decode: it gets a stand-in if no processed one
+    /// comes soon.
     pub(super) fn need_picture(&mut self, now: Instant) {
         self.starved_at.get_or_insert(now + STARVED_AFTER);
     }
@@ -133,7 +138,8 @@ impl Presenter {
         self.unshown = self.shown.is_none().then_some(frame);
     }
 
-    /// Notes a processed picture that was sent. Painters of settings other than its own and those in force are dropped.
+    /// Notes a processed picture that was sent. Painters of settings other than its own and those
+    /// in force are dropped.
     pub(super) fn on_shown(&mut self, picture: I420, settings: Arc<Settings>, in_force: &Settings) {
         let (shown, current) = (settings.effect.version(), in_force.effect.version());
         self.painters.retain(|name, _| *name == shown || *name == current);
@@ -164,9 +170,10 @@ impl Presenter {
         self.starved_at = Some(now + STARVED_AFTER);
     }
 
-    /// Makes a stand-in: the picture shown last if it was made under the settings in force, or one that their effect has made safe.
-    /// `newest` is the newest frame that waits, and `size` that of the camera's pictures. `None`: there is no camera yet. Call
-    /// [`Presenter::on_stand_in`] once it is sent.
+    /// Makes a stand-in: the picture shown last if it was made under the settings in force, or one
+    /// that their effect has made safe. `newest` is the newest frame that waits, and `size` that of
+    /// the camera's pictures. `None`: there is no camera yet. Call [`Presenter::on_stand_in`] once
+    /// it is sent.
     pub(super) fn stand_in(&mut self, newest: Option<&Pending>, settings: &Arc<Settings>, size: Option<Size>) -> Option<StandIn> {
         let newest = newest.or(self.unshown.as_ref());
         let capture = newest.map(|pending| pending.capture);
@@ -203,14 +210,15 @@ impl Presenter {
 
     // Acknowledgements
 
-    /// Notes a change that is to be acknowledged with its first frame. Returns the id of the oldest one if more than
-    /// [`MAX_PENDING_ACKS`] wait.
+    /// Notes a change that is to be acknowledged with its first frame. Returns the id of the oldest
+    /// one if more than [`MAX_PENDING_ACKS`] wait.
     pub(super) fn push_ack(&mut self, generation: Generation, id: Value) -> Option<Value> {
         self.acks.push_back(PendingAck { generation, id });
         if self.acks.len() > MAX_PENDING_ACKS { self.acks.pop_front().map(|ack| ack.id) } else { None }
     }
 
-    /// Returns the id of the next change that a frame of this generation acknowledges. Call it until it returns `None`.
+    /// Returns the id of the next change that a frame of this generation acknowledges. Call it
+    /// until it returns `None`.
     pub(super) fn next_ack(&mut self, shown: Generation) -> Option<Value> {
         self.acks.pop_front_if(|ack| ack.generation <= shown).map(|ack| ack.id)
     }

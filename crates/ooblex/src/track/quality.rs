@@ -1,20 +1,22 @@
-//! The quality controller of a track: when it takes a quality step down because CPU is short, and when it takes one up again.
+//! The quality controller of a track: when it takes a quality step down because CPU is short, and
+//! when it takes one up again.
 //!
 //! It looks at one report a second and gives an advice; [`super::report`] knows the steps
-//! ([`QUALITY_STEPS`](crate::labels::QUALITY_STEPS)) and their order. A step down comes at once. A step up comes after some quiet
-//! reports, and each step up that fails doubles their number (exponential backoff), so that quality does not oscillate. Each track
-//! decides by its own frames alone. All tracks see the same machine, and brokers serve them in turns, so no track stays lower than
-//! the others for long.
+//! ([`QUALITY_STEPS`](crate::labels::QUALITY_STEPS)) and their order. A step down comes at once. A
+//! step up comes after some quiet reports, and each step up that fails doubles their number
+//! (exponential backoff), so that quality does not oscillate. Each track decides by its own frames
+//! alone. All tracks see the same machine, and brokers serve them in turns, so no track stays lower
+//! than the others for long.
 //!
-//! A shortage that quality does not help costs frames: they are replaced by newer ones before they are analysed, or dropped after
-//! they are decoded, which [`super::frame_rate`] decides.
+//! A shortage that quality does not help costs frames: they are replaced by newer ones before they
+//! are analysed, or dropped after they are decoded, which [`super::frame_rate`] decides.
 
 use std::time::Duration;
 
 /// The fraction of frames that were missed above which quality is lowered.
 const MISSED_RATIO_LIMIT: f64 = 0.1;
-/// The mean wait of compressed frames for the track's thread above which quality is lowered. A thread that has CPU takes a frame
-/// at once.
+/// The mean wait of compressed frames for the track's thread above which quality is lowered. A
+/// thread that has CPU takes a frame at once.
 const WAIT_LIMIT: Duration = Duration::from_millis(15);
 /// Reports (one a second) without a missed frame before the first step up.
 const STEP_UP_AFTER_REPORTS: u32 = 5;
@@ -28,7 +30,8 @@ pub(super) struct LoadSample {
     pub(super) admitted: u64,
     /// Decoded frames that gave way to a newer one because this machine was short of CPU.
     pub(super) missed_here: u64,
-    /// Decoded frames that were replaced by a newer one because workers on other machines were busy.
+    /// Decoded frames that were replaced by a newer one because workers on other machines were
+    /// busy.
     pub(super) missed_elsewhere: u64,
     /// The mean wait of compressed frames for the track's thread.
     pub(super) waited: Duration,
@@ -112,7 +115,8 @@ mod tests {
         LoadSample { admitted: 30, missed_here, missed_elsewhere: 0, waited: Duration::from_millis(waited_ms) }
     }
 
-    /// Returns the advice of the last of this many equal reports. Each step up that is advised is taken.
+    /// Returns the advice of the last of this many equal reports. Each step up that is advised is
+    /// taken.
     fn after(controller: &mut QualityController, reports: u32, missed: u64) -> QualityAdvice {
         let mut advice = QualityAdvice::Stay;
         for _ in 0..reports {

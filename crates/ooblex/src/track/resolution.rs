@@ -1,7 +1,8 @@
-//! The resolution controller of a track: the size at which pictures are sent. It steps down when the network carries too few bits
-//! for their pixels, and up again when it carries enough.
+//! The resolution controller of a track: the size at which pictures are sent. It steps down when
+//! the network carries too few bits for their pixels, and up again when it carries enough.
 //!
-//! A clear picture of half the size is better than a full one of blocks. It looks at bitrates only; time is an argument.
+//! A clear picture of half the size is better than a full one of blocks. It looks at bitrates only;
+//! time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use super::size::Size;
 const SCALES_IN_EIGHTHS: [u32; 5] = [8, 6, 4, 3, 2];
 /// Below this number of bits a pixel a picture falls apart, and the resolution steps down.
 const STEP_DOWN_BITS_PER_PIXEL: f64 = 0.030;
-/// Above this number of bits a pixel the next larger picture would be clear, and the resolution steps up.
+/// Above this number of bits a pixel the next larger picture would be clear, and the resolution
+/// steps up.
 const STEP_UP_BITS_PER_PIXEL: f64 = 0.050;
 /// The bits a pixel that a keyframe has at least when it has to be through soon.
 const KEYFRAME_BITS_PER_PIXEL: f64 = 0.080;
@@ -38,7 +40,8 @@ pub(super) struct Resolution {
 }
 
 impl Resolution {
-    /// Makes the next picture as small as a keyframe that has to be through soon, without waiting for [`STEP_DOWN_AFTER`].
+    /// Makes the next picture as small as a keyframe that has to be through soon, without waiting
+    /// for [`STEP_DOWN_AFTER`].
     pub(super) fn hasten(&mut self) {
         self.is_hastened = true;
     }
@@ -62,7 +65,8 @@ impl Resolution {
         }
         let lasts = |since: Option<Instant>, time| since.is_some_and(|since| now.saturating_duration_since(since) >= time);
         if lasts(self.short_since, STEP_DOWN_AFTER) {
-            // One step goes all the way to where there are enough bits, since each step in between would cost a keyframe.
+            // One step goes all the way to where there are enough bits, since each step in between
+            // would cost a keyframe.
             self.step = (self.step + 1..lowest).find(|step| bits_per_pixel(*step) >= STEP_DOWN_BITS_PER_PIXEL).unwrap_or(lowest);
             self.short_since = None;
         } else if lasts(self.ample_since, STEP_UP_AFTER) {
@@ -73,7 +77,8 @@ impl Resolution {
     }
 }
 
-/// Returns a size at a step. Scaled sides are even, as H.264 requires; the camera's own size stays as it is.
+/// Returns a size at a step. Scaled sides are even, as H.264 requires; the camera's own size stays
+/// as it is.
 fn scaled(size: Size, step: usize) -> Size {
     let side = |side: u32| (side * SCALES_IN_EIGHTHS[step] / 8).next_multiple_of(2).max(2);
     if step == 0 { size } else { Size::new(side(size.width), side(size.height)) }

@@ -1,9 +1,11 @@
-//! The runner of a track: the loop of its thread, and the path of a frame through the parts of the track.
+//! The runner of a track: the loop of its thread, and the path of a frame through the parts of the
+//! track.
 //!
-//! It is the only part that reads the clock; all others take the time as an argument. The path of a frame reads from top to bottom:
-//! [`Runner::decode_arrived`], [`Runner::admit`], [`Runner::analyse`], [`Runner::on_completion`], [`Runner::release`],
-//! [`Runner::present`], [`Runner::send_encoded`]. The thread takes in what has arrived only while it holds a permit to compute, so
-//! that frames which wait can still be dropped.
+//! It is the only part that reads the clock; all others take the time as an argument. The path of a
+//! frame reads from top to bottom: [`Runner::decode_arrived`], [`Runner::admit`],
+//! [`Runner::analyse`], [`Runner::on_completion`], [`Runner::release`], [`Runner::present`],
+//! [`Runner::send_encoded`]. The thread takes in what has arrived only while it holds a permit to
+//! compute, so that frames which wait can still be dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -108,7 +110,8 @@ impl Runner {
         self.flush_counts();
     }
 
-    /// Runs a throttled track in another thread, of a lower priority, since this one could not raise its priority again.
+    /// Runs a throttled track in another thread, of a lower priority, since this one could not
+    /// raise its priority again.
     fn run_in_background(&mut self, inbox: &Receiver<TrackInput>, ended: &AtomicBool) {
         let id = self.outbox.id();
         let thread = std::thread::Builder::new().name(format!("aside-{:04x}", id.0 & 0xffff));
@@ -140,7 +143,8 @@ impl Runner {
             let permit = (!is_throttled).then(|| context.scheduler.acquire(&ticket, urgency));
             inbox.try_iter().take(INBOX).for_each(|input| self.on_input(Instant::now(), input));
             self.release();
-            // A boosted permit is for frames near their end; those that wait to be decoded get one of their own.
+            // A boosted permit is for frames near their end; those that wait to be decoded get one
+            // of their own.
             if let Some(due) = due.filter(|_| permit.as_ref().is_none_or(|permit| !permit.boosted)) {
                 self.cpu.on_permit(Instant::now(), &context.scheduler, self.ingest.arrival_since(due), requested);
                 self.decode_arrived();
@@ -225,8 +229,9 @@ impl Runner {
         self.analysis.track.mode() == Mode::Hold
     }
 
-    /// Returns how many frames may be admitted now. A throttled track has one frame at a time with workers of this process, so that
-    /// the frames of others do not find all workers busy with long analyses. Frames that need no worker are not limited.
+    /// Returns how many frames may be admitted now. A throttled track has one frame at a time with
+    /// workers of this process, so that the frames of others do not find all workers busy with long
+    /// analyses. Frames that need no worker are not limited.
     fn room_with_workers(&self) -> usize {
         if !self.cpu.is_throttled() || !self.needs_worker() || !self.context.broker.is_local() {
             return usize::MAX;
@@ -347,7 +352,8 @@ impl Runner {
         }
     }
 
-    /// Sends a stand-in to a browser that has no picture, or cannot decode the one it has, since no processed frame came in time.
+    /// Sends a stand-in to a browser that has no picture, or cannot decode the one it has, since no
+    /// processed frame came in time.
     fn present_stand_in(&mut self, now: Instant) {
         let (settings, newest) = (self.settings.current.clone(), self.analysis.track.last_admitted());
         let Some(stand_in) = self.presenter.stand_in(newest, &settings, self.egress.size()) else { return };

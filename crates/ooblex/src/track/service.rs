@@ -1,7 +1,9 @@
-//! The notices of a track to its browser: which settings are in force, and whether workers serve their effect.
+//! The notices of a track to its browser: which settings are in force, and whether workers serve
+//! their effect.
 //!
-//! A change is told at once and once, over the data channel; the reports of [`super::report`] repeat the state of the service.
-//! While no worker serves an effect the picture is held, which is [`super::presenter`]'s part.
+//! A change is told at once and once, over the data channel; the reports of [`super::report`]
+//! repeat the state of the service. While no worker serves an effect the picture is held, which is
+//! [`super::presenter`]'s part.
 
 use std::sync::Arc;
 
@@ -39,14 +41,15 @@ pub(super) struct Lacking {
 }
 
 impl NotifiedState {
-    /// Notes that the data channel is open. Returns the origin of a change of settings that is to be told now.
+    /// Notes that the data channel is open. Returns the origin of a change of settings that is to
+    /// be told now.
     pub(super) fn on_open(&mut self) -> Option<ChangedBy> {
         self.is_open = true;
         self.pending_change.take()
     }
 
-    /// Notes a change of settings. Returns whether the browser is to be told now: not of a change that it has made itself, and not
-    /// before the data channel is open.
+    /// Notes a change of settings. Returns whether the browser is to be told now: not of a change
+    /// that it has made itself, and not before the data channel is open.
     pub(super) fn on_settings(&mut self, by: ChangedBy) -> bool {
         if by == ChangedBy::Channel {
             return false;
@@ -57,7 +60,8 @@ impl NotifiedState {
         self.is_open
     }
 
-    /// Notes the service of the effect in force. Returns whether the browser is to be told, because it knows otherwise.
+    /// Notes the service of the effect in force. Returns whether the browser is to be told, because
+    /// it knows otherwise.
     pub(super) fn on_service(&mut self, effect: &EffectName, service: Service) -> bool {
         if !self.is_open {
             return false;
@@ -101,8 +105,8 @@ pub(super) fn label(service: Service) -> &'static str {
     }
 }
 
-/// Returns the problem to tell the browser of. `is_offered`: the effect can still be chosen. `is_shared`: workers are on other
-/// machines.
+/// Returns the problem to tell the browser of. `is_offered`: the effect can still be chosen.
+/// `is_shared`: workers are on other machines.
 pub(super) fn problem(lacking: &Lacking, is_offered: bool, is_shared: bool) -> Problem {
     let effect = lacking.effect.as_ref();
     describe(&effect.name(), lacking.service, &remedy(effect, is_offered, is_shared))
