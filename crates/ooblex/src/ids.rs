@@ -6,12 +6,12 @@ use ooblex_effects::Chain;
 use ooblex_pipeline::TrackId;
 use serde::{Serialize, Serializer};
 
-/// Id of a session: 64 random bits, written as 16 hexadecimal digits.
+/// Identity of a session: 16 hexadecimal digits that cannot be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
 impl SessionId {
-    /// Generates a new id.
+    /// Makes a random id.
     pub fn random() -> Self {
         Self(rand::random())
     }
@@ -21,21 +21,19 @@ impl SessionId {
         (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
 
-    /// Returns the id of the session's track.
+    /// Returns the track of the session.
     pub fn track(self) -> TrackId {
         TrackId(self.0)
     }
 
-    /// Returns the track ids of the session's lanes at the broker: one for each effect of a chain.
-    /// The first is the id of the track itself.
-    pub fn lanes(self) -> impl Iterator<Item = TrackId> {
-        (0..Chain::MOST).map(move |lane| self.lane(lane))
+    /// Returns the branches of the track, one for each effect that a chain may have. The first branch is the track itself.
+    pub fn branches(self) -> impl Iterator<Item = TrackId> {
+        (0..Chain::MOST).map(move |index| self.branch(index))
     }
 
-    /// Returns the track id of a lane. Ids are random, so two sessions share one only with a
-    /// probability of about 2^-60.
-    pub fn lane(self, lane: usize) -> TrackId {
-        TrackId(self.0.wrapping_add((lane as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    /// Returns the branch with this index. As session ids are random, two sessions share a branch with a probability of 2^-60.
+    pub fn branch(self, index: usize) -> TrackId {
+        TrackId(self.0.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 }
 

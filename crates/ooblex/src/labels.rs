@@ -5,8 +5,27 @@ use std::time::Duration;
 /// Upper bounds in seconds, fit for what takes milliseconds.
 pub(crate) const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0];
 
-/// What is given up, first to last, by the names it has in reports and metrics. The frame rate follows by itself.
-pub(crate) const CONCESSIONS: [&str; 2] = ["encoder_speed", "model_resolution"];
+/// The quality steps that a track takes down when CPU is short, first to last. The frame rate has a controller of its own.
+pub(crate) const QUALITY_STEPS: [QualityStep; 2] = [QualityStep::EncoderSpeed, QualityStep::ModelResolution];
+
+/// A quality that a track lowers when CPU is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum QualityStep {
+    /// The encoder takes less time for a frame, and its picture is coarser.
+    EncoderSpeed,
+    /// Models get smaller pictures.
+    ModelResolution,
+}
+
+impl QualityStep {
+    /// Returns the label in metrics.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::EncoderSpeed => "encoder_speed",
+            Self::ModelResolution => "model_resolution",
+        }
+    }
+}
 
 /// A part of a frame's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

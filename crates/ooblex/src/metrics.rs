@@ -27,7 +27,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::about::About;
-use crate::labels::{BUCKETS, CONCESSIONS, Direction, EndReason, LineCounts, Reason, SetupStage, Stage, Viewing};
+use crate::labels::{BUCKETS, Direction, EndReason, LineCounts, QUALITY_STEPS, Reason, SetupStage, Stage, Viewing};
 use crate::problem::ProblemKind;
 use crate::tls::Certificate;
 use crate::workers::WorkerStats;
@@ -191,7 +191,7 @@ impl Metrics {
 
     /// Creates all known label values at zero, so that rates include the first event.
     fn begin_at_zero(&self) {
-        for (step, direction) in CONCESSIONS.into_iter().flat_map(|step| [(step, "down"), (step, "up")]) {
+        for (step, direction) in QUALITY_STEPS.into_iter().flat_map(|step| [(step.label(), "down"), (step.label(), "up")]) {
             drop(self.adaptations.get_or_create(&AdaptationLabel { step, direction }));
         }
         for reason in DropReason::ALL {

@@ -11,7 +11,7 @@ use crate::about::About;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::cores::Cores;
+use crate::cpu::{CpuScheduler, CpuShares};
 use crate::custom_effects::CustomEffects;
 use crate::http::{Gateway, Hosts, router};
 use crate::ids::SessionId;
@@ -24,7 +24,6 @@ use crate::rtc::transport::{SessionObserver, Transport};
 use crate::server::{Capacity, Options, Server, Timeouts};
 use crate::sessions::Sessions;
 use crate::settings::Catalogue;
-use crate::shares::Shares;
 use crate::start::{self, Signals};
 use crate::thumbnails::Thumbnails;
 use crate::tls::Certificate;
@@ -113,8 +112,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         broker: broker.clone(),
         catalogue,
         metrics,
-        cores: Arc::new(Cores::new(count)),
-        shares: Shares::new(count),
+        scheduler: Arc::new(CpuScheduler::new(count)),
+        shares: CpuShares::new(count),
         config,
     });
     let thumbnails = Thumbnails::default();

@@ -160,8 +160,8 @@ impl Running {
             "effect": self.settings.effect.name(),
             "params": self.settings.parameters.to_json(),
             "age_s": self.started.elapsed().as_secs(),
-            "stats": self.track.figures.latest(),
-            "residence_ms": self.track.figures.residence_ms(),
+            "stats": self.track.stats.latest(),
+            "residence_ms": self.track.stats.residence_ms(),
         })
     }
 }

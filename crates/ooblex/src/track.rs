@@ -1,26 +1,36 @@
-//! The thread of one track: it decodes, prepares, paints and encodes, in the order that [`ooblex_pipeline::Track`] says.
+//! A track: one video of a session, on a thread of its own, which decodes, prepares, paints and
+//! encodes its frames in the order that [`ooblex_pipeline::Track`] decides.
 //!
-//! It alone owns the track's state. The media thread feeds it with frames, the workers with completions; it gives compressed
-//! frames back to the media thread. It knows nothing of packets. Here is what it takes and gives; `turn` is its loop, `driver` what it
-//! does with what comes in, `egress` the encoder with its bitrate, `loss_control` what losses allow, `report` what it says of itself,
-//! `adaptation` when it does with less CPU, `pace` which frames go on then, `service` what it says of its workers.
+//! The thread owns all state of the track. The media thread sends it compressed frames, the broker
+//! completions; it gives compressed frames back through its [`TrackSink`]. It knows nothing of
+//! packets. `runner` is the loop of the thread and the path of a frame through the parts: `ingest`
+//! (queue and decoder), `analysis` (which frames go to workers, `join` for chains), `presenter`
+//! (painters and stand-ins), `egress` (encoder, with `loss_control` and `resolution`), `outbox`
+//! (the way out). `cpu_control` groups `frame_rate` and `quality`; `report` makes the `stats` of
+//! each second; `service` tells the browser whether workers serve it.
 
-mod adaptation;
+mod analysis;
 mod context;
-mod driver;
+mod cpu_control;
 mod egress;
-mod gather;
+mod frame_rate;
+mod freezes;
 mod handle;
+mod ingest;
+mod join;
 mod loss_control;
 mod messages;
-mod pace;
+mod outbox;
+mod presenter;
+mod quality;
 mod report;
 mod resolution;
+mod runner;
 mod service;
 #[cfg(test)]
 mod simulation;
-mod turn;
-mod viewing;
+mod size;
+mod stats;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -35,16 +45,17 @@ use tracing::error;
 pub use self::context::Context;
 pub use self::handle::TrackHandle;
 use self::messages::INBOX;
-pub use self::messages::{Fared, TrackInput, TrackOutput, TrackSink};
+pub use self::messages::{ReceptionFeedback, TrackInput, TrackOutput, TrackSink};
+pub use self::stats::{Stats, TrackStats};
 use crate::auth::Restrictions;
-use crate::cores::Place;
+use crate::cpu::Ticket;
 use crate::events::Events;
-use crate::figures::TrackFigures;
 use crate::ids::SessionId;
 use crate::labels::ByeReason;
 use crate::settings::Settings;
-use driver::Driver;
 use egress::Egress;
+use outbox::Outbox;
+use runner::Runner;
 
 /// Starts the thread of a track, whose changes are held against `restrictions`.
 ///
@@ -58,55 +69,56 @@ pub fn spawn(
     sink: Arc<dyn TrackSink>,
 ) -> std::io::Result<TrackHandle> {
     let (inbox, receiver) = bounded(INBOX);
-    let figures = Arc::new(TrackFigures::new(context.metrics.clone()));
+    let stats = Arc::new(TrackStats::new(context.metrics.clone()));
     let events = Events::new(context.metrics.clone());
-    let (place, metrics) = (Arc::new(Place::default()), context.metrics.clone());
+    let (ticket, metrics) = (Arc::new(Ticket::default()), context.metrics.clone());
     let handle =
-        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), place: place.clone(), metrics, figures, events };
+        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), ticket: ticket.clone(), metrics, stats, events };
     let to_inbox = handle.inbox.clone();
-    let (cores, hurried) = (context.cores.clone(), place.clone());
-    // A completion that finds the inbox full is lost; its frame expires, as if the worker had died. A change of service that finds
-    // it full is seen with the next report.
-    let told = move |notice| match notice {
+    let (scheduler, boosted) = (context.scheduler.clone(), ticket.clone());
+    // A completion that finds the inbox full is lost; its frame expires, as if the worker had died.
+    // A change of service that finds it full is seen with the next report.
+    let notified = move |notice| match notice {
         Notice::Completed(completion) => {
             let is_result = matches!(completion.outcome, Outcome::Analysed { .. });
             if to_inbox.try_send(TrackInput::Completed { completion, at: Instant::now() }).is_ok() && is_result {
-                cores.hurry(&hurried);
+                scheduler.boost(&boosted);
             }
         }
         Notice::ServiceChanged => _ = to_inbox.try_send(TrackInput::ServiceChanged),
     };
-    for lane in id.lanes() {
-        let (told, is_first) = (told.clone(), lane == id.track());
-        let told = move |notice| {
-            // What concerns all lines is heard on the first.
+    for branch in id.branches() {
+        let (notified, is_first) = (notified.clone(), branch == id.track());
+        let notified = move |notice| {
+            // A notice that concerns all branches is taken from the first.
             if is_first || matches!(notice, Notice::Completed(_)) {
-                told(notice);
+                notified(notice);
             }
         };
-        context.broker.open_track(lane, Box::new(told));
+        context.broker.open_track(branch, Box::new(notified));
     }
-    let (ended, figures, events) = (handle.ended.clone(), handle.figures.clone(), handle.events.clone());
+    let (ended, stats, events) = (handle.ended.clone(), handle.stats.clone(), handle.events.clone());
     let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
     let failed = context.clone();
     let run = move || {
-        let driven = AssertUnwindSafe(|| {
-            let driver = Driver::new(context.clone(), id, settings, egress, figures, events, place, sink.clone());
-            driver.held_to(restrictions).run(&receiver, &ended)
+        let runs = AssertUnwindSafe(|| {
+            let outbox = Outbox::new(id, sink.clone(), events);
+            Runner::new(context.clone(), outbox, settings, restrictions, egress, stats, ticket).run(&receiver, &ended);
         });
-        if catch_unwind(driven).is_err() {
+        if catch_unwind(runs).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");
-            close_lanes(&context, id);
+            close_branches(&context, id);
             sink.end(ByeReason::Broken);
         }
         context.shares.leave(id);
         give_back_memory();
     };
-    std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run).inspect_err(|_| close_lanes(&failed, id))?;
+    std::thread::Builder::new().name(format!("track-{:04x}", id.0 & 0xffff)).spawn(run).inspect_err(|_| close_branches(&failed, id))?;
     Ok(handle)
 }
 
-/// What the session took goes back to the system, together with what others took that end within a second.
+/// Returns the memory of the session to the system, together with that of sessions that end within
+/// a second.
 fn give_back_memory() {
     static IS_DUE: AtomicBool = AtomicBool::new(false);
     if !IS_DUE.swap(true, Ordering::Relaxed) {
@@ -116,7 +128,7 @@ fn give_back_memory() {
     }
 }
 
-/// Nothing of a track is of use to workers any more.
-fn close_lanes(context: &Context, id: SessionId) {
-    id.lanes().for_each(|lane| context.broker.close_track(lane));
+/// Closes the branches of a track: workers need not analyse its frames any more.
+fn close_branches(context: &Context, id: SessionId) {
+    id.branches().for_each(|branch| context.broker.close_track(branch));
 }

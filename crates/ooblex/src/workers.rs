@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::about::About;
-use crate::cores::stand_back;
+use crate::cpu::lower_priority;
 use ooblex_broker::{Broker, TakenJob};
 use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime, load_models, models_of};
 use ooblex_pipeline::{Analysis, EffectName};
@@ -110,7 +110,7 @@ impl WorkerPool {
             let guard = self.worker_stats.enlist();
             let run = move || {
                 // Threads that the runtime starts from here inherit the niceness.
-                stand_back(NICE);
+                lower_priority(NICE);
                 let effects = worker_pool.effects();
                 match worker_pool.load(&effects) {
                     Ok(models) => {

@@ -44,7 +44,7 @@ use crate::ids::SessionId;
 use crate::labels::{ByeReason, Direction, EndReason, SetupStage};
 use crate::rtc::crypto;
 use crate::rtc::negotiate::{Connection, Negotiated};
-use crate::track::{Fared, TrackHandle, TrackInput, TrackOutput};
+use crate::track::{ReceptionFeedback, TrackHandle, TrackInput, TrackOutput};
 
 /// Time by which the endpoint runs ahead of the clock: timeouts that are due within it are due now.
 const TIMEOUT_TOLERANCE: Duration = Duration::from_micros(500);
@@ -164,11 +164,11 @@ impl Session {
         match output {
             TrackOutput::Frame { frame, arrived } => {
                 self.queue_frame(frame, arrived);
-                let (figures, mut is_first) = (self.track.figures.clone(), true);
+                let (stats, mut is_first) = (self.track.stats.clone(), true);
                 return self.drain(now, &mut |transmit| {
                     send(transmit);
                     if std::mem::take(&mut is_first) {
-                        figures.on_sent(arrived, now);
+                        stats.on_sent(arrived, now);
                     }
                 });
             }
@@ -428,7 +428,7 @@ impl Session {
         let lost = self.reports.lost_share(stats);
         let shares = self.media_out.on_report(stats.bytes, lost);
         if lost.is_some() || shares.resent > 0.0 {
-            self.track.send(TrackInput::Fared(Fared {
+            self.track.send(TrackInput::Feedback(ReceptionFeedback {
                 lost: lost.unwrap_or(0.0),
                 resent: shares.resent,
                 duplicated: shares.duplicated,

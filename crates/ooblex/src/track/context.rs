@@ -1,27 +1,26 @@
-//! What all tracks share.
+//! The parts of the gateway that all tracks share.
 
 use std::sync::Arc;
 
 use ooblex_broker::Broker;
 
 use crate::config::Config;
-use crate::cores::Cores;
+use crate::cpu::{CpuScheduler, CpuShares};
 use crate::metrics::Metrics;
 use crate::settings::Catalogue;
-use crate::shares::Shares;
 
-/// What all tracks share.
+/// The parts of the gateway that all tracks share.
 pub struct Context {
-    /// Where frames are analysed.
+    /// The broker, which has frames analysed.
     pub broker: Broker,
-    /// What can be asked for.
+    /// The effects that can be chosen.
     pub catalogue: Arc<Catalogue>,
-    /// For Prometheus.
+    /// The metrics for Prometheus.
     pub metrics: Arc<Metrics>,
-    /// What tracks compute on.
-    pub cores: Arc<Cores>,
-    /// How much of them each may use.
-    pub shares: Shares,
-    /// What the operator set.
+    /// The permits to compute, which all tracks share.
+    pub scheduler: Arc<CpuScheduler>,
+    /// The share of the cores that each track may use.
+    pub shares: CpuShares,
+    /// The operator's configuration.
     pub config: Config,
 }

@@ -1,4 +1,4 @@
-//! The way to a track.
+//! The handle of a track, by which its session reaches it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -6,30 +6,30 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::messages::TrackInput;
-use crate::cores::Place;
+use super::stats::TrackStats;
+use crate::cpu::Ticket;
 use crate::events::Events;
-use crate::figures::TrackFigures;
 use crate::metrics::Metrics;
 
-/// The way to a track. Clones lead to the same one.
+/// The handle of a track. Clones lead to the same track.
 #[derive(Clone)]
 pub struct TrackHandle {
     pub(super) inbox: Sender<TrackInput>,
     pub(super) ended: Arc<AtomicBool>,
     pub(super) backlog_bytes: Arc<AtomicU32>,
-    pub(super) place: Arc<Place>,
+    pub(super) ticket: Arc<Ticket>,
     pub(super) metrics: Arc<Metrics>,
-    /// Its live figures.
-    pub figures: Arc<TrackFigures>,
-    /// What it finds and says.
+    /// Its live statistics.
+    pub stats: Arc<TrackStats>,
+    /// Its events, for readers.
     pub events: Events,
 }
 
 impl TrackHandle {
-    /// Hands something to the track. `false` when the track is too busy to take it.
+    /// Hands something to the track. Returns false when its inbox is full.
     pub fn send(&self, input: TrackInput) -> bool {
         if let TrackInput::Frame { arrived, .. } = &input {
-            self.place.on_frame(*arrived);
+            self.ticket.on_frame(*arrived);
         }
         match self.inbox.try_send(input) {
             Ok(()) => true,
@@ -43,31 +43,31 @@ impl TrackHandle {
         }
     }
 
-    /// To a track that is no thread but the other end of `inbox`.
+    /// Makes a handle whose track is no thread, but the other end of `inbox`.
     #[cfg(test)]
     pub(crate) fn detached(inbox: Sender<TrackInput>, metrics: Arc<Metrics>) -> Self {
         Self {
             inbox,
             ended: Arc::default(),
             backlog_bytes: Arc::default(),
-            place: Arc::default(),
+            ticket: Arc::default(),
             metrics: metrics.clone(),
-            figures: Arc::new(TrackFigures::new(metrics.clone())),
+            stats: Arc::new(TrackStats::new(metrics.clone())),
             events: Events::new(metrics),
         }
     }
 
-    /// Where its session notes what Prometheus is told.
+    /// Returns the metrics, for the session.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// So many bytes of frames that the track gave wait to be sent.
+    /// Notes how many bytes of the track's frames wait to be sent.
     pub fn set_backlog(&self, bytes: usize) {
         self.backlog_bytes.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// The track is over.
+    /// Ends the track.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.send(TrackInput::Wake);

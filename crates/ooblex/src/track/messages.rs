@@ -1,4 +1,4 @@
-//! What comes in to a track, and what it gives.
+//! The inputs and outputs of a track.
 
 use std::time::Instant;
 
@@ -8,74 +8,76 @@ use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
 use crate::labels::ByeReason;
 use crate::settings::{ChangedBy, Settings};
 
-/// Things that wait for the track's thread.
+/// Inputs that wait for the track's thread, at most.
 pub(super) const INBOX: usize = 256;
 
-/// What comes in to a track.
+/// An input of a track.
 pub enum TrackInput {
-    /// The codec that goes out, known before the first frame.
+    /// The codec of the encoder, known before the first frame.
     Codec(VideoCodec),
-    /// A compressed frame came in whole.
+    /// A compressed frame arrived whole.
     Frame {
         /// The frame.
         frame: EncodedFrame,
         /// When its last packet arrived.
         arrived: Instant,
-        /// What has to be done to show it upright; `None`: as before.
+        /// The rotation that makes it upright. `None`: as before.
         rotation: Option<Rotation>,
         /// Frames before it were lost.
         gap: bool,
     },
     /// The broker is done with a frame.
     Completed {
-        /// What became of it.
+        /// The end of the job.
         completion: Completion,
-        /// Since when.
+        /// When the broker gave it.
         at: Instant,
     },
     /// Workers may have come or gone.
     ServiceChanged,
-    /// Somebody other than the browser asks for something else.
+    /// A change of settings that did not come over the data channel.
     Change {
-        /// What is to be in force.
+        /// The settings that are to be in force.
         settings: Settings,
-        /// Who asks.
+        /// The origin of the change.
         by: ChangedBy,
     },
-    /// The browser says something; `None`: something too long.
+    /// A message of the browser. `None`: one that was too long.
     Control(Option<Vec<u8>>),
-    /// The browser can be talked to.
+    /// The data channel is open.
     ControlOpen,
-    /// The connection stands.
+    /// The connection is established.
     Connected,
-    /// The browser can not go on without a keyframe.
+    /// The browser needs a keyframe to decode further frames.
     KeyframeWanted,
-    /// Bits a second that the network is thought to carry.
+    /// The estimate of the bandwidth, in bits a second.
     Estimate(u32),
-    /// The same; and they are so few, all of a sudden, that frames which were handed on have been given up.
+    /// An estimate that has fallen so far at once that frames which were handed on have been given
+    /// up.
     BrokenDown(u32),
-    /// How what was sent during the last second has fared.
-    Fared(Fared),
-    /// The camera is back after a silence: much was lost, in both directions.
+    /// The feedback on what was sent during the last second.
+    Feedback(ReceptionFeedback),
+    /// The camera sends again after a silence. Packets were lost in both directions.
     Resumed,
-    /// Nothing: look whether the track has ended.
+    /// Wakes the thread, so that it sees that the track has ended.
     Wake,
 }
 
-/// How what was sent has fared.
+/// The feedback of the browser on what was sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Fared {
-    /// The share of packets that the browser has missed, 0..=1. Some browsers count what came at the second attempt as not missed.
+pub struct ReceptionFeedback {
+    /// The fraction of packets that the browser has missed, 0..=1. Some browsers do not count those
+    /// that a second attempt delivered.
     pub lost: f32,
-    /// The share of bytes that it had asked for again, 0..=1.
+    /// The fraction of bytes that were sent again on request, 0..=1.
     pub resent: f32,
-    /// The share of bytes that were sent twice unasked, 0..=1.
+    /// The fraction of bytes that were sent twice without a request, 0..=1.
     pub duplicated: f32,
-    /// Packets take much longer than the quickest did.
+    /// A queue stands in the network: packets take much longer than the quickest did.
     pub queued: bool,
 }
 
-/// What a track has for its session.
+/// An output of a track, for its session.
 #[derive(Debug)]
 pub enum TrackOutput {
     /// A compressed frame to send.
@@ -87,7 +89,7 @@ pub enum TrackOutput {
     },
     /// The browser is to be asked for a keyframe.
     NeedKeyframe,
-    /// Bits a second that would be of use.
+    /// The bitrate that would be of use, in bits a second.
     DesiredBitrate(u32),
     /// A message for the data channel.
     Message {
@@ -98,12 +100,12 @@ pub enum TrackOutput {
     },
 }
 
-/// Takes what a track gives. It is called on the track's thread and must not block.
+/// The sink for the outputs of a track. It is called on the track's thread and must not block.
 pub trait TrackSink: Send + Sync {
-    /// Takes something for the session. Returns false if it could not be taken and is lost.
+    /// Takes an output. Returns false if it is lost.
     fn send(&self, output: TrackOutput) -> bool;
 
-    /// Takes note of settings that are in force from now on, whoever asked for them.
+    /// Takes note of the settings that are in force from now on, of any origin.
     fn settings_changed(&self, settings: &Settings);
 
     /// Asks for the end of the session. Returns false if that could not be taken.

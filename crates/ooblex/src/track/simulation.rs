@@ -1,6 +1,7 @@
-//! A session and its browser in simulated time: the encoder with all that it goes by, the session's endpoint, a network that loses,
-//! delays and narrows, and at its other end the endpoint of `ooblex bench`. No sockets, no threads, no clock: what happens depends on
-//! nothing but the seed, so times can be told and held to.
+//! A session and its browser in simulated time: the encoder with all that it goes by, the session's
+//! endpoint, a network that loses, delays and narrows, and at its other end the endpoint of `ooblex
+//! bench`. No sockets, no threads, no clock: what happens depends on nothing but the seed, so times
+//! can be told and held to.
 
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
@@ -16,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use str0m::net::{Protocol, Receive, Transmit};
 
 use super::egress::Egress;
+use super::size::Size;
 use super::{INBOX, TrackHandle, TrackInput, TrackOutput};
 use crate::about::About;
 use crate::config::{Limits, Video};
@@ -28,12 +30,12 @@ use ooblex_client::link::{Conditions, Link};
 use ooblex_client::{ClientEvent, Wish};
 
 const MS: Duration = Duration::from_millis(1);
-/// Between two pictures.
+/// The time between two pictures.
 const FRAME: Duration = Duration::from_micros(33_333);
 /// The browser asks for a keyframe at most this often.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const SIZE: (u32, u32) = (640, 480);
-/// What is useful for pictures of that size.
+/// The bitrate that is of use for pictures of that size.
 const FULL_BPS: u32 = 2_304_000;
 /// Pictures before they begin anew.
 const PICTURES: usize = 16;
@@ -63,7 +65,7 @@ impl Plan {
         self
     }
 
-    /// So much fits through on the way to the browser between these seconds.
+    /// Limits the bitrate on the way to the browser between these seconds.
     fn narrow(mut self, kbps: u64, bad: Range<u64>) -> Self {
         self.down = Conditions { rate_bps: Some(kbps * 1000), for_a_while: true, ..self.down };
         self.bad = bad;
@@ -75,18 +77,26 @@ impl Plan {
     }
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     /// When pictures that can be shown came, since the beginning.
     shown: Vec<Duration>,
     /// Bits that entered the way to the browser, by tenths of a second.
     sent_bits: Vec<u64>,
-    /// What the encoder aimed at and the rows of its picture, by tenths of a second.
-    target: Vec<(u32, u32)>,
+    /// The target of the encoder, by tenths of a second.
+    target: Vec<Target>,
     keyframes: Vec<Duration>,
     asked: usize,
     order_errors: usize,
+}
+
+/// The target of the encoder.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    bitrate_bps: u32,
+    /// Rows of the picture.
+    height: u32,
 }
 
 impl Seen {
@@ -100,13 +110,13 @@ impl Seen {
     /// Mean of what the encoder aimed at, bits a second.
     fn target_bps(&self, within: Range<u64>) -> u32 {
         let part = &self.target[within.start as usize * 10..within.end as usize * 10];
-        (part.iter().map(|(bps, _)| u64::from(*bps)).sum::<u64>() / part.len() as u64) as u32
+        (part.iter().map(|target| u64::from(target.bitrate_bps)).sum::<u64>() / part.len() as u64) as u32
     }
 
     /// Seconds from `from` until the encoder aims at this many bits a second.
     fn reaches(&self, bps: u32, from: u64) -> Option<f64> {
         let part = &self.target[from as usize * 10..];
-        part.iter().position(|(target, _)| *target >= bps).map(|tenths| tenths as f64 / 10.0)
+        part.iter().position(|target| target.bitrate_bps >= bps).map(|tenths| tenths as f64 / 10.0)
     }
 
     fn fps(&self, within: Range<u64>) -> f64 {
@@ -126,8 +136,8 @@ impl Seen {
             self.order_errors
         );
         println!("  kbit/s   {}", seconds(&self.sent_bits));
-        println!("  target   {}", self.target.chunks(5).map(|tenths| format!("{} ", tenths[0].0 / 1000)).collect::<String>());
-        println!("  height   {}", self.target.chunks(10).map(|tenths| format!("{} ", tenths[0].1)).collect::<String>());
+        println!("  target   {}", self.target.chunks(5).map(|tenths| format!("{} ", tenths[0].bitrate_bps / 1000)).collect::<String>());
+        println!("  height   {}", self.target.chunks(10).map(|tenths| format!("{} ", tenths[0].height)).collect::<String>());
         let freezes = (0..self.target.len() as u64 / 10).map(|at| format!("{} ", self.freeze(at..at + 1).as_millis()));
         println!("  freezes  {}", freezes.collect::<String>());
         println!("  80 % of the bitrate again after {:?} s", self.reaches(FULL_BPS * 8 / 10, 13.min(self.target.len() as u64 / 10)));
@@ -149,7 +159,7 @@ struct Simulation {
     down: Link<Vec<u8>>,
     addresses: [SocketAddr; 2],
     pictures: Vec<I420>,
-    /// What the browser sends all the time: so that the gateway hears of it, not to be looked at.
+    /// The frame that the browser sends all the time, as a sign of life. Nobody looks at it.
     camera: EncodedFrame,
     next_frame: u64,
     decodable: bool,
@@ -207,7 +217,7 @@ impl Simulation {
             self.step(self.now + 10 * MS);
         }
         self.step(self.now + 100 * MS);
-        // From here on the network is what it is to be.
+        // The network has the conditions of the plan from here on.
         self.began = self.now;
         let (began, plan) = (self.began, self.plan.clone());
         let time = |seconds: &Range<u64>| began + Duration::from_secs(seconds.start)..began + Duration::from_secs(seconds.end);
@@ -267,14 +277,14 @@ impl Simulation {
             }
         }
         self.drain_browser();
-        let target = self.egress.config().map_or(0, |config| config.bitrate_bps);
-        let (_, height) = self.egress.sent_size();
+        let bitrate_bps = self.egress.config().map_or(0, |config| config.bitrate_bps);
+        let height = self.egress.sent_size().map_or(0, |size| size.height);
         while self.began != now && self.seen.target.len() <= tenth {
-            self.seen.target.push((target, height));
+            self.seen.target.push(Target { bitrate_bps, height });
         }
     }
 
-    /// Lets the gateway's end do something, and its track hear of it.
+    /// Lets the gateway's end do something, and hands the consequences to its track.
     fn at_gateway(&mut self, tenth: usize, act: impl FnOnce(&mut Session, &mut dyn FnMut(Transmit)) -> Instant) {
         let (now, down, sent) = (self.now, &mut self.down, &mut self.seen.sent_bits);
         self.gateway_wakeup = act(&mut self.session, &mut |transmit| {
@@ -289,7 +299,7 @@ impl Simulation {
                 TrackInput::Resumed => self.egress.on_resumed(),
                 TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
                 TrackInput::BrokenDown(bps) => self.egress.on_breakdown(now, bps),
-                TrackInput::Fared(fared) => self.egress.on_fared(&fared),
+                TrackInput::Feedback(feedback) => self.egress.on_feedback(&feedback),
                 _ => {}
             }
         }
@@ -300,14 +310,15 @@ impl Simulation {
         self.browser_wakeup = self.browser.drain(now, |_, bytes| _ = up.push(now, bytes.to_vec(), bytes.len())).unwrap();
     }
 
-    /// The camera has a picture, which is encoded and sent at once; during an outage it does not come here.
+    /// The camera has a picture, which is encoded and sent at once; during an outage it does not
+    /// come here.
     fn on_picture(&mut self) {
         let (now, number) = (self.now, self.next_frame);
         self.browser.write_frame(now, &EncodedFrame { capture: MediaTime(number * 3000), ..self.camera.clone() }, None).unwrap();
         self.drain_browser();
         self.next_frame += 1;
         let tenth = (now - self.began).as_millis() as usize / 100;
-        if let Some(bps) = self.egress.on_size(SIZE) {
+        if let Some(bps) = self.egress.on_size(Size::new(SIZE.0, SIZE.1)) {
             self.at_gateway(tenth, |session, send| session.on_track(now, TrackOutput::DesiredBitrate(bps), send).unwrap());
         }
         let is_out = self.plan.outage.contains(&(now - self.began).as_secs());
@@ -339,7 +350,7 @@ fn pictures(seed: u64) -> Vec<I420> {
 /// Chance draws from each of these in turn.
 const SEEDS: RangeInclusive<u64> = 1..=6;
 
-/// What was seen with all seeds, two at a time, of a network of which this must hold: no picture comes after a newer one.
+/// Runs the plan with all seeds, two at a time, and checks that no picture comes after a newer one.
 fn seen(name: &str, plan: &Plan) -> Vec<Seen> {
     let run = |seeds: Vec<u64>| move || seeds.into_iter().map(|seed| (seed, Plan { seed, ..plan.clone() }.run())).collect::<Vec<_>>();
     let (odd, even) = SEEDS.partition(|seed| seed % 2 == 1);
@@ -391,7 +402,7 @@ fn network_that_carries_hardly_anything_still_shows_pictures_and_is_used_again_s
     for codec in [VideoCodec::Vp8, VideoCodec::H264] {
         let runs = seen(&format!("150, {}", codec.label()), &Plan { codec, ..Plan::new() }.narrow(150, 5..13));
         assert!(freeze(&runs, 5..13) < 2600 * MS, "{:?}", freeze(&runs, 5..13));
-        assert!(runs.iter().all(|seen| seen.target[90].1 < SIZE.1), "smaller");
+        assert!(runs.iter().all(|seen| seen.target[90].height < SIZE.1), "smaller");
         assert!(again(&runs, 13) <= 5.0, "{}", again(&runs, 13));
     }
 }
@@ -422,7 +433,7 @@ fn copies_do_not_fill_a_network_that_just_carries_what_is_sent() {
 fn outage_leaves_neither_a_smaller_picture_nor_a_lower_bitrate() {
     for seen in seen("outage", &Plan { outage: 5..8, seconds: 12, ..Plan::new() }) {
         assert!(seen.freeze(8..12) < 3800 * MS, "{:?}", seen.freeze(8..12));
-        assert!(seen.target_bps(8..12) > FULL_BPS * 9 / 10 && seen.target[119].1 == SIZE.1, "{seen:?}");
+        assert!(seen.target_bps(8..12) > FULL_BPS * 9 / 10 && seen.target[119].height == SIZE.1, "{seen:?}");
         assert!(seen.keyframes.len() <= 4, "{:?}", seen.keyframes);
     }
 }
@@ -434,6 +445,6 @@ fn jitter_is_no_breakdown() {
     assert!(freeze(&runs, 1..12) < 160 * MS, "{:?}", freeze(&runs, 1..12));
     for seen in runs {
         assert!(seen.target_bps(5..12) > FULL_BPS * 8 / 10, "{seen:?}");
-        assert!(seen.keyframes.len() <= 1 && seen.target.iter().skip(5).all(|(_, height)| *height == SIZE.1), "{seen:?}");
+        assert!(seen.keyframes.len() <= 1 && seen.target.iter().skip(5).all(|target| target.height == SIZE.1), "{seen:?}");
     }
 }

@@ -1,0 +1,409 @@
+//! The ingest of a track: compressed frames that have arrived, their decoder, and the keyframe
+//! requests that losses and refused frames cause.
+//!
+//! Call [`Ingest::push`] for each frame that arrives, and [`Ingest::decode`] for each frame that
+//! [`Ingest::pop`] returns. It knows nothing of effects. Time is an argument.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ooblex_codec::{DecodeError, Decoder, Limits, Rotation, Undecodable, rotate};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime};
+use serde_json::Value;
+use tracing::{debug, warn};
+
+use super::messages::TrackOutput;
+use super::outbox::Outbox;
+use super::size::Size;
+use super::stats::TrackStats;
+use crate::labels::{ByeReason, Stage};
+use crate::metrics::Metrics;
+use crate::problem::{Problem, ProblemKind};
+
+/// Decoded frames of one batch that are kept at most, when the thread is behind. Older ones are
+/// dropped.
+const MAX_BATCH_WHEN_BEHIND: usize = 2;
+/// Decoded frames of one batch that are kept at most otherwise: a frame that waited for a lost
+/// packet arrives together with all frames after it.
+const MAX_BATCH: usize = 4;
+/// The thread is behind when a frame has waited for it longer than this.
+const BEHIND_AFTER: Duration = Duration::from_millis(10);
+/// A frame that has waited longer than this is not decoded; the track restarts with a keyframe.
+const MAX_INBOX_WAIT: Duration = Duration::from_secs(1);
+/// The shortest time between two keyframe requests to the browser.
+const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(500);
+/// A session ends after this number of keyframe requests that were each followed by a refused
+/// frame, with no picture in between. A burst of damaged frames causes one or two requests. Frames
+/// that only lack a keyframe are not refused.
+const MAX_REFUSED_KEYFRAME_REQUESTS: u32 = 6;
+
+/// A compressed frame that waits for a permit to compute.
+pub(super) struct Arrived {
+    pub(super) frame: EncodedFrame,
+    /// When its last packet arrived.
+    pub(super) at: Instant,
+    /// The rotation that makes it upright. `None`: as before.
+    pub(super) rotation: Option<Rotation>,
+    /// Frames before it were lost.
+    pub(super) gap: bool,
+}
+
+/// A picture of the camera, upright.
+pub(super) struct Decoded {
+    pub(super) picture: I420,
+    pub(super) capture: MediaTime,
+    /// When the last packet of its frame arrived.
+    pub(super) arrived: Instant,
+}
+
+/// The ingest of one track.
+pub(super) struct Ingest {
+    limits: Limits,
+    queue: VecDeque<Arrived>,
+    /// The decoder of the last frame's codec. `None` before the first frame.
+    decoder: Option<Decoder>,
+    /// The rotation of the last frame.
+    rotation: Rotation,
+    /// When the browser was last asked for a keyframe.
+    last_request: Option<Instant>,
+    refusals: Refusals,
+    waits: Waits,
+    stats: Arc<TrackStats>,
+    metrics: Arc<Metrics>,
+}
+
+/// Refused frames since the last picture.
+#[derive(Default)]
+struct Refusals {
+    /// Keyframe requests that were followed by a refused frame.
+    refused_requests: u32,
+    /// The time of the last of these requests.
+    last_refused_request: Option<Instant>,
+    /// The size of frames that the browser knows to be too large.
+    notified_size: Option<Size>,
+}
+
+/// The time that compressed frames have waited for the track's thread since the last report.
+#[derive(Default)]
+struct Waits {
+    sum: Duration,
+    frames: u32,
+}
+
+impl Ingest {
+    /// Makes an ingest that decodes frames within `limits`.
+    pub(super) fn new(limits: Limits, stats: Arc<TrackStats>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            limits,
+            queue: VecDeque::new(),
+            decoder: None,
+            rotation: Rotation::None,
+            last_request: None,
+            refusals: Refusals::default(),
+            waits: Waits::default(),
+            stats,
+            metrics,
+        }
+    }
+
+    /// Takes a frame that has arrived.
+    pub(super) fn push(&mut self, arrived: Arrived) {
+        self.queue.push_back(arrived);
+    }
+
+    /// Returns the next frame to decode.
+    pub(super) fn pop(&mut self) -> Option<Arrived> {
+        self.queue.pop_front()
+    }
+
+    /// Returns when the oldest frame that waits arrived.
+    pub(super) fn oldest_arrival(&self) -> Option<Instant> {
+        self.queue.front().map(|frame| frame.at)
+    }
+
+    /// Returns when the first of the frames that wait arrived at `due` or later.
+    pub(super) fn arrival_since(&self, due: Instant) -> Option<Instant> {
+        self.queue.iter().map(|frame| frame.at).find(|at| *at >= due)
+    }
+
+    /// Returns how many frames of the batch that waits are kept at most after they are decoded.
+    pub(super) fn max_batch(&self, now: Instant) -> usize {
+        let is_behind = self.oldest_arrival().is_some_and(|oldest| now.saturating_duration_since(oldest) > BEHIND_AFTER);
+        if is_behind { MAX_BATCH_WHEN_BEHIND } else { MAX_BATCH }
+    }
+
+    /// Decodes a frame. A frame that gives no picture for want of an earlier one causes a keyframe
+    /// request.
+    pub(super) fn decode(&mut self, now: Instant, arrived: Arrived, outbox: &Outbox) -> Option<Decoded> {
+        let Arrived { frame, at: arrived, rotation, gap } = arrived;
+        self.rotation = rotation.unwrap_or(self.rotation);
+        if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
+            let decoder = Decoder::new(frame.codec, self.limits);
+            self.decoder = decoder.inspect_err(|error| warn!(session = %outbox.id(), %error, "no decoder")).ok();
+        }
+        self.metrics.on_received();
+        let decoder = self.decoder.as_mut()?;
+        let waited = now.saturating_duration_since(arrived);
+        let is_too_old = waited > MAX_INBOX_WAIT;
+        if gap || is_too_old {
+            decoder.frames_lost();
+        }
+        self.stats.on_stage(Stage::Inbox, waited);
+        self.waits.sum += waited;
+        self.waits.frames += 1;
+        if is_too_old {
+            self.metrics.on_lost_frame();
+            self.request_keyframe(now, outbox);
+            return None;
+        }
+        match decoder.decode(&frame.data) {
+            Ok(picture) => picture.map(|picture| {
+                (self.refusals.refused_requests, self.refusals.notified_size) = (0, None);
+                Decoded { picture: rotate(picture, self.rotation), capture: frame.capture, arrived }
+            }),
+            Err(DecodeError::Undecodable { why, .. }) => {
+                if why != Undecodable::AwaitsKeyframe {
+                    debug!(session = %outbox.id(), %why, "undecodable");
+                }
+                self.metrics.on_undecodable(&why);
+                self.request_keyframe(now, outbox);
+                if why.is_refusal() {
+                    self.on_refused(&why, outbox);
+                }
+                None
+            }
+        }
+    }
+
+    /// Asks the browser for a keyframe, unless it was asked less than [`KEYFRAME_REQUEST_INTERVAL`]
+    /// ago.
+    pub(super) fn request_keyframe(&mut self, now: Instant, outbox: &Outbox) {
+        if self.last_request.is_none_or(|last| now.duration_since(last) >= KEYFRAME_REQUEST_INTERVAL) {
+            self.last_request = Some(now);
+            self.metrics.on_keyframe_asked();
+            outbox.send(TrackOutput::NeedKeyframe);
+        }
+    }
+
+    /// Returns the mean time that frames have waited for the track's thread since the last call.
+    pub(super) fn take_mean_wait(&mut self) -> Duration {
+        let Waits { sum, frames } = std::mem::take(&mut self.waits);
+        sum.checked_div(frames).unwrap_or_default()
+    }
+
+    /// Tells the browser that frames are too large, once for each size. Ends the session of a
+    /// camera that answers keyframe requests with refused frames only: it will not send any other,
+    /// and each of its keyframes costs time.
+    fn on_refused(&mut self, why: &Undecodable, outbox: &Outbox) {
+        let refusals = &mut self.refusals;
+        if let Undecodable::Size { width, height } = *why
+            && refusals.notified_size.replace(Size::new(width, height)) != Some(Size::new(width, height))
+        {
+            let limit = self.limits.pixels / 1000;
+            let detail = format!(
+                "frames of {width}x{height} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels (or max_kilopixels of the token)"
+            );
+            outbox.say_error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail));
+        }
+        // Frames that were sent before the request arrived count once, with the first of them.
+        if refusals.last_refused_request == self.last_request {
+            return;
+        }
+        refusals.last_refused_request = self.last_request;
+        refusals.refused_requests += 1;
+        // The session is asked to end once, unless that could not be taken.
+        if refusals.refused_requests == MAX_REFUSED_KEYFRAME_REQUESTS {
+            let detail = format!(
+                "every frame of the camera was refused, though {MAX_REFUSED_KEYFRAME_REQUESTS} keyframes were requested; the last was refused because {why}"
+            );
+            debug!(session = %outbox.id(), detail, "the session ends");
+            outbox.say_error(&Value::Null, &Problem::new(ProblemKind::Undecodable, detail));
+            if !outbox.end(ByeReason::Undecodable) {
+                refusals.refused_requests = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use ooblex_codec::{Encoder, EncoderConfig, Speed};
+    use ooblex_pipeline::VideoCodec;
+
+    use super::super::outbox::{Recorder, metrics};
+    use super::*;
+
+    /// An ingest with literal times in milliseconds, and a camera that sends VP8.
+    struct Bench {
+        ingest: Ingest,
+        outbox: Outbox,
+        recorder: Arc<Recorder>,
+        camera: Encoder,
+        start: Instant,
+    }
+
+    impl Bench {
+        /// Accepts frames of at most this many pixels.
+        fn new(pixels: u64) -> Self {
+            let metrics = metrics();
+            let stats = Arc::new(TrackStats::new(metrics.clone()));
+            let (recorder, outbox) = Recorder::outbox();
+            let config = EncoderConfig { codec: VideoCodec::Vp8, bitrate_bps: 300_000, frame_rate: 30.0, speed: Speed::Fast };
+            Self {
+                ingest: Ingest::new(Limits { pixels, ..Limits::default() }, stats, metrics),
+                outbox,
+                recorder,
+                camera: Encoder::new(config).unwrap(),
+                start: Instant::now(),
+            }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        /// Encodes the next frame of the camera, which arrives at this time.
+        fn frame(&mut self, ms: u64, width: u32, height: u32, keyframe: bool) -> Arrived {
+            let frame = self.camera.encode(&I420::grey(width, height, 90), MediaTime(ms * 90), keyframe).unwrap().unwrap();
+            Arrived { frame, at: self.at(ms), rotation: None, gap: false }
+        }
+
+        /// Decodes a frame at this time. Returns the size of its picture.
+        fn decode(&mut self, ms: u64, arrived: Arrived) -> Option<(u32, u32)> {
+            let now = self.at(ms);
+            let decoded = self.ingest.decode(now, arrived, &self.outbox)?;
+            Some((decoded.picture.width(), decoded.picture.height()))
+        }
+
+        /// Decodes a keyframe that is larger than allowed.
+        fn refuse(&mut self, ms: u64) {
+            let frame = self.frame(ms, 320, 240, true);
+            assert_eq!(self.decode(ms, frame), None);
+        }
+    }
+
+    const SMALL: u64 = 160 * 120;
+
+    #[test]
+    fn frames_leave_the_queue_in_the_order_of_arrival() {
+        let mut b = Bench::new(SMALL);
+        for ms in [0, 33, 66] {
+            let frame = b.frame(ms, 160, 120, ms == 0);
+            b.ingest.push(frame);
+        }
+        assert_eq!(b.ingest.oldest_arrival(), Some(b.at(0)));
+        assert_eq!(b.ingest.arrival_since(b.at(30)), Some(b.at(33)));
+        assert_eq!(b.ingest.arrival_since(b.at(67)), None);
+        let order: Vec<_> = std::iter::from_fn(|| b.ingest.pop()).map(|frame| frame.at).collect();
+        assert_eq!(order, [b.at(0), b.at(33), b.at(66)]);
+        assert_eq!(b.ingest.oldest_arrival(), None);
+    }
+
+    #[test]
+    fn a_batch_is_smaller_when_the_oldest_frame_has_waited_too_long() {
+        let mut b = Bench::new(SMALL);
+        let frame = b.frame(0, 160, 120, true);
+        b.ingest.push(frame);
+        assert_eq!(b.ingest.max_batch(b.at(10)), MAX_BATCH);
+        assert_eq!(b.ingest.max_batch(b.at(11)), MAX_BATCH_WHEN_BEHIND);
+    }
+
+    #[test]
+    fn after_a_gap_nothing_is_decoded_before_a_keyframe_and_requests_are_rate_limited() {
+        let mut b = Bench::new(SMALL);
+        let first = b.frame(0, 160, 120, true);
+        assert_eq!(b.decode(0, first), Some((160, 120)));
+        let lost = Arrived { gap: true, ..b.frame(33, 160, 120, false) };
+        assert_eq!(b.decode(33, lost), None);
+        assert_eq!(b.recorder.keyframe_requests(), 1);
+        for (ms, requests) in [(100, 0), (532, 0), (533, 1), (600, 0)] {
+            let frame = b.frame(ms, 160, 120, false);
+            assert_eq!((b.decode(ms, frame), b.recorder.keyframe_requests()), (None, requests), "at {ms} ms");
+        }
+        let keyframe = b.frame(700, 160, 120, true);
+        assert_eq!(b.decode(700, keyframe), Some((160, 120)));
+        assert_eq!(b.recorder.ends(), [], "a missing keyframe is no refusal");
+    }
+
+    #[test]
+    fn a_frame_that_waited_too_long_is_not_decoded() {
+        let mut b = Bench::new(SMALL);
+        let first = b.frame(0, 160, 120, true);
+        assert_eq!(b.decode(1000, first), Some((160, 120)));
+        let late = b.frame(1000, 160, 120, false);
+        assert_eq!(b.decode(2001, late), None);
+        assert_eq!(b.recorder.keyframe_requests(), 1);
+        let next = b.frame(2001, 160, 120, false);
+        assert_eq!(b.decode(2001, next), None, "it builds on the frame that was dropped");
+    }
+
+    #[test]
+    fn the_rotation_of_a_frame_holds_until_the_next_one() {
+        let mut b = Bench::new(SMALL);
+        let turned = Arrived { rotation: Some(Rotation::By90), ..b.frame(0, 160, 120, true) };
+        assert_eq!(b.decode(0, turned), Some((120, 160)));
+        let same = b.frame(33, 160, 120, false);
+        assert_eq!(b.decode(33, same), Some((120, 160)));
+        let upright = Arrived { rotation: Some(Rotation::None), ..b.frame(66, 160, 120, false) };
+        assert_eq!(b.decode(66, upright), Some((160, 120)));
+    }
+
+    #[test]
+    fn a_size_that_is_too_large_is_told_once() {
+        let mut b = Bench::new(SMALL);
+        b.refuse(0);
+        b.refuse(33);
+        let told = b.recorder.messages();
+        assert_eq!(told.len(), 1, "{told:?}");
+        let detail = told[0]["problem"]["detail"].as_str().unwrap();
+        assert!(detail.contains("320x240") && detail.contains("19 kilopixels"), "{detail}");
+        let picture = b.frame(66, 160, 120, true);
+        assert!(b.decode(66, picture).is_some());
+        b.refuse(100);
+        assert_eq!(b.recorder.messages().len(), 1, "it is told again after a picture");
+    }
+
+    #[test]
+    fn six_keyframe_requests_that_refused_frames_follow_end_the_session_once() {
+        let mut b = Bench::new(SMALL);
+        for request in 0..6 {
+            assert_eq!(b.recorder.ends(), []);
+            (0..3).for_each(|frame| b.refuse(500 * request + 33 * frame));
+        }
+        assert_eq!(b.recorder.ends(), [ByeReason::Undecodable]);
+        b.refuse(3000);
+        assert_eq!(b.recorder.ends(), []);
+    }
+
+    #[test]
+    fn a_picture_resets_the_count_of_refused_requests() {
+        let mut b = Bench::new(SMALL);
+        (0..5).for_each(|request| b.refuse(500 * request));
+        let picture = b.frame(2500, 160, 120, true);
+        assert!(b.decode(2500, picture).is_some());
+        (6..11).for_each(|request| b.refuse(500 * request));
+        assert_eq!(b.recorder.ends(), []);
+    }
+
+    #[test]
+    fn an_end_that_could_not_be_taken_is_asked_for_again() {
+        let mut b = Bench::new(SMALL);
+        b.recorder.is_full.store(true, Ordering::Relaxed);
+        (0..12).for_each(|request| b.refuse(500 * request));
+        assert_eq!(b.recorder.ends().len(), 2);
+    }
+
+    #[test]
+    fn the_mean_wait_is_that_since_the_last_call() {
+        let mut b = Bench::new(SMALL);
+        let first = b.frame(0, 160, 120, true);
+        b.decode(10, first);
+        let second = b.frame(33, 160, 120, false);
+        b.decode(63, second);
+        assert_eq!(b.ingest.take_mean_wait(), Duration::from_millis(20));
+        assert_eq!(b.ingest.take_mean_wait(), Duration::ZERO);
+    }
+}
