@@ -300,13 +300,11 @@ impl Session {
                 self.lifecycle.on_media(now);
                 self.media_in.on_audio(data);
             }
-            Event::StreamPaused(stream) if self.is_video(stream.mid) => {
-                if self.media_in.on_paused(stream.paused) {
-                    // An outage usually cuts both directions. Retransmissions would follow the
-                    // keyframe, and some receivers wait for them.
-                    self.media_out.drop_waiting();
-                    self.track.send(TrackInput::Resumed);
-                }
+            Event::StreamPaused(stream) if self.is_video(stream.mid) && self.media_in.on_paused(stream.paused) => {
+                // An outage usually cuts both directions. Retransmissions would follow the keyframe,
+                // and some receivers wait for them.
+                self.media_out.drop_waiting();
+                self.track.send(TrackInput::Resumed);
             }
             Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
             Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
@@ -322,11 +320,7 @@ impl Session {
             Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) if !self.network.is_measured() => {
                 self.on_estimate(now, estimate, None);
             }
-            Event::ChannelOpen(id, label) => {
-                if self.control.on_open(id, &label) {
-                    self.track.send(TrackInput::ControlOpen);
-                }
-            }
+            Event::ChannelOpen(id, label) if self.control.on_open(id, &label) => _ = self.track.send(TrackInput::ControlOpen),
             Event::ChannelClose(id) => self.control.on_close(id),
             Event::ChannelData(data) => {
                 if let Some(message) = self.control.read(data) {
