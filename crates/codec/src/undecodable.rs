@@ -12,8 +12,8 @@ pub enum Undecodable {
     /// helps. Expected after any other error.
     #[error("it builds on a picture that is not there")]
     AwaitsKeyframe,
-    /// The frame announces a picture that is empty, has a side above [`I420::MAX_SIDE`], or has
-    /// more pixels than [`Limits`] allow. No memory was allocated for it.
+    /// The frame announces a picture that is empty, has a side above [`I420::MAX_SIDE`](ooblex_pipeline::I420::MAX_SIDE), or has
+    /// more pixels than [`Limits`](crate::Limits) allow. No memory was allocated for it.
     #[error("it announces a picture of {width}x{height}")]
     Size {
         /// Width in pixels.
@@ -21,7 +21,7 @@ pub enum Undecodable {
         /// Height in pixels.
         height: u32,
     },
-    /// The headers of the frame have invalid values, ask for more than [`Limits`] allow, or use a
+    /// The headers of the frame have invalid values, ask for more than [`Limits`](crate::Limits) allow, or use a
     /// feature that is not supported. The codec library has not seen the frame.
     #[error("its {part} cannot be accepted: {why}")]
     Refused {

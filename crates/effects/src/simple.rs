@@ -1,5 +1,5 @@
-//! Effects that need no model. Each is a [`Simple`] table of facts with a paint function; this file
-//! implements [`Effect`] for them.
+//! Effects that need no model. Each file below is a [`Simple`] table of facts with a paint
+//! function; `base.rs` turns it into an effect.
 //!
 //! They work directly on the planes of a frame, in loops that the compiler vectorises: none takes
 //! more than about a millisecond for 1280×720. They hide nothing, so their placeholder is the

@@ -25,7 +25,7 @@ pub enum Urgency {
     Finish,
     /// Frames are to be decoded. Those that arrived at `due` or later are kept. An earlier `due` is
     /// served first. A track that has only older frames waits behind all others for at most
-    /// [`SPARE_TIMEOUT`].
+    /// `SPARE_TIMEOUT`.
     Begin {
         /// The earliest arrival time of a frame that is kept.
         due: Instant,
@@ -70,7 +70,7 @@ pub struct Waits {
     pub late: Duration,
 }
 
-/// An exponentially weighted mean of waits, with [`MEAN_TIME_CONSTANT`].
+/// An exponentially weighted mean of waits, with `MEAN_TIME_CONSTANT`.
 #[derive(Debug, Default)]
 pub struct MeanWait {
     mean: Duration,
