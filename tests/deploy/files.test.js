@@ -115,6 +115,7 @@ test('every option that containers are given exists, and every port agrees with 
   assert.deepEqual([jobs['ooblex-worker'].dns_sd_configs[0].names, jobs['ooblex-worker'].dns_sd_configs[0].port], [['ml-worker'], worker]);
   assert.ok(read('deploy/nginx/ooblex.conf').includes(`http://webrtc:${gateway};`));
   assert.equal(/client_max_body_size (\d+)k;/.exec(read('deploy/nginx/ooblex.conf'))[1], options()['limits.body_kib']);
+  assert.equal(/limit_conn clients (\d+);/.exec(read('deploy/nginx/ooblex.conf'))[1], options()['limits.connections_per_address']);
   for (const { object } of manifests().filter(({ object }) => object.kind === 'Deployment')) {
     const [{ ports }] = object.spec.template.spec.containers;
     const expected = { gateway: [gateway, admin, media], worker: [worker], redis: [6379] }[object.metadata.name];

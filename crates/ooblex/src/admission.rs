@@ -1,5 +1,5 @@
 //! Admission control: limits on the number of sessions in total and per address, on sessions that
-//! are not connected yet, and on the rate of offers.
+//! are not connected yet, on the rate of offers, and on event streams.
 //!
 //! A [`Place`] is reserved before an offer is read, so that concurrent offers cannot exceed a limit
 //! together. It is free again when it is dropped. The time is an argument.
@@ -22,6 +22,9 @@ const FULL_RETRY: Duration = Duration::from_secs(10);
 /// Time that clients are asked to wait for sessions that are not connected yet, which connect or
 /// end within seconds.
 const UNCONNECTED_RETRY: Duration = Duration::from_secs(2);
+/// Fraction of the HTTP connections, in total and of one address, that may be event streams: one in
+/// this number.
+const CONNECTIONS_PER_STREAM: usize = 4;
 
 /// The limits, and the counts that they apply to.
 pub struct Admission {
@@ -36,6 +39,8 @@ struct Limits {
     unconnected: usize,
     unconnected_of_one: usize,
     offers_per_minute: u32,
+    streams: usize,
+    streams_of_one: usize,
 }
 
 #[derive(Default)]
@@ -44,6 +49,8 @@ struct State {
     all: Count,
     by_visitor: HashMap<Visitor, Count>,
     offers: HashMap<Visitor, Offers>,
+    /// Number of open event streams of each address that has one.
+    streams: HashMap<Visitor, usize>,
 }
 
 /// The number of sessions, and of those among them that are not connected yet.
@@ -67,6 +74,12 @@ pub struct Place {
     is_connected: bool,
 }
 
+/// The right to one event stream.
+pub(crate) struct StreamPlace {
+    admission: Arc<Admission>,
+    visitor: Visitor,
+}
+
 impl Admission {
     /// Creates the counts without sessions.
     pub fn new(limits: &config::Limits) -> Self {
@@ -76,6 +89,8 @@ impl Admission {
             unconnected: limits.unconnected_sessions,
             unconnected_of_one: limits.unconnected_per_address,
             offers_per_minute: limits.offers_per_minute,
+            streams: (limits.connections / CONNECTIONS_PER_STREAM).max(1),
+            streams_of_one: (limits.connections_per_address / CONNECTIONS_PER_STREAM).max(1),
         };
         Self { limits, state: Mutex::default() }
     }
@@ -159,6 +174,30 @@ impl Admission {
         Err(Problem::new(kind, detail).retry_after(retry))
     }
 
+    /// Reserves a place for an event stream, which holds an HTTP connection for its whole life.
+    ///
+    /// # Errors
+    /// When a limit is reached; the problem names it.
+    pub(crate) fn enter_stream(self: &Arc<Self>, visitor: Visitor) -> Result<StreamPlace, Problem> {
+        let mut state = self.lock();
+        let own = state.streams.get(&visitor).copied().unwrap_or_default();
+        let Limits { streams, streams_of_one, .. } = self.limits;
+        let detail = if own >= streams_of_one {
+            format!(
+                "this address reads {own} streams of events, and at most a quarter of limits.connections_per_address may be streams: end one \
+                 of them, or raise it"
+            )
+        } else if state.streams.values().sum::<usize>() >= streams {
+            format!(
+                "{streams} streams of events are open, and at most a quarter of limits.connections may be streams: try again later, or raise it"
+            )
+        } else {
+            *state.streams.entry(visitor).or_default() += 1;
+            return Ok(StreamPlace { admission: self.clone(), visitor });
+        };
+        Err(Problem::new(ProblemKind::TooManyReaders, detail).retry_after(FULL_RETRY))
+    }
+
     /// Locks the counts. A panic while the lock was held cannot have left half a change behind, so
     /// its poison is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -193,6 +232,18 @@ impl Drop for Place {
             count.sessions = count.sessions.saturating_sub(1);
             count.unconnected = count.unconnected.saturating_sub(unconnected);
         });
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut state = self.admission.lock();
+        if let Some(own) = state.streams.get_mut(&self.visitor) {
+            *own -= 1;
+            if *own == 0 {
+                state.streams.remove(&self.visitor);
+            }
+        }
     }
 }
 
@@ -301,6 +352,24 @@ mod tests {
             assert!(admission.on_offer(now + n * Duration::from_millis(1), visitor).is_ok());
         }
         assert_eq!(admission.lock().offers.len(), MAX_REMEMBERED_ADDRESSES);
+    }
+
+    #[test]
+    fn event_streams_are_limited_in_all_and_per_address() {
+        let limits = config::Limits { connections: 12, connections_per_address: 8, ..config::Limits::default() };
+        let admission = Arc::new(Admission::new(&limits));
+        let refused = |last| admission.enter_stream(visitor(last)).err().map(|problem| (problem.kind, problem.detail));
+        let mut first: Vec<_> = (0..2).map(|_| admission.enter_stream(visitor(1)).unwrap()).collect();
+        let (kind, detail) = refused(1).unwrap();
+        assert_eq!(kind, ProblemKind::TooManyReaders);
+        assert!(detail.contains("limits.connections_per_address"), "{detail}");
+        let second = admission.enter_stream(visitor(2)).unwrap();
+        let (_, detail) = refused(2).unwrap();
+        assert!(detail.contains("limits.connections may"), "three in all: {detail}");
+        first.pop();
+        assert_eq!(refused(2), None, "a stream that ended makes room");
+        drop((first, second));
+        assert!(admission.lock().streams.is_empty(), "nothing is left of them");
     }
 
     #[test]

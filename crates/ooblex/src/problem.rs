@@ -76,7 +76,7 @@ pub enum ProblemKind {
     Busy,
     /// A session exceeds its rate limit of messages.
     TooFast,
-    /// The limit of event readers of a session is reached.
+    /// A limit of event readers is reached: of the session, of the address, or in total.
     TooManyReaders,
     /// Many consecutive frames of a session's camera cannot be decoded.
     Undecodable,
@@ -175,7 +175,7 @@ impl ProblemKind {
             }
             ProblemKind::TooManyOffers => ("too-many-offers", "This address makes too many offers", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::Busy => ("busy", "The gateway is busy with other offers", StatusCode::SERVICE_UNAVAILABLE),
-            ProblemKind::TooManyReaders => ("too-many-readers", "The session has enough readers", StatusCode::TOO_MANY_REQUESTS),
+            ProblemKind::TooManyReaders => ("too-many-readers", "There are enough readers of events", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::Undecodable => ("undecodable", "The camera's stream is refused", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::BrokerDown => ("broker-down", "The workers cannot be reached now", StatusCode::SERVICE_UNAVAILABLE),

@@ -234,6 +234,34 @@ fn a_session_that_is_over_is_told_apart_from_one_that_is_another_s() {
     assert_eq!(begin(&gateway, Some(&publish), None).status, 200);
 }
 
+#[test]
+fn one_address_has_a_limit_of_event_streams_and_operators_have_none() {
+    let ((publish, a), (admin, b)) = (key("publish"), key("admin"));
+    // A quarter of eight connections may be streams.
+    let config = format!("[limits]\nconnections_per_address = 8\n[auth]\nmode = \"keys\"\n{a}{b}");
+    let gateway = Gateway::start(&config, CHEAP);
+    let (id, secret) = session(&gateway, Some(&publish));
+    let path = format!("/api/sessions/{id}/events");
+    let open = |token: &str| {
+        let request = ureq::get(format!("{}{path}", gateway.url)).header("authorization", format!("Bearer {token}"));
+        request.call().unwrap()
+    };
+    let mut streams = vec![open(&secret), open(&secret)];
+    let refused = ask(&gateway, "GET", &path, Some(&secret), None);
+    assert_eq!((refused.status, refused.kind()), (429, "too-many-readers"));
+    assert!(refused.retry_after.is_some());
+    streams.push(open(&admin));
+    streams.remove(0);
+    gateway.wait("a free place", |_| open_status(&gateway, &path, &secret) == 200);
+}
+
+/// Returns the status of a stream of events, which is closed again.
+fn open_status(gateway: &Gateway, path: &str, token: &str) -> u16 {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build();
+    let request = ureq::Agent::new_with_config(config).get(format!("{}{path}", gateway.url));
+    request.header("authorization", format!("Bearer {token}")).call().unwrap().status().as_u16()
+}
+
 // Gateways without auth.mode
 
 #[test]

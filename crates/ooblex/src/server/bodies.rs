@@ -70,7 +70,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Wraps a body. One of unknown length begins [`Phase::Streaming`].
     pub(super) fn new(body: Body, watch: Arc<Watch>) -> Self {
+        if body.size_hint().exact().is_none() {
+            watch.enter(Phase::Streaming);
+        }
         Self { body, watch }
     }
 }

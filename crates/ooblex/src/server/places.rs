@@ -1,8 +1,9 @@
 //! Connection slots, limited in total and by client address.
 //!
 //! When all slots are in use, the server closes the connection that has waited longest for its
-//! client and gives its slot to the new one. So idle connections cannot exhaust the server, and
-//! health checks succeed. Connections that are being answered stay open.
+//! client, or else the oldest stream, and gives its slot to the new one. So idle connections and
+//! streams cannot exhaust the server, and health checks succeed. Connections with another response
+//! in progress stay open.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -98,7 +99,7 @@ impl Places {
         Ok(Place { number, watch, book: self.book.clone(), figures: self.figures.clone() })
     }
 
-    /// Closes the connection that has waited longest for its client, if there is one.
+    /// Closes the connection that has waited longest for its client, or else the oldest stream.
     pub(super) fn make_room(&self) {
         lock(&self.book).displace_longest();
     }
@@ -127,8 +128,8 @@ impl Book {
     }
 
     fn displace_longest(&mut self) -> bool {
-        let waiting = self.held.iter().filter_map(|(number, holder)| Some((holder.watch.waits_since()?, *number)));
-        let Some((_, number)) = waiting.min() else { return false };
+        let displaceable = self.held.iter().filter_map(|(number, holder)| Some((holder.watch.displacement_rank()?, *number)));
+        let Some((_, number)) = displaceable.min() else { return false };
         if let Some(holder) = self.held.remove(&number) {
             holder.watch.displace();
         }
@@ -199,6 +200,25 @@ mod tests {
         assert_eq!(places.take(ip("198.51.100.2"), false).err(), Some(Refusal::Full));
         drop(newest);
         places.take(ip("198.51.100.2"), false).unwrap();
+    }
+
+    #[test]
+    fn streams_give_way_when_no_connection_waits_for_its_client() {
+        let places = places(3, 3, &[]);
+        let held: Vec<_> = (1..4).map(|n| places.take(IpAddr::from([192, 0, 2, n]), false).unwrap()).collect();
+        held[0].watch().enter(Phase::Streaming);
+        held[1].watch().enter(Phase::Streaming);
+        held[2].watch().enter(Phase::Idle);
+        let first = places.take(ip("198.51.100.1"), false).unwrap();
+        let is_held = |number| lock(&places.book).held.contains_key(&number);
+        assert!(!is_held(held[2].number) && is_held(held[0].number), "idle connections go first");
+        first.watch().enter(Phase::Answering);
+        let second = places.take(ip("198.51.100.2"), false).unwrap();
+        assert!(!is_held(held[0].number) && is_held(held[1].number), "then the oldest stream");
+        second.watch().enter(Phase::Answering);
+        let third = places.take(ip("198.51.100.3"), false).unwrap();
+        third.watch().enter(Phase::Answering);
+        assert_eq!(places.take(ip("198.51.100.4"), false).err(), Some(Refusal::Full));
     }
 
     #[test]

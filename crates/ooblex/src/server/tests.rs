@@ -242,6 +242,21 @@ async fn connections_that_only_wait_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn streams_keep_nobody_out() {
+    let running = Running::start(PATIENT, 3, 100);
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = running.asking("/ticks").await;
+        read_until(&mut stream, "........").await;
+        streams.push(stream);
+    }
+    assert!(read_to_end(&mut running.asking_once("/").await).await.ends_with("here\n"));
+    read_to_end(&mut streams[0]).await;
+    assert_eq!(running.figures.cut("displaced"), 1);
+    read_until(&mut streams[1], "........").await;
+}
+
+#[tokio::test]
 async fn tls_must_begin_soon_and_be_done_soon() {
     let folder = std::env::temp_dir().join(format!("ooblex-test-{:016x}", rand::random::<u64>()));
     let certificate = Arc::new(certificate(&folder));

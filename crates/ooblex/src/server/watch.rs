@@ -19,6 +19,8 @@ pub(super) enum Phase {
     Body,
     /// The server computes or sends a response.
     Answering,
+    /// The server sends a response of unknown length, such as a stream of events.
+    Streaming,
     /// The last response was sent, and the next request has not begun.
     Idle,
 }
@@ -68,11 +70,12 @@ impl Watch {
         self.state().phase
     }
 
-    /// Returns the time since which the connection waits for its client, or `None` while the client
-    /// waits for a response.
-    pub(super) fn waits_since(&self) -> Option<Instant> {
+    /// Returns the rank of the connection among those that can be displaced, lowest first:
+    /// connections that wait for their clients, then streams, each from the longest to the newest.
+    /// Returns `None` while the client waits for a response.
+    pub(super) fn displacement_rank(&self) -> Option<(bool, Instant)> {
         let State { phase, since } = *self.state();
-        (phase != Phase::Answering).then_some(since)
+        (phase != Phase::Answering).then_some((phase == Phase::Streaming, since))
     }
 
     /// Returns the deadline of the current phase. Handshakes and bodies have their deadlines
@@ -82,7 +85,7 @@ impl Watch {
         match phase {
             Phase::Head => Some((since + timeouts.head, phase)),
             Phase::Idle => Some((since + timeouts.idle, phase)),
-            Phase::Handshake | Phase::Body | Phase::Answering => None,
+            Phase::Handshake | Phase::Body | Phase::Answering | Phase::Streaming => None,
         }
     }
 
