@@ -135,8 +135,8 @@ impl Authenticator {
         if !credential.is_there() && self.hook.is_none() {
             return Err(Reason::Missing);
         }
-        // Local checks are cheap and come before the rate limit, so that failed attempts from a
-        // shared address cannot lock out a caller with a valid credential.
+        // Local checks come before the rate limit, so that failed attempts from a shared address
+        // cannot lock out a caller with a valid credential. Slow ones do not block this thread.
         let judged = self.judge_here(credential).await;
         if let Some(Ok(grant)) = judged {
             return Ok(grant);

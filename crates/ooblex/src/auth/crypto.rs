@@ -36,16 +36,38 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
     Ok(Box::new(HmacSigner { algorithm: *algorithm, secret: key.as_bytes().to_vec() }))
 }
 
+/// Checks that a public key is valid and has an accepted size.
+///
+/// # Errors
+/// When the key cannot be used with the algorithm.
+pub(super) fn check(algorithm: Algorithm, key: &DecodingKey) -> Result<(), Error> {
+    if let Key::Public(key) = usable(algorithm, key)?
+        && algorithm.family() == AlgorithmFamily::Ec
+    {
+        key.ec_key().and_then(|key| key.check_key()).map_err(invalid)?;
+    }
+    Ok(())
+}
+
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
+    Ok(Box::new(TokenVerifier { algorithm: *algorithm, key: usable(*algorithm, key)? }))
+}
+
+fn invalid(error: ErrorStack) -> Error {
+    ErrorKind::Provider(error.to_string()).into()
+}
+
+/// Builds the key of a verifier. It runs for every token, so it leaves out the slow part of
+/// [`check`].
+fn usable(algorithm: Algorithm, key: &DecodingKey) -> Result<Key, Error> {
     if algorithm.family() != key.family() {
         return Err(ErrorKind::InvalidAlgorithm.into());
     }
-    let invalid = |error: ErrorStack| Error::from(ErrorKind::Provider(error.to_string()));
     let key = match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, e } => Key::Public(rsa_key(n, e).map_err(invalid)?),
         DecodingKeyKind::SecretOrDer(bytes) => match algorithm.family() {
             AlgorithmFamily::Hmac => Key::Secret(bytes.clone()),
-            AlgorithmFamily::Ec => Key::Public(ec_key(*algorithm, bytes).map_err(invalid)?),
+            AlgorithmFamily::Ec => Key::Public(ec_key(algorithm, bytes).map_err(invalid)?),
             AlgorithmFamily::Ed => Key::Public(PKey::public_key_from_raw_bytes(bytes, Id::ED25519).map_err(invalid)?),
             _ => return Err(ErrorKind::InvalidKeyFormat.into()),
         },
@@ -56,22 +78,20 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
     {
         return Err(ErrorKind::InvalidRsaKey("its size is not from 2048 to 8192 bits".into()).into());
     }
-    Ok(Box::new(TokenVerifier { algorithm: *algorithm, key }))
+    Ok(key)
 }
 
 fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<PKey<Public>, ErrorStack> {
     PKey::from_rsa(Rsa::from_public_components(BigNum::from_slice(modulus)?, BigNum::from_slice(exponent)?)?)
 }
 
-/// Builds an EC public key from an uncompressed point on the curve of the algorithm.
+/// Builds an EC public key from an uncompressed point, which must be on the curve of the algorithm.
 fn ec_key(algorithm: Algorithm, point: &[u8]) -> Result<PKey<Public>, ErrorStack> {
     let curve = if algorithm == Algorithm::ES384 { Nid::SECP384R1 } else { Nid::X9_62_PRIME256V1 };
     let group = EcGroup::from_curve_name(curve)?;
     let mut context = BigNumContext::new()?;
     let point = EcPoint::from_bytes(&group, point, &mut context)?;
-    let key = EcKey::from_public_key(&group, &point)?;
-    key.check_key()?;
-    PKey::from_ec_key(key)
+    PKey::from_ec_key(EcKey::from_public_key(&group, &point)?)
 }
 
 enum Key {

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 use ureq::Agent;
 
-use super::outgoing;
+use super::{crypto, outgoing};
 use crate::config::HttpUrl;
 
 /// Timeout of one fetch.
@@ -184,6 +184,7 @@ fn read_key(value: Value, accepted: &[Algorithm]) -> Result<(Option<String>, Pub
     if key.family() != algorithm.family() {
         return Err(format!("it is no key for {algorithm:?}"));
     }
+    crypto::check(algorithm, &key).map_err(|error| format!("it is not valid: {error}"))?;
     Ok((jwk.common.key_id, PublicKey { algorithm, key }))
 }
 
@@ -211,6 +212,16 @@ fn algorithm(jwk: &Jwk) -> Result<Algorithm, String> {
         Some(KeyAlgorithm::ES384) if by_kind == Algorithm::ES384 => Ok(by_kind),
         Some(KeyAlgorithm::EdDSA) if by_kind == Algorithm::EdDSA => Ok(by_kind),
         Some(other) => Err(format!("its algorithm {other:?} is not one for its kind of key")),
+    }
+}
+
+#[cfg(test)]
+impl Jwks {
+    /// Returns a cache that has fetched this set.
+    pub(super) fn with_keys(set: &Value) -> Self {
+        let jwks = Self::new("http://127.0.0.1:9/keys".parse().unwrap(), super::jwt::ASYMMETRIC.to_vec());
+        let keys = read(set.to_string().as_bytes(), &jwks.accepted).unwrap();
+        Self { known: RwLock::new(Known { keys, fetched: Some(Instant::now()) }), ..jwks }
     }
 }
 
@@ -250,6 +261,8 @@ mod tests {
             ec(json!({"kid": "of another kind", "alg": "RS256"})),
             ec(json!({"kid": "symmetric by name", "alg": "HS256"})),
             ec(json!({"kid": "of another curve", "alg": "ES384"})),
+            ec(json!({"kid": "not on the curve", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyA"})),
+            {"kty": "RSA", "kid": "too small", "alg": "RS256", "n": "u".repeat(171), "e": "AQAB"},
             {"kty": "oct", "kid": "shared", "k": "c2VjcmV0", "alg": "HS256"},
             {"kty": "new", "kid": "unknown"},
             {"kid": "nothing"},

@@ -10,6 +10,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::crypto;
 use super::error::AuthError;
@@ -22,6 +23,8 @@ use crate::labels::Reason;
 pub(super) const LEEWAY: Duration = Duration::from_secs(30);
 /// Largest accepted token in bytes.
 const MAX_BYTES: usize = 8 * 1024;
+/// Largest number of signatures with a public key that are verified at a time; others wait.
+const VERIFICATIONS: usize = 2;
 /// Supported algorithms with a public key.
 pub(super) const ASYMMETRIC: [Algorithm; 9] = [
     Algorithm::RS256,
@@ -43,6 +46,8 @@ pub(super) struct Tokens {
     issuer: Option<String>,
     audience: Option<String>,
     require_expiry: bool,
+    /// Turns of signatures with a public key.
+    turns: Arc<Semaphore>,
 }
 
 enum Keys {
@@ -80,7 +85,8 @@ impl Tokens {
             (None, None, Some(file)) => shared(&Secret::read(file, "auth.jwt.secret_file")?, &jwt.algorithms)?,
             (None, None, None) => return Err(AuthError::Jwt("no key is configured: set auth.jwt.secret_file or auth.jwt.jwks_url".into())),
         };
-        Ok(Self { keys, issuer: jwt.issuer.clone(), audience: jwt.audience.clone(), require_expiry: jwt.require_expiry })
+        let turns = Arc::new(Semaphore::new(VERIFICATIONS));
+        Ok(Self { keys, issuer: jwt.issuer.clone(), audience: jwt.audience.clone(), require_expiry: jwt.require_expiry, turns })
     }
 
     /// Returns the JWKS cache, if the keys come from a URL.
@@ -100,8 +106,9 @@ impl Tokens {
             return Err(Reason::BadToken);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| Reason::BadToken)?;
-        let key = match &self.keys {
-            Keys::Shared { algorithms, key } if algorithms.contains(&header.alg) => key.clone(),
+        let validation = self.validation(header.alg);
+        let claims = match &self.keys {
+            Keys::Shared { algorithms, key } if algorithms.contains(&header.alg) => decode(token, key, &validation)?,
             Keys::Shared { .. } => return Err(Reason::BadToken),
             Keys::Public(jwks) => {
                 let found = jwks.key(header.kid.as_deref(), header.alg).await.map_err(|no_key| match no_key {
@@ -111,19 +118,17 @@ impl Tokens {
                 if found.algorithm != header.alg {
                     return Err(Reason::BadToken);
                 }
-                found.key
+                // It takes up to two milliseconds, too long for a thread that serves connections.
+                let turn = self.turns.clone().acquire_owned().await.map_err(|_| Reason::Unavailable)?;
+                let token = token.to_string();
+                let decoded = tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
+                    decode(&token, &found.key, &validation)
+                });
+                decoded.await.map_err(|_| Reason::Unavailable)??
             }
         };
-        let decoded = jsonwebtoken::decode::<Claims>(token, &key, &self.validation(header.alg)).map_err(|error| match error.kind() {
-            ErrorKind::ExpiredSignature => Reason::Expired,
-            ErrorKind::ImmatureSignature
-            | ErrorKind::InvalidIssuer
-            | ErrorKind::InvalidAudience
-            | ErrorKind::MissingRequiredClaim(_)
-            | ErrorKind::InvalidClaimFormat(_) => Reason::WrongClaims,
-            _ => Reason::BadToken,
-        })?;
-        grant(decoded.claims, SystemTime::now())
+        grant(claims, SystemTime::now())
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -145,6 +150,20 @@ impl Tokens {
         validation.set_required_spec_claims(&required);
         validation
     }
+}
+
+/// Checks the signature and the registered claims of a token.
+fn decode(token: &str, key: &DecodingKey, validation: &Validation) -> Result<Claims, Reason> {
+    let decoded = jsonwebtoken::decode::<Claims>(token, key, validation).map_err(|error| match error.kind() {
+        ErrorKind::ExpiredSignature => Reason::Expired,
+        ErrorKind::ImmatureSignature
+        | ErrorKind::InvalidIssuer
+        | ErrorKind::InvalidAudience
+        | ErrorKind::MissingRequiredClaim(_)
+        | ErrorKind::InvalidClaimFormat(_) => Reason::WrongClaims,
+        _ => Reason::BadToken,
+    })?;
+    Ok(decoded.claims)
 }
 
 fn grant(claims: Claims, now: SystemTime) -> Result<Grant, Reason> {
@@ -425,6 +444,29 @@ mod tests {
         let small = PKey::from_rsa(small).unwrap();
         let signature = Signer::new(sha256, &small).unwrap().sign_oneshot_to_vec(message).unwrap();
         assert!(!verify(Algorithm::RS256, &small_public, message, &signature), "a key of 1024 bits");
+    }
+
+    #[tokio::test]
+    async fn signatures_with_a_public_key_wait_for_their_turn() {
+        let (key, _) = ec(Nid::SECP384R1);
+        let mut context = openssl::bn::BigNumContext::new().unwrap();
+        let (mut x, mut y) = (openssl::bn::BigNum::new().unwrap(), openssl::bn::BigNum::new().unwrap());
+        key.public_key().affine_coordinates(key.group(), &mut x, &mut y, &mut context).unwrap();
+        let [x, y] = [x, y].map(|number| base64url(&number.to_vec_padded(48).unwrap()));
+        let jwks = Jwks::with_keys(&json!({"keys": [{"kty": "EC", "crv": "P-384", "x": x, "y": y}]}));
+        let tokens = Tokens { keys: Keys::Public(Arc::new(jwks)), ..tokens(|_| {}) };
+        let (header, claims) = (json!({"alg": "ES384"}), json!({"exp": now() + 60, "admin": true}));
+        let message = [header, claims].map(|part| base64url(part.to_string().as_bytes())).join(".");
+        let signature = ec_signature(&key, MessageDigest::sha384(), 48, message.as_bytes());
+        let token = format!("{message}.{}", base64url(&signature));
+
+        let turns = tokens.turns.clone().acquire_many_owned(VERIFICATIONS as u32).await.unwrap();
+        let mut verified = std::pin::pin!(tokens.verify(&token));
+        assert!(verified.as_mut().now_or_never().is_none(), "all turns are taken");
+        drop(turns);
+        assert!(verified.await.unwrap().admin);
+        let other = format!("{message}.{}", base64url(&[7; 96]));
+        assert_eq!(tokens.verify(&other).await.unwrap_err(), Reason::BadToken);
     }
 
     fn ec(curve: Nid) -> (EcKey<Private>, DecodingKey) {
