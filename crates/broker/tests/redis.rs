@@ -4,12 +4,13 @@
 
 mod common;
 
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{RedisServer, analysis, eventually, gateway, job, next, open, test};
-use ooblex_broker::Service;
-use ooblex_pipeline::{Completion, EffectName, FrameSeq, Job, Outcome};
+use ooblex_broker::{Notice, Service};
+use ooblex_pipeline::{Completion, EffectName, FrameSeq, Job, Outcome, TrackId};
 use redis::Value;
 const QUEUE: &[u8] = b"ooblex:v3:frames_to_process:test";
 
@@ -176,6 +177,58 @@ fn result_of_somebody_who_did_not_get_the_job_is_counted_and_ends_nothing() {
     assert!(completions.try_recv().is_err());
     // Neither forged result counts as a late one.
     assert_eq!((forged(), broker.health().late), (2, 0));
+}
+
+#[test]
+fn result_with_the_nonce_of_another_job_is_counted_and_ends_neither() {
+    let server = RedisServer::start();
+    let broker = gateway(&server);
+    let completions = [open(&broker, 1), open(&broker, 2)];
+    broker.submit(job(1, 0));
+    broker.submit(job(2, 0));
+    eventually("both turns", || server.command(&[b"LLEN", QUEUE]) == Value::Int(2));
+    // A worker has got the job of track 2: the header of a job, track 2, frame 0, and its nonce.
+    let frames = keys(&server).into_iter().filter(|key| key.contains(":frame:test:"));
+    let frames = frames.filter_map(|key| match server.command(&[b"GET", key.as_bytes()]) {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    });
+    let of_other = frames.into_iter().find(|bytes| bytes.starts_with(b"OB\x03J\x02\x00")).unwrap();
+    let results = gateway_of(&server).replace("gateway:", "v3:processed_frames:");
+    let forged = || broker.health().errors.iter().find(|(kind, _)| *kind == "forged").unwrap().1;
+    server.command(&[b"RPUSH", results.as_bytes(), &[b"OB\x03R\x01\x00", &of_other[6..22], b"\x00\x00\x01\x02no"].concat()]);
+    eventually("the forgery to be counted", || forged() == 1);
+    let seat = broker.join(&[test()]);
+    for _ in 0..2 {
+        seat.take().unwrap().complete(Ok(analysis(7)));
+    }
+    for of_track in &completions {
+        let end = next(of_track);
+        assert!(matches!(&end.outcome, Outcome::Analysed { analysis: result, .. } if *result == analysis(7)), "{end:?}");
+    }
+}
+
+#[test]
+fn thread_that_panics_goes_on() {
+    let server = RedisServer::start();
+    let broker = gateway(&server);
+    let (sender, completions) = channel();
+    let sink = move |notice| {
+        if let Notice::Completed(completion) = notice {
+            assert_ne!(completion.seq, FrameSeq(0), "this test makes the thread for results panic");
+            sender.send(completion).unwrap();
+        }
+    };
+    broker.open_track(TrackId(1), Box::new(sink));
+    let seat = broker.join(&[test()]);
+    broker.submit(job(1, 0));
+    seat.take().unwrap().complete(Ok(analysis(0)));
+    let counted = || broker.health().errors.iter().find(|(kind, _)| *kind == "other").unwrap().1;
+    eventually("the panic to be counted", || counted() == 1);
+    eventually("a new connection", || broker.health().connected);
+    broker.submit(job(1, 1));
+    seat.take().unwrap().complete(Ok(analysis(1)));
+    assert!(matches!(next(&completions), Completion { seq: FrameSeq(1), outcome: Outcome::Analysed { .. }, .. }));
 }
 
 #[test]

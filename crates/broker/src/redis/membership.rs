@@ -98,7 +98,9 @@ impl Membership {
         let before = self.served();
         let peer = self.peers.get(&id);
         let known_busy = peer.map_or(announcement.busy_us, |peer| peer.announcement.busy_us);
-        self.busy += Duration::from_micros(announcement.busy_us.saturating_sub(known_busy));
+        let more = Duration::from_micros(announcement.busy_us.saturating_sub(known_busy));
+        // Whoever can publish in Redis can announce any time.
+        self.busy = self.busy.saturating_add(more);
         if announcement.threads == 0 && !announcement.gateway {
             self.peers.remove(&id);
         } else if peer.is_some() || self.peers.len() < MAX_PEERS {
@@ -246,6 +248,16 @@ mod tests {
         membership.on_announcement(now, &said(&worker(1, 0, &[])));
         membership.on_announcement(now, &said(&Announcement { busy_us: 9000, ..worker(2, 1, &["a"]) }));
         assert_eq!(membership.busy(), Duration::from_micros(500), "only what was spent since they were heard");
+    }
+
+    #[test]
+    fn time_spent_does_not_overflow() {
+        let (mut membership, now) = (Membership::default(), Instant::now());
+        membership.busy = Duration::MAX;
+        for busy_us in [0, u64::MAX] {
+            membership.on_announcement(now, &said(&Announcement { busy_us, ..worker(1, 1, &["a"]) }));
+        }
+        assert_eq!(membership.busy(), Duration::MAX);
     }
 
     #[test]

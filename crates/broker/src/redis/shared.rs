@@ -1,5 +1,6 @@
 //! The state that the threads of the broker share.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,7 +78,8 @@ impl Shared {
     }
 
     /// Maintains a connection while `wanted` returns true: runs `body` on a new connection whenever
-    /// the previous one has broken, with exponential backoff while Redis is unreachable.
+    /// the previous one has broken, with exponential backoff while Redis is unreachable. A panic of
+    /// `body` counts as a broken connection, because the thread must not end.
     pub(super) fn keep<T>(
         &self,
         link: Link,
@@ -88,10 +90,13 @@ impl Shared {
         let mut backoff = BACKOFF.0;
         while wanted() {
             let since = Instant::now();
-            let broken = self.connector.connect(patience, limit).and_then(|line| {
-                self.on_up(link);
-                body(line)
-            });
+            let maintain = || {
+                self.connector.connect(patience, limit).and_then(|line| {
+                    self.on_up(link);
+                    body(line)
+                })
+            };
+            let broken = catch_unwind(AssertUnwindSafe(maintain)).unwrap_or_else(|_| Err(panicked(link)));
             match broken {
                 Ok(done) => return Some(done),
                 // This side closed the connection because of malformed data, so Redis does not
@@ -152,4 +157,9 @@ impl Shared {
         let (mut woken, _) = self.wakeup.wait_timeout_while(woken, time, |woken| !*woken).unwrap_or_else(PoisonError::into_inner);
         *woken = false;
     }
+}
+
+fn panicked(link: Link) -> Fault {
+    let sentence = format!("the thread of the connection to Redis ({link:?}) has panicked: report this with the lines before it");
+    Fault { kind: ErrorKind::Other, sentence }
 }

@@ -30,6 +30,9 @@ const MAX_MESHED: usize = 16;
 const MAX_THINGS: usize = 100;
 /// Maximum number of arguments of a model.
 const MAX_ARGUMENTS: usize = 1024;
+/// Maximum time that a worker reports for a job. A job whose deadline has passed is given up long
+/// before.
+const MAX_ANALYSING: Duration = Duration::from_secs(3600);
 
 const MAGIC: &[u8; 2] = b"OB";
 
@@ -127,6 +130,7 @@ pub(super) fn encode_result(track: TrackId, seq: FrameSeq, nonce: Nonce, outcome
 /// Decodes a result and checks its fields.
 pub(super) fn decode_result(bytes: &[u8]) -> Result<WireResult, WireError> {
     let result: WireResult = decode(b'R', bytes)?;
+    check(result.analysing <= MAX_ANALYSING, "a time that no job takes")?;
     match &result.result {
         Ok(Analysis::Mask(mask)) => {
             let pixels = u64::from(mask.width) * u64::from(mask.height);
@@ -321,6 +325,15 @@ mod tests {
         let outcome = analysed(Analysis::Things(things));
         let refused = decode_result(&encode_result(TrackId(1), FrameSeq(2), NONCE, outcome, Duration::ZERO)).unwrap_err();
         assert!(refused.to_string().contains("a thing with"), "{refused}");
+    }
+
+    #[test]
+    fn times_that_no_job_takes_are_refused() {
+        let encoded = |analysing| encode_result(TrackId(1), FrameSeq(2), NONCE, Outcome::Failed { reason: "no".into() }, analysing);
+        assert_eq!(decode_result(&encoded(Duration::from_secs(3600))).unwrap().analysing, Duration::from_secs(3600));
+        for too_long in [Duration::from_secs(3601), Duration::MAX] {
+            assert_eq!(decode_result(&encoded(too_long)), Err(WireError::Damaged("a time that no job takes".into())));
+        }
     }
 
     #[test]

@@ -171,8 +171,8 @@ impl TrackStats {
     pub fn on_stage(&self, stage: Stage, took: Duration) {
         self.metrics.on_stage(stage, took);
         let time = &mut self.lock().stages[stage as usize];
-        time.sum += took;
-        time.frames += 1;
+        time.sum = time.sum.saturating_add(took);
+        time.frames = time.frames.saturating_add(1);
     }
 
     /// Notes that the first packet of a frame has left, whose last packet arrived at `arrived`.
@@ -302,6 +302,14 @@ mod tests {
         });
         track.set_latest(stats(track.take_latency()));
         assert_eq!(serde_json::to_string(&track.latest().unwrap()).unwrap(), expected.to_string(), "in this order");
+    }
+
+    #[test]
+    fn times_of_a_stage_do_not_overflow() {
+        let track = TrackStats::new(metrics());
+        track.on_stage(Stage::Analyse, Duration::MAX);
+        track.on_stage(Stage::Analyse, Duration::MAX);
+        assert!(track.take_latency().stages_ms.0[Stage::Analyse as usize] > Some(1e9));
     }
 
     #[test]
