@@ -15,7 +15,7 @@ use landlock::{
     path_beneath_rules,
 };
 use ooblex_effects::{Device, Runtime};
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
 use crate::config::{Config, SandboxChoice};
 
@@ -62,7 +62,7 @@ const NAME_SPACES: [libc::c_int; 7] = [
 ];
 /// Blocked system calls. Neither this program nor its libraries use them: they inspect other
 /// processes, change the machine, or are frequently used to attack the kernel.
-const FORBIDDEN: [libc::c_long; 44] = [
+const FORBIDDEN: [libc::c_long; 49] = [
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_adjtimex,
@@ -71,11 +71,13 @@ const FORBIDDEN: [libc::c_long; 44] = [
     libc::SYS_clock_adjtime,
     libc::SYS_clock_settime,
     libc::SYS_delete_module,
+    libc::SYS_execveat,
     libc::SYS_fanotify_init,
     libc::SYS_finit_module,
     libc::SYS_fsconfig,
     libc::SYS_fsmount,
     libc::SYS_fsopen,
+    libc::SYS_fspick,
     libc::SYS_init_module,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -86,6 +88,7 @@ const FORBIDDEN: [libc::c_long; 44] = [
     libc::SYS_keyctl,
     libc::SYS_lookup_dcookie,
     libc::SYS_mount,
+    libc::SYS_mount_setattr,
     libc::SYS_move_mount,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
@@ -93,6 +96,7 @@ const FORBIDDEN: [libc::c_long; 44] = [
     libc::SYS_perf_event_open,
     libc::SYS_pidfd_getfd,
     libc::SYS_pivot_root,
+    libc::SYS_process_madvise,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_ptrace,
@@ -105,6 +109,7 @@ const FORBIDDEN: [libc::c_long; 44] = [
     libc::SYS_settimeofday,
     libc::SYS_swapoff,
     libc::SYS_swapon,
+    libc::SYS_umount2,
     libc::SYS_unshare,
     libc::SYS_userfaultfd,
 ];
@@ -147,7 +152,7 @@ pub fn enter(config: &Config, file: Option<&Path>) -> Sandbox {
         // Device drivers open device files and caches at unknown paths.
         Restriction::Off("inference.device is not \"cpu\", and its driver opens files of its own")
     };
-    let calls = restrict_calls().unwrap_or_else(|error| Restriction::Unavailable(format!("seccomp: {error}")));
+    let calls = restrict_calls(config.inference.device).unwrap_or_else(|error| Restriction::Unavailable(format!("seccomp: {error}")));
     Sandbox { files, calls }
 }
 
@@ -251,24 +256,36 @@ fn also_as_x32(call: libc::c_long) -> impl Iterator<Item = i64> {
     [call].into_iter().chain(cfg!(target_arch = "x86_64").then_some(call | X32))
 }
 
-fn restrict_calls() -> Result<Restriction, Box<dyn std::error::Error>> {
-    let arch = std::env::consts::ARCH.try_into()?;
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        FORBIDDEN.iter().flat_map(|call| also_as_x32(*call)).map(|call| (call, Vec::new())).collect();
+/// Returns the system calls that fail with EPERM, with the arguments for which they do; without
+/// rules, they always fail.
+///
+/// On the CPU, `memfd_create` is among them, because Landlock does not keep a process from
+/// executing a file in memory. Device drivers share memory with it.
+fn refused_calls(device: Device) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let is_flag_set =
         |flag: libc::c_int| SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag as u64), flag as u64);
     let name_spaces = NAME_SPACES.iter().map(|flag| SeccompRule::new(vec![is_flag_set(*flag)?]));
-    rules.insert(libc::SYS_clone, name_spaces.collect::<Result<_, _>>()?);
+    let name_spaces = name_spaces.collect::<Result<Vec<_>, _>>()?;
     let is_not = |family: &libc::c_int| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *family as u64);
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(SOCKET_FAMILIES.iter().map(is_not).collect::<Result<_, _>>()?)?]);
-    let refuse: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), arch)?.try_into()?;
-    // A filter cannot read the flags of clone3, which are in memory. With ENOSYS, the C library
-    // falls back to clone.
-    let old_kernel = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let absent: BpfProgram =
-        SeccompFilter::new(old_kernel, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32), arch)?.try_into()?;
-    seccompiler::apply_filter(&refuse)?;
-    seccompiler::apply_filter(&absent)?;
+    let families = vec![SeccompRule::new(SOCKET_FAMILIES.iter().map(is_not).collect::<Result<_, _>>()?)?];
+    let files_in_memory = (device == Device::Cpu).then_some(libc::SYS_memfd_create);
+    let forbidden = FORBIDDEN.into_iter().chain(files_in_memory).map(|call| (call, Vec::new()));
+    let calls = forbidden.chain([(libc::SYS_clone, name_spaces), (libc::SYS_socket, families)]);
+    Ok(calls.flat_map(|(call, rules)| also_as_x32(call).map(move |call| (call, rules.clone()))).collect())
+}
+
+/// Returns the system calls that fail with ENOSYS, as on an old kernel. A filter cannot read the
+/// flags of clone3, which are in memory; with ENOSYS, the C library falls back to clone.
+fn absent_calls() -> BTreeMap<i64, Vec<SeccompRule>> {
+    also_as_x32(libc::SYS_clone3).map(|call| (call, Vec::new())).collect()
+}
+
+fn restrict_calls(device: Device) -> Result<Restriction, Box<dyn std::error::Error>> {
+    let arch = std::env::consts::ARCH.try_into()?;
+    for (calls, error) in [(refused_calls(device)?, libc::EPERM), (absent_calls(), libc::ENOSYS)] {
+        let filter = SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(error as u32), arch)?;
+        seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?;
+    }
     Ok(Restriction::InForce)
 }
 
@@ -345,6 +362,25 @@ mod tests {
             let status = fs::read_to_string("/proc/thread-self/status").expect("Linux has it");
             assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
         });
+    }
+
+    #[test]
+    fn calls_that_reach_other_processes_or_mounts_are_refused_by_each_of_their_numbers() {
+        let refused_on = |device| refused_calls(device).expect("the rules are valid");
+        let (refused, absent) = (refused_on(Device::Cpu), absent_calls());
+        let mounts = [libc::SYS_umount2, libc::SYS_mount_setattr, libc::SYS_fspick];
+        let always = [libc::SYS_ptrace, libc::SYS_process_madvise, libc::SYS_execveat, libc::SYS_memfd_create].into_iter().chain(mounts);
+        for number in always.flat_map(also_as_x32) {
+            assert!(refused.get(&number).is_some_and(Vec::is_empty), "{number}");
+        }
+        for (call, rules) in [(libc::SYS_clone, NAME_SPACES.len()), (libc::SYS_socket, 1)] {
+            assert!(also_as_x32(call).all(|number| refused.get(&number).is_some_and(|of| of.len() == rules)), "{call}");
+        }
+        assert!(also_as_x32(libc::SYS_clone3).all(|number| absent.contains_key(&number)));
+        assert!(!refused_on("cuda".parse().expect("a device")).contains_key(&libc::SYS_memfd_create), "its driver may use it");
+        if cfg!(target_arch = "x86_64") {
+            assert!(refused.contains_key(&(0x4000_0000 + 41)) && absent.contains_key(&(0x4000_0000 + 435)), "socket and clone3 of x32");
+        }
     }
 
     #[test]
