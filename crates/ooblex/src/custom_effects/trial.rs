@@ -2,22 +2,23 @@
 //! not affect this process.
 //!
 //! The child has only the environment variables in `INHERITED` and no descriptors except its pipes.
-//! Its memory, CPU time, files and processes are limited.
+//! Its memory, CPU time, files and processes are limited. It is killed with the processes of its
+//! process group.
 //!
 //! The child is this program, started as `ooblex effect try`. It reads a request as one line of
 //! JSON, and writes a report as one line of JSON, followed by the painted picture as PNG.
 
 use std::fmt::Display;
-use std::io::{BufRead, Cursor, Read as _, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
+use std::io::{BufRead, Cursor, Read, Write as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use ooblex_effects::{CustomEffect, Device, Effect, i420_from_rgb, rgb_from_i420};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::picture::{decode_png, encode_png};
@@ -28,6 +29,9 @@ use crate::start;
 const RUNS: usize = 9;
 /// Largest output of a child in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
+/// Longest time from the end of a child to the end of its output. The output goes on only if a
+/// process that the model has started holds the pipes open.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest excerpt of a child's error output in characters.
 const MAX_WORDS: usize = 300;
 /// Limit of open files in a child.
@@ -145,7 +149,9 @@ pub fn run(config: &Config, effect: &CustomEffect, picture: Option<&Path>) -> Re
     if status.signal() == Some(Signal::XCPU.as_raw()) {
         return Err(TrialError::Hangs { model, limit });
     }
-    let (said, complained) = child.words();
+    let Some((said, complained)) = child.words() else {
+        return Err(TrialError::Refused(format!("{}: it has started a process that goes on after the trial", model.display())));
+    };
     let mut said = Cursor::new(said);
     let mut line = String::new();
     let answer = said.read_line(&mut line).ok().and_then(|_| serde_json::from_str::<Result<Report, String>>(&line).ok());
@@ -248,10 +254,11 @@ fn words(error: impl Display) -> String {
     error.to_string()
 }
 
-/// A child process, which is killed when this is dropped.
+/// A child process. It is killed with its process group when this is dropped.
 struct Trying {
     child: Child,
-    readers: Option<[JoinHandle<Vec<u8>>; 2]>,
+    /// Its standard output and standard error, once they have ended.
+    outputs: [Receiver<Vec<u8>>; 2],
 }
 
 impl Trying {
@@ -261,39 +268,41 @@ impl Trying {
         let program = if running.exists() { running.into() } else { std::env::current_exe()? };
         let device = request.inference.device;
         let inherited = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| is_inherited(name, device)));
+        let mut command = Command::new(program);
+        command.args(["effect", "try"]).env_clear().envs(inherited).env("RUST_BACKTRACE", "0");
+        Self::spawn(&mut command, &serde_json::to_string(request)?)
+    }
+
+    /// Starts a command in a process group of its own, and gives it one line of input.
+    fn spawn(command: &mut Command, line: &str) -> std::io::Result<Self> {
         // All other descriptors are close-on-exec.
-        let mut child = Command::new(program)
-            .args(["effect", "try"])
-            .env_clear()
-            .envs(inherited)
-            .env("RUST_BACKTRACE", "0")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let mut trying = Self { child, readers: None };
-        let reader = |stream: Box<dyn std::io::Read + Send>| {
+        let (said, output) = channel();
+        let (complained, errors) = channel();
+        let trying = Self { child, outputs: [output, errors] };
+        let streams = [stdout.map(|stream| Box::new(stream) as Box<dyn Read + Send>), stderr.map(|stream| Box::new(stream) as _)];
+        for (stream, sender) in streams.into_iter().zip([said, complained]) {
+            let Some(stream) = stream else { continue };
             std::thread::Builder::new().name("trial".into()).spawn(move || {
-                let mut said = Vec::new();
-                _ = stream.take(MAX_ANSWER).read_to_end(&mut said);
-                said
-            })
-        };
-        if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
-            trying.readers = Some([reader(Box::new(stdout))?, reader(Box::new(stderr))?]);
+                let mut bytes = Vec::new();
+                _ = stream.take(MAX_ANSWER).read_to_end(&mut bytes);
+                _ = sender.send(bytes);
+            })?;
         }
         // If the child has ended before it read the request, its exit status shows that.
-        if let (Some(mut stdin), Ok(line)) = (stdin, serde_json::to_string(request)) {
+        if let Some(mut stdin) = stdin {
             _ = writeln!(stdin, "{line}");
         }
         Ok(trying)
     }
 
-    /// Waits for the end of the child until `deadline`. Returns `None` if it still runs.
+    /// Waits for the end of the child until `deadline`, and kills the processes that it has left.
+    /// Returns `None` if it still runs.
     fn wait_until(&mut self, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
         loop {
             if let Some(status) = self.child.try_wait()? {
+                self.kill_group();
                 return Ok(Some(status));
             }
             if Instant::now() >= deadline {
@@ -303,19 +312,30 @@ impl Trying {
         }
     }
 
-    /// Returns the child's standard output and standard error, once it has ended.
-    fn words(&mut self) -> (Vec<u8>, String) {
-        let Some(readers) = self.readers.take() else { return Default::default() };
-        let [said, complained] = readers.map(|reader| reader.join().unwrap_or_default());
-        (said, String::from_utf8_lossy(&complained).into_owned())
+    /// Returns the child's standard output and standard error, once it has ended. Returns `None` if
+    /// another process holds one of them open, which has left the process group.
+    fn words(&self) -> Option<(Vec<u8>, String)> {
+        let deadline = Instant::now() + OUTPUT_TIMEOUT;
+        let read = |output: &Receiver<Vec<u8>>| output.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok();
+        let [said, complained] = &self.outputs;
+        Some((read(said)?, String::from_utf8_lossy(&read(complained)?).into_owned()))
+    }
+
+    /// Kills all processes of the child's group. It fails if there are none left, which is fine.
+    fn kill_group(&self) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
 impl Drop for Trying {
     fn drop(&mut self) {
-        // Killing a child that has ended fails, which is fine.
-        _ = self.child.kill();
-        _ = self.child.wait();
+        // The number of a child that was waited for may belong to another process by now.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill_group();
+            _ = self.child.wait();
+        }
     }
 }
 
@@ -333,5 +353,25 @@ mod tests {
         for (name, on_the_processor) in [("PATH", true), ("ORT_DYLIB_PATH", true), ("HOME", false), ("CUDA_VISIBLE_DEVICES", false)] {
             assert_eq!((is_inherited(name, Device::Cpu), is_inherited(name, "cuda".parse().unwrap())), (on_the_processor, true), "{name}");
         }
+    }
+
+    /// Runs a shell script in place of a child. Returns its output once it has ended.
+    fn words_of(script: &str) -> Option<(Vec<u8>, String)> {
+        let mut trying = Trying::spawn(Command::new("sh").args(["-c", script]), "").expect("there is a shell");
+        let status = trying.wait_until(Instant::now() + Duration::from_secs(60)).expect("it can be waited for");
+        assert!(status.is_some_and(|status| status.success()));
+        trying.words()
+    }
+
+    #[test]
+    fn processes_that_a_child_leaves_are_killed_with_it() {
+        let began = Instant::now();
+        assert_eq!(words_of("sleep 300 & echo said"), Some((b"said\n".to_vec(), String::new())));
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn process_that_has_left_the_group_is_not_waited_for() {
+        assert_eq!(words_of("setsid sh -c 'sleep 60 & echo said'; true"), None);
     }
 }
