@@ -86,6 +86,11 @@ impl RateLimit {
 }
 
 impl Rates {
+    /// Returns the lower of two limits, for packets and for kilobits.
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self { packets: self.packets.min(other.packets), kbps: self.kbps.min(other.kbps) }
+    }
+
     /// Returns the packets and bytes per second.
     fn per_second(self) -> (f64, f64) {
         (f64::from(self.packets), f64::from(self.kbps) * BYTES_PER_KBIT)

@@ -2,16 +2,22 @@
 //! sent spend its token bucket; packets that others send in its name do not. The time is an
 //! argument.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::rtc::rate_limit::{Decision, RateLimit, Rates};
 
 /// Rate limit of the STUN messages of one session: browsers send fewer than twenty per second.
 const STUN_RATES: Rates = Rates { packets: 100, kbps: 200 };
-/// Packets of unknown sources that are handled for one session, in total. Its offer declares most
-/// sources, and a source is known after its first authentic packet. The WebRTC library allocates
-/// state for each source before it knows whether the packet is authentic.
-const MAX_UNKNOWN_SOURCE_PACKETS: u32 = 1000;
+/// Rate limit of the packets of one session that are not authentic, and of each source's first
+/// packet until it is authenticated. The key agreement takes about ten packets.
+const UNAUTHENTICATED_RATES: Rates = Rates { packets: 300, kbps: 3000 };
+/// Capacity of the token bucket of packets of unknown sources of one session. Its offer declares
+/// most sources, and a source is known after its first authentic packet.
+const UNKNOWN_SOURCE_BURST: f64 = 1000.0;
+/// Time in which one more packet of an unknown source is allowed. It is long, because the WebRTC
+/// library allocates state for each source before it knows whether the packet is authentic, and
+/// keeps that state.
+const UNKNOWN_SOURCE_INTERVAL: Duration = Duration::from_secs(10);
 /// Sources of media (SSRC) that are remembered for one session; browsers use four.
 const MAX_SOURCES: usize = 32;
 
@@ -57,22 +63,30 @@ pub(crate) struct Traffic {
     /// packets of an attacker who sees those of the session.
     doubtful: RateLimit,
     stun: RateLimit,
-    /// Packets of unknown sources that may still be handled.
-    unknown_source_packets: u32,
+    unknown_sources: UnknownSources,
     /// Sources that the offer declared, and sources of authentic packets.
     sources: Vec<u32>,
+}
+
+/// The token bucket of packets of unknown sources.
+#[derive(Debug)]
+struct UnknownSources {
+    packets: f64,
+    refilled_at: Instant,
 }
 
 impl Traffic {
     /// Creates full buckets.
     pub(crate) fn new(rates: Rates, declared: &[u32], now: Instant) -> Self {
-        let [own, unproven, doubtful, stun] = [rates, rates, rates, STUN_RATES].map(|rates| RateLimit::new(rates, now));
+        let unauthenticated = rates.min(UNAUTHENTICATED_RATES);
+        let [own, unproven, doubtful, stun] =
+            [rates, unauthenticated, unauthenticated, STUN_RATES].map(|rates| RateLimit::new(rates, now));
         Self {
             own,
             unproven,
             doubtful,
             stun,
-            unknown_source_packets: MAX_UNKNOWN_SOURCE_PACKETS,
+            unknown_sources: UnknownSources { packets: UNKNOWN_SOURCE_BURST, refilled_at: now },
             sources: declared.iter().copied().take(MAX_SOURCES).collect(),
         }
     }
@@ -88,10 +102,12 @@ impl Traffic {
             return decision;
         }
         let is_unknown_source = matches!(kind, Kind::Rtp(_));
-        if is_unknown_source && self.unknown_source_packets == 0 || self.unproven.take(now, bytes) != Decision::Accept {
+        if is_unknown_source && !self.unknown_sources.has_room(now) || self.unproven.take(now, bytes) != Decision::Accept {
             return Decision::Refuse;
         }
-        self.unknown_source_packets -= u32::from(is_unknown_source);
+        if is_unknown_source {
+            self.unknown_sources.packets -= 1.0;
+        }
         Decision::Accept
     }
 
@@ -118,15 +134,23 @@ impl Traffic {
         }
     }
 
-    fn is_known(&self, kind: Kind) -> bool {
+    /// Returns whether a datagram is media, or a report, of a known source.
+    pub(crate) fn is_known(&self, kind: Kind) -> bool {
         matches!(kind, Kind::Rtp(source) | Kind::Rtcp(source) if self.sources.contains(&source))
+    }
+}
+
+impl UnknownSources {
+    fn has_room(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.refilled_at);
+        self.refilled_at = self.refilled_at.max(now);
+        self.packets = (self.packets + elapsed.as_secs_f64() / UNKNOWN_SOURCE_INTERVAL.as_secs_f64()).min(UNKNOWN_SOURCE_BURST);
+        self.packets >= 1.0
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const RATES: Rates = Rates { packets: 100, kbps: 800 };
@@ -172,6 +196,46 @@ mod tests {
     }
 
     #[test]
+    fn packets_that_are_not_authentic_have_a_lower_limit_than_those_of_the_session() {
+        const FAST: Rates = Rates { packets: 3000, kbps: 20_000 };
+        let began = Instant::now();
+        let mut traffic = Traffic::new(FAST, &[7], began);
+        let mut looked_at = [0; 3];
+        for n in 0..100_000 {
+            let now = began + n * MS / 10;
+            for (count, kind) in looked_at.iter_mut().zip([Kind::Dtls, Kind::Rtp(8), Kind::Rtp(7)]) {
+                if traffic.admit(now, kind, 100) == Decision::Accept {
+                    traffic.on_unauthenticated(now, kind, 100);
+                    *count += 1;
+                }
+            }
+        }
+        // The burst, then 300 a second of all that are unknown. Those of a known source spend the
+        // limit of the session, once they exceed 300 a second.
+        assert!((3280..=3305).contains(&(looked_at[0] + looked_at[1])), "{looked_at:?}");
+        assert!((36_200..=36_400).contains(&looked_at[2]), "{looked_at:?}");
+    }
+
+    #[test]
+    fn key_agreement_and_first_packets_of_a_session_are_within_the_limit() {
+        let began = Instant::now();
+        let mut traffic = Traffic::new(Rates { packets: 3000, kbps: 20_000 }, &[7], began);
+        // A chain of certificates of 60 kB in fragments, each sent three times.
+        assert!((0..150).all(|n| traffic.admit(began + n * MS, Kind::Dtls, 1200) == Decision::Accept));
+        // Media that arrived before the keys.
+        for n in 0..900 {
+            assert_eq!(traffic.admit(began + n * MS, Kind::Rtp(7), 1200), Decision::Accept);
+            traffic.on_unauthenticated(began + n * MS, Kind::Rtp(7), 1200);
+        }
+        // A file of 12 MB in the data channel: each packet is authentic.
+        for n in 0..10_000 {
+            let now = began + (1000 + n) * MS;
+            assert_eq!(traffic.admit(now, Kind::Dtls, 1200), Decision::Accept);
+            traffic.on_authenticated(Kind::Dtls, 1200);
+        }
+    }
+
+    #[test]
     fn a_session_spends_its_own_allowance() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
@@ -213,14 +277,16 @@ mod tests {
     }
 
     #[test]
-    fn media_of_ever_new_sources_is_refused_in_the_end_and_that_of_declared_ones_never() {
+    fn media_of_ever_new_sources_is_refused_mostly_and_that_of_declared_ones_never() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[7], began);
         let looked_at = (0..100_000).filter(|n| traffic.admit(began + *n * 20 * MS, Kind::Rtp(1000 + n), 100) == Decision::Accept).count();
-        assert_eq!(looked_at, MAX_UNKNOWN_SOURCE_PACKETS as usize);
+        // The burst, and one in ten seconds.
+        assert!((1195..=1200).contains(&looked_at), "{looked_at}");
         let after = began + 100_000 * 20 * MS;
         assert_eq!(traffic.admit(after, Kind::Rtp(7), 100), Decision::Accept);
         assert_eq!(traffic.admit(after, Kind::Rtcp(8), 100), Decision::Accept, "no room is made for who speaks of media");
+        assert_eq!(traffic.admit(after + UNKNOWN_SOURCE_INTERVAL, Kind::Rtp(8), 100), Decision::Accept, "a new source of the session");
     }
 
     #[test]

@@ -114,9 +114,12 @@ impl Entry {
             if kind.is_fresh() {
                 self.paths.validate(source);
             }
-        } else if kind != Kind::Stun && self.is_connected {
+        } else if kind != Kind::Stun {
             self.traffic.on_unauthenticated(now, kind, bytes);
-            metrics.on_unauthenticated_datagram();
+            // Those of the key agreement are never authenticated.
+            if self.is_connected {
+                metrics.on_unauthenticated_datagram();
+            }
         }
         if is_own || !self.is_connected {
             self.heard_at = now;
