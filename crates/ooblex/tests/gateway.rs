@@ -336,8 +336,8 @@ fn address_of_a_session_that_has_vanished_is_free_for_the_next() {
     let vanished = former.client.session.clone();
     former.client.vanish();
     let mut next = Player::new(&gateway, &wish);
-    let sessions = gateway.json("/api/sessions").to_string();
-    assert!(!sessions.contains(&vanished) && sessions.contains(&next.client.session), "{sessions}");
+    gateway.wait("the former session to end", |gateway| !gateway.json("/api/sessions").to_string().contains(&vanished));
+    assert!(gateway.json("/api/sessions").to_string().contains(&next.client.session));
     next.play_until(320, 240, "a picture", |player| !player.shown.is_empty());
     assert_eq!(gateway.metric_of("ooblex_sessions_ended_total", "reason=\"vanished\""), 1.0);
 }

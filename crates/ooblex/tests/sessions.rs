@@ -232,6 +232,30 @@ fn little_is_sent_to_an_address_that_has_not_shown_that_it_is_the_browsers() {
 }
 
 #[test]
+fn an_ice_check_from_the_address_of_a_silent_session_does_not_end_it() {
+    let gateway = Gateway::start(DIAGNOSTICS, &["--workers", "1"]);
+    let mut player = Player::new(&gateway, &none());
+    player.play_until(64, 48, "pictures", |player| player.of_sent_frames().count() >= 10);
+    let mut other = Client::connect(&gateway.url, &none()).unwrap();
+    let candidate = player.client.answer.lines().find(|line| line.starts_with("a=candidate:")).unwrap().to_string();
+    let words: Vec<_> = candidate.split(' ').collect();
+    let media: SocketAddr = format!("{}:{}", words[4], words[5]).parse().unwrap();
+    // An outage of the player, which is shorter than its ICE timeout.
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        _ = other.poll(Instant::now() + FRAME);
+    }
+    // The request for the other session comes from the player's address.
+    player.client.send_garbage(media, &binding_request(&mut other)).unwrap();
+    let mark = player.mark();
+    player.play_until(64, 48, "pictures after the outage", |player| {
+        player.of_sent_frames().filter(|shown| shown.capture > mark).count() >= 30
+    });
+    assert_eq!(gateway.json("/api/sessions")["sessions"].as_array().unwrap().len(), 2);
+    assert_eq!(gateway.metric_of("ooblex_sessions_ended_total", "reason=\"vanished\""), 0.0);
+}
+
+#[test]
 fn what_is_sent_in_the_name_of_a_session_takes_nothing_from_it() {
     let gateway = Gateway::start(&format!("{DIAGNOSTICS}[limits]\nsession_packets = 200\n"), &["--workers", "1"]);
     let mut player = Player::new(&gateway, &none());

@@ -7,10 +7,13 @@ use std::net::SocketAddr;
 use crate::ids::SessionId;
 
 /// The sessions by remote address and by ICE user fragment. An address belongs to one session at a
-/// time.
+/// time. Another session may claim it.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     by_address: HashMap<SocketAddr, SessionId>,
+    /// The sessions that claim an address of another session: an ICE check from there, which may be
+    /// forged, has named them.
+    claims: HashMap<SocketAddr, SessionId>,
     by_ice_user: HashMap<String, SessionId>,
 }
 
@@ -26,21 +29,40 @@ impl Directory {
         addresses.for_each(|address| self.remove_address(address, id));
     }
 
-    /// Assigns an address to a session. The session that had it before has it no more.
-    pub(super) fn assign(&mut self, address: SocketAddr, id: SessionId) {
-        self.by_address.insert(address, id);
+    /// Assigns an address to a session and ends all claims to it. Returns the session that had it
+    /// before.
+    pub(super) fn assign(&mut self, address: SocketAddr, id: SessionId) -> Option<SessionId> {
+        self.claims.remove(&address);
+        self.by_address.insert(address, id).filter(|former| *former != id)
     }
 
-    /// Removes an address of a session, unless another session has it by now.
+    /// Notes that a session claims an address of another session. The last claim counts.
+    pub(super) fn claim(&mut self, address: SocketAddr, id: SessionId) {
+        self.claims.insert(address, id);
+    }
+
+    /// Removes an address of a session, or its claim to it. The session that claims the address of
+    /// the removed one gets it.
     pub(super) fn remove_address(&mut self, address: SocketAddr, id: SessionId) {
+        if self.claims.get(&address) == Some(&id) {
+            self.claims.remove(&address);
+        }
         if self.by_address.get(&address) == Some(&id) {
-            self.by_address.remove(&address);
+            match self.claims.remove(&address) {
+                Some(claimant) => self.by_address.insert(address, claimant),
+                None => self.by_address.remove(&address),
+            };
         }
     }
 
     /// Returns the session that an address belongs to.
     pub(super) fn at(&self, address: SocketAddr) -> Option<SessionId> {
         self.by_address.get(&address).copied()
+    }
+
+    /// Returns the session that claims an address of another session.
+    pub(super) fn claimant(&self, address: SocketAddr) -> Option<SessionId> {
+        self.claims.get(&address).copied()
     }
 
     /// Returns the session with an ICE user fragment.
@@ -62,9 +84,29 @@ mod tests {
         directory.add("second", second);
         directory.assign(shared, first);
         directory.assign(own, first);
-        directory.assign(shared, second);
+        assert_eq!(directory.assign(shared, second), Some(first));
         directory.remove("first", [shared, own].into_iter(), first);
         assert_eq!((directory.at(shared), directory.at(own)), (Some(second), None));
         assert_eq!((directory.named("first"), directory.named("second")), (None, Some(second)));
+    }
+
+    #[test]
+    fn claimed_address_stays_until_its_session_is_gone_or_the_claim_is_proven() {
+        let [first, second, third] = [SessionId(1), SessionId(2), SessionId(3)];
+        let address = SocketAddr::from(([192, 0, 2, 1], 4000));
+        let mut directory = Directory::default();
+        directory.assign(address, first);
+        directory.claim(address, second);
+        assert_eq!((directory.at(address), directory.claimant(address)), (Some(first), Some(second)));
+        assert_eq!(directory.assign(address, first), None, "the first session was heard again");
+        assert_eq!((directory.at(address), directory.claimant(address)), (Some(first), None));
+        directory.claim(address, second);
+        assert_eq!(directory.assign(address, second), Some(first), "the claim was proven");
+        directory.claim(address, third);
+        directory.remove_address(address, second);
+        assert_eq!((directory.at(address), directory.claimant(address)), (Some(third), None));
+        directory.claim(address, first);
+        directory.remove_address(address, first);
+        assert_eq!((directory.at(address), directory.claimant(address)), (Some(third), None));
     }
 }

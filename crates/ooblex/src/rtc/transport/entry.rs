@@ -23,7 +23,7 @@ use crate::rtc::session::Session;
 use crate::rtc::stun;
 use crate::rtc::traffic::{Kind, Traffic};
 
-/// Silence after which a session loses its address to another session. A session that is present
+/// Silence after which another session may claim an address of a session. A session that is present
 /// sends several datagrams in this time.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -93,6 +93,16 @@ impl Entry {
     /// Decides whether a datagram is handled, before anything is decrypted for it.
     pub(super) fn admit(&mut self, now: Instant, kind: Kind, bytes: usize) -> Decision {
         self.traffic.admit(now, kind, bytes)
+    }
+
+    /// Returns whether a datagram is media, or a report, of a source of this session.
+    pub(super) fn has_source(&self, kind: Kind) -> bool {
+        self.traffic.is_known(kind)
+    }
+
+    /// Returns whether the session was heard from an address.
+    pub(super) fn has_address(&self, address: SocketAddr) -> bool {
+        self.addresses().any(|known| known == address)
     }
 
     /// Decides whether the session may be heard from a new address.

@@ -151,7 +151,7 @@ impl MediaLoop {
         let input = Input::Receive(now, receive);
         let kind = Kind::of(bytes);
         let known = self.directory.at(source);
-        let recipient = self.recipient(now, kind, known, bytes, &input);
+        let recipient = self.recipient(now, kind, source, known, bytes, &input);
         let (Some(id), Input::Receive(_, receive)) = (recipient, input) else { return self.metrics.on_stray_datagram() };
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         match entry.admit(now, kind, bytes.len()) {
@@ -160,7 +160,8 @@ impl MediaLoop {
             Decision::RefuseAndNotify => return self.refuse(id),
         }
         if known != Some(id) {
-            match entry.arrive(now, source) {
+            let arrival = if entry.has_address(source) { Arrival::Remembered { forgotten: None } } else { entry.arrive(now, source) };
+            match arrival {
                 Arrival::Refused => return self.metrics.on_refused_datagram(),
                 Arrival::Remembered { forgotten } => {
                     if let Some(address) = forgotten {
@@ -168,9 +169,9 @@ impl MediaLoop {
                     }
                 }
             }
-            self.directory.assign(source, id);
-            if let Some(former) = known {
-                self.remove(former, EndReason::Vanished);
+            match known {
+                Some(_) => self.directory.claim(source, id),
+                None => _ = self.directory.assign(source, id),
             }
         }
         let authenticated_before = crypto::authenticated();
@@ -179,23 +180,42 @@ impl MediaLoop {
         }
         self.step(id, Cause::Datagram, |session, now, send| session.on_datagram(now, receive, send));
         let is_own = crypto::authenticated() != authenticated_before;
-        if let Some(entry) = self.sessions.get_mut(&id) {
-            entry.on_handled(now, kind, source, bytes.len(), is_own, &self.metrics);
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        entry.on_handled(now, kind, source, bytes.len(), is_own, &self.metrics);
+        // The browser of this session is at the address, and the one of another session is not.
+        if is_own
+            && kind.is_fresh()
+            && self.directory.claimant(source).is_some()
+            && let Some(former) = self.directory.assign(source, id)
+        {
+            self.remove(former, EndReason::Vanished);
         }
     }
 
     /// Returns the session that a datagram is for. `known`: the session that its source address
     /// belongs to.
-    fn recipient(&self, now: Instant, kind: Kind, known: Option<SessionId>, bytes: &[u8], input: &Input<'_>) -> Option<SessionId> {
+    fn recipient(
+        &self,
+        now: Instant,
+        kind: Kind,
+        source: SocketAddr,
+        known: Option<SessionId>,
+        bytes: &[u8],
+        input: &Input<'_>,
+    ) -> Option<SessionId> {
         // An ICE check is for the session that it names: a sender that forges only the address does
-        // not know the name. Any other datagram is for the session that the address belongs to.
+        // not know the name. Any other datagram is for the session that the address belongs to, or
+        // for the one that claims it, unless it is media of the former.
         let named = || self.directory.named(stun::receiver(bytes)?);
-        let id = if kind == Kind::Stun { named() } else { known }?;
+        let has_source = |id| self.sessions.get(&id).is_some_and(|entry| entry.has_source(kind));
+        let holder = || self.directory.claimant(source).filter(|_| !known.is_some_and(has_source)).or(known);
+        let id = if kind == Kind::Stun { named() } else { holder() }?;
         if !self.sessions.get(&id)?.session.accepts(input) {
             return None;
         }
-        // A session that has vanished leaves its address to the next session that comes from there.
-        // A session that is present keeps it, because a sender's address can be forged.
+        // A session that has vanished leaves its address to the next session that comes from there
+        // with an authenticated packet. A session that is present keeps it, because a sender's
+        // address can be forged.
         let is_silent = |id| self.sessions.get(&id).is_some_and(|entry| entry.is_silent(now));
         let is_taken = known.is_some_and(|former| former != id && !is_silent(former));
         (!is_taken).then_some(id)
