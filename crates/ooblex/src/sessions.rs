@@ -55,6 +55,20 @@ impl Sessions {
         }
     }
 
+    /// Ends a session if `tell` returns true, which asks the media thread to end it. Returns false
+    /// if it does not, and the session goes on. A session that is not running counts as ended.
+    pub fn end(&self, id: SessionId, tell: impl FnOnce() -> bool) -> bool {
+        // The lock is not held while the media thread is asked, because it uses the registry, too.
+        if !self.lock().contains_key(&id) {
+            return true;
+        }
+        let told = tell();
+        if told {
+            self.remove(id);
+        }
+        told
+    }
+
     /// Returns the number of running sessions by requested effect.
     pub fn by_effect(&self) -> BTreeMap<EffectName, usize> {
         let mut counts = BTreeMap::new();
@@ -163,5 +177,37 @@ impl Running {
             "stats": self.track.stats.latest(),
             "residence_ms": self.track.stats.residence_ms(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+    use ooblex_broker::Broker;
+
+    use super::*;
+    use crate::about::About;
+    use crate::admission::Admission;
+    use crate::auth::SessionSecret;
+    use crate::config::{Config, Limits};
+    use crate::metrics::Metrics;
+    use crate::settings::Catalogue;
+    use crate::visitor::Visitor;
+
+    #[test]
+    fn a_session_that_the_media_thread_goes_on_with_keeps_its_place() {
+        let (sessions, id) = (Sessions::default(), SessionId(1));
+        let admission = Arc::new(Admission::new(&Limits { sessions: 1, ..Limits::default() }));
+        let visitor = Visitor::at([192, 0, 2, 1].into());
+        let settings = Catalogue::new(&Config::default()).unwrap().settings(Some("none"), &Value::Null).unwrap();
+        let (inbox, _track) = bounded(1);
+        let track = TrackHandle::detached(inbox, Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None)));
+        let access = SessionAccess::new(&SessionSecret::random(), Arc::default());
+        sessions.insert(id, track, settings, access, admission.enter(visitor).unwrap());
+        assert!(!sessions.end(id, || false), "the queue of the media thread is full");
+        assert!(sessions.describe(id).is_some() && admission.enter(visitor).is_err());
+        assert!(sessions.end(id, || true));
+        assert!(sessions.is_empty() && admission.enter(visitor).is_ok());
+        assert!(sessions.end(id, || unreachable!("it is not running any more")));
     }
 }

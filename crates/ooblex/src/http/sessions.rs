@@ -1,6 +1,7 @@
 //! Routes of a single session: describe, change and end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -13,7 +14,11 @@ use super::body::JsonBody;
 use super::gateway::Gateway;
 use crate::auth::Caller;
 use crate::ids::SessionId;
+use crate::labels::ByeReason;
 use crate::problem::{Problem, ProblemKind};
+
+/// Time that clients are asked to wait while the queue of the media thread is full.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,10 +57,13 @@ pub(super) async fn change_session(
 
 pub(super) async fn end_session(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let id = SessionId::parse(&id).ok_or_else(|| unknown_session(&id))?;
-    // DELETE is idempotent: a session that has already ended counts as deleted.
-    gateway.sessions.remove(id);
-    gateway.transport.end(id).await;
-    Ok(StatusCode::NO_CONTENT)
+    // Nothing waits here: a client that disconnects cannot leave a session behind that runs without
+    // being listed. DELETE is idempotent: a session that has already ended counts as deleted.
+    if gateway.sessions.end(id, || gateway.transport.try_end(id, ByeReason::Ended)) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let detail = format!("the gateway is too busy to end session {id}: try again in a moment");
+    Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(BUSY_RETRY))
 }
 
 pub(super) fn unknown_session(id: &str) -> Problem {
