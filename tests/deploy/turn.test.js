@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { networkInterfaces, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { test } from 'node:test';
@@ -44,9 +44,13 @@ test('coturn takes the credentials that the gateway gives, and relays to the gat
     running.push(await keep('gateway', PROGRAM, ['serve'], { env, cwd: folder, isReady: (said) => /is ready: http/.test(said) }));
     const body = JSON.stringify({ type: 'offer', sdp: OFFER });
     const answer = await fetch(`http://127.0.0.1:${http}/offer`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
-    const { ice_servers: [{ urls, username, credential }], session } = await answer.json();
+    const { ice_servers: [{ urls, username, credential }] } = await answer.json();
     assert.deepEqual(urls, [`turn:127.0.0.1:${port}?transport=udp`]);
-    assert.ok(username.endsWith(`:${session}`));
+    assert.match(username, /^\d+:[0-9a-f]{16}$/);
+    const user = (name) => name.split(':')[1];
+    const again = await fetch(`http://127.0.0.1:${http}/offer`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+    assert.equal(user((await again.json()).ice_servers[0].username), user(username), 'one user for all sessions of an address');
+    assert.match(readFileSync(configuration, 'utf8'), /^user-quota=8$/m);
 
     const path = [process.env.PATH, '/usr/bin'].join(delimiter);
     const ask = (password, peer) => spawnSync('turnutils_uclient', ['-v', '-c', '-n', '1', '-m', '1', '-u', username, '-w', password, '-p', `${port}`, '-e', peer, '127.0.0.1'], { env: { PATH: path }, encoding: 'utf8', timeout: 5_000 }).stdout;

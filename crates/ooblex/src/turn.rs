@@ -1,6 +1,7 @@
 //! Time-limited credentials for TURN servers: a user name with its expiry and an HMAC of it,
 //! compatible with coturn's `use-auth-secret` (draft-uberti-behave-turn-rest). Each session gets
-//! its own in the answer to its offer.
+//! them in the answer to its offer. The user name identifies the client's address, so that the
+//! quota of a user on the TURN server holds for all sessions of an address together.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,10 @@ use serde_json::{Value, json};
 
 use crate::auth::hmac;
 use crate::config::{self, ConfigError, Secret};
-use crate::ids::SessionId;
+use crate::visitor::Visitor;
+
+/// Length of the hash of the client's address in a user name, in bytes.
+const USER_BYTES: usize = 8;
 
 /// Creates credentials for the configured TURN servers.
 pub struct Turn {
@@ -34,16 +38,23 @@ impl Turn {
         Ok(Some(Self { urls: turn.urls.clone(), secret, ttl: Duration::from_secs(turn.ttl_s) }))
     }
 
-    /// Returns the servers with a session's credentials, in the format of
+    /// Returns the servers with the credentials of a client, in the format of
     /// `RTCConfiguration.iceServers`. They are valid for `turn.ttl_s`, at most for the session's
     /// remaining time.
-    pub fn ice_servers(&self, session: SessionId, now: SystemTime, time_left: Option<Duration>) -> Value {
+    pub fn ice_servers(&self, visitor: Visitor, now: SystemTime, time_left: Option<Duration>) -> Value {
         let valid = time_left.map_or(self.ttl, |left| left.min(self.ttl));
         let expiry = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + valid;
-        let username = format!("{}:{session}", expiry.as_secs());
+        let username = format!("{}:{}", expiry.as_secs(), self.user(visitor));
         let hash = hmac(MessageDigest::sha1(), self.secret.reveal().as_bytes(), username.as_bytes());
         let credential = hash.map(|hash| encode_block(&hash)).unwrap_or_default();
         json!([{"urls": self.urls, "username": username, "credential": credential}])
+    }
+
+    /// Returns the name of a client: a keyed hash, so that user names reveal no addresses.
+    fn user(&self, visitor: Visitor) -> String {
+        let message = format!("visitor {visitor}");
+        let hash = hmac(MessageDigest::sha256(), self.secret.reveal().as_bytes(), message.as_bytes()).unwrap_or_default();
+        hash.iter().take(USER_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -56,17 +67,35 @@ mod tests {
         Turn::new(&turn).unwrap().unwrap()
     }
 
-    /// The expected value is the output of `printf %s 1700003600:00000000000000ab | openssl dgst
-    /// -sha1 -hmac north -binary | base64`.
+    fn visitor(address: &str) -> Visitor {
+        Visitor::at(address.parse().unwrap())
+    }
+
+    /// The user is the beginning of `printf %s 'visitor 192.0.2.7' | openssl dgst -sha256 -hmac
+    /// north`, and the credential is `printf %s 1700003600:USER | openssl dgst -sha1 -hmac north
+    /// -binary | base64`.
     #[test]
     fn credentials_are_those_that_coturn_calculates() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let servers = turn().ice_servers(SessionId(0xab), now, None);
+        let servers = turn().ice_servers(visitor("192.0.2.7"), now, None);
         assert_eq!(servers[0]["urls"], json!(["turn:turn.example:3478"]));
-        assert_eq!(servers[0]["username"], "1700003600:00000000000000ab");
-        assert_eq!(servers[0]["credential"], "g51kCUalFQ+9eFcceYA/BQqMaTs=");
-        let short = turn().ice_servers(SessionId(0xab), now, Some(Duration::from_secs(10)));
-        assert_eq!(short[0]["username"], "1700000010:00000000000000ab", "not longer than the token");
+        assert_eq!(servers[0]["username"], "1700003600:f843e8a3a6953ce3");
+        assert_eq!(servers[0]["credential"], "M0LDzsel+WJ0TLIE0rbyKWasxlA=");
+        let short = turn().ice_servers(visitor("192.0.2.7"), now, Some(Duration::from_secs(10)));
+        assert_eq!(short[0]["username"], "1700000010:f843e8a3a6953ce3", "not longer than the token");
+    }
+
+    #[test]
+    fn sessions_of_one_address_are_one_user() {
+        let turn = turn();
+        let user = |address, seconds| {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let servers = turn.ice_servers(visitor(address), now, None);
+            servers[0]["username"].as_str().unwrap().split_once(':').unwrap().1.to_string()
+        };
+        assert_eq!(user("192.0.2.7", 0), user("192.0.2.7", 60));
+        assert_ne!(user("192.0.2.7", 0), user("192.0.2.8", 0));
+        assert_eq!(user("2001:db8::1", 0), user("2001:db8::2", 0), "a /64 network");
     }
 
     #[test]

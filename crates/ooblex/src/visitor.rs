@@ -34,6 +34,12 @@ pub(crate) fn is_local(listen: IpAddr, peer: Peer, headers: &HeaderMap) -> bool 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Visitor(IpAddr);
 
+impl std::fmt::Display for Visitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Visitor {
     /// Returns the client of a request from `peer`. `X-Forwarded-For` is read from its end, as long
     /// as the address before is in a `trusted` network; other entries are ignored.

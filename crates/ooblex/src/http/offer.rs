@@ -103,7 +103,7 @@ async fn accept_offer(gateway: &Gateway, visitor: Visitor, caller: &Caller, body
     }
     let mut answer = json!({"sdp": answer, "type": "answer", "session": id, "secret": secret.reveal()});
     if let Some(turn) = &gateway.turn {
-        answer["ice_servers"] = turn.ice_servers(id, SystemTime::now(), time_left);
+        answer["ice_servers"] = turn.ice_servers(visitor, SystemTime::now(), time_left);
     }
     if let Some(left) = time_left {
         answer["expires_in_s"] = left.as_secs().into();
