@@ -23,6 +23,10 @@ use crate::visitor::{Listener, Local};
 /// Paths that are answered for every host, because probes use the address of a container.
 const EXEMPT: [&str; 2] = ["/healthz", "/readyz"];
 
+/// Headers that browsers send and scrapers do not. A script cannot remove them. `Sec-Fetch-Site` is
+/// not sent to plain HTTP, except to loopback addresses and localhost, so it is not sufficient.
+const BROWSER_HEADERS: [&str; 2] = ["sec-fetch-site", "accept-language"];
+
 /// The hosts that a listener answers to.
 pub struct Hosts {
     listener: Listener,
@@ -73,7 +77,8 @@ impl Hosts {
     fn check(&self, uri: &Uri, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Problem> {
         // Scrapers use service names; the admin listener serves metrics to them without
         // credentials.
-        if EXEMPT.contains(&uri.path()) || (self.listener == Listener::Admin && uri.path() == "/metrics") {
+        let is_scraper = || self.listener == Listener::Admin && !BROWSER_HEADERS.iter().any(|name| headers.contains_key(*name));
+        if EXEMPT.contains(&uri.path()) || (uri.path() == "/metrics" && is_scraper()) {
             return Ok(());
         }
         let authority = requested(uri, headers)?;
@@ -202,6 +207,16 @@ mod tests {
         assert_eq!(check("http://evil.example/", &["evil.example"]), Some(ProblemKind::WrongHost));
         assert_eq!((check("/healthz", &[]), check("/readyz", &["10.0.0.3:8000"])), (None, None));
         assert_eq!(check("/metrics", &["webrtc:8000"]), Some(ProblemKind::WrongHost));
-        assert!(super::Hosts { listener: Listener::Admin, ..hosts }.check(&Uri::from_static("/metrics"), &HeaderMap::new(), None).is_ok());
+        let admin = super::Hosts { listener: Listener::Admin, ..hosts };
+        let metrics = |lines: &[(header::HeaderName, &str)]| {
+            let headers = lines.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+            admin.check(&Uri::from_static("/metrics"), &headers, None).err().map(|problem| problem.kind)
+        };
+        let from_a_page = (header::HeaderName::from_static("sec-fetch-site"), "same-origin");
+        let from_a_rebound_name = (header::ACCEPT_LANGUAGE, "en");
+        assert_eq!((metrics(&[]), metrics(&[(header::HOST, "webrtc:9000")])), (None, None), "scrapers");
+        assert_eq!(metrics(&[(header::HOST, "evil.example"), from_a_page.clone()]), Some(ProblemKind::WrongHost));
+        assert_eq!(metrics(&[(header::HOST, "evil.example"), from_a_rebound_name]), Some(ProblemKind::WrongHost));
+        assert_eq!(metrics(&[(header::HOST, "localhost:9000"), from_a_page]), None, "a browser of the operator");
     }
 }
