@@ -195,6 +195,9 @@ fn a_gateway_without_models_offers_what_workers_have_and_nothing_else_is_mixed_u
     gateway.wait_for_workers(1);
     gateway.wait("the declaration", |_| find(&gateway, "hiding").is_some());
     assert!(!offered(&gateway, "hiding"), "nobody serves it yet");
+    assert_eq!(find(&gateway, "hiding").unwrap().get("thumbnail"), None, "a gateway without workers runs no models");
+    let thumbnail = ureq::get(format!("{}/api/effects/hiding/thumbnail.png", gateway.url)).call();
+    assert!(matches!(thumbnail, Err(ureq::Error::StatusCode(404))), "{thumbnail:?}");
     let mut session = player(&gateway, "hiding");
     session.play_until_told(300, "that nobody serves it", |player| player.told_problem(0, "no-worker").is_some());
     assert!(session.told_problem(0, "no-worker").unwrap()["detail"].as_str().unwrap().contains("effects.d of a worker"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::header;
@@ -12,7 +13,11 @@ use serde_json::{Value, json};
 use super::gateway::Gateway;
 use crate::custom_effects::refusals;
 use crate::problem::{Problem, ProblemKind};
+use crate::thumbnails;
 use crate::track::Context;
+
+/// Time that clients are asked to wait while many requests wait for thumbnails.
+const BUSY_RETRY: Duration = Duration::from_secs(5);
 
 /// Lists all effects with their parameters and current capacity.
 pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
@@ -24,7 +29,9 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
         described["available"] = json!(service == Service::Served);
         // Browsers cache the thumbnail, so its URL changes with the version of the effect.
         let version = effect.queue().as_str().split_once('@').map_or(String::new(), |(_, version)| format!("?version={version}"));
-        described["thumbnail"] = json!(format!("api/effects/{}/thumbnail.png{version}", effect.name()));
+        if thumbnails::is_offered(config, effect.as_ref()) {
+            described["thumbnail"] = json!(format!("api/effects/{}/thumbnail.png{version}", effect.name()));
+        }
         described["workers"] = json!(capacity.serving.get(&effect.queue()).copied().unwrap_or(0));
         match service {
             Service::Served => {}
@@ -63,20 +70,28 @@ pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Respon
 /// Returns a thumbnail of an effect. The first request takes as long as loading the models.
 pub(super) async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): Path<String>) -> Result<Response, Problem> {
     let catalogue = &gateway.context.catalogue;
-    if !catalogue.effects().iter().any(|effect| effect.name().as_str() == name) {
+    let found = catalogue.effects().into_iter().find(|effect| effect.name().as_str() == name);
+    let Some(effect) = found else {
         let known: Vec<_> = catalogue.effects().iter().map(|effect| effect.name().to_string()).collect();
         let name: String = name.chars().take(60).collect();
         return Err(Problem::new(
             ProblemKind::NotFound,
             format!("there is no effect '{name}'; those with a thumbnail are {}", known.join(", ")),
         ));
+    };
+    if !thumbnails::is_offered(&gateway.context.config, effect.as_ref()) {
+        let detail = format!("there is no picture of {name}: this gateway has no workers, and does not run the models of custom effects");
+        return Err(Problem::new(ProblemKind::NotFound, detail));
     }
     let settings = catalogue.settings(Some(&name), &Value::Null)?;
     let made = match gateway.thumbnails.made(&settings) {
         Some(made) => Ok(made),
         None => {
             // A request that waits for a thumbnail holds a connection, but no thread.
-            let turn = gateway.thumbnails.turn(&settings).await;
+            let Some(turn) = gateway.thumbnails.turn(&settings).await else {
+                let detail = "too many requests wait for thumbnails: try again in a moment";
+                return Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(BUSY_RETRY));
+            };
             let drawn = gateway.clone();
             tokio::task::spawn_blocking(move || {
                 let _turn = turn;
