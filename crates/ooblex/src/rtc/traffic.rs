@@ -79,8 +79,7 @@ impl Traffic {
     /// Creates full buckets.
     pub(crate) fn new(rates: Rates, declared: &[u32], now: Instant) -> Self {
         let unauthenticated = rates.min(UNAUTHENTICATED_RATES);
-        let [own, unproven, doubtful, stun] =
-            [rates, unauthenticated, unauthenticated, STUN_RATES].map(|rates| RateLimit::new(rates, now));
+        let [own, unproven, doubtful, stun] = [rates, unauthenticated, unauthenticated, STUN_RATES].map(|rates| RateLimit::new(rates, now));
         Self {
             own,
             unproven,
