@@ -139,9 +139,13 @@ test('the routes of operators are reached by Prometheus only', () => {
   assert.equal(gateway.metadata.annotations['prometheus.io/port'], `${admin}`);
   const services = manifests().filter(({ object }) => object.kind === 'Service').flatMap(({ object }) => object.spec.ports);
   assert.ok(services.every(({ targetPort }) => targetPort !== 'admin' && targetPort !== admin), 'no service leads there');
-  const policy = manifests().find(({ object }) => object.kind === 'NetworkPolicy' && object.metadata.name === 'gateway').object.spec;
-  const open = policy.ingress.filter(({ from }) => !from).flatMap(({ ports }) => ports.map(({ port }) => port));
-  assert.deepEqual(open, ['http', 'media']);
+  const policies = Object.fromEntries(manifests().filter(({ object }) => object.kind === 'NetworkPolicy').map(({ object }) => [object.metadata.name, object.spec]));
+  const of = (rules, side) => rules.map((rule) => [rule[side]?.flatMap((peer) => Object.values(peer).flatMap(({ matchLabels }) => Object.values(matchLabels))), rule.ports.map(({ port }) => port)]);
+  assert.deepEqual(of(policies.gateway.ingress, 'from'), [[undefined, ['media']], [['ingress-nginx'], ['http']], [['monitoring'], ['admin']]]);
+  assert.deepEqual(of(policies.worker.ingress, 'from'), [[['monitoring'], ['http']]]);
+  assert.deepEqual(of(policies.worker.egress, 'to'), [[['redis'], [6379]], [['kube-system'], [53, 53]]]);
+  const proxies = env.find(({ name }) => name === 'OOBLEX_SERVE__TRUSTED_PROXIES').value;
+  assert.doesNotMatch(proxies, /^(10|172|192\.168)\.|,(10|172|192\.168)\.|^0\.|\/0/, 'no networks that contain more than the ingress');
   for (const path of ['/metrics', '/api/sessions', '/api/effects/reload']) assert.match(read('deploy/nginx/ooblex.conf'), new RegExp(`location = ${path} \\{\\s+return 404;`));
 });
 
