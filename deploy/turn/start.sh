@@ -23,9 +23,9 @@ configuration=${TURN_CONFIGURATION:-/tmp/turnserver.conf}
     echo "no-multicast-peers"
     # The gateway's media use UDP, so relaying to TCP peers is disabled. All sessions of one client
     # address (or /64 of IPv6) are one user, so that no address can use up total-quota; each browser
-    # makes one allocation for each URL in turn.urls and each network of its machine. max-bps is in bytes per second and direction: 12 Mbit/s, because a
-    # camera sends at most 8 Mbit/s and the picture sent back has at most 6
-    # (video.max_bitrate_kbps).
+    # makes one allocation for each URL in turn.urls and each network of its machine. max-bps is in
+    # bytes per second and direction: 12 Mbit/s, because a camera sends at most 8 Mbit/s and the
+    # picture sent back has at most 6 (video.max_bitrate_kbps).
     echo "no-tcp-relay"
     echo "user-quota=8"
     echo "total-quota=1024"

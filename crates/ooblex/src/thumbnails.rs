@@ -1,8 +1,8 @@
 //! Thumbnails that show each effect on a small built-in sample picture.
 //!
 //! The gateway makes a thumbnail on its first request and caches it; a failure is cached for a
-//! minute. The number of requests that wait for a thumbnail is limited. `ooblex effects --thumbnails`
-//! writes all of them and an overview sheet.
+//! minute. The number of requests that wait for a thumbnail is limited. `ooblex effects
+//! --thumbnails` writes all of them and an overview sheet.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
