@@ -7,21 +7,20 @@
 mod ffmpeg;
 mod film;
 mod painting;
-pub(crate) mod picture;
+mod png_file;
 mod progress;
 mod unfinished;
 
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use ooblex_effects::{Models, i420_from_rgb, load_models, rgb_from_i420};
-use ooblex_pipeline::I420;
+use ooblex_effects::{i420_from_rgb, rgb_from_i420};
 use serde_json::Value;
 
-use crate::config::{Config, Inference};
-use crate::settings::{Catalogue, Settings};
-use crate::start::inference;
 use film::{Cut, Film};
+use ooblex_api::still::{models, paint};
+use ooblex_config::{Config, Inference};
+use ooblex_gateway::settings::{Catalogue, Settings};
 use progress::Progress;
 use unfinished::Unfinished;
 
@@ -49,22 +48,9 @@ pub fn apply(config: &Config, effect: &str, parameters: &Value, input: &Path, ou
 }
 
 fn on_picture(config: &Config, settings: &Settings, input: &Path, output: &Path) -> anyhow::Result<()> {
-    let mut picture = i420_from_rgb(&picture::read_png(input)?)?;
+    let mut picture = i420_from_rgb(&png_file::read_png(input)?)?;
     paint(config, settings, &mut picture)?;
-    picture::write_png(output, &rgb_from_i420(&picture))
-}
-
-/// Paints an effect, or a chain of effects, onto one picture, with models that are loaded for it.
-///
-/// # Errors
-/// Returns an error if a model is unusable.
-pub(crate) fn paint(config: &Config, settings: &Settings, picture: &mut I420) -> anyhow::Result<()> {
-    let mut painter = settings.effect.painter();
-    let analyses = match models(&config.inference, settings, 1)?.first_mut() {
-        None => Vec::new(),
-        Some(models) => settings.effect.analyse(models, &painter.prepare(picture, &settings.parameters))?,
-    };
-    Ok(painter.compose(picture, &analyses, &settings.parameters)?)
+    png_file::write_png(output, &rgb_from_i420(&picture))
 }
 
 fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) -> anyhow::Result<()> {
@@ -90,16 +76,6 @@ fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) ->
     unfinished.finish().with_context(|| format!("{} cannot be written", output.display()))?;
     progress.finish();
     Ok(())
-}
-
-/// Loads one set of models for each thread; empty for an effect without models.
-fn models(config: &Inference, settings: &Settings, threads: usize) -> anyhow::Result<Vec<Models>> {
-    let analysed: Vec<_> = settings.effect.analysed().cloned().collect();
-    if analysed.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (runtime, store) = inference(config, &analysed)?;
-    (0..threads).map(|_| Ok(load_models(&runtime, &store, &analysed)?)).collect()
 }
 
 /// Returns the file extension in lower case.

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use ooblex_broker::Broker;
 use ooblex_effects::{CustomEffect, Device, Effect as _};
 
-use crate::config::Config;
-use crate::custom_effects::trial::{self, Report};
-use crate::rtc::transport::Transport;
 use crate::sandbox;
-use crate::settings::Catalogue;
 use crate::start;
-use crate::tls::Certificate;
+use ooblex_api::custom_effects::trial::{self, Report};
+use ooblex_api::tls::Certificate;
+use ooblex_config::Config;
+use ooblex_gateway::rtc::transport::Transport;
+use ooblex_gateway::settings::Catalogue;
 
 /// Time limit for the connection to Redis.
 const REACHED_WITHIN: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub fn check(config: &Config, file: Option<&Path>) -> bool {
         ("codecs", fine_or_wrong(codecs())),
         ("broker", broker(config)),
         ("models", models(config).unwrap_or_else(Finding::Wrong)),
-        ("auth", fine_or_wrong(crate::auth::check(config))),
+        ("auth", fine_or_wrong(ooblex_api::auth::check(config))),
         ("http", http(config).unwrap_or_else(Finding::Wrong)),
         ("admin", admin(config).unwrap_or_else(Finding::Wrong)),
         ("media", media(config, is_container()).unwrap_or_else(Finding::Wrong)),

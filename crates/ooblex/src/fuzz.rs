@@ -12,15 +12,15 @@ use ooblex_pipeline::{I420, VideoCodec};
 pub use ooblex_broker::fuzz::wire as redis_wire;
 pub use ooblex_effects::fuzz::{effect_toml, onnx_graph};
 
-use crate::auth::jwt::verify_any;
-use crate::config;
-use crate::data_channel::Request;
-use crate::rtc::negotiate::{Endpoint, Negotiated, negotiate};
-use crate::rtc::sctp::Streams;
-use crate::rtc::sdp::check_size;
-use crate::rtc::stun;
+use ooblex_api::auth::jwt::verify_any;
 use ooblex_codec::container::ivf::IvfReader;
 use ooblex_codec::container::y4m::Y4m;
+use ooblex_config as config;
+use ooblex_gateway::data_channel::Request;
+use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiated, negotiate};
+use ooblex_gateway::rtc::sctp::Streams;
+use ooblex_gateway::rtc::sdp::check_size;
+use ooblex_gateway::rtc::stun;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);

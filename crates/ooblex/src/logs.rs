@@ -18,9 +18,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::{Log, LogFormat};
 use lines::Lines;
-pub(crate) use lines::lost;
+use ooblex_config::{Log, LogFormat};
 
 /// Time window of the rate limit.
 const WINDOW: Duration = Duration::from_secs(10);

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use ooblex::config::Config;
 use ooblex::reload::Reload;
 use ooblex::sandbox;
-use ooblex::settings::Catalogue;
 use ooblex::token::TokenCommand;
+use ooblex_config::Config;
+use ooblex_gateway::settings::Catalogue;
 use serde_json::{Map, Value};
 
 /// Machine-learning effects on live video.
@@ -187,7 +187,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Effect(EffectCommand::Try) = &cli.command {
         // The child gets its configuration in the request on standard input.
-        return Ok(if ooblex::custom_effects::trial::answer() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if ooblex_api::custom_effects::trial::answer() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     if let Command::Token(command) = &cli.command {
         // This command needs neither a gateway nor its configuration.
@@ -220,7 +220,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             ooblex::apply::apply(&config, &effect, &parameters, &input, &output)?;
         }
         Command::Bench(options) => ooblex_bench::bench(&options)?,
-        Command::Effects { thumbnails: Some(folder), .. } => ooblex::thumbnails::write(&config, &folder)?,
+        Command::Effects { thumbnails: Some(folder), .. } => ooblex_api::thumbnails::write(&config, &folder)?,
         Command::Effects { json, .. } => list_effects(&config, json)?,
         Command::Effect(EffectCommand::Check { folder, picture, write, .. }) => {
             if !ooblex::check::check_effect(&config, &folder, picture.as_deref(), write.as_deref()) {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use crate::auth::Authenticator;
-use crate::config::{Config, ConfigError};
 use crate::logs::Logs;
-use crate::tls::Certificate;
+use ooblex_api::auth::Authenticator;
+use ooblex_api::tls::Certificate;
+use ooblex_config::{Config, ConfigError};
 
 /// Options that a reload applies; changes of others need a restart.
 const CHANGEABLE: [&str; 2] = ["log.filter", "auth.keys"];

@@ -17,7 +17,7 @@ use landlock::{
 use ooblex_effects::{Device, Runtime};
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
-use crate::config::{Config, SandboxChoice};
+use ooblex_config::{Config, SandboxChoice};
 
 /// Paths that every process may read, to load libraries, resolve names and verify certificates.
 /// Missing paths are skipped.

@@ -7,30 +7,30 @@ use anyhow::bail;
 use ooblex_effects::CustomEffectSet;
 use tracing::{info, warn};
 
-use crate::about::About;
-use crate::admission::Admission;
-use crate::auth::Authenticator;
-use crate::config::Config;
-use crate::cpu::{CpuScheduler, CpuShares};
-use crate::custom_effects::CustomEffects;
-use crate::http::{Gateway, Hosts, router};
-use crate::ids::SessionId;
-use crate::labels::{ByeReason, EndReason};
-use crate::metrics::{HttpFigures, Metrics};
-use crate::notify::Notify;
 use crate::reload::Reload;
-use crate::rtc::negotiate::{Endpoint, Negotiator};
-use crate::rtc::transport::{SessionObserver, Transport};
-use crate::server::{Capacity, Options, Server, Timeouts};
-use crate::sessions::Sessions;
-use crate::settings::Catalogue;
 use crate::start::{self, Signals};
-use crate::thumbnails::Thumbnails;
-use crate::tls::Certificate;
-use crate::track::Context;
-use crate::turn::Turn;
-use crate::visitor::Listener;
-use crate::watchdog::Heartbeat;
+use ooblex_api::admission::Admission;
+use ooblex_api::auth::Authenticator;
+use ooblex_api::custom_effects::CustomEffects;
+use ooblex_api::http::{Gateway, Hosts, router};
+use ooblex_api::server::{Capacity, Options, Server, Timeouts};
+use ooblex_api::sessions::Sessions;
+use ooblex_api::thumbnails::Thumbnails;
+use ooblex_api::tls::Certificate;
+use ooblex_api::turn::Turn;
+use ooblex_api::visitor::Listener;
+use ooblex_config::Config;
+use ooblex_gateway::cpu::{CpuScheduler, CpuShares};
+use ooblex_gateway::ids::SessionId;
+use ooblex_gateway::labels::{ByeReason, EndReason};
+use ooblex_gateway::metrics::{HttpFigures, Metrics};
+use ooblex_gateway::notify::Notify;
+use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiator};
+use ooblex_gateway::rtc::transport::{SessionObserver, Transport};
+use ooblex_gateway::settings::Catalogue;
+use ooblex_gateway::track::Context;
+use ooblex_gateway::watchdog::Heartbeat;
+use ooblex_worker::about::About;
 
 /// Between two looks at how many sessions are left when the gateway stops.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
@@ -81,7 +81,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let worker_stats = worker_pool.as_ref().map(|worker_pool| worker_pool.worker_stats.as_ref());
     let metrics = Arc::new(Metrics::new(&about, &broker, &catalogue.analysed(), worker_stats));
     if let Some(certificate) = &certificate {
-        metrics.watch_certificate(certificate.clone());
+        let certificate = certificate.clone();
+        metrics.watch_certificate(move || certificate.about().days_left.into());
     }
     metrics.know(catalogue.labels(), config.limits.sessions);
     let sessions = Arc::new(Sessions::default());

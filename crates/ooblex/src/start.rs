@@ -5,17 +5,15 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use ooblex_broker::{Broker, Identity};
-use ooblex_effects::{Backend, Effect, ModelStore, Runtime, verify_models};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
-use crate::config::{BackendChoice, Config, Inference};
-use crate::settings::Catalogue;
-use crate::workers::WorkerPool;
+use ooblex_config::Config;
+use ooblex_gateway::settings::Catalogue;
+use ooblex_worker::WorkerPool;
 
 /// Connects to the broker of the configuration.
 ///
@@ -34,27 +32,8 @@ pub(crate) fn broker(config: &Config) -> anyhow::Result<Broker> {
 /// # Errors
 /// As [`inference`].
 pub(crate) fn worker_pool(config: &Config, catalogue: &Catalogue) -> anyhow::Result<WorkerPool> {
-    let (runtime, store) = inference(&config.inference, &catalogue.served())?;
+    let (runtime, store) = ooblex_worker::inference(&config.inference, &catalogue.served())?;
     Ok(WorkerPool::new(runtime, store, &catalogue.served()))
-}
-
-/// Loads the inference runtime and locates the model files of `effects`, and verifies both.
-///
-/// # Errors
-/// When the requested backend or device is not available, or a model file is missing or corrupted.
-pub(crate) fn inference(config: &Inference, effects: &[Arc<dyn Effect>]) -> anyhow::Result<(Runtime, ModelStore)> {
-    let wanted = match config.backend {
-        BackendChoice::Auto => None,
-        BackendChoice::OnnxRuntime => Some(Backend::Ort),
-        BackendChoice::Rten => Some(Backend::Rten),
-    };
-    let runtime = Runtime::load(config.library.as_deref(), wanted)?.with_threads(config.threads_per_frame).with_device(config.device)?;
-    if let Some(warning) = runtime.warning() {
-        warn!("{warning}");
-    }
-    let store = config.models.as_ref().map_or_else(ModelStore::embedded, ModelStore::folder);
-    verify_models(&store, effects)?;
-    Ok((runtime, store))
 }
 
 /// Opens a TCP port for HTTP. `option` and `variable` name the configuration of the address in

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use crate::auth::{AuthError, jwt, keys};
-use crate::config::Secret;
+use ooblex_api::auth::{AuthError, jwt, keys};
+use ooblex_config::Secret;
 
 /// The commands of `ooblex token`.
 #[derive(Debug, Clone, Subcommand)]

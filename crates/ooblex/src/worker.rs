@@ -1,7 +1,7 @@
 //! `ooblex worker`: runs models for the gateways that share its broker, and nothing else.
 //!
 //! This module starts and stops the process and serves its small HTTP API for health and metrics.
-//! The worker threads are in [`crate::workers`].
+//! The worker threads are in [`ooblex_worker`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,17 +18,17 @@ use ooblex_effects::{CustomEffectSet, LONGEST_RUN};
 use serde_json::json;
 use tracing::{info, warn};
 
-use crate::about::About;
-use crate::config::Config;
-use crate::custom_effects::{CustomEffects, refusals};
-use crate::http::{lines, metrics_text};
-use crate::metrics::{HttpFigures, WorkerMetrics};
 use crate::reload::Reload;
-use crate::server::{Capacity, Options, Server, Timeouts};
-use crate::settings::Catalogue;
 use crate::start::{self, Signals};
-use crate::visitor::Listener;
-use crate::workers::WorkerStats;
+use ooblex_api::custom_effects::{CustomEffects, refusals};
+use ooblex_api::http::{lines, metrics_text};
+use ooblex_api::server::{Capacity, Options, Server, Timeouts};
+use ooblex_api::visitor::Listener;
+use ooblex_config::Config;
+use ooblex_gateway::metrics::{HttpFigures, WorkerMetrics};
+use ooblex_gateway::settings::Catalogue;
+use ooblex_worker::WorkerStats;
+use ooblex_worker::about::About;
 
 /// Time limit at shutdown for worker threads to finish their current frames: longer than a model
 /// may run.

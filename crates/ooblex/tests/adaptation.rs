@@ -88,9 +88,9 @@ fn gateway_on_one_core() -> Gateway {
 }
 
 #[test]
-fn a_session_that_wants_more_than_its_share_stands_back_until_it_does_not() {
+fn a_session_that_wants_more_than_its_share_is_throttled_until_it_does_not() {
     let gateway = gateway_on_one_core();
-    let stands_back = || {
+    let is_throttled = || {
         let threads = std::fs::read_dir(format!("/proc/{}/task", gateway.id())).unwrap();
         let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
         names.filter(|name| name.starts_with("aside-")).count() == 1
@@ -101,10 +101,10 @@ fn a_session_that_wants_more_than_its_share_stands_back_until_it_does_not() {
         ..Wish::default()
     };
     let mut players = [Player::new(&gateway, &slowest), delayed(&gateway, 0)];
-    play_together(&mut players, (640, 480), PLENTY, "the first to stand back", |_| stands_back());
+    play_together(&mut players, (640, 480), PLENTY, "the first to be throttled", |_| is_throttled());
     let change = json!({"type": "set_effect", "effect": "delay", "params": {"ms": 0}, "id": 1});
     players[0].client.say(&change).unwrap();
-    play_together(&mut players, SMALL, PLENTY, "the first to come forward", |_| !stands_back());
+    play_together(&mut players, SMALL, PLENTY, "the first to be throttled no more", |_| !is_throttled());
     play_all_until_processed(&mut players, 30, PLENTY);
     players[1].assert_sound();
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs};
 
-use ooblex::config::{Config, EffectConfig, WhenSlowConfig};
+use ooblex_config::{Config, EffectConfig, WhenSlowConfig};
 use ooblex_effects::WhenSlow;
 use serde_json::Value;
 

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ooblex::about::About;
-use ooblex::config::Config;
-use ooblex::metrics::{Metrics, WorkerMetrics};
-use ooblex::settings::Catalogue;
-use ooblex::workers::WorkerStats;
 use ooblex_broker::Broker;
+use ooblex_config::Config;
+use ooblex_gateway::metrics::{Metrics, WorkerMetrics};
+use ooblex_gateway::settings::Catalogue;
+use ooblex_worker::WorkerStats;
+use ooblex_worker::about::About;
 
 /// Properties of one metric.
 #[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]

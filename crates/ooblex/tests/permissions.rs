@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{FRAME, Gateway, Player, WITHIN};
-use ooblex::auth::{jwt, keys};
-use ooblex::config::Secret;
-use ooblex::http::access::{Need, ROUTES};
+use ooblex_api::auth::{jwt, keys};
+use ooblex_api::http::access::{Need, ROUTES};
 use ooblex_client::{Client, ClientError, Wish};
+use ooblex_config::Secret;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;

@@ -9,7 +9,7 @@ import { END_TITLES } from '../../page/texts.js';
 import { REASONS, goodbye } from '../goodbye.js';
 
 const read = (path) => readFileSync(new URL(path, import.meta.url), 'utf8');
-const given = [.../fn bye\(.*?\n\}/s.exec(read('../../../crates/ooblex/src/data_channel.rs'))[0].matchAll(/ByeReason::\w+ => "(\w+)"/g)].map(([, reason]) => reason);
+const given = [.../fn bye\(.*?\n\}/s.exec(read('../../../crates/gateway/src/data_channel.rs'))[0].matchAll(/ByeReason::\w+ => "(\w+)"/g)].map(([, reason]) => reason);
 
 test('every reason of the gateway is known, and none that it does not give', () => {
   assert.ok(given.length >= 8);

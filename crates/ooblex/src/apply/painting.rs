@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use ooblex_effects::{Chain, Models, RunError};
 use ooblex_pipeline::{Analysis, I420, ModelInput};
 
-use crate::settings::Settings;
+use ooblex_gateway::settings::Settings;
 
 /// Number of frames in flight per model thread: one in progress, and one that waits.
 const AHEAD: usize = 2;

@@ -1,10 +1,11 @@
 //! Queue and writer thread for log lines, so that a blocked standard error blocks no other thread.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use ooblex_gateway::metrics::LOST_LOG_LINES;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Capacity of the queue in lines; further lines are dropped.
@@ -12,11 +13,9 @@ const WAITING: usize = 4096;
 /// Longest wait for the queued lines at the end of the process.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
-static LOST: AtomicU64 = AtomicU64::new(0);
-
 /// Returns the number of lines that were dropped because standard error was blocked.
 pub(crate) fn lost() -> u64 {
-    LOST.load(Ordering::Relaxed)
+    LOST_LOG_LINES.load(Ordering::Relaxed)
 }
 
 /// Sender of log lines; clones share one writer thread.
@@ -70,7 +69,7 @@ impl Write for Lines {
     /// Queues one line; the formatter calls this once for each line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.queue.try_send(Item::Line(line.to_vec())).is_err() {
-            LOST.fetch_add(1, Ordering::Relaxed);
+            LOST_LOG_LINES.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }

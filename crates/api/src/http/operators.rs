@@ -1,0 +1,42 @@
+//! The routes for operators: metrics, the list of all sessions, and the reload of effects.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::effects;
+use super::gateway::Gateway;
+use super::texts::metrics_text;
+use ooblex_gateway::problem::{Problem, ProblemKind};
+
+/// Limits how many responses about all sessions are built at the same time. Each takes milliseconds
+/// and is built outside the HTTP threads.
+static SURVEYS: Semaphore = Semaphore::const_new(2);
+
+/// Builds the operator routes; [`super::access`] refuses other callers.
+pub(super) fn operator_routes() -> Router<Arc<Gateway>> {
+    Router::new().route("/metrics", get(metrics)).route("/api/sessions", get(sessions)).route("/api/effects/reload", post(effects::reload))
+}
+
+async fn sessions(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+    survey(move || json!({"sessions": gateway.sessions.describe_all()})).await.map(|all| axum::Json(all).into_response())
+}
+
+async fn metrics(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+    let encode = move || {
+        let context = &gateway.context;
+        context.metrics.encode(&gateway.sessions.by_effect())
+    };
+    survey(encode).await.map(metrics_text)
+}
+
+async fn survey<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let failed = || Problem::new(ProblemKind::Unavailable, "this answer could not be made: the log says why");
+    let _permit = SURVEYS.acquire().await.map_err(|_| failed())?;
+    tokio::task::spawn_blocking(make).await.map_err(|_| failed())
+}

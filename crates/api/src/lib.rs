@@ -1,0 +1,20 @@
+//! The HTTP side of the gateway.
+//!
+//! [`http`] has the routes, [`auth`] decides who may use them, [`server`] accepts connections within
+//! their limits, and [`sessions`] lists the sessions that run. [`custom_effects`] reads, tries and
+//! offers the effects of the operator.
+
+pub mod admission;
+pub mod assets;
+pub mod auth;
+pub mod custom_effects;
+pub mod http;
+pub mod picture;
+pub mod sample;
+pub mod server;
+pub mod sessions;
+pub mod still;
+pub mod thumbnails;
+pub mod tls;
+pub mod turn;
+pub mod visitor;

@@ -1,0 +1,28 @@
+//! WebRTC: the media socket, one endpoint for each session, and the limits on what sessions send.
+//!
+//! [`transport`] owns the UDP socket, the media thread and its clock. [`session`] is one WebRTC
+//! connection, which takes the time as an argument. [`negotiate`] makes an endpoint and an SDP
+//! answer from an SDP offer, which `sdp` has checked.
+//!
+//! Limits on incoming packets: `rate_limit` (a token bucket), `traffic` (which bucket a datagram
+//! spends), `paths` (the addresses of a session), `media_budget` (time on the media thread), `stun`
+//! and `sctp` (the fields that are read before the WebRTC library reads a datagram), `crypto`
+//! (which packets were authenticated).
+//!
+//! Sending: `bandwidth` (the bandwidth estimate), `reception` (reported losses), `redundancy`
+//! (packets that are sent twice).
+
+mod bandwidth;
+mod crypto;
+mod media_budget;
+pub mod negotiate;
+mod paths;
+mod rate_limit;
+mod reception;
+mod redundancy;
+pub mod sctp;
+pub mod sdp;
+pub mod session;
+pub mod stun;
+mod traffic;
+pub mod transport;

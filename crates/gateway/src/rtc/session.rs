@@ -1,0 +1,442 @@
+//! One WebRTC connection: it stands between the packets of the media socket and the thread of a
+//! track.
+//!
+//! A session owns an endpoint of the WebRTC library and knows nothing of pixels. It is driven by
+//! [`crate::rtc::transport`], which owns the socket and the clock: call [`Session::on_datagram`],
+//! [`Session::on_timeout`] and [`Session::on_track`], send the datagrams that they give, and call
+//! [`Session::on_timeout`] at the time that they return. Each of them returns an error when the
+//! session is over.
+//!
+//! This file routes the events of the endpoint. The state is in the parts: `lifecycle` (set-up,
+//! time limits, end) with `lifetime` (the configured limits), `video_line` (the negotiated media
+//! line), `media_in` and `media_out` (received and sent media), `control_channel` (the data
+//! channel), `network` (the bandwidth estimate) and `reports` (packet counts and losses).
+
+mod control_channel;
+mod lifecycle;
+mod lifetime;
+mod media_in;
+mod media_out;
+mod network;
+mod reports;
+mod video_line;
+
+use std::time::{Duration, Instant};
+
+use ooblex_pipeline::EncodedFrame;
+use str0m::bwe::{Bitrate, BweKind};
+use str0m::media::{KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid};
+use str0m::net::{Receive, Transmit};
+use str0m::stats::{MediaEgressStats, PeerStats};
+use str0m::{Event, IceConnectionState, Input, Output, RtcError};
+use tracing::{debug, info};
+
+use self::control_channel::ControlChannel;
+use self::lifecycle::{Closing, Due, Lifecycle};
+pub use self::lifetime::Lifetime;
+use self::media_in::MediaIn;
+use self::media_out::MediaOut;
+use self::network::{ChangeKind, NetworkEstimate};
+use self::reports::{Counted, Reports};
+use self::video_line::VideoLine;
+use crate::data_channel;
+use crate::ids::SessionId;
+use crate::labels::{ByeReason, Direction, EndReason, SetupStage};
+use crate::rtc::crypto;
+use crate::rtc::negotiate::{Connection, Negotiated};
+use crate::track::{ReceptionFeedback, TrackHandle, TrackInput, TrackOutput};
+
+/// Time by which the endpoint runs ahead of the clock: timeouts that are due within it are due now.
+const TIMEOUT_TOLERANCE: Duration = Duration::from_micros(500);
+/// Steps of the endpoint in one call, before the other sessions have their turn.
+const MAX_STEPS: usize = 4096;
+
+/// One WebRTC connection.
+pub struct Session {
+    id: SessionId,
+    endpoint: Connection,
+    ice_user: String,
+    sources: Vec<u32>,
+    track: TrackHandle,
+    lifecycle: Lifecycle,
+    /// The video line, once it is negotiated.
+    video: Option<VideoLine>,
+    media_in: MediaIn,
+    media_out: MediaOut,
+    control: ControlChannel,
+    network: NetworkEstimate,
+    reports: Reports,
+}
+
+impl Session {
+    /// Begins a session whose offer was answered.
+    pub fn new(id: SessionId, negotiated: Negotiated, track: TrackHandle, lifetime: Lifetime, now: Instant) -> Self {
+        Self {
+            id,
+            endpoint: negotiated.connection,
+            ice_user: negotiated.ice_user,
+            sources: negotiated.sources,
+            track,
+            lifecycle: Lifecycle::new(lifetime, now),
+            video: None,
+            media_in: MediaIn::default(),
+            media_out: MediaOut::new(),
+            control: ControlChannel::default(),
+            network: NetworkEstimate::new(),
+            reports: Reports::default(),
+        }
+    }
+
+    /// Returns the session with an expiry of its token, at which it ends.
+    #[must_use]
+    pub fn with_expiry(mut self, at: Instant) -> Self {
+        self.lifecycle.expire_at(at);
+        self
+    }
+
+    /// Returns the identity.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Returns the stage at which the set-up failed, if the session had the time to connect and did
+    /// not. A browser that waits in vain ends the session itself, before the gateway does.
+    pub fn failed_stage(&self, now: Instant) -> Option<SetupStage> {
+        self.lifecycle.failed_stage(now)
+    }
+
+    /// Returns the time of the connection.
+    pub fn connected_at(&self) -> Option<Instant> {
+        self.lifecycle.connected_at()
+    }
+
+    /// Returns the user fragment of the ICE credentials, which the first datagrams of a browser
+    /// name.
+    pub fn ice_user(&self) -> &str {
+        &self.ice_user
+    }
+
+    /// Returns the sources of media (SSRC) that the offer declares.
+    pub fn sources(&self) -> &[u32] {
+        &self.sources
+    }
+
+    /// Returns the reason of the end, after a call has returned the error `reason`. A reason for
+    /// which the gateway has said `bye` counts, whatever the browser does afterwards.
+    pub fn reason(&self, reason: EndReason) -> EndReason {
+        self.lifecycle.reason(reason)
+    }
+
+    /// Returns whether the endpoint takes a datagram.
+    pub fn accepts(&self, input: &Input<'_>) -> bool {
+        self.endpoint.accepts(input)
+    }
+
+    /// Handles a datagram. Returns the time of the next [`Session::on_timeout`].
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn on_datagram(&mut self, now: Instant, datagram: Receive<'_>, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        self.lifecycle.on_stage(SetupStage::Heard);
+        self.endpoint.handle_input(Input::Receive(now, datagram)).map_err(|error| self.failed(&error))?;
+        self.drain(now, send)
+    }
+
+    /// Handles the passage of time. Returns the time of the next [`Session::on_timeout`].
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn on_timeout(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        match self.lifecycle.poll(now) {
+            Due::Nothing => {}
+            Due::Close(why) => return self.close(now, why, send),
+            Due::End(reason) => return Err(reason),
+        }
+        self.endpoint.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
+        self.drain(now, send)
+    }
+
+    /// Handles an output of the track. Returns the time of the next [`Session::on_timeout`].
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn on_track(&mut self, now: Instant, output: TrackOutput, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        match output {
+            TrackOutput::Frame { frame, arrived } => {
+                self.queue_frame(frame, arrived);
+                let (stats, mut is_first) = (self.track.stats.clone(), true);
+                return self.drain(now, &mut |transmit| {
+                    send(transmit);
+                    if std::mem::take(&mut is_first) {
+                        stats.on_sent(arrived, now);
+                    }
+                });
+            }
+            TrackOutput::NeedKeyframe => {
+                if let Some(mut writer) = self.video.and_then(|video| self.endpoint.writer(video.mid)) {
+                    // It fails only before the first packet, and the first frame is a keyframe.
+                    let asked = writer.request_keyframe(None, KeyframeRequestKind::Pli);
+                    debug!(session = %self.id, ?asked, "asked the browser for a keyframe");
+                }
+            }
+            TrackOutput::DesiredBitrate(bps) => {
+                let probe_limit = self.network.set_desired(bps.into());
+                self.endpoint.bwe().set_desired_bitrate(probe_limit);
+            }
+            TrackOutput::Message { text, may_be_missed } => {
+                self.control.write(&mut self.endpoint, &text, may_be_missed).map_err(|error| self.failed(&error))?;
+            }
+        }
+        self.drain(now, send)
+    }
+
+    /// Sends the message `bye`. The session ends when the browser has acknowledged it, or after a
+    /// second.
+    pub fn close(&mut self, now: Instant, why: ByeReason, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        if !self.lifecycle.close(now, why) {
+            return self.drain(now, send);
+        }
+        self.on_track(now, TrackOutput::Message { text: data_channel::bye(why), may_be_missed: false }, send)
+    }
+
+    /// Sends the message `bye` and ends the session without waiting.
+    pub fn close_at_once(&mut self, now: Instant, why: ByeReason, send: &mut dyn FnMut(Transmit)) -> EndReason {
+        self.lifecycle.close_at_once(now, why);
+        let sent = self.on_track(now, TrackOutput::Message { text: data_channel::bye(why), may_be_missed: false }, send);
+        sent.err().unwrap_or_else(|| why.into())
+    }
+
+    /// Returns whether the end that has begun needs to wait no longer.
+    fn has_closed(&mut self, now: Instant, closing: Closing) -> bool {
+        self.control.unacknowledged_bytes(&mut self.endpoint) == 0 || now >= closing.deadline || !self.endpoint.is_alive()
+    }
+
+    /// Ends DTLS, too, if the endpoint can still send.
+    fn finish(&mut self, send: &mut dyn FnMut(Transmit)) {
+        if self.endpoint.close().is_err() {
+            return;
+        }
+        for _ in 0..MAX_STEPS {
+            match self.endpoint.poll_output() {
+                Ok(Output::Transmit(transmit)) => send(transmit),
+                Ok(Output::Event(_)) => {}
+                Ok(Output::Timeout(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Polls the endpoint until it waits. Returns the time of the next timeout.
+    ///
+    /// After each packet the pacer of the library asks for a timeout a microsecond later. A timer
+    /// would round that up to a millisecond, so that a frame of eight packets would take eight. A
+    /// timeout that is due within [`TIMEOUT_TOLERANCE`] is therefore handled at once, and the time
+    /// of the endpoint runs ahead by that much.
+    fn drain(&mut self, now: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        let soon = now + TIMEOUT_TOLERANCE;
+        // The note is kept per thread: a note from now on is about this session.
+        _ = crypto::take_too_many_channels();
+        for _ in 0..MAX_STEPS {
+            match self.endpoint.poll_output().map_err(|error| self.failed(&error))? {
+                Output::Transmit(transmit) => {
+                    self.media_out.redundancy.on_sent(now, &transmit);
+                    send(transmit);
+                }
+                Output::Event(event) => self.on_event(now, event)?,
+                Output::Timeout(_) if self.media_in.has_audio() => {
+                    self.media_in.return_audio(&mut self.endpoint).map_err(|error| self.failed(&error))?;
+                }
+                Output::Timeout(at) if at <= soon && self.endpoint.is_alive() => {
+                    self.endpoint.handle_input(Input::Timeout(at.max(now))).map_err(|error| self.failed(&error))?;
+                }
+                Output::Timeout(_) if self.write_next()? => {}
+                Output::Timeout(at) => return self.wait(now, at, send),
+            }
+        }
+        // The other sessions have their turn before this one continues.
+        Ok(now)
+    }
+
+    /// Ends a call after which the endpoint waits until `at`. Returns the time of the next timeout.
+    fn wait(&mut self, now: Instant, at: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        while let Some(duplicate) = self.media_out.redundancy.due(now) {
+            send(duplicate);
+        }
+        let at = self.media_out.redundancy.next_due().map_or(at, |duplicate| duplicate.min(at));
+        // The track skips pictures while much waits to be sent.
+        self.track.set_backlog(self.media_out.backlog_bytes(&mut self.endpoint, self.video));
+        let closing = self.lifecycle.closing();
+        if crypto::take_too_many_channels() && closing.is_none() {
+            return Err(self.close_at_once(now, ByeReason::TooManyChannels, send));
+        }
+        match closing {
+            Some(closing) if self.has_closed(now, closing) => {
+                self.finish(send);
+                Err(closing.reason)
+            }
+            None if !self.endpoint.is_alive() => Err(EndReason::ByPeer),
+            _ => Ok(self.lifecycle.next_timeout(at)),
+        }
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) -> Result<(), EndReason> {
+        match event {
+            Event::Connected => {
+                let after = self.lifecycle.on_connected(now);
+                info!(session = %self.id, ?after, "connected");
+                self.track.metrics().on_connected(after);
+                self.track.send(TrackInput::Connected);
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => return Err(self.lifecycle.disconnected()),
+            Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed) => {
+                self.lifecycle.on_stage(SetupStage::Reached);
+            }
+            Event::Closed => return Err(EndReason::ByPeer),
+            Event::MediaAdded(added) => self.on_media_added(&added),
+            Event::MediaData(data) if self.is_camera(&data) => {
+                self.lifecycle.on_media(now);
+                self.on_camera(now, &data);
+            }
+            Event::MediaData(data) if data.params.spec().codec.is_audio() => {
+                self.lifecycle.on_media(now);
+                self.media_in.on_audio(data);
+            }
+            Event::StreamPaused(stream) if self.is_video(stream.mid) && self.media_in.on_paused(stream.paused) => {
+                // An outage usually cuts both directions. Retransmissions would follow the keyframe,
+                // and some receivers wait for them.
+                self.media_out.drop_waiting();
+                self.track.send(TrackInput::Resumed);
+            }
+            Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
+            Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
+            Event::MediaEgressStats(stats) if self.reports.is_due() && self.is_video(stats.mid) => self.on_egress_stats(&stats),
+            Event::MediaIngressStats(stats) if self.reports.is_due() && self.is_video(stats.mid) => {
+                let counted = self.reports.on_incoming(&stats);
+                self.on_counted(Direction::In, &counted);
+            }
+            Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) if !self.network.is_measured() => {
+                self.network.begin_measuring(now);
+                self.on_estimate(now, estimate, None);
+            }
+            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) if !self.network.is_measured() => {
+                self.on_estimate(now, estimate, None);
+            }
+            Event::ChannelOpen(id, label) if self.control.on_open(id, &label) => _ = self.track.send(TrackInput::ControlOpen),
+            Event::ChannelClose(id) => self.control.on_close(id),
+            Event::ChannelData(data) => {
+                if let Some(message) = self.control.read(data) {
+                    self.track.send(TrackInput::Control(message));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Makes the first video line on which both sides send the line of the track. Others are
+    /// ignored.
+    fn on_media_added(&mut self, added: &MediaAdded) {
+        if added.kind != MediaKind::Video || self.video.is_some() {
+            return;
+        }
+        let Some(video) = VideoLine::negotiated(&mut self.endpoint, added.mid) else { return };
+        debug!(session = %self.id, pt = %video.payload_types.media, codec = video.codec.label(), "video line");
+        self.video = Some(video);
+        self.media_out.redundancy.set_types(video.payload_types);
+        self.track.send(TrackInput::Codec(video.codec));
+    }
+
+    fn is_video(&self, mid: Mid) -> bool {
+        self.video.is_some_and(|video| video.mid == mid)
+    }
+
+    fn is_camera(&mut self, data: &MediaData) -> bool {
+        self.is_video(data.mid) && self.media_in.selects(data.rid)
+    }
+
+    /// Hands a frame of the camera to the track.
+    fn on_camera(&mut self, now: Instant, data: &MediaData) {
+        let Some(frame) = self.media_in.frame(now, data) else { return };
+        if !self.track.send(frame) {
+            self.media_in.on_lost_frame();
+        }
+    }
+
+    /// Queues a frame of the track. A session without a video line has nowhere to send it.
+    fn queue_frame(&mut self, frame: EncodedFrame, arrived: Instant) {
+        if self.video.is_some() && !self.media_out.push(frame, arrived) {
+            self.track.send(TrackInput::KeyframeWanted);
+        }
+    }
+
+    /// Hands the next frame to the endpoint. Returns false if the endpoint has not sent all others.
+    fn write_next(&mut self) -> Result<bool, EndReason> {
+        self.media_out.write_next(&mut self.endpoint, self.video).map_err(|error| self.failed(&error))
+    }
+
+    /// Takes an estimate of the library: tells the track the bitrate, and the library how far to
+    /// probe.
+    fn on_estimate(&mut self, now: Instant, estimate: Bitrate, rtt: Option<Duration>) {
+        let change = self.network.on_estimate(now, estimate, rtt);
+        if let Some(room) = self.network.room() {
+            self.media_out.redundancy.on_estimate(room.bps, room.is_ample);
+        }
+        let Some(change) = change else { return };
+        let bps = change.bps;
+        let told_bps = u32::try_from(bps).unwrap_or(u32::MAX);
+        let input = match change.kind {
+            ChangeKind::Estimate => TrackInput::Estimate(told_bps),
+            ChangeKind::BrokenDown => {
+                debug!(session = %self.id, bps, "the network has broken down");
+                // Old frames and retransmissions would take the bandwidth of the new ones.
+                self.media_out.drop_waiting();
+                if let Some(video) = self.video {
+                    video.reset_retransmissions(&mut self.endpoint);
+                }
+                self.endpoint.bwe().reset(Bitrate::bps(bps));
+                TrackInput::BrokenDown(told_bps)
+            }
+            ChangeKind::SearchAnew => {
+                debug!(session = %self.id, bps, "looking for more");
+                self.endpoint.bwe().reset(Bitrate::bps(bps));
+                TrackInput::Estimate(told_bps)
+            }
+        };
+        self.track.send(input);
+        self.endpoint.bwe().set_desired_bitrate(change.probe_limit);
+    }
+
+    fn on_peer_stats(&mut self, now: Instant, stats: &PeerStats) {
+        if let Some(estimate) = stats.bwe_tx.filter(|_| self.network.is_measured()) {
+            self.on_estimate(now, estimate, stats.rtt);
+        }
+        let is_due = self.reports.begin(now);
+        if let Some(round_trip) = stats.rtt.filter(|_| is_due) {
+            self.track.metrics().on_round_trip(round_trip);
+        }
+    }
+
+    /// Counts the outgoing video, and tells the track which part of it was lost or sent twice.
+    fn on_egress_stats(&mut self, stats: &MediaEgressStats) {
+        let counted = self.reports.on_outgoing(stats);
+        self.on_counted(Direction::Out, &counted);
+        let lost = self.reports.lost_share(stats);
+        let shares = self.media_out.on_report(stats.bytes, lost);
+        if lost.is_some() || shares.resent > 0.0 {
+            self.track.send(TrackInput::Feedback(ReceptionFeedback {
+                lost: lost.unwrap_or(0.0),
+                resent: shares.resent,
+                duplicated: shares.duplicated,
+                queued: self.network.has_standing_queue(),
+            }));
+        }
+    }
+
+    fn on_counted(&self, direction: Direction, Counted { before, now }: &Counted) {
+        self.track.metrics().on_line(direction, before, now);
+    }
+
+    fn failed(&self, error: &RtcError) -> EndReason {
+        debug!(session = %self.id, %error, "the WebRTC endpoint gave up");
+        EndReason::Failed
+    }
+}

@@ -1,0 +1,75 @@
+//! The handle of a track, by which its session reaches it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use super::messages::TrackInput;
+use super::stats::TrackStats;
+use crate::cpu::Ticket;
+use crate::events::Events;
+use crate::metrics::Metrics;
+
+/// The handle of a track. Clones lead to the same track.
+#[derive(Clone)]
+pub struct TrackHandle {
+    pub(super) inbox: Sender<TrackInput>,
+    pub(super) ended: Arc<AtomicBool>,
+    pub(super) backlog_bytes: Arc<AtomicU32>,
+    pub(super) ticket: Arc<Ticket>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Its live statistics.
+    pub stats: Arc<TrackStats>,
+    /// Its events, for readers.
+    pub events: Events,
+}
+
+impl TrackHandle {
+    /// Hands something to the track. Returns false when its inbox is full.
+    pub fn send(&self, input: TrackInput) -> bool {
+        if let TrackInput::Frame { arrived, .. } = &input {
+            self.ticket.on_frame(*arrived);
+        }
+        match self.inbox.try_send(input) {
+            Ok(()) => true,
+            Err(TrySendError::Full(input)) => {
+                if let TrackInput::Frame { .. } = input {
+                    self.metrics.on_lost_frame();
+                }
+                false
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Makes a handle whose track is no thread, but the other end of `inbox`.
+    #[doc(hidden)]
+    pub fn detached(inbox: Sender<TrackInput>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            inbox,
+            ended: Arc::default(),
+            backlog_bytes: Arc::default(),
+            ticket: Arc::default(),
+            metrics: metrics.clone(),
+            stats: Arc::new(TrackStats::new(metrics.clone())),
+            events: Events::new(metrics),
+        }
+    }
+
+    /// Returns the metrics, for the session.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Notes how many bytes of the track's frames wait to be sent.
+    pub fn set_backlog(&self, bytes: usize) {
+        self.backlog_bytes.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Ends the track.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.send(TrackInput::Wake);
+    }
+}
