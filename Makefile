@@ -33,6 +33,7 @@ check: packages ## Formatting, lints, documentation: seconds when warm
 	cargo clippy --release --workspace --all-targets --locked $(FEATURES) -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --locked $(FEATURES)
 	@tools/tidy.sh
+	python3 tools/cycles.py --max 3
 
 bench: build ## What a frame costs, by stage and on its way to workers; and the latency that a browser sees
 	@tools/install-packages.sh test

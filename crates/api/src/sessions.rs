@@ -57,7 +57,7 @@ impl Sessions {
     }
 
     /// Ends a session if `tell` returns true, which asks the media thread to end it. Returns false
-    /// if it does not, and the session goes on. A session that is not running counts as ended.
+    /// if it does not, and the session continues. A session that is not running counts as ended.
     pub fn end(&self, id: SessionId, tell: impl FnOnce() -> bool) -> bool {
         // The lock is not held while the media thread is asked, because it uses the registry, too.
         if !self.lock().contains_key(&id) {

@@ -1,4 +1,4 @@
-//! What the encoders of both codecs have in common: the task, its result and its errors.
+//! Types that the encoders of both codecs share: the task, its result and its errors.
 
 use ooblex_pipeline::VideoCodec;
 

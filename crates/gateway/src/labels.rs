@@ -29,7 +29,7 @@ impl QualityStep {
 pub enum Stage {
     /// It waits, whole and compressed, for its track's thread.
     Inbox,
-    /// From bits to pixels.
+    /// The frame is decoded.
     Decode,
     /// The model's input is made.
     Prepare,
@@ -43,7 +43,7 @@ pub enum Stage {
     Playout,
     /// The effect is painted.
     Compose,
-    /// From pixels to bits.
+    /// The picture is encoded.
     Encode,
 }
 
@@ -288,9 +288,9 @@ impl Reason {
 /// Seen from the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// From browsers.
+    /// Packets from browsers.
     In,
-    /// To browsers.
+    /// Packets to browsers.
     Out,
 }
 
@@ -304,7 +304,7 @@ impl Direction {
     }
 }
 
-/// What one video line has counted since it began.
+/// Counters of one video line since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LineCounts {
     /// Packets.

@@ -32,14 +32,14 @@ use ooblex_gateway::track::Context;
 use ooblex_gateway::watchdog::Heartbeat;
 use ooblex_worker::about::About;
 
-/// Between two looks at how many sessions are left when the gateway stops.
+/// Interval at which the number of remaining sessions is checked while the gateway drains.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
-/// After all sessions have ended, threads have this long to end.
+/// Time limit for the end of the threads, after all sessions have ended.
 const JOIN_WITHIN: Duration = Duration::from_secs(1);
-/// Between two looks at whether they have.
+/// Interval at which the end of the threads is checked.
 const JOIN_LOOK: Duration = Duration::from_millis(5);
 
-/// At the end, requests that are being answered have this long to finish.
+/// Time limit for requests that are being answered when the gateway stops.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The list of running sessions as the media thread's observer.
@@ -55,14 +55,14 @@ impl SessionObserver for Registry {
     }
 }
 
-/// Runs the gateway until SIGINT or SIGTERM; a second one ends it at once.
+/// Runs the gateway until SIGINT or SIGTERM; a second signal ends it immediately.
 ///
 /// # Errors
-/// When something that it needs is not there: a port, a model, a library, a broker. The message says how to mend it.
+/// When a port, a model, a library or the broker is not available. The message names the remedy.
 pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let started = Instant::now();
     let catalogue = Arc::new(Catalogue::new(&config).map_err(|problem| anyhow::anyhow!(problem.detail))?);
-    // What lies in the folder of effects of one's own is offered once it was tried.
+    // Custom effects are offered once their trial was successful.
     catalogue.offer_custom_effects(&CustomEffectSet::default());
     let (auth, turn) = (Authenticator::new(&config)?, Turn::new(&config.turn)?);
     let http = start::listen(config.serve.listen, "serve.listen", "OOBLEX_SERVE__LISTEN")?;
@@ -210,7 +210,7 @@ fn listen(
     let routes = router(gateway.clone(), listener, Arc::new(hosts));
     let figures = match listener {
         Listener::Public => metrics.http().clone(),
-        // What strangers do is counted; who scrapes is not.
+        // Requests of operators, such as scrapes, are not counted.
         Listener::Admin => HttpFigures::default(),
     };
     let options = Options { listener, capacity: Capacity::of(config), timeouts: Timeouts::default(), certificate, figures };

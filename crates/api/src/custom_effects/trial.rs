@@ -29,7 +29,7 @@ use ooblex_worker::inference as load_runtime;
 const RUNS: usize = 9;
 /// Largest output of a child in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
-/// Longest time from the end of a child to the end of its output. The output goes on only if a
+/// Longest time from the end of a child to the end of its output. The output continues only if a
 /// process that the model has started holds the pipes open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest excerpt of a child's error output in characters.

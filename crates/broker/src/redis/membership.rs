@@ -99,7 +99,7 @@ impl Membership {
         let peer = self.peers.get(&id);
         let known_busy = peer.map_or(announcement.busy_us, |peer| peer.announcement.busy_us);
         let more = Duration::from_micros(announcement.busy_us.saturating_sub(known_busy));
-        // Whoever can publish in Redis can announce any time.
+        // Any client that can publish in Redis can announce any time.
         self.busy = self.busy.saturating_add(more);
         if announcement.threads == 0 && !announcement.gateway {
             self.peers.remove(&id);

@@ -1,4 +1,4 @@
-//! What a connection to Redis is configured with.
+//! Options of a connection to Redis.
 
 use std::path::PathBuf;
 
