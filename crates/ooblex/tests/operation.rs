@@ -131,7 +131,7 @@ fn certificates_that_can_not_be_used_are_refused_with_the_mend() {
     assert!(refuse(&issued.certificate(), &issued.certificate()).contains("serve.tls_key"));
     assert!(refuse(&issued.key(), &issued.key()).contains("it holds no certificate"));
     issued.issue(3, -5);
-    assert!(refuse(&issued.certificate(), &issued.key()).contains("localhost, 127.0.0.1 has ended"));
+    assert!(refuse(&issued.certificate(), &issued.key()).contains("localhost, 127.0.0.1 has expired"));
     issued.issue(4, 5);
     let soon =
         check(&[("SERVE__TLS_CERTIFICATE", issued.certificate().to_str().unwrap()), ("SERVE__TLS_KEY", issued.key().to_str().unwrap())]);
