@@ -600,7 +600,7 @@ fn a_key_that_is_taken_out_of_the_file_is_refused_after_a_reload() {
     assert_eq!(status(&kept), 200);
     std::fs::write(&file, "no TOML").unwrap();
     gateway.signal(rustix::process::Signal::HUP);
-    gateway.wait("a line in the log", |gateway| gateway.said().contains("before stay in force"));
+    gateway.wait("a line in the log", |gateway| gateway.said().contains("keys and secrets stay in force"));
     assert_eq!(status(&kept), 200, "what cannot be read changes nothing");
     std::fs::remove_dir_all(folder).unwrap();
 }
