@@ -150,7 +150,7 @@ pub fn run(config: &Config, effect: &CustomEffect, picture: Option<&Path>) -> Re
         return Err(TrialError::Hangs { model, limit });
     }
     let Some((said, complained)) = child.words() else {
-        return Err(TrialError::Refused(format!("{}: it has started a process that goes on after the trial", model.display())));
+        return Err(TrialError::Refused(format!("{}: it has started a process that continues after the trial", model.display())));
     };
     let mut said = Cursor::new(said);
     let mut line = String::new();

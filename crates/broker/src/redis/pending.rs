@@ -1,5 +1,4 @@
-//! The gateway's side of the broker: the jobs in flight of its tracks, and the two threads that
-//! send frames and receive results.
+//! The jobs in flight of a gateway's tracks. The threads `submitter` and `results` work on them.
 //!
 //! Every submitted job is remembered until its result arrives, a newer one replaces it, or its
 //! deadline passes. The first of these events ends the job, and later ones are ignored.

@@ -120,7 +120,7 @@ impl MediaLoop {
     /// Catches a panic, so that none ends the thread that all sessions share.
     fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
-            error!("the media thread panicked and goes on");
+            error!("the media thread panicked and continues");
         }
     }
 
