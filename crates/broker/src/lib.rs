@@ -1,8 +1,8 @@
 //! Job queue between tracks and workers. It hands the newest frame of each track to the first free
 //! worker that serves its effect, and is fair between tracks.
 //!
-//! Every kind of [`Broker`] keeps this contract, and `tests/contract.rs` tests all of them against
-//! it:
+//! Every kind of [`Broker`] keeps this contract, and `tests/all/contract.rs` tests all of them
+//! against it:
 //!
 //! * At most one job of a track waits. A newer job replaces it, and the older one completes as
 //!   [`Outcome::Replaced`].

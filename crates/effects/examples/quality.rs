@@ -6,11 +6,11 @@
 
 #![allow(clippy::unwrap_used, reason = "what is shared with the tests may fail by panicking")]
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/all/common/mod.rs"]
 mod common;
-#[path = "../tests/quality/figures.rs"]
+#[path = "../tests/all/quality/figures.rs"]
 mod figures;
-#[path = "../tests/quality/scenes.rs"]
+#[path = "../tests/all/quality/scenes.rs"]
 mod scenes;
 
 use std::error::Error;

@@ -16,7 +16,7 @@
 //!   announcements per second from each process). The last line shows the latter.
 //!   frame (announcements, five a second of each process), which the last line tells.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/all/common/mod.rs"]
 mod common;
 mod shared;
 

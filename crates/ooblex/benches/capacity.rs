@@ -24,7 +24,7 @@
 //! All commands take `--effects background_blur,face_detection`, `--codec h264` and `--json FILE`.
 //! Video is 640×480 at 30 frames per second; style transfer runs at 180p.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/all/common/mod.rs"]
 mod common;
 mod shared;
 

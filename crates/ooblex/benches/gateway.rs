@@ -11,7 +11,7 @@
 //!   of this process, at the same rate and bitrate, without a gateway.
 //! * Overhead: ratio of CPU per frame to alone.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/all/common/mod.rs"]
 mod common;
 mod shared;
 

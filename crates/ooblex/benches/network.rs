@@ -4,7 +4,7 @@
 //! `cargo bench -p ooblex --bench network -- all [--seconds 20 --of vp8]`, or `make bench-network`;
 //! `--of` selects one kind of session.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/all/common/mod.rs"]
 mod common;
 mod shared;
 

@@ -16,7 +16,7 @@
 //!
 //! All commands take `--json FILE`.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/all/common/mod.rs"]
 mod common;
 mod shared;
 
