@@ -27,11 +27,12 @@ test: packages onnxruntime ## Run all tests, as CI does; some of them with SUITE
 	@case " $(SUITES) " in *" deploy "*) tools/install-packages.sh deploy ;; esac
 	@tools/test.sh $(SUITES)
 
-check: packages ## Formatting, lints, documentation: seconds when warm
+check: packages ## Formatting, lints, documentation, types of the SDK: seconds when warm
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets --locked $(FEATURES) -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --locked $(FEATURES)
+	@tools/types.sh
 	@tools/tidy.sh
 	python3 tools/cycles.py --max 3
 
@@ -76,4 +77,4 @@ cargo-deny:
 
 clean: ## Remove what was built and fetched
 	cargo clean
-	rm -rf .runtime tests/e2e/node_modules tests/deploy/node_modules
+	rm -rf .runtime tests/e2e/node_modules tests/deploy/node_modules web/node_modules

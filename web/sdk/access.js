@@ -13,7 +13,11 @@ export class Access {
   #headers;
   #credentials;
 
-  /** `token` is a string, or a function that returns one. */
+  /**
+   * `token` is a string, or a function that returns one.
+   *
+   * @param {Pick<import('./ooblex.js').ConnectOptions, 'token' | 'headers' | 'credentials'>} [options]
+   */
   constructor({ token, headers, credentials } = {}) {
     if (token != null && typeof token !== 'string' && typeof token !== 'function') throw new TypeError('token must be a string, or a function that returns one');
     [this.#token, this.#headers, this.#credentials] = [token, headers, credentials];
@@ -38,16 +42,17 @@ export class Access {
   /**
    * Calls `work` with the token, and once more with another token if the gateway refuses the first.
    *
+   * @template T
    * @param {(bearer: string | null) => Promise<T>} work
-   * @param {{signal?: AbortSignal, refused?: Error}} [about] `refused` is the reason for which the
-   *   last token was refused, for the application's function
+   * @param {{signal?: AbortSignal, refused?: OoblexError | null}} [about] `refused` is the
+   *   reason for which the last token was refused, for the application's function
    */
   async authorized(work, { signal, refused = null } = {}) {
     const bearer = await this.#bearer(refused, signal);
     try {
       return await work(bearer);
     } catch (error) {
-      if (error.code !== 'unauthorized' || !this.canRenew) throw error;
+      if (!(error instanceof OoblexError && error.code === 'unauthorized' && this.canRenew)) throw error;
       return work(await this.#bearer(error, signal));
     }
   }

@@ -3,7 +3,16 @@
  * throws.
  */
 
-/** Description and remedy for each code, used when there are no details. */
+/**
+ * @typedef {import('./ooblex.js').Problem} Problem
+ * @typedef {import('./ooblex.js').EndReason} EndReason
+ */
+
+/**
+ * Description and remedy for each code, used when there are no details.
+ *
+ * @type {Record<import('./ooblex.js').OoblexErrorCode, [what: string, remedy: string]>}
+ */
 const CODES = {
   'insecure-context': ['Browsers allow the camera only on secure pages.', 'Open this page through https, or through http://localhost on the gateway itself.'],
   'not-supported': ['This browser cannot do that.', 'Try another browser, or a newer one.'],
@@ -32,15 +41,18 @@ const CODES = {
  * by the caller's signal.
  */
 export class OoblexError extends Error {
+  /** @type {'OoblexError'} */
+  name = 'OoblexError';
+
   /**
-   * @param {string} code one of the stable codes in ooblex.d.ts
-   * @param {{detail?: string, problem?: object, cause?: unknown, reason?: string, retryAfterMs?: number}} [about]
+   * @param {import('./ooblex.js').OoblexErrorCode} code
+   * @param {{detail?: string, problem?: Problem | null, cause?: unknown, reason?: EndReason | null,
+   *   retryAfterMs?: number | null}} [about]
    */
   constructor(code, { detail, problem = null, cause, reason = null, retryAfterMs = null } = {}) {
     const [what, remedy] = CODES[code];
     const text = detail ?? problem?.detail ?? `${what} ${remedy}`;
     super(text, cause === undefined ? undefined : { cause });
-    this.name = 'OoblexError';
     this.code = code;
     this.detail = text;
     this.problem = problem;

@@ -5,7 +5,18 @@
 
 import { OoblexError } from './errors.js';
 
-/** All reasons that a gateway of this version gives. */
+/**
+ * The reasons that ooblex.d.ts names, without the `string` for others.
+ *
+ * @template {string} [Reason=import('./ooblex.js').EndReason]
+ * @typedef {Reason extends string ? (string extends Reason ? never : Reason) : never} KnownReason
+ */
+
+/**
+ * All reasons that a gateway of this version gives.
+ *
+ * @type {Record<KnownReason, {code?: import('./ooblex.js').OoblexErrorCode, detail?: string, comesBack?: boolean}>}
+ */
 export const REASONS = {
   ended: { detail: 'The operator ended the session through the gateway\'s API. Connect again if you are allowed to.' },
   expired: { code: 'expired' },
@@ -28,7 +39,7 @@ export const REASONS = {
  */
 export function goodbye(bye, { canRenew }) {
   const reason = typeof bye?.reason === 'string' ? bye.reason : null;
-  const known = Object.hasOwn(REASONS, reason);
+  const known = reason !== null && Object.hasOwn(REASONS, reason);
   // An unknown reason, of a newer gateway, counts as temporary, like a connection that ended
   // without a message.
   const { code = 'closed', detail = 'The gateway ended the session: connect again.', comesBack = !known } = known ? REASONS[reason] : {};

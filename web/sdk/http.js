@@ -8,12 +8,18 @@ import { OoblexError, problemOf } from './errors.js';
 /** Delay before a request is repeated after a change of the network. */
 const AGAIN_AFTER_MS = 500;
 
-/** Status codes whose meaning does not depend on the request. */
+/**
+ * Status codes whose meaning does not depend on the request.
+ *
+ * @type {Record<number, import('./ooblex.js').OoblexErrorCode>}
+ */
 const CODE_OF_STATUS = { 401: 'unauthorized', 403: 'forbidden', 421: 'wrong-host' };
 
 /**
  * Returns the effects of a gateway, with their parameters and availability. Needs no token; headers
  * and cookies are for proxies.
+ *
+ * @type {typeof import('./ooblex.js').effects}
  */
 export async function effects(url, { signal, headers, credentials } = {}) {
   return listed(gatewayBase(url), new Access({ headers, credentials }), signal);
@@ -24,7 +30,11 @@ export async function listed(base, access, signal) {
   return call(new URL('api/effects', base), access.init(null, { signal }), 'gateway-error');
 }
 
-/** Returns the default value of every parameter, from an effect's `parameters`. */
+/**
+ * Returns the default value of every parameter, from an effect's `parameters`.
+ *
+ * @type {typeof import('./ooblex.js').defaults}
+ */
 export function defaults(schema) {
   const properties = Object.entries(schema?.properties ?? {});
   return Object.fromEntries(properties.filter(([, p]) => 'default' in p).map(([name, p]) => [name, structuredClone(p.default)]));
@@ -70,7 +80,11 @@ async function ask(url, init) {
   }
 }
 
-/** Returns the URL of a gateway with a trailing slash, so that paths are relative to it. */
+/**
+ * Returns the URL of a gateway with a trailing slash, so that paths are relative to it.
+ *
+ * @param {string | URL} [url]
+ */
 export function gatewayBase(url = globalThis.location?.origin) {
   const base = new URL(url, globalThis.location?.href);
   if (!base.pathname.endsWith('/')) base.pathname += '/';

@@ -8,10 +8,14 @@
 
 import { isStream, openCamera, stopStream, videoTrack } from './sources.js';
 
+/** @typedef {{stream: MediaStream, track: MediaStreamTrack, owned: boolean}} Input */
+
 export class Inputs {
   /** The input as one stream whose tracks change. */
   stream = new MediaStream();
+  /** @type {Input | null} */
   #video = null;
+  /** @type {Input | null} */
   #audio = null;
   #muted = { video: false, audio: false };
   #ended;
@@ -33,7 +37,13 @@ export class Inputs {
     return { ...this.#muted };
   }
 
-  /** Returns the arguments for `take` from `source`, a stream or constraints for a camera. */
+  /**
+   * Returns the arguments for `take` from `source`, a stream or constraints for a camera.
+   *
+   * @param {MediaStream | MediaStreamConstraints} [source]
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<{video: Input, audio: Input | null}>}
+   */
   static async of(source, { signal } = {}) {
     const owned = !isStream(source);
     const stream = owned ? await openCamera(source, { signal }) : source;
@@ -44,15 +54,18 @@ export class Inputs {
   /**
    * Takes over the given tracks, as `{stream, track, owned}`, and releases those that they replace;
    * kinds that are not given stay.
+   *
+   * @param {{video?: Input | null, audio?: Input | null}} inputs
    */
   take({ video = this.#video, audio = this.#audio }) {
-    const before = [this.#video, this.#audio].filter(Boolean);
+    const before = present([this.#video, this.#audio]);
     this.#video?.track.removeEventListener?.('ended', this.#onEnded);
     [this.#video, this.#audio] = [video, audio];
-    this.#video.track.addEventListener?.('ended', this.#onEnded);
+    this.#video?.track.addEventListener?.('ended', this.#onEnded);
     for (const [kind, muted] of Object.entries(this.#muted)) this.mute(kind, muted);
-    showTracks(this.stream, [video, audio].filter(Boolean).map(({ track }) => track));
-    const kept = new Set([video, audio].filter(Boolean).map(({ stream }) => stream));
+    const inputs = present([video, audio]);
+    showTracks(this.stream, inputs.map(({ track }) => track));
+    const kept = new Set(inputs.map(({ stream }) => stream));
     for (const { stream, owned } of before) if (owned && !kept.has(stream)) stopStream(stream);
   }
 
@@ -77,8 +90,13 @@ export class Inputs {
   /** Releases all tracks. */
   release() {
     this.#video?.track.removeEventListener?.('ended', this.#onEnded);
-    for (const { stream, owned } of [this.#video, this.#audio].filter(Boolean)) if (owned) stopStream(stream);
+    for (const { stream, owned } of present([this.#video, this.#audio])) if (owned) stopStream(stream);
   }
+}
+
+/** @param {(Input | null)[]} inputs */
+function present(inputs) {
+  return inputs.filter((input) => input !== null);
 }
 
 /**

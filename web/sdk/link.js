@@ -9,6 +9,16 @@ import { Control } from './control.js';
 import { OoblexError } from './errors.js';
 import { call, sessionUrl } from './http.js';
 
+/**
+ * Wishes for a connection.
+ *
+ * @typedef {{base: URL, access: import('./access.js').Access, iceServers?: RTCIceServer[],
+ *   input: {video: MediaStreamTrack | null, audio: MediaStreamTrack | null}, codec?: string}} Wishes
+ *
+ * @typedef {Wishes & {effect?: string, params?: import('./ooblex.js').Parameters, signal?: AbortSignal,
+ *   timeoutMs: number}} Offer
+ */
+
 /** Interval between two checks for the first picture. */
 const LOOK_EVERY_MS = 40;
 
@@ -27,11 +37,14 @@ export class Link {
   /**
    * The last sender settings: the maximum bitrate in bit/s (null: the browser's own), and the
    * degradation preference.
+   *
+   * @type {{bitrate: number | null, degradationPreference?: RTCDegradationPreference} | null}
    */
   #asked = null;
   /** True if the gateway ended the session, so that it need not be told. */
   isOver = false;
 
+  /** @param {Wishes} wishes */
   constructor({ base, access, input: { video, audio }, codec, iceServers = [] }) {
     [this.#base, this.#access, this.#iceServers] = [base, access, iceServers];
     this.#pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers });
@@ -45,6 +58,7 @@ export class Link {
     this.answer = null;
     const channel = this.#pc.createDataChannel('control', { ordered: true });
     this.control = new Control(channel);
+    /** @type {Promise<unknown>} */
     this.#opened = new Promise((resolve) => channel.addEventListener('open', resolve, { once: true }));
   }
 
@@ -52,21 +66,28 @@ export class Link {
    * Resolves when media can flow and the control channel is open. `input` is `{video, audio}`,
    * tracks; `refused` is the reason for which a new token is needed. The time that the application
    * needs to return a token does not count towards the timeout.
+   *
+   * @param {Offer & {refused?: OoblexError | null}} offer
+   * @returns {Promise<Link>}
    */
   static async open({ refused, ...wanted }) {
     const { access, signal } = wanted;
     return access.authorized((bearer) => Link.#with(bearer, wanted), { signal, refused });
   }
 
-  static async #with(bearer, { effect, params, signal, timeoutMs, ...wanted }) {
-    const { base } = wanted;
+  /**
+   * @param {string | null} bearer
+   * @param {Offer} offer
+   */
+  static async #with(bearer, { base, effect, params, signal, timeoutMs, ...wanted }) {
     signal?.throwIfAborted();
+    /** @type {Link | null} */
     let link = null;
     const late = () => (link?.answer ? link.unreached() : new OoblexError('gateway-unreachable', { detail: `${base.origin} did not answer within ${timeoutMs / 1000} s: check that the gateway runs and that its address is right.` }));
     try {
-      link = new Link(wanted);
-      await within(timeoutMs, signal, late, (cut) => link.#negotiate(bearer, { effect, params }, cut));
-      return link;
+      const made = (link = new Link({ base, ...wanted }));
+      await within(timeoutMs, signal, late, (cut) => made.#negotiate(bearer, { effect, params }, cut));
+      return made;
     } catch (error) {
       void link?.close();
       throw error;
@@ -148,6 +169,8 @@ export class Link {
    * The connection begins with 'maintain-resolution', because Chromium (156) assumes 300 kbit/s
    * until its encoder gets an estimate, and reacts to each frame that seems too large for that by
    * sending half of the width and height for eight seconds.
+   *
+   * @param {RTCDegradationPreference} [degradationPreference]
    */
   #ask(degradationPreference) {
     const { sender } = this.#video;
@@ -172,6 +195,7 @@ export class Link {
     const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body, signal: cut };
     const { secret, ice_servers: named, ...answer } = await call(new URL('offer', this.#base), this.#access.init(bearer, init), 'offer-rejected');
     [this.answer, this.#secret] = [answer, secret ?? null];
+    /** @type {Promise<void>} */
     const connected = new Promise((resolve, reject) => {
       this.#pc.onconnectionstatechange = () => {
         if (this.#pc.connectionState === 'connected') resolve();
@@ -182,7 +206,7 @@ export class Link {
       if (named?.length) this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers: [...this.#iceServers, ...named] });
       await this.#pc.setLocalDescription(offer);
       await this.#pc.setRemoteDescription({ type: 'answer', sdp: this.answer.sdp });
-    } catch (cause) {
+    } catch (/** @type {any} */ cause) {
       throw new OoblexError('connection-failed', { detail: `The browser cannot use the gateway's answer: ${cause.message}`, cause });
     }
     await Promise.all([connected, this.#opened]);

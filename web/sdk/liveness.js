@@ -19,6 +19,7 @@ const FIRST_DELAY_MS = 250;
 export class Pulse {
   #heard;
   #connected = true;
+  /** @type {number | null} */
   #since = null;
 
   constructor(now) {
@@ -45,7 +46,7 @@ export class Pulse {
   look(now) {
     const trouble = !this.#connected || now - this.#heard > SILENT_MS;
     this.#since = trouble ? (this.#since ?? now) : null;
-    if (!trouble) return 'live';
+    if (this.#since === null) return 'live';
     return now - this.#since >= LOST_AFTER_MS ? 'lost' : 'interrupted';
   }
 }

@@ -1,8 +1,14 @@
 /** Statistics of a connection, calculated from two reports of getStats. Pure. */
 
-/** Returns statistics from two reports; rates need an earlier report and are null without one. */
+/**
+ * Returns statistics from two reports; rates need an earlier report and are null without one.
+ *
+ * @param {RTCStatsReport | null} earlier
+ * @param {RTCStatsReport} now
+ * @returns {import('./ooblex.js').Measures}
+ */
 export function figuresBetween(earlier, now) {
-  const find = (report, type, also = () => true) => [...(report?.values() ?? [])].find((s) => s.type === type && also(s));
+  const find = (report, type, also = (_) => true) => [...(report?.values() ?? [])].find((s) => s.type === type && also(s));
   const isVideo = (s) => s.kind === 'video';
   const [inbound, inboundBefore] = [now, earlier].map((r) => find(r, 'inbound-rtp', isVideo));
   const [outbound, outboundBefore] = [now, earlier].map((r) => find(r, 'outbound-rtp', isVideo));
@@ -23,7 +29,7 @@ export function figuresBetween(earlier, now) {
       width: outbound?.frameWidth ?? null,
       height: outbound?.frameHeight ?? null,
       encodeMs: ratio(change(outbound, outboundBefore, 'totalEncodeTime'), change(outbound, outboundBefore, 'framesEncoded'), 1000),
-      limitedBy: ['cpu', 'bandwidth'].find((reason) => reason === outbound?.qualityLimitationReason) ?? null,
+      limitedBy: /** @type {const} */ (['cpu', 'bandwidth']).find((reason) => reason === outbound?.qualityLimitationReason) ?? null,
       lostShare: arrived?.fractionLost ?? null,
     },
     received: {

@@ -21,6 +21,8 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /**
  * Opens a session. Resolves when media flows and the control channel is open; the first picture may
  * arrive a moment later.
+ *
+ * @type {typeof import('./ooblex.js').connect}
  */
 export async function connect({ url, token, headers, credentials, iceServers, effect, params, source, codec, signal, timeoutMs = CONNECT_TIMEOUT_MS, reconnect } = {}) {
   const base = gatewayBase(url);
@@ -36,4 +38,5 @@ export async function connect({ url, token, headers, credentials, iceServers, ef
   }
 }
 
+/** @type {typeof import('./ooblex.js').Ooblex} */
 export const Ooblex = { connect, effects, openCamera, openFile, openMicrophone, openScreen, defaults };

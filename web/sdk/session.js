@@ -15,6 +15,12 @@ import { figuresBetween } from './measure.js';
 import { Pulse, delayAfter, mayPass } from './liveness.js';
 import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './sources.js';
 
+/**
+ * @typedef {import('./ooblex.js').Session} Declared
+ * @typedef {import('./ooblex.js').SessionEvents} SessionEvents
+ * @typedef {{effect: string | null, params: import('./ooblex.js').Parameters}} Settings
+ */
+
 const LOOK_EVERY_MS = 1_000;
 const ASK_TIMEOUT_MS = 3_000;
 /** A connection without a picture (a muted camera, for example) counts as a connection, too. */
@@ -22,6 +28,7 @@ const PICTURE_PATIENCE_MS = 4_000;
 const RECONNECT = { maxDelayMs: 8_000, giveUpAfterMs: 5 * 60_000 };
 const CAMERA_GONE = 'The camera stopped: was it unplugged or taken away? Give the session another source.';
 
+/** @implements {Declared} */
 export class Session extends EventTarget {
   #link;
   #base;
@@ -32,8 +39,11 @@ export class Session extends EventTarget {
   #reconnect;
   #inputs;
   #output = new MediaStream();
+  /** @type {import('./ooblex.js').SessionState} */
   #state = 'live';
+  /** @type {Settings} */
   #confirmed;
+  /** @type {Settings} */
   #wanted;
   /** Number of pending changes of the effect by this session. */
   #changing = 0;
@@ -42,19 +52,32 @@ export class Session extends EventTarget {
    */
   #newest = 0;
   #overruled = false;
+  /** @type {RTCStatsReport | null} */
   #earlier = null;
+  /** @type {import('./ooblex.js').Session['service']} */
   #service = { effect: null, state: 'served' };
   #pulse;
-  #looking = null;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #looking;
   #asking = false;
-  /** While the session reconnects, a promise that changes of the effect wait for. */
+  /**
+   * While the session reconnects, a promise that changes of the effect wait for.
+   *
+   * @type {Promise<void> | null}
+   */
   #returning = null;
   #ending = new AbortController();
   #leave = () => void this.close();
   #look = () => this.#judge(this.#pulse.look(performance.now()));
   #hurry = () => this.#state === 'interrupted' && void this.#ask();
 
-  /** Sessions are made by `connect`. `input` is the result of `Inputs.of`. */
+  /**
+   * Sessions are made by `connect`. `input` is the result of `Inputs.of`.
+   *
+   * @param {Link} link
+   * @param {Omit<import('./link.js').Offer, 'input' | 'signal'> & {input: Awaited<ReturnType<typeof Inputs.of>>,
+   *   reconnect?: import('./ooblex.js').ConnectOptions['reconnect']}} options
+   */
   constructor(link, { base, access, iceServers, input, effect, params, codec, timeoutMs, reconnect = true }) {
     super();
     [this.#base, this.#access, this.#iceServers, this.#codec, this.#timeoutMs] = [base, access, iceServers, codec, timeoutMs];
@@ -101,9 +124,13 @@ export class Session extends EventTarget {
   /**
    * Calls `listener` with the detail of each event of this name; returns a function that removes
    * the listener.
+   *
+   * @template {keyof SessionEvents} Name
+   * @param {Name} name
+   * @param {(detail: SessionEvents[Name]) => void} listener
    */
   on(name, listener) {
-    const heard = (event) => listener(event.detail);
+    const heard = (/** @type {any} */ event) => listener(event.detail);
     this.addEventListener(name, heard);
     return () => this.removeEventListener(name, heard);
   }
@@ -146,9 +173,11 @@ export class Session extends EventTarget {
   /**
    * Returns whether a message is about the newest change that the gateway reported: an ack is sent
    * with a frame, so other messages may have overtaken it.
+   *
+   * @param {{change?: number}} message
    */
   #isNewest({ change }) {
-    if (!Number.isInteger(change)) return true;
+    if (change === undefined || !Number.isInteger(change)) return true;
     if (change < this.#newest) return false;
     this.#newest = change;
     return true;
@@ -383,7 +412,7 @@ export class Session extends EventTarget {
         this.#adopt(link);
         this.#become('live');
         return void this.#emit('reconnected', { id: this.id, attempts: attempt, downMs: Math.round(performance.now() - began) });
-      } catch (failed) {
+      } catch (/** @type {any} */ failed) {
         if (signal.aborted) return;
         error = failed;
         if (failed.code !== 'no-token') refused = null;
@@ -437,6 +466,7 @@ export class Session extends EventTarget {
     showTracks(this.#output, this.#inputs.tracks.audio ? [video, audio] : [video]);
   }
 
+  /** @param {import('./ooblex.js').SessionState} state */
   #become(state) {
     if (this.#state === state || this.#state === 'closed') return;
     this.#state = state;
@@ -452,6 +482,11 @@ export class Session extends EventTarget {
     if (state !== told || (state !== 'served' && effect !== before)) this.#emit('service', { effect, state });
   }
 
+  /**
+   * @template {keyof SessionEvents} Name
+   * @param {Name} name
+   * @param {SessionEvents[Name]} detail
+   */
   #emit(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
@@ -462,7 +497,7 @@ export class Session extends EventTarget {
  * `signal` is aborted.
  */
 function pause(ms, signal, { hurry }) {
-  return new Promise((resolve) => {
+  return /** @type {Promise<void>} */ (new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
       globalThis.removeEventListener?.('online', done);
@@ -473,5 +508,5 @@ function pause(ms, signal, { hurry }) {
     if (hurry) globalThis.addEventListener?.('online', done);
     signal.addEventListener('abort', done);
     if (signal.aborted) done();
-  });
+  }));
 }

@@ -13,23 +13,39 @@ const FILE_FPS = 30;
 /** Resources that end with a stream, by stream. */
 const endings = new WeakMap();
 
-/** Opens the camera (by default 640×480 at 30 frames per second, without audio). */
+/**
+ * Opens the camera (by default 640×480 at 30 frames per second, without audio).
+ *
+ * @type {typeof import('./ooblex.js').openCamera}
+ */
 export function openCamera(constraints = CAMERA, options = {}) {
   return open('getUserMedia', constraints, 'camera', options);
 }
 
-/** Opens a microphone: any, the one with this `deviceId`, or by constraints. */
+/**
+ * Opens a microphone: any, the one with this `deviceId`, or by constraints.
+ *
+ * @type {typeof import('./ooblex.js').openMicrophone}
+ */
 export function openMicrophone(wanted = true, options = {}) {
   const audio = typeof wanted === 'string' ? { deviceId: { exact: wanted } } : wanted;
   return open('getUserMedia', { audio, video: false }, 'microphone', options);
 }
 
-/** Asks the user for a screen, a window or a tab. */
+/**
+ * Asks the user for a screen, a window or a tab.
+ *
+ * @type {typeof import('./ooblex.js').openScreen}
+ */
 export function openScreen(constraints = { video: { frameRate: { ideal: 30 } }, audio: false }, options = {}) {
   return open('getDisplayMedia', constraints, 'screen', options);
 }
 
-/** Plays a video file in a loop, without audio. It works if the browser can play the file. */
+/**
+ * Plays a video file in a loop, without audio. It works if the browser can play the file.
+ *
+ * @type {typeof import('./ooblex.js').openFile}
+ */
 export async function openFile(file, { signal } = {}) {
   signal?.throwIfAborted();
   const url = URL.createObjectURL(file);
@@ -42,7 +58,7 @@ export async function openFile(file, { signal } = {}) {
   try {
     await new Promise((resolve, reject) => {
       video.addEventListener('loadeddata', resolve, { once: true });
-      video.addEventListener('error', () => reject(new OoblexError('file-unreadable', { detail: `${file.name ?? 'The file'} is not a video that this browser can play: choose an MP4 or WebM file.`, cause: video.error })), { once: true });
+      video.addEventListener('error', () => reject(new OoblexError('file-unreadable', { detail: `${/** @type {Partial<File>} */ (file).name ?? 'The file'} is not a video that this browser can play: choose an MP4 or WebM file.`, cause: video.error })), { once: true });
       signal?.addEventListener('abort', () => reject(signal.reason), { once: true });
     });
     await video.play();
@@ -59,14 +75,22 @@ export async function openFile(file, { signal } = {}) {
   return stream;
 }
 
-/** Stops all tracks of a stream and the element that played into it. */
+/**
+ * Stops all tracks of a stream and the element that played into it.
+ *
+ * @type {typeof import('./ooblex.js').stopStream}
+ */
 export function stopStream(stream) {
   for (const track of stream.getTracks()) track.stop();
   endings.get(stream)?.();
   endings.delete(stream);
 }
 
-/** Returns whether this is a stream and not constraints for one. */
+/**
+ * Returns whether this is a stream and not constraints for one.
+ *
+ * @returns {source is MediaStream}
+ */
 export function isStream(source) {
   return typeof source?.getVideoTracks === 'function';
 }
@@ -78,6 +102,13 @@ export function videoTrack(stream) {
   return track;
 }
 
+/**
+ * @param {'getUserMedia' | 'getDisplayMedia'} method
+ * @param {MediaStreamConstraints} constraints
+ * @param {string} what
+ * @param {{signal?: AbortSignal}} options
+ * @returns {Promise<MediaStream>}
+ */
 async function open(method, constraints, what, { signal }) {
   signal?.throwIfAborted();
   const devices = globalThis.navigator?.mediaDevices;
@@ -102,10 +133,10 @@ async function open(method, constraints, what, { signal }) {
  */
 function captured(video) {
   const canvas = Object.assign(document.createElement('canvas'), { width: video.videoWidth, height: video.videoHeight });
-  const context = canvas.getContext('2d', { alpha: false });
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { alpha: false }));
   const draw = () => context.drawImage(video, 0, 0, canvas.width, canvas.height);
   draw();
-  let timer = null;
+  let timer;
   let stopped = false;
   if ('requestVideoFrameCallback' in video) {
     const next = () => {
