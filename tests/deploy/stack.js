@@ -177,7 +177,7 @@ export async function until(what, condition, patience = PATIENCE_MS) {
   for (;;) {
     const found = await condition();
     if (found) return found;
-    if (Date.now() > deadline) throw new Error(`waited in vain for: ${what}`);
+    if (Date.now() > deadline) throw new Error(`timeout while waiting for: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }

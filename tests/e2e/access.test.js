@@ -186,7 +186,7 @@ test('a link brings a key, which does not stay in the address', () =>
     await page.context().close();
   }));
 
-test('a visitor who gives no key is left with the page, and can try again', () =>
+test('a user who gives no key is left with the page, and can try again', () =>
   withKeys(['publish'], async ({ gateway, keys }) => {
     const { page } = await open(gateway);
     await dialog(page).getByRole('button', { name: 'Cancel' }).click(patience);

@@ -29,9 +29,9 @@ const colours = (page) => page.evaluate(() => {
 
 test('an effect that is dropped in while a session runs is offered on the page, and seen as soon as it is chosen', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-own-'));
-  const shelf = join(folder, 'effects.d');
-  cpSync(join(EXAMPLES, 'faces'), join(shelf, 'faces'), { recursive: true });
-  process.env.OOBLEX_OWN_EFFECTS__FOLDER = shelf;
+  const effectsFolder = join(folder, 'effects.d');
+  cpSync(join(EXAMPLES, 'faces'), join(effectsFolder, 'faces'), { recursive: true });
+  process.env.OOBLEX_OWN_EFFECTS__FOLDER = effectsFolder;
   const gateway = await startGateway().finally(() => delete process.env.OOBLEX_OWN_EFFECTS__FOLDER);
   const browser = await startBrowser(clip({ width: 640, height: 480, measure }));
   try {
@@ -44,8 +44,8 @@ test('an effect that is dropped in while a session runs is offered on the page, 
 
     // Copies under a temporary name and renames, as recommended, so that the gateway never reads an
     // incomplete folder.
-    cpSync(join(EXAMPLES, 'spotlight'), join(shelf, '.spotlight'), { recursive: true });
-    renameSync(join(shelf, '.spotlight'), join(shelf, 'spotlight'));
+    cpSync(join(EXAMPLES, 'spotlight'), join(effectsFolder, '.spotlight'), { recursive: true });
+    renameSync(join(effectsFolder, '.spotlight'), join(effectsFolder, 'spotlight'));
     const reloaded = await (await fetch(new URL('api/effects/reload', gateway.url), { method: 'POST' })).json();
     assert.deepEqual(reloaded, { added: ['spotlight'], changed: [], removed: [], refused: [] });
     await tile('Spotlight').waitFor(patience);
@@ -66,7 +66,7 @@ test('an effect that is dropped in while a session runs is offered on the page, 
     assert.equal(await page.locator('#notice').isVisible(), false);
     await page.screenshot({ path: join(folder, 'spotlight.png') });
 
-    rmSync(join(shelf, 'spotlight'), { recursive: true });
+    rmSync(join(effectsFolder, 'spotlight'), { recursive: true });
     await fetch(new URL('api/effects/reload', gateway.url), { method: 'POST' });
     await page.waitForFunction(() => /is not offered any more\. The last picture is held; choose another effect/.test(document.querySelector('#hint').textContent), null, patience);
     await tile('Spotlight').waitFor({ state: 'detached', ...patience });

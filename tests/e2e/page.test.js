@@ -157,7 +157,7 @@ test('it can be used with the keyboard alone: effect, settings, before and after
   await leave(page);
 });
 
-test('a picture and a film can be saved', async () => {
+test('a picture and a video can be saved', async () => {
   const { page, errors } = await openLive();
   const saved = async (button) => {
     const [download] = await Promise.all([page.waitForEvent('download', patience), button.click()]);
@@ -209,7 +209,7 @@ test('another resolution, and a file, are sent in the same connection', async ()
   await leave(page);
 });
 
-test('it says how it goes, in words and figures, and in the colours of the visitor', async () => {
+test('it says how it goes, in words and figures, and in the colour scheme of the user', async () => {
   const { page } = await openLive({ ...DESK, colorScheme: 'light' });
   await page.waitForFunction(() => document.querySelector('#verdict').dataset.part !== 'none', null, patience);
   assert.ok((await page.locator('#verdict').innerText()).length > 20);
@@ -265,7 +265,7 @@ test('what an effect finds is told, and no more when another one has taken its p
   await leave(page);
 });
 
-test('a visitor who leaves the page leaves no session behind', async () => {
+test('a user who leaves the page leaves no session behind', async () => {
   const { page } = await browser.page(new URL('?autostart', gateway.url).href, DESK);
   await live(page);
   const id = await page.evaluate(() => window.ooblex.session.id);

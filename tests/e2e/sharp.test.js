@@ -37,7 +37,7 @@ for (const codec of ['vp8', 'h264']) {
     }));
 }
 
-test('the ceiling of the bitrate follows the size of the picture', () =>
+test('the maximum bitrate follows the size of the picture', () =>
   withSession(LARGE, async ({ page, connect }) => {
     await connect({ effect: 'none' });
     await asked(page, 4_000_000, 'maintain-framerate');

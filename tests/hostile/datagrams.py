@@ -1,4 +1,4 @@
-"""Datagrams of strangers to the media port: STUN with forged names, invalid DTLS, and datagrams of
+"""Datagrams of other hosts to the media port: STUN with forged names, invalid DTLS, and datagrams of
 all sizes.
 """
 

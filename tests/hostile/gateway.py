@@ -25,7 +25,7 @@ PATIENCE_S = 30
 CONFIG = """
 [serve]
 workers = 1
-# The other addresses of loopback are those of strangers here, not of a proxy.
+# The other addresses of loopback are those of other clients here, not of a proxy.
 trusted_proxies = ["127.0.0.1"]
 [diagnostics]
 effects = true

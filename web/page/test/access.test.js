@@ -60,7 +60,7 @@ test('the same token again is no question', async () => {
 });
 
 for (const [button, answer] of [['other-keep', 'mine'], ['other-use', 'new']]) {
-  test(`a link does not replace a token that is kept until the visitor says so (${button})`, async () => {
+  test(`a link does not replace a token that is kept until the user says so (${button})`, async () => {
     const { at, give, kept } = page('#token=new', 'mine');
     let given = null;
     const asked = give().then((token) => (given = token));

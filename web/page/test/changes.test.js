@@ -31,7 +31,7 @@ test('a picture that is no longer hidden is urgent', () => {
   }
 });
 
-test('nobody here knows what an effect of the operator hides', () => {
+test('the page does not know what a custom effect hides', () => {
   assert.equal(notice('glow', 'sepia', { isOwn: (name) => name === 'glow' }).urgent, true);
 });
 

@@ -238,7 +238,7 @@ test('rates are taken between two reports and are null before', () => {
   assert.equal(figuresBetween(now, before).received.fps, null, 'a counter that went back gives no rate');
 });
 
-test('the ceiling of the bitrate goes with the pixels; small and unknown pictures keep the browser\'s own', () => {
+test('the maximum bitrate goes with the pixels; small and unknown pictures keep the browser\'s own', () => {
   const of = (width, height) => bitrateFor({ width, height });
   assert.deepEqual([of(1280, 720), of(720, 1280), of(960, 540), of(1920, 1080), of(3840, 2160)], [4e6, 4e6, 2.25e6, 8e6, 8e6]);
   assert.deepEqual([of(640, 480), of(320, 240), of(undefined, undefined)], [null, null, null]);

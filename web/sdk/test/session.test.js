@@ -80,7 +80,7 @@ test('what is muted stays muted with another source, and only while it is wanted
   await made.close();
 });
 
-test('a picture that ends by itself is told, one that was replaced is not', async () => {
+test('a source that ends by itself is reported, one that was replaced is not', async () => {
   const { made, names } = session();
   const first = made.input.getVideoTracks()[0];
   await made.replaceSource(new FakeStream([new FakeTrack()]));
@@ -191,7 +191,7 @@ test('an ack that was overtaken by somebody else\'s change is an ack, and not wh
   await made.close();
 });
 
-test('a pulse is live while the gateway is heard, and lost when it has not been for long', () => {
+test('a connection is live while the gateway is heard, and lost when it has not been for long', () => {
   const pulse = new Pulse(0);
   pulse.heard(4_000);
   assert.equal(pulse.look(8_000), 'live');
@@ -206,7 +206,7 @@ test('a pulse is live while the gateway is heard, and lost when it has not been 
   assert.equal(pulse.look(90_000), 'interrupted', 'a machine that slept did not listen: the gateway may not have been silent');
 });
 
-test('tries come at growing distances, within bounds, and not all at once', () => {
+test('attempts come at growing intervals, within bounds, and not all at once', () => {
   const full = [1, 2, 3, 4, 5, 6, 7, 50].map((attempt) => delayBefore(attempt, 8_000, 1));
   assert.deepEqual(full, [250, 500, 1000, 2000, 4000, 8000, 8000, 8000]);
   assert.equal(delayBefore(3, 8_000, 0), 500);
