@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_household_are_one_visitor() {
+    fn addresses_of_one_ipv6_network_are_one_client() {
         assert_eq!(visitor("2001:db8:1:2:3::4", &[], &[]), visitor("2001:db8:1:2::9", &[], &[]));
         assert_ne!(visitor("2001:db8:1:2::9", &[], &[]), visitor("2001:db8:1:3::9", &[], &[]));
         assert_eq!(visitor("::ffff:192.0.2.1", &[], &[]), plain("192.0.2.1"));

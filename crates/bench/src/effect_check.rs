@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_comes_back_is_raw_for_every_judge() {
+    fn a_source_that_comes_back_is_unprocessed_for_every_check() {
         let clip = clip();
         for (index, (look, number)) in come_back(&clip, &named("none")).iter().enumerate() {
             for judge in [EffectCheck::Blurred, EffectCheck::Inverted, EffectCheck::Painted] {

@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_word_of_the_gateway_the_stage_is_unknown() {
+    fn without_statistics_of_the_gateway_the_stage_is_unknown() {
         assert_eq!(Verdict::of(None, &step(1, &[], 0.0, &[]), 8.0).stage, "unknown");
     }
 }

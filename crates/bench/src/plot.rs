@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_interrupted_where_there_is_no_value() {
+    fn a_plotted_line_is_interrupted_where_there_is_no_value() {
         let html = plot(vec![(0.0, Some(1.0)), (1.0, Some(2.0)), (2.0, None), (3.0, Some(2.0)), (4.0, Some(3.0))]);
         let path = html.split(" d=\"").nth(1).unwrap().split('"').next().unwrap();
         assert_eq!((path.matches('M').count(), path.matches('L').count()), (2, 2), "{path}");

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn planes_that_make_no_sense_are_none() {
+    fn invalid_planes_are_ignored() {
         let memory = [7_u8; 64];
         let (there, nowhere) = (memory.as_ptr(), std::ptr::null());
         let planes = |start, stride, size| ForeignPlanes::new(start, stride, size);

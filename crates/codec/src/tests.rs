@@ -382,7 +382,7 @@ fn abuse(frames: &[EncodedFrame], random: &mut StdRng) -> Vec<u8> {
 }
 
 #[test]
-fn garbage_never_panics_and_a_keyframe_mends_everything() {
+fn invalid_frames_never_panic_and_decoding_resumes_at_a_keyframe() {
     for codec in BOTH {
         let frames: Vec<_> = [clip(codec, 160, 128, 8), clip(codec, 320, 240, 8)].concat();
         let scenes = [(160, 128), (320, 240)].map(|(width, height)| (0..8).map(|number| scene(width, height, number)).collect::<Vec<_>>());

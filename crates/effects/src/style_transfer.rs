@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn strength_goes_from_the_camera_to_the_painting() {
+    fn strength_blends_from_the_camera_to_the_painting() {
         let painting = Analysis::Picture(Rgb { width: 4, height: 4, data: vec![255; 48] });
         let luma = |strength| {
             let mut picture = I420::grey(65, 33, 35);

@@ -154,7 +154,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_thread_that_turns_is_well_and_one_that_does_not_is_stalled_after_two_seconds() {
+    fn a_thread_that_loops_is_alive_and_one_that_does_not_is_stalled_after_two_seconds() {
         let began = Instant::now();
         let mut watch = StallDetector::new(0, began);
         for n in 1..100 {

@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_others_do_not_reach_are_told_with_their_mend() {
+    fn addresses_that_others_do_not_reach_are_named_with_the_remedy() {
         let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
         let says = |texts: &[&str], advertised, is_container| unreachable(&ips(texts), advertised, is_container).unwrap_or_default();
         assert!(says(&["127.0.0.1"], true, false).contains("only this machine"));

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_the_limit_and_nothing_of_another_size() {
+    fn the_pool_keeps_no_more_than_its_limit_and_only_buffers_of_one_size() {
         let pool = Pool::default();
         drop((0..5).map(|_| pool.picture(64, 48)).collect::<Vec<_>>());
         assert_eq!(kept(&pool), Pool::KEPT);

@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_frame_holds_up_the_next_for_as_long_as_patience_lasts() {
+    fn lost_frame_delays_the_next_until_the_wait_for_it_ends() {
         let mut b = Bench::new(Mode::Hold, Sampling::Auto);
         b.frame(0, 0);
         b.frame(33, 1);

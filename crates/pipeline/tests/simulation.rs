@@ -286,7 +286,7 @@ fn random_mode(random: &mut SmallRng) -> Mode {
 }
 
 #[test]
-fn the_laws_hold_at_every_step() {
+fn the_invariants_hold_at_every_step() {
     let started = Instant::now();
     let (mut steps, mut tally, mut counts) = (0, Tally::default(), BTreeMap::<&str, u64>::new());
     for seed in 0..200 {

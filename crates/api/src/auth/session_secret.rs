@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_of_sessions_are_told_apart_from_ids_and_keys() {
+    fn secrets_of_sessions_are_distinguished_from_ids_and_keys() {
         let (one, other) = (SessionSecret::random(), SessionSecret::random());
         assert!(one.reveal().starts_with("obs_") && one.reveal().len() == 36 && one.reveal() != other.reveal());
         let access = SessionAccess::new(&one, Arc::default());

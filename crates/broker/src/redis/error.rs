@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_apart_with_address_and_remedy() {
+    fn answers_are_distinguished_with_address_and_remedy() {
         for (line, kind, word) in [
             ("READONLY You can't write against a read only replica.", ErrorKind::NotReady, "master"),
             ("ERR Error running script (call to f_0): @user_script:1: -READONLY You can't write", ErrorKind::NotReady, "master"),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_told_no_more_than_the_kind() {
+    fn callers_without_permission_are_told_only_the_kind() {
         for kind in ErrorKind::ALL {
             let said = kind.in_public();
             assert!(said.contains("Redis") && !said.contains("://") && !said.contains("broker."), "{said}");

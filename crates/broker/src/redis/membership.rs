@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_a_stranger_and_no_capacity() {
+    fn worker_of_another_version_is_incompatible_and_no_capacity() {
         let (mut membership, now) = (Membership::default(), Instant::now());
         let stranger = Announcement { wire: 99, ..worker(1, 4, &["a"]) };
         assert!(matches!(membership.on_announcement(now, &said(&stranger)), Heard::IncompatiblePeer { .. }));

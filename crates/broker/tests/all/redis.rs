@@ -108,7 +108,7 @@ fn brokers_with_other_prefixes_or_databases_do_not_meet() {
 }
 
 #[test]
-fn bytes_of_other_people_stop_nothing() {
+fn foreign_bytes_stop_nothing() {
     let server = RedisServer::start();
     let broker = gateway(&server);
     let completions = open(&broker, 1);
@@ -232,9 +232,9 @@ fn thread_that_panics_goes_on() {
 fn process_of_another_version_is_counted_and_not_believed() {
     let server = RedisServer::start();
     let broker = gateway(&server);
-    let stranger = br#"{"id":"00000000000000aa","wire":99,"threads":4,"effects":["test"],"host":"old","version":"9.9"}"#;
-    eventually("the stranger", || {
-        server.command(&[b"PUBLISH", b"ooblex:announcements:0", stranger]);
+    let incompatible = br#"{"id":"00000000000000aa","wire":99,"threads":4,"effects":["test"],"host":"old","version":"9.9"}"#;
+    eventually("the incompatible worker", || {
+        server.command(&[b"PUBLISH", b"ooblex:announcements:0", incompatible]);
         broker.health().incompatible_peers == 1
     });
     assert_eq!((broker.capacity().workers, broker.service(&test())), (0, Service::NoWorker));
@@ -242,7 +242,7 @@ fn process_of_another_version_is_counted_and_not_believed() {
 }
 
 #[test]
-fn queued_and_analysing_are_told_apart_without_comparing_clocks() {
+fn queued_and_analysing_are_measured_without_comparing_clocks() {
     let server = RedisServer::start();
     let broker = gateway(&server);
     let completions = open(&broker, 1);

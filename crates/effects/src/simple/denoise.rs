@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_calmed_and_what_moves_is_followed_at_once() {
+    fn noise_is_reduced_and_motion_is_followed_at_once() {
         let parameters = Parameters::parse(&PARAMETERS, &json!({})).unwrap();
         let (frame, mut denoise) = (ramp(64, 48), Denoise::default());
         let mut shown = |frame: &I420| {

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_painting_that_boils_is_calmed_where_its_source_is_still() {
+    fn flicker_of_a_painting_is_reduced_where_its_source_is_still() {
         let mut steady = Steady::default();
         let shown: Vec<u8> = (0..40).map(|n| blended(&mut steady, if n % 2 == 0 { 100 } else { 140 }, 0, "comic_ink")).collect();
         assert!(shown[20..].windows(2).all(|pair| pair[0].abs_diff(pair[1]) <= 8), "{shown:?}");

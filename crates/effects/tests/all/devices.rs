@@ -60,7 +60,7 @@ fn a_device_runs_the_models_or_is_refused_with_what_is_missing() {
 
 /// No build of ONNX Runtime supports all devices, so with each one some device is refused.
 #[test]
-fn a_library_that_was_built_without_a_device_is_told_apart_from_one_that_can_not_use_it() {
+fn a_library_built_without_a_device_is_distinguished_from_one_that_can_not_use_it() {
     let library = Runtime::load(None, Some(Backend::Ort)).unwrap().origin().unwrap().display().to_string();
     let unknown: Vec<_> =
         Device::ALL.into_iter().filter(|device| matches!(on(*device), Err(RuntimeError::DeviceNotBuiltIn { .. }))).collect();

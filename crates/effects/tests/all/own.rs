@@ -453,7 +453,7 @@ fn inputs_that_were_not_prepared_for_it_are_refused() {
 }
 
 #[test]
-fn own_effects_go_into_chains_as_their_kind_allows() {
+fn custom_effects_can_be_chained_as_their_kind_allows() {
     let known: Vec<Arc<dyn Effect>> = effects()
         .into_iter()
         .chain([

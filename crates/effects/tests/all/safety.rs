@@ -46,7 +46,7 @@ fn whole_model_files_are_accepted_from_a_folder_and_from_the_program() {
 }
 
 #[test]
-fn model_files_that_are_not_whole_are_named_with_what_is_wrong_and_the_mend() {
+fn damaged_model_files_are_named_with_the_cause_and_the_remedy() {
     let folder = folder_of_models("broken");
     let file = folder.join("style26.onnx");
     let whole = fs::read(&file).unwrap();

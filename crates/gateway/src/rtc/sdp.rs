@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_that_can_not_be_served_are_told_apart() {
+    fn offers_that_can_not_be_served_are_distinguished() {
         assert_eq!(kind("hello"), "bad-sdp");
         assert_eq!(kind(""), "bad-sdp");
         assert_eq!(kind(HEAD), "no-video");

@@ -156,7 +156,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn kinds_are_told_apart() {
+    fn kinds_are_distinguished() {
         assert_eq!(Kind::of(&[0, 1, 0, 0]), Kind::Stun);
         assert_eq!(Kind::of(&[22, 254, 253]), Kind::Dtls);
         assert_eq!(Kind::of(&[0x80, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3]), Kind::Rtp(3));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_spends_its_own_allowance() {
+    fn a_session_spends_its_own_rate_limit() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
         let taken = (0..10_000).filter(|n| {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_sends_its_packets_again_and_again_spends_its_allowance() {
+    fn a_session_that_repeats_its_packets_spends_its_rate_limit() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
         traffic.on_authenticated(Kind::Rtp(7), 10);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn stun_has_an_allowance_of_its_own() {
+    fn stun_has_a_rate_limit_of_its_own() {
         let began = Instant::now();
         let mut traffic = Traffic::new(RATES, &[], began);
         let answered = (0..10_000).filter(|_| traffic.admit(began, Kind::Stun, 100) == Decision::Accept).count();

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn three_times_the_load_is_borne_evenly_and_calmly() {
+    fn three_times_the_load_is_shared_evenly_without_oscillation() {
         let mut machine = Machine::new(2, 33);
         machine.tracks.iter_mut().zip([60.0, 4.0, 25.0].into_iter().cycle()).for_each(|(track, rate)| track.controller.rate_fps = rate);
         machine.run(Duration::from_secs(40), 33);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_that_sending_less_does_not_lessen_are_lived_with() {
+    fn losses_that_a_lower_bitrate_does_not_reduce_are_tolerated() {
         let mut control = LossControl::new(MIN);
         let cut = after(&mut control, &[0.2, IGNORED], EstimateContext::None);
         assert_eq!(after(&mut control, &[0.2, 0.19, 0.21, 0.2, 0.2], EstimateContext::None), cut, "one step was enough to know");

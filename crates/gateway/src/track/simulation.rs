@@ -425,7 +425,7 @@ fn network_that_carries_hardly_anything_still_shows_pictures_and_is_used_again_s
 }
 
 #[test]
-fn losses_are_mended_within_a_quarter_of_a_second_and_cost_no_bitrate() {
+fn lost_packets_are_resent_within_a_quarter_of_a_second_and_cost_no_bitrate() {
     for (share, fps, target) in [(0.05, 29.0, 0.95), (0.10, 26.0, 0.85)] {
         let runs = seen(&format!("loss {share:.2}"), &Plan { seconds: 10, ..Plan::new() }.losing(share));
         assert!(freeze(&runs, 1..10) < 250 * MS, "{:?}", freeze(&runs, 1..10));

@@ -151,13 +151,13 @@ fn a_worker_of_another_version_is_named_and_is_no_capacity() {
         redis.command(&["SET", "ooblex:worker:00000000000000aa", &announcement, "PX", "700"]);
         redis.command(&["PUBLISH", "ooblex:announcements:0", &announcement]);
     };
-    gateway.wait("the stranger to be noticed", |gateway| {
+    gateway.wait("the worker to be noticed", |gateway| {
         announce();
         gateway.metric("ooblex_broker_strangers") == 1.0
     });
     assert_eq!(gateway.metric("ooblex_workers"), 0.0);
     gateway.wait("it to be named in the log", |gateway| gateway.said().contains("9.9.9") && gateway.said().contains("elsewhere"));
-    gateway.wait("the stranger to be forgotten", |gateway| gateway.metric("ooblex_broker_strangers") == 0.0);
+    gateway.wait("the worker to be forgotten", |gateway| gateway.metric("ooblex_broker_strangers") == 0.0);
 }
 
 #[test]

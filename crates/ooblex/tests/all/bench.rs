@@ -102,7 +102,7 @@ fn assert_is_complete(report: &Path) {
 }
 
 #[test]
-fn a_network_that_loses_packets_is_borne_by_all() {
+fn every_session_bears_a_network_that_loses_packets() {
     let gateway = gateway();
     let network = ["--sessions", "2", "--effect", "background_blur", "--loss", "5", "--delay", "5", "--jitter", "5"];
     let figures = figures(&gateway.url, &[QUICK, &network].concat());
@@ -125,7 +125,7 @@ fn an_outage_is_seen_as_a_freeze() {
 }
 
 #[test]
-fn what_can_not_be_done_is_told_with_its_mend() {
+fn errors_of_the_command_name_the_remedy() {
     let gateway = gateway();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = |url: &str, flags: &[&str], words: &str| {

@@ -242,7 +242,7 @@ fn garbage_on_the_media_port_harms_nobody() {
     let mut player = Player::new(&gateway, &wish(VideoCodec::Vp8, "none"));
     player.play_until(320, 240, "pictures", |player| player.shown.len() >= 5);
     let media = media_address(&player.client.answer);
-    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut random = SmallRng::seed_from_u64(11);
     for round in 0..3000 {
         let mut bytes = vec![0; random.random_range(0..1400)];
@@ -252,7 +252,7 @@ fn garbage_on_the_media_port_harms_nobody() {
             *first = [0, 1, 20, 22, 128, 144, 200][round % 7];
         }
         if round % 2 == 0 {
-            stranger.send_to(&bytes, media).unwrap();
+            other.send_to(&bytes, media).unwrap();
         } else {
             player.client.send_garbage(media, &bytes).unwrap();
         }
@@ -443,7 +443,7 @@ fn a_gateway_whose_sessions_would_get_nothing_is_not_ready() {
 }
 
 #[test]
-fn what_is_missing_at_start_is_named_with_its_mend() {
+fn what_is_missing_at_start_is_named_with_its_remedy() {
     let folder = temporary_folder();
     let models = folder.to_str().unwrap();
     let said = Gateway::refuse(&["--models", models]);

@@ -96,7 +96,7 @@ fn narrows_and_widens(gateway: &Gateway, codec: &str) {
 }
 
 #[test]
-fn losses_are_mended_without_keyframes_in_storms() {
+fn lost_packets_are_resent_without_keyframe_storms() {
     let _machine = machine::alone();
     let gateway = gateway("");
     for codec in ["vp8", "h264"] {

@@ -115,7 +115,7 @@ fn a_new_certificate_is_taken_up_while_connections_stand() {
 }
 
 #[test]
-fn certificates_that_can_not_be_used_are_refused_with_the_mend() {
+fn certificates_that_can_not_be_used_are_refused_with_the_remedy() {
     let (issued, other) = (Issued::new(), Issued::new());
     let refuse = |certificate: &Path, key: &Path| {
         let output = check(&[("SERVE__TLS_CERTIFICATE", certificate.to_str().unwrap()), ("SERVE__TLS_KEY", key.to_str().unwrap())]);

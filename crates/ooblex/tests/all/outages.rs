@@ -28,7 +28,7 @@ fn held_while_down(gateway: &Gateway, player: &mut Player, since: usize, frames:
     let trouble = broker["trouble"].as_str().unwrap();
     assert!(broker["connected"] == false && trouble.contains("Redis"), "{broker}");
     for public in [trouble, &body, &format!("{:?}", player.messages)] {
-        assert!(!public.contains("127.0.0.1"), "strangers are told no address: {public}");
+        assert!(!public.contains("127.0.0.1"), "no address is public: {public}");
     }
     gateway.wait("the log to name it", |gateway| gateway.said().contains("127.0.0.1:"));
     player.assert_sound();
@@ -49,7 +49,7 @@ fn goes_on(gateway: &Gateway, player: &mut Player, since: usize, within: usize) 
 }
 
 #[test]
-fn redis_restarts_and_knows_of_nothing() {
+fn redis_restarts_without_its_data() {
     let (mut redis, gateway, workers) = farm(2);
     let mut player = delayed(&gateway, 40);
     player.play_until_processed(10, 300);
@@ -95,7 +95,7 @@ fn redis_is_not_there_yet_when_everything_starts() {
 }
 
 #[test]
-fn redis_takes_connections_and_answers_nothing() {
+fn redis_accepts_connections_and_does_not_answer() {
     let (redis, gateway, _workers) = farm(2);
     let mut player = delayed(&gateway, 40);
     player.play_until_processed(10, 300);
@@ -152,7 +152,7 @@ fn redis_becomes_a_replica() {
 }
 
 #[test]
-fn redis_takes_its_password_back() {
+fn redis_requires_another_password() {
     const PASSWORD: &str = "open-sesame-7391";
     let redis = RedisServer::with(&["--requirepass", PASSWORD]);
     let url = redis.url_of("", PASSWORD);

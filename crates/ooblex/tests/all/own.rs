@@ -274,7 +274,7 @@ fn a_model_that_hangs_in_the_gateway_costs_seconds_and_is_not_served_any_more() 
 }
 
 #[test]
-fn own_effects_can_be_the_default_and_be_configured_by_name() {
+fn custom_effects_can_be_the_default_and_be_configured_by_name() {
     let custom_effects = CustomEffects::new();
     custom_effects.put("good", "invert", PICTURE);
     custom_effects.put("bad", "nan", PICTURE);

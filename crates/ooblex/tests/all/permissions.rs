@@ -209,7 +209,7 @@ fn every_route_is_open_to_whom_the_table_says() {
 }
 
 #[test]
-fn a_session_that_is_over_is_told_apart_from_one_that_is_another_s() {
+fn a_session_that_has_ended_is_distinguished_from_that_of_another() {
     let ((publish, a), (admin, b)) = (key("publish"), key("admin"));
     let gateway = Gateway::start(&format!("[auth]\nmode = \"keys\"\n{a}{b}"), CHEAP);
     let ((id, secret), other) = (session(&gateway, Some(&publish)), session(&gateway, Some(&publish)));

@@ -306,7 +306,7 @@ impl Sentinel {
     fn wait(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + WITHIN;
         while !holds(self) {
-            assert!(Instant::now() < deadline, "waited in vain for: {what}");
+            assert!(Instant::now() < deadline, "timeout while waiting for: {what}");
             std::thread::park_timeout(Duration::from_millis(50));
         }
     }

@@ -323,7 +323,7 @@ fn a_gateway_that_stops_lets_sessions_go_on_and_takes_no_new_ones() {
 }
 
 #[test]
-fn when_the_time_is_up_sessions_hear_the_goodbye() {
+fn sessions_are_told_the_reason_when_the_drain_time_ends() {
     for (drain_s, reason) in [(0, "stopping"), (1, "draining")] {
         let config = format!("[serve]\ndrain_s = {drain_s}\n{DIAGNOSTICS}");
         let mut gateway = Gateway::start(&config, &["--workers", "1"]);

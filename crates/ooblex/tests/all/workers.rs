@@ -19,7 +19,7 @@ fn wish(effect: &str) -> Wish {
 }
 
 #[test]
-fn the_judge_knows_a_raw_frame_when_it_sees_one() {
+fn an_unprocessed_frame_is_recognised() {
     let gateway = Gateway::start("", &["--workers", "1"]);
     let mut player = Player::new(&gateway, &wish("none"));
     player.play_until(160, 120, "ten pictures", |player| player.of_sent_frames().count() >= 10);
@@ -186,7 +186,7 @@ fn a_worker_that_is_killed_in_mid_frame_costs_what_it_held() {
 }
 
 #[test]
-fn a_worker_that_hangs_is_passed_over_and_welcome_again() {
+fn a_worker_that_hangs_gets_no_frames_until_it_answers_again() {
     let (_redis, gateway, workers) = farm(2);
     let mut player = delayed(&gateway, 150);
     player.play_until_processed(10, 300);

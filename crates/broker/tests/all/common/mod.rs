@@ -59,7 +59,7 @@ pub fn next(completions: &Receiver<Completion>) -> Completion {
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + WITHIN;
     while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timeout while waiting for {what}");
         thread::park_timeout(Duration::from_millis(5));
     }
 }

@@ -149,7 +149,7 @@ impl Program {
     pub fn wait(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + WITHIN;
         while !condition(self) {
-            assert!(Instant::now() < deadline, "waited in vain for: {what}");
+            assert!(Instant::now() < deadline, "timeout while waiting for: {what}");
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
