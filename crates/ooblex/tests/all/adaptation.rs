@@ -1,6 +1,8 @@
 //! Tests of adaptation to a shortage of CPU: the order of the quality steps, and their reversal.
 
-use crate::common::{Gateway, PLENTY, Player, RedisServer, SMALL, Worker, delayed, machine, play_all_until_processed, play_together};
+use crate::common::{
+    Gateway, PLENTY, Player, RedisServer, SMALL, Worker, delayed, machine, play_all_until_processed, play_in_sizes, play_together,
+};
 use ooblex_client::Wish;
 use ooblex_pipeline::VideoCodec;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -99,13 +101,17 @@ fn a_session_that_wants_more_than_its_share_is_throttled_until_it_does_not() {
         params: json!({"resolution": "360p", "blend": {"comic_ink": 1, "pink_pencil": 1}}),
         ..Wish::default()
     };
-    let mut players = [Player::new(&gateway, &slowest), delayed(&gateway, 0)];
-    play_together(&mut players, (640, 480), PLENTY, "the first to be throttled", |_| is_throttled());
+    // Beside six others its share is a sixth of a core, which it exceeds also on a busy machine,
+    // where it gets only a part of the core.
+    let mut players = vec![Player::new(&gateway, &slowest)];
+    players.extend((0..6).map(|_| delayed(&gateway, 0)));
+    let sizes = [&[(640, 480)][..], &[SMALL; 6]].concat();
+    play_in_sizes(&mut players, &sizes, PLENTY, "the first to be throttled", |_| is_throttled());
     let change = json!({"type": "set_effect", "effect": "delay", "params": {"ms": 0}, "id": 1});
     players[0].client.say(&change).unwrap();
     play_together(&mut players, SMALL, PLENTY, "the first to be throttled no more", |_| !is_throttled());
     play_all_until_processed(&mut players, 30, PLENTY);
-    players[1].assert_sound();
+    players[1..].iter().for_each(Player::assert_sound);
 }
 
 #[test]

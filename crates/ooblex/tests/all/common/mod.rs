@@ -214,24 +214,23 @@ pub const PLENTY: usize = 900;
 
 /// Plays moving scenes of a size in all sessions until `enough` holds, which must happen before
 /// `most` frames were sent in each.
-pub fn play_together(
-    players: &mut [Player],
-    (width, height): (u32, u32),
-    most: usize,
-    what: &str,
-    mut enough: impl FnMut(&[Player]) -> bool,
-) {
-    let scenes = scenes(width, height);
+pub fn play_together(players: &mut [Player], size: (u32, u32), most: usize, what: &str, enough: impl FnMut(&[Player]) -> bool) {
+    play_in_sizes(players, &vec![size; players.len()], most, what, enough);
+}
+
+/// Plays like [`play_together`], with a size for each session.
+pub fn play_in_sizes(players: &mut [Player], sizes: &[(u32, u32)], most: usize, what: &str, mut enough: impl FnMut(&[Player]) -> bool) {
+    let scenes: Vec<_> = sizes.iter().map(|(width, height)| scenes(*width, *height)).collect();
     for _ in 0..most {
         if enough(players) {
             return;
         }
         let share = FRAME / players.len() as u32;
-        players.iter_mut().for_each(|player| player.send(&scenes[player.next as usize % scenes.len()]));
+        players.iter_mut().zip(&scenes).for_each(|(player, scenes)| player.send(&scenes[player.next as usize % scenes.len()]));
         players.iter_mut().for_each(|player| player.listen(share));
     }
     let came_back: Vec<_> = players.iter().map(|player| player.shown.len()).collect();
-    assert!(enough(players), "{most} frames were played in vain for: {what}; {came_back:?} came back");
+    assert!(enough(players), "{most} frames were not enough for: {what}; {came_back:?} came back");
 }
 
 /// Returns the sharpness of the space shuttle model in the background: the mean difference between
