@@ -1,5 +1,8 @@
 //! Negotiation: from an SDP offer to a WebRTC endpoint and an SDP answer.
 
+#[cfg(test)]
+mod clients;
+
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,14 +12,15 @@ use std::time::{Duration, Instant};
 use ooblex_pipeline::VideoCodec;
 use str0m::bwe::Bitrate;
 use str0m::change::SdpOffer;
+use str0m::format::CodecSpec;
 use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 use tokio::sync::Semaphore;
-use tracing::error;
+use tracing::{debug, error};
 
 use crate::problem::{Problem, ProblemKind};
 use crate::rtc::crypto;
-use crate::rtc::sdp::{check_size, declared_sources, offered_codecs};
+use crate::rtc::sdp::{Offer, check_size, declared_sources};
 
 /// Packets that the jitter buffer holds while one is missing; a keyframe of 1080p has about 150.
 const REORDERING_PACKETS: usize = 300;
@@ -137,57 +141,36 @@ impl Negotiator {
 /// # Errors
 /// When the offer cannot be read or served.
 pub fn negotiate(offer: &str, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, Problem> {
-    let codecs = offered_codecs(offer, &endpoint.codecs)?;
+    let sources = declared_sources(offer);
+    let offer = Offer::read(offer, &endpoint.codecs)?;
+    for (kind, reason) in offer.refused() {
+        debug!(kind, reason, "a media line is refused");
+    }
     // The library is known to panic on some states that it believes impossible. An offer must not
     // cause that.
-    let accepted = catch_unwind(AssertUnwindSafe(|| accept(offer, &codecs, endpoint, now)));
+    let accepted = catch_unwind(AssertUnwindSafe(|| accept(&offer, sources, endpoint, now)));
     let answer = accepted.unwrap_or_else(|_| Err("it makes no sense as a whole".into()));
     answer.map_err(|reason| Problem::new(ProblemKind::BadSdp, format!("the SDP offer can not be used: {reason}")))
 }
 
-fn accept(offer: &str, codecs: &[VideoCodec], endpoint: &Endpoint, now: Instant) -> Result<Negotiated, String> {
-    let sources = declared_sources(offer);
-    let offer = SdpOffer::from_sdp_string(offer).map_err(|error| error.to_string())?;
-    let mut rtc = Connection(Some(Box::new(config(codecs, endpoint).build(now))));
+fn accept(offer: &Offer<'_>, sources: Vec<u32>, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, String> {
+    let for_library = SdpOffer::from_sdp_string(&offer.for_library()).map_err(|error| error.to_string())?;
+    let mut rtc = Connection(Some(Box::new(config(offer, endpoint).build(now))));
     for address in &endpoint.candidates {
         let candidate = Candidate::host(*address, "udp").map_err(|error| error.to_string())?;
         rtc.add_local_candidate(candidate);
     }
-    let answer = rtc.sdp_api().accept_offer(offer).map_err(|error| error.to_string())?;
+    let answer = rtc.sdp_api().accept_offer(for_library).map_err(|error| error.to_string())?;
     let ice_user = rtc.direct_api().local_ice_credentials().ufrag;
-    let answer = with_start_bitrate(&answer.to_sdp_string(), endpoint.start_bitrate_bps / 1000);
+    let answer = offer.answer(&answer.to_sdp_string(), endpoint.start_bitrate_bps / 1000);
     Ok(Negotiated { connection: rtc, ice_user, sources, answer })
 }
 
-/// Returns the answer with a start bitrate for browsers that support it (Chromium, Safari). They
-/// would begin at 300 kbit/s, and send a small, blurred picture for ten seconds.
-fn with_start_bitrate(answer: &str, kbps: u32) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    let mut in_video = false;
-    for line in answer.lines() {
-        if line.starts_with("m=") {
-            in_video = line.starts_with("m=video");
-        }
-        lines.push(line.to_string());
-        let last = lines.len() - 1;
-        let Some((attribute, rest)) = line.split_once(':').filter(|_| in_video) else { continue };
-        let (payload_type, value) = rest.split_once(' ').unwrap_or((rest, ""));
-        match attribute {
-            "a=rtpmap" if value.starts_with("VP8/") => lines.push(format!("a=fmtp:{payload_type} x-google-start-bitrate={kbps}")),
-            "a=fmtp" if value.contains("packetization-mode") => lines[last] = format!("{line};x-google-start-bitrate={kbps}"),
-            _ => {}
-        }
-    }
-    lines.push(String::new());
-    lines.join("\r\n")
-}
-
-fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
+fn config(offer: &Offer<'_>, endpoint: &Endpoint) -> RtcConfig {
     let mut config = RtcConfig::new()
         .set_ice_lite(true)
         .set_crypto_provider(crypto::provider())
         .clear_codecs()
-        .enable_opus(true, false)
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))
         .set_stats_interval(Some(STATS_INTERVAL))
         .set_extension(PLAYOUT_DELAY_ID, Extension::PlayoutDelay)
@@ -195,34 +178,9 @@ fn config(codecs: &[VideoCodec], endpoint: &Endpoint) -> RtcConfig {
         .set_reordering_size_video(REORDERING_PACKETS)
         .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));
     // The answer lists codecs in this order, and the browser sends the first of them.
-    for codec in codecs {
-        match codec {
-            VideoCodec::Vp8 => config = config.enable_vp8(true),
-            VideoCodec::H264 => add_h264(&mut config),
-        }
+    for format in offer.formats() {
+        let CodecSpec { codec, clock_rate, channels, format: params } = format.spec;
+        config.codec_config().add_config(format.pt, format.resent, codec, clock_rate, channels, params);
     }
     config
-}
-
-/// Adds the H.264 profiles that openh264 decodes, all with packetization-mode=1. The encoder sends
-/// constrained baseline, which each of them includes.
-fn add_h264(config: &mut RtcConfig) {
-    for (pt, rtx, profile_level_id) in [(108, 109, 0x42e01f), (127, 121, 0x42001f), (123, 119, 0x4d001f), (114, 115, 0x64001f)] {
-        config.codec_config().add_h264(pt.into(), Some(rtx.into()), true, profile_level_id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn start_bitrate_is_told_for_both_codecs_of_the_video_line_only() {
-        let answer = "v=0\r\nm=audio 9 X 111\r\na=fmtp:111 minptime=10\r\nm=video 9 X 96 108\r\na=rtpmap:96 VP8/90000\r\n\
-                      a=rtpmap:108 H264/90000\r\na=fmtp:108 packetization-mode=1\r\na=fmtp:97 apt=96\r\n";
-        let told = with_start_bitrate(answer, 2500);
-        assert!(told.contains("a=rtpmap:96 VP8/90000\r\na=fmtp:96 x-google-start-bitrate=2500\r\n"), "{told}");
-        assert!(told.contains("a=fmtp:108 packetization-mode=1;x-google-start-bitrate=2500\r\n"), "{told}");
-        assert!(told.contains("a=fmtp:111 minptime=10\r\n") && told.ends_with("a=fmtp:97 apt=96\r\n"), "{told}");
-    }
 }
