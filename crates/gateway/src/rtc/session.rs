@@ -9,7 +9,7 @@
 //!
 //! This file routes the events of the endpoint. The state is in the parts: `lifecycle` (set-up,
 //! time limits, end) with `lifetime` (the configured limits), `video_line` (the negotiated media
-//! line), `media_in` and `media_out` (received and sent media), `control_channel` (the data
+//! lines), `media_in` and `media_out` (received and sent media), `control_channel` (the data
 //! channel), `network` (the bandwidth estimate) and `reports` (packet counts and losses).
 
 mod control_channel;
@@ -59,8 +59,10 @@ pub struct Session {
     sources: Vec<u32>,
     track: TrackHandle,
     lifecycle: Lifecycle,
-    /// The video line, once it is negotiated.
-    video: Option<VideoLine>,
+    /// The video line on which the camera arrives, once it is negotiated.
+    video_in: Option<VideoLine>,
+    /// The video line on which the effect leaves: often the same. `None`: the browser receives none.
+    video_out: Option<VideoLine>,
     media_in: MediaIn,
     media_out: MediaOut,
     control: ControlChannel,
@@ -78,7 +80,8 @@ impl Session {
             sources: negotiated.sources,
             track,
             lifecycle: Lifecycle::new(lifetime, now),
-            video: None,
+            video_in: None,
+            video_out: None,
             media_in: MediaIn::default(),
             media_out: MediaOut::new(),
             control: ControlChannel::default(),
@@ -173,12 +176,14 @@ impl Session {
                 });
             }
             TrackOutput::NeedKeyframe => {
-                if let Some(mut writer) = self.video.and_then(|video| self.endpoint.writer(video.mid)) {
+                if let Some(mut writer) = self.video_in.and_then(|video| self.endpoint.writer(video.mid)) {
                     // It fails only before the first packet, and the first frame is a keyframe.
                     let asked = writer.request_keyframe(None, KeyframeRequestKind::Pli);
                     debug!(session = %self.id, ?asked, "asked the browser for a keyframe");
                 }
             }
+            // Without outgoing video there is nothing to look for bandwidth for.
+            TrackOutput::DesiredBitrate(_) if self.video_out.is_none() => {}
             TrackOutput::DesiredBitrate(bps) => {
                 let probe_limit = self.network.set_desired(bps.into());
                 self.endpoint.bwe().set_desired_bitrate(probe_limit);
@@ -263,7 +268,7 @@ impl Session {
         }
         let at = self.media_out.redundancy.next_due().map_or(at, |duplicate| duplicate.min(at));
         // The track skips pictures while much waits to be sent.
-        self.track.set_backlog(self.media_out.backlog_bytes(&mut self.endpoint, self.video));
+        self.track.set_backlog(self.media_out.backlog_bytes(&mut self.endpoint, self.video_out));
         let closing = self.lifecycle.closing();
         if crypto::take_too_many_channels() && closing.is_none() {
             return Err(self.close_at_once(now, ByeReason::TooManyChannels, send));
@@ -300,7 +305,7 @@ impl Session {
                 self.lifecycle.on_media(now);
                 self.media_in.on_audio(data);
             }
-            Event::StreamPaused(stream) if self.is_video(stream.mid) && self.media_in.on_paused(stream.paused) => {
+            Event::StreamPaused(stream) if self.is_incoming(stream.mid) && self.media_in.on_paused(stream.paused) => {
                 // An outage usually cuts both directions. Retransmissions would follow the keyframe,
                 // and some receivers wait for them.
                 self.media_out.drop_waiting();
@@ -308,8 +313,8 @@ impl Session {
             }
             Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
             Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
-            Event::MediaEgressStats(stats) if self.reports.is_due() && self.is_video(stats.mid) => self.on_egress_stats(&stats),
-            Event::MediaIngressStats(stats) if self.reports.is_due() && self.is_video(stats.mid) => {
+            Event::MediaEgressStats(stats) if self.reports.is_due() && self.is_outgoing(stats.mid) => self.on_egress_stats(&stats),
+            Event::MediaIngressStats(stats) if self.reports.is_due() && self.is_incoming(stats.mid) => {
                 let counted = self.reports.on_incoming(&stats);
                 self.on_counted(Direction::In, &counted);
             }
@@ -332,25 +337,34 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the first video line on which both sides send the line of the track. Others are
-    /// ignored.
+    /// Takes the lines of the camera and of the effect, which may be the same. The answer has at
+    /// most one of each.
     fn on_media_added(&mut self, added: &MediaAdded) {
-        if added.kind != MediaKind::Video || self.video.is_some() {
+        if added.kind != MediaKind::Video {
             return;
         }
         let Some(video) = VideoLine::negotiated(&mut self.endpoint, added.mid) else { return };
-        debug!(session = %self.id, pt = %video.payload_types.media, codec = video.codec.label(), "video line");
-        self.video = Some(video);
-        self.media_out.redundancy.set_types(video.payload_types);
-        self.track.send(TrackInput::Codec(video.codec));
+        debug!(session = %self.id, pt = %video.payload_types.media, codec = video.codec.label(), direction = ?added.direction, "video line");
+        if added.direction.is_receiving() {
+            self.video_in.get_or_insert(video);
+        }
+        if added.direction.is_sending() && self.video_out.is_none() {
+            self.video_out = Some(video);
+            self.media_out.redundancy.set_types(video.payload_types);
+            self.track.send(TrackInput::Codec(video.codec));
+        }
     }
 
-    fn is_video(&self, mid: Mid) -> bool {
-        self.video.is_some_and(|video| video.mid == mid)
+    fn is_incoming(&self, mid: Mid) -> bool {
+        self.video_in.is_some_and(|video| video.mid == mid)
+    }
+
+    fn is_outgoing(&self, mid: Mid) -> bool {
+        self.video_out.is_some_and(|video| video.mid == mid)
     }
 
     fn is_camera(&mut self, data: &MediaData) -> bool {
-        self.is_video(data.mid) && self.media_in.selects(data.rid)
+        self.is_incoming(data.mid) && self.media_in.selects(data.rid)
     }
 
     /// Hands a frame of the camera to the track.
@@ -361,16 +375,16 @@ impl Session {
         }
     }
 
-    /// Queues a frame of the track. A session without a video line has nowhere to send it.
+    /// Queues a frame of the track. A session whose browser receives no video has nowhere to send it.
     fn queue_frame(&mut self, frame: EncodedFrame, arrived: Instant) {
-        if self.video.is_some() && !self.media_out.push(frame, arrived) {
+        if self.video_out.is_some() && !self.media_out.push(frame, arrived) {
             self.track.send(TrackInput::KeyframeWanted);
         }
     }
 
     /// Hands the next frame to the endpoint. Returns false if the endpoint has not sent all others.
     fn write_next(&mut self) -> Result<bool, EndReason> {
-        self.media_out.write_next(&mut self.endpoint, self.video).map_err(|error| self.failed(&error))
+        self.media_out.write_next(&mut self.endpoint, self.video_out).map_err(|error| self.failed(&error))
     }
 
     /// Takes an estimate of the library: tells the track the bitrate, and the library how far to
@@ -389,7 +403,7 @@ impl Session {
                 debug!(session = %self.id, bps, "the network has broken down");
                 // Old frames and retransmissions would take the bandwidth of the new ones.
                 self.media_out.drop_waiting();
-                if let Some(video) = self.video {
+                if let Some(video) = self.video_out {
                     video.reset_retransmissions(&mut self.endpoint);
                 }
                 self.endpoint.bwe().reset(Bitrate::bps(bps));

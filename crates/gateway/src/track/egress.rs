@@ -54,7 +54,9 @@ const MAX_BITS_PER_FRAME_RATIO: f64 = 1.5;
 /// The egress of one track.
 pub(super) struct Egress {
     video: Video,
-    /// `None` until the codec is known.
+    /// Somebody receives the video; the codec is known.
+    is_received: bool,
+    /// `None` if there is no receiver, or no encoder for its codec.
     encoder: Option<Encoder>,
     sizes: Sizes,
     bitrate: BitrateLimits,
@@ -104,6 +106,7 @@ impl Egress {
         let loss = LossControl::new(video.min_bitrate_kbps * 1000);
         Self {
             video,
+            is_received: false,
             encoder: None,
             sizes: Sizes { camera: None, sent: None, resolution: Resolution::default(), scaler: Scaler::new() },
             bitrate: BitrateLimits { desired_bps: 0, estimate_bps: None, loss, resent: 0.0 },
@@ -114,8 +117,9 @@ impl Egress {
         }
     }
 
-    /// Sets the codec that the browser wants.
+    /// Sets the codec that the browser wants. Without it the browser receives no video.
     pub(super) fn start(&mut self, codec: VideoCodec) {
+        self.is_received = true;
         let speed = self.normal_speed();
         let bitrate_bps = self.video.start_bitrate_kbps * 1000;
         match Encoder::new(EncoderConfig { codec, bitrate_bps, frame_rate: NOMINAL_FRAME_RATE_FPS as f32, speed }) {
@@ -215,7 +219,7 @@ impl Egress {
     /// Compresses a picture. Its timestamp is that of the capture, or one more than the last where
     /// that would not increase.
     pub(super) fn encode(&mut self, now: Instant, picture: &I420, capture: MediaTime) -> Option<EncodedFrame> {
-        let timestamp = self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)));
+        let timestamp = self.timestamp(capture);
         let allowed_bps = self.allowed_bps();
         let encoder = self.encoder.as_mut()?;
         let useful = useful_bps(self.bitrate.desired_bps, encoder.frame_rate()).max(self.video.min_bitrate_kbps * 1000);
@@ -233,6 +237,21 @@ impl Egress {
         }
         self.last_sent = Some(timestamp);
         Some(frame)
+    }
+
+    /// Returns whether the browser receives video.
+    pub(super) fn is_received(&self) -> bool {
+        self.is_received
+    }
+
+    /// Takes note of a picture that nobody receives. Returns its timestamp.
+    pub(super) fn skip(&mut self, capture: MediaTime) -> MediaTime {
+        *self.last_sent.insert(self.timestamp(capture))
+    }
+
+    /// Returns the timestamp of the next picture, which is larger than that of the last.
+    fn timestamp(&self, capture: MediaTime) -> MediaTime {
+        self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)))
     }
 
     /// Returns the size of the camera's pictures.

@@ -13,7 +13,8 @@ pub(super) const INBOX: usize = 256;
 
 /// An input of a track.
 pub enum TrackInput {
-    /// The codec of the encoder, known before the first frame.
+    /// The codec of the encoder, known before the first frame. It does not come if the browser
+    /// receives no video.
     Codec(VideoCodec),
     /// A compressed frame arrived whole.
     Frame {

@@ -333,8 +333,11 @@ impl Runner {
         Ok(timestamp)
     }
 
-    /// Encodes a picture and sends it. Returns the timestamp with which it was sent.
+    /// Encodes a picture and sends it, if the browser receives video. Returns its timestamp.
     fn send_encoded(&mut self, now: Instant, picture: &I420, capture: MediaTime, arrived: Instant) -> Option<MediaTime> {
+        if !self.egress.is_received() {
+            return Some(self.egress.skip(capture));
+        }
         let frame = self.egress.encode(now, picture, capture)?;
         let timestamp = frame.capture;
         self.last_report.sent_bytes += frame.data.len() as u64;

@@ -1,4 +1,5 @@
-//! The video line of a session: the media line on which the camera arrives and the effect leaves.
+//! The video lines of a session: the media lines on which the camera arrives and the effect leaves,
+//! which are often the same.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const RETRANSMISSION_CACHE_AGE: Duration = Duration::from_secs(6);
 /// arrive fills a narrow network.
 pub(super) const MAX_RESENT_SHARE: f32 = 0.3;
 
-/// The video line, by its identifiers in SDP and RTP.
+/// A video line, by its identifiers in SDP and RTP.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct VideoLine {
     pub(super) mid: Mid,
