@@ -76,6 +76,7 @@ pub fn bye(why: ByeReason) -> String {
         ByeReason::TimeLimit => "time_limit",
         ByeReason::Budget => "budget",
         ByeReason::TooManyChannels => "too_many_channels",
+        ByeReason::PublisherEnded => "publisher_ended",
     };
     let mut bye = json!({"type": "bye", "reason": reason});
     if why == ByeReason::Undecodable {

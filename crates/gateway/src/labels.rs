@@ -102,11 +102,13 @@ pub enum EndReason {
     Budget,
     /// It used more data channels than a session may use.
     TooManyChannels,
+    /// The publisher whose pictures it received has ended.
+    PublisherEnded,
 }
 
 impl EndReason {
     /// All reasons.
-    pub const ALL: [EndReason; 11] = [
+    pub const ALL: [EndReason; 12] = [
         EndReason::ByPeer,
         EndReason::Vanished,
         EndReason::NeverConnected,
@@ -118,6 +120,7 @@ impl EndReason {
         EndReason::TimeLimit,
         EndReason::Budget,
         EndReason::TooManyChannels,
+        EndReason::PublisherEnded,
     ];
 
     /// The label in metrics.
@@ -134,6 +137,7 @@ impl EndReason {
             EndReason::TimeLimit => "time_limit",
             EndReason::Budget => "budget",
             EndReason::TooManyChannels => "too_many_channels",
+            EndReason::PublisherEnded => "publisher_ended",
         }
     }
 }
@@ -161,6 +165,8 @@ pub enum ByeReason {
     Budget,
     /// The session used more data channels than a session may use.
     TooManyChannels,
+    /// The publisher whose pictures the session received has ended.
+    PublisherEnded,
 }
 
 impl From<ByeReason> for EndReason {
@@ -173,6 +179,7 @@ impl From<ByeReason> for EndReason {
             ByeReason::TimeLimit => EndReason::TimeLimit,
             ByeReason::Budget => EndReason::Budget,
             ByeReason::TooManyChannels => EndReason::TooManyChannels,
+            ByeReason::PublisherEnded => EndReason::PublisherEnded,
         }
     }
 }

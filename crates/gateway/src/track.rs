@@ -1,11 +1,12 @@
-//! A track: one video of a session, on a thread of its own, which decodes, prepares, paints and
+//! A track: one video of a publisher, on a thread of its own, which decodes, prepares, paints and
 //! encodes its frames in the order that [`ooblex_pipeline::Track`] decides.
 //!
 //! The thread owns all state of the track. The media thread sends it compressed frames, the broker
 //! completions; it gives compressed frames back through its [`TrackSink`]. It knows nothing of
 //! packets. `runner` is the loop of the thread and the path of a frame through the parts: `ingest`
 //! (queue and decoder), `analysis` (which frames go to workers, `join` for chains), `presenter`
-//! (painters and stand-ins), `egress` (encoder, with `loss_control` and `resolution`), `outbox`
+//! (painters and stand-ins), `outputs` (one `egress` per receiver: encoder, with `loss_control` and
+//! `resolution`), `outbox`
 //! (the way out). `cpu_control` groups `frame_rate` and `quality`; `report` makes the `stats` of
 //! each second; `service` tells the browser whether workers serve it.
 
@@ -21,6 +22,7 @@ mod join;
 mod loss_control;
 mod messages;
 mod outbox;
+mod outputs;
 mod presenter;
 mod quality;
 mod report;
@@ -46,7 +48,7 @@ use tracing::error;
 pub use self::context::Context;
 pub use self::handle::TrackHandle;
 use self::messages::INBOX;
-pub use self::messages::{ReceptionFeedback, TrackInput, TrackOutput, TrackSink};
+pub use self::messages::{Backlog, OutputInput, ReceptionFeedback, TrackInput, TrackOutput, TrackSink};
 pub use self::stats::{Stats, TrackStats};
 use crate::cpu::Ticket;
 use crate::events::Events;
@@ -54,8 +56,8 @@ use crate::ids::SessionId;
 use crate::labels::ByeReason;
 use crate::restrictions::Restrictions;
 use crate::settings::Settings;
-use egress::Egress;
 use outbox::Outbox;
+use outputs::Outputs;
 use runner::Runner;
 
 /// Starts the thread of a track, whose changes are held against `restrictions`.
@@ -73,8 +75,7 @@ pub fn spawn(
     let stats = Arc::new(TrackStats::new(context.metrics.clone()));
     let events = Events::new(context.metrics.clone());
     let (ticket, metrics) = (Arc::new(Ticket::default()), context.metrics.clone());
-    let handle =
-        TrackHandle { inbox, ended: Arc::default(), backlog_bytes: Arc::default(), ticket: ticket.clone(), metrics, stats, events };
+    let handle = TrackHandle { inbox, ended: Arc::default(), ticket: ticket.clone(), metrics, stats, events };
     let to_inbox = handle.inbox.clone();
     let (scheduler, boosted) = (context.scheduler.clone(), ticket.clone());
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died.
@@ -99,12 +100,12 @@ pub fn spawn(
         context.broker.open_track(branch, Box::new(notified));
     }
     let (ended, stats, events) = (handle.ended.clone(), handle.stats.clone(), handle.events.clone());
-    let egress = Egress::new(context.config.video.clone(), handle.backlog_bytes.clone());
+    let outputs = Outputs::new(context.config.video.clone());
     let failed = context.clone();
     let run = move || {
         let runs = AssertUnwindSafe(|| {
             let outbox = Outbox::new(id, sink.clone(), events);
-            Runner::new(context.clone(), outbox, settings, restrictions, egress, stats, ticket).run(&receiver, &ended);
+            Runner::new(context.clone(), outbox, settings, restrictions, outputs, stats, ticket).run(&receiver, &ended);
         });
         if catch_unwind(runs).is_err() {
             error!(session = %id, "the track's thread panicked; its session ends");

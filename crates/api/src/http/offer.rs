@@ -42,8 +42,8 @@ struct SessionSink {
 }
 
 impl TrackSink for SessionSink {
-    fn send(&self, output: TrackOutput) -> bool {
-        self.transport.track(self.id, output)
+    fn send(&self, session: SessionId, output: TrackOutput) -> bool {
+        self.transport.track(session, output)
     }
 
     fn settings_changed(&self, settings: &Settings) {

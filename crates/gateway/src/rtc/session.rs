@@ -12,6 +12,7 @@
 //! lines), `media_in` and `media_out` (received and sent media), `control_channel` (the data
 //! channel), `network` (the bandwidth estimate) and `reports` (packet counts and losses).
 
+mod audio;
 mod control_channel;
 mod lifecycle;
 mod lifetime;
@@ -21,6 +22,7 @@ mod network;
 mod reports;
 mod video_line;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EncodedFrame;
@@ -31,6 +33,8 @@ use str0m::stats::{MediaEgressStats, PeerStats};
 use str0m::{Event, IceConnectionState, Input, Output, RtcError};
 use tracing::{debug, info};
 
+use self::audio::AudioLine;
+pub use self::audio::AudioPacket;
 use self::control_channel::ControlChannel;
 use self::lifecycle::{Closing, Due, Lifecycle};
 pub use self::lifetime::Lifetime;
@@ -44,25 +48,38 @@ use crate::ids::SessionId;
 use crate::labels::{ByeReason, Direction, EndReason, SetupStage};
 use crate::rtc::crypto;
 use crate::rtc::negotiate::{Connection, Negotiated};
-use crate::track::{ReceptionFeedback, TrackHandle, TrackInput, TrackOutput};
+use crate::track::{Backlog, OutputInput, ReceptionFeedback, TrackHandle, TrackInput, TrackOutput};
 
 /// Time by which the endpoint runs ahead of the clock: timeouts that are due within it are due now.
 const TIMEOUT_TOLERANCE: Duration = Duration::from_micros(500);
 /// Steps of the endpoint in one call, before the other sessions have their turn.
 const MAX_STEPS: usize = 4096;
 
+/// The part of a session in the room of its track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It sends the camera of the track, and may receive the pictures of the track as well.
+    Publisher,
+    /// It receives the pictures and the sound of this publisher, and changes nothing.
+    Viewer(SessionId),
+}
+
 /// One WebRTC connection.
 pub struct Session {
     id: SessionId,
+    role: Role,
     endpoint: Connection,
     ice_user: String,
     sources: Vec<u32>,
     track: TrackHandle,
+    backlog: Arc<Backlog>,
     lifecycle: Lifecycle,
     /// The video line on which the camera arrives, once it is negotiated.
     video_in: Option<VideoLine>,
     /// The video line on which the effect leaves: often the same. `None`: the browser receives none.
     video_out: Option<VideoLine>,
+    /// The audio line of a viewer.
+    audio: Option<AudioLine>,
     media_in: MediaIn,
     media_out: MediaOut,
     control: ControlChannel,
@@ -75,13 +92,16 @@ impl Session {
     pub fn new(id: SessionId, negotiated: Negotiated, track: TrackHandle, lifetime: Lifetime, now: Instant) -> Self {
         Self {
             id,
+            role: Role::Publisher,
             endpoint: negotiated.connection,
             ice_user: negotiated.ice_user,
             sources: negotiated.sources,
             track,
+            backlog: Arc::default(),
             lifecycle: Lifecycle::new(lifetime, now),
             video_in: None,
             video_out: None,
+            audio: None,
             media_in: MediaIn::default(),
             media_out: MediaOut::new(),
             control: ControlChannel::default(),
@@ -95,6 +115,41 @@ impl Session {
     pub fn with_expiry(mut self, at: Instant) -> Self {
         self.lifecycle.expire_at(at);
         self
+    }
+
+    /// Returns the session as a viewer of the publisher of its track.
+    #[must_use]
+    pub fn watching(self, publisher: SessionId) -> Self {
+        Self { role: Role::Viewer(publisher), ..self }
+    }
+
+    /// Returns the role.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Takes the sound that has come since the last call; nothing unless
+    /// [`Session::set_heard`] has been called.
+    pub fn take_sound(&mut self) -> Vec<AudioPacket> {
+        self.media_in.take_sound()
+    }
+
+    /// Sets whether viewers hear the sound of this publisher.
+    pub fn set_heard(&mut self, is_heard: bool) {
+        self.media_in.set_heard(is_heard);
+    }
+
+    /// Sends the sound of the publisher to this viewer. Returns the time of the next
+    /// [`Session::on_timeout`].
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn on_sound(&mut self, now: Instant, sound: &AudioPacket, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
+        // Sound that waits for the connection would only be late.
+        if let Some(line) = self.audio.filter(|_| self.connected_at().is_some()) {
+            sound.write(&mut self.endpoint, line).map_err(|error| self.failed(&error))?;
+        }
+        self.drain(now, send)
     }
 
     /// Returns the identity.
@@ -166,6 +221,9 @@ impl Session {
     pub fn on_track(&mut self, now: Instant, output: TrackOutput, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         match output {
             TrackOutput::Frame { frame, arrived } => {
+                if self.role != Role::Publisher {
+                    self.lifecycle.on_media(now);
+                }
                 self.queue_frame(frame, arrived);
                 let (stats, mut is_first) = (self.track.stats.clone(), true);
                 return self.drain(now, &mut |transmit| {
@@ -268,7 +326,7 @@ impl Session {
         }
         let at = self.media_out.redundancy.next_due().map_or(at, |duplicate| duplicate.min(at));
         // The track skips pictures while much waits to be sent.
-        self.track.set_backlog(self.media_out.backlog_bytes(&mut self.endpoint, self.video_out));
+        self.backlog.set(self.media_out.backlog_bytes(&mut self.endpoint, self.video_out));
         let closing = self.lifecycle.closing();
         if crypto::take_too_many_channels() && closing.is_none() {
             return Err(self.close_at_once(now, ByeReason::TooManyChannels, send));
@@ -289,7 +347,10 @@ impl Session {
                 let after = self.lifecycle.on_connected(now);
                 info!(session = %self.id, ?after, "connected");
                 self.track.metrics().on_connected(after);
-                self.track.send(TrackInput::Connected);
+                if self.role == Role::Publisher {
+                    self.track.send(TrackInput::Connected);
+                }
+                self.start_output();
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => return Err(self.lifecycle.disconnected()),
             Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed) => {
@@ -310,8 +371,9 @@ impl Session {
                 // and some receivers wait for them.
                 self.media_out.drop_waiting();
                 self.track.send(TrackInput::Resumed);
+                self.to_output(OutputInput::Resumed);
             }
-            Event::KeyframeRequest(_) => _ = self.track.send(TrackInput::KeyframeWanted),
+            Event::KeyframeRequest(_) => self.to_output(OutputInput::KeyframeWanted),
             Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
             Event::MediaEgressStats(stats) if self.reports.is_due() && self.is_outgoing(stats.mid) => self.on_egress_stats(&stats),
             Event::MediaIngressStats(stats) if self.reports.is_due() && self.is_incoming(stats.mid) => {
@@ -325,6 +387,7 @@ impl Session {
             Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) if !self.network.is_measured() => {
                 self.on_estimate(now, estimate, None);
             }
+            Event::ChannelOpen(..) | Event::ChannelData(_) if self.role != Role::Publisher => {}
             Event::ChannelOpen(id, label) if self.control.on_open(id, &label) => _ = self.track.send(TrackInput::ControlOpen),
             Event::ChannelClose(id) => self.control.on_close(id),
             Event::ChannelData(data) => {
@@ -340,6 +403,9 @@ impl Session {
     /// Takes the lines of the camera and of the effect, which may be the same. The answer has at
     /// most one of each.
     fn on_media_added(&mut self, added: &MediaAdded) {
+        if added.kind == MediaKind::Audio && self.role != Role::Publisher {
+            self.audio = self.audio.or_else(|| AudioLine::negotiated(&self.endpoint, added.mid));
+        }
         if added.kind != MediaKind::Video {
             return;
         }
@@ -351,7 +417,13 @@ impl Session {
         if added.direction.is_sending() && self.video_out.is_none() {
             self.video_out = Some(video);
             self.media_out.redundancy.set_types(video.payload_types);
-            self.track.send(TrackInput::Codec(video.codec));
+        }
+    }
+
+    /// Asks the track for its pictures, now that they can be sent.
+    fn start_output(&mut self) {
+        if let Some(video) = self.video_out {
+            self.to_output(OutputInput::Start { codec: video.codec, backlog: self.backlog.clone() });
         }
     }
 
@@ -364,7 +436,7 @@ impl Session {
     }
 
     fn is_camera(&mut self, data: &MediaData) -> bool {
-        self.is_incoming(data.mid) && self.media_in.selects(data.rid)
+        self.role == Role::Publisher && self.is_incoming(data.mid) && self.media_in.selects(data.rid)
     }
 
     /// Hands a frame of the camera to the track.
@@ -378,7 +450,7 @@ impl Session {
     /// Queues a frame of the track. A session whose browser receives no video has nowhere to send it.
     fn queue_frame(&mut self, frame: EncodedFrame, arrived: Instant) {
         if self.video_out.is_some() && !self.media_out.push(frame, arrived) {
-            self.track.send(TrackInput::KeyframeWanted);
+            self.to_output(OutputInput::KeyframeWanted);
         }
     }
 
@@ -398,7 +470,7 @@ impl Session {
         let bps = change.bps;
         let told_bps = u32::try_from(bps).unwrap_or(u32::MAX);
         let input = match change.kind {
-            ChangeKind::Estimate => TrackInput::Estimate(told_bps),
+            ChangeKind::Estimate => OutputInput::Estimate(told_bps),
             ChangeKind::BrokenDown => {
                 debug!(session = %self.id, bps, "the network has broken down");
                 // Old frames and retransmissions would take the bandwidth of the new ones.
@@ -407,15 +479,15 @@ impl Session {
                     video.reset_retransmissions(&mut self.endpoint);
                 }
                 self.endpoint.bwe().reset(Bitrate::bps(bps));
-                TrackInput::BrokenDown(told_bps)
+                OutputInput::BrokenDown(told_bps)
             }
             ChangeKind::SearchAnew => {
                 debug!(session = %self.id, bps, "looking for more");
                 self.endpoint.bwe().reset(Bitrate::bps(bps));
-                TrackInput::Estimate(told_bps)
+                OutputInput::Estimate(told_bps)
             }
         };
-        self.track.send(input);
+        self.to_output(input);
         self.endpoint.bwe().set_desired_bitrate(change.probe_limit);
     }
 
@@ -436,13 +508,18 @@ impl Session {
         let lost = self.reports.lost_share(stats);
         let shares = self.media_out.on_report(stats.bytes, lost);
         if lost.is_some() || shares.resent > 0.0 {
-            self.track.send(TrackInput::Feedback(ReceptionFeedback {
+            self.to_output(OutputInput::Feedback(ReceptionFeedback {
                 lost: lost.unwrap_or(0.0),
                 resent: shares.resent,
                 duplicated: shares.duplicated,
                 queued: self.network.has_standing_queue(),
             }));
         }
+    }
+
+    /// Hands an input to the output of the track that this session receives.
+    fn to_output(&self, input: OutputInput) {
+        self.track.send(TrackInput::Output { receiver: self.id, input });
     }
 
     fn on_counted(&self, direction: Direction, Counted { before, now }: &Counted) {

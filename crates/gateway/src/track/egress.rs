@@ -1,9 +1,8 @@
-//! The egress of a track: pictures become compressed frames, at the bitrate that the network takes,
+//! The egress of a track to one receiver: pictures become compressed frames, at the bitrate that the network takes,
 //! with keyframes on request and timestamps that only increase. It knows nothing of effects. Time
 //! is an argument.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{Encoder, EncoderConfig, Scaler, Speed};
@@ -11,7 +10,7 @@ use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
 use tracing::warn;
 
 use super::loss_control::{EstimateContext, LossControl};
-use super::messages::ReceptionFeedback;
+use super::messages::{Backlog, ReceptionFeedback};
 use super::resolution::Resolution;
 use super::size::Size;
 use ooblex_config::{Video, Vp8Speed};
@@ -51,18 +50,15 @@ const NOMINAL_FRAME_RATE_FPS: f64 = 30.0;
 /// longer, and the pacer tens of milliseconds, just when frames are few because time is short.
 const MAX_BITS_PER_FRAME_RATIO: f64 = 1.5;
 
-/// The egress of one track.
+/// The egress of one track to one receiver.
 pub(super) struct Egress {
     video: Video,
-    /// Somebody receives the video; the codec is known.
-    is_received: bool,
-    /// `None` if there is no receiver, or no encoder for its codec.
+    /// `None` until the codec is known.
     encoder: Option<Encoder>,
     sizes: Sizes,
     bitrate: BitrateLimits,
     keyframes: Keyframes,
-    /// Bytes of frames that were handed on and wait to be sent.
-    backlog_bytes: Arc<AtomicU32>,
+    backlog: Arc<Backlog>,
     /// Nothing is sent before this time.
     quiet_until: Option<Instant>,
     /// The timestamp of the last frame.
@@ -102,24 +98,27 @@ struct LastKeyframe {
 }
 
 impl Egress {
-    pub(super) fn new(video: Video, backlog_bytes: Arc<AtomicU32>) -> Self {
+    pub(super) fn new(video: Video, backlog: Arc<Backlog>) -> Self {
         let loss = LossControl::new(video.min_bitrate_kbps * 1000);
         Self {
             video,
-            is_received: false,
             encoder: None,
             sizes: Sizes { camera: None, sent: None, resolution: Resolution::default(), scaler: Scaler::new() },
             bitrate: BitrateLimits { desired_bps: 0, estimate_bps: None, loss, resent: 0.0 },
             keyframes: Keyframes::default(),
-            backlog_bytes,
+            backlog,
             quiet_until: None,
             last_sent: None,
         }
     }
 
-    /// Sets the codec that the browser wants. Without it the browser receives no video.
+    /// Returns whether the receiver has ended.
+    pub(super) fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.backlog) == 1
+    }
+
+    /// Sets the codec that the receiver wants.
     pub(super) fn start(&mut self, codec: VideoCodec) {
-        self.is_received = true;
         let speed = self.normal_speed();
         let bitrate_bps = self.video.start_bitrate_kbps * 1000;
         match Encoder::new(EncoderConfig { codec, bitrate_bps, frame_rate: NOMINAL_FRAME_RATE_FPS as f32, speed }) {
@@ -207,8 +206,7 @@ impl Egress {
         if self.quiet_until.is_some_and(|until| now < until) {
             return true;
         }
-        let backlog = self.backlog_bytes.load(Ordering::Relaxed);
-        backlog > SMALL_BACKLOG_BYTES.max((u64::from(self.allowed_bps()) * u64::from(MAX_BACKLOG_MS) / 8000) as u32)
+        self.backlog.bytes() > SMALL_BACKLOG_BYTES.max((u64::from(self.allowed_bps()) * u64::from(MAX_BACKLOG_MS) / 8000) as u32)
     }
 
     /// Makes the next picture a keyframe, unless the last one was less than its pause ago.
@@ -219,7 +217,7 @@ impl Egress {
     /// Compresses a picture. Its timestamp is that of the capture, or one more than the last where
     /// that would not increase.
     pub(super) fn encode(&mut self, now: Instant, picture: &I420, capture: MediaTime) -> Option<EncodedFrame> {
-        let timestamp = self.timestamp(capture);
+        let timestamp = self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)));
         let allowed_bps = self.allowed_bps();
         let encoder = self.encoder.as_mut()?;
         let useful = useful_bps(self.bitrate.desired_bps, encoder.frame_rate()).max(self.video.min_bitrate_kbps * 1000);
@@ -237,26 +235,6 @@ impl Egress {
         }
         self.last_sent = Some(timestamp);
         Some(frame)
-    }
-
-    /// Returns whether the browser receives video.
-    pub(super) fn is_received(&self) -> bool {
-        self.is_received
-    }
-
-    /// Takes note of a picture that nobody receives. Returns its timestamp.
-    pub(super) fn skip(&mut self, capture: MediaTime) -> MediaTime {
-        *self.last_sent.insert(self.timestamp(capture))
-    }
-
-    /// Returns the timestamp of the next picture, which is larger than that of the last.
-    fn timestamp(&self, capture: MediaTime) -> MediaTime {
-        self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)))
-    }
-
-    /// Returns the size of the camera's pictures.
-    pub(super) fn size(&self) -> Option<Size> {
-        self.sizes.camera
     }
 
     /// Returns the size of the picture that was sent last. It is smaller than the camera's where
@@ -383,16 +361,16 @@ mod tests {
 
     #[test]
     fn a_backlog_or_a_breakdown_is_congestion() {
-        let (backlog, now) = (Arc::new(AtomicU32::new(0)), Instant::now());
+        let (backlog, now) = (Arc::new(Backlog::default()), Instant::now());
         let mut egress = Egress::new(Video::default(), backlog.clone());
         egress.on_size(Size::new(640, 480));
         egress.on_estimate(1_000_000);
         assert!(!egress.is_congested(now));
-        backlog.store(11_300, Ordering::Relaxed);
+        backlog.set(11_300);
         assert!(egress.is_congested(now), "100 ms of 900 kbit/s are 11,250 bytes");
-        backlog.store(11_200, Ordering::Relaxed);
+        backlog.set(11_200);
         assert!(!egress.is_congested(now));
-        backlog.store(0, Ordering::Relaxed);
+        backlog.set(0);
         egress.on_breakdown(now, 1_000_000);
         assert!(egress.is_congested(now + Duration::from_millis(149)));
         assert!(!egress.is_congested(now + Duration::from_millis(150)));

@@ -1,7 +1,7 @@
-//! The handle of a track, by which its session reaches it.
+//! The handle of a track, by which sessions reach it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Sender, TrySendError};
 
@@ -11,12 +11,11 @@ use crate::cpu::Ticket;
 use crate::events::Events;
 use crate::metrics::Metrics;
 
-/// The handle of a track. Clones lead to the same track.
+/// The handle of a track, for its publisher and its receivers. Clones lead to the same track.
 #[derive(Clone)]
 pub struct TrackHandle {
     pub(super) inbox: Sender<TrackInput>,
     pub(super) ended: Arc<AtomicBool>,
-    pub(super) backlog_bytes: Arc<AtomicU32>,
     pub(super) ticket: Arc<Ticket>,
     pub(super) metrics: Arc<Metrics>,
     /// Its live statistics.
@@ -49,7 +48,6 @@ impl TrackHandle {
         Self {
             inbox,
             ended: Arc::default(),
-            backlog_bytes: Arc::default(),
             ticket: Arc::default(),
             metrics: metrics.clone(),
             stats: Arc::new(TrackStats::new(metrics.clone())),
@@ -60,11 +58,6 @@ impl TrackHandle {
     /// Returns the metrics, for the session.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
-    }
-
-    /// Notes how many bytes of the track's frames wait to be sent.
-    pub fn set_backlog(&self, bytes: usize) {
-        self.backlog_bytes.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// Ends the track.

@@ -1,10 +1,13 @@
 //! The inputs and outputs of a track.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use ooblex_codec::Rotation;
 use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
 
+use crate::ids::SessionId;
 use crate::labels::ByeReason;
 use crate::settings::{ChangedBy, Settings};
 
@@ -13,9 +16,13 @@ pub(super) const INBOX: usize = 256;
 
 /// An input of a track.
 pub enum TrackInput {
-    /// The codec of the encoder, known before the first frame. It does not come if the browser
-    /// receives no video.
-    Codec(VideoCodec),
+    /// An input for the output to one receiver.
+    Output {
+        /// The session that receives the pictures.
+        receiver: SessionId,
+        /// The input.
+        input: OutputInput,
+    },
     /// A compressed frame arrived whole.
     Frame {
         /// The frame.
@@ -47,9 +54,24 @@ pub enum TrackInput {
     Control(Option<Vec<u8>>),
     /// The data channel is open.
     ControlOpen,
-    /// The connection is established.
+    /// The connection of the sender is established.
     Connected,
-    /// The browser needs a keyframe to decode further frames.
+    /// The camera sends again after a silence, in which packets were lost.
+    Resumed,
+    /// Wakes the thread, so that it sees that the track has ended.
+    Wake,
+}
+
+/// An input for the output of a track to one receiver.
+pub enum OutputInput {
+    /// Begins the output.
+    Start {
+        /// The codec that the receiver decodes.
+        codec: VideoCodec,
+        /// The backlog of the receiver, which keeps the output alive.
+        backlog: Arc<Backlog>,
+    },
+    /// The receiver needs a keyframe to decode further frames.
     KeyframeWanted,
     /// The estimate of the bandwidth, in bits a second.
     Estimate(u32),
@@ -58,16 +80,30 @@ pub enum TrackInput {
     BrokenDown(u32),
     /// The feedback on what was sent during the last second.
     Feedback(ReceptionFeedback),
-    /// The camera sends again after a silence. Packets were lost in both directions.
+    /// The network carries packets again after an outage.
     Resumed,
-    /// Wakes the thread, so that it sees that the track has ended.
-    Wake,
 }
 
-/// The feedback of the browser on what was sent.
+/// The bytes of frames that were handed to a receiver and wait to be sent. The session of the
+/// receiver sets them. The output ends when only the track holds its backlog.
+#[derive(Debug, Default)]
+pub struct Backlog(AtomicU32);
+
+impl Backlog {
+    /// Sets the number of bytes that wait.
+    pub fn set(&self, bytes: usize) {
+        self.0.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The feedback of a receiver on what was sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReceptionFeedback {
-    /// The fraction of packets that the browser has missed, 0..=1. Some browsers do not count those
+    /// The fraction of packets that the receiver has missed, 0..=1. Some browsers do not count those
     /// that a second attempt delivered.
     pub lost: f32,
     /// The fraction of bytes that were sent again on request, 0..=1.
@@ -78,21 +114,21 @@ pub struct ReceptionFeedback {
     pub queued: bool,
 }
 
-/// An output of a track, for its session.
+/// An output of a track, for the session that publishes it or for one that receives it.
 #[derive(Debug)]
 pub enum TrackOutput {
-    /// A compressed frame to send.
+    /// A compressed frame to send, for a receiver.
     Frame {
         /// The frame.
         frame: EncodedFrame,
         /// When the last packet of its source arrived.
         arrived: Instant,
     },
-    /// The browser is to be asked for a keyframe.
+    /// The publisher is to be asked for a keyframe.
     NeedKeyframe,
-    /// The bitrate that would be of use, in bits a second.
+    /// The bitrate that would be of use to a receiver, in bits a second.
     DesiredBitrate(u32),
-    /// A message for the data channel.
+    /// A message for the data channel of the publisher.
     Message {
         /// JSON.
         text: String,
@@ -103,8 +139,8 @@ pub enum TrackOutput {
 
 /// The sink for the outputs of a track. It is called on the track's thread and must not block.
 pub trait TrackSink: Send + Sync {
-    /// Takes an output. Returns false if it is lost.
-    fn send(&self, output: TrackOutput) -> bool;
+    /// Takes an output for a session. Returns false if it is lost.
+    fn send(&self, session: SessionId, output: TrackOutput) -> bool;
 
     /// Takes note of the settings that are in force from now on, of any origin.
     fn settings_changed(&self, settings: &Settings);

@@ -26,14 +26,19 @@ impl Outbox {
         Self { id, sink, events }
     }
 
-    /// Returns the session of the track.
+    /// Returns the session that publishes the track.
     pub(super) fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Hands something to the session. Returns false if it is lost.
+    /// Hands something to the publisher. Returns false if it is lost.
     pub(super) fn send(&self, output: TrackOutput) -> bool {
-        self.sink.send(output)
+        self.send_to(self.id, output)
+    }
+
+    /// Hands something to a receiver. Returns false if it is lost.
+    pub(super) fn send_to(&self, receiver: SessionId, output: TrackOutput) -> bool {
+        self.sink.send(receiver, output)
     }
 
     /// Sends the browser a message that it must not miss.
@@ -115,7 +120,7 @@ impl Recorder {
 
 #[cfg(test)]
 impl TrackSink for Recorder {
-    fn send(&self, output: TrackOutput) -> bool {
+    fn send(&self, _: SessionId, output: TrackOutput) -> bool {
         self.outputs.lock().unwrap().push(output);
         true
     }

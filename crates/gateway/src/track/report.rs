@@ -8,6 +8,7 @@ use ooblex_pipeline::DropReason;
 use tracing::debug;
 
 use super::cpu_control::{CpuUsage, DecodedRates};
+use super::egress::Egress;
 use super::quality::QualityAdvice;
 use super::runner::Runner;
 use super::second::Second;
@@ -54,10 +55,10 @@ impl Runner {
         let (settings, utilisation) = (self.settings.current.clone(), second.utilisation);
         let (step, direction) = match self.cpu.advise(&sample) {
             QualityAdvice::Stay => return,
-            QualityAdvice::StepDown if sample.is_short_here() && self.egress.set_hurried(true) => (QualityStep::EncoderSpeed, "down"),
+            QualityAdvice::StepDown if sample.is_short_here() && self.outputs.set_hurried(true) => (QualityStep::EncoderSpeed, "down"),
             QualityAdvice::StepDown if self.presenter.shrink_input(&settings) => (QualityStep::ModelResolution, "down"),
             QualityAdvice::StepUp if self.presenter.grow_input(&settings, utilisation as f32) => (QualityStep::ModelResolution, "up"),
-            QualityAdvice::StepUp if utilisation < STEP_UP_MAX_UTILISATION && self.egress.set_hurried(false) => {
+            QualityAdvice::StepUp if utilisation < STEP_UP_MAX_UTILISATION && self.outputs.set_hurried(false) => {
                 (QualityStep::EncoderSpeed, "up")
             }
             QualityAdvice::StepDown | QualityAdvice::StepUp => return,
@@ -73,15 +74,18 @@ impl Runner {
         let viewing = self.freezes.take(now, shown_fps);
         let metrics = &self.context.metrics;
         metrics.on_second(self.settings.current.effect.label().as_str(), &viewing);
-        metrics.on_bitrates(self.egress.config().map(|config| config.bitrate_bps), self.egress.estimate_bps());
-        if let Some(is_down) = self.last_report.size_step(self.egress.size(), self.egress.sent_size()) {
+        let output = self.outputs.first();
+        let target_bps = output.and_then(Egress::config).map(|config| config.bitrate_bps);
+        metrics.on_bitrates(target_bps, output.and_then(Egress::estimate_bps));
+        if let Some(is_down) = self.last_report.size_step(self.outputs.size(), output.and_then(Egress::sent_size)) {
             metrics.on_size_step(is_down);
         }
     }
 
     fn second_stats(&self, second: &Second) -> Stats {
-        let (config, usage) = (self.egress.config(), self.cpu.usage());
-        let sent_size = self.egress.sent_size().unwrap_or(Size::new(0, 0));
+        let (output, usage) = (self.outputs.first(), self.cpu.usage());
+        let config = output.and_then(Egress::config);
+        let sent_size = output.and_then(Egress::sent_size).unwrap_or(Size::new(0, 0));
         let bits = self.last_report.sent_bytes as f64 * 8.0;
         Stats {
             effect: self.settings.current.effect.name(),
@@ -96,13 +100,13 @@ impl Runner {
                 codec: config.map(|config| config.codec.label()),
                 bitrate_bps: (bits / second.elapsed.as_secs_f64()).round(),
                 target_bps: config.map(|config| config.bitrate_bps),
-                estimate_bps: self.egress.estimate_bps(),
+                estimate_bps: output.and_then(Egress::estimate_bps),
             },
             latency: self.stats.take_latency(),
             dropped: Drops::new(|reason| second.dropped(reason)),
             load: Load {
                 worker_utilisation: round(second.utilisation),
-                encoder_speed: if self.egress.is_hurried() { EncoderSpeed::Hurried } else { EncoderSpeed::Normal },
+                encoder_speed: if output.is_some_and(Egress::is_hurried) { EncoderSpeed::Hurried } else { EncoderSpeed::Normal },
                 model_input: self.analysis.model_input(),
                 cores: round(usage.used),
                 cores_allowed: Some(usage.allowed).filter(|allowed| allowed.is_finite()).map(round),

@@ -20,11 +20,11 @@ use tracing::debug;
 use super::analysis::{Analysed, AnalysisSide, Pending, Wanted};
 use super::context::Context;
 use super::cpu_control::CpuControl;
-use super::egress::Egress;
 use super::freezes::FreezeDetector;
 use super::ingest::{Arrived, Decoded, Ingest};
-use super::messages::{INBOX, TrackInput, TrackOutput};
+use super::messages::{INBOX, OutputInput, TrackInput};
 use super::outbox::Outbox;
+use super::outputs::Outputs;
 use super::presenter::{MAX_PENDING_ACKS, Presenter};
 use super::second::LastReport;
 use super::service::{self, NotifiedState};
@@ -33,6 +33,7 @@ use super::stats::TrackStats;
 use crate::cpu::{Ticket, Urgency, leave_one_core_free};
 use crate::data_channel::{self, Request};
 use crate::events::Kind;
+use crate::ids::SessionId;
 use crate::labels::Stage;
 use crate::problem::{Problem, ProblemKind};
 use crate::restrictions::Restrictions;
@@ -51,7 +52,7 @@ pub(super) struct Runner {
     pub(super) ingest: Ingest,
     pub(super) analysis: AnalysisSide,
     pub(super) presenter: Presenter,
-    pub(super) egress: Egress,
+    pub(super) outputs: Outputs,
     pub(super) cpu: CpuControl,
     pub(super) notified: NotifiedState,
     pub(super) freezes: FreezeDetector,
@@ -71,7 +72,7 @@ impl Runner {
         outbox: Outbox,
         settings: Settings,
         restrictions: Arc<Restrictions>,
-        egress: Egress,
+        outputs: Outputs,
         stats: Arc<TrackStats>,
         ticket: Arc<Ticket>,
     ) -> Self {
@@ -91,7 +92,7 @@ impl Runner {
             context,
             outbox,
             stats,
-            egress,
+            outputs,
         }
     }
 
@@ -163,7 +164,7 @@ impl Runner {
     /// Does what is due by the clock: a stand-in, and the report of a second.
     fn on_time(&mut self, now: Instant) {
         if self.presenter.is_starved(now) {
-            if self.egress.is_congested(now) {
+            if self.outputs.is_empty() || self.outputs.are_congested(now) {
                 self.presenter.postpone(now);
             } else {
                 self.present_stand_in(now);
@@ -178,25 +179,23 @@ impl Runner {
         match input {
             TrackInput::Frame { frame, arrived, rotation, gap } => self.ingest.push(Arrived { frame, at: arrived, rotation, gap }),
             TrackInput::Completed { completion, at } => self.on_completion(now, completion, at),
-            TrackInput::Codec(codec) => self.egress.start(codec),
+            TrackInput::Output { receiver, input } => self.on_output(now, receiver, input),
             TrackInput::Change { settings, by } => self.change(settings, Value::Null, by),
             TrackInput::Control(text) => self.on_control(text.as_deref()),
             TrackInput::ControlOpen => self.on_control_open(),
             TrackInput::ServiceChanged => self.review_service(),
             TrackInput::Wake => {}
             TrackInput::Connected => self.freezes.on_connected(now),
-            TrackInput::KeyframeWanted => {
-                self.context.metrics.on_keyframe_wanted();
-                self.egress.want_keyframe();
-                self.presenter.need_picture(now);
-            }
-            TrackInput::Estimate(bps) => self.egress.on_estimate(bps),
-            TrackInput::BrokenDown(bps) => self.egress.on_breakdown(now, bps),
-            TrackInput::Feedback(feedback) => self.egress.on_feedback(&feedback),
-            TrackInput::Resumed => {
-                self.ingest.request_keyframe(now, &self.outbox);
-                self.egress.on_resumed();
-            }
+            TrackInput::Resumed => self.ingest.request_keyframe(now, &self.outbox),
+        }
+    }
+
+    fn on_output(&mut self, now: Instant, receiver: SessionId, input: OutputInput) {
+        if let OutputInput::KeyframeWanted = &input {
+            self.context.metrics.on_keyframe_wanted();
+        }
+        if self.outputs.on_input(now, receiver, input, &self.outbox) {
+            self.presenter.need_picture(now);
         }
     }
 
@@ -243,9 +242,7 @@ impl Runner {
     fn admit(&mut self, now: Instant, decoded: Decoded) {
         let Decoded { picture, capture, arrived } = decoded;
         self.freezes.on_frame(now);
-        if let Some(bps) = self.egress.on_size(Size::of(&picture)) {
-            self.outbox.send(TrackOutput::DesiredBitrate(bps));
-        }
+        self.outputs.on_size(Size::of(&picture), &self.outbox);
         self.presenter.on_admitted(now);
         let settings = self.settings.current.clone();
         if let Some(wanted) = self.analysis.admit(now, Pending { picture, capture, arrived, settings }) {
@@ -309,7 +306,7 @@ impl Runner {
     fn present(&mut self, seq: FrameSeq, frame: Pending, analysed: Option<&Analysed>, reused: bool) -> Result<MediaTime, DropReason> {
         let Pending { mut picture, capture, arrived, settings } = frame;
         let started = Instant::now();
-        if self.egress.is_congested(started) {
+        if self.outputs.are_congested(started) {
             return Err(DropReason::Congested);
         }
         if let Some(analysed) = analysed.filter(|_| !reused) {
@@ -319,7 +316,7 @@ impl Runner {
         let found = self.presenter.compose(&mut picture, analyses, &settings)?;
         let composed = Instant::now();
         self.stats.on_stage(Stage::Compose, composed - started);
-        let timestamp = self.send_encoded(composed, &picture, capture, arrived).ok_or(DropReason::EncodeFailed)?;
+        let timestamp = self.send_encoded(composed, &picture, capture, arrived)?;
         let sent = Instant::now();
         self.stats.on_stage(Stage::Encode, sent - composed);
         if let Some(found) = found {
@@ -333,20 +330,11 @@ impl Runner {
         Ok(timestamp)
     }
 
-    /// Encodes a picture and sends it, if the browser receives video. Returns its timestamp.
-    fn send_encoded(&mut self, now: Instant, picture: &I420, capture: MediaTime, arrived: Instant) -> Option<MediaTime> {
-        if !self.egress.is_received() {
-            return Some(self.egress.skip(capture));
-        }
-        let frame = self.egress.encode(now, picture, capture)?;
-        let timestamp = frame.capture;
-        self.last_report.sent_bytes += frame.data.len() as u64;
-        if !self.outbox.send(TrackOutput::Frame { frame, arrived }) {
-            // The next frame would build on one that was never sent.
-            self.egress.want_keyframe();
-            return None;
-        }
-        Some(timestamp)
+    /// Encodes a picture and sends it. Returns the timestamp with which it was sent.
+    fn send_encoded(&mut self, now: Instant, picture: &I420, capture: MediaTime, arrived: Instant) -> Result<MediaTime, DropReason> {
+        let sent = self.outputs.send(now, picture, capture, arrived, &self.outbox)?;
+        self.last_report.sent_bytes += sent.bytes as u64;
+        Ok(sent.timestamp)
     }
 
     /// Acknowledges the changes of settings that have their first frame with this one.
@@ -360,9 +348,9 @@ impl Runner {
     /// processed frame came in time.
     fn present_stand_in(&mut self, now: Instant) {
         let (settings, newest) = (self.settings.current.clone(), self.analysis.track.last_admitted());
-        let Some(stand_in) = self.presenter.stand_in(newest, &settings, self.egress.size()) else { return };
-        let capture = self.egress.last_sent().or(stand_in.capture).unwrap_or(MediaTime(0));
-        self.send_encoded(now, &stand_in.picture, capture, now);
+        let Some(stand_in) = self.presenter.stand_in(newest, &settings, self.outputs.size()) else { return };
+        let capture = self.outputs.last_sent().or(stand_in.capture).unwrap_or(MediaTime(0));
+        _ = self.send_encoded(now, &stand_in.picture, capture, now);
         self.context.metrics.on_placeholder();
         self.presenter.on_stand_in(now, stand_in, settings);
     }

@@ -18,7 +18,7 @@ use str0m::net::{Protocol, Receive, Transmit};
 
 use super::egress::Egress;
 use super::size::Size;
-use super::{INBOX, TrackHandle, TrackInput, TrackOutput};
+use super::{INBOX, OutputInput, TrackHandle, TrackInput, TrackOutput};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use crate::rtc::negotiate::{self, negotiate};
@@ -211,7 +211,7 @@ impl Simulation {
         let config = EncoderConfig { codec: plan.codec, bitrate_bps: 100_000, frame_rate: 30.0, speed: Speed::Fast };
         let grey = I420::grey(160, 120, 128);
         let sign_of_life = Encoder::new(config).unwrap().encode(&grey, MediaTime(0), true).unwrap().unwrap();
-        let egress = Egress::new(video, handle.backlog_bytes.clone());
+        let egress = Egress::new(video, Arc::default());
         let session = Session::new(SessionId(1), negotiated, handle, Lifetime::new(&Limits::default()), now);
         let [up, down] = [2 * plan.seed, 2 * plan.seed + 1].map(|seed| Link::new(Conditions::default(), seed));
         Self {
@@ -309,14 +309,17 @@ impl Simulation {
             down.push(now, transmit.contents.to_vec(), transmit.contents.len());
         });
         for input in self.gateway.inbox.try_iter() {
+            let TrackInput::Output { input, .. } = input else { continue };
             match input {
-                TrackInput::Codec(codec) => self.gateway.egress.start(codec),
-                TrackInput::KeyframeWanted => self.gateway.egress.want_keyframe(),
-                TrackInput::Resumed => self.gateway.egress.on_resumed(),
-                TrackInput::Estimate(bps) => self.gateway.egress.on_estimate(bps),
-                TrackInput::BrokenDown(bps) => self.gateway.egress.on_breakdown(now, bps),
-                TrackInput::Feedback(feedback) => self.gateway.egress.on_feedback(&feedback),
-                _ => {}
+                OutputInput::Start { codec, backlog } => {
+                    self.gateway.egress = Egress::new(Video::default(), backlog);
+                    self.gateway.egress.start(codec);
+                }
+                OutputInput::KeyframeWanted => self.gateway.egress.want_keyframe(),
+                OutputInput::Resumed => self.gateway.egress.on_resumed(),
+                OutputInput::Estimate(bps) => self.gateway.egress.on_estimate(bps),
+                OutputInput::BrokenDown(bps) => self.gateway.egress.on_breakdown(now, bps),
+                OutputInput::Feedback(feedback) => self.gateway.egress.on_feedback(&feedback),
             }
         }
     }

@@ -1,5 +1,5 @@
 //! The media that a session receives: frames of the camera for the track, and audio, which returns
-//! to the browser unchanged.
+//! to the browser unchanged and goes to viewers.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -10,6 +10,7 @@ use str0m::media::{Frequency, MediaData, Rid};
 use str0m::rtp::VideoOrientation;
 use str0m::{Rtc, RtcError};
 
+use super::audio::AudioPacket;
 use super::video_line::video_codec;
 use crate::track::TrackInput;
 
@@ -26,7 +27,9 @@ pub(super) struct MediaIn {
     has_paused: bool,
     /// Audio to return. It came in while the endpoint was polled, which cannot take it before the
     /// end.
-    audio: VecDeque<MediaData>,
+    audio: VecDeque<AudioPacket>,
+    /// Audio for viewers; `None` without viewers.
+    heard: Option<Vec<AudioPacket>>,
 }
 
 /// A simulcast layer. Video without simulcast has one layer without an RID.
@@ -72,9 +75,23 @@ impl MediaIn {
         is_back
     }
 
-    /// Keeps audio to return it.
+    /// Keeps audio to return it, and for viewers.
     pub(super) fn on_audio(&mut self, data: MediaData) {
-        self.audio.push_back(data);
+        let packet = AudioPacket::from(data);
+        if let Some(heard) = &mut self.heard {
+            heard.push(packet.clone());
+        }
+        self.audio.push_back(packet);
+    }
+
+    /// Sets whether audio is kept for viewers.
+    pub(super) fn set_heard(&mut self, is_heard: bool) {
+        self.heard = is_heard.then(|| self.heard.take().unwrap_or_default());
+    }
+
+    /// Takes the audio for viewers.
+    pub(super) fn take_sound(&mut self) -> Vec<AudioPacket> {
+        self.heard.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Returns whether there is audio to return.
@@ -87,17 +104,8 @@ impl MediaIn {
     /// # Errors
     /// When the WebRTC library fails.
     pub(super) fn return_audio(&mut self, rtc: &mut Rtc) -> Result<(), RtcError> {
-        let Some(data) = self.audio.pop_front() else { return Ok(()) };
-        let Some(writer) = rtc.writer(data.mid) else { return Ok(()) };
-        let mut writer = writer.start_of_talkspurt(data.audio_start_of_talk_spurt);
-        if let (Some(level), Some(voice)) = (data.ext_vals.audio_level, data.ext_vals.voice_activity) {
-            writer = writer.audio_level(level, voice);
-        }
-        match writer.write(data.pt, data.network_time, data.time, data.data) {
-            // A line on which the browser only sends, or a payload type that was not negotiated.
-            Err(RtcError::UnknownPt(_) | RtcError::NotSendingDirection(_) | RtcError::NoSenderSource) => Ok(()),
-            written => written,
-        }
+        let Some(packet) = self.audio.pop_front() else { return Ok(()) };
+        packet.write(rtc, packet.line)
     }
 }
 

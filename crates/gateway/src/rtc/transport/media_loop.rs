@@ -17,12 +17,12 @@ use super::handle::{Command, STOP_TIMEOUT};
 use super::observer::SessionObserver;
 use super::socket::MediaSocket;
 use crate::ids::SessionId;
-use crate::labels::EndReason;
+use crate::labels::{ByeReason, EndReason};
 use crate::metrics::Metrics;
 use crate::rtc::crypto;
 use crate::rtc::paths::Arrival;
 use crate::rtc::rate_limit::Decision;
-use crate::rtc::session::Session;
+use crate::rtc::session::{Role, Session};
 use crate::rtc::stun;
 use crate::rtc::traffic::Kind;
 use crate::track::TrackOutput;
@@ -41,6 +41,8 @@ pub(super) struct MediaLoop {
     limits: SessionLimits,
     sessions: HashMap<SessionId, Entry>,
     directory: Directory,
+    /// The viewers of each publisher that has some.
+    audiences: HashMap<SessionId, Vec<SessionId>>,
     timers: BTreeSet<Timer>,
     observer: Arc<dyn SessionObserver>,
     metrics: Arc<Metrics>,
@@ -74,6 +76,7 @@ impl MediaLoop {
             limits,
             sessions: HashMap::new(),
             directory: Directory::default(),
+            audiences: HashMap::new(),
             timers: BTreeSet::new(),
             observer,
             metrics,
@@ -130,6 +133,11 @@ impl MediaLoop {
             Command::Add(session) if self.stopping.is_some() => self.observer.ended(session.id(), EndReason::Requested),
             Command::Add(session) => {
                 let (id, now) = (session.id(), Instant::now());
+                if let Role::Viewer(publisher) = session.role()
+                    && !self.join(id, publisher)
+                {
+                    return self.observer.ended(id, EndReason::PublisherEnded);
+                }
                 self.directory.add(session.ice_user(), id);
                 self.sessions.insert(id, Entry::new(*session, self.limits, now));
                 self.step(id, Cause::Own, Session::on_timeout);
@@ -140,6 +148,37 @@ impl MediaLoop {
                 self.stopping = Some(Stopping { deadline: Instant::now() + STOP_TIMEOUT, done });
                 let ids: Vec<_> = self.sessions.keys().copied().collect();
                 ids.into_iter().for_each(|id| self.on_command(Command::End(id, why)));
+            }
+        }
+    }
+
+    /// Notes a viewer of a publisher. Returns false if the publisher is not running.
+    fn join(&mut self, viewer: SessionId, publisher: SessionId) -> bool {
+        let Some(entry) = self.sessions.get_mut(&publisher) else { return false };
+        entry.session.set_heard(true);
+        self.audiences.entry(publisher).or_default().push(viewer);
+        true
+    }
+
+    /// Forgets a viewer of a publisher.
+    fn leave(&mut self, viewer: SessionId, publisher: SessionId) {
+        let Some(audience) = self.audiences.get_mut(&publisher) else { return };
+        audience.retain(|id| *id != viewer);
+        if audience.is_empty() {
+            self.audiences.remove(&publisher);
+            if let Some(entry) = self.sessions.get_mut(&publisher) {
+                entry.session.set_heard(false);
+            }
+        }
+    }
+
+    /// Passes the sound of a publisher on to its viewers.
+    fn pass_sound(&mut self, publisher: SessionId) {
+        let Some(entry) = self.sessions.get_mut(&publisher) else { return };
+        for packet in entry.session.take_sound() {
+            let audience = self.audiences.get(&publisher).cloned().unwrap_or_default();
+            for viewer in audience {
+                self.step(viewer, Cause::Own, |session, now, send| session.on_sound(now, &packet, send));
             }
         }
     }
@@ -179,6 +218,7 @@ impl MediaLoop {
             entry.on_received(now, kind, source, bytes.len());
         }
         self.step(id, Cause::Datagram, |session, now, send| session.on_datagram(now, receive, send));
+        self.pass_sound(id);
         let is_own = crypto::authenticated() != authenticated_before;
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         entry.on_handled(now, kind, source, bytes.len(), is_own, &self.metrics);
@@ -263,6 +303,12 @@ impl MediaLoop {
     fn remove(&mut self, id: SessionId, reason: EndReason) {
         let Some(entry) = self.sessions.remove(&id) else { return };
         let reason = entry.session.reason(reason);
+        if let Role::Viewer(publisher) = entry.session.role() {
+            self.leave(id, publisher);
+        }
+        for viewer in self.audiences.remove(&id).unwrap_or_default() {
+            self.on_command(Command::End(viewer, ByeReason::PublisherEnded));
+        }
         self.directory.remove(entry.session.ice_user(), entry.addresses(), id);
         self.timers.remove(&Timer { at: entry.timer, id });
         self.observer.ended(id, reason);
