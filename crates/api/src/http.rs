@@ -1,6 +1,7 @@
 //! HTTP routes of the gateway: page, WebRTC offer, session API, health checks and metrics.
 
 pub mod access;
+mod begin;
 mod body;
 mod effects;
 mod events;
@@ -12,6 +13,7 @@ mod operators;
 mod origins;
 mod sessions;
 mod texts;
+mod whip;
 
 use std::sync::Arc;
 
@@ -50,17 +52,21 @@ pub fn router(gateway: Arc<Gateway>, listener: Listener, hosts: Arc<Hosts>) -> R
     origins
         .guard(routes)
         .merge(origins.named_only().guard(operators))
+        .layer(from_fn_with_state(gateway.clone(), whip::options))
         .layer(DefaultBodyLimit::max(body_limit))
         .layer(from_fn_with_state(hosts, known_hosts_only))
         .layer(from_fn(headers))
         .with_state(gateway)
 }
 
-/// Builds the routes of the public listener that need no session: the offer, the effects and the
-/// page.
+/// Builds the routes of the public listener: offers, WHIP and WHEP, the effects and the page.
 fn public_routes() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/offer", post(offer::offer))
+        .route("/whip/{room}", get(whip::describe_whip).post(whip::publish))
+        .route("/whip/{room}/{secret}", get(whip::describe).patch(whip::trickle).delete(whip::end))
+        .route("/whep/{room}", get(whip::describe_whep).post(whip::watch))
+        .route("/whep/{room}/{secret}", get(whip::describe).patch(whip::trickle).delete(whip::end))
         .route("/api/effects", get(effects::list))
         .route("/api/effects/{name}/thumbnail.png", get(effects::thumbnail))
         .merge(assets::router())

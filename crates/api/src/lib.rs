@@ -10,6 +10,7 @@ pub mod auth;
 pub mod custom_effects;
 pub mod http;
 pub mod picture;
+pub mod rooms;
 pub mod sample;
 pub mod server;
 pub mod sessions;

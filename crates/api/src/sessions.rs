@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EffectName;
 use serde_json::{Value, json};
@@ -10,26 +10,58 @@ use serde_json::{Value, json};
 use crate::admission::Place;
 use crate::auth::SessionAccess;
 use crate::auth::keys::Digest;
+use crate::rooms::{Closed, MAX_VIEWERS, Room, RoomName, Rooms};
 use ooblex_gateway::events::Reader;
 use ooblex_gateway::ids::SessionId;
+use ooblex_gateway::problem::{Problem, ProblemKind};
 use ooblex_gateway::restrictions::Restrictions;
 use ooblex_gateway::settings::{ChangedBy, Settings};
 use ooblex_gateway::track::{TrackHandle, TrackInput};
 
-/// The running sessions by their ids.
+/// Time that clients are asked to wait while they cannot enter a room.
+const ROOM_RETRY: Duration = Duration::from_secs(2);
+
+/// The running sessions by their ids, and the rooms of those that have one.
 #[derive(Default)]
 pub struct Sessions {
-    running: Mutex<HashMap<SessionId, Running>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashMap<SessionId, Running>,
+    rooms: Rooms,
 }
 
 struct Running {
-    track: TrackHandle,
-    /// A copy of the settings. The track owns them and reports each change, so the copy is ahead of
-    /// the track only while a change waits for it.
-    settings: Settings,
+    part: Part,
     access: SessionAccess,
     place: Place,
+    room: Option<RoomName>,
     started: Instant,
+}
+
+/// The part of a session in its room, if it has one.
+enum Part {
+    Publisher(Published),
+    Viewer,
+}
+
+/// The track of a publisher.
+pub struct Published {
+    /// Its handle.
+    pub track: TrackHandle,
+    /// A copy of the settings. The track owns them and reports each change, so the copy is ahead of
+    /// the track only while a change waits for it.
+    pub settings: Settings,
+}
+
+/// A publisher to watch.
+pub struct Watched {
+    /// Its session.
+    pub publisher: SessionId,
+    /// Its track.
+    pub track: TrackHandle,
 }
 
 /// The session has the largest number of readers of its events.
@@ -37,22 +69,104 @@ struct Running {
 pub struct TooManyReaders;
 
 impl Sessions {
-    /// Adds a session, which keeps its place until it ends.
-    pub fn insert(&self, id: SessionId, track: TrackHandle, settings: Settings, access: SessionAccess, place: Place) {
-        self.lock().insert(id, Running { track, settings, access, place, started: Instant::now() });
+    /// Adds a publisher, to a room if one is given. It keeps its place until it ends.
+    ///
+    /// # Errors
+    /// When another session publishes to the room.
+    pub fn publish(
+        &self,
+        id: SessionId,
+        published: Published,
+        access: SessionAccess,
+        place: Place,
+        room: Option<RoomName>,
+    ) -> Result<(), Problem> {
+        let mut state = self.lock();
+        if let Some(room) = &room {
+            state.rooms.publish(room, id).map_err(|closed| closed.problem(room))?;
+        }
+        state.running.insert(id, Running { part: Part::Publisher(published), access, place, room, started: Instant::now() });
+        Ok(())
+    }
+
+    /// Adds a viewer to a room. It keeps its place until it ends.
+    ///
+    /// # Errors
+    /// When the publisher has ended, or the room is full.
+    pub fn watch(
+        &self,
+        id: SessionId,
+        publisher: SessionId,
+        access: SessionAccess,
+        place: Place,
+        room: RoomName,
+    ) -> Result<(), Problem> {
+        let mut state = self.lock();
+        state.rooms.watch(&room, publisher, id).map_err(|closed| closed.problem(&room))?;
+        state.running.insert(id, Running { part: Part::Viewer, access, place, room: Some(room), started: Instant::now() });
+        Ok(())
+    }
+
+    /// Checks that a session may publish to a room.
+    ///
+    /// # Errors
+    /// When another session does.
+    pub fn check_publish(&self, room: &RoomName) -> Result<(), Problem> {
+        self.lock().rooms.check_publish(room).map_err(|closed| closed.problem(room))
+    }
+
+    /// Returns the publisher of a room, for a viewer.
+    ///
+    /// # Errors
+    /// When nobody publishes to the room, or it is full.
+    pub fn watched(&self, room: &RoomName) -> Result<Watched, Problem> {
+        let state = self.lock();
+        let publisher = state.rooms.check_watch(room).map_err(|closed| closed.problem(room))?;
+        let published = state.running.get(&publisher).and_then(Running::published);
+        let track = published.map(|published| published.track.clone()).ok_or_else(|| Closed::Empty.problem(room))?;
+        Ok(Watched { publisher, track })
+    }
+
+    /// Returns the session of a room with this secret.
+    pub fn in_room(&self, room: &RoomName, presented: &Digest) -> Option<SessionId> {
+        let state = self.lock();
+        let found = state.running.iter().find(|(_, session)| session.room.as_ref() == Some(room) && session.access.belongs_to(presented));
+        found.map(|(id, _)| *id)
+    }
+
+    /// Returns the rooms that somebody publishes to as JSON.
+    pub fn describe_rooms(&self) -> Value {
+        let state = self.lock();
+        let describe = |(name, room): (&RoomName, &Room)| {
+            let publisher = state.running.get(&room.publisher);
+            let effect = publisher.and_then(Running::published).map(|published| published.settings.effect.name());
+            json!({
+                "room": name,
+                "effect": effect,
+                "age_s": publisher.map(|session| session.started.elapsed().as_secs()),
+                "publisher": room.publisher,
+                "viewers": room.viewers,
+            })
+        };
+        state.rooms.iter().map(describe).collect()
     }
 
     /// The session is connected.
     pub fn connected(&self, id: SessionId) {
-        if let Some(session) = self.lock().get_mut(&id) {
+        if let Some(session) = self.lock().running.get_mut(&id) {
             session.place.connected();
         }
     }
 
-    /// The session has ended: its track ends, too.
+    /// The session has ended: the track and the room of a publisher end, too.
     pub fn remove(&self, id: SessionId) {
-        if let Some(session) = self.lock().remove(&id) {
-            session.track.end();
+        let mut state = self.lock();
+        let Some(session) = state.running.remove(&id) else { return };
+        if let Some(room) = &session.room {
+            state.rooms.leave(room, id);
+        }
+        if let Part::Publisher(Published { track, .. }) = &session.part {
+            track.end();
         }
     }
 
@@ -60,7 +174,7 @@ impl Sessions {
     /// if it does not, and the session continues. A session that is not running counts as ended.
     pub fn end(&self, id: SessionId, tell: impl FnOnce() -> bool) -> bool {
         // The lock is not held while the media thread is asked, because it uses the registry, too.
-        if !self.lock().contains_key(&id) {
+        if !self.lock().running.contains_key(&id) {
             return true;
         }
         let told = tell();
@@ -73,61 +187,67 @@ impl Sessions {
     /// Returns the number of running sessions by requested effect.
     pub fn by_effect(&self) -> BTreeMap<EffectName, usize> {
         let mut counts = BTreeMap::new();
-        for session in self.lock().values() {
-            *counts.entry(session.settings.effect.label()).or_default() += 1;
+        for published in self.lock().running.values().filter_map(Running::published) {
+            *counts.entry(published.settings.effect.label()).or_default() += 1;
         }
         counts
     }
 
     /// Returns the number of running sessions.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().running.len()
     }
 
     /// Returns whether no session is running.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().running.is_empty()
     }
 
-    /// Returns the settings that were last requested for a session.
+    /// Returns whether a session is running.
+    pub fn is_running(&self, id: SessionId) -> bool {
+        self.lock().running.contains_key(&id)
+    }
+
+    /// Returns the settings that were last requested for a publisher.
     pub fn settings(&self, id: SessionId) -> Option<Settings> {
-        self.lock().get(&id).map(|session| session.settings.clone())
+        self.lock().running.get(&id)?.published().map(|published| published.settings.clone())
     }
 
     /// Returns whether a credential is the secret of a session.
     pub fn is_secret_of(&self, id: SessionId, presented: &Digest) -> bool {
-        self.lock().get(&id).is_some_and(|session| session.access.belongs_to(presented))
+        self.lock().running.get(&id).is_some_and(|session| session.access.belongs_to(presented))
     }
 
     /// Returns whether a credential is the secret of any session.
     pub fn has_secret(&self, presented: &Digest) -> bool {
-        self.lock().values().any(|session| session.access.belongs_to(presented))
+        self.lock().running.values().any(|session| session.access.belongs_to(presented))
     }
 
     /// Returns the restrictions that apply to changes of a session's effect.
     pub fn restrictions(&self, id: SessionId) -> Option<Arc<Restrictions>> {
-        self.lock().get(&id).map(|session| session.access.restrictions.clone())
+        self.lock().running.get(&id).map(|session| session.access.restrictions.clone())
     }
 
     /// Requests other settings for a session. Returns false if it is not running, or its track
     /// cannot take the request.
     pub fn change(&self, id: SessionId, settings: Settings) -> bool {
-        let mut running = self.lock();
-        let Some(session) = running.get_mut(&id) else { return false };
-        let taken = session.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Api });
+        let mut state = self.lock();
+        let Some(published) = state.running.get_mut(&id).and_then(Running::published_mut) else { return false };
+        let taken = published.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Api });
         if taken {
-            session.settings = settings;
+            published.settings = settings;
         }
         taken
     }
 
     /// Requests the settings that `renew` makes from those of each session, if it makes any.
     pub fn renew(&self, renew: impl Fn(&Settings, &Restrictions) -> Option<Settings>) {
-        for session in self.lock().values_mut() {
-            if let Some(settings) = renew(&session.settings, &session.access.restrictions)
-                && session.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Reload })
+        for session in self.lock().running.values_mut() {
+            let Part::Publisher(published) = &mut session.part else { continue };
+            if let Some(settings) = renew(&published.settings, &session.access.restrictions)
+                && published.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Reload })
             {
-                session.settings = settings;
+                published.settings = settings;
             }
         }
     }
@@ -135,49 +255,87 @@ impl Sessions {
     /// Takes note of the settings that a track has put in force, for any requester. Only the track
     /// knows the order in which concurrent changes take effect.
     pub fn note_settings(&self, id: SessionId, settings: Settings) {
-        if let Some(session) = self.lock().get_mut(&id) {
-            session.settings = settings;
+        if let Some(published) = self.lock().running.get_mut(&id).and_then(Running::published_mut) {
+            published.settings = settings;
         }
     }
 
     /// Returns a reader of the events of a session, which may have `limit` readers at a time;
     /// `None` if the session is not running.
     pub fn read_events(&self, id: SessionId, limit: usize) -> Option<Result<Reader, TooManyReaders>> {
-        let running = self.lock();
-        let session = running.get(&id)?;
-        Some(session.track.events.read(limit).ok_or(TooManyReaders))
+        let state = self.lock();
+        let published = state.running.get(&id)?.published()?;
+        Some(published.track.events.read(limit).ok_or(TooManyReaders))
     }
 
     /// Returns one session with its live figures as JSON.
     pub fn describe(&self, id: SessionId) -> Option<Value> {
-        self.lock().get(&id).map(|session| session.describe(id))
+        self.lock().running.get(&id).map(|session| session.describe(id))
     }
 
     /// Returns all sessions with their live figures as JSON, oldest first.
     pub fn describe_all(&self) -> Vec<Value> {
-        let running = self.lock();
-        let mut sessions: Vec<_> = running.iter().collect();
+        let state = self.lock();
+        let mut sessions: Vec<_> = state.running.iter().collect();
         sessions.sort_by_key(|(_, session)| session.started);
         sessions.into_iter().map(|(id, session)| session.describe(*id)).collect()
     }
 
-    /// Locks the map. A panic while the lock was held cannot have left half an entry behind, so its
-    /// poison is ignored.
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the state. A panic while the lock was held cannot have left half an entry behind, so
+    /// its poison is ignored.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Running {
+    fn published(&self) -> Option<&Published> {
+        match &self.part {
+            Part::Publisher(published) => Some(published),
+            Part::Viewer => None,
+        }
+    }
+
+    fn published_mut(&mut self) -> Option<&mut Published> {
+        match &mut self.part {
+            Part::Publisher(published) => Some(published),
+            Part::Viewer => None,
+        }
+    }
+
     fn describe(&self, id: SessionId) -> Value {
-        json!({
-            "id": id,
-            "effect": self.settings.effect.name(),
-            "params": self.settings.parameters.to_json(),
-            "age_s": self.started.elapsed().as_secs(),
-            "stats": self.track.stats.latest(),
-            "residence_ms": self.track.stats.residence_ms(),
-        })
+        let mut described = match self.published() {
+            Some(Published { track, settings }) => json!({
+                "id": id,
+                "effect": settings.effect.name(),
+                "params": settings.parameters.to_json(),
+                "age_s": self.started.elapsed().as_secs(),
+                "stats": track.stats.latest(),
+                "residence_ms": track.stats.residence_ms(),
+            }),
+            None => json!({"id": id, "age_s": self.started.elapsed().as_secs()}),
+        };
+        if let Some(room) = &self.room {
+            described["room"] = json!(room);
+            described["role"] = json!(if self.published().is_some() { "publisher" } else { "viewer" });
+        }
+        described
+    }
+}
+
+impl Closed {
+    /// Returns the problem of a client that asks for the room.
+    fn problem(self, room: &RoomName) -> Problem {
+        let (kind, detail) = match self {
+            Closed::Taken => {
+                (ProblemKind::RoomTaken, format!("another session publishes to the room '{room}': end it, or choose another room"))
+            }
+            Closed::Empty => (ProblemKind::RoomEmpty, format!("nobody publishes to the room '{room}' now: try again when somebody does")),
+            Closed::Full => {
+                (ProblemKind::RoomFull, format!("the room '{room}' has {MAX_VIEWERS} viewers, as many as it may: try again when one has left"))
+            }
+        };
+        Problem::new(kind, detail).retry_after(ROOM_RETRY)
     }
 }
 
@@ -204,7 +362,7 @@ mod tests {
         let (inbox, _track) = bounded(1);
         let track = TrackHandle::detached(inbox, Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None)));
         let access = SessionAccess::new(&SessionSecret::random(), Arc::default());
-        sessions.insert(id, track, settings, access, admission.enter(visitor).unwrap());
+        sessions.publish(id, Published { track, settings }, access, admission.enter(visitor).unwrap(), None).unwrap();
         assert!(!sessions.end(id, || false), "the queue of the media thread is full");
         assert!(sessions.describe(id).is_some() && admission.enter(visitor).is_err());
         assert!(sessions.end(id, || true));

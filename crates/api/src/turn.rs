@@ -23,6 +23,12 @@ pub struct Turn {
     ttl: Duration,
 }
 
+/// The credentials of a client for the servers.
+struct Credentials {
+    username: String,
+    credential: String,
+}
+
 impl Turn {
     /// Builds it from the configuration; `None` if no servers are configured.
     ///
@@ -42,12 +48,23 @@ impl Turn {
     /// `RTCConfiguration.iceServers`. They are valid for `turn.ttl_s`, at most for the session's
     /// remaining time.
     pub fn ice_servers(&self, visitor: Visitor, now: SystemTime, time_left: Option<Duration>) -> Value {
+        let Credentials { username, credential } = self.credentials(visitor, now, time_left);
+        json!([{"urls": self.urls, "username": username, "credential": credential}])
+    }
+
+    /// Returns the servers with the credentials of a client as values of the header `Link` (RFC 9725).
+    pub fn links(&self, visitor: Visitor, now: SystemTime, time_left: Option<Duration>) -> Vec<String> {
+        let Credentials { username, credential } = self.credentials(visitor, now, time_left);
+        let link = |url| format!("<{url}>; rel=\"ice-server\"; username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"");
+        self.urls.iter().map(link).collect()
+    }
+
+    fn credentials(&self, visitor: Visitor, now: SystemTime, time_left: Option<Duration>) -> Credentials {
         let valid = time_left.map_or(self.ttl, |left| left.min(self.ttl));
         let expiry = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + valid;
         let username = format!("{}:{}", expiry.as_secs(), self.user(visitor));
         let hash = hmac(MessageDigest::sha1(), self.secret.reveal().as_bytes(), username.as_bytes());
-        let credential = hash.map(|hash| encode_block(&hash)).unwrap_or_default();
-        json!([{"urls": self.urls, "username": username, "credential": credential}])
+        Credentials { username, credential: hash.map(|hash| encode_block(&hash)).unwrap_or_default() }
     }
 
     /// Returns the name of a client: a keyed hash, so that user names reveal no addresses.

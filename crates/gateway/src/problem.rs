@@ -46,6 +46,18 @@ pub enum ProblemKind {
     BadParameter,
     /// No session has this id.
     UnknownSession,
+    /// Another session publishes to the room.
+    RoomTaken,
+    /// No session publishes to the room.
+    RoomEmpty,
+    /// The room has as many viewers as it may.
+    RoomFull,
+    /// The request names another version of the session than the current one.
+    WrongVersion,
+    /// The request must name the version of the session that it changes.
+    NoVersion,
+    /// The gateway cannot do what the request asks for.
+    Unsupported,
     /// No page or API call has this path.
     NotFound,
     /// The path exists, but does not support the method.
@@ -120,7 +132,7 @@ pub fn start_a_worker(effect: &str, shared: bool) -> String {
 
 impl ProblemKind {
     /// The kinds of problems that an offer can be answered with.
-    pub const OF_OFFERS: [ProblemKind; 19] = [
+    pub const OF_OFFERS: [ProblemKind; 22] = [
         ProblemKind::BadRequest,
         ProblemKind::WrongContentType,
         ProblemKind::TimedOut,
@@ -131,6 +143,9 @@ impl ProblemKind {
         ProblemKind::UnknownEffect,
         ProblemKind::BadChain,
         ProblemKind::BadParameter,
+        ProblemKind::RoomTaken,
+        ProblemKind::RoomEmpty,
+        ProblemKind::RoomFull,
         ProblemKind::TooManySessions,
         ProblemKind::TooManyOfAddress,
         ProblemKind::Unauthorized,
@@ -158,6 +173,12 @@ impl ProblemKind {
             ProblemKind::BadChain => ("bad-chain", "These effects cannot be chained", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::BadParameter => ("bad-parameter", "A parameter is not accepted", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
+            ProblemKind::RoomTaken => ("room-taken", "Another session publishes to this room", StatusCode::CONFLICT),
+            ProblemKind::RoomEmpty => ("room-empty", "Nobody publishes to this room", StatusCode::CONFLICT),
+            ProblemKind::RoomFull => ("room-full", "The room is full", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::WrongVersion => ("wrong-version", "The session has another version", StatusCode::PRECONDITION_FAILED),
+            ProblemKind::NoVersion => ("no-version", "The version of the session is missing", StatusCode::PRECONDITION_REQUIRED),
+            ProblemKind::Unsupported => ("unsupported", "The gateway cannot do this", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::NotFound => ("not-found", "There is nothing at this address", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => ("method-not-allowed", "This address takes other methods", StatusCode::METHOD_NOT_ALLOWED),
             ProblemKind::ForeignOrigin => ("foreign-origin", "This is not for pages of other hosts", StatusCode::FORBIDDEN),

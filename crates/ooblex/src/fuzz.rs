@@ -17,7 +17,7 @@ use ooblex_codec::container::ivf::IvfReader;
 use ooblex_codec::container::y4m::Y4m;
 use ooblex_config as config;
 use ooblex_gateway::data_channel::Request;
-use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiated, negotiate};
+use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiated, Purpose, negotiate};
 use ooblex_gateway::rtc::sctp::Streams;
 use ooblex_gateway::rtc::sdp::check_size;
 use ooblex_gateway::rtc::stun;
@@ -80,7 +80,7 @@ pub fn offer(bytes: &[u8]) {
     if check_size(sdp, config::Limits::default().sdp_kib).is_err() {
         return;
     }
-    if let Ok(Negotiated { answer, .. }) = negotiate(sdp, &endpoint, Instant::now()) {
+    if let Ok(Negotiated { answer, .. }) = negotiate(sdp, Purpose::Exchange, &endpoint, Instant::now()) {
         assert!(answer.len() <= 2 * sdp.len() + ANSWER_EXTRA, "an answer of {} bytes to an offer of {}", answer.len(), sdp.len());
     }
 }

@@ -14,6 +14,7 @@ use super::hook::{Action, Hook, Question};
 use super::jwt::Tokens;
 use super::keys::Keys;
 use super::throttle::Throttle;
+use crate::rooms::RoomName;
 use crate::visitor::{self, Peer, Visitor};
 use ooblex_config::{self as config, Config, Mode};
 use ooblex_gateway::labels::Reason;
@@ -30,6 +31,8 @@ pub struct Claim<'a> {
     pub action: Action,
     /// The session that the route names, if any.
     pub id: Option<&'a str>,
+    /// The room that the route names, if any.
+    pub room: Option<&'a RoomName>,
     /// The query string.
     pub query: &'a str,
 }
@@ -202,7 +205,7 @@ impl Claim<'_> {
             password: credential.password.clone(),
             token: credential.token.clone().unwrap_or_default(),
             action: self.action,
-            path: String::new(),
+            path: self.room.map(ToString::to_string).unwrap_or_default(),
             protocol: "webrtc",
             id: self.id.map(String::from),
             query: self.query.into(),

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
+use crate::rooms::RoomName;
 use ooblex_config::Role;
 use ooblex_gateway::restrictions::Restrictions;
 
@@ -41,9 +42,14 @@ impl Grant {
         grant
     }
 
-    /// Returns whether the caller may begin sessions that publish a camera.
-    pub fn may_publish(&self) -> bool {
-        self.admin || self.publish.is_any()
+    /// Returns whether the caller may publish a camera to a room, or to none.
+    pub fn may_publish(&self, room: Option<&RoomName>) -> bool {
+        self.admin || room.map_or(self.publish.is_any(), |room| self.publish.has(room.as_str()))
+    }
+
+    /// Returns whether the caller may watch a room.
+    pub fn may_watch(&self, room: &RoomName) -> bool {
+        self.admin || self.view.has(room.as_str())
     }
 
     /// Returns the remaining validity of the grant, or `None` if it does not expire.

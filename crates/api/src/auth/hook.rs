@@ -55,6 +55,8 @@ pub(super) struct Question {
 pub enum Action {
     /// Begins a session that publishes a camera.
     Publish,
+    /// Begins a session that watches a room.
+    Read,
     /// Uses the operator API.
     Api,
     /// Reads the metrics.
@@ -130,6 +132,7 @@ fn judge(status: u16, body: &[u8], action: Action, now: SystemTime) -> Result<Gr
     let mut grant = Grant { restrictions: answer.restrictions, ..Grant::default() };
     match action {
         Action::Publish => grant.publish = Rooms::all(),
+        Action::Read => grant.view = Rooms::all(),
         Action::Api | Action::Metrics => grant.admin = true,
     }
     grant.expires = answer.expires_in_s.map(|seconds| now + Duration::from_secs(seconds.into()));
@@ -147,7 +150,7 @@ mod tests {
         for body in ["", "OK", "[]", "{}", r#"{"user": "ann"}"#] {
             let grant = judge(204, body, Action::Publish).unwrap();
             assert!(
-                grant.may_publish() && !grant.admin && grant.restrictions == Restrictions::default() && grant.expires.is_none(),
+                grant.may_publish(None) && !grant.admin && grant.restrictions == Restrictions::default() && grant.expires.is_none(),
                 "{body}"
             );
         }

@@ -295,15 +295,15 @@ mod tests {
         let exp = now() + 60;
         let grant =
             tokens.verify(&signed(&json!({"exp": exp, "publish": ["team-*"], "effects": ["sepia"], "max_kilopixels": 400}))).await.unwrap();
-        assert!(grant.may_publish() && !grant.admin && !grant.view.is_any() && grant.publish.has("team-1"));
+        assert!(grant.may_publish(None) && !grant.admin && !grant.view.is_any() && grant.publish.has("team-1"));
         assert_eq!((grant.restrictions.effects, grant.restrictions.max_kilopixels.map(u32::from)), (Some(vec!["sepia".into()]), Some(400)));
         assert_eq!(grant.expires, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(exp)));
         let admin = tokens.verify(&signed(&json!({"exp": exp, "admin": true}))).await.unwrap();
-        assert!(admin.admin && admin.may_publish());
+        assert!(admin.admin && admin.may_publish(None));
         let viewer = tokens.verify(&signed(&json!({"exp": exp, "role": "view"}))).await.unwrap();
-        assert!(viewer.view.has("any") && !viewer.may_publish());
+        assert!(viewer.view.has("any") && !viewer.may_publish(None));
         let nobody = tokens.verify(&signed(&json!({"exp": exp, "role": "authenticated", "sub": "ann"}))).await.unwrap();
-        assert!(!nobody.may_publish() && !nobody.view.is_any());
+        assert!(!nobody.may_publish(None) && !nobody.view.is_any());
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use super::gateway::Gateway;
 use crate::assets;
 use crate::auth::keys::digest;
 use crate::auth::{Action, Authenticator, Caller, Claim, Credential};
+use crate::rooms::RoomName;
 use crate::sessions::Sessions;
 use crate::visitor::{self, Listener, Peer, Visitor};
 use ooblex_config as config;
@@ -28,8 +29,10 @@ use ooblex_gateway::problem::{Problem, ProblemKind};
 pub enum Need {
     /// No permission; the route is public.
     Public,
-    /// The permission to begin a session.
+    /// The permission to publish, to the room in the path if there is one.
     Publish,
+    /// The permission to watch the room in the path.
+    View,
     /// The secret of the session in the path, or operator rights.
     Session,
     /// Operator rights.
@@ -37,11 +40,22 @@ pub enum Need {
 }
 
 /// The permission that each route of the API needs.
-pub const ROUTES: [(Method, &str, Need); 12] = [
+pub const ROUTES: [(Method, &str, Need); 23] = [
     (Method::POST, "/offer", Need::Publish),
+    (Method::GET, "/whip/{room}", Need::Public),
+    (Method::POST, "/whip/{room}", Need::Publish),
+    (Method::GET, "/whip/{room}/{secret}", Need::Publish),
+    (Method::PATCH, "/whip/{room}/{secret}", Need::Publish),
+    (Method::DELETE, "/whip/{room}/{secret}", Need::Publish),
+    (Method::GET, "/whep/{room}", Need::Public),
+    (Method::POST, "/whep/{room}", Need::View),
+    (Method::GET, "/whep/{room}/{secret}", Need::View),
+    (Method::PATCH, "/whep/{room}/{secret}", Need::View),
+    (Method::DELETE, "/whep/{room}/{secret}", Need::View),
     (Method::GET, "/api/effects", Need::Public),
     (Method::POST, "/api/effects/reload", Need::Admin),
     (Method::GET, "/api/effects/{name}/thumbnail.png", Need::Public),
+    (Method::GET, "/api/rooms", Need::Admin),
     (Method::GET, "/api/sessions", Need::Admin),
     (Method::GET, "/api/sessions/{id}", Need::Session),
     (Method::PATCH, "/api/sessions/{id}", Need::Session),
@@ -85,7 +99,7 @@ pub async fn guard(State(gateway): State<Arc<Gateway>>, request: Request, next: 
         Err(refusal) => {
             debug!(reason = refusal.reason.label(), route = route.as_str(), "refused");
             context.metrics.on_unauthorized(refusal.reason);
-            if need == Need::Publish {
+            if parts.method == Method::POST && matches!(need, Need::Publish | Need::View) {
                 context.metrics.on_offer(Some(refusal.problem.kind));
             }
             refusal.into_response()
@@ -138,6 +152,7 @@ async fn caller(
     let credential = Credential::of(&parts.headers, parts.uri.query());
     let address = visitor::caller(peer, &parts.headers, &serve.trusted_proxies);
     let visitor = Visitor::at(address);
+    let room = room(route, parts.uri.path())?;
     let id = (need == Need::Session).then(|| parts.uri.path().split('/').nth(3)).flatten();
     if let Some(id) = id.and_then(SessionId::parse)
         && let Some(token) = &credential.token
@@ -155,7 +170,7 @@ async fn caller(
     if !is_of_page && (is_admin_listener || auth.is_local_operator(peer, &parts.headers)) {
         return Ok(Caller::Operator);
     }
-    if auth.is_open() && need == Need::Publish {
+    if auth.is_open() && matches!(need, Need::Publish | Need::View) {
         return Ok(Caller::Anyone);
     }
     // A session's secret is valid for its own session only. It is never forwarded to the hook, and
@@ -172,21 +187,41 @@ async fn caller(
     }
     let action = match (need, route) {
         (Need::Publish, _) => Action::Publish,
+        (Need::View, _) => Action::Read,
         (_, "/metrics") => Action::Metrics,
         _ => Action::Api,
     };
     let query = parts.uri.query().unwrap_or_default();
-    let claim = Claim { credential: &credential, visitor, address, action, id, query };
+    let claim = Claim { credential: &credential, visitor, address, action, id, room: room.as_ref(), query };
     let grant = match auth.grant(&claim).await {
         Ok(grant) => grant,
         Err(reason) => return Err(refusal(auth, reason, visitor)),
     };
     let is_allowed = match need {
         Need::Public => true,
-        Need::Publish => grant.may_publish(),
+        Need::Publish => grant.may_publish(room.as_ref()),
+        Need::View => room.as_ref().is_some_and(|room| grant.may_watch(room)),
         Need::Session | Need::Admin => grant.admin,
     };
     if is_allowed { Ok(Caller::Granted(Arc::new(grant))) } else { Err(not_allowed(need)) }
+}
+
+/// Returns the room in the path of a request to this route. The name is taken as it is written, so
+/// that patterns of rooms apply to what the handler sees.
+fn room(route: &str, path: &str) -> Result<Option<RoomName>, Refusal> {
+    let name = route.contains("/{room}").then(|| path.split('/').nth(2)).flatten();
+    let refusal = |problem| Refusal { reason: Reason::NotAllowed, problem, retry_after: None };
+    name.map(RoomName::parse).transpose().map_err(refusal)
+}
+
+/// Returns the client of a request to a WHIP or WHEP endpoint if it may begin a session there.
+pub(super) async fn endpoint_visitor(gateway: &Gateway, parts: &request::Parts) -> Option<Visitor> {
+    let (need, route) =
+        if parts.uri.path().starts_with("/whip/") { (Need::Publish, "/whip/{room}") } else { (Need::View, "/whep/{room}") };
+    let serve = &gateway.context.config.serve;
+    caller(&gateway.auth, &gateway.sessions, serve, need, route, parts).await.ok()?;
+    let peer = parts.extensions.get::<ConnectInfo<Peer>>()?.0;
+    Some(Visitor::of(peer, &parts.headers, &serve.trusted_proxies))
 }
 
 fn refusal(auth: &Authenticator, reason: Reason, visitor: Visitor) -> Refusal {
@@ -217,7 +252,8 @@ fn refusal(auth: &Authenticator, reason: Reason, visitor: Visitor) -> Refusal {
 
 fn not_allowed(need: Need) -> Refusal {
     let detail = match need {
-        Need::Publish => "these credentials do not let their holder begin a session: that needs the role publish or admin",
+        Need::Publish => "these credentials do not let their holder publish here: that needs the role publish or admin",
+        Need::View => "these credentials do not let their holder watch this room: that needs the role view or admin",
         Need::Session => "these credentials do not belong to this session: use the secret of its answer, or the role admin",
         Need::Public | Need::Admin => "this route is for operators: it needs the role admin, or serve.admin_listen",
     };
@@ -236,7 +272,7 @@ fn wrong_session(sessions: &Sessions, id: Option<&str>, credential: &Credential)
     let presented = digest(credential.token.as_deref().unwrap_or_default());
     let (kind, detail) = if sessions.has_secret(&presented) {
         (ProblemKind::Forbidden, "this is the secret of another session: use the one that came with this session's answer")
-    } else if id.and_then(SessionId::parse).is_some_and(|id| sessions.settings(id).is_some()) {
+    } else if id.and_then(SessionId::parse).is_some_and(|id| sessions.is_running(id)) {
         (ProblemKind::Unauthorized, "this is not the secret of the session: use the one that came with its answer")
     } else {
         (ProblemKind::UnknownSession, "this session is not running any more: begin another one with POST /offer")

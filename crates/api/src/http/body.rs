@@ -1,4 +1,4 @@
-//! Request bodies: JSON with a limited size, received within a deadline.
+//! Request bodies: JSON or SDP with a limited size, received within a deadline.
 
 use std::error::Error;
 
@@ -19,7 +19,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
+        if !has_type(request.headers(), "application/json") {
             let detail = "the header Content-Type must be application/json: set it, with curl by --header 'Content-Type: application/json'";
             return Err(Problem::new(ProblemKind::WrongContentType, detail));
         }
@@ -38,8 +38,22 @@ impl JsonBody {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let essence = |value: &str| value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"));
+/// Returns a body as text, if the request has this content type.
+///
+/// # Errors
+/// When the type is another one, the body did not come whole, or it is not UTF-8.
+pub(super) fn text(headers: &HeaderMap, body: Result<Bytes, BytesRejection>, content_type: &str) -> Result<String, Problem> {
+    if !has_type(headers, content_type) {
+        return Err(Problem::new(ProblemKind::WrongContentType, format!("the header Content-Type must be {content_type}: set it")));
+    }
+    let bytes = body.map_err(|rejection| unread(&rejection))?;
+    let detail = "the body must be SDP, which is text in UTF-8: send it as the WebRTC library gives it";
+    String::from_utf8(bytes.to_vec()).map_err(|_| Problem::new(ProblemKind::BadSdp, detail))
+}
+
+/// Returns whether the content type is this one; parameters and the case of letters do not matter.
+fn has_type(headers: &HeaderMap, content_type: &str) -> bool {
+    let essence = |value: &str| value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(content_type));
     let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
     let (first, second) = (lines.next(), lines.next());
     second.is_none() && first.and_then(|value| value.to_str().ok()).is_some_and(essence)
@@ -65,7 +79,7 @@ mod tests {
         let is = |lines: &[&str]| {
             let mut headers = HeaderMap::new();
             lines.iter().for_each(|line| _ = headers.append(header::CONTENT_TYPE, line.parse().unwrap()));
-            is_json(&headers)
+            has_type(&headers, "application/json")
         };
         assert!(is(&["application/json"]) && is(&["Application/JSON ; charset=utf-8"]));
         for other in

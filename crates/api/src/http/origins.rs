@@ -25,7 +25,14 @@ use ooblex_gateway::metrics::HttpFigures;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 
 /// Response headers that pages of other origins may read.
-const EXPOSED: [HeaderName; 5] = [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::LOCATION, header::ETAG, header::LINK];
+const EXPOSED: [HeaderName; 6] = [
+    header::RETRY_AFTER,
+    header::WWW_AUTHENTICATE,
+    header::LOCATION,
+    header::ETAG,
+    header::LINK,
+    HeaderName::from_static("accept-patch"),
+];
 /// Time for which a browser may cache the answer to a preflight request.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -68,8 +75,8 @@ impl Origins {
         let cors = CorsLayer::new()
             .allow_origin(AllowOrigin::predicate(move |origin, _: &Parts| origins.allows(origin)))
             .allow_credentials(AllowCredentials::predicate(move |origin, _: &Parts| named.allow_credentials && named.names(origin)))
-            .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+            .allow_methods([Method::OPTIONS, Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
+            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
             .expose_headers(EXPOSED)
             .allow_private_network(AllowPrivateNetwork::yes())
             .max_age(REMEMBERED);

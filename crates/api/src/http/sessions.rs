@@ -18,7 +18,7 @@ use ooblex_gateway::labels::ByeReason;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 
 /// Time that clients are asked to wait while the queue of the media thread is full.
-const BUSY_RETRY: Duration = Duration::from_secs(1);
+pub(super) const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -20,6 +20,7 @@ use tracing::{debug, error};
 
 use crate::problem::{Problem, ProblemKind};
 use crate::rtc::crypto;
+pub use crate::rtc::sdp::Purpose;
 use crate::rtc::sdp::{Offer, check_size, declared_sources};
 
 /// Packets that the jitter buffer holds while one is missing; a keyframe of 1080p has about 150.
@@ -115,7 +116,7 @@ impl Negotiator {
     ///
     /// # Errors
     /// When the offer cannot be read or served, or too many others are being answered.
-    pub async fn answer(&self, offer: String) -> Result<Negotiated, Problem> {
+    pub async fn answer(&self, offer: String, purpose: Purpose) -> Result<Negotiated, Problem> {
         // An offer that is too large for any browser is refused before it waits.
         check_size(&offer, self.sdp_kib)?;
         let busy = || {
@@ -130,7 +131,7 @@ impl Negotiator {
         let answered = tokio::task::spawn_blocking(move || {
             // The client may have disconnected; a running negotiation counts until it has ended.
             let _permit = permit;
-            negotiate(&offer, &endpoint, Instant::now())
+            negotiate(&offer, purpose, &endpoint, Instant::now())
         });
         answered.await.unwrap_or_else(|_| Err(Problem::new(ProblemKind::Unavailable, "the offer could not be answered: try again")))
     }
@@ -140,9 +141,9 @@ impl Negotiator {
 ///
 /// # Errors
 /// When the offer cannot be read or served.
-pub fn negotiate(offer: &str, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, Problem> {
+pub fn negotiate(offer: &str, purpose: Purpose, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, Problem> {
     let sources = declared_sources(offer);
-    let offer = Offer::read(offer, &endpoint.codecs)?;
+    let offer = Offer::read(offer, purpose, &endpoint.codecs)?;
     for (kind, reason) in offer.refused() {
         debug!(kind, reason, "a media line is refused");
     }

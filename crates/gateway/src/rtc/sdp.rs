@@ -39,6 +39,17 @@ const MAX_SSRC_LINES: usize = 64;
 /// browsers offer three.
 const MAX_LAYERS: usize = 8;
 
+/// The use of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The offerer sends a camera, and gets the effect back where it asks for it.
+    Exchange,
+    /// The offerer sends a camera and gets nothing back.
+    Publish,
+    /// The offerer gets what somebody else sends.
+    Watch,
+}
+
 /// Checks that an offer has not more of anything than a browser would ever offer.
 ///
 /// # Errors

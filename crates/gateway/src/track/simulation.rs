@@ -203,7 +203,7 @@ impl Simulation {
             codecs: video.codecs.clone(),
             start_bitrate_bps: video.start_bitrate_kbps * 1000,
         };
-        let negotiated = negotiate(offered.body["sdp"].as_str().unwrap(), &endpoint, now).unwrap();
+        let negotiated = negotiate(offered.body["sdp"].as_str().unwrap(), negotiate::Purpose::Exchange, &endpoint, now).unwrap();
         let (browser_endpoint, _) = offered.answered(200, serde_json::json!({"sdp": negotiated.answer})).unwrap();
         let (sender, inbox) = bounded(INBOX);
         let metrics = Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None));

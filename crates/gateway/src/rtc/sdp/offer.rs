@@ -10,6 +10,7 @@ use std::fmt::Write;
 use ooblex_pipeline::VideoCodec;
 
 use super::description::{Description, Direction, Section, values};
+use super::Purpose;
 use super::formats::{self, Format};
 use crate::problem::{Problem, ProblemKind};
 
@@ -69,24 +70,27 @@ impl<'a> Offer<'a> {
     /// # Errors
     /// When this is not SDP, nothing is to be sent, none of the video codecs is known and allowed,
     /// or the addresses and keys are missing.
-    pub(crate) fn read(sdp: &'a str, allowed: &[VideoCodec]) -> Result<Self, Problem> {
+    pub(crate) fn read(sdp: &'a str, purpose: Purpose, allowed: &[VideoCodec]) -> Result<Self, Problem> {
         if !sdp.starts_with("v=0") {
             let detail = "'sdp' must be an SDP session description, which begins with 'v=0': send RTCSessionDescription.sdp as it is";
             return Err(Problem::new(ProblemKind::BadSdp, detail));
         }
         let description = Description::parse(sdp);
-        let video = Video::choose(&description, allowed)?;
-        let bundle = bundle(&description, video.incoming);
+        let video = Video::choose(&description, purpose, allowed)?;
+        let bundle = bundle(&description, video.first());
         let is_bundled = bundle.is_some();
-        let (incoming, outgoing) = (video.incoming, video.outgoing);
-        let mut planner = Planner { description: &description, video, bundle, formats: Vec::new(), mids: Vec::new(), has_data: false };
+        let (first, outgoing) = (video.first(), video.outgoing);
+        let mut planner = Planner { description: &description, purpose, video, bundle, formats: Vec::new(), mids: Vec::new(), has_data: false, has_audio: false };
         // The payload types of the video lines count where another line gives them another meaning.
         let mut order: Vec<_> = (0..description.sections.len()).collect();
-        order.sort_by_key(|index| (*index != incoming, Some(*index) != outgoing));
+        order.sort_by_key(|index| (*index != first, Some(*index) != outgoing));
         let mut lines: Vec<_> = order.into_iter().map(|index| (index, planner.line(index))).collect();
         lines.sort_by_key(|(index, _)| *index);
         let lines: Vec<_> = lines.into_iter().map(|(_, line)| line).collect();
         let formats = planner.formats;
+        if purpose != Purpose::Exchange {
+            refuse_partly(&description, &lines)?;
+        }
         let transport = Transport::read(&description, &lines)?;
         Ok(Self { description, lines, is_bundled, formats, transport })
     }
@@ -190,7 +194,8 @@ fn write_data(text: &mut String, section: &Section<'_>, mid: &str) {
 
 /// The video lines of an offer that are served, by their indices.
 struct Video {
-    incoming: usize,
+    /// `None`: the offerer sends no video.
+    incoming: Option<usize>,
     /// `None`: the offerer receives no video.
     outgoing: Option<usize>,
     allowed: Vec<VideoCodec>,
@@ -199,12 +204,15 @@ struct Video {
 impl Video {
     /// Chooses the first line on which the offerer sends a codec that is known, and, if it does not
     /// receive on the same, the first other one on which it does.
-    fn choose(description: &Description<'_>, allowed: &[VideoCodec]) -> Result<Self, Problem> {
+    fn choose(description: &Description<'_>, purpose: Purpose, allowed: &[VideoCodec]) -> Result<Self, Problem> {
         let lines = description.sections.iter().enumerate().filter(|(_, section)| section.kind == "video");
-        let lines: Vec<_> = lines.map(|(index, section)| (index, section, description.direction(section))).collect();
+        let lines: Vec<_> = lines.map(|(index, section)| (index, section, purpose.narrow(description.direction(section)))).collect();
         if lines.is_empty() {
             let detail = "the offer has no video line: add a camera track (pc.addTrack) before createOffer";
             return Err(Problem::new(ProblemKind::NoVideo, detail));
+        }
+        if purpose == Purpose::Watch {
+            return Self::watched(description, &lines, allowed);
         }
         let live = || lines.iter().filter(|(_, section, _)| is_live(description, section));
         let mut sending = live().filter(|(.., direction)| direction.sends).peekable();
@@ -228,8 +236,53 @@ impl Video {
                 .or_else(|| others().find(|(.., direction)| direction.receives))
                 .map(|(index, ..)| *index),
         };
-        Ok(Self { incoming: *incoming, outgoing, allowed: allowed.to_vec() })
+        Ok(Self { incoming: Some(*incoming), outgoing, allowed: allowed.to_vec() })
     }
+
+    /// Chooses the first line on which the offerer receives a codec that is known.
+    fn watched(description: &Description<'_>, lines: &[(usize, &Section<'_>, Direction)], allowed: &[VideoCodec]) -> Result<Self, Problem> {
+        let receives = |(_, section, direction): &&(usize, &Section<'_>, Direction)| direction.receives && is_live(description, section);
+        let mut receiving = lines.iter().filter(receives).peekable();
+        let Some((_, first, _)) = receiving.peek() else {
+            let detail = "the offer receives no video, so there is nothing to send: add a video line that is recvonly";
+            return Err(Problem::new(ProblemKind::NoVideo, detail));
+        };
+        let found = receiving.clone().find(|(_, section, _)| !video_formats(section, true, allowed).is_empty());
+        let (index, ..) = found.ok_or_else(|| no_common_codec(first, true, allowed))?;
+        Ok(Self { incoming: None, outgoing: Some(*index), allowed: allowed.to_vec() })
+    }
+
+    /// Returns the line with which the offer begins to be served.
+    fn first(&self) -> usize {
+        self.incoming.or(self.outgoing).unwrap_or_default()
+    }
+}
+
+impl Purpose {
+    /// Returns the direction in which a line may be used.
+    fn narrow(self, offered: Direction) -> Direction {
+        match self {
+            Purpose::Exchange => offered,
+            Purpose::Publish => Direction { receives: false, ..offered },
+            Purpose::Watch => Direction { sends: false, ..offered },
+        }
+    }
+}
+
+/// Refuses an offer with a line of media that is not served. WHIP and WHEP know no partial success.
+fn refuse_partly(description: &Description<'_>, lines: &[Line]) -> Result<(), Problem> {
+    let lines = description.sections.iter().zip(lines).filter(|(section, _)| ["audio", "video"].contains(&section.kind));
+    let refused = lines.filter(|(section, _)| is_live(description, section)).find_map(|(section, line)| match line {
+        Line::Refused(reason) => Some((section, reason)),
+        Line::Media { .. } | Line::Data { .. } => None,
+    });
+    let Some((section, reason)) = refused else { return Ok(()) };
+    let detail = format!(
+        "the {} line ({}) cannot be served, because {reason}: offer one video line with VP8 or H.264, and at most one audio line, with Opus",
+        section.kind,
+        formats::names(section).join(", ")
+    );
+    Err(Problem::new(ProblemKind::Unsupported, detail))
 }
 
 /// Returns the formats of a video line that are known and allowed.
@@ -279,6 +332,7 @@ fn no_common_codec(section: &Section<'_>, is_sent: bool, allowed: &[VideoCodec])
 /// The uses of the sections so far.
 struct Planner<'a, 'b> {
     description: &'b Description<'a>,
+    purpose: Purpose,
     video: Video,
     /// The sections that share one transport.
     bundle: Option<Vec<&'a str>>,
@@ -287,6 +341,7 @@ struct Planner<'a, 'b> {
     /// The identifiers that the library was given.
     mids: Vec<String>,
     has_data: bool,
+    has_audio: bool,
 }
 
 impl Planner<'_, '_> {
@@ -298,7 +353,7 @@ impl Planner<'_, '_> {
         }
         let is_reachable = match &self.bundle {
             Some(bundle) => section.mid().is_some_and(|mid| bundle.contains(&mid)),
-            None => index == self.video.incoming,
+            None => index == self.video.first(),
         };
         if !is_reachable {
             return Line::Refused("it does not share the transport of the video (a=group:BUNDLE)");
@@ -308,7 +363,11 @@ impl Planner<'_, '_> {
             "video" => self.video(index, section),
             "audio" => match Format::compatible(formats::audio(section), &self.formats) {
                 formats if formats.is_empty() => Line::Refused("it has no Opus"),
-                formats => self.media(index, self.description.direction(section), formats),
+                _ if self.purpose != Purpose::Exchange && self.has_audio => Line::Refused("another line carries the sound"),
+                formats => {
+                    self.has_audio = true;
+                    self.media(index, self.purpose.narrow(self.description.direction(section)), formats)
+                }
             },
             "application" if !section.protocol.contains("DTLS/SCTP") => Line::Refused("its protocol is not SCTP over DTLS"),
             "application" if self.has_data => Line::Refused("another line carries the data channels"),
@@ -321,7 +380,7 @@ impl Planner<'_, '_> {
     }
 
     fn video(&mut self, index: usize, section: &Section<'_>) -> Line {
-        let direction = Direction { sends: index == self.video.incoming, receives: self.video.outgoing == Some(index) };
+        let direction = Direction { sends: self.video.incoming == Some(index), receives: self.video.outgoing == Some(index) };
         if !(direction.sends || direction.receives) {
             return Line::Refused("one video goes in and one comes back");
         }
@@ -420,7 +479,7 @@ mod tests {
     /// refusal.
     fn uses(sections: &[(&str, &str, &str)]) -> Vec<String> {
         let text = offer(sections);
-        let offer = Offer::read(&text, &BOTH).unwrap_or_else(|problem| panic!("{}", problem.detail));
+        let offer = Offer::read(&text, Purpose::Exchange, &BOTH).unwrap_or_else(|problem| panic!("{}", problem.detail));
         let lines = offer.lines.iter().map(|line| match line {
             Line::Media { direction, formats, .. } => {
                 let types: Vec<_> = formats.iter().map(|format| format.pt.to_string()).collect();
@@ -433,7 +492,7 @@ mod tests {
     }
 
     fn problem(text: &str, allowed: &[VideoCodec]) -> (String, String) {
-        let problem = Offer::read(text, allowed).map(|_| ()).unwrap_err();
+        let problem = Offer::read(text, Purpose::Exchange, allowed).map(|_| ()).unwrap_err();
         (problem.r#type.rsplit(':').next().unwrap_or_default().to_string(), problem.detail)
     }
 
@@ -509,7 +568,7 @@ mod tests {
     fn transport_of_a_line_counts_more_than_that_of_the_session() {
         let attributes = format!("{VP8}a=ice-ufrag:line\r\na=ice-pwd:lineline\r\na=setup:passive\r\n");
         let text = offer(&[("video", "96", &attributes)]).replace("t=0 0\r\n", "t=0 0\r\na=setup:active\r\n");
-        let offer = Offer::read(&text, &BOTH).map(|offer| offer.for_library()).unwrap_or_default();
+        let offer = Offer::read(&text, Purpose::Exchange, &BOTH).map(|offer| offer.for_library()).unwrap_or_default();
         assert!(offer.contains("a=ice-ufrag:line\r\n") && offer.contains("a=setup:passive\r\n"), "{offer}");
         assert!(!offer.contains("a=ice-ufrag:abcd") && !offer.contains("a=setup:active"), "{offer}");
     }

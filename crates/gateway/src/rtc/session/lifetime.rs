@@ -49,7 +49,7 @@ mod tests {
     use crate::ids::SessionId;
     use crate::labels::EndReason;
     use crate::metrics::Metrics;
-    use crate::rtc::negotiate::{Endpoint, negotiate};
+    use crate::rtc::negotiate::{Endpoint, Purpose, negotiate};
     use crate::rtc::session::Session;
     use crate::track::TrackHandle;
     use ooblex_client::endpoint::Offered;
@@ -66,7 +66,7 @@ mod tests {
         let addresses = [SocketAddr::from(([10, 0, 0, 1], 4000)), SocketAddr::from(([10, 0, 0, 2], 5000))];
         let offered = Offered::new(&Wish::default(), addresses[1], began).unwrap();
         let endpoint = Endpoint { candidates: vec![addresses[0]], codecs: vec![VideoCodec::Vp8], start_bitrate_bps: 1_000_000 };
-        let negotiated = negotiate(offered.body["sdp"].as_str().unwrap(), &endpoint, began).unwrap();
+        let negotiated = negotiate(offered.body["sdp"].as_str().unwrap(), Purpose::Exchange, &endpoint, began).unwrap();
         let (mut browser, _) = offered.answered(200, serde_json::json!({"sdp": negotiated.answer})).unwrap();
         let metrics = Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None));
         let (sender, _inbox) = bounded(1000);
