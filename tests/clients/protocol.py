@@ -21,11 +21,11 @@ class Endpoint(unittest.TestCase):
         "[limits]\nsessions = 1000\nsessions_per_address = 1000\nunconnected_sessions = 1000\nunconnected_per_address = 400\n"
         "offers_per_minute = 10000\nconnect_s = 30\n"
     )
-    FLAGS = []
+    SERVE = ""
 
     @classmethod
     def setUpClass(cls):
-        cls.gateway = Gateway(cls.CONFIG, cls.FLAGS)
+        cls.gateway = Gateway(cls.CONFIG, serve=cls.SERVE)
 
     @classmethod
     def tearDownClass(cls):
@@ -102,9 +102,9 @@ class Creation(Endpoint):
         answer = self.begin(f"/whip/{next(rooms)}", offer(pcmu, line("video", 1, "sendonly", VP8)))
         self.assertEqual(answer.status, 422, answer.body)
         self.assertIn("PCMU", answer.json()["detail"])
-        for codec in ["AV1", "VP9", "H265"]:
+        for codec, name in [("AV1", "AV1"), ("VP9", "VP9"), ("H265", "H.265")]:
             answer = self.begin(f"/whip/{next(rooms)}", offer(line("video", 0, "sendonly", f"a=rtpmap:96 {codec}/90000\r\n")))
-            self.assert_problem(answer, 422, "no-common-codec", codec, "H.264")
+            self.assert_problem(answer, 422, "no-common-codec", name, "H.264")
 
     def test_setup_roles(self):
         for offered, answered in [("actpass", "passive"), ("active", "passive"), ("passive", "active")]:
@@ -219,7 +219,7 @@ class Resource(Endpoint):
 
 
 class Pages(Endpoint):
-    FLAGS = ["--allow-origin", "https://app.example"]
+    SERVE = "allow_origins = [\"https://app.example\"]\n"
     ORIGIN = "https://app.example"
 
     def test_preflight_and_exposed_headers(self):

@@ -27,7 +27,7 @@ CONFIG = """
 workers = 1
 # The other addresses of loopback are those of other clients here, not of a proxy.
 trusted_proxies = ["127.0.0.1"]
-[diagnostics]
+{serve}[diagnostics]
 effects = true
 [log]
 filter = "info,str0m=error,ort=warn"
@@ -59,10 +59,10 @@ class Answer:
 class Gateway:
     """`ooblex serve` on free ports of the loopback interface."""
 
-    def __init__(self, config="", arguments=()):
+    def __init__(self, config="", arguments=(), serve=""):
         self.folder = tempfile.TemporaryDirectory(prefix="ooblex-hostile-")
         path = pathlib.Path(self.folder.name)
-        (path / "ooblex.toml").write_text(CONFIG + config)
+        (path / "ooblex.toml").write_text(CONFIG.replace("{serve}", serve) + config)
         self.log_path = path / "log"
         command = [BINARY, "serve", "--config", str(path / "ooblex.toml"), "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0"]
         with self.log_path.open("wb") as log:

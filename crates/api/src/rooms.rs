@@ -68,7 +68,6 @@ pub(crate) enum Closed {
 }
 
 impl Rooms {
-
     /// Returns whether a session may publish to a room, or why not.
     pub(crate) fn check_publish(&self, name: &RoomName) -> Result<(), Closed> {
         if self.open.contains_key(name) { Err(Closed::Taken) } else { Ok(()) }

@@ -93,14 +93,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When the publisher has ended, or the room is full.
-    pub fn watch(
-        &self,
-        id: SessionId,
-        publisher: SessionId,
-        access: SessionAccess,
-        place: Place,
-        room: RoomName,
-    ) -> Result<(), Problem> {
+    pub fn watch(&self, id: SessionId, publisher: SessionId, access: SessionAccess, place: Place, room: RoomName) -> Result<(), Problem> {
         let mut state = self.lock();
         state.rooms.watch(&room, publisher, id).map_err(|closed| closed.problem(&room))?;
         state.running.insert(id, Running { part: Part::Viewer, access, place, room: Some(room), started: Instant::now() });
@@ -331,9 +324,10 @@ impl Closed {
                 (ProblemKind::RoomTaken, format!("another session publishes to the room '{room}': end it, or choose another room"))
             }
             Closed::Empty => (ProblemKind::RoomEmpty, format!("nobody publishes to the room '{room}' now: try again when somebody does")),
-            Closed::Full => {
-                (ProblemKind::RoomFull, format!("the room '{room}' has {MAX_VIEWERS} viewers, as many as it may: try again when one has left"))
-            }
+            Closed::Full => (
+                ProblemKind::RoomFull,
+                format!("the room '{room}' has {MAX_VIEWERS} viewers, as many as it may: try again when one has left"),
+            ),
         };
         Problem::new(kind, detail).retry_after(ROOM_RETRY)
     }

@@ -55,7 +55,9 @@ impl Turn {
     /// Returns the servers with the credentials of a client as values of the header `Link` (RFC 9725).
     pub fn links(&self, visitor: Visitor, now: SystemTime, time_left: Option<Duration>) -> Vec<String> {
         let Credentials { username, credential } = self.credentials(visitor, now, time_left);
-        let link = |url| format!("<{url}>; rel=\"ice-server\"; username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"");
+        let link = |url| {
+            format!("<{url}>; rel=\"ice-server\"; username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"")
+        };
         self.urls.iter().map(link).collect()
     }
 

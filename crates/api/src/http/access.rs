@@ -216,8 +216,7 @@ fn room(route: &str, path: &str) -> Result<Option<RoomName>, Refusal> {
 
 /// Returns the client of a request to a WHIP or WHEP endpoint if it may begin a session there.
 pub(super) async fn endpoint_visitor(gateway: &Gateway, parts: &request::Parts) -> Option<Visitor> {
-    let (need, route) =
-        if parts.uri.path().starts_with("/whip/") { (Need::Publish, "/whip/{room}") } else { (Need::View, "/whep/{room}") };
+    let (need, route) = if parts.uri.path().starts_with("/whip/") { (Need::Publish, "/whip/{room}") } else { (Need::View, "/whep/{room}") };
     let serve = &gateway.context.config.serve;
     caller(&gateway.auth, &gateway.sessions, serve, need, route, parts).await.ok()?;
     let peer = parts.extensions.get::<ConnectInfo<Peer>>()?.0;

@@ -20,7 +20,11 @@ static SURVEYS: Semaphore = Semaphore::const_new(2);
 
 /// Builds the operator routes; [`super::access`] refuses other callers.
 pub(super) fn operator_routes() -> Router<Arc<Gateway>> {
-    Router::new().route("/metrics", get(metrics)).route("/api/sessions", get(sessions)).route("/api/rooms", get(rooms)).route("/api/effects/reload", post(effects::reload))
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/sessions", get(sessions))
+        .route("/api/rooms", get(rooms))
+        .route("/api/effects/reload", post(effects::reload))
 }
 
 async fn sessions(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {

@@ -25,14 +25,8 @@ use ooblex_gateway::metrics::HttpFigures;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 
 /// Response headers that pages of other origins may read.
-const EXPOSED: [HeaderName; 6] = [
-    header::RETRY_AFTER,
-    header::WWW_AUTHENTICATE,
-    header::LOCATION,
-    header::ETAG,
-    header::LINK,
-    HeaderName::from_static("accept-patch"),
-];
+const EXPOSED: [HeaderName; 6] =
+    [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::LOCATION, header::ETAG, header::LINK, HeaderName::from_static("accept-patch")];
 /// Time for which a browser may cache the answer to a preflight request.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -204,7 +204,8 @@ fn check_fragment(fragment: &str) -> Result<(), Problem> {
         let attribute = line.strip_prefix("a=").map(|attribute| attribute.split(':').next().unwrap_or_default());
         line.starts_with("m=")
             || attribute.is_some_and(|name| {
-                ["candidate", "end-of-candidates", "ice-ufrag", "ice-pwd", "ice-options", "ice-pacing", "ice-lite", "mid", "group"].contains(&name)
+                ["candidate", "end-of-candidates", "ice-ufrag", "ice-pwd", "ice-options", "ice-pacing", "ice-lite", "mid", "group"]
+                    .contains(&name)
             })
     };
     let mut lines = fragment.lines().map(str::trim_end).filter(|line| !line.is_empty()).peekable();

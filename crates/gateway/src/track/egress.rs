@@ -61,8 +61,6 @@ pub(super) struct Egress {
     backlog: Arc<Backlog>,
     /// Nothing is sent before this time.
     quiet_until: Option<Instant>,
-    /// The timestamp of the last frame.
-    last_sent: Option<MediaTime>,
 }
 
 /// The sizes of pictures. `None` before the first.
@@ -108,7 +106,6 @@ impl Egress {
             keyframes: Keyframes::default(),
             backlog,
             quiet_until: None,
-            last_sent: None,
         }
     }
 
@@ -214,10 +211,8 @@ impl Egress {
         self.keyframes.is_wanted = true;
     }
 
-    /// Compresses a picture. Its timestamp is that of the capture, or one more than the last where
-    /// that would not increase.
-    pub(super) fn encode(&mut self, now: Instant, picture: &I420, capture: MediaTime) -> Option<EncodedFrame> {
-        let timestamp = self.last_sent.map_or(capture, |last| capture.max(MediaTime(last.0 + 1)));
+    /// Compresses a picture.
+    pub(super) fn encode(&mut self, now: Instant, picture: &I420, timestamp: MediaTime) -> Option<EncodedFrame> {
         let allowed_bps = self.allowed_bps();
         let encoder = self.encoder.as_mut()?;
         let useful = useful_bps(self.bitrate.desired_bps, encoder.frame_rate()).max(self.video.min_bitrate_kbps * 1000);
@@ -233,7 +228,6 @@ impl Egress {
         if frame.keyframe {
             self.keyframes.on_keyframe(now, frame.data.len(), allowed_bps);
         }
-        self.last_sent = Some(timestamp);
         Some(frame)
     }
 
@@ -241,11 +235,6 @@ impl Egress {
     /// the network carries too few bits.
     pub(super) fn sent_size(&self) -> Option<Size> {
         self.sizes.sent
-    }
-
-    /// Returns the timestamp of the last frame.
-    pub(super) fn last_sent(&self) -> Option<MediaTime> {
-        self.last_sent
     }
 
     pub(super) fn estimate_bps(&self) -> Option<u32> {
@@ -374,14 +363,5 @@ mod tests {
         egress.on_breakdown(now, 1_000_000);
         assert!(egress.is_congested(now + Duration::from_millis(149)));
         assert!(!egress.is_congested(now + Duration::from_millis(150)));
-    }
-
-    #[test]
-    fn timestamps_increase_even_if_captures_do_not() {
-        let mut egress = Egress::new(Video::default(), Arc::default());
-        egress.start(VideoCodec::Vp8);
-        let (now, picture) = (Instant::now(), I420::grey(160, 120, 90));
-        let mut encode = |capture| egress.encode(now, &picture, MediaTime(capture)).map(|frame| frame.capture.0);
-        assert_eq!([5000, 5000, 3000, 9000].map(|capture| encode(capture).unwrap()), [5000, 5001, 5002, 9000]);
     }
 }

@@ -99,6 +99,15 @@ impl Recorder {
         self.take().iter().filter(|output| matches!(output, TrackOutput::NeedKeyframe)).count()
     }
 
+    /// Returns the frames since the last call.
+    pub(super) fn frames(&self) -> Vec<ooblex_pipeline::EncodedFrame> {
+        let frame = |output: TrackOutput| match output {
+            TrackOutput::Frame { frame, .. } => Some(frame),
+            _ => None,
+        };
+        self.take().into_iter().filter_map(frame).collect()
+    }
+
     /// Returns the messages since the last call.
     pub(super) fn messages(&self) -> Vec<Value> {
         let text = |output: TrackOutput| match output {

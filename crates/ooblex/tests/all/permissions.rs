@@ -148,6 +148,8 @@ fn every_route_is_open_to_whom_the_table_says() {
     // wrong key, the roles view, publish and admin, the secret of the session, and that of another
     // session.
     const OPEN: [u16; 7] = [200; 7];
+    const PUBLISHERS: [u16; 7] = [401, 401, 403, 404, 404, 403, 403];
+    const VIEWERS: [u16; 7] = [401, 401, 404, 403, 404, 403, 403];
     const OPERATORS: [u16; 7] = [401, 401, 403, 403, 200, 403, 403];
     const OF_SESSION: [u16; 7] = [401, 401, 403, 403, 200, 200, 403];
     let end = OF_SESSION.map(|status| if status == 200 { 204 } else { status });
@@ -156,6 +158,18 @@ fn every_route_is_open_to_whom_the_table_says() {
         ("GET", "/api/effects", "/api/effects", None, OPEN),
         ("POST", "/api/effects/reload", "/api/effects/reload", None, OPERATORS),
         ("GET", "/api/effects/{name}/thumbnail.png", "/api/effects/sepia/thumbnail.png", None, OPEN),
+        // Those who may are told that the body is no SDP, or that there is no such session.
+        ("GET", "/whip/{room}", "/whip/a", None, [204; 7]),
+        ("POST", "/whip/{room}", "/whip/a", Some(json!({})), PUBLISHERS.map(|status| if status == 404 { 415 } else { status })),
+        ("GET", "/whip/{room}/{secret}", "/whip/a/obs_0", None, PUBLISHERS),
+        ("PATCH", "/whip/{room}/{secret}", "/whip/a/obs_0", Some(json!({})), PUBLISHERS),
+        ("DELETE", "/whip/{room}/{secret}", "/whip/a/obs_0", None, PUBLISHERS),
+        ("GET", "/whep/{room}", "/whep/a", None, OPEN),
+        ("POST", "/whep/{room}", "/whep/a", Some(json!({})), VIEWERS.map(|status| if status == 404 { 415 } else { status })),
+        ("GET", "/whep/{room}/{secret}", "/whep/a/obs_0", None, VIEWERS),
+        ("PATCH", "/whep/{room}/{secret}", "/whep/a/obs_0", Some(json!({})), VIEWERS),
+        ("DELETE", "/whep/{room}/{secret}", "/whep/a/obs_0", None, VIEWERS),
+        ("GET", "/api/rooms", "/api/rooms", None, OPERATORS),
         ("GET", "/api/sessions", "/api/sessions", None, OPERATORS),
         ("GET", "/api/sessions/{id}", "/api/sessions/ID", None, OF_SESSION),
         ("PATCH", "/api/sessions/{id}", "/api/sessions/ID", Some(change), OF_SESSION),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ooblex_pipeline::VideoCodec;
 
-use super::{Endpoint, negotiate};
+use super::{Endpoint, Purpose, negotiate};
 use crate::problem::Problem;
 
 const CANDIDATES: [([u8; 4], u16); 2] = [([192, 0, 2, 7], 8000), ([198, 51, 100, 7], 8000)];
@@ -25,7 +25,7 @@ fn answer(offer: &str) -> Result<String, Problem> {
         codecs: vec![VideoCodec::Vp8, VideoCodec::H264],
         start_bitrate_bps: 2_500_000,
     };
-    negotiate(offer, &endpoint, Instant::now()).map(|negotiated| negotiated.answer)
+    negotiate(offer, Purpose::Exchange, &endpoint, Instant::now()).map(|negotiated| negotiated.answer)
 }
 
 /// A media section: the `m=` line and the lines below it.

@@ -9,8 +9,8 @@ use std::fmt::Write;
 
 use ooblex_pipeline::VideoCodec;
 
-use super::description::{Description, Direction, Section, values};
 use super::Purpose;
+use super::description::{Description, Direction, Section, values};
 use super::formats::{self, Format};
 use crate::problem::{Problem, ProblemKind};
 
@@ -80,7 +80,16 @@ impl<'a> Offer<'a> {
         let bundle = bundle(&description, video.first());
         let is_bundled = bundle.is_some();
         let (first, outgoing) = (video.first(), video.outgoing);
-        let mut planner = Planner { description: &description, purpose, video, bundle, formats: Vec::new(), mids: Vec::new(), has_data: false, has_audio: false };
+        let mut planner = Planner {
+            description: &description,
+            purpose,
+            video,
+            bundle,
+            formats: Vec::new(),
+            mids: Vec::new(),
+            has_data: false,
+            has_audio: false,
+        };
         // The payload types of the video lines count where another line gives them another meaning.
         let mut order: Vec<_> = (0..description.sections.len()).collect();
         order.sort_by_key(|index| (*index != first, Some(*index) != outgoing));

@@ -63,7 +63,9 @@ impl AudioPacket {
     /// # Errors
     /// When the WebRTC library fails.
     pub(super) fn write(&self, rtc: &mut Rtc, line: AudioLine) -> Result<(), RtcError> {
-        let Some(writer) = rtc.writer(line.mid) else { return Ok(()) };
+        // The library takes packets for a line on which it does not send, and fails later.
+        let is_sending = rtc.media(line.mid).is_some_and(|media| media.direction().is_sending());
+        let Some(writer) = rtc.writer(line.mid).filter(|_| is_sending) else { return Ok(()) };
         let mut writer = writer.start_of_talkspurt(self.starts_talk_spurt);
         if let Some(Level { dbov, is_voice }) = self.level {
             writer = writer.audio_level(dbov, is_voice);
