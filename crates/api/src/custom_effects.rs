@@ -191,7 +191,12 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Returns refused folders as the API reports them.
+/// Returns refused folders as the API reports them to everybody.
+pub fn refused_folders(refused: &[Refused]) -> Value {
+    refused.iter().map(|Refused { folder, .. }| json!({"folder": folder})).collect()
+}
+
+/// Returns refused folders as the API reports them to operators.
 pub fn refusals(refused: &[Refused]) -> Value {
     refused.iter().map(|Refused { folder, reason }| json!({"folder": folder, "reason": reason})).collect()
 }

@@ -21,6 +21,15 @@ pub enum Caller {
 }
 
 impl Caller {
+    /// Returns whether the caller has operator rights.
+    pub fn is_operator(&self) -> bool {
+        match self {
+            Caller::Operator => true,
+            Caller::Granted(grant) => grant.admin,
+            Caller::Anyone | Caller::Session(_) => false,
+        }
+    }
+
     /// Returns the restrictions of a session that the caller begins.
     pub fn restrictions(&self) -> Restrictions {
         match self {

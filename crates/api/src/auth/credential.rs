@@ -16,7 +16,8 @@ pub struct Credential {
 }
 
 impl Credential {
-    pub(super) fn is_there(&self) -> bool {
+    /// Returns whether the request shows a credential of any kind.
+    pub fn is_there(&self) -> bool {
         self.token.is_some() || !self.user.is_empty() || !self.password.is_empty()
     }
 

@@ -29,6 +29,8 @@ use ooblex_gateway::problem::{Problem, ProblemKind};
 pub enum Need {
     /// No permission; the route is public.
     Public,
+    /// No permission; the route is public, and tells operators more.
+    PublicAndMore,
     /// The permission to publish, to the room in the path if there is one.
     Publish,
     /// The permission to watch the room in the path.
@@ -52,7 +54,7 @@ pub const ROUTES: [(Method, &str, Need); 23] = [
     (Method::GET, "/whep/{room}/{secret}", Need::View),
     (Method::PATCH, "/whep/{room}/{secret}", Need::View),
     (Method::DELETE, "/whep/{room}/{secret}", Need::View),
-    (Method::GET, "/api/effects", Need::Public),
+    (Method::GET, "/api/effects", Need::PublicAndMore),
     (Method::POST, "/api/effects/reload", Need::Admin),
     (Method::GET, "/api/effects/{name}/thumbnail.png", Need::Public),
     (Method::GET, "/api/rooms", Need::Admin),
@@ -90,6 +92,11 @@ pub async fn guard(State(gateway): State<Arc<Gateway>>, request: Request, next: 
     match caller(&gateway.auth, &gateway.sessions, &context.config.serve, need, route.as_str(), &parts).await {
         Ok(caller) => {
             parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(refusal) if need == Need::PublicAndMore => {
+            context.metrics.on_unauthorized(refusal.reason);
+            parts.extensions.insert(Caller::Anyone);
             next.run(Request::from_parts(parts, body)).await
         }
         // DELETE is idempotent: a session that has already ended counts as deleted.
@@ -173,6 +180,10 @@ async fn caller(
     if auth.is_open() && matches!(need, Need::Publish | Need::View) {
         return Ok(Caller::Anyone);
     }
+    // The hook is not asked about everybody who reads a public route, only about credentials.
+    if need == Need::PublicAndMore && (auth.is_open() || !credential.is_there() || credential.is_of_session()) {
+        return Ok(Caller::Anyone);
+    }
     // A session's secret is valid for its own session only. It is never forwarded to the hook, and
     // an expired secret does not count as a failed attempt.
     if credential.is_of_session() {
@@ -198,7 +209,7 @@ async fn caller(
         Err(reason) => return Err(refusal(auth, reason, visitor)),
     };
     let is_allowed = match need {
-        Need::Public => true,
+        Need::Public | Need::PublicAndMore => true,
         Need::Publish => grant.may_publish(room.as_ref()),
         Need::View => room.as_ref().is_some_and(|room| grant.may_watch(room)),
         Need::Session | Need::Admin => grant.admin,
@@ -254,7 +265,7 @@ fn not_allowed(need: Need) -> Refusal {
         Need::Publish => "these credentials do not let their holder publish here: that needs the role publish or admin",
         Need::View => "these credentials do not let their holder watch this room: that needs the role view or admin",
         Need::Session => "these credentials do not belong to this session: use the secret of its answer, or the role admin",
-        Need::Public | Need::Admin => "this route is for operators: it needs the role admin, or serve.admin_listen",
+        Need::Public | Need::PublicAndMore | Need::Admin => "this route is for operators: it needs the role admin, or serve.admin_listen",
     };
     Refusal { reason: Reason::NotAllowed, problem: Problem::new(ProblemKind::Forbidden, detail), retry_after: None }
 }

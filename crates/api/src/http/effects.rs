@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +12,8 @@ use ooblex_broker::Service;
 use serde_json::{Value, json};
 
 use super::gateway::Gateway;
-use crate::custom_effects::refusals;
+use crate::auth::Caller;
+use crate::custom_effects::{refusals, refused_folders};
 use crate::thumbnails;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 use ooblex_gateway::track::Context;
@@ -19,8 +21,9 @@ use ooblex_gateway::track::Context;
 /// Time that clients are asked to wait while many requests wait for thumbnails.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
 
-/// Lists all effects with their parameters and current capacity.
-pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
+/// Lists all effects with their parameters and current capacity. Only operators are told why a
+/// folder was refused, because the reason may contain paths.
+pub(super) async fn list(State(gateway): State<Arc<Gateway>>, Extension(caller): Extension<Caller>) -> Response {
     let Context { broker, catalogue, config, .. } = gateway.context.as_ref();
     let (capacity, health) = (broker.capacity(), broker.health());
     let mut effects = catalogue.describe();
@@ -43,9 +46,10 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Response {
     let own = gateway.about.device.iter().filter(|_| capacity.devices.is_empty()).map(|device| (device.clone(), capacity.workers));
     let devices: BTreeMap<_, _> = own.chain(capacity.devices.clone()).collect();
     let kind = if config.broker.is_shared() { "redis" } else { "local" };
+    let refused = catalogue.refused();
     let body = json!({
         "effects": effects,
-        "refused": refusals(&catalogue.refused()),
+        "refused": if caller.is_operator() { refusals(&refused) } else { refused_folders(&refused) },
         "chains": ooblex_effects::Chain::MOST,
         "broker": {"kind": kind, "connected": health.connected, "trouble": health.trouble_in_public},
         "workers": capacity.workers,

@@ -223,6 +223,33 @@ fn every_route_is_open_to_whom_the_table_says() {
 }
 
 #[test]
+fn only_operators_are_told_why_an_effect_was_refused() {
+    let folder = temporary_folder();
+    std::fs::create_dir_all(folder.join("broken")).unwrap();
+    std::fs::write(folder.join("broken/effect.toml"), "nonsense").unwrap();
+    let ((publish, a), (admin, b)) = (key("publish"), key("admin"));
+    let own = format!("[own_effects]\nfolder = {:?}\n", folder.to_str().unwrap());
+    let gateway = Gateway::start(&format!("{own}[auth]\nmode = \"keys\"\n{a}{b}"), CHEAP);
+    let list = |token: Option<&str>| ask(&gateway, "GET", "/api/effects", token, None);
+    gateway.wait("the refusal", |_| list(None).body["refused"][0]["folder"] == "broken");
+    for token in [None, Some(&*publish), Some("no key"), Some("obs_0")] {
+        let listed = list(token);
+        assert_eq!((listed.status, &listed.body["refused"]), (200, &json!([{"folder": "broken"}])), "{token:?}");
+        assert!(!listed.body.to_string().contains(folder.to_str().unwrap()), "{token:?}");
+    }
+    let reason = list(Some(&admin)).body["refused"][0]["reason"].clone();
+    assert!(reason.as_str().unwrap().contains("broken/effect.toml:1"), "{reason}");
+    assert!(metric(&gateway, &admin, "ooblex_unauthorized_total", "reason=\"unknown_key\"") >= 1.0, "guesses are counted");
+    // Without authentication, operators are programs on this machine that do not come by a proxy.
+    let gateway = Gateway::start(&own, CHEAP);
+    let list = |headers: &[(&str, &str)]| ask_with(&gateway, "GET", "/api/effects", None, headers, None).body["refused"][0].clone();
+    gateway.wait("the refusal", |_| list(&[])["folder"] == "broken");
+    assert!(list(&[])["reason"].as_str().unwrap().contains("broken/effect.toml:1"));
+    assert_eq!(list(&[("x-forwarded-for", "192.0.2.1")]), json!({"folder": "broken"}));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn a_session_that_has_ended_is_distinguished_from_that_of_another() {
     let ((publish, a), (admin, b)) = (key("publish"), key("admin"));
     let gateway = Gateway::start(&format!("[auth]\nmode = \"keys\"\n{a}{b}"), CHEAP);
