@@ -110,6 +110,10 @@ impl Painter for BlurPainter {
         Ok(())
     }
 
+    fn on_turned(&mut self) {
+        self.matte = Matte::default();
+    }
+
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         self.blur.set(picture, SIGMA_PLACEHOLDER, None);
         for (rows, blurred) in rows_mut(picture).into_iter().zip(self.blur.planes()) {

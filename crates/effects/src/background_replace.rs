@@ -115,6 +115,10 @@ impl Painter for ReplacePainter {
         Ok(())
     }
 
+    fn on_turned(&mut self) {
+        self.matte = Matte::default();
+    }
+
     /// Shows the backdrop alone.
     fn placeholder(&mut self, picture: &mut I420, parameters: &Parameters) {
         picture.clone_from(&scene_for(&mut self.scene, picture.width(), picture.height(), parameters).picture);

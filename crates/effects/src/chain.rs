@@ -306,6 +306,12 @@ impl ChainPainter {
         self.found.clone()
     }
 
+    /// Tells all effects that the camera was turned before the next frame; see
+    /// [`Painter::on_turned`].
+    pub fn on_turned(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.painter.on_turned());
+    }
+
     /// Shrinks the input of the first effect that can; see [`Painter::shrink_input`].
     pub fn shrink_input(&mut self) -> bool {
         self.parts.iter_mut().any(|part| part.painter.shrink_input())

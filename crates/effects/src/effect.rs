@@ -133,6 +133,10 @@ pub trait Painter: Send {
         point
     }
 
+    /// Forgets all positions in earlier frames: the camera was turned before the next frame to
+    /// compose. Effects that keep none need not implement it.
+    fn on_turned(&mut self) {}
+
     /// Makes the next inputs one step smaller because the models cannot keep up. Returns `false` if
     /// this effect does not choose its input size or there is no smaller step.
     fn shrink_input(&mut self) -> bool {

@@ -6,7 +6,7 @@
 //! **Painting.** Each face is covered by a rounded area with a margin, large enough for hair and
 //! chin. The effect fails closed: a face stays covered for 45 frames (1.5 s) after it was last
 //! detected, with a growing margin; both its last detected and its tracked position are covered;
-//! frames are shown only with their own analysis; and until the first analysis arrives the whole
+//! frames are shown only with their own analysis; a turn of the camera uncovers nothing; and until the first analysis arrives the whole
 //! picture is hidden.
 
 use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput};

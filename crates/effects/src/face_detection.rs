@@ -130,6 +130,10 @@ impl Painter for FacePainter {
         Ok(())
     }
 
+    fn on_turned(&mut self) {
+        self.tracker.forget();
+    }
+
     fn found(&self) -> Option<Vec<Found>> {
         Some(self.tracker.told())
     }

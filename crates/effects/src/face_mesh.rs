@@ -246,6 +246,10 @@ impl Painter for MeshPainter {
         Ok(())
     }
 
+    fn on_turned(&mut self) {
+        self.tracker.forget();
+    }
+
     fn found(&self) -> Option<Vec<Found>> {
         Some(self.tracker.told())
     }

@@ -100,6 +100,12 @@ impl Tracker {
         self.found.extend(self.tracks.iter().filter(|track| track.missed <= kept).map(Tracked::found));
     }
 
+    /// Forgets all faces; those of later frames get new ids.
+    pub(crate) fn forget(&mut self) {
+        self.tracks.clear();
+        self.found.clear();
+    }
+
     /// Returns the faces to paint, oldest first, including those that were briefly not detected.
     pub(crate) fn found(&self) -> &[Seen] {
         &self.found

@@ -289,6 +289,10 @@ impl Painter for StylePainter {
         Ok(())
     }
 
+    fn on_turned(&mut self) {
+        (self.stillness, self.steady) = Default::default();
+    }
+
     /// Paints a uniform grey: nothing is shown of a frame that was not painted.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {
         *picture = I420::grey(picture.width(), picture.height(), PLACEHOLDER_LUMA);

@@ -24,4 +24,4 @@ pub use playout::Patience;
 pub use pool::Pool;
 pub use sampler::Sampling;
 pub use slots::FairSlots;
-pub use track::{Admission, Generation, Mode, Release, Track};
+pub use track::{Admission, Generation, Mode, Release, Track, View};

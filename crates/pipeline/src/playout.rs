@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::track::{Generation, Mode};
+use crate::track::{Generation, Mode, View};
 use crate::{DropReason, FrameSeq};
 
 /// Maximum waiting times of frames.
@@ -39,6 +39,7 @@ pub(crate) struct Playout<F, A> {
 pub(crate) struct Entry<F, A> {
     pub(crate) seq: FrameSeq,
     pub(crate) generation: Generation,
+    pub(crate) view: View,
     pub(crate) mode: Mode,
     pub(crate) admitted: Instant,
     pub(crate) frame: F,

@@ -22,6 +22,11 @@ const VERDICT: u32 = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 
+/// Number of times that the camera was turned. Positions in a frame of one view mean nothing in
+/// frames of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct View(pub u64);
+
 /// How the effect in force uses analyses to show frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -85,6 +90,7 @@ pub enum Release<F, A> {
 pub struct Track<F, A> {
     mode: Mode,
     generation: Generation,
+    view: View,
     sampler: Sampler,
     patience: Patience,
     playout: Playout<F, A>,
@@ -102,6 +108,7 @@ pub struct Track<F, A> {
 #[derive(Debug, Clone, Copy)]
 struct Outstanding {
     generation: Generation,
+    view: View,
     admitted: Instant,
 }
 
@@ -109,6 +116,7 @@ struct Outstanding {
 struct Newest<A> {
     seq: FrameSeq,
     generation: Generation,
+    view: View,
     admitted: Instant,
     analysis: Arc<A>,
 }
@@ -122,6 +130,7 @@ impl<F, A> Track<F, A> {
         Self {
             mode,
             generation: Generation(0),
+            view: View::default(),
             sampler: Sampler::new(sampling),
             patience,
             playout: Playout::new(patience),
@@ -143,21 +152,30 @@ impl<F, A> Track<F, A> {
         self.generation
     }
 
+    /// Tells the view of the frames from now on. Frames of another view than the last are never
+    /// painted with an earlier analysis, and the first of them is offered to the workers.
+    pub fn on_view(&mut self, view: View) {
+        if self.view != view {
+            self.view = view;
+            self.sampler.restart();
+        }
+    }
+
     /// Admits the next frame of the track, whose `seq` is higher than that of the frame before. If
     /// [`Track::MAX_WAITING`] frames wait, the oldest one is dropped.
     pub fn on_frame(&mut self, now: Instant, seq: FrameSeq, frame: F) -> Admission {
         self.counts.admitted += 1;
-        let (generation, mode) = (self.generation, self.mode);
+        let (generation, view, mode) = (self.generation, self.view, self.mode);
         let (state, admission) = match mode {
             Mode::Direct => (State::Ready { since: now, analysis: None }, Admission::Leave),
             _ if self.sampler.sample() => {
                 self.outstanding.retain(|_, o| now < o.admitted + self.patience.deadline);
-                self.outstanding.insert(seq, Outstanding { generation, admitted: now });
+                self.outstanding.insert(seq, Outstanding { generation, view, admitted: now });
                 (State::Waiting, Admission::Analyse { deadline: now + self.patience.deadline - self.patience.deadline / VERDICT })
             }
             _ => (State::Without(DropReason::NotSampled), Admission::Leave),
         };
-        if self.playout.push(Entry { seq, generation, mode, admitted: now, frame, state }).is_some() {
+        if self.playout.push(Entry { seq, generation, view, mode, admitted: now, frame, state }).is_some() {
             self.counts.count_drop(DropReason::PlayoutFull);
         }
         admission
@@ -178,7 +196,7 @@ impl<F, A> Track<F, A> {
     /// Records the analysis of a frame.
     pub fn on_analysis(&mut self, now: Instant, seq: FrameSeq, analysis: A) {
         self.counts.analysed += 1;
-        let Some(Outstanding { generation, admitted }) = self.outstanding.remove(&seq) else {
+        let Some(Outstanding { generation, view, admitted }) = self.outstanding.remove(&seq) else {
             self.counts.late += 1;
             return;
         };
@@ -189,7 +207,7 @@ impl<F, A> Track<F, A> {
             None => self.counts.late += 1,
         }
         if self.newest.as_ref().is_none_or(|newest| newest.seq < seq) {
-            self.newest = Some(Newest { seq, generation, admitted, analysis });
+            self.newest = Some(Newest { seq, generation, view, admitted, analysis });
         }
     }
 
@@ -289,6 +307,7 @@ impl<F, A> Track<F, A> {
         let Mode::Reuse { max_age } = entry.mode else { return None };
         let newest = self.newest.as_ref()?;
         let fits = newest.generation == entry.generation
+            && newest.view == entry.view
             && newest.seq < entry.seq
             && entry.admitted.saturating_duration_since(newest.admitted) <= max_age;
         fits.then(|| newest.analysis.clone())
@@ -473,6 +492,27 @@ mod tests {
         assert_eq!(b.poll(70), []);
         b.analysis(71, 1);
         assert_eq!(b.poll(71), [(1, Ok(Some(1))), (2, Ok(Some(1)))]);
+    }
+
+    #[test]
+    fn a_turned_frame_is_never_painted_with_an_analysis_from_before() {
+        let mut b = Bench::new(REUSE, Sampling::Every(3.try_into().unwrap()));
+        b.frame(0, 0);
+        b.analysis(5, 0);
+        assert_eq!(b.poll(5), [(0, Ok(Some(0)))]);
+        b.frame(33, 1);
+        b.track.on_view(View(1));
+        assert!(matches!(b.frame(66, 2), Admission::Analyse { .. }), "the first frame of a view is analysed");
+        b.track.on_view(View(1));
+        assert_eq!(b.frame(99, 3), Admission::Leave);
+        assert_eq!(b.poll(100), [(1, Ok(Some(0)))], "the frame before the turn has the earlier one");
+        b.analysis(110, 2);
+        assert_eq!(b.poll(110), [(2, Ok(Some(2))), (3, Ok(Some(2)))]);
+        b.track.on_view(View(2));
+        b.frame(133, 4);
+        b.track.on_lost(FrameSeq(4), DropReason::Replaced);
+        assert_eq!(b.poll(133), [(4, Err(DropReason::Replaced))], "rather none than a foreign one");
+        assert_eq!(b.track.generation(), Generation(0));
     }
 
     #[test]

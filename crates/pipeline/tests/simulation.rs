@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ooblex_pipeline::{Admission, DropReason, FairSlots, FrameSeq, Generation, Mode, Patience, Release, Sampling, Track, TrackId};
+use ooblex_pipeline::{Admission, DropReason, FairSlots, FrameSeq, Generation, Mode, Patience, Release, Sampling, Track, TrackId, View};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -17,6 +17,7 @@ const REUSE: Mode = Mode::Reuse { max_age: Duration::from_millis(200) };
 struct SimFrame {
     admitted: Instant,
     mode: Mode,
+    view: View,
 }
 
 /// Analysis that records the frame and the settings that it was made from.
@@ -24,6 +25,7 @@ struct SimFrame {
 struct SimAnalysis {
     seq: FrameSeq,
     generation: Generation,
+    view: View,
     admitted: Instant,
 }
 
@@ -47,6 +49,7 @@ struct SimTrack {
     frame_interval: Duration,
     burst: u32,
     next_seq: u64,
+    view: View,
     last_shown: Option<FrameSeq>,
     newest_submitted: Option<FrameSeq>,
     /// Tracks that workers have served since this one began to wait.
@@ -77,6 +80,7 @@ enum Worker {
 struct Tally {
     crashes: u64,
     changes: u64,
+    turns: u64,
     failures: u64,
     expired_in_slot: u64,
     reused: u64,
@@ -93,6 +97,7 @@ impl Simulation {
                 frame_interval: Duration::from_millis(random.random_range(10..70)),
                 burst: 1,
                 next_seq: 0,
+                view: View(0),
                 last_shown: None,
                 newest_submitted: None,
                 served_while_waiting: BTreeSet::new(),
@@ -145,15 +150,20 @@ impl Simulation {
             self.tally.changes += 1;
             sim.track.change(random_mode(&mut self.random));
         }
+        if self.random.random_bool(0.01) {
+            self.tally.turns += 1;
+            sim.view.0 += 1;
+            sim.track.on_view(sim.view);
+        }
         for _ in 0..sim.burst {
             let sim = self.tracks.get_mut(&id).unwrap();
             let seq = FrameSeq(sim.next_seq);
             sim.next_seq += 1;
             let generation = sim.track.generation();
-            let mode = sim.track.mode();
-            let admission = sim.track.on_frame(self.now, seq, SimFrame { admitted: self.now, mode });
+            let (mode, view) = (sim.track.mode(), sim.view);
+            let admission = sim.track.on_frame(self.now, seq, SimFrame { admitted: self.now, mode, view });
             if let Admission::Analyse { deadline } = admission {
-                let job = SimJob { track: id, analysis: SimAnalysis { seq, generation, admitted: self.now }, deadline };
+                let job = SimJob { track: id, analysis: SimAnalysis { seq, generation, view, admitted: self.now }, deadline };
                 sim.newest_submitted = Some(seq);
                 match self.slots.put(id, job) {
                     Some(replaced) => {
@@ -236,6 +246,7 @@ impl Simulation {
                         (_, None) => panic!("a frame would be shown raw"),
                         (mode, Some(analysis)) => {
                             assert_eq!(analysis.generation, generation, "painted with an analysis of other settings");
+                            assert_eq!(analysis.view, frame.view, "painted with an analysis from before the camera was turned");
                             assert_eq!(reused, analysis.seq != seq);
                             if let Mode::Reuse { max_age } = mode {
                                 assert!(frame.admitted - analysis.admitted <= max_age, "painted with an old analysis");
@@ -302,6 +313,7 @@ fn the_invariants_hold_at_every_step() {
         steps += simulation.steps;
         tally.crashes += simulation.tally.crashes;
         tally.changes += simulation.tally.changes;
+        tally.turns += simulation.tally.turns;
         tally.failures += simulation.tally.failures;
         tally.expired_in_slot += simulation.tally.expired_in_slot;
         tally.reused += simulation.tally.reused;
@@ -310,6 +322,7 @@ fn the_invariants_hold_at_every_step() {
     for (what, happened) in [
         ("crashes", tally.crashes),
         ("changes", tally.changes),
+        ("turns of cameras", tally.turns),
         ("failures", tally.failures),
         ("jobs that expired while they waited", tally.expired_in_slot),
         ("reuse", tally.reused),

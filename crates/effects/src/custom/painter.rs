@@ -176,6 +176,10 @@ impl Painter for CustomPainter {
         self.found.clone()
     }
 
+    fn on_turned(&mut self) {
+        self.matte = Matte::default();
+    }
+
     /// Shows nothing of a frame that was not analysed; effects that blur show a picture blurred
     /// beyond recognition.
     fn placeholder(&mut self, picture: &mut I420, _parameters: &Parameters) {

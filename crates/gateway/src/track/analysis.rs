@@ -9,7 +9,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ooblex_pipeline::{Admission, Analysis, Completion, DropReason, FrameSeq, I420, Job, MediaTime, ModelInput, Outcome, Track, TrackId};
+use ooblex_pipeline::{
+    Admission, Analysis, Completion, DropReason, FrameSeq, I420, Job, MediaTime, ModelInput, Outcome, Track, TrackId, View,
+};
 use tracing::debug;
 
 use super::join::{BranchJoin, Joined};
@@ -23,6 +25,8 @@ pub(super) struct Pending {
     pub(super) capture: MediaTime,
     /// When the last packet of its frame arrived.
     pub(super) arrived: Instant,
+    /// How often the camera was turned before it.
+    pub(super) view: View,
     /// The settings that were in force when it was admitted.
     pub(super) settings: Arc<Settings>,
 }
@@ -65,6 +69,7 @@ impl AnalysisSide {
     pub(super) fn admit(&mut self, now: Instant, pending: Pending) -> Option<Wanted> {
         let seq = self.next_seq;
         self.next_seq.0 += 1;
+        self.track.on_view(pending.view);
         match self.track.on_frame(now, seq, pending) {
             Admission::Analyse { deadline } => Some(Wanted { seq, deadline }),
             Admission::Leave => None,
@@ -175,7 +180,7 @@ mod tests {
         fn frame(&mut self, ms: u64) -> Vec<(TrackId, u64)> {
             let now = self.at(ms);
             let picture = I420::grey(64, 48, 90);
-            let pending = Pending { picture, capture: MediaTime(ms), arrived: now, settings: self.settings.clone() };
+            let pending = Pending { picture, capture: MediaTime(ms), arrived: now, view: View(0), settings: self.settings.clone() };
             let wanted = self.side.admit(now, pending).expect("all frames are analysed");
             let settings = self.settings.clone();
             let parts = settings.effect.parts().iter().enumerate().filter(|(_, effect)| effect.needs_worker());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{DecodeError, Decoder, Limits, Rotation, Undecodable, rotate};
-use ooblex_pipeline::{EncodedFrame, I420, MediaTime};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, View};
 use serde_json::Value;
 use tracing::{debug, warn};
 
@@ -55,6 +55,8 @@ pub(super) struct Decoded {
     pub(super) capture: MediaTime,
     /// When the last packet of its frame arrived.
     pub(super) arrived: Instant,
+    /// How often the camera was turned before it.
+    pub(super) view: View,
 }
 
 /// The ingest of one track.
@@ -65,12 +67,24 @@ pub(super) struct Ingest {
     decoder: Option<Decoder>,
     /// The rotation of the last frame.
     rotation: Rotation,
+    /// How the camera was held for the last picture. `None` before the first one.
+    held: Option<Held>,
+    view: View,
     /// When the browser was last asked for a keyframe.
     last_request: Option<Instant>,
     refusals: Refusals,
     waits: Waits,
     stats: Arc<TrackStats>,
     metrics: Arc<Metrics>,
+}
+
+/// How a camera is held. A camera may rotate its pictures itself when it is turned, or let the
+/// receiver do it, or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    rotation: Rotation,
+    /// The upright picture is higher than wide.
+    is_portrait: bool,
 }
 
 /// Refused frames since the last picture.
@@ -99,6 +113,8 @@ impl Ingest {
             queue: VecDeque::new(),
             decoder: None,
             rotation: Rotation::None,
+            held: None,
+            view: View::default(),
             last_request: None,
             refusals: Refusals::default(),
             waits: Waits::default(),
@@ -160,7 +176,9 @@ impl Ingest {
         match decoder.decode(&frame.data) {
             Ok(picture) => picture.map(|picture| {
                 (self.refusals.refused_requests, self.refusals.notified_size) = (0, None);
-                Decoded { picture: rotate(picture, self.rotation), capture: frame.capture, arrived }
+                let picture = rotate(picture, self.rotation);
+                let view = self.view_of(&picture);
+                Decoded { picture, capture: frame.capture, arrived, view }
             }),
             Err(DecodeError::Undecodable { why, .. }) => {
                 if why != Undecodable::AwaitsKeyframe {
@@ -174,6 +192,16 @@ impl Ingest {
                 None
             }
         }
+    }
+
+    /// Returns the view of an upright picture, which is another one if the camera was turned before
+    /// it.
+    fn view_of(&mut self, picture: &I420) -> View {
+        let held = Held { rotation: self.rotation, is_portrait: picture.height() > picture.width() };
+        if self.held.replace(held).is_some_and(|before| before != held) {
+            self.view.0 += 1;
+        }
+        self.view
     }
 
     /// Asks the browser for a keyframe, unless it was asked less than [`KEYFRAME_REQUEST_INTERVAL`]
@@ -286,6 +314,23 @@ mod tests {
     }
 
     const SMALL: u64 = 160 * 120;
+
+    #[test]
+    fn a_turn_of_the_camera_begins_another_view_whoever_rotates_its_pictures() {
+        let mut b = Bench::new(SMALL);
+        let mut view = |ms: u64, (width, height): (u32, u32), rotation: Option<Rotation>| {
+            let frame = Arrived { rotation, ..b.frame(ms, width, height, ms == 0) };
+            let decoded = b.ingest.decode(b.at(ms), frame, &b.outbox).unwrap();
+            (decoded.view.0, (decoded.picture.width(), decoded.picture.height()))
+        };
+        assert_eq!(view(0, (160, 120), Some(Rotation::By90)), (0, (120, 160)), "the first one");
+        assert_eq!(view(33, (160, 120), None), (0, (120, 160)), "as before");
+        assert_eq!(view(66, (80, 60), None), (0, (60, 80)), "only smaller");
+        assert_eq!(view(99, (80, 60), Some(Rotation::By270)), (1, (60, 80)), "upside down");
+        assert_eq!(view(133, (80, 60), Some(Rotation::None)), (2, (80, 60)));
+        assert_eq!(view(166, (60, 80), None), (3, (60, 80)), "turned by the camera");
+        assert_eq!(view(199, (120, 160), None), (3, (120, 160)));
+    }
 
     #[test]
     fn frames_leave_the_queue_in_the_order_of_arrival() {

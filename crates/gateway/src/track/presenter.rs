@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_effects::{ChainPainter, Found};
-use ooblex_pipeline::{Analysis, DropReason, EffectName, Generation, I420, MediaTime, ModelInput};
+use ooblex_pipeline::{Analysis, DropReason, EffectName, Generation, I420, MediaTime, ModelInput, View};
 use serde_json::Value;
 use tracing::debug;
 
@@ -32,6 +32,8 @@ pub(super) struct Presenter {
     session: SessionId,
     /// The painters by effect and version: that in force, and that of the frame shown last.
     painters: HashMap<EffectName, ChainPainter>,
+    /// The view of the frame composed last.
+    view: View,
     /// The picture that was sent last.
     shown: Option<Shown>,
     /// The newest frame that was dropped before any picture was sent. A stand-in is made of it.
@@ -67,7 +69,15 @@ pub(super) struct StandIn {
 
 impl Presenter {
     pub(super) fn new(session: SessionId) -> Self {
-        Self { session, painters: HashMap::new(), shown: None, unshown: None, starved_at: None, acks: VecDeque::new() }
+        Self {
+            session,
+            painters: HashMap::new(),
+            view: View::default(),
+            shown: None,
+            unshown: None,
+            starved_at: None,
+            acks: VecDeque::new(),
+        }
     }
 
     // Painters. A panic of one costs its frame; the next frame gets a new painter.
@@ -80,13 +90,18 @@ impl Presenter {
         prepared.inspect_err(|_| _ = self.painters.remove(&settings.effect.version())).ok()
     }
 
-    /// Paints a picture. Returns what its effects have found, where they look for something.
+    /// Paints a picture of this view. Returns what its effects have found, where they look for
+    /// something.
     pub(super) fn compose(
         &mut self,
         picture: &mut I420,
         analyses: &[Analysis],
         settings: &Settings,
+        view: View,
     ) -> Result<Option<Vec<Found>>, DropReason> {
+        if std::mem::replace(&mut self.view, view) != view {
+            self.painters.values_mut().for_each(ChainPainter::on_turned);
+        }
         let painter = self.painter(settings);
         let composed =
             catch_unwind(AssertUnwindSafe(|| painter.compose(picture, analyses, &settings.parameters).map(|()| painter.found())));
@@ -226,7 +241,7 @@ impl Presenter {
 
 #[cfg(test)]
 mod tests {
-    use ooblex_pipeline::Mode;
+    use ooblex_pipeline::{Mask, Mode};
     use serde_json::json;
 
     use super::*;
@@ -270,11 +285,19 @@ mod tests {
         Arc::new(catalogue.settings(Some(effect), &Value::Null).unwrap())
     }
 
+    /// Alternating columns of luma 16 and 235.
+    fn stripes() -> I420 {
+        let mut picture = I420::grey(SIZE.0, SIZE.1, 16);
+        picture.planes_mut()[0].iter_mut().step_by(2).for_each(|luma| *luma = 235);
+        picture
+    }
+
     fn pending(luma: u8, settings: &Arc<Settings>) -> Pending {
         Pending {
             picture: I420::grey(SIZE.0, SIZE.1, luma),
             capture: MediaTime(u64::from(luma)),
             arrived: Instant::now(),
+            view: View(0),
             settings: settings.clone(),
         }
     }
@@ -355,7 +378,25 @@ mod tests {
         let (mut b, blur) = (Bench::new(), settings("background_blur"));
         assert_ne!(blur.mode, Mode::Direct);
         let mut picture = I420::grey(SIZE.0, SIZE.1, 90);
-        assert_eq!(b.presenter.compose(&mut picture, &[], &blur).err(), Some(DropReason::ComposeFailed));
+        assert_eq!(b.presenter.compose(&mut picture, &[], &blur, View(0)).err(), Some(DropReason::ComposeFailed));
+    }
+
+    #[test]
+    fn a_turned_picture_has_nothing_of_what_was_painted_before_it() {
+        let (mut b, blur) = (Bench::new(), settings("background_blur"));
+        let mask = |level| [Analysis::Mask(Mask { width: 16, height: 9, probability: vec![level; 16 * 9] })];
+        let mut composed = |level, view| {
+            let mut picture = stripes();
+            b.presenter.compose(&mut picture, &mask(level), &blur, View(view)).unwrap();
+            picture
+        };
+        (0..5).for_each(|_| _ = composed(120, 0));
+        let smoothed = composed(130, 0);
+        let turned = composed(130, 1);
+        let mut fresh = stripes();
+        Presenter::new(SessionId(2)).compose(&mut fresh, &mask(130), &blur, View(0)).unwrap();
+        assert!(smoothed != fresh, "masks are smoothed over time");
+        assert!(turned == fresh, "but not across a turn");
     }
 
     #[test]
@@ -363,7 +404,7 @@ mod tests {
         let (mut b, [none, sepia, invert]) = (Bench::new(), ["none", "sepia", "invert"].map(settings));
         let mut picture = I420::grey(SIZE.0, SIZE.1, 90);
         for settings in [&none, &sepia, &invert] {
-            b.presenter.compose(&mut picture, &[], settings).unwrap();
+            b.presenter.compose(&mut picture, &[], settings, View(0)).unwrap();
         }
         b.presenter.on_shown(picture, sepia.clone(), &invert);
         let mut left: Vec<_> = b.presenter.painters.keys().map(EffectName::to_string).collect();

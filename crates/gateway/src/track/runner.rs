@@ -240,12 +240,12 @@ impl Runner {
     }
 
     fn admit(&mut self, now: Instant, decoded: Decoded) {
-        let Decoded { picture, capture, arrived } = decoded;
+        let Decoded { picture, capture, arrived, view } = decoded;
         self.freezes.on_frame(now);
         self.outputs.on_size(Size::of(&picture), &self.outbox);
         self.presenter.on_admitted(now);
         let settings = self.settings.current.clone();
-        if let Some(wanted) = self.analysis.admit(now, Pending { picture, capture, arrived, settings }) {
+        if let Some(wanted) = self.analysis.admit(now, Pending { picture, capture, arrived, view, settings }) {
             self.analyse(now, wanted);
         }
     }
@@ -304,7 +304,7 @@ impl Runner {
 
     /// Paints a frame and sends it. Returns the timestamp with which it was sent.
     fn present(&mut self, seq: FrameSeq, frame: Pending, analysed: Option<&Analysed>, reused: bool) -> Result<MediaTime, DropReason> {
-        let Pending { mut picture, capture, arrived, settings } = frame;
+        let Pending { mut picture, capture, arrived, view, settings } = frame;
         let started = Instant::now();
         if self.outputs.are_congested(started) {
             return Err(DropReason::Congested);
@@ -313,7 +313,7 @@ impl Runner {
             self.stats.on_stage(Stage::Playout, started.saturating_duration_since(analysed.returned));
         }
         let analyses = analysed.map_or(&[][..], |analysed| &analysed.analyses);
-        let found = self.presenter.compose(&mut picture, analyses, &settings)?;
+        let found = self.presenter.compose(&mut picture, analyses, &settings, view)?;
         let composed = Instant::now();
         self.stats.on_stage(Stage::Compose, composed - started);
         let timestamp = self.send_encoded(composed, &picture, capture, arrived)?;
