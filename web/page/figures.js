@@ -60,10 +60,10 @@ export class Figures {
    * @param {object} stats the gateway's statistics of the last second
    * @param {object} measures the browser's statistics over the same second
    * @param {number | null} shownFps frame rate shown on the page, or null if it is unknown
-   * @param {number} askedFps frame rate requested from the camera
+   * @param {object} source see `diagnose`
    * @returns {{fps: number | null, behindMs: number}} the shown frame rate and the latency
    */
-  draw(stats, measures, shownFps, askedFps) {
+  draw(stats, measures, shownFps, source) {
     const { stages_ms: stages = {} } = stats;
     const residence = stats.residence_ms ?? {};
     const { received } = measures;
@@ -85,7 +85,7 @@ export class Figures {
     this.#tile('bitrate', number(stats.bitrate_bps / 1e6, 2), stats.estimate_bps ? `/ ${number(stats.estimate_bps / 1e6, 1)} Mb/s` : 'Mb/s');
     const drops = Object.entries(stats.dropped ?? {}).filter(([, count]) => count > 0);
     this.#drops.textContent = drops.length ? `Frames dropped in the last second: ${drops.map(([why, count]) => `${count} ${readable(why).toLowerCase()}`).join(', ')}.` : 'No frame dropped in the last second.';
-    this.#judge(diagnose(stats, measures, askedFps));
+    this.#judge(diagnose(stats, measures, source));
     return { fps: fps.shown, behindMs: Object.values(parts).reduce((sum, part) => sum + part, 0) };
   }
 

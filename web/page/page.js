@@ -17,7 +17,7 @@ import { element, showParameters } from './parameters.js';
 import { Source } from './source.js';
 import { Stage } from './stage.js';
 import { Tools } from './tools.js';
-import { COVER, END_TITLES, ERROR_TITLES, STATUS, insecureText, reconnectingText, waitingText } from './texts.js';
+import { COVER, END_TITLES, ERROR_TITLES, STATUS, insecureText, reconnectingText, silentText, waitingText } from './texts.js';
 
 const LIST_EVERY_MS = 5_000;
 const WORKER_PATIENCE_MS = 3_000;
@@ -141,7 +141,10 @@ function attach(made) {
   [waitingSince, placeholder, found] = [null, false, null];
   become(made.state);
   made.on('state', (state) => state !== 'closed' && become(state));
-  made.on('source', ({ input }) => stage.show({ input }));
+  made.on('source', ({ input }) => {
+    stage.show({ input });
+    drawHint();
+  });
   made.on('error', (error) => ABOUT_WORKERS.test(error.problem?.type) || tell(error));
   made.on('service', () => drawHint());
   made.on('settings', (change) => void follow(made, change));
@@ -407,7 +410,7 @@ function drawParameters() {
 async function drawStats(made, stats) {
   const measures = await made.measure();
   if (made !== session) return;
-  const { fps, behindMs } = figures.draw(stats, measures, stage.shownFps(), source.askedFps);
+  const { fps, behindMs } = figures.draw(stats, measures, stage.shownFps(), { fps: source.askedFps, silent: made.sourceState === 'silent' });
   at['chip-fps'].textContent = Number.isFinite(fps) ? `${Math.round(fps)} fps` : '';
   at['chip-latency'].textContent = stats.fps_out > 0 ? `${Math.round(behindMs)} ms` : '';
   at['chip-found'].textContent = found === null ? '' : counted(found.faces, 'face') + (found.objects ? `, ${counted(found.objects, 'object')}` : '');
@@ -429,7 +432,8 @@ function drawHint() {
     long: waitingSince !== null && performance.now() - waitingSince >= WORKER_PATIENCE_MS,
   });
   const connection = { interrupted: 'No media is received at the moment.', reconnecting: reconnectingText(reconnecting) }[session?.state];
-  const text = connection ?? (told || (session ? waiting : ''));
+  const silent = session?.sourceState === 'silent' ? silentText(source.kind) : '';
+  const text = connection ?? (told || silent || (session ? waiting : ''));
   if (at.hint.textContent !== text) at.hint.textContent = text;
 }
 

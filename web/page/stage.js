@@ -11,6 +11,8 @@ export class Stage {
   #divider = document.querySelector('#divider');
   #glow = document.querySelector('#glow').getContext('2d');
   #shown = { frames: 0, since: performance.now(), supported: false };
+  /** The video track shown as the original. */
+  #track = null;
   output = document.querySelector('#output');
   source = document.querySelector('#source');
 
@@ -28,10 +30,12 @@ export class Stage {
 
   /** Shows these streams; `null` clears one. */
   show({ input, output }) {
-    if (input !== undefined) this.source.srcObject = input;
+    const track = input?.getVideoTracks()[0] ?? null;
+    // The same picture again would interrupt it.
+    if (input !== undefined && (input !== this.source.srcObject || track !== this.#track)) [this.source.srcObject, this.#track] = [input, track];
     if (output !== undefined) this.output.srcObject = output;
     if (output === null) this.#stage.classList.remove('lit');
-    const { width, height } = input?.getVideoTracks()[0]?.getSettings() ?? {};
+    const { width, height } = track?.getSettings() ?? {};
     if (width && height) this.#shape(width, height);
   }
 

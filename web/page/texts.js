@@ -79,6 +79,14 @@ export function reconnectingText({ reason, delayMs }) {
   return delayMs >= LONG_DELAY_MS ? `${why} The gateway asks to wait for ${Math.round(delayMs / 1000)} s.` : why;
 }
 
+/** Returns the text shown while the source, a camera, a screen or a file, delivers no picture. */
+export function silentText(kind) {
+  return {
+    screen: 'The shared screen sends no picture: is its window closed or hidden? The last picture is held.',
+    file: 'The file sends no picture. The last picture is held; choose the file again, or another source.',
+  }[kind] ?? 'The camera sends no picture: is it switched off, covered, or used by another program? The last picture is held.';
+}
+
 /** Returns why the picture is held or is a placeholder; empty if it is neither. */
 export function waitingText({ service, title, placeholder, waiting, long, gone }) {
   const why = { no_worker: `No worker serves ${title} now. `, broker_down: 'The gateway cannot reach its workers. ' }[service] ?? '';

@@ -121,6 +121,14 @@ export class Link {
     return this.#pc.getStats();
   }
 
+  /** Returns a number that changes while the source of the video delivers frames. */
+  async frames() {
+    const report = [...(await this.#video.sender.getStats()).values()];
+    const of = (type) => report.find((entry) => entry.type === type);
+    // Without a track there is no source; some browsers do not count its frames.
+    return of('media-source')?.frames ?? of('outbound-rtp')?.framesSent ?? 0;
+  }
+
   /** Resolves when the first picture was decoded, or after `patienceMs`. */
   async firstPicture(patienceMs) {
     const until = performance.now() + patienceMs;

@@ -1,6 +1,6 @@
 /**
- * Decides when a connection counts as lost, and the delay before the next attempt. Pure: time and
- * randomness are arguments.
+ * Decides when a source counts as silent and a connection as lost, and the delay before the next
+ * attempt to connect. Pure: time and randomness are arguments.
  */
 
 /**
@@ -11,6 +11,32 @@ const SILENT_MS = 5_000;
 /** An interruption of this length counts as a lost connection. */
 const LOST_AFTER_MS = 12_000;
 const FIRST_DELAY_MS = 250;
+/** A source without a new frame for this long is silent; a shared screen may send one per second. */
+const SOURCE_SILENT_MS = 2_000;
+
+/** Whether the source delivers frames, from a count of them. */
+export class Watch {
+  #state;
+  #frames = null;
+  #since;
+
+  /** `state` is the one so far. */
+  constructor(now, state = 'live') {
+    [this.#since, this.#state] = [now, state];
+  }
+
+  /**
+   * Returns 'live', or 'silent' if no frame has come for a while. `frames` is any number that
+   * changes while frames come.
+   */
+  look(now, frames) {
+    const more = this.#frames !== null && frames !== this.#frames;
+    this.#frames = frames;
+    if (more) [this.#since, this.#state] = [now, 'live'];
+    else if (now - this.#since >= SOURCE_SILENT_MS) this.#state = 'silent';
+    return this.#state;
+  }
+}
 
 /**
  * Liveness of one connection, from the browser's connection state and the time of the gateway's

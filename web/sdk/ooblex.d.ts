@@ -407,6 +407,12 @@ export interface Measures {
  */
 export type SessionState = 'live' | 'interrupted' | 'reconnecting' | 'closed';
 
+/**
+ * `silent`: the source delivers no frames, because the camera is off, covered by its driver, or was
+ * taken away, or there is no track. The last picture is held.
+ */
+export type SourceState = 'live' | 'silent';
+
 export interface SessionEvents {
   /** Emitted once per second. */
   stats: Stats;
@@ -427,8 +433,11 @@ export interface SessionEvents {
   reconnecting: { attempt: number; delayMs: number; error: Error; reason: EndReason | null };
   /** Another connection was made, with the same effect and parameters, and with another id. */
   reconnected: { id: string; attempts: number; downMs: number };
-  /** The source has changed. */
-  source: { input: MediaStream };
+  /**
+   * The source was replaced, has become silent (no frames for two seconds), or delivers frames
+   * again.
+   */
+  source: { input: MediaStream; state: SourceState };
   /**
    * The session has ended; emitted once. `error` is the cause unless `close` was called, `reason`
    * the gateway's reason, if any.
@@ -460,6 +469,9 @@ export class Session extends EventTarget {
   readonly params: Parameters;
   /** Service state of the effect; its name is null until the gateway has reported one. */
   readonly service: { effect: string | null; state: ServiceState };
+
+  /** Whether the source delivers frames. */
+  readonly sourceState: SourceState;
 
   /** Listens to an event; the returned function removes the listener. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (detail: SessionEvents[Name]) => void): () => void;

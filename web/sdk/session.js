@@ -12,7 +12,7 @@ import { listed } from './http.js';
 import { Inputs, showTracks } from './inputs.js';
 import { Link } from './link.js';
 import { figuresBetween } from './measure.js';
-import { Pulse, delayAfter, mayPass } from './liveness.js';
+import { Pulse, Watch, delayAfter, mayPass } from './liveness.js';
 import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './sources.js';
 
 /**
@@ -22,6 +22,7 @@ import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './
  */
 
 const LOOK_EVERY_MS = 1_000;
+const WATCH_EVERY_MS = 500;
 const ASK_TIMEOUT_MS = 3_000;
 /** A connection without a picture (a muted camera, for example) counts as a connection, too. */
 const PICTURE_PATIENCE_MS = 4_000;
@@ -59,6 +60,12 @@ export class Session extends EventTarget {
   #pulse;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #looking;
+  /** Whether the source delivers frames, and the timer that looks. */
+  #watch = new Watch(performance.now());
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #watching;
+  /** @type {import('./ooblex.js').SourceState} */
+  #source = 'live';
   #asking = false;
   /**
    * While the session reconnects, a promise that changes of the effect wait for.
@@ -118,6 +125,11 @@ export class Session extends EventTarget {
    * served, the last picture is held.
    */
   get service() { return this.#service; }
+  /**
+   * 'live', or 'silent' while the source delivers no frames: the camera is off or was taken away,
+   * or there is no track.
+   */
+  get sourceState() { return this.#source; }
   /** Muted inputs: `{video, audio}`. */
   get muted() { return this.#inputs.muted; }
 
@@ -306,7 +318,7 @@ export class Session extends EventTarget {
     if (this.#state === 'closed') return;
     globalThis.removeEventListener?.('pagehide', this.#leave);
     globalThis.removeEventListener?.('online', this.#hurry);
-    clearInterval(this.#looking);
+    this.#stopLooking();
     this.#ending.abort(error ?? new OoblexError('closed'));
     this.#inputs.release();
     const told = this.#link.close(error ?? undefined);
@@ -346,11 +358,32 @@ export class Session extends EventTarget {
       },
     });
     this.#showOutput();
-    clearInterval(this.#looking);
+    this.#stopLooking();
     this.#looking = setInterval(() => {
       link.fit();
       this.#look();
     }, LOOK_EVERY_MS);
+    this.#watch = new Watch(performance.now(), this.#source);
+    this.#watching = setInterval(() => void this.#observe(link), WATCH_EVERY_MS);
+  }
+
+  #stopLooking() {
+    clearInterval(this.#looking);
+    clearInterval(this.#watching);
+  }
+
+  /** Reports a source that has become silent, or delivers frames again. */
+  async #observe(link) {
+    const frames = await link.frames().catch(() => null);
+    if (frames === null || link !== this.#link || this.#returning || this.#state === 'closed') return;
+    const state = this.#watch.look(performance.now(), frames);
+    if (state === this.#source) return;
+    this.#source = state;
+    this.#tellSource();
+  }
+
+  #tellSource() {
+    this.#emit('source', { input: this.input, state: this.#source });
   }
 
   #judge(verdict) {
@@ -386,7 +419,7 @@ export class Session extends EventTarget {
   #lose(error, { comesBack = true } = {}) {
     if (this.#returning || this.#state === 'closed') return;
     if (!this.#reconnect || !comesBack) return void this.#end(error);
-    clearInterval(this.#looking);
+    this.#stopLooking();
     this.#link.retire(new OoblexError('interrupted', { cause: error }));
     this.#become('reconnecting');
     this.#returning = this.#comeBack(error).catch((error) => this.#end(error)).finally(() => (this.#returning = null));
@@ -457,7 +490,7 @@ export class Session extends EventTarget {
     this.#inputs.take(inputs);
     if (this.#state === 'closed') return this.#inputs.release();
     this.#showOutput();
-    this.#emit('source', { input: this.input });
+    this.#tellSource();
   }
 
   /** The output has an audio track only while audio is sent. */

@@ -128,26 +128,31 @@ async function open(method, constraints, what, { signal }) {
 }
 
 /**
- * Returns the picture of a playing element as a stream. It is drawn on a canvas frame by frame,
- * because every browser supports that, and the track does not end with the file.
+ * Returns the picture of a playing element as a stream. Where the browser captures elements, frames
+ * come from the decoder, also in a background tab.
  */
 function captured(video) {
+  return video.captureStream ? { stream: new MediaStream(video.captureStream().getVideoTracks()), stop: () => {} } : drawn(video);
+}
+
+/**
+ * Returns the picture of a playing element, drawn on a canvas frame by frame. Browsers draw nothing
+ * in a background tab, so a timer takes over there, which they let run about once per second.
+ */
+function drawn(video) {
   const canvas = Object.assign(document.createElement('canvas'), { width: video.videoWidth, height: video.videoHeight });
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { alpha: false }));
   const draw = () => context.drawImage(video, 0, 0, canvas.width, canvas.height);
   draw();
-  let timer;
   let stopped = false;
-  if ('requestVideoFrameCallback' in video) {
-    const next = () => {
-      if (stopped) return;
-      draw();
-      video.requestVideoFrameCallback(next);
-    };
+  const calls = 'requestVideoFrameCallback' in video;
+  const next = () => {
+    if (stopped) return;
+    draw();
     video.requestVideoFrameCallback(next);
-  } else {
-    timer = setInterval(draw, 1000 / FILE_FPS);
-  }
+  };
+  if (calls) video.requestVideoFrameCallback(next);
+  const timer = setInterval(() => (!calls || document.hidden) && draw(), 1000 / FILE_FPS);
   const stop = () => {
     stopped = true;
     clearInterval(timer);

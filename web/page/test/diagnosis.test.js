@@ -39,6 +39,12 @@ for (const [part, given] of Object.entries(cases)) {
   });
 }
 
+test('a source that is silent is named before all else', () => {
+  const silent = { camera: { fps: null }, sent: { fps: 0 }, stats: { fps_in: 0, fps_analysed: 0, fps_out: 0 }, received: { fps: 0 } };
+  assert.match(diagnose(...figures(silent), { silent: true }).title, /sends no picture/);
+  assert.equal(diagnose(...figures({ camera: { fps: 24 } }), { fps: 24 }).part, 'fine');
+});
+
 test('packets that are lost are named with the way that loses them', () => {
   assert.equal(diagnose(...figures({ sent: { lostShare: 0.1 } })).part, 'uplink');
   const back = diagnose(...figures({ received: { lostShare: 0.12 } }));

@@ -70,6 +70,9 @@ export class FakeLink {
   retire(error) { for (const { reject } of this.asked.splice(0)) reject(error); }
   async close() { this.closed = true; }
   async firstPicture() {}
+  /** The count of frames that the source has delivered. */
+  delivered = 0;
+  async frames() { return this.delivered; }
   async request(below, init) { this.requests.push([below, init?.method ?? 'GET']); return { status: this.status }; }
   unreached() { return new Error('unreached'); }
 }

@@ -7,7 +7,7 @@ import { FakeLink, FakeStream, FakeTrack, given } from './fakes.js';
 import { Access } from '../access.js';
 import { OoblexError, Session } from '../ooblex.js';
 import { Inputs, showTracks } from '../inputs.js';
-import { Pulse, delayAfter, delayBefore, mayPass } from '../liveness.js';
+import { Pulse, Watch, delayAfter, delayBefore, mayPass } from '../liveness.js';
 
 function session({ input = given(), reconnect = false, ...options } = {}) {
   const link = new FakeLink();
@@ -89,6 +89,46 @@ test('a source that ends by itself is reported, one that was replaced is not', a
   made.input.getVideoTracks()[0].dispatchEvent(new Event('ended'));
   assert.deepEqual(names(), ['source', 'error']);
   await made.close();
+});
+
+test('a source is silent when two seconds have brought no frame, and live with the next one', () => {
+  const watch = new Watch(0);
+  assert.deepEqual([[500, 0], [1500, 15], [3400, 15], [3500, 15], [9000, 15], [9500, 16]].map(([ms, frames]) => watch.look(ms, frames)), ['live', 'live', 'live', 'silent', 'silent', 'live']);
+  assert.equal(watch.look(9600, 3), 'live', 'another source counts anew');
+  assert.deepEqual([500, 2000].map((ms) => new Watch(0).look(ms, 7)), ['live', 'silent']);
+  const later = new Watch(0, 'silent');
+  assert.deepEqual([later.look(500, 7), later.look(1000, 7), later.look(1500, 8)], ['silent', 'silent', 'live']);
+});
+
+test('a source that falls silent is told once, and once when it is back', async (t) => {
+  let now = 0;
+  t.mock.method(performance, 'now', () => now);
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const { made, link, heard } = session();
+  const pass = async (ms, frames) => {
+    for (const end = now + ms; now < end; ) {
+      now += 500;
+      link.delivered += frames;
+      link.tell.heard();
+      t.mock.timers.tick(500);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+  const told = () => heard.filter(([name]) => name === 'source').map(([, { input, state }]) => [input === made.input, state]);
+  await pass(5000, 15);
+  assert.deepEqual([told(), made.sourceState], [[], 'live']);
+  await pass(1500, 0);
+  assert.deepEqual(told(), []);
+  await pass(1000, 0);
+  assert.deepEqual([told(), made.sourceState], [[[true, 'silent']], 'silent']);
+  await made.useMicrophone(false);
+  assert.deepEqual(told().at(-1), [true, 'silent'], 'another microphone does not wake the camera');
+  await pass(5000, 0);
+  await pass(500, 1);
+  assert.deepEqual([told().slice(2), made.sourceState], [[[true, 'live']], 'live']);
+  await made.close();
+  await pass(5000, 0);
+  assert.equal(told().length, 3);
 });
 
 test('a stream never runs dry while its tracks are replaced', () => {

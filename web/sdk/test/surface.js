@@ -47,6 +47,7 @@ export const SESSION = {
   request: true,
   service: true,
   setParams: true,
+  sourceState: true,
   state: true,
   useCamera: true,
   useFile: true,
