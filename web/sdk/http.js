@@ -42,14 +42,14 @@ export function defaults(schema) {
 
 /**
  * Returns the answer of an HTTP request as JSON; `code` is the error code for a refusal by the
- * gateway itself.
+ * gateway itself. The request is not repeated once `unwanted` is aborted.
  */
-export async function call(url, init, code) {
+export async function call(url, init, code, unwanted = init?.signal) {
   let answer;
   try {
-    answer = await ask(url, init);
+    answer = await ask(url, init, unwanted);
   } catch (cause) {
-    if (init?.signal?.aborted) throw cause;
+    if (unwanted?.aborted) throw cause;
     throw new OoblexError('gateway-unreachable', { detail: `${url.origin} does not answer: check that the gateway runs and that its address is right.`, cause });
   }
   const body = parsedObject(answer.text);
@@ -65,7 +65,7 @@ export async function call(url, init, code) {
  * comes late). If the answer to an offer was lost, its session gets no media, and the gateway ends
  * it.
  */
-async function ask(url, init) {
+async function ask(url, init, unwanted) {
   const once = async () => {
     const response = await fetch(url, init);
     return { ok: response.ok, status: response.status, retryAfterMs: retryAfterMs(response.headers.get('retry-after'), Date.now()), text: await response.text() };
@@ -73,22 +73,31 @@ async function ask(url, init) {
   try {
     return await once();
   } catch {
-    init?.signal?.throwIfAborted();
+    unwanted?.throwIfAborted();
     await new Promise((resolve) => setTimeout(resolve, AGAIN_AFTER_MS));
-    init?.signal?.throwIfAborted();
+    unwanted?.throwIfAborted();
     return once();
   }
 }
 
 /**
- * Returns the URL of a gateway with a trailing slash, so that paths are relative to it.
+ * Returns the URL of a gateway with a trailing slash, so that paths are relative to it. Default: the
+ * gateway that served this module, which may be below a path of a proxy; in a bundle, the origin of
+ * the page.
  *
  * @param {string | URL} [url]
  */
-export function gatewayBase(url = globalThis.location?.origin) {
+export function gatewayBase(url = servedBy(import.meta.url) ?? globalThis.location?.origin) {
+  if (url === undefined) throw new TypeError('url is missing: outside of a page, name the gateway');
   const base = new URL(url, globalThis.location?.href);
   if (!base.pathname.endsWith('/')) base.pathname += '/';
+  [base.search, base.hash] = ['', ''];
   return base;
+}
+
+/** Returns the gateway that served this module; undefined if the module was not served by one. */
+export function servedBy(module) {
+  return /^(https?:.*\/)sdk\/http\.js([?#].*)?$/.exec(module)?.[1];
 }
 
 /**

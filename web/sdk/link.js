@@ -21,6 +21,8 @@ import { call, sessionUrl } from './http.js';
 
 /** Interval between two checks for the first picture. */
 const LOOK_EVERY_MS = 40;
+/** Time for the answer to an offer that is not wanted any more, so that its session can be ended. */
+const FAREWELL_MS = 5_000;
 
 export class Link {
   #pc;
@@ -199,10 +201,13 @@ export class Link {
     // before any candidate is gathered. Gathering begins with setLocalDescription and uses the
     // servers that are known by then, so it waits for the answer, which may name some.
     const offer = await this.#pc.createOffer();
+    cut.throwIfAborted();
     const body = JSON.stringify({ sdp: offer.sdp, type: 'offer', ...wanted });
-    const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body, signal: cut };
-    const { secret, ice_servers: named, ...answer } = await call(new URL('offer', this.#base), this.#access.init(bearer, init), 'offer-rejected');
+    const post = (signal) => call(new URL('offer', this.#base), this.#access.init(bearer, { method: 'POST', headers: { 'content-type': 'application/json' }, body, signal }), 'offer-rejected', cut);
+    const { secret, ice_servers: named, ...answer } = await outlasting(cut, post);
     [this.answer, this.#secret] = [answer, secret ?? null];
+    // Nobody waits for the session any more, but the gateway has made it.
+    if (cut.aborted) return void this.close();
     /** @type {Promise<void>} */
     const connected = new Promise((resolve, reject) => {
       this.#pc.onconnectionstatechange = () => {
@@ -257,6 +262,20 @@ async function within(timeoutMs, signal, late, work) {
     clearTimeout(timer);
     signal?.removeEventListener('abort', stop);
     controller.abort();
+  }
+}
+
+/** Runs `work` with a signal that is aborted only some time after `signal`. */
+async function outlasting(signal, work) {
+  const later = new AbortController();
+  let timer;
+  const wait = () => (timer = setTimeout(() => later.abort(), FAREWELL_MS));
+  signal.addEventListener('abort', wait, { once: true });
+  try {
+    return await work(later.signal);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', wait);
   }
 }
 

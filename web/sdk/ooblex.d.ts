@@ -188,8 +188,8 @@ export interface Effect {
 
 export interface EffectList {
   effects: Effect[];
-  /** Folders of custom effects that are invalid, and the reasons. */
-  refused?: { folder: string; reason: string }[];
+  /** Folders of custom effects that are invalid; only operators are told the reasons. */
+  refused?: { folder: string; reason?: string }[];
   /** Maximum number of effects in a chain such as `background_blur+sepia`. */
   chains?: number;
   /** The model runtime, such as `ONNX Runtime 1.32.0`; null if models run in other processes. */
@@ -208,7 +208,10 @@ export interface EffectList {
 }
 
 export interface ConnectOptions extends RequestOptions {
-  /** URL of the gateway; by default the page's own origin. */
+  /**
+   * URL of the gateway, with the path under which a proxy serves it. By default the gateway from
+   * which this module was loaded, or, in a bundle, the page's own origin.
+   */
   url?: string | URL;
   /**
    * A valid token or key, sent as `Authorization: Bearer`; or a function that returns one. The

@@ -11,7 +11,7 @@ macro_rules! files {
 }
 
 /// Files that are served unchanged.
-const FILES: [(&str, &str); 31] = files![
+const FILES: [(&str, &str); 32] = files![
     "/page/access.js",
     "/page/changes.js",
     "/page/diagnosis.js",
@@ -39,6 +39,7 @@ const FILES: [(&str, &str); 31] = files![
     "/sdk/inputs.js",
     "/sdk/link.js",
     "/sdk/measure.js",
+    "/sdk/ooblex.d.ts",
     "/sdk/ooblex.js",
     "/sdk/liveness.js",
     "/sdk/session.js",
@@ -65,6 +66,7 @@ fn content_type(name: &str) -> &'static str {
     match name.rsplit('.').next() {
         Some("html") => "text/html; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
+        Some("ts") => "text/plain; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
         _ => "image/svg+xml",
     }
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn every_file_of_the_page_and_the_sdk_is_served() {
         let web = concat!(env!("CARGO_MANIFEST_DIR"), "/../../web");
-        let served = |name: &str| ["html", "js", "css", "svg"].iter().any(|ending| name.ends_with(&format!(".{ending}")));
+        let served = |name: &str| ["html", "js", "css", "svg", "ts"].iter().any(|ending| name.ends_with(&format!(".{ending}")));
         let there: BTreeSet<_> = ["page", "sdk"]
             .into_iter()
             .flat_map(|folder| fs::read_dir(format!("{web}/{folder}")).unwrap().map(move |entry| (folder, entry.unwrap())))

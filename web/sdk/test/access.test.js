@@ -16,16 +16,16 @@ const problem = (status, kind, detail = `It was refused: ${kind}.`) => ({ type: 
 const ANSWER = { sdp: 'v=0', type: 'answer', session: 'abc', secret: 'the-secret' };
 
 /**
- * A gateway that answers requests in order with `[status, body, headers]`, repeating the last one;
- * offers are in `asked`, all other requests in `others`.
+ * A gateway that answers requests in order with `[status, body, headers, when]`, repeating the last
+ * one, each when the promise `when` resolves; offers are in `asked`, all other requests in `others`.
  */
 async function gateway(answers, use) {
   const [asked, others] = [[], []];
   const server = createServer((request, response) => {
     const offered = request.url === '/offer';
     (offered ? asked : others).push({ method: request.method, url: request.url, headers: request.headers });
-    const [status, body, headers] = offered ? (answers.length > 1 ? answers.shift() : answers[0]) : [200, {}, {}];
-    request.resume().on('end', () => response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body)));
+    const [status, body, headers, when] = offered ? (answers.length > 1 ? answers.shift() : answers[0]) : [200, {}, {}];
+    void Promise.all([when, new Promise((read) => request.resume().on('end', read))]).then(() => response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body)));
   });
   await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
   FakePeerConnection.made.length = 0;
@@ -76,6 +76,28 @@ test('a function gives the token, and another one when the gateway refuses the f
     assert.deepEqual(told, [null, 'urn:ooblex:problem:unauthorized']);
     await session.close();
   }));
+
+test('a session that nobody waits for any more is ended as soon as its offer is answered', async () => {
+  let answer;
+  const when = new Promise((resolve) => (answer = resolve));
+  await gateway([[200, ANSWER, {}, when], [200, { ...ANSWER, session: 'second' }]], async ({ open, asked, others }) => {
+    const [first, second] = [new AbortController(), new AbortController()];
+    const until = async (what) => {
+      while (!what()) await new Promise((resolve) => setTimeout(resolve, 5));
+    };
+    const given = open({ signal: first.signal });
+    await until(() => asked.length === 1);
+    first.abort(new Error('left'));
+    await assert.rejects(given, /left/);
+    const session = await open({ signal: second.signal });
+    assert.deepEqual([session.id, others], ['second', []]);
+    answer();
+    await until(() => others.length);
+    assert.deepEqual(others.map(({ method, url, headers }) => `${method} ${url} ${headers.authorization}`), ['DELETE /api/sessions/abc Bearer the-secret']);
+    assert.equal(asked.length, 2, 'and not offered again');
+    await session.close();
+  });
+});
 
 test('a refusal has its code, with what the gateway says; it is not asked again for ever', () => {
   const cases = { 401: 'unauthorized', 403: 'forbidden', 421: 'wrong-host', 503: 'offer-rejected' };

@@ -2,13 +2,14 @@
 // Node's test runner.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createServer } from 'node:http';
 import { test } from 'node:test';
 
 import { FakeChannel } from './fakes.js';
 import { Control } from '../control.js';
 import { cameraError, problemOf } from '../errors.js';
-import { call } from '../http.js';
+import { call, gatewayBase, servedBy } from '../http.js';
 import { bitrateFor, candidateAddresses } from '../link.js';
 import { figuresBetween } from '../measure.js';
 import { OoblexError, connect, defaults, effects } from '../ooblex.js';
@@ -198,6 +199,30 @@ test('the list of effects is read below a path as well', async () => {
     assert.deepEqual(await effects(`${url}/below/this`), list);
     assert.deepEqual(paths, ['/below/this/api/effects']);
   });
+});
+
+test('the gateway is the one that served the module, also below a path, and in a bundle the page\'s origin', () => {
+  assert.equal(servedBy('https://media.example/video/sdk/http.js?x#y'), 'https://media.example/video/');
+  assert.equal(servedBy('http://127.0.0.1:8000/sdk/http.js'), 'http://127.0.0.1:8000/');
+  for (const bundled of ['https://app.example/assets/index-4f2d.js', 'file:///app/node_modules/ooblex/sdk/http.js', undefined]) assert.equal(servedBy(bundled), undefined);
+  assert.throws(() => gatewayBase(), /name the gateway/);
+  globalThis.location = { origin: 'https://app.example', href: 'https://app.example/rooms/7?x=1#y' };
+  try {
+    assert.equal(gatewayBase().href, 'https://app.example/');
+    assert.equal(gatewayBase('/video').href, 'https://app.example/video/');
+    assert.equal(gatewayBase('https://media.example/video?x#y').href, 'https://media.example/video/');
+  } finally {
+    delete globalThis.location;
+  }
+});
+
+test('a server can import the module: nothing of a browser is touched before it is used', () => {
+  const names = ['window', 'document', 'navigator', 'location', 'MediaStream', 'RTCPeerConnection'];
+  const code = `
+    for (const name of ${JSON.stringify(names)}) Object.defineProperty(globalThis, name, { configurable: true, get() { throw new Error(name + ' was touched'); } });
+    const sdk = await import(${JSON.stringify(new URL('../ooblex.js', import.meta.url).href)});
+    console.log(typeof sdk.connect, typeof sdk.Session);`;
+  assert.equal(execFileSync(process.execPath, ['--input-type=module', '-e', code], { encoding: 'utf8' }), 'function function\n');
 });
 
 test('a broken problem document still gives every field', () => {
