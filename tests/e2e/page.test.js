@@ -209,6 +209,19 @@ test('another resolution, and a file, are sent in the same connection', async ()
   await leave(page);
 });
 
+test('the page says in words that the camera has stopped, until it is back', async () => {
+  const { page } = await openLive(DESK, '?autostart&effect=none');
+  const hint = (words) => page.waitForFunction((words) => document.querySelector('#hint').textContent.includes(words), words, patience);
+  await page.evaluate(() => window.ooblex.session.input.getVideoTracks()[0].stop());
+  await hint('The camera sends no picture');
+  await page.waitForFunction(() => /sends no picture/.test(document.querySelector('#verdict-title').textContent), null, patience);
+  assert.equal(await page.locator('#status').getAttribute('data-state'), 'live');
+  await page.getByRole('button', { name: 'Camera', exact: true }).click();
+  await page.waitForFunction(() => !document.querySelector('#hint').textContent, null, patience);
+  await advances(page);
+  await leave(page);
+});
+
 test('it says how it goes, in words and figures, and in the colour scheme of the user', async () => {
   const { page } = await openLive({ ...DESK, colorScheme: 'light' });
   await page.waitForFunction(() => document.querySelector('#verdict').dataset.part !== 'none', null, patience);

@@ -100,7 +100,7 @@ test('a source is silent when two seconds have brought no frame, and live with t
   assert.deepEqual([later.look(500, 7), later.look(1000, 7), later.look(1500, 8)], ['silent', 'silent', 'live']);
 });
 
-test('a source that falls silent is told once, and once when it is back', async (t) => {
+test('a source that falls silent is reported once, and once when it is back', async (t) => {
   let now = 0;
   t.mock.method(performance, 'now', () => now);
   t.mock.timers.enable({ apis: ['setInterval'] });
