@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::registry::{add_histogram, add_new};
 use crate::labels::{Direction, LineCounts};
 
 /// Bucket bounds of bitrates, in bit/s.
@@ -29,7 +30,7 @@ impl From<Direction> for DirectionLabel {
 type Counters = Family<DirectionLabel, Counter>;
 
 /// Network metrics over all sessions.
-pub(super) struct Network {
+pub(crate) struct Network {
     packets: Counters,
     bytes: Counters,
     lost: Counters,
@@ -39,20 +40,50 @@ pub(super) struct Network {
     round_trip: Histogram,
     target: Histogram,
     estimate: Histogram,
+    pub(crate) datagrams: DatagramCounters,
+}
+
+/// Datagrams that were not processed or not sent.
+pub(crate) struct DatagramCounters {
+    stray: Counter,
+    refused: Counter,
+    unsent: Counter,
+    unauthenticated: Counter,
+    withheld: Counter,
 }
 
 impl Network {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(r: &mut Registry) -> Self {
         let network = Self {
-            packets: Family::default(),
-            bytes: Family::default(),
-            lost: Family::default(),
-            nacks: Family::default(),
-            plis: Family::default(),
-            size_steps: Family::default(),
-            round_trip: Histogram::new(ROUND_TRIPS),
-            target: Histogram::new(BITRATES),
-            estimate: Histogram::new(BITRATES),
+            packets: add_new(r, "video_packets", "Video packets, including retransmissions, by direction"),
+            bytes: add_new(r, "video_bytes", "Video bytes, including retransmissions, by direction"),
+            lost: add_new(r, "video_packets_lost", "Video packets that did not reach their receiver, by direction"),
+            nacks: add_new(r, "video_nacks", "Retransmission requests (NACK), by direction of the video"),
+            plis: add_new(r, "video_plis", "Keyframe requests over RTCP, by direction of the video"),
+            size_steps: add_new(
+                r,
+                "picture_size_steps",
+                "Changes of the sent picture size to fit the available bandwidth, by direction (down or up)",
+            ),
+            round_trip: add_histogram(r, "network_round_trip_seconds", "Round-trip time to browsers, sampled once a second", ROUND_TRIPS),
+            target: add_histogram(r, "encoder_target_bps", "Target bitrate of an encoder in bit/s, sampled once a second", BITRATES),
+            estimate: add_histogram(
+                r,
+                "network_estimate_bps",
+                "Estimated bandwidth to a browser in bit/s, sampled once a second",
+                BITRATES,
+            ),
+            datagrams: DatagramCounters {
+                stray: add_new(r, "datagrams_stray", "Datagrams dropped because they belong to no session"),
+                refused: add_new(r, "datagrams_refused", "Datagrams dropped because their session exceeded a limit"),
+                unsent: add_new(r, "datagrams_unsent", "Datagrams that the operating system did not accept for sending"),
+                unauthenticated: add_new(r, "datagrams_unauthenticated", "Datagrams for a connected session that failed authentication"),
+                withheld: add_new(
+                    r,
+                    "datagrams_withheld",
+                    "Datagrams not sent because their destination was not validated as the browser's address",
+                ),
+            },
         };
         for direction in [Direction::In, Direction::Out] {
             network.on_line(direction, &LineCounts::default(), &LineCounts::default());
@@ -63,22 +94,8 @@ impl Network {
         network
     }
 
-    pub(super) fn register(&self, r: &mut Registry) {
-        r.register("video_packets", "Video packets, including retransmissions, by direction", self.packets.clone());
-        r.register("video_bytes", "Video bytes, including retransmissions, by direction", self.bytes.clone());
-        r.register("video_packets_lost", "Video packets that did not reach their receiver, by direction", self.lost.clone());
-        r.register("video_nacks", "Retransmission requests (NACK), by direction of the video", self.nacks.clone());
-        r.register("video_plis", "Keyframe requests over RTCP, by direction of the video", self.plis.clone());
-        let help = "Changes of the sent picture size to fit the available bandwidth, by direction (down or up)";
-        r.register("picture_size_steps", help, self.size_steps.clone());
-        r.register("network_round_trip_seconds", "Round-trip time to browsers, sampled once a second", self.round_trip.clone());
-        r.register("encoder_target_bps", "Target bitrate of an encoder in bit/s, sampled once a second", self.target.clone());
-        let help = "Estimated bandwidth to a browser in bit/s, sampled once a second";
-        r.register("network_estimate_bps", help, self.estimate.clone());
-    }
-
     /// Adds the difference between two counts of a video m-line.
-    pub(super) fn on_line(&self, direction: Direction, before: &LineCounts, now: &LineCounts) {
+    pub(crate) fn on_line(&self, direction: Direction, before: &LineCounts, now: &LineCounts) {
         let add = |to: &Counters, before: u64, now: u64| _ = to.get_or_create(&direction.into()).inc_by(now.saturating_sub(before));
         add(&self.packets, before.packets, now.packets);
         add(&self.bytes, before.bytes, now.bytes);
@@ -87,11 +104,11 @@ impl Network {
         add(&self.plis, before.plis, now.plis);
     }
 
-    pub(super) fn on_round_trip(&self, took: Duration) {
+    pub(crate) fn on_round_trip(&self, took: Duration) {
         self.round_trip.observe(took.as_secs_f64());
     }
 
-    pub(super) fn on_bitrates(&self, target_bps: Option<u32>, estimate_bps: Option<u32>) {
+    pub(crate) fn on_bitrates(&self, target_bps: Option<u32>, estimate_bps: Option<u32>) {
         if let Some(bps) = target_bps {
             self.target.observe(f64::from(bps));
         }
@@ -100,8 +117,31 @@ impl Network {
         }
     }
 
-    pub(super) fn on_size_step(&self, down: bool) {
+    /// Counts a change of the sent picture size; `down` is true if the picture becomes smaller.
+    pub(crate) fn on_size_step(&self, down: bool) {
         self.size_steps.get_or_create(&step(down)).inc();
+    }
+}
+
+impl DatagramCounters {
+    pub(crate) fn on_stray(&self) {
+        self.stray.inc();
+    }
+
+    pub(crate) fn on_refused(&self) {
+        self.refused.inc();
+    }
+
+    pub(crate) fn on_unsent(&self) {
+        self.unsent.inc();
+    }
+
+    pub(crate) fn on_unauthenticated(&self) {
+        self.unauthenticated.inc();
+    }
+
+    pub(crate) fn on_withheld(&self) {
+        self.withheld.inc();
     }
 }
 

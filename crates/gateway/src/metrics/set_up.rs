@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::label_sets::{CauseLabel, EffectLabel, ReasonLabel};
+use super::registry::{add_histogram, add_new};
 use crate::labels::{EndReason, SetupStage};
 
 /// Bucket bounds of set-up times, in seconds.
@@ -18,7 +19,7 @@ const WAITING: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 const LASTING: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4.0 * 3600.0, 24.0 * 3600.0];
 
 /// Metrics of the beginning and end of all sessions.
-pub(super) struct SetUps {
+pub(crate) struct SetUps {
     pub(super) running: Gauge,
     pub(super) by_effect: Family<EffectLabel, Gauge>,
     connected: Counter,
@@ -27,52 +28,48 @@ pub(super) struct SetUps {
     connecting: Histogram,
     first_picture: Histogram,
     lasting: Histogram,
+    pub(super) limit: Gauge,
 }
 
 impl SetUps {
-    pub(super) fn new() -> Self {
-        let (ended, failures) = (Family::default(), Family::default());
+    pub(super) fn new(r: &mut Registry) -> Self {
+        let set_ups = Self {
+            running: add_new(r, "sessions", "Running sessions"),
+            by_effect: add_new(r, "effect_sessions", "Running sessions, by requested effect"),
+            connected: add_new(r, "sessions_connected", "Sessions that were connected"),
+            ended: add_new(r, "sessions_ended", "Sessions that ended, by reason"),
+            failures: add_new(r, "session_setup_failures", "Sessions that were never connected, by cause"),
+            connecting: add_histogram(r, "session_connect_seconds", "Time from the answer to an offer to the connection", WAITING),
+            first_picture: add_histogram(
+                r,
+                "session_first_picture_seconds",
+                "Time from the connection to the first processed picture",
+                WAITING,
+            ),
+            lasting: add_histogram(r, "session_duration_seconds", "Time from the connection of a session to its end", LASTING),
+            limit: add_new(r, "sessions_limit", "Maximum number of concurrent sessions (limits.sessions)"),
+        };
         for end in EndReason::ALL {
-            drop(ended.get_or_create(&ReasonLabel { reason: end.label() }));
+            drop(set_ups.ended.get_or_create(&ReasonLabel { reason: end.label() }));
         }
         for cause in SetupStage::ALL.into_iter().filter_map(SetupStage::failure) {
-            drop(failures.get_or_create(&CauseLabel { cause }));
+            drop(set_ups.failures.get_or_create(&CauseLabel { cause }));
         }
-        Self {
-            running: Gauge::default(),
-            by_effect: Family::default(),
-            connected: Counter::default(),
-            ended,
-            failures,
-            connecting: Histogram::new(WAITING),
-            first_picture: Histogram::new(WAITING),
-            lasting: Histogram::new(LASTING),
-        }
+        set_ups
     }
 
-    pub(super) fn register(&self, r: &mut Registry) {
-        r.register("sessions", "Running sessions", self.running.clone());
-        r.register("effect_sessions", "Running sessions, by requested effect", self.by_effect.clone());
-        r.register("sessions_connected", "Sessions that were connected", self.connected.clone());
-        r.register("sessions_ended", "Sessions that ended, by reason", self.ended.clone());
-        r.register("session_setup_failures", "Sessions that were never connected, by cause", self.failures.clone());
-        r.register("session_connect_seconds", "Time from the answer to an offer to the connection", self.connecting.clone());
-        r.register("session_first_picture_seconds", "Time from the connection to the first processed picture", self.first_picture.clone());
-        r.register("session_duration_seconds", "Time from the connection of a session to its end", self.lasting.clone());
-    }
-
-    pub(super) fn on_connected(&self, after: Duration) {
+    pub(crate) fn on_connected(&self, after: Duration) {
         self.connected.inc();
         self.connecting.observe(after.as_secs_f64());
     }
 
-    pub(super) fn on_first_picture(&self, after: Duration) {
+    pub(crate) fn on_first_picture(&self, after: Duration) {
         self.first_picture.observe(after.as_secs_f64());
     }
 
     /// Counts the end of a session. `failed` is the last set-up step of a session that was never
     /// connected; `lasted` is the time since the connection.
-    pub(super) fn on_end(&self, end: EndReason, failed: Option<SetupStage>, lasted: Option<Duration>) {
+    pub(crate) fn on_end(&self, end: EndReason, failed: Option<SetupStage>, lasted: Option<Duration>) {
         self.ended.get_or_create(&ReasonLabel { reason: end.label() }).inc();
         if let Some(lasted) = lasted {
             self.lasting.observe(lasted.as_secs_f64());

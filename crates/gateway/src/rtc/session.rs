@@ -346,7 +346,7 @@ impl Session {
             Event::Connected => {
                 let after = self.lifecycle.on_connected(now);
                 info!(session = %self.id, ?after, "connected");
-                self.track.metrics().on_connected(after);
+                self.track.metrics().set_ups.on_connected(after);
                 if self.role == Role::Publisher {
                     self.track.send(TrackInput::Connected);
                 }
@@ -497,7 +497,7 @@ impl Session {
         }
         let is_due = self.reports.begin(now);
         if let Some(round_trip) = stats.rtt.filter(|_| is_due) {
-            self.track.metrics().on_round_trip(round_trip);
+            self.track.metrics().network.on_round_trip(round_trip);
         }
     }
 
@@ -523,7 +523,7 @@ impl Session {
     }
 
     fn on_counted(&self, direction: Direction, Counted { before, now }: &Counted) {
-        self.track.metrics().on_line(direction, before, now);
+        self.track.metrics().network.on_line(direction, before, now);
     }
 
     fn failed(&self, error: &RtcError) -> EndReason {

@@ -34,7 +34,7 @@ impl TrackHandle {
             Ok(()) => true,
             Err(TrySendError::Full(input)) => {
                 if let TrackInput::Frame { .. } = input {
-                    self.metrics.on_lost_frame();
+                    self.metrics.frames.lost.inc();
                 }
                 false
             }

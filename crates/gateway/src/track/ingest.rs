@@ -158,7 +158,7 @@ impl Ingest {
             let decoder = Decoder::new(frame.codec, self.limits);
             self.decoder = decoder.inspect_err(|error| warn!(session = %outbox.id(), %error, "no decoder")).ok();
         }
-        self.metrics.on_received();
+        self.metrics.frames.received.inc();
         let decoder = self.decoder.as_mut()?;
         let waited = now.saturating_duration_since(arrived);
         let is_too_old = waited > MAX_INBOX_WAIT;
@@ -169,7 +169,7 @@ impl Ingest {
         self.waits.sum += waited;
         self.waits.frames += 1;
         if is_too_old {
-            self.metrics.on_lost_frame();
+            self.metrics.frames.lost.inc();
             self.request_keyframe(now, outbox);
             return None;
         }
@@ -184,7 +184,7 @@ impl Ingest {
                 if why != Undecodable::AwaitsKeyframe {
                     debug!(session = %outbox.id(), %why, "undecodable");
                 }
-                self.metrics.on_undecodable(&why);
+                self.metrics.frames.on_undecodable(&why);
                 self.request_keyframe(now, outbox);
                 if why.is_refusal() {
                     self.on_refused(&why, outbox);
@@ -209,7 +209,7 @@ impl Ingest {
     pub(super) fn request_keyframe(&mut self, now: Instant, outbox: &Outbox) {
         if self.last_request.is_none_or(|last| now.duration_since(last) >= KEYFRAME_REQUEST_INTERVAL) {
             self.last_request = Some(now);
-            self.metrics.on_keyframe_asked();
+            self.metrics.frames.keyframes.sent.inc();
             outbox.send(TrackOutput::NeedKeyframe);
         }
     }

@@ -66,19 +66,19 @@ impl Runner {
         if direction == "up" {
             self.cpu.on_step_up();
         }
-        self.context.metrics.on_adaptation(step.label(), direction);
+        self.context.metrics.viewings.on_quality_step(step, direction);
         debug!(session = %self.outbox.id(), step = step.label(), direction, ?sample, "adapts to the machine");
     }
 
     fn update_metrics(&mut self, now: Instant, shown_fps: f64) {
         let viewing = self.freezes.take(now, shown_fps);
         let metrics = &self.context.metrics;
-        metrics.on_second(self.settings.current.effect.label().as_str(), &viewing);
+        metrics.viewings.on_second(self.settings.current.effect.label().as_str(), &viewing);
         let output = self.outputs.first();
         let target_bps = output.and_then(Egress::config).map(|config| config.bitrate_bps);
-        metrics.on_bitrates(target_bps, output.and_then(Egress::estimate_bps));
+        metrics.network.on_bitrates(target_bps, output.and_then(Egress::estimate_bps));
         if let Some(is_down) = self.last_report.size_step(self.outputs.size(), output.and_then(Egress::sent_size)) {
-            metrics.on_size_step(is_down);
+            metrics.network.on_size_step(is_down);
         }
     }
 
@@ -120,6 +120,6 @@ impl Runner {
     /// Adds the frames since the last report to the metrics.
     pub(super) fn flush_counts(&mut self) {
         let effect = self.settings.current.effect.label();
-        self.context.metrics.on_frames(effect.as_str(), self.last_report.counts(), self.analysis.track.counts());
+        self.context.metrics.frames.on_frames(effect.as_str(), self.last_report.counts(), self.analysis.track.counts());
     }
 }

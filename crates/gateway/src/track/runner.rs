@@ -192,7 +192,7 @@ impl Runner {
 
     fn on_output(&mut self, now: Instant, receiver: SessionId, input: OutputInput) {
         if let OutputInput::KeyframeWanted = &input {
-            self.context.metrics.on_keyframe_wanted();
+            self.context.metrics.frames.keyframes.received.inc();
         }
         if self.outputs.on_input(now, receiver, input, &self.outbox) {
             self.presenter.need_picture(now);
@@ -324,7 +324,7 @@ impl Runner {
             self.outbox.tell(Kind::Detections, Some(seq), text);
         }
         if let Some(since_connected) = self.freezes.on_shown(sent, arrived) {
-            self.context.metrics.on_first_picture(since_connected);
+            self.context.metrics.set_ups.on_first_picture(since_connected);
         }
         self.presenter.on_shown(picture, settings, &self.settings.current);
         Ok(timestamp)
@@ -351,7 +351,7 @@ impl Runner {
         let Some(stand_in) = self.presenter.stand_in(newest, &settings, self.outputs.size()) else { return };
         let capture = self.outputs.last_sent().or(stand_in.capture).unwrap_or(MediaTime(0));
         _ = self.send_encoded(now, &stand_in.picture, capture, now);
-        self.context.metrics.on_placeholder();
+        self.context.metrics.frames.placeholders.inc();
         self.presenter.on_stand_in(now, stand_in, settings);
     }
 

@@ -169,7 +169,7 @@ impl TrackStats {
 
     /// Notes that a frame has passed a stage.
     pub fn on_stage(&self, stage: Stage, took: Duration) {
-        self.metrics.on_stage(stage, took);
+        self.metrics.frames.on_stage(stage, took);
         let time = &mut self.lock().stages[stage as usize];
         time.sum = time.sum.saturating_add(took);
         time.frames = time.frames.saturating_add(1);
@@ -178,7 +178,7 @@ impl TrackStats {
     /// Notes that the first packet of a frame has left, whose last packet arrived at `arrived`.
     pub fn on_sent(&self, arrived: Instant, now: Instant) {
         let residence = now.saturating_duration_since(arrived);
-        self.metrics.on_residence(residence);
+        self.metrics.frames.on_residence(residence);
         let mut inner = self.lock();
         let micros = residence.as_micros() as u64;
         inner.residence.saturating_record(micros);

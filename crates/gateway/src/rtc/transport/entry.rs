@@ -128,7 +128,7 @@ impl Entry {
             self.traffic.on_unauthenticated(now, kind, bytes);
             // Those of the key agreement are never authenticated.
             if self.is_connected {
-                metrics.on_unauthenticated_datagram();
+                metrics.network.datagrams.on_unauthenticated();
             }
         }
         if is_own || !self.is_connected {
@@ -170,10 +170,10 @@ impl Entry {
         let mut send = |transmit: Transmit| {
             let is_reply = stun::is_stun(&transmit.contents);
             if !paths.may_send(transmit.destination, transmit.contents.len(), is_reply) {
-                return metrics.on_withheld_datagram();
+                return metrics.network.datagrams.on_withheld();
             }
             if let Err(error) = socket.try_send(&transmit.contents, transmit.destination) {
-                metrics.on_unsent_datagram();
+                metrics.network.datagrams.on_unsent();
                 debug!(session = %id, %error, "a datagram was not sent");
             }
         };

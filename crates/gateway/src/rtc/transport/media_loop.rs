@@ -184,24 +184,24 @@ impl MediaLoop {
     }
 
     fn on_datagram(&mut self, source: SocketAddr, bytes: &[u8]) {
-        let Ok(contents) = DatagramRecv::try_from(bytes) else { return self.metrics.on_stray_datagram() };
+        let Ok(contents) = DatagramRecv::try_from(bytes) else { return self.metrics.network.datagrams.on_stray() };
         let now = Instant::now();
         let receive = Receive { proto: Protocol::Udp, source, destination: self.socket.local(), contents };
         let input = Input::Receive(now, receive);
         let kind = Kind::of(bytes);
         let known = self.directory.at(source);
         let recipient = self.recipient(now, kind, source, known, bytes, &input);
-        let (Some(id), Input::Receive(_, receive)) = (recipient, input) else { return self.metrics.on_stray_datagram() };
+        let (Some(id), Input::Receive(_, receive)) = (recipient, input) else { return self.metrics.network.datagrams.on_stray() };
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         match entry.admit(now, kind, bytes.len()) {
             Decision::Accept => {}
-            Decision::Refuse => return self.metrics.on_refused_datagram(),
+            Decision::Refuse => return self.metrics.network.datagrams.on_refused(),
             Decision::RefuseAndNotify => return self.refuse(id),
         }
         if known != Some(id) {
             let arrival = if entry.has_address(source) { Arrival::Remembered { forgotten: None } } else { entry.arrive(now, source) };
             match arrival {
-                Arrival::Refused => return self.metrics.on_refused_datagram(),
+                Arrival::Refused => return self.metrics.network.datagrams.on_refused(),
                 Arrival::Remembered { forgotten } => {
                     if let Some(address) = forgotten {
                         self.directory.remove_address(address, id);
@@ -263,7 +263,7 @@ impl MediaLoop {
 
     /// Tells a session that it sends too much.
     fn refuse(&mut self, id: SessionId) {
-        self.metrics.on_refused_datagram();
+        self.metrics.network.datagrams.on_refused();
         let problem = self.limits.exceeded();
         debug!(session = %id, detail = problem.detail, "datagrams refused");
         let message = TrackOutput::Message { text: notice(&problem), may_be_missed: true };
@@ -314,7 +314,7 @@ impl MediaLoop {
         self.observer.ended(id, reason);
         let now = Instant::now();
         let failed = entry.session.failed_stage(now);
-        self.metrics.on_session_end(reason, failed, entry.session.connected_at().map(|at| now.duration_since(at)));
+        self.metrics.set_ups.on_end(reason, failed, entry.session.connected_at().map(|at| now.duration_since(at)));
         if let Some(stage) = failed {
             warn!(session = %id, reason = reason.label(), candidates = ?self.candidates, "session never connected: {}", stage.explain());
         } else {
