@@ -90,7 +90,7 @@ pub struct Health {
     /// Number of connections that were re-established after they had broken.
     pub reconnects: u64,
     /// Number of failed operations by kind of error. Every kind is listed.
-    pub errors: Vec<(&'static str, u64)>,
+    pub errors: BTreeMap<&'static str, u64>,
     /// Number of results that arrived after their frame had been given up.
     pub late: u64,
     /// Number of turns (queue entries of tracks) that were lost with their worker and queued again.
@@ -209,7 +209,7 @@ impl Broker {
 impl Health {
     /// Returns the state of a broker within one process, where no connection can break.
     fn local() -> Self {
-        let errors = redis::ErrorKind::ALL.map(|kind| (kind.label(), 0)).to_vec();
+        let errors = redis::ErrorKind::ALL.map(|kind| (kind.label(), 0)).into();
         let round_trips = RoundTrips::default();
         Self {
             connected: true,

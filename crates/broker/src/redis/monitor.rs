@@ -32,10 +32,16 @@ pub(super) struct Monitor {
     links: Mutex<Links>,
     reconnects: AtomicU64,
     errors: [AtomicU64; ErrorKind::ALL.len()],
-    last_complaint: Mutex<Option<(Instant, String)>>,
+    last_complaint: Mutex<Option<Complaint>>,
     round_trips: Mutex<RoundTrips>,
     pub(super) late: AtomicU64,
     pub(super) turns_requeued: AtomicU64,
+}
+
+/// A logged failure that left the connections as they were.
+struct Complaint {
+    at: Instant,
+    sentence: String,
 }
 
 #[derive(Default)]
@@ -132,10 +138,10 @@ impl Monitor {
     pub(super) fn on_complaint(&self, kind: ErrorKind, sentence: &str) {
         self.count(kind);
         let mut last = self.last_complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        let said = last.as_ref().is_some_and(|(at, what)| what == sentence && at.elapsed() < SAY_AGAIN_AFTER);
+        let said = last.as_ref().is_some_and(|last| last.sentence == sentence && last.at.elapsed() < SAY_AGAIN_AFTER);
         if !said {
             warn!("{sentence}");
-            *last = Some((Instant::now(), sentence.into()));
+            *last = Some(Complaint { at: Instant::now(), sentence: sentence.into() });
         }
     }
 
@@ -167,7 +173,7 @@ impl Monitor {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    pub(super) fn errors(&self) -> Vec<(&'static str, u64)> {
+    pub(super) fn errors(&self) -> BTreeMap<&'static str, u64> {
         ErrorKind::ALL.into_iter().map(|kind| (kind.label(), self.errors[kind as usize].load(Ordering::Relaxed))).collect()
     }
 
@@ -222,7 +228,7 @@ mod tests {
         monitor.on_gone(Link::Results);
         assert!(monitor.connected());
         assert_eq!(monitor.reconnects(), 1);
-        assert_eq!(monitor.errors()[0], ("unreachable", 2));
+        assert_eq!(monitor.errors()["unreachable"], 2);
     }
 
     #[test]

@@ -29,9 +29,9 @@ struct State {
     /// Jobs that have not been sent yet.
     unsent: FairSlots<Job>,
     /// Slots in Redis that are to be deleted.
-    clear: Vec<(TrackId, EffectName)>,
-    under_way: BTreeMap<(TrackId, FrameSeq), UnderWay>,
-    deadlines: BTreeSet<(Instant, TrackId, FrameSeq)>,
+    clear: Vec<Slot>,
+    under_way: BTreeMap<JobId, UnderWay>,
+    deadlines: BTreeSet<Deadline>,
     /// Effects whose queues this gateway has used.
     effects: BTreeSet<EffectName>,
     waiting: usize,
@@ -44,7 +44,32 @@ struct State {
 struct Track {
     sink: Arc<Sink>,
     /// Job that was put into the slot last.
-    laid: Option<(FrameSeq, EffectName)>,
+    laid: Option<Laid>,
+}
+
+struct Laid {
+    seq: FrameSeq,
+    effect: EffectName,
+}
+
+/// Identity of a job among all tracks of this gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct JobId {
+    pub(super) track: TrackId,
+    pub(super) seq: FrameSeq,
+}
+
+impl JobId {
+    pub(super) fn of(job: &Job) -> Self {
+        Self { track: job.track, seq: job.seq }
+    }
+}
+
+/// The deadline of a job; the earliest one is the smallest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Deadline {
+    at: Instant,
+    job: JobId,
 }
 
 struct UnderWay {
@@ -59,8 +84,19 @@ struct UnderWay {
 /// Slots to delete and jobs to send in one pipeline.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) clear: Vec<(TrackId, EffectName)>,
-    pub(super) jobs: Vec<(Job, wire::Nonce)>,
+    pub(super) clear: Vec<Slot>,
+    pub(super) jobs: Vec<JobToSend>,
+}
+
+/// Place of a track's waiting frame in Redis.
+pub(super) struct Slot {
+    pub(super) track: TrackId,
+    pub(super) effect: EffectName,
+}
+
+pub(super) struct JobToSend {
+    pub(super) job: Job,
+    pub(super) nonce: wire::Nonce,
 }
 
 /// Classification of a received result.
@@ -88,12 +124,13 @@ impl PendingJobs {
         let Some(closed) = state.tracks.remove(&track) else { return };
         state.unsent.remove(track);
         state.waits.on_ended(track);
-        let under_way: Vec<_> = state.under_way.range((track, FrameSeq(0))..=(track, FrameSeq(u64::MAX))).map(|(key, _)| *key).collect();
-        under_way.into_iter().for_each(|(track, seq)| _ = state.finish(track, seq));
-        if let Some((_, effect)) = closed.laid
+        let [first, last] = [0, u64::MAX].map(|seq| JobId { track, seq: FrameSeq(seq) });
+        let under_way: Vec<_> = state.under_way.range(first..=last).map(|(id, _)| *id).collect();
+        under_way.into_iter().for_each(|id| _ = state.finish(id));
+        if let Some(Laid { effect, .. }) = closed.laid
             && state.connected
         {
-            state.clear.push((track, effect));
+            state.clear.push(Slot { track, effect });
             self.work.notify_one();
         }
     }
@@ -104,15 +141,15 @@ impl PendingJobs {
             return;
         }
         let mut due = Due::new();
-        let (track, seq) = (job.track, job.seq);
+        let id = JobId::of(&job);
         let (submitted, deadline) = (job.submitted, job.deadline);
-        state.waits.on_submitted(track, submitted);
-        state.under_way.insert((track, seq), UnderWay { nonce: wire::Nonce::random(), submitted, deadline, taken: false });
-        state.deadlines.insert((deadline, track, seq));
+        state.waits.on_submitted(id.track, submitted);
+        state.under_way.insert(id, UnderWay { nonce: wire::Nonce::random(), submitted, deadline, taken: false });
+        state.deadlines.insert(Deadline { at: deadline, job: id });
         if !state.connected {
-            state.end(&mut due, track, seq, Outcome::Undelivered { reason: "Redis is not connected".into() });
-        } else if let Some(older) = state.unsent.put(track, job) {
-            state.end(&mut due, track, older.seq, Outcome::Replaced);
+            state.end(&mut due, id, Outcome::Undelivered { reason: "Redis is not connected".into() });
+        } else if let Some(older) = state.unsent.put(id.track, job) {
+            state.end(&mut due, JobId::of(&older), Outcome::Replaced);
         } else {
             self.work.notify_one();
         }
@@ -174,8 +211,8 @@ impl PendingJobs {
         state.connected = false;
         state.clear.clear();
         while state.unsent.take().is_some() {}
-        while let Some((track, seq)) = state.under_way.keys().next().copied() {
-            state.end(&mut due, track, seq, Outcome::Undelivered { reason: reason.into() });
+        while let Some(id) = state.under_way.keys().next().copied() {
+            state.end(&mut due, id, Outcome::Undelivered { reason: reason.into() });
         }
         state.tracks.values_mut().for_each(|track| track.laid = None);
         deliver(state, due);
@@ -201,7 +238,7 @@ impl PendingJobs {
             if !batch.jobs.is_empty() || !batch.clear.is_empty() || now >= idle_until {
                 return Some(batch);
             }
-            let next = state.deadlines.first().map_or(idle_until, |(deadline, ..)| idle_until.min(*deadline));
+            let next = state.deadlines.first().map_or(idle_until, |deadline| idle_until.min(deadline.at));
             let wait = next.saturating_duration_since(now).max(Duration::from_millis(1));
             state = self.work.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -209,22 +246,21 @@ impl PendingJobs {
 
     /// Records that a frame was put into its slot. `replaced` is true if an older frame waited
     /// there.
-    pub(super) fn on_laid(&self, track: TrackId, seq: FrameSeq, effect: EffectName, replaced: bool) {
+    pub(super) fn on_laid(&self, JobId { track, seq }: JobId, effect: EffectName, replaced: bool) {
         let mut state = self.lock();
         let mut due = Due::new();
         let Some(owner) = state.tracks.get_mut(&track) else {
             // The track was closed while its frame was being sent.
-            state.clear.push((track, effect));
+            state.clear.push(Slot { track, effect });
             return;
         };
-        match owner.laid.replace((seq, effect)) {
-            Some((older, _)) if replaced => state.end(&mut due, track, older, Outcome::Replaced),
-            Some((older, _)) => {
-                if let Some(job) = state.under_way.get_mut(&(track, older)) {
-                    job.taken = true;
-                }
+        if let Some(Laid { seq, .. }) = owner.laid.replace(Laid { seq, effect }) {
+            let older = JobId { track, seq };
+            if replaced {
+                state.end(&mut due, older, Outcome::Replaced);
+            } else if let Some(job) = state.under_way.get_mut(&older) {
+                job.taken = true;
             }
-            None => {}
         }
         deliver(state, due);
     }
@@ -234,16 +270,16 @@ impl PendingJobs {
     pub(super) fn on_cleared(&self, track: TrackId) {
         let mut state = self.lock();
         let mut due = Due::new();
-        if let Some((seq, _)) = state.tracks.get_mut(&track).and_then(|track| track.laid.take()) {
-            state.end(&mut due, track, seq, Outcome::Replaced);
+        if let Some(Laid { seq, .. }) = state.tracks.get_mut(&track).and_then(|track| track.laid.take()) {
+            state.end(&mut due, JobId { track, seq }, Outcome::Replaced);
         }
         deliver(state, due);
     }
 
-    pub(super) fn on_refused(&self, track: TrackId, seq: FrameSeq, reason: &str) {
+    pub(super) fn on_refused(&self, job: JobId, reason: &str) {
         let mut state = self.lock();
         let mut due = Due::new();
-        state.end(&mut due, track, seq, Outcome::Undelivered { reason: reason.into() });
+        state.end(&mut due, job, Outcome::Undelivered { reason: reason.into() });
         deliver(state, due);
     }
 
@@ -251,9 +287,9 @@ impl PendingJobs {
     pub(super) fn on_result(&self, now: Instant, result: wire::WireResult) -> Received {
         let mut state = self.lock();
         let mut due = Due::new();
-        let (track, seq, analysing) = (result.track, result.seq, result.analysing);
-        let Some(job) = state.under_way.get(&(track, seq)) else {
-            return if state.tracks.contains_key(&track) { Received::Late } else { Received::Used };
+        let (id, analysing) = (JobId { track: result.track, seq: result.seq }, result.analysing);
+        let Some(job) = state.under_way.get(&id) else {
+            return if state.tracks.contains_key(&id.track) { Received::Late } else { Received::Used };
         };
         if job.nonce != result.nonce {
             return Received::Forged;
@@ -265,7 +301,7 @@ impl PendingJobs {
             Ok(analysis) => Outcome::Analysed { analysis, queued, analysing, computed: Duration::ZERO },
             Err(reason) => Outcome::Failed { reason },
         };
-        state.end(&mut due, track, seq, outcome);
+        state.end(&mut due, id, outcome);
         deliver(state, due);
         Received::Used
     }
@@ -278,15 +314,16 @@ impl PendingJobs {
 }
 
 impl State {
-    fn finish(&mut self, track: TrackId, seq: FrameSeq) -> Option<UnderWay> {
-        let job = self.under_way.remove(&(track, seq))?;
-        self.deadlines.remove(&(job.deadline, track, seq));
+    fn finish(&mut self, id: JobId) -> Option<UnderWay> {
+        let job = self.under_way.remove(&id)?;
+        self.deadlines.remove(&Deadline { at: job.deadline, job: id });
         Some(job)
     }
 
     /// Ends a job, unless it has ended before.
-    fn end(&mut self, due: &mut Due, track: TrackId, seq: FrameSeq, outcome: Outcome) {
-        let ended = self.finish(track, seq);
+    fn end(&mut self, due: &mut Due, id: JobId, outcome: Outcome) {
+        let JobId { track, seq } = id;
+        let ended = self.finish(id);
         if ended.is_some() && !matches!(outcome, Outcome::Replaced) {
             self.waits.on_ended(track);
         }
@@ -300,11 +337,11 @@ impl State {
     /// Ends all jobs whose deadline has passed.
     fn expire(&mut self, now: Instant) -> Due {
         let mut due = Due::new();
-        while let Some((deadline, track, seq)) = self.deadlines.first().copied()
-            && deadline <= now
+        while let Some(Deadline { at, job: id }) = self.deadlines.first().copied()
+            && at <= now
         {
-            let taken = self.under_way.get(&(track, seq)).is_some_and(|job| job.taken);
-            self.end(&mut due, track, seq, if taken { Outcome::Lost } else { Outcome::Expired });
+            let taken = self.under_way.get(&id).is_some_and(|job| job.taken);
+            self.end(&mut due, id, if taken { Outcome::Lost } else { Outcome::Expired });
         }
         due
     }
@@ -316,12 +353,12 @@ impl State {
                 continue;
             }
             let laid = self.tracks.get(&job.track).and_then(|track| track.laid.as_ref());
-            if let Some((_, left)) = laid.filter(|(_, effect)| *effect != job.effect) {
-                batch.clear.push((job.track, left.clone()));
+            if let Some(left) = laid.filter(|laid| laid.effect != job.effect) {
+                batch.clear.push(Slot { track: job.track, effect: left.effect.clone() });
             }
-            let Some(nonce) = self.under_way.get(&(job.track, job.seq)).map(|job| job.nonce) else { continue };
+            let Some(nonce) = self.under_way.get(&JobId::of(&job)).map(|job| job.nonce) else { continue };
             self.effects.insert(job.effect.clone());
-            batch.jobs.push((job, nonce));
+            batch.jobs.push(JobToSend { job, nonce });
         }
         batch
     }

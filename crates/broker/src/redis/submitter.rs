@@ -9,6 +9,7 @@ use super::connection::{Limit, PipelinedConnection};
 use super::error::Fault;
 use super::keys::turn;
 use super::monitor::Link;
+use super::pending::{JobId, JobToSend, Slot};
 use super::shared::Shared;
 use super::wire;
 
@@ -35,11 +36,11 @@ fn carry_out(shared: &Shared, line: &mut PipelinedConnection) -> Result<(), Faul
     let next = shared.keys.next(shared.me);
     while let Some(batch) = shared.pending.next_batch() {
         let mut pipeline = redis::pipe();
-        for (track, effect) in &batch.clear {
+        for Slot { track, effect } in &batch.clear {
             let turn = turn(shared.me, *track);
             pipeline.cmd("DEL").arg(shared.keys.slot(effect, &turn)).cmd("LREM").arg(shared.keys.turns(effect)).arg(0).arg(turn);
         }
-        for (job, nonce) in &batch.jobs {
+        for JobToSend { job, nonce } in &batch.jobs {
             let turn = turn(shared.me, job.track);
             let left = job.deadline.saturating_duration_since(Instant::now()).as_millis().max(1) as u64;
             pipeline.cmd("SET").arg(&next).arg(wire::encode_job(job, *nonce)).arg("PX").arg(left);
@@ -52,24 +53,25 @@ fn carry_out(shared: &Shared, line: &mut PipelinedConnection) -> Result<(), Faul
         let asked = Instant::now();
         let mut answers = line.ask(&pipeline)?.into_iter();
         shared.monitor.on_answer(asked.elapsed());
-        for (track, _) in batch.clear {
+        for Slot { track, .. } in batch.clear {
             let (emptied, _) = (answers.next(), answers.next());
             if matches!(emptied, Some(Ok(Value::Int(1)))) {
                 shared.pending.on_cleared(track);
             }
         }
-        for (job, _) in batch.jobs {
+        for JobToSend { job, .. } in batch.jobs {
+            let id = JobId::of(&job);
             let (set, laid) = (answers.next(), answers.next());
             match set.filter(Result::is_err).or(laid) {
                 Some(Ok(Value::Int(found))) => {
                     shared.monitor.turns_requeued.fetch_add(u64::from(found == 2), Ordering::Relaxed);
-                    shared.pending.on_laid(job.track, job.seq, job.effect, found > 0);
+                    shared.pending.on_laid(id, job.effect, found > 0);
                 }
                 Some(Err(fault)) => {
                     shared.monitor.on_complaint(fault.kind, &fault.sentence);
-                    shared.pending.on_refused(job.track, job.seq, &fault.sentence);
+                    shared.pending.on_refused(id, &fault.sentence);
                 }
-                Some(Ok(_)) | None => shared.pending.on_refused(job.track, job.seq, "Redis gave an answer that makes no sense"),
+                Some(Ok(_)) | None => shared.pending.on_refused(id, "Redis gave an answer that makes no sense"),
             }
         }
     }

@@ -112,7 +112,7 @@ fn foreign_bytes_stop_nothing() {
     let server = RedisServer::start();
     let broker = gateway(&server);
     let completions = open(&broker, 1);
-    let malformed = || broker.health().errors.iter().find(|(kind, _)| *kind == "malformed").unwrap().1;
+    let malformed = || broker.health().errors["malformed"];
 
     // The queue is not a list, and slots and turns contain noise.
     server.command(&[b"SET", QUEUE, b"hello"]);
@@ -159,7 +159,7 @@ fn result_of_somebody_who_did_not_get_the_job_is_counted_and_ends_nothing() {
     let completions = open(&broker, 1);
     broker.submit(job(1, 0));
     let results = gateway_of(&server).replace("gateway:", "v3:processed_frames:");
-    let forged = || broker.health().errors.iter().find(|(kind, _)| *kind == "forged").unwrap().1;
+    let forged = || broker.health().errors["forged"];
     // A forged result has track 1, frame 0, a nonce, a time of zero, and a failure with the reason
     // "no".
     for nonce in [[0; 16], [0xff; 16]] {
@@ -192,7 +192,7 @@ fn result_with_the_nonce_of_another_job_is_counted_and_ends_neither() {
     });
     let of_other = frames.into_iter().find(|bytes| bytes.starts_with(b"OB\x03J\x02\x00")).unwrap();
     let results = gateway_of(&server).replace("gateway:", "v3:processed_frames:");
-    let forged = || broker.health().errors.iter().find(|(kind, _)| *kind == "forged").unwrap().1;
+    let forged = || broker.health().errors["forged"];
     server.command(&[b"RPUSH", results.as_bytes(), &[b"OB\x03R\x01\x00", &of_other[6..22], b"\x00\x00\x01\x02no"].concat()]);
     eventually("the forgery to be counted", || forged() == 1);
     let seat = broker.join(&[test()]);
@@ -220,7 +220,7 @@ fn thread_that_panics_goes_on() {
     let seat = broker.join(&[test()]);
     broker.submit(job(1, 0));
     seat.take().unwrap().complete(Ok(analysis(0)));
-    let counted = || broker.health().errors.iter().find(|(kind, _)| *kind == "other").unwrap().1;
+    let counted = || broker.health().errors["other"];
     eventually("the panic to be counted", || counted() == 1);
     eventually("a new connection", || broker.health().connected);
     broker.submit(job(1, 1));
