@@ -16,7 +16,7 @@ mod tests;
 use std::ffi::c_int;
 use std::ptr::null_mut;
 
-use ooblex_pipeline::{I420, Pool};
+use ooblex_pipeline::{I420, Pool, Size};
 use openh264_sys2 as sys;
 
 use crate::encoding::{EncodeError, Output, Speed, Task};
@@ -133,9 +133,9 @@ impl Decoder {
 
     /// Decodes `data`, an access unit that was checked. `size` is that of its picture, if it has
     /// one.
-    fn decode_as_is(&mut self, data: &[u8], size: Option<(u32, u32)>, pool: &Pool) -> Result<Option<I420>, Undecodable> {
+    fn decode_as_is(&mut self, data: &[u8], size: Option<Size>, pool: &Pool) -> Result<Option<I420>, Undecodable> {
         let (start, info) = self.pass_on(data)?;
-        let Some((width, height)) = size else { return Ok(None) };
+        let Some(size @ Size { width, height }) = size else { return Ok(None) };
         if info.iBufferStatus != 1 {
             // After some errors openh264 resets itself and reports success.
             return Err(damaged("no picture came out"));
@@ -146,7 +146,7 @@ impl Decoder {
             return Err(damaged(format!("a picture of {}x{} came out for one of {width}x{height}", buffer.iWidth, buffer.iHeight)));
         }
         let [luma, chroma] = buffer.iStride;
-        let planes = ForeignPlanes::new(start.map(<*mut u8>::cast_const), [luma, chroma, chroma], (width, height));
+        let planes = ForeignPlanes::new(start.map(<*mut u8>::cast_const), [luma, chroma, chroma], size);
         let planes = planes.ok_or_else(|| damaged("the planes of the picture make no sense"))?;
         // SAFETY: openh264 says that the planes, which live until the next call, hold a picture of this size, which is that of the checked
         // parameter sets.

@@ -2,22 +2,22 @@
 
 use std::ffi::c_int;
 
-use ooblex_pipeline::{I420, Pool};
+use ooblex_pipeline::{I420, Pool, Size};
 
 /// Three planes of a picture in foreign memory: the start of each, and its stride (the bytes from
 /// one row to the next).
 pub(crate) struct ForeignPlanes {
     start: [*const u8; 3],
     stride: [usize; 3],
-    size: (u32, u32),
+    size: Size,
 }
 
 impl ForeignPlanes {
     /// Checks the planes that a library has returned. Returns `None` if a start is null, the rows
     /// of a plane overlap or go backwards, or a side is not in 1..=`I420::MAX_SIDE`.
-    pub(crate) fn new(start: [*const u8; 3], stride: [c_int; 3], size: (u32, u32)) -> Option<Self> {
+    pub(crate) fn new(start: [*const u8; 3], stride: [c_int; 3], size: Size) -> Option<Self> {
         let sides = 1..=I420::MAX_SIDE;
-        let fits = sides.contains(&size.0) && sides.contains(&size.1) && start.iter().all(|plane| !plane.is_null());
+        let fits = sides.contains(&size.width) && sides.contains(&size.height) && start.iter().all(|plane| !plane.is_null());
         let stride = stride.map(|stride| usize::try_from(stride).unwrap_or(0));
         let holds_rows = stride.iter().zip(Self::columns(size)).all(|(stride, columns)| *stride >= columns);
         (fits && holds_rows).then_some(Self { start, stride, size })
@@ -28,7 +28,7 @@ impl ForeignPlanes {
     /// # Safety
     /// For every plane of a picture of this size `start[i] + row * stride[i]` is readable for that plane's columns at each of its rows.
     pub(crate) unsafe fn copy(&self, pool: &Pool) -> I420 {
-        let mut picture = pool.picture(self.size.0, self.size.1);
+        let mut picture = pool.picture(self.size.width, self.size.height);
         let columns = Self::columns(self.size);
         for (index, plane) in picture.planes_mut().into_iter().enumerate() {
             for (row, target) in plane.chunks_exact_mut(columns[index]).enumerate() {
@@ -41,7 +41,7 @@ impl ForeignPlanes {
         picture
     }
 
-    fn columns((width, _): (u32, u32)) -> [usize; 3] {
+    fn columns(Size { width, .. }: Size) -> [usize; 3] {
         let chroma = width.div_ceil(2) as usize;
         [width as usize, chroma, chroma]
     }
@@ -82,7 +82,7 @@ mod tests {
     fn invalid_planes_are_ignored() {
         let memory = [7_u8; 64];
         let (there, nowhere) = (memory.as_ptr(), std::ptr::null());
-        let planes = |start, stride, size| ForeignPlanes::new(start, stride, size);
+        let planes = |start, stride, (width, height)| ForeignPlanes::new(start, stride, Size { width, height });
         let fits = planes([there; 3], [8, 4, 4], (8, 4)).unwrap();
         // SAFETY: the largest plane has 32 bytes.
         assert!(unsafe { fits.copy(&Pool::default()) }.planes()[0].iter().all(|pixel| *pixel == 7));

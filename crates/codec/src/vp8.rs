@@ -6,7 +6,7 @@ mod header;
 use std::ffi::{CStr, c_int, c_uint};
 use std::mem::MaybeUninit;
 
-use ooblex_pipeline::{I420, Pool};
+use ooblex_pipeline::{I420, Pool, Size};
 use vpx_sys::vp8_dec_control_id::VP8D_GET_FRAME_CORRUPTED;
 use vpx_sys::vp8e_enc_control_id as control;
 use vpx_sys::vpx_codec_err_t::VPX_CODEC_OK;
@@ -25,7 +25,7 @@ pub(crate) struct Decoder {
     context: Context,
     limits: Limits,
     /// Width and height that the last key frame announced.
-    size: (u32, u32),
+    size: Size,
 }
 
 impl Decoder {
@@ -37,7 +37,7 @@ impl Decoder {
                 vpx_sys::vpx_codec_dec_init_ver(context, vpx_sys::vpx_codec_vp8_dx(), &config, 0, vpx_sys::VPX_DECODER_ABI_VERSION as c_int)
             }
         })?;
-        Ok(Self { context, limits, size: (0, 0) })
+        Ok(Self { context, limits, size: Size::new(0, 0) })
     }
 
     /// Decodes one frame into a picture in memory of `pool`. Every frame is checked before libvpx
@@ -67,8 +67,8 @@ impl Decoder {
         // SAFETY: the context is alive; the image that is returned, if any, lives until the next call on it.
         let image = unsafe { vpx_sys::vpx_codec_get_frame(self.context.pointer(), &mut iterator).as_ref() };
         let Some(image) = image else { return Ok(None) };
-        if (image.d_w, image.d_h) != self.size || image.fmt != vpx_sys::vpx_img_fmt::VPX_IMG_FMT_I420 {
-            let (width, height) = self.size;
+        if Size::new(image.d_w, image.d_h) != self.size || image.fmt != vpx_sys::vpx_img_fmt::VPX_IMG_FMT_I420 {
+            let Size { width, height } = self.size;
             return Err(damaged(format!("a picture of {}x{} came out for one of {width}x{height}", image.d_w, image.d_h)));
         }
         let start = [image.planes[0], image.planes[1], image.planes[2]].map(<*mut u8>::cast_const);

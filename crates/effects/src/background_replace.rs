@@ -8,7 +8,7 @@
 //! video editors key out), or a scene of soft light. Until the first mask arrives only the backdrop
 //! is shown.
 
-use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb};
+use ooblex_pipeline::{Analysis, EffectName, I420, ModelInput, Rgb, Size};
 
 use crate::effect::{ComposeError, Effect, Painter, WhenSlow};
 use crate::matte::{Backdrop, Matte, mask_of};
@@ -94,8 +94,16 @@ struct ReplacePainter {
 
 /// A backdrop computed for one frame size and one set of parameters.
 struct Scene {
-    made_for: (u32, u32, [f64; 2], &'static str),
+    made_for: MadeFor,
     picture: I420,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+struct MadeFor {
+    size: Size,
+    /// Hue and lightness of a plain backdrop.
+    colour: [f64; 2],
+    background: &'static str,
 }
 
 impl Painter for ReplacePainter {
@@ -107,11 +115,7 @@ impl Painter for ReplacePainter {
         let mask = mask_of(NAME, analysis)?;
         self.matte.update(picture, mask);
         let Self { matte, scene, .. } = self;
-        matte.put_behind(
-            picture,
-            scene_for(scene, picture.width(), picture.height(), parameters),
-            parameters.number("edge_softness") as f32,
-        );
+        matte.put_behind(picture, scene_for(scene, picture.size(), parameters), parameters.number("edge_softness") as f32);
         Ok(())
     }
 
@@ -121,7 +125,7 @@ impl Painter for ReplacePainter {
 
     /// Shows the backdrop alone.
     fn placeholder(&mut self, picture: &mut I420, parameters: &Parameters) {
-        picture.clone_from(&scene_for(&mut self.scene, picture.width(), picture.height(), parameters).picture);
+        picture.clone_from(&scene_for(&mut self.scene, picture.size(), parameters).picture);
     }
 }
 
@@ -132,14 +136,14 @@ impl Backdrop for Scene {
 }
 
 /// Returns the requested backdrop, recomputing it if the size or the parameters have changed.
-fn scene_for<'a>(scene: &'a mut Option<Scene>, width: u32, height: u32, parameters: &Parameters) -> &'a Scene {
+fn scene_for<'a>(scene: &'a mut Option<Scene>, size: Size, parameters: &Parameters) -> &'a Scene {
     let colour = [parameters.number("hue"), parameters.number("lightness")];
-    let wanted = (width, height, colour, parameters.choice("background"));
+    let wanted = MadeFor { size, colour, background: parameters.choice("background") };
     if scene.as_ref().is_none_or(|scene| scene.made_for != wanted) {
         *scene = None;
     }
     scene.get_or_insert_with(|| {
-        let pixel: Box<dyn Fn(f32, f32) -> [f32; 3]> = match wanted.3 {
+        let pixel: Box<dyn Fn(f32, f32) -> [f32; 3]> = match wanted.background {
             "sunset" => Box::new(sunset),
             "lights" => Box::new(lights),
             "forest" => Box::new(forest),
@@ -152,6 +156,7 @@ fn scene_for<'a>(scene: &'a mut Option<Scene>, width: u32, height: u32, paramete
                 Box::new(move |_, _| colour)
             }
         };
+        let Size { width, height } = size;
         let aspect = width as f32 / height as f32;
         let mut data = Vec::with_capacity(3 * width as usize * height as usize);
         for y in 0..height {

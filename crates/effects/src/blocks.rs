@@ -17,14 +17,22 @@ const PRECISION: u32 = 24;
 /// Downscales planes of one size, and keeps its tables and buffers for the next plane.
 #[derive(Default)]
 pub(crate) struct Blocks {
-    /// Sizes (columns, rows) of the large plane, of its shown part, and of the small plane.
-    made_for: Option<([u32; 2], [f64; 2], [u32; 2])>,
+    made_for: Option<MadeFor>,
     across: Sides,
     down: Sides,
     /// Sum of each column of the current row of blocks.
     sums: Vec<u16>,
     /// Sum of each block of the current row of blocks.
     totals: Vec<u32>,
+}
+
+/// Sizes (columns, rows) of the planes.
+#[derive(Clone, Copy, PartialEq)]
+struct MadeFor {
+    size: [u32; 2],
+    /// Size of the part of the large plane that is shown.
+    shown: [f64; 2],
+    target_size: [u32; 2],
 }
 
 /// The blocks along one axis.
@@ -61,7 +69,8 @@ impl Blocks {
     /// Returns `false`, and writes nothing, if the target is larger than the source or the scale is
     /// so small that the sums would overflow.
     pub(crate) fn set(&mut self, plane: &[u8], size: [u32; 2], shown: [f64; 2], target: &mut [u8], target_size: [u32; 2]) -> bool {
-        if self.made_for != Some((size, shown, target_size)) {
+        let wanted = MadeFor { size, shown, target_size };
+        if self.made_for != Some(wanted) {
             if !shown.iter().zip(target_size).all(|(from, to)| *from >= f64::from(to)) {
                 return false;
             }
@@ -69,7 +78,7 @@ impl Blocks {
             if across.longest() * down.longest() > MOST_PIXELS {
                 return false;
             }
-            (self.across, self.down, self.made_for) = (across, down, Some((size, shown, target_size)));
+            (self.across, self.down, self.made_for) = (across, down, Some(wanted));
         }
         let width = size[0] as usize;
         // The buffer has more columns than the plane: `few` reads beyond the end, and masks out

@@ -36,7 +36,7 @@ use crate::effect::Effect as _;
 use graph::Graph;
 use ooblex_inference::{ModelSpec, TensorSpec};
 use spec::BoundSpec;
-use spec::{Declaration, LabelSource, MAX_LABELS, Output};
+use spec::{Declaration, LabelSource, Located, MAX_LABELS, Output};
 
 /// Name of the file that makes a folder an effect.
 const DECLARATION: &str = "effect.toml";
@@ -130,14 +130,15 @@ impl CustomEffect {
         let path = folder.join(DECLARATION);
         let text = read_text(folder, &path)?;
         let declared = Declaration::parse(&path, &text)?;
-        let Declaration { name, name_place, title, description, when_slow, model, output, parameters } = declared;
-        let model_path = folder.join(&model.file);
+        let Declaration { name: Located { value: name, place: name_place }, title, description, when_slow, model, output, parameters } =
+            declared;
+        let model_path = folder.join(&model.file.value);
         let remedy = "take a smaller model, or raise own_effects.model_mib";
         let bytes = read_file(folder, &model_path, limits.model_bytes, remedy).map_err(|error| match error {
             CustomEffectError::Unreadable { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => {
                 CustomEffectError::Declaration {
-                    place: model.file_place.clone(),
-                    what: format!("model.file = {:?} is not there: put the ONNX file beside effect.toml", model.file),
+                    place: model.file.place.clone(),
+                    what: format!("model.file = {:?} is not there: put the ONNX file beside effect.toml", model.file.value),
                 }
             }
             error => error,
@@ -157,8 +158,8 @@ impl CustomEffect {
                 Box::leak(specs.collect::<Box<[_]>>())
             };
             ModelSpec {
-                name: intern::word(&format!("{name}/{}", model.file)),
-                file: intern::word(&model.file),
+                name: intern::word(&format!("{name}/{}", model.file.value)),
+                file: intern::word(&model.file.value),
                 sha256: intern::word(&checksum),
                 embedded: &[],
                 inputs: kept(&fitted.inputs),

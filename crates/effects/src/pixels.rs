@@ -219,8 +219,9 @@ impl Stretched {
     /// rows, of which `shown` show the frame (half a column less than `to` in the chroma of an
     /// odd-sized frame).
     pub(crate) fn set(&mut self, plane: &[u8], from: [u32; 2], to: [u32; 2], shown: [f64; 2]) {
-        self.across.set(from[0], to[0], shown[0]);
-        self.down.set(from[1], to[1], shown[1]);
+        for (axis, taps) in [&mut self.across, &mut self.down].into_iter().enumerate() {
+            taps.set(Scale { from: from[axis], to: to[axis], shown: shown[axis] });
+        }
         self.width = to[0] as usize;
         self.rows.resize(self.width * from[1] as usize, 0);
         let rows = plane.chunks_exact(from[0] as usize).zip(self.rows.chunks_exact_mut(self.width));
@@ -241,11 +242,19 @@ impl Stretched {
 /// The two columns (or rows) of the small plane between which each one of the large plane lies.
 #[derive(Default)]
 struct Taps {
-    made_for: Option<(u32, u32, f64)>,
+    made_for: Option<Scale>,
     taps: Vec<Tap>,
     /// The taps in groups of [`LANES`] columns, for SIMD; empty if a group does not fit into a
     /// [`Window`].
     windows: Vec<Window>,
+}
+
+/// Lengths along one axis in pixels: `shown` of the `from` pixels are stretched to `to`.
+#[derive(Clone, Copy, PartialEq)]
+struct Scale {
+    from: u32,
+    to: u32,
+    shown: f64,
 }
 
 /// Number of columns of the large plane that are computed at once.
@@ -269,11 +278,11 @@ struct Tap {
 }
 
 impl Taps {
-    fn set(&mut self, from: u32, to: u32, shown: f64) {
-        if self.made_for == Some((from, to, shown)) {
+    fn set(&mut self, scale: Scale) {
+        if self.made_for.replace(scale) == Some(scale) {
             return;
         }
-        self.made_for = Some((from, to, shown));
+        let Scale { from, to, shown } = scale;
         let last = from as u16 - 1;
         self.taps.clear();
         self.taps.extend((0..to).map(|index| {
@@ -454,7 +463,7 @@ mod tests {
         {
             let row: Vec<u8> = (0..from).map(|index| (index * 7919 % 251) as u8).collect();
             let mut taps = Taps::default();
-            taps.set(from, to, shown);
+            taps.set(Scale { from, to, shown });
             assert_eq!(taps.windows.is_empty(), to < from, "{from} to {to}");
             let mut expected = vec![0; to as usize];
             taps.stretch(&row, &mut expected);

@@ -252,7 +252,7 @@ impl Painter for StylePainter {
     fn prepare(&mut self, source: &I420, parameters: &Parameters) -> ModelInput {
         let fixed = STEPS.iter().find(|(word, _)| *word == parameters.choice("resolution"));
         self.auto = fixed.is_none();
-        let arguments = weights(parameters.choice("style"), parameters.weights("blend"));
+        let arguments = weights(parameters);
         let large = small_one(&arguments).is_none();
         if large != self.large {
             // The speed of one network says nothing about that of the other.
@@ -270,7 +270,7 @@ impl Painter for StylePainter {
         let (size, frame) = ([styled.width, styled.height], [picture.width(), picture.height()]);
         let luma = self.shrinker.luma(picture, size[0], size[1]);
         let moved = self.stillness.update(luma, size, STROKE);
-        self.steady.blend(&mut self.planes, moved, parameters.choice("style"), parameters.weights("blend"));
+        self.steady.blend(&mut self.planes, moved, &weights(parameters));
         self.guided.sharpen(luma, &self.planes[0], size, EDGE, frame);
         for (index, stretched) in self.chroma.iter_mut().enumerate() {
             let (to, shown) = plane_size(picture, index + 1);
@@ -308,7 +308,11 @@ impl Painter for StylePainter {
 }
 
 /// Returns the weights of the 26 styles, in the order of the model, with a sum of 1.
-fn weights(style: &str, blend: &[(&'static str, f64)]) -> Vec<f32> {
+fn weights(parameters: &Parameters) -> Vec<f32> {
+    blended(parameters.choice("style"), parameters.weights("blend"))
+}
+
+fn blended(style: &str, blend: &[(&'static str, f64)]) -> Vec<f32> {
     let total = 1.0 + blend.iter().map(|(_, weight)| weight).sum::<f64>();
     let mut weights = vec![0.0; STYLES];
     for (name, weight) in [(style, 1.0)].into_iter().chain(blend.iter().copied()) {
@@ -371,9 +375,9 @@ mod tests {
 
     #[test]
     fn a_blend_is_made_of_the_style_and_the_further_ones() {
-        let alone = weights("yellow_ink", &[]);
+        let alone = blended("yellow_ink", &[]);
         assert_eq!((alone[1], alone.iter().sum::<f32>()), (1.0, 1.0));
-        let blend = weights("yellow_ink", &[("comic_ink", 0.5), ("yellow_ink", 0.5)]);
+        let blend = blended("yellow_ink", &[("comic_ink", 0.5), ("yellow_ink", 0.5)]);
         assert_eq!((blend[1], blend[22]), (0.75, 0.25));
     }
 

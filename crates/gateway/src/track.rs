@@ -32,7 +32,6 @@ mod second;
 mod service;
 #[cfg(test)]
 mod simulation;
-mod size;
 mod stats;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

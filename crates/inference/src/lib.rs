@@ -45,7 +45,16 @@ pub struct ModelSpec {
     pub threads: usize,
     /// Sizes of [`Extent::Free`] dimensions in warm-up runs, whose results are discarded; small
     /// ones.
-    pub warm_up: &'static [(&'static str, usize)],
+    pub warm_up: &'static [FreeExtent],
+}
+
+/// Size that an [`Extent::Free`] dimension has in one run.
+#[derive(Debug)]
+pub struct FreeExtent {
+    /// Name of the dimension.
+    pub name: &'static str,
+    /// Its size.
+    pub size: usize,
 }
 
 /// Name and shape of a tensor.
@@ -185,7 +194,7 @@ impl ModelSpec {
     fn warm_up_tensors(&self) -> Vec<Tensor> {
         let size = |extent: &Extent| match extent {
             Extent::Fixed(size) => *size,
-            Extent::Free(name) => self.warm_up.iter().find(|(free, _)| free == name).map_or(1, |(_, size)| *size),
+            Extent::Free(name) => self.warm_up.iter().find(|free| free.name == *name).map_or(1, |free| free.size),
         };
         let shapes = self.inputs.iter().map(|input| input.shape.iter().map(size).collect::<Vec<_>>());
         shapes.map(|shape| Tensor { data: vec![0.1; shape.iter().product()], shape }).collect()

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Pool;
+use crate::{Pool, Size};
 
 /// Capture time in 90 kHz ticks, extended to 64 bits. It never wraps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,6 +107,11 @@ impl I420 {
         let (y, chroma) = self.data.split_at(self.width as usize * self.height as usize);
         let (u, v) = chroma.split_at(chroma.len() / 2);
         [y, u, v]
+    }
+
+    /// Returns width and height.
+    pub fn size(&self) -> Size {
+        Size::new(self.width, self.height)
     }
 
     /// Returns the width of the luma plane in pixels.

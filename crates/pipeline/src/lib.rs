@@ -12,6 +12,7 @@ mod job;
 mod playout;
 mod pool;
 mod sampler;
+mod size;
 mod slots;
 mod track;
 
@@ -23,5 +24,6 @@ pub use job::{Completion, Job, Outcome};
 pub use playout::Patience;
 pub use pool::Pool;
 pub use sampler::Sampling;
+pub use size::Size;
 pub use slots::FairSlots;
 pub use track::{Admission, Generation, Mode, Release, Track, View};

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, Read, Write};
 
-use ooblex_pipeline::I420;
+use ooblex_pipeline::{I420, Size};
 
 use super::rate::Rate;
 
@@ -81,8 +81,8 @@ impl<R: BufRead> Y4m<R> {
     }
 
     /// Columns and rows.
-    pub fn size(&self) -> (u32, u32) {
-        (self.head.width, self.head.height)
+    pub fn size(&self) -> Size {
+        Size::new(self.head.width, self.head.height)
     }
 
     /// The next picture; `None` at the end.
@@ -142,7 +142,7 @@ mod tests {
             file.extend([[luma; 8].as_slice(), &[128; 4]].concat());
         }
         let mut video = Y4m::new(file.as_slice()).unwrap();
-        assert_eq!(video.size(), (4, 2));
+        assert_eq!(video.size(), Size::new(4, 2));
         assert_eq!(video.next_picture().unwrap().unwrap().planes()[0], [20; 8]);
         assert_eq!(video.next_picture().unwrap().unwrap().planes()[0], [30; 8]);
         assert!(video.next_picture().unwrap().is_none());

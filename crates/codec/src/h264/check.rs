@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
+use ooblex_pipeline::Size;
+
 use super::nal_units::{self, kind, nal_units};
 use super::parameter_sets::{PICTURE_IDS, Picture, SEQUENCE_IDS, Sequence, SequenceFault};
-use super::slice_header::{PictureOfSlice, Slice};
+use super::slice_header::Slice;
 use crate::limits::Limits;
 use crate::undecodable::{HeaderPart, Undecodable};
 
@@ -39,8 +41,8 @@ pub(super) struct Check {
 /// Facts about an access unit that may be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Checked {
-    /// Width and height of its picture; `None` if it has no picture.
-    pub(super) size: Option<(u32, u32)>,
+    /// Size of its picture; `None` if it has no picture.
+    pub(super) size: Option<Size>,
     /// True if its picture is an IDR picture.
     pub(super) is_idr: bool,
     /// True if its picture has other sequence parameters than the last one.
@@ -52,8 +54,8 @@ pub(super) struct Checked {
 struct AccessUnit {
     sequences: Vec<Arc<Kept<Sequence>>>,
     pictures: Vec<Arc<Kept<Picture>>>,
-    /// First macroblock of the last slice, and the picture that all slices belong to.
-    last: Option<(u32, PictureOfSlice)>,
+    /// Last slice; all slices belong to its picture.
+    last: Option<Slice>,
     /// True if a unit came that belongs to the next picture.
     is_over: bool,
 }
@@ -133,15 +135,15 @@ impl Check {
             let picture = self.picture(access_unit, id)?;
             Some((&picture.set, &self.sequence(access_unit, picture.set.sequence)?.set))
         };
-        let Slice { first, picture } = Slice::read(unit, sets).map_err(|fault| refused(HeaderPart::SliceHeader, fault))?;
+        let slice = Slice::read(unit, sets).map_err(|fault| refused(HeaderPart::SliceHeader, fault))?;
         let follows = match &access_unit.last {
-            Some((last, of)) => !access_unit.is_over && first > *last && picture == *of,
+            Some(last) => !access_unit.is_over && slice.first > last.first && slice.picture == last.picture,
             None => true,
         };
         if !follows {
             return refuse(HeaderPart::SliceHeader, "it does not follow the slice before it in the same picture");
         }
-        access_unit.last = Some((first, picture));
+        access_unit.last = Some(slice);
         Ok(())
     }
 
@@ -160,9 +162,9 @@ impl Check {
     /// Checks the sequence parameters of an access unit, whose units are valid one by one, and
     /// keeps its parameter sets.
     fn take(&mut self, access_unit: AccessUnit) -> Result<Checked, Undecodable> {
-        let is_idr = access_unit.last.as_ref().is_some_and(|(_, picture)| picture.is_idr);
+        let is_idr = access_unit.last.as_ref().is_some_and(|slice| slice.picture.is_idr);
         let mut checked = Checked { size: None, is_idr, begins_anew: false };
-        if let Some((_, picture)) = &access_unit.last {
+        if let Some(Slice { picture, .. }) = &access_unit.last {
             let of_picture = self.picture(&access_unit, picture.parameters).map(|picture| picture.set.sequence);
             let Some(sequence) = of_picture.and_then(|id| self.sequence(&access_unit, id)) else {
                 return refuse(HeaderPart::SliceHeader, "its parameter sets have not come");
@@ -171,7 +173,7 @@ impl Check {
             if checked.begins_anew && !is_idr {
                 return refuse(HeaderPart::SliceHeader, "its sequence parameters are not those of the last IDR picture");
             }
-            checked.size = Some((sequence.set.width, sequence.set.height));
+            checked.size = Some(Size::new(sequence.set.width, sequence.set.height));
             self.active = Some(sequence.clone());
         }
         for kept in access_unit.sequences {

@@ -22,7 +22,16 @@ pub(super) struct PictureOfSlice {
     pub(super) parameters: u32,
     frame_num: u32,
     idr_id: Option<u32>,
-    order: (u32, i32),
+    order: OutputOrder,
+}
+
+/// Syntax elements from which the output order of a picture follows; 0 where they are not sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct OutputOrder {
+    /// `pic_order_cnt_lsb` or `delta_pic_order_cnt[0]`.
+    first: u32,
+    /// `delta_pic_order_cnt_bottom` or `delta_pic_order_cnt[1]`.
+    bottom: i32,
 }
 
 /// Fields of a slice header that are used later.
@@ -80,19 +89,19 @@ impl Slice {
     }
 }
 
-fn picture_order(bits: &mut Bits<'_>, picture: &Picture, sequence: &Sequence) -> Result<(u32, i32), Fault> {
+fn picture_order(bits: &mut Bits<'_>, picture: &Picture, sequence: &Sequence) -> Result<OutputOrder, Fault> {
     const MOST: i32 = 65_535;
     match sequence.order {
         PictureOrder::LowBits(count) => {
-            let low = bits.fixed(count, "pic_order_cnt_lsb")?;
+            let first = bits.fixed(count, "pic_order_cnt_lsb")?;
             let bottom = if picture.sends_bottom_order { bits.signed(-MOST, MOST, "delta_pic_order_cnt_bottom")? } else { 0 };
-            Ok((low, bottom))
+            Ok(OutputOrder { first, bottom })
         }
         PictureOrder::Difference { is_sent: true } => {
             let first = bits.signed(-MOST, MOST, "delta_pic_order_cnt")?;
             let bottom = if picture.sends_bottom_order { bits.signed(-MOST, MOST, "delta_pic_order_cnt")? } else { 0 };
-            Ok((first.cast_unsigned(), bottom))
+            Ok(OutputOrder { first: first.cast_unsigned(), bottom })
         }
-        PictureOrder::Difference { is_sent: false } | PictureOrder::AsDecoded => Ok((0, 0)),
+        PictureOrder::Difference { is_sent: false } | PictureOrder::AsDecoded => Ok(OutputOrder::default()),
     }
 }

@@ -174,7 +174,10 @@ fn check_one(data: &[u8], limits: Limits) -> Result<Checked, Undecodable> {
 /// Returns a check that has seen a keyframe of [`Fields::default`].
 fn running() -> Check {
     let mut check = Check::new(Limits::default());
-    assert_eq!(check.check(&keyframe(&Fields::default())), Ok(Checked { size: Some((640, 480)), is_idr: true, begins_anew: true }));
+    assert_eq!(
+        check.check(&keyframe(&Fields::default())),
+        Ok(Checked { size: Some(Size::new(640, 480)), is_idr: true, begins_anew: true })
+    );
     check
 }
 
@@ -231,9 +234,13 @@ fn sequence_parameters_out_of_range_are_refused() {
 fn pictures_beyond_the_limit_are_refused_by_size() {
     let limits = Limits { pixels: 2_100_000, ..Limits::default() };
     let full_hd = Fields { level: 40, columns: 120, rows: 68, crop: Some([0, 0, 0, 4]), ..Fields::default() };
-    assert_eq!(check_one(&keyframe(&full_hd), limits).unwrap().size, Some((1920, 1080)));
+    assert_eq!(check_one(&keyframe(&full_hd), limits).unwrap().size, Some(Size::new(1920, 1080)));
     let exactly = Limits { pixels: 1920 * 1080, ..limits };
-    assert_eq!(check_one(&keyframe(&full_hd), exactly).unwrap().size, Some((1920, 1080)), "what rounds up to macroblocks does not count");
+    assert_eq!(
+        check_one(&keyframe(&full_hd), exactly).unwrap().size,
+        Some(Size::new(1920, 1080)),
+        "what rounds up to macroblocks does not count"
+    );
     for (fields, size) in [
         (Fields { columns: 120, rows: 69, ..full_hd.clone() }, (1920, 1096)),
         (Fields { columns: 240, rows: 135, crop: None, ..full_hd.clone() }, (3840, 2160)),
@@ -391,14 +398,21 @@ fn sequence_parameters_change_with_an_idr_picture_only() {
     let picture = picture_set(0, 1, &[]);
     assert_refused(check.check(&access_unit(&[second.unit(), picture.clone(), inter(2)])), HeaderPart::SliceHeader, "last IDR picture");
     let inactive = check.check(&access_unit(&[second.unit(), inter(2)]));
-    assert_eq!(inactive, Ok(Checked { size: Some((640, 480)), is_idr: false, begins_anew: false }), "one that is not used may come");
+    assert_eq!(
+        inactive,
+        Ok(Checked { size: Some(Size::new(640, 480)), is_idr: false, begins_anew: false }),
+        "one that is not used may come"
+    );
     assert_eq!(check.check(&keyframe(&Fields::default())).map(|checked| checked.begins_anew), Ok(false), "the same once more");
     let changed = check.check(&access_unit(&[second.unit(), picture, idr(0)]));
-    assert_eq!(changed, Ok(Checked { size: Some((320, 240)), is_idr: true, begins_anew: true }));
+    assert_eq!(changed, Ok(Checked { size: Some(Size::new(320, 240)), is_idr: true, begins_anew: true }));
     // Parameter sets alone may come early, but then the next picture must be an IDR picture.
     assert_eq!(check.check(&access_unit(&[Fields { id: 1, ..Fields::default() }.unit()])).unwrap().size, None);
     assert_refused(check.check(&access_unit(&[inter(1)])), HeaderPart::SliceHeader, "last IDR picture");
-    assert_eq!(check.check(&access_unit(&[idr(0)])).map(|checked| (checked.size, checked.begins_anew)), Ok((Some((640, 480)), true)));
+    assert_eq!(
+        check.check(&access_unit(&[idr(0)])).map(|checked| (checked.size, checked.begins_anew)),
+        Ok((Some(Size::new(640, 480)), true))
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Checks the header of a VP8 frame (RFC 6386 §9, §19.2) before libvpx sees it: the sizes of the
 //! picture and of the partitions that it announces.
 
+use ooblex_pipeline::Size;
+
 use crate::limits::Limits;
 use crate::undecodable::{HeaderPart, Undecodable};
 
@@ -24,7 +26,7 @@ pub(super) fn is_shown(data: &[u8]) -> bool {
 
 /// Checks a frame before libvpx sees it. Returns the width and height that a key frame announces,
 /// or `None` for other frames.
-pub(super) fn check(data: &[u8], limits: &Limits) -> Result<Option<(u32, u32)>, Undecodable> {
+pub(super) fn check(data: &[u8], limits: &Limits) -> Result<Option<Size>, Undecodable> {
     let is_key = is_keyframe(data);
     let header = if is_key { KEY_FRAME_HEADER } else { FRAME_TAG };
     let Some((header, rest)) = data.split_at_checked(header) else {
@@ -53,14 +55,14 @@ pub(super) fn check(data: &[u8], limits: &Limits) -> Result<Option<(u32, u32)>, 
     Ok(size)
 }
 
-fn size(header: &[u8], limits: &Limits) -> Result<(u32, u32), Undecodable> {
+fn size(header: &[u8], limits: &Limits) -> Result<Size, Undecodable> {
     if header[FRAME_TAG..FRAME_TAG + 3] != START_CODE {
         return refuse("a key frame has no start code");
     }
     // The two highest bits tell the receiver how to scale the picture for display.
     let side = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
     let (width, height) = (side(header[6], header[7]), side(header[8], header[9]));
-    if limits.allow(width, height) { Ok((width, height)) } else { Err(Undecodable::Size { width, height }) }
+    if limits.allow(width, height) { Ok(Size { width, height }) } else { Err(Undecodable::Size { width, height }) }
 }
 
 /// Reads the frame header up to the number of coefficient partitions. Returns its binary logarithm.
@@ -247,7 +249,7 @@ mod tests {
         for (log2, sizes) in [(0, vec![]), (1, vec![7]), (2, vec![7, 0, 9]), (3, vec![1; 7])] {
             let all = sizes.iter().sum::<u32>() as usize;
             for size in [Some((320, 240)), None] {
-                let expected = size.map(|(width, height)| (u32::from(width), u32::from(height)));
+                let expected = size.map(|(width, height)| Size::new(width.into(), height.into()));
                 assert_eq!(check(&frame(size, log2, &sizes, all + 5), &limits), Ok(expected));
                 assert_eq!(check(&frame(size, log2, &sizes, all), &limits), Ok(expected));
                 if all > 0 {
@@ -278,7 +280,7 @@ mod tests {
     fn size_is_held_against_the_limit_without_its_scaling_bits() {
         let limits = Limits { pixels: 320 * 240, ..Limits::default() };
         let scaled = frame(Some((320 | 0x4000, 240 | 0xc000)), 0, &[], 9);
-        assert_eq!(check(&scaled, &limits), Ok(Some((320, 240))));
+        assert_eq!(check(&scaled, &limits), Ok(Some(Size::new(320, 240))));
         for (width, height) in [(321, 240), (0, 240), (320, 0), (16_383, 16_383), (4_097, 1)] {
             let size = Undecodable::Size { width: width.into(), height: height.into() };
             assert_eq!(check(&frame(Some((width, height)), 0, &[], 9), &limits), Err(size));

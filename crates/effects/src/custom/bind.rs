@@ -4,7 +4,7 @@
 use super::error::{CustomEffectError, Place};
 use super::graph::{Graph, Value, element_name};
 use super::shape::{self, Side};
-use super::spec::{Boxes, Declared, Model, Output, TensorName};
+use super::spec::{Boxes, Declared, Located, Model, Output, TensorName};
 use super::toml::{Colours, Layout};
 use super::{decode, intern};
 use ooblex_inference::Extent;
@@ -39,11 +39,11 @@ pub(super) fn fit(
     let at = |place: &Place, tensor: &str, what: String| CustomEffectError::Tensor {
         place: place.clone(),
         tensor: tensor.into(),
-        model: model.file.clone(),
+        model: model.file.value.clone(),
         what,
     };
     let picture = picture_input(model, declared, graph, &at)?;
-    let [height, width] = [&model.height, &model.width].map(|side| side.0 as usize);
+    let [height, width] = [&model.height, &model.width].map(|side| side.value as usize);
     let channels = model.gain.len();
     let wanted = match model.layout {
         Layout::Nchw => [1, channels, height, width],
@@ -53,7 +53,7 @@ pub(super) fn fit(
     let mut inputs = vec![Tensor { name: picture.name.clone(), shape: wanted.map(Extent::Fixed).to_vec() }];
     let mut parameters = Vec::new();
     for Declared { parameter, input } in declared {
-        let Some((tensor, place)) = input else { continue };
+        let Some(Located { value: tensor, place }) = input else { continue };
         let value =
             find(&graph.inputs, tensor).ok_or_else(|| at(place, tensor, format!("there is none; {}", names(&graph.inputs, "it takes"))))?;
         check_element(value).map_err(|what| at(place, tensor, what))?;
@@ -68,7 +68,7 @@ pub(super) fn fit(
     }
     if let Some(unbound) = graph.inputs.iter().find(|input| !inputs.iter().any(|used| used.name == input.name)) {
         let remedy = "only the picture and numbers can be given to a model: bind it to a parameter, as [parameters.NAME] with input, min, max, default";
-        return Err(at(&model.place, &unbound.name, format!("it would get no value; {remedy}")));
+        return Err(at(&model.tensor.place, &unbound.name, format!("it would get no value; {remedy}")));
     }
     let mut outputs = Vec::new();
     match output {
@@ -87,7 +87,7 @@ pub(super) fn fit(
         Output::Mask(mask) => {
             let value = taken(&mask.tensor, graph, &at)?;
             let [channels, ..] = shape::planes(shape_of(value), mask.layout).map_err(|what| at(&mask.tensor.place, &value.name, what))?;
-            let (channel, place) = &mask.channel;
+            let Located { value: channel, place } = &mask.channel;
             if channels.is_some_and(|channels| *channel >= channels) {
                 let what = format!("it is {}, which has no channel {channel}: they are counted from 0", shape::words(shape_of(value)));
                 return Err(at(place, &value.name, what));
@@ -117,33 +117,33 @@ pub(super) fn fit(
 type At<'a> = &'a dyn Fn(&Place, &str, String) -> CustomEffectError;
 
 fn picture_input<'a>(model: &Model, declared: &[Declared], graph: &'a Graph, at: At<'_>) -> Result<&'a Value, CustomEffectError> {
-    if let Some(name) = &model.tensor {
+    if let Some(name) = &model.tensor.name {
         return find(&graph.inputs, name)
-            .ok_or_else(|| at(&model.place, name, format!("there is none; {}", names(&graph.inputs, "it takes"))));
+            .ok_or_else(|| at(&model.tensor.place, name, format!("there is none; {}", names(&graph.inputs, "it takes"))));
     }
-    let bound = |input: &&Value| declared.iter().any(|declared| declared.input.as_ref().is_some_and(|(tensor, _)| *tensor == input.name));
+    let bound = |input: &&Value| declared.iter().any(|declared| declared.input.as_ref().is_some_and(|tensor| tensor.value == input.name));
     let mut free = graph.inputs.iter().filter(|input| !bound(input));
     match (free.next(), free.next()) {
         (Some(only), None) => Ok(only),
         (Some(first), Some(_)) => {
             let what = format!("it is not the only one; {}: name the picture's, as model.tensor = \"…\"", names(&graph.inputs, "it takes"));
-            Err(at(&model.place, &first.name, what))
+            Err(at(&model.tensor.place, &first.name, what))
         }
-        (None, _) => Err(at(&model.place, "", "the model takes no picture".into())),
+        (None, _) => Err(at(&model.tensor.place, "", "the model takes no picture".into())),
     }
 }
 
 fn check_picture(model: &Model, value: &Value, wanted: [usize; 4], at: At<'_>) -> Result<(), CustomEffectError> {
-    check_element(value).map_err(|what| at(&model.place, &value.name, what))?;
+    check_element(value).map_err(|what| at(&model.tensor.place, &value.name, what))?;
     let shape = shape_of(value);
     let declared = shape::words(&wanted.map(Some));
     if shape.len() != 4 {
-        return Err(at(&model.place, &value.name, format!("it is {}, where a picture is {declared}", shape::words(shape))));
+        return Err(at(&model.tensor.place, &value.name, format!("it is {}, where a picture is {declared}", shape::words(shape))));
     }
     let layout = shape::name(model.layout);
     let places = match model.layout {
-        Layout::Nchw => [&model.place, &model.place, &model.height.1, &model.width.1],
-        Layout::Nhwc => [&model.place, &model.height.1, &model.width.1, &model.place],
+        Layout::Nchw => [&model.tensor.place, &model.tensor.place, &model.height.place, &model.width.place],
+        Layout::Nhwc => [&model.tensor.place, &model.height.place, &model.width.place, &model.tensor.place],
     };
     for ((side, wanted), place) in shape.iter().zip(wanted).zip(places) {
         if side.is_some_and(|side| side != wanted) {

@@ -140,7 +140,7 @@ fn mask_of(mask: &spec::Mask, data: &[f32], plane: [usize; 3], [left, top, width
     for y in top..top + height {
         for x in left..left + width {
             let at = |channel| data.get(place(mask.layout, plane, channel, y, x)).copied();
-            let raw = at(mask.channel.0)?;
+            let raw = at(mask.channel.value)?;
             let marked = match mask.activation {
                 Activation::None => raw,
                 Activation::Sigmoid => sigmoid(raw),

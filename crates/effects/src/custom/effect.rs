@@ -67,7 +67,7 @@ impl CustomEffect {
     /// When the backend cannot load the model, a run fails, or the values are outside the declared
     /// range.
     pub fn try_on(self: &Arc<Self>, runtime: &Runtime, frame: &I420, runs: usize) -> Result<Trial, CustomEffectError> {
-        let path = self.folder.join(&self.form.model.file);
+        let path = self.folder.join(&self.form.model.file.value);
         let failed = |error| CustomEffectError::Run { path: path.clone(), error };
         let effects: [Arc<dyn Effect>; 1] = [self.clone()];
         let started = Instant::now();
@@ -119,7 +119,7 @@ impl CustomEffect {
     fn run(&self, models: &mut Models, input: &ModelInput) -> Result<Vec<Tensor>, RunError> {
         let BoundSpec { model, inputs, .. } = self.form.as_ref();
         let spec = self.models[0];
-        let (width, height) = (model.width.0, model.height.0);
+        let (width, height) = (model.width.value, model.height.value);
         let picture = picture_of(spec, input, width, height)?;
         let Some((_, numbers)) = input.arguments.split_first().filter(|(_, numbers)| numbers.len() == inputs.len()) else {
             let reason = format!("{} arguments instead of {}", input.arguments.len(), 1 + inputs.len());
@@ -163,7 +163,7 @@ impl CustomEffect {
         Err(CustomEffectError::Values {
             place: place.clone(),
             tensor: self.models[0].outputs[index].name,
-            model: self.form.model.file.clone(),
+            model: self.form.model.file.value.clone(),
             least,
             most,
             expected: format!("{low} to {high}"),

@@ -138,7 +138,7 @@ impl CustomPainter {
 impl Painter for CustomPainter {
     fn prepare(&mut self, source: &I420, parameters: &Parameters) -> ModelInput {
         let BoundSpec { model, output, inputs, .. } = self.form.as_ref();
-        let (width, height) = (model.width.0, model.height.0);
+        let (width, height) = (model.width.value, model.height.value);
         let content = match model.fit {
             Fit::Stretch => [0, 0, width, height],
             Fit::Letterbox => letterbox(source.width(), source.height(), [width, height]),

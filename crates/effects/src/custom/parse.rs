@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::error::{CustomEffectError, Place};
 use super::intern;
 use super::settings;
-use super::spec::{Boxes, Declaration, LabelSource, Labels, MAX_BOXES, Mask, Model, Output, Picture, TensorName};
+use super::spec::{Boxes, Declaration, LabelSource, Labels, Located, MAX_BOXES, Mask, Model, Output, Picture, TensorName};
 use super::toml::{self as written, Activation, Colours, Range, Rest};
 use crate::effect::WhenSlow;
 
@@ -106,7 +106,10 @@ impl Source<'_> {
         if mask.activation == Activation::Softmax && mask.channel.is_none() {
             return Err(self.wrong(section, "activation = \"softmax\" needs the channel that is meant, such as channel = 1"));
         }
-        let channel = mask.channel.as_ref().map_or((0, self.place(section)), |channel| (*channel.get_ref(), self.place(channel)));
+        let channel = match &mask.channel {
+            Some(channel) => self.located(channel, *channel.get_ref()),
+            None => self.located(section, 0),
+        };
         Ok(Mask {
             tensor: self.tensor(&mask.tensor, section),
             layout: mask.layout,
@@ -150,7 +153,7 @@ impl Source<'_> {
 
     pub(super) fn model(&self, model: &written::Model) -> Result<Model, CustomEffectError> {
         let side = |side: &Spanned<u32>, name| match *side.get_ref() {
-            pixels if (8..=MAX_SIDE).contains(&pixels) => Ok((pixels, self.place(side))),
+            pixels if (8..=MAX_SIDE).contains(&pixels) => Ok(self.located(side, pixels)),
             pixels => Err(self.wrong(side, format!("model.{name} = {pixels}: it must be from 8 to {MAX_SIDE}"))),
         };
         let channels = if model.colours == Colours::Grey { 1 } else { 3 };
@@ -182,10 +185,8 @@ impl Source<'_> {
             (None, Some(one), None) | (None, None, Some(one)) => return Err(self.wrong(one, "mean and std belong together: give both")),
         };
         Ok(Model {
-            file: self.file(&model.file)?,
-            file_place: self.place(&model.file),
-            tensor: model.tensor.as_ref().map(|name| name.get_ref().clone()),
-            place: self.place(model.tensor.as_ref().unwrap_or(&model.file)),
+            file: self.located(&model.file, self.file(&model.file)?),
+            tensor: self.tensor(&model.tensor, &model.file),
             width: side(&model.width, "width")?,
             height: side(&model.height, "height")?,
             layout: model.layout,
@@ -209,6 +210,10 @@ impl Source<'_> {
                 format!("{:?} does not lie in this folder: put the file beside effect.toml and name it alone", name.get_ref()),
             )),
         }
+    }
+
+    fn located<T, V>(&self, at: &Spanned<T>, value: V) -> Located<V> {
+        Located { value, place: self.place(at) }
     }
 
     fn tensor<T>(&self, name: &Option<Spanned<String>>, section: &Spanned<T>) -> TensorName {
@@ -278,8 +283,7 @@ impl Declaration {
             None => matches!(output, Output::Boxes(_) | Output::Labels(_)),
         };
         Ok(Self {
-            name: name.clone(),
-            name_place: source.place(&file.name),
+            name: source.located(&file.name, name.clone()),
             title: file.title.get_ref().clone(),
             description: file.description.clone(),
             when_slow: if reuses { WhenSlow::Reuse { max_age: MAX_AGE } } else { WhenSlow::Hold },

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::error::{CustomEffectError, Place};
 use super::intern;
-use super::spec::{Declared, Mask, Output};
+use super::spec::{Declared, Located, Mask, Output};
 use super::toml::{Default as Given, Parameter as Written, Rest};
 use crate::parameters::{Kind, Parameter};
 
@@ -67,7 +67,10 @@ pub(super) fn declared(
                     description: intern::word(own.description.as_deref().unwrap_or("What the model takes beside the picture.")),
                     kind: Kind::Number { min, max, default },
                 };
-                declared.push(Declared { parameter, input: Some((input.get_ref().clone(), place(input.span().start))) });
+                declared.push(Declared {
+                    parameter,
+                    input: Some(Located { value: input.get_ref().clone(), place: place(input.span().start) }),
+                });
             }
             (None, None) => {
                 let known = known.join(", ");

@@ -15,8 +15,7 @@ pub(super) const MAX_BOXES: usize = 100;
 
 /// A checked `effect.toml`.
 pub(super) struct Declaration {
-    pub(super) name: String,
-    pub(super) name_place: Place,
+    pub(super) name: Located<String>,
     pub(super) title: String,
     pub(super) description: String,
     pub(super) when_slow: WhenSlow,
@@ -25,15 +24,20 @@ pub(super) struct Declaration {
     pub(super) parameters: Vec<Declared>,
 }
 
+/// A value, and the place where it is declared.
+#[derive(Debug, Clone)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
 /// The model and its picture input.
 #[derive(Debug)]
 pub(super) struct Model {
-    pub(super) file: String,
-    pub(super) file_place: Place,
-    pub(super) tensor: Option<String>,
-    pub(super) place: Place,
-    pub(super) width: (u32, Place),
-    pub(super) height: (u32, Place),
+    pub(super) file: Located<String>,
+    pub(super) tensor: TensorName,
+    pub(super) width: Located<u32>,
+    pub(super) height: Located<u32>,
     pub(super) layout: Layout,
     pub(super) colours: Colours,
     /// Factor for each channel of the model: a value of 0..=255 is multiplied by `gain`, then
@@ -75,7 +79,7 @@ pub(super) struct Mask {
     pub(super) tensor: TensorName,
     pub(super) layout: Layout,
     pub(super) activation: Activation,
-    pub(super) channel: (usize, Place),
+    pub(super) channel: Located<usize>,
     /// Probability from which a pixel counts as marked.
     pub(super) threshold: f32,
     pub(super) keeps: Keeps,
@@ -124,7 +128,7 @@ pub(super) enum LabelSource {
 #[derive(Debug, Clone)]
 pub(super) struct Declared {
     pub(super) parameter: Parameter,
-    pub(super) input: Option<(String, Place)>,
+    pub(super) input: Option<Located<String>>,
 }
 
 /// The data shared by the effect and its painters.

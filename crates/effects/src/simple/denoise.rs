@@ -4,7 +4,7 @@
 //! once when it is larger. The first frame, and the first one after a change of size, is shown
 //! unchanged.
 
-use ooblex_pipeline::I420;
+use ooblex_pipeline::{I420, Size};
 
 use super::base::{Paint, Simple, share};
 use crate::effect::Chaining;
@@ -24,14 +24,14 @@ pub(super) static FACTS: Simple = Simple {
 
 #[derive(Default)]
 struct Denoise {
-    size: (u32, u32),
+    size: Option<Size>,
     /// Planes of the last painted frame, in units of 1/32 level.
     shown: [Vec<i16>; 3],
 }
 
 impl Paint for Denoise {
     fn paint(&mut self, picture: &mut I420, parameters: &Parameters) {
-        let size = (picture.width(), picture.height());
+        let size = Some(picture.size());
         let strength = parameters.number("strength");
         if self.size != size {
             self.size = size;

@@ -1,7 +1,7 @@
 //! The effect `vignette`: the picture darkens towards its corners, which draws the eye to the
 //! middle.
 
-use ooblex_pipeline::I420;
+use ooblex_pipeline::{I420, Size};
 
 use super::base::{Paint, Simple, share};
 use crate::effect::Chaining;
@@ -24,19 +24,28 @@ pub(super) static FACTS: Simple = Simple {
 /// Brightness of each pixel, computed once for each frame size and set of parameters.
 #[derive(Default)]
 struct Vignette {
-    made_for: Option<(u32, u32, [f64; 2])>,
+    made_for: Option<MadeFor>,
     /// Brightness factors of luma and of chroma, 0..=128.
     light: [Vec<u8>; 2],
 }
 
+#[derive(Clone, Copy, PartialEq)]
+struct MadeFor {
+    size: Size,
+    strength: f64,
+    /// Value of the parameter `size`.
+    radius: f64,
+}
+
 impl Paint for Vignette {
     fn paint(&mut self, picture: &mut I420, parameters: &Parameters) {
-        let wanted = (picture.width(), picture.height(), ["strength", "size"].map(|name| parameters.number(name)));
+        let wanted = MadeFor { size: picture.size(), strength: parameters.number("strength"), radius: parameters.number("size") };
         if self.made_for != Some(wanted) {
             self.made_for = Some(wanted);
             let [width, height] = [picture.width(), picture.height()];
             let [half_width, half_height] = [picture.chroma_width(), picture.chroma_height()];
-            self.light = [(width, height), (half_width, half_height)].map(|(width, height)| light(width, height, wanted.2));
+            self.light =
+                [(width, height), (half_width, half_height)].map(|(width, height)| light(width, height, [wanted.strength, wanted.radius]));
         }
         for (index, plane) in picture.planes_mut().into_iter().enumerate() {
             let black = if index == 0 { 16 } else { 128 };

@@ -5,7 +5,7 @@
 //! fifth of the time and flickers less.
 
 use ooblex_inference::Extent::{Fixed, Free};
-use ooblex_inference::{ModelSpec, TensorSpec};
+use ooblex_inference::{FreeExtent, ModelSpec, TensorSpec};
 
 /// Number of styles of the large network.
 pub(super) const STYLES: usize = 26;
@@ -142,7 +142,7 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
 
 const IMAGE: TensorSpec = TensorSpec { name: "image", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] };
 const STYLIZED: TensorSpec = TensorSpec { name: "stylized", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] };
-const WARM_UP: &[(&str, usize)] = &[("height", 16), ("width", 16)];
+const WARM_UP: &[FreeExtent] = &[FreeExtent { name: "height", size: 16 }, FreeExtent { name: "width", size: 16 }];
 
 const fn small(name: &'static str, file: &'static str, sha256: &'static str, embedded: &'static [u8]) -> ModelSpec {
     ModelSpec { name, file, sha256, embedded, inputs: &[IMAGE], outputs: &[STYLIZED], threads: 2, warm_up: WARM_UP }

@@ -12,18 +12,19 @@ const STILL: i32 = 44;
 pub(super) struct Steady {
     /// Y, U and V in units of 1/64.
     planes: [Vec<i16>; 3],
-    /// The style, and the styles blended into it with their weights.
-    style: (&'static str, Vec<(&'static str, f64)>),
+    /// Weights of the styles in the last painting.
+    style: Vec<f32>,
 }
 
 impl Steady {
     /// Replaces a new painting by its blend with the previous ones. `moved` is the motion of the
-    /// source at each pixel, 0..=255. The first painting of another style or size is left
+    /// source at each pixel, 0..=255; `style` is the weights of the styles. The first painting of
+    /// another style or size is left
     /// unchanged.
-    pub(super) fn blend(&mut self, planes: &mut [Vec<u8>; 3], moved: &[u8], style: &'static str, blend: &[(&'static str, f64)]) {
-        let is_same = self.style.0 == style && self.style.1 == blend && self.planes[0].len() == planes[0].len();
+    pub(super) fn blend(&mut self, planes: &mut [Vec<u8>; 3], moved: &[u8], style: &[f32]) {
+        let is_same = self.style == style && self.planes[0].len() == planes[0].len();
         if !is_same {
-            self.style = (style, blend.to_vec());
+            self.style = style.to_vec();
             for (steady, plane) in self.planes.iter_mut().zip(planes) {
                 steady.clear();
                 steady.extend(plane.iter().map(|value| i16::from(*value) << 6));
@@ -50,26 +51,29 @@ fn follow<S: Simd>(_: S, steady: &mut [i16], plane: &mut [u8], moved: &[u8]) {
 mod tests {
     use super::*;
 
-    fn blended(steady: &mut Steady, value: u8, moved: u8, style: &'static str) -> u8 {
+    const COMIC_INK: [f32; 2] = [1.0, 0.0];
+    const YELLOW_INK: [f32; 2] = [0.0, 1.0];
+
+    fn blended(steady: &mut Steady, value: u8, moved: u8, style: &[f32]) -> u8 {
         let mut planes = [const { Vec::new() }; 3].map(|_: Vec<u8>| vec![value; 4]);
-        steady.blend(&mut planes, &[moved; 4], style, &[]);
+        steady.blend(&mut planes, &[moved; 4], style);
         planes[2][3]
     }
 
     #[test]
     fn flicker_of_a_painting_is_reduced_where_its_source_is_still() {
         let mut steady = Steady::default();
-        let shown: Vec<u8> = (0..40).map(|n| blended(&mut steady, if n % 2 == 0 { 100 } else { 140 }, 0, "comic_ink")).collect();
+        let shown: Vec<u8> = (0..40).map(|n| blended(&mut steady, if n % 2 == 0 { 100 } else { 140 }, 0, &COMIC_INK)).collect();
         assert!(shown[20..].windows(2).all(|pair| pair[0].abs_diff(pair[1]) <= 8), "{shown:?}");
-        let settled = (0..60).map(|_| blended(&mut steady, 200, 0, "comic_ink")).last();
+        let settled = (0..60).map(|_| blended(&mut steady, 200, 0, &COMIC_INK)).last();
         assert!(settled >= Some(199), "{settled:?}");
     }
 
     #[test]
     fn where_the_source_moves_and_in_another_style_the_new_painting_is_taken_as_it_is() {
         let mut steady = Steady::default();
-        assert_eq!(blended(&mut steady, 100, 0, "comic_ink"), 100);
-        assert_eq!(blended(&mut steady, 30, 255, "comic_ink"), 30);
-        assert_eq!(blended(&mut steady, 220, 0, "yellow_ink"), 220);
+        assert_eq!(blended(&mut steady, 100, 0, &COMIC_INK), 100);
+        assert_eq!(blended(&mut steady, 30, 255, &COMIC_INK), 30);
+        assert_eq!(blended(&mut steady, 220, 0, &YELLOW_INK), 220);
     }
 }

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ooblex_pipeline::{
-    Admission, Analysis, Completion, DropReason, FrameSeq, I420, Job, MediaTime, ModelInput, Outcome, Track, TrackId, View,
+    Admission, Analysis, Completion, DropReason, FrameSeq, I420, Job, MediaTime, ModelInput, Outcome, Size, Track, TrackId, View,
 };
 use tracing::debug;
 
 use super::join::{BranchJoin, Joined};
-use super::size::Size;
 use crate::ids::SessionId;
 use crate::settings::Settings;
 

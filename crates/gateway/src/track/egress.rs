@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{Encoder, EncoderConfig, Scaler, Speed};
-use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Size, VideoCodec};
 use tracing::warn;
 
 use super::loss_control::{EstimateContext, LossControl};
 use super::messages::{Backlog, ReceptionFeedback};
 use super::resolution::Resolution;
-use super::size::Size;
 use ooblex_config::{Video, Vp8Speed};
 
 // Keyframes
@@ -273,7 +272,7 @@ impl Sizes {
     /// Chooses the size at which a picture is sent. Returns the scaled picture if that is not its
     /// own.
     fn scale(&mut self, now: Instant, picture: &I420, allowed_bps: u32) -> Option<I420> {
-        let size = Size::of(picture);
+        let size = picture.size();
         let sent = self.resolution.choose(now, size, allowed_bps);
         self.sent = Some(sent);
         (sent != size).then(|| self.scaler.scale(picture, sent.width, sent.height))

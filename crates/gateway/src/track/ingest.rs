@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_codec::{DecodeError, Decoder, Limits, Rotation, Undecodable, rotate};
-use ooblex_pipeline::{EncodedFrame, I420, MediaTime, View};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Size, View};
 use serde_json::Value;
 use tracing::{debug, warn};
 
 use super::messages::TrackOutput;
 use super::outbox::Outbox;
-use super::size::Size;
 use super::stats::TrackStats;
 use crate::labels::{ByeReason, Stage};
 use crate::metrics::Metrics;

@@ -3,12 +3,11 @@
 
 use std::time::Instant;
 
-use ooblex_pipeline::{DropReason, I420, MediaTime};
+use ooblex_pipeline::{DropReason, I420, MediaTime, Size};
 
 use super::egress::Egress;
 use super::messages::{OutputInput, TrackOutput};
 use super::outbox::Outbox;
-use super::size::Size;
 use crate::ids::SessionId;
 use ooblex_config::Video;
 
@@ -184,7 +183,7 @@ mod tests {
         /// Sends a picture, and returns its timestamp.
         fn send(&mut self, capture: u64) -> Result<u64, DropReason> {
             let picture = I420::grey(160, 120, 90);
-            self.outputs.on_size(Size::of(&picture), &self.outbox);
+            self.outputs.on_size(picture.size(), &self.outbox);
             self.outputs.send(self.now, &picture, MediaTime(capture), self.now, &self.outbox).map(|sent| sent.timestamp.0)
         }
 

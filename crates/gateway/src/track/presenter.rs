@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_effects::{ChainPainter, Found};
-use ooblex_pipeline::{Analysis, DropReason, EffectName, Generation, I420, MediaTime, ModelInput, View};
+use ooblex_pipeline::{Analysis, DropReason, EffectName, Generation, I420, MediaTime, ModelInput, Size, View};
 use serde_json::Value;
 use tracing::debug;
 
 use super::analysis::Pending;
-use super::size::Size;
 use crate::ids::SessionId;
 use crate::settings::Settings;
 

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use ooblex_pipeline::DropReason;
+use ooblex_pipeline::{DropReason, Size};
 use tracing::debug;
 
 use super::cpu_control::{CpuUsage, DecodedRates};
@@ -13,7 +13,6 @@ use super::quality::QualityAdvice;
 use super::runner::Runner;
 use super::second::Second;
 use super::service;
-use super::size::Size;
 use super::stats::{Drops, EncoderSpeed, FrameRates, Liveness, Load, SentVideo, Stats};
 use crate::events::Kind;
 use crate::labels::QualityStep;

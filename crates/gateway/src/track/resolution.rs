@@ -4,9 +4,9 @@
 //! A clear picture of half the size is better than a full one of blocks. It looks at bitrates only;
 //! time is an argument.
 
-use std::time::{Duration, Instant};
+use ooblex_pipeline::Size;
 
-use super::size::Size;
+use std::time::{Duration, Instant};
 
 /// The resolution steps, largest first: the sent width and height in eighths of the camera's.
 const SCALES_IN_EIGHTHS: [u32; 5] = [8, 6, 4, 3, 2];

@@ -28,7 +28,6 @@ use super::outputs::Outputs;
 use super::presenter::{MAX_PENDING_ACKS, Presenter};
 use super::second::LastReport;
 use super::service::{self, NotifiedState};
-use super::size::Size;
 use super::stats::TrackStats;
 use crate::cpu::{Ticket, Urgency, leave_one_core_free};
 use crate::data_channel::{self, Request};
@@ -242,7 +241,7 @@ impl Runner {
     fn admit(&mut self, now: Instant, decoded: Decoded) {
         let Decoded { picture, capture, arrived, view } = decoded;
         self.freezes.on_frame(now);
-        self.outputs.on_size(Size::of(&picture), &self.outbox);
+        self.outputs.on_size(picture.size(), &self.outbox);
         self.presenter.on_admitted(now);
         let settings = self.settings.current.clone();
         if let Some(wanted) = self.analysis.admit(now, Pending { picture, capture, arrived, view, settings }) {

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use ooblex_pipeline::{DropReason, FrameCounts};
+use ooblex_pipeline::{DropReason, FrameCounts, Size};
 
 use super::quality::LoadSample;
-use super::size::Size;
 
 /// The time between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use ooblex_broker::Broker;
 use ooblex_codec::{Encoder, EncoderConfig, Speed};
-use ooblex_pipeline::{EncodedFrame, I420, MediaTime, VideoCodec};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Size, VideoCodec};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use str0m::net::{Protocol, Receive, Transmit};
 
 use super::egress::Egress;
-use super::size::Size;
 use super::{INBOX, OutputInput, TrackHandle, TrackInput, TrackOutput};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ooblex_pipeline::{DropReason, EffectName};
+use ooblex_pipeline::{DropReason, EffectName, Size};
 use serde::{Serialize, Serializer};
 
-use super::size::Size;
 use crate::labels::Stage;
 use crate::metrics::Metrics;
 use crate::rounding::round;

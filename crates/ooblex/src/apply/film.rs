@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
-use ooblex_pipeline::{I420, MediaTime, VideoCodec};
+use ooblex_pipeline::{I420, MediaTime, Size, VideoCodec};
 
 use super::ffmpeg;
 use ooblex_codec::container::ivf::{self, IvfError, IvfReader};
@@ -71,7 +71,7 @@ impl Film {
     }
 
     fn y4m(path: &Path, video: Y4m<BufReader<File>>) -> anyhow::Result<Self> {
-        let (head, (width, height)) = (video.head().clone(), video.size());
+        let (head, Size { width, height }) = (video.head().clone(), video.size());
         let bytes = std::fs::metadata(path).map(|about| about.len()).unwrap_or_default();
         let frames = Some(bytes / y4m::bytes_of_picture(width, height));
         Ok(Self { from: Origin::Y4m(video), head, frames, path: path.display().to_string(), has_sound: false })
