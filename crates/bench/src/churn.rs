@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::figures::{ms, spread};
+use super::interval_stats::{IntervalStats, PictureStats, Totals};
 use super::load_generator::LoadGenerator;
 use super::viewer::{Leave, State, Viewer};
 use crate::rounding::round;
@@ -38,18 +39,23 @@ pub(super) struct Churned {
     set_up: Vec<Duration>,
     /// Times from the connection to the first picture, one for each session.
     first_picture: Vec<Duration>,
-    /// Number of unprocessed pictures among those that were judged.
-    pub(super) raw: u64,
-    /// Number of pictures that were judged.
-    pub(super) judged: u64,
-    /// Number of frames that arrived after a newer one.
-    pub(super) order_errors: u64,
+    /// Sums over all sessions.
+    totals: Totals,
     /// Time until the last session had ended.
     pub(super) took: Duration,
-    /// Memory of the gateway's processes, sampled each second: seconds since the start, MB.
-    memory: Vec<(f64, f64)>,
+    /// Memory of the gateway's processes, sampled each second.
+    memory: Vec<MemorySample>,
     /// Last memory sample before the end of the last session, MB.
     busy_memory: Option<f64>,
+}
+
+/// Memory of the gateway's processes at one time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MemorySample {
+    /// Time in seconds since the start.
+    pub(super) at_s: f64,
+    /// Resident memory in MB.
+    pub(super) mb: f64,
 }
 
 /// A session in progress.
@@ -83,7 +89,7 @@ pub(super) fn churn(generator: &mut LoadGenerator<'_>, count: usize, lanes: usiz
     }
     churned.took = began.elapsed();
     churned.look(generator, churned.took);
-    churned.busy_memory = churned.memory.last().map(|(_, megabytes)| *megabytes);
+    churned.busy_memory = churned.memory.last().map(|last| last.mb);
     let until = began + churned.took + after;
     while Instant::now() < until && !churned.memory.is_empty() && !generator.is_interrupted() {
         std::thread::sleep(Duration::from_secs(1).min(until.saturating_duration_since(Instant::now())));
@@ -126,10 +132,7 @@ impl Churned {
                     Some(first) => self.first_picture.push(first),
                     None => self.blind += 1,
                 }
-                let slice = tally.take(now);
-                self.raw += slice.raw;
-                self.judged += slice.judged;
-                self.order_errors += slice.order_errors;
+                self.totals.add_slice(&tally.take(now));
                 self.vanished += usize::from(generator.way_out(viewer.index) == Leave::Silence);
             }
         }
@@ -139,13 +142,13 @@ impl Churned {
 
     fn look(&mut self, generator: &mut LoadGenerator<'_>, at: Duration) {
         let (gateway, _) = generator.look_at_processes(Instant::now());
-        self.memory.extend(gateway.memory_mb.map(|megabytes| (at.as_secs_f64(), megabytes)));
+        self.memory.extend(gateway.memory_mb.map(|mb| MemorySample { at_s: at.as_secs_f64(), mb }));
     }
 
     /// Describes the memory at the beginning, when the last session ended, and now.
     fn memory_words(&self) -> String {
         match (self.memory.first(), self.memory.last()) {
-            (Some((_, first)), Some((now, last))) => {
+            (Some(MemorySample { mb: first, .. }), Some(MemorySample { at_s: now, mb: last })) => {
                 let busy = self.busy_memory.map_or(String::new(), |busy| format!("{busy:.1} MB when the last session ended, "));
                 format!("gateway {first:.1} MB at the beginning, {busy}{last:.1} MB after {now:.0} s")
             }
@@ -155,10 +158,11 @@ impl Churned {
 
     /// Returns the figures that other modes report too, under the names that those modes use.
     pub(super) fn common_json(&self) -> Value {
-        let gateway_memory_mb = self.memory.iter().map(|(_, mb)| round(*mb)).reduce(f64::max);
+        let IntervalStats { frames, pictures, .. } = &self.totals.sum;
+        let gateway_memory_mb = self.memory.iter().map(|sample| round(sample.mb)).reduce(f64::max);
         json!({
-            "duration_s": round(self.took.as_secs_f64()), "setup_failures": self.failed, "order_errors": self.order_errors,
-            "judged": self.judged, "raw_leaks": (self.judged > 0).then_some(self.raw), "gateway_memory_mb": gateway_memory_mb,
+            "duration_s": round(self.took.as_secs_f64()), "setup_failures": self.failed, "order_errors": frames.order_errors,
+            "judged": pictures.judged, "raw_leaks": (pictures.judged > 0).then_some(pictures.raw), "gateway_memory_mb": gateway_memory_mb,
             "setup_ms": spread(self.set_up.iter().copied().map(ms)),
             "first_picture_ms": spread(self.first_picture.iter().copied().map(ms)),
             "setup_errors": self.reasons,
@@ -170,15 +174,15 @@ impl Churned {
         json!({
             "setups": self.tried, "failed": self.failed, "without_picture": self.blind, "vanished": self.vanished,
             "gateway_memory_mb": {
-                "first": self.memory.first().map(|(_, mb)| round(*mb)), "at_the_end_of_the_last": self.busy_memory.map(round),
-                "last": self.memory.last().map(|(_, mb)| round(*mb)),
-                "max": self.memory.iter().map(|(_, mb)| round(*mb)).reduce(f64::max),
+                "first": self.memory.first().map(|sample| round(sample.mb)), "at_the_end_of_the_last": self.busy_memory.map(round),
+                "last": self.memory.last().map(|sample| round(sample.mb)),
+                "max": self.memory.iter().map(|sample| round(sample.mb)).reduce(f64::max),
             },
         })
     }
 
-    /// Returns the memory samples: seconds since the start, MB.
-    pub(super) fn memory(&self) -> &[(f64, f64)] {
+    /// Returns the memory of the gateway's processes, sampled each second.
+    pub(super) fn memory(&self) -> &[MemorySample] {
         &self.memory
     }
 
@@ -204,8 +208,9 @@ impl Churned {
         for reason in &self.reasons {
             _ = writeln!(text, "set-up failed: {reason}");
         }
-        if self.raw > 0 {
-            _ = writeln!(text, "UNPROCESSED PICTURES CAME BACK: {} of {} that were judged", self.raw, self.judged);
+        let PictureStats { raw, judged, .. } = self.totals.sum.pictures;
+        if raw > 0 {
+            _ = writeln!(text, "UNPROCESSED PICTURES CAME BACK: {raw} of {judged} that were judged");
         }
         text
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ooblex_codec::{CodecError, DecodeError, Decoder, EncodeError, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_effects::{BadPicture, i420_from_rgb};
-use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Rgb, VideoCodec};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Rgb, Size, VideoCodec};
 
 use super::effect_check::{Area, Look};
 use super::frame_number;
@@ -36,9 +36,9 @@ const PORTRAIT_BACKGROUND: [f64; 4] = [362.0, 145.0, 454.0, 250.0];
 pub(super) struct ClipPlan {
     /// Path of a PNG or Y4M file; `None` selects the portrait.
     pub(super) file: Option<std::path::PathBuf>,
-    /// Width and height in pixels; `None` selects the file's size, or 640×480 where the file is not
+    /// Size in pixels; `None` selects the file's size, or 640×480 where the file is not
     /// a video.
-    pub(super) size: Option<(u32, u32)>,
+    pub(super) size: Option<Size>,
     /// Frames per second.
     pub(super) fps: u32,
     /// Codec of the frames.
@@ -54,8 +54,8 @@ pub(super) struct Clip {
     pub(super) frames: Vec<ClipFrame>,
     /// Codec of the frames.
     pub(super) codec: VideoCodec,
-    /// Width and height in pixels.
-    pub(super) size: (u32, u32),
+    /// Size in pixels.
+    pub(super) size: Size,
     /// Frames per second.
     pub(super) fps: u32,
     /// Target bitrate in bits per second.
@@ -113,12 +113,12 @@ impl Clip {
     /// Returns an error if the file cannot be read, or if the codec does not accept the size.
     pub(super) fn make(plan: &ClipPlan) -> Result<Self, ClipError> {
         let mut source = Source::open(plan.file.as_deref())?;
-        let size = plan.size.or(source.own_size()).unwrap_or((640, 480));
+        let size = plan.size.or(source.own_size()).unwrap_or(Size::new(640, 480));
         let sides = LEAST_SIDE..=I420::MAX_SIDE;
-        if !sides.contains(&size.0) || !sides.contains(&size.1) {
-            return Err(ClipError::Size(size.0, size.1));
+        if !sides.contains(&size.width) || !sides.contains(&size.height) {
+            return Err(ClipError::Size(size.width, size.height));
         }
-        let useful = f64::from(size.0) * f64::from(size.1) * f64::from(plan.fps) * BITS_PER_PIXEL;
+        let useful = size.pixels() * f64::from(plan.fps) * BITS_PER_PIXEL;
         let bitrate_bps = plan.bitrate_bps.unwrap_or((useful as u32).clamp(150_000, 4_000_000));
         let config = EncoderConfig { codec: plan.codec, bitrate_bps, frame_rate: plan.fps as f32, speed: Speed::Fast };
         let (mut encoder, mut decoder) = (Encoder::new(config)?, Decoder::new(plan.codec, Limits::default())?);
@@ -165,7 +165,7 @@ impl Source {
         Ok(still(picture, None))
     }
 
-    fn own_size(&self) -> Option<(u32, u32)> {
+    fn own_size(&self) -> Option<Size> {
         match self {
             Source::Still { .. } => None,
             Source::Video { video, .. } => Some(video.size()),
@@ -173,9 +173,9 @@ impl Source {
     }
 
     /// Returns the area of the frame that shows only background throughout the clip.
-    fn background(&self, size: (u32, u32)) -> Option<Area> {
+    fn background(&self, size: Size) -> Option<Area> {
         let Source::Still { picture, background: Some(background), .. } = self else { return None };
-        let (width, height, strip) = (f64::from(size.0), f64::from(size.1), f64::from(frame_number::strip_height(size.1)));
+        let (width, height, strip) = (f64::from(size.width), f64::from(size.height), f64::from(frame_number::strip_height(size.height)));
         let places = (0..FRAMES).map(|number| Place::moving(picture, size, number));
         // The area excludes the last column and row, because sharpness compares each pixel with the
         // next one.
@@ -186,8 +186,8 @@ impl Source {
     }
 
     /// Returns the next picture with its number drawn on it; `None` at the end of the clip.
-    fn next_picture(&mut self, size: (u32, u32)) -> Result<Option<I420>, ClipError> {
-        let mut shown = I420::grey(size.0, size.1, 16);
+    fn next_picture(&mut self, size: Size) -> Result<Option<I420>, ClipError> {
+        let mut shown = I420::grey(size.width, size.height, 16);
         let number = match self {
             Source::Still { next, .. } if *next == FRAMES => return Ok(None),
             Source::Still { picture, noise, next, .. } => {
@@ -223,7 +223,7 @@ struct Place {
 
 impl Place {
     /// Returns the centred placement with the largest scale that fills the frame below the strip.
-    fn still(picture: &I420, (width, height): (u32, u32)) -> Self {
+    fn still(picture: &I420, Size { width, height }: Size) -> Self {
         let strip = f64::from(frame_number::strip_height(height));
         let (columns, rows) = (f64::from(picture.width()), f64::from(picture.height()));
         let (width, height) = (f64::from(width), f64::from(height) - strip);
@@ -234,7 +234,7 @@ impl Place {
     /// Returns the placement of frame `frame_number` under the motion of a hand-held camera, with a
     /// period of [`FRAMES`] frames. A tall frame shows the right part, where the portrait's
     /// background has edges.
-    fn moving(picture: &I420, (width, height): (u32, u32), number: u16) -> Self {
+    fn moving(picture: &I420, Size { width, height }: Size, number: u16) -> Self {
         let strip = f64::from(frame_number::strip_height(height));
         let (columns, rows) = (f64::from(picture.width()), f64::from(picture.height()));
         let shape = f64::from(width) / (f64::from(height) - strip);

@@ -25,11 +25,17 @@ pub(super) struct Connection {
     /// The endpoint; its output is sent by the next [`Connection::flush`] or [`Connection::step`].
     pub(super) endpoint: Endpoint,
     socket: UdpSocket,
-    up: Link<(SocketAddr, Vec<u8>)>,
-    down: Link<(SocketAddr, Vec<u8>)>,
+    up: Link<Datagram>,
+    down: Link<Datagram>,
     /// Time of the endpoint's next timeout.
     wakeup: Instant,
     buffer: Vec<u8>,
+}
+
+struct Datagram {
+    /// Destination or source.
+    peer: SocketAddr,
+    bytes: Vec<u8>,
 }
 
 impl Connection {
@@ -46,12 +52,12 @@ impl Connection {
         };
         let offered = tokio::task::spawn_blocking(offer).await;
         let (endpoint, socket) = offered.unwrap_or_else(|error| Err(ClientError::Answer(error.to_string())))?;
-        let seed = stage.seed.wrapping_add(2 * viewer.index as u64);
+        let seed = stage.network.seed.wrapping_add(2 * viewer.index as u64);
         let mut connection = Self {
             endpoint,
             socket: UdpSocket::from_std(socket)?,
-            up: Link::new(stage.up, seed),
-            down: Link::new(stage.down, seed.wrapping_add(1)),
+            up: Link::new(stage.network.up, seed),
+            down: Link::new(stage.network.down, seed.wrapping_add(1)),
             wakeup: Instant::now(),
             buffer: vec![0; MAX_DATAGRAM],
         };
@@ -87,8 +93,8 @@ impl Connection {
             () = tokio::time::sleep_until(until.into()) => {}
         }
         let now = Instant::now();
-        while let Some((source, bytes)) = self.down.pop(now) {
-            self.endpoint.on_datagram(now, source, &bytes)?;
+        while let Some(Datagram { peer, bytes }) = self.down.pop(now) {
+            self.endpoint.on_datagram(now, peer, &bytes)?;
             self.drain(viewer, now)?;
         }
         if now >= self.wakeup {
@@ -112,12 +118,12 @@ impl Connection {
     fn receive(&mut self, viewer: &Viewer) -> Result<(), ClientError> {
         let now = Instant::now();
         for _ in 0..BATCH {
-            let Ok((length, source)) = self.socket.try_recv_from(&mut self.buffer) else { break };
-            let fate = self.down.push(now, (source, self.buffer[..length].to_vec()), length);
+            let Ok((length, peer)) = self.socket.try_recv_from(&mut self.buffer) else { break };
+            let fate = self.down.push(now, Datagram { peer, bytes: self.buffer[..length].to_vec() }, length);
             let mut tally = viewer.tally();
             let slice = tally.slice_mut();
-            slice.bytes_down += length as u64;
-            slice.lost_down += u64::from(fate != Fate::Queued);
+            slice.down.bytes += length as u64;
+            slice.down.lost += u64::from(fate != Fate::Queued);
         }
         Ok(())
     }
@@ -127,10 +133,10 @@ impl Connection {
     pub(super) fn flush(&mut self, viewer: &Viewer) -> Result<(), ClientError> {
         let now = Instant::now();
         self.drain(viewer, now)?;
-        while let Some((destination, bytes)) = self.up.pop(now) {
+        while let Some(Datagram { peer, bytes }) = self.up.pop(now) {
             // Datagrams that the system refuses count as lost, as on any network. This includes
             // datagrams to unreachable ICE candidates.
-            _ = self.socket.try_send_to(&bytes, destination);
+            _ = self.socket.try_send_to(&bytes, peer);
         }
         Ok(())
     }
@@ -138,15 +144,15 @@ impl Connection {
     fn drain(&mut self, viewer: &Viewer, now: Instant) -> Result<(), ClientError> {
         let (mut bytes_up, mut lost_up) = (0, 0);
         let up = &mut self.up;
-        self.wakeup = self.endpoint.drain(now, |destination, bytes| {
+        self.wakeup = self.endpoint.drain(now, |peer, bytes| {
             bytes_up += bytes.len() as u64;
-            lost_up += u64::from(up.push(now, (destination, bytes.to_vec()), bytes.len()) != Fate::Queued);
+            lost_up += u64::from(up.push(now, Datagram { peer, bytes: bytes.to_vec() }, bytes.len()) != Fate::Queued);
         })?;
         if bytes_up > 0 {
             let mut tally = viewer.tally();
             let slice = tally.slice_mut();
-            slice.bytes_up += bytes_up;
-            slice.lost_up += lost_up;
+            slice.up.bytes += bytes_up;
+            slice.up.lost += lost_up;
         }
         Ok(())
     }

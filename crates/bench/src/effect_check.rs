@@ -3,7 +3,7 @@
 //! This module owns the image features and the criterion for each effect. It keeps no pictures:
 //! each frame of the clip is represented by its [`Look`].
 
-use ooblex_pipeline::I420;
+use ooblex_pipeline::{I420, Size};
 use serde_json::Value;
 
 /// A rectangle of a picture: left, top, right, bottom, in luma pixels.
@@ -13,7 +13,7 @@ pub(super) struct Area([usize; 4]);
 /// Features of a picture: a thumbnail, and the sharpness of the background.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Look {
-    size: (u32, u32),
+    size: Size,
     /// Mean luma, U and V of each of [`COLUMNS`] × [`ROWS`] parts.
     small: Vec<[f32; 3]>,
     /// Mean difference between neighbouring pixels of the background; `None` if the background is
@@ -61,7 +61,7 @@ impl Look {
             shrink(plane, width as usize, height as usize, |part, mean| small[part][index] = mean);
         }
         let sharpness = background.and_then(|area| sharpness(picture, area));
-        Self { size: (picture.width(), picture.height()), small, sharpness }
+        Self { size: picture.size(), small, sharpness }
     }
 
     /// Returns the correlation of luma: 1 for identical pictures, -1 for a negative, 0 if either
@@ -165,7 +165,7 @@ mod tests {
     const FRAMES: usize = 16;
 
     fn clip() -> Clip {
-        let plan = ClipPlan { file: None, size: Some((320, 240)), fps: 30, codec: VideoCodec::Vp8, bitrate_bps: Some(250_000) };
+        let plan = ClipPlan { file: None, size: Some(Size::new(320, 240)), fps: 30, codec: VideoCodec::Vp8, bitrate_bps: Some(250_000) };
         Clip::make(&plan).unwrap()
     }
 

@@ -11,6 +11,7 @@ use super::interval_stats::Totals;
 use super::knee::Knee;
 use super::load_generator::{Measured, Second, SessionFigures};
 use super::plan::Plan;
+use super::process::Usage;
 use super::session_stats::Numbering;
 use super::viewer::State;
 use crate::rounding::round;
@@ -38,33 +39,36 @@ pub(super) struct Summary {
     pub(super) all: Totals,
     /// Method by which frames were identified: `picture`, `timestamp` or `none`.
     pub(super) numbers: &'static str,
-    /// Mean rate of frames sent in the session with the lowest rate; `None` without a session.
-    pub(super) fps_sent_min: Option<f64>,
-    /// Mean rate of frames shown in the session with the lowest rate.
-    pub(super) fps_shown_min: Option<f64>,
-    /// Mean rate of processed frames in the session with the lowest rate; `None` if frames cannot
-    /// be identified.
-    pub(super) fps_processed_min: Option<f64>,
-    /// Frames shown per second, summed over all sessions.
-    pub(super) fps_shown_total: f64,
-    /// Processed frames per second, summed over all sessions.
-    pub(super) fps_processed_total: f64,
+    /// Frames per second.
+    pub(super) fps: FrameRates,
     /// Number of unprocessed pictures; `None` if no picture could be judged.
     pub(super) raw_leaks: Option<u64>,
     /// Number of sessions that were not established.
     pub(super) setup_failures: usize,
     /// Number of sessions that ended too early.
     pub(super) sessions_lost: usize,
-    /// Mean CPU usage of the gateway's processes, in cores.
-    pub(super) gateway_cpu_cores: Option<f64>,
-    /// Peak memory of the gateway's processes, in MB.
-    pub(super) gateway_memory_mb: Option<f64>,
+    /// Mean CPU usage and peak memory of the gateway's processes.
+    pub(super) gateway: Usage,
     /// Mean CPU usage of this process, in cores.
     pub(super) bench_cpu_cores: Option<f64>,
     /// Mean bitrate of a session to the gateway, in kbit/s.
     pub(super) kbps_up: f64,
     /// Mean bitrate of a session from the gateway, in kbit/s.
     pub(super) kbps_down: f64,
+}
+
+/// Frames per second, as means over the measurement.
+pub(super) struct FrameRates {
+    /// Sent in the session with the lowest rate; `None` without a session.
+    pub(super) sent_min: Option<f64>,
+    /// Shown in the session with the lowest rate.
+    pub(super) shown_min: Option<f64>,
+    /// Processed in the session with the lowest rate; `None` if frames cannot be identified.
+    pub(super) processed_min: Option<f64>,
+    /// Shown in all sessions together.
+    pub(super) shown_total: f64,
+    /// Processed in all sessions together.
+    pub(super) processed_total: f64,
 }
 
 impl Summary {
@@ -81,22 +85,25 @@ impl Summary {
                 .fold((0.0, 0.0), |sum, (value, length)| (sum.0 + value * length, sum.1 + length));
             (length > 0.0).then(|| sum / length)
         };
-        let kbps = |bytes: u64| bytes as f64 * 8.0 / 1e3 / seconds / sessions;
         Self {
             numbers: numbers(measured),
-            fps_sent_min: measured.least(|sum| sum.sent),
-            fps_shown_min: measured.least(|sum| sum.shown),
-            fps_processed_min: measured.least(|sum| sum.processed).filter(|_| known),
-            fps_shown_total: all.sum.shown as f64 / seconds,
-            fps_processed_total: all.sum.processed as f64 / seconds,
-            raw_leaks: (all.sum.judged > 0).then_some(all.sum.raw),
+            fps: FrameRates {
+                sent_min: measured.least(|sum| sum.frames.sent),
+                shown_min: measured.least(|sum| sum.frames.shown),
+                processed_min: measured.least(|sum| sum.frames.processed).filter(|_| known),
+                shown_total: all.sum.frames.shown as f64 / seconds,
+                processed_total: all.sum.frames.processed as f64 / seconds,
+            },
+            raw_leaks: (all.sum.pictures.judged > 0).then_some(all.sum.pictures.raw),
             setup_failures: measured.failures().count(),
             sessions_lost: measured.sessions.iter().filter(|session| matches!(session.state, State::Lost { .. })).count(),
-            gateway_cpu_cores: mean(|second| second.gateway.cpu_cores),
-            gateway_memory_mb: measured.counted().filter_map(|second| second.gateway.memory_mb).reduce(f64::max),
+            gateway: Usage {
+                cpu_cores: mean(|second| second.gateway.cpu_cores),
+                memory_mb: measured.counted().filter_map(|second| second.gateway.memory_mb).reduce(f64::max),
+            },
             bench_cpu_cores: mean(|second| second.own.cpu_cores),
-            kbps_up: kbps(all.sum.bytes_up),
-            kbps_down: kbps(all.sum.bytes_down),
+            kbps_up: all.sum.up.kbps(seconds * sessions),
+            kbps_down: all.sum.down.kbps(seconds * sessions),
             all,
         }
     }

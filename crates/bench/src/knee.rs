@@ -4,6 +4,7 @@
 //! The number of sessions is doubled until the limits are missed, and then found by bisection. The
 //! bottleneck is derived from the stage times that the gateway reports; [`LoadGenerator`] measures.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -37,11 +38,11 @@ pub(super) struct Step {
     pub(super) fps_processed_min: Option<f64>,
     gateway_cpu_cores: Option<f64>,
     bench_cpu_cores: Option<f64>,
-    /// Mean time in each stage in ms, in the order in which frames pass through the stages.
-    stages_ms: Vec<(String, f64)>,
+    /// Mean time in each stage in ms.
+    stages_ms: BTreeMap<String, f64>,
     utilisation: Option<f64>,
     /// Frames per second that the gateway dropped, by reason.
-    dropped: Vec<(String, f64)>,
+    dropped: BTreeMap<String, f64>,
 }
 
 /// The number of sessions that failed, and the likely bottleneck.
@@ -154,34 +155,37 @@ impl Step {
         }
         // The rate of shown frames replaces that of processed frames where frames cannot be
         // identified.
-        let fps = summary.fps_processed_min.or(summary.fps_shown_min).unwrap_or(0.0);
+        let fps = summary.fps.processed_min.or(summary.fps.shown_min).unwrap_or(0.0);
         if fps < limits.fps {
             broken.push(format!("a session gets {fps:.1} processed frames a second, fewer than {:.1}", limits.fps));
         }
         let gateway = &sum.gateway;
         let seconds = measured.seconds.max(1e-3);
-        let place = |stage: &str| IN_ORDER.iter().position(|known| *known == stage).unwrap_or(IN_ORDER.len());
-        let mut stages_ms: Vec<_> = gateway.stages().map(|(stage, ms)| (stage.to_string(), ms)).collect();
-        stages_ms.sort_by_key(|(stage, _)| place(stage));
         Self {
             sessions,
             broken,
             latency_ms: [summary.all.latency_ms(0.5), p95],
-            fps_processed_min: summary.fps_processed_min,
-            gateway_cpu_cores: summary.gateway_cpu_cores,
+            fps_processed_min: summary.fps.processed_min,
+            gateway_cpu_cores: summary.gateway.cpu_cores,
             bench_cpu_cores: summary.bench_cpu_cores,
-            stages_ms,
+            stages_ms: gateway.stages().map(|(stage, ms)| (stage.to_string(), ms)).collect(),
             utilisation: gateway.mean(gateway.utilisation),
             dropped: gateway.dropped.iter().map(|(reason, count)| (reason.clone(), *count as f64 / seconds)).collect(),
         }
     }
 
     fn stage(&self, name: &str) -> f64 {
-        self.stages_ms.iter().find(|(stage, _)| stage == name).map_or(0.0, |(_, ms)| *ms)
+        self.stages_ms.get(name).copied().unwrap_or(0.0)
+    }
+
+    /// Returns the stages in the order in which frames pass through them.
+    fn stages_in_order(&self) -> impl Iterator<Item = (&String, &f64)> {
+        let unknown = self.stages_ms.iter().filter(|(stage, _)| !IN_ORDER.contains(&stage.as_str()));
+        IN_ORDER.into_iter().filter_map(|stage| self.stages_ms.get_key_value(stage)).chain(unknown)
     }
 
     fn dropped(&self, name: &str) -> f64 {
-        self.dropped.iter().find(|(reason, _)| reason == name).map_or(0.0, |(_, count)| *count)
+        self.dropped.get(name).copied().unwrap_or(0.0)
     }
 }
 
@@ -222,7 +226,7 @@ fn bottleneck(good: Option<&Step>, bad: &Step) -> (String, String) {
         return ("workers".into(), reason);
     }
     let behind = bad.dropped("behind");
-    let most = bad.stages_ms.iter().max_by(|a, b| (a.1 - before(&a.0)).total_cmp(&(b.1 - before(&b.0))));
+    let most = bad.stages_ms.iter().max_by(|a, b| (a.1 - before(a.0)).total_cmp(&(b.1 - before(b.0))));
     let stage = most.map_or("unknown", |(stage, _)| stage.as_str());
     let mut reason = match stage {
         "queue" => format!("frames wait for a worker: {}", grown(stage)),
@@ -260,7 +264,7 @@ impl Knee {
                 "fps_processed_min": step.fps_processed_min.map(round),
                 "gateway_cpu_cores": step.gateway_cpu_cores.map(round), "bench_cpu_cores": step.bench_cpu_cores.map(round),
                 "worker_utilisation": step.utilisation.map(round),
-                "stages_ms": step.stages_ms.iter().map(|(stage, ms)| (stage.clone(), json!(round(*ms)))).collect::<serde_json::Map<_, _>>(),
+                "stages_ms": step.stages_in_order().map(|(stage, ms)| (stage.clone(), json!(round(*ms)))).collect::<serde_json::Map<_, _>>(),
                 "dropped_a_second": step.dropped.iter().map(|(reason, count)| (reason.clone(), json!(round(*count)))).collect::<serde_json::Map<_, _>>(),
             })
         };

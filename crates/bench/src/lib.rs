@@ -45,6 +45,7 @@ pub use self::options::Options;
 use self::plan::{Mode, Plan};
 use self::process::Processes;
 use self::progress::Progress;
+pub use self::value_parsers::Parameter;
 
 /// Runs a bench. Progress goes to standard error, and the table to standard output.
 ///
@@ -53,7 +54,7 @@ use self::progress::Progress;
 /// written. Sessions that fail later are counted instead.
 pub fn bench(options: &Options) -> anyhow::Result<()> {
     let plan = options.plan()?;
-    if let Some(process) = Processes::new(plan.gateway_pids.clone()).missing() {
+    if let Some(process) = Processes::new(plan.instruments.gateway_pids.clone()).missing() {
         bail!("there is no process {process} here: --gateway-pid takes processes of this machine, on Linux");
     }
     let mut progress = Progress::new();
@@ -87,20 +88,20 @@ fn run<'a>(plan: &'a Plan, clip: &'a Clip, generator: &mut LoadGenerator<'_>) ->
 }
 
 fn write_out(outcome: &Outcome<'_>) -> anyhow::Result<()> {
-    if let Some(path) = &outcome.plan.report {
+    if let Some(path) = &outcome.plan.output.report {
         write(path, &report::html(outcome))?;
     }
-    let json = outcome.plan.json.as_ref().map(|path| (path, format!("{:#}\n", outcome.to_json())));
+    let json = outcome.plan.output.json.as_ref().map(|path| (path, format!("{:#}\n", json::json(outcome))));
     match json {
         Some((path, json)) if path.as_os_str() == "-" => {
-            eprint!("{}", outcome.table());
+            eprint!("{}", table::table(outcome));
             print!("{json}");
         }
         Some((path, json)) => {
             write(path, &json)?;
-            print!("{}", outcome.table());
+            print!("{}", table::table(outcome));
         }
-        None => print!("{}", outcome.table()),
+        None => print!("{}", table::table(outcome)),
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use super::clip::Clip;
 use super::decoding::Decoders;
 use super::interval_stats::{IntervalStats, Totals};
-use super::plan::{Decode, Mode, Plan};
+use super::plan::{Decode, Interval, Mode, Plan};
 use super::process::{Processes, Usage};
 use super::progress::Progress;
 use super::session::live;
@@ -38,17 +38,25 @@ pub(super) struct LoadGenerator<'a> {
     viewers: Vec<Arc<Viewer>>,
     /// Number of sessions begun since the start of the run.
     begun: usize,
-    /// Number of decoded sessions of each effect.
-    decoded: HashMap<Option<String>, usize>,
-    decodable: usize,
+    decoding: Decoding,
     began: Instant,
     /// Samples since the end of the last measurement.
     series: Vec<Second>,
     last: Instant,
-    gateway: Processes,
-    own: Processes,
+    processes: BenchProcesses,
     progress: Progress,
     interrupted: Arc<AtomicBool>,
+}
+
+/// Number of sessions of each effect that are decoded.
+struct Decoding {
+    by_effect: HashMap<Option<String>, usize>,
+    limit: usize,
+}
+
+struct BenchProcesses {
+    gateway: Processes,
+    own: Processes,
 }
 
 /// Figures of all sessions over one second.
@@ -111,14 +119,14 @@ impl<'a> LoadGenerator<'a> {
     /// Returns an error if the system provides no threads.
     pub(super) fn new(plan: &'a Plan, clip: Arc<Clip>, progress: Progress) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(plan.threads)
+            .worker_threads(plan.instruments.threads)
             .thread_name("sessions")
             .max_blocking_threads(32)
             .enable_all()
             .build()?;
-        let decoders = Decoders::start(plan.threads.div_ceil(2), &clip)?;
-        let stage = Stage { url: plan.url.clone(), clip, decoders, up: plan.up, down: plan.down, seed: plan.seed, times: Mutex::default() };
-        let decodable = match plan.decode {
+        let decoders = Decoders::start(plan.instruments.threads.div_ceil(2), &clip)?;
+        let stage = Stage { url: plan.url.clone(), clip, decoders, network: plan.network, times: Mutex::default() };
+        let limit = match plan.instruments.decode {
             // Churn sessions are short, and their first pictures are the subject of the run.
             None if matches!(plan.mode, Mode::Churn { .. }) => usize::MAX,
             None => DECODED,
@@ -133,13 +141,11 @@ impl<'a> LoadGenerator<'a> {
             stage: Arc::new(stage),
             viewers: Vec::new(),
             begun: 0,
-            decoded: HashMap::new(),
-            decodable,
+            decoding: Decoding { by_effect: HashMap::new(), limit },
             began: Instant::now(),
             series: Vec::new(),
             last: Instant::now(),
-            gateway: Processes::new(plan.gateway_pids.clone()),
-            own: Processes::own(),
+            processes: BenchProcesses { gateway: Processes::new(plan.instruments.gateway_pids.clone()), own: Processes::own() },
             progress,
             interrupted,
         })
@@ -164,8 +170,8 @@ impl<'a> LoadGenerator<'a> {
         while first.tally().numbering() == Numbering::Unknown && Instant::now() < deadline && !self.is_interrupted() {
             std::thread::sleep(LOOK);
         }
-        if first.tally().numbering() == Numbering::Picture && self.plan.decode.is_none() {
-            self.decodable = usize::MAX;
+        if first.tally().numbering() == Numbering::Picture && self.plan.instruments.decode.is_none() {
+            self.decoding.limit = usize::MAX;
             first.tally().decoded = true;
             first.want_keyframe();
         }
@@ -175,8 +181,8 @@ impl<'a> LoadGenerator<'a> {
     /// Begins a session.
     pub(super) fn begin(&mut self) -> Arc<Viewer> {
         let wish = self.plan.wishes[self.begun % self.plan.wishes.len()].clone();
-        let decoded = self.decoded.entry(wish.effect.clone()).or_default();
-        let is_decoded = *decoded < self.decodable;
+        let decoded = self.decoding.by_effect.entry(wish.effect.clone()).or_default();
+        let is_decoded = *decoded < self.decoding.limit;
         *decoded += usize::from(is_decoded);
         let viewer = Arc::new(Viewer::new(self.begun, wish, is_decoded));
         self.begun += 1;
@@ -211,9 +217,9 @@ impl<'a> LoadGenerator<'a> {
     /// Measures for a time.
     pub(super) fn measure(&mut self, time: Duration) -> Measured {
         let from = Instant::now();
-        let at = |(start, length)| (from + start, from + start + length);
+        let at = |Interval { start, length }| from + start..from + start + length;
         *self.stage.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            Times { outage: self.plan.outage.map(at), bad: self.plan.bad.map(at) };
+            Times { outage: self.plan.network.outage.map(at), bad: self.plan.network.bad.map(at) };
         self.viewers.iter().for_each(|viewer| viewer.tally().begin(from));
         self.look_at_processes(from);
         let mut totals = vec![Totals::default(); self.viewers.len()];
@@ -280,7 +286,7 @@ impl<'a> LoadGenerator<'a> {
     /// Returns the resources used since the last call by the gateway's processes and by this
     /// process.
     pub(super) fn look_at_processes(&mut self, now: Instant) -> (Usage, Usage) {
-        (self.gateway.look(now), self.own.look(now))
+        (self.processes.gateway.look(now), self.processes.own.look(now))
     }
 
     fn watch_until(&mut self, until: Instant) {
@@ -308,8 +314,8 @@ impl<'a> LoadGenerator<'a> {
             let slice = viewer.tally().take(now);
             if viewer.is_up() {
                 second.sessions += 1;
-                least_shown = Some(least_shown.map_or(slice.shown, |least| least.min(slice.shown)));
-                least_processed = Some(least_processed.map_or(slice.processed, |least| least.min(slice.processed)));
+                least_shown = Some(least_shown.map_or(slice.frames.shown, |least| least.min(slice.frames.shown)));
+                least_processed = Some(least_processed.map_or(slice.frames.processed, |least| least.min(slice.frames.processed)));
                 second.all.add(&slice);
             }
             if let Some(totals) = totals.as_mut().and_then(|totals| totals.get_mut(index)) {

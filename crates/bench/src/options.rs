@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use ooblex_pipeline::VideoCodec;
+use ooblex_pipeline::{Size, VideoCodec};
 use serde_json::{Map, Value};
 
 use super::clip::ClipPlan;
-use super::plan::{Decode, Limits, Mode, Plan};
-use super::value_parsers::{Both, Outage, Percent, Seconds, Share, Size, parse_parameter};
+use super::plan::{Decode, Instruments, Interval, Limits, Mode, Network, Output, Plan};
+use super::value_parsers::{Both, Parameter, Percent, Seconds, Share, parse_size};
 use ooblex_client::Wish;
 use ooblex_client::link::Conditions;
 
@@ -37,94 +37,114 @@ pub struct Options {
     /// Seconds to measure.
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     duration: Seconds,
+    #[command(flatten, next_help_heading = "What is sent")]
+    source: SourceOptions,
+    #[command(flatten, next_help_heading = "Network, to the gateway and back; one value is for both")]
+    network: NetworkOptions,
+    #[command(flatten, next_help_heading = "Other ways to measure")]
+    modes: ModeOptions,
+    #[command(flatten, next_help_heading = "How it is measured")]
+    measuring: MeasuringOptions,
+}
 
+#[derive(Debug, Clone, Args)]
+struct SourceOptions {
     /// Width and height of the video in pixels [default: 640x480, or those of a video in --clip].
-    #[arg(long, value_name = "WxH", help_heading = "What is sent")]
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<Size>,
     /// Frames per second.
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=120), help_heading = "What is sent")]
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=120))]
     fps: u32,
     /// Video codec.
-    #[arg(long, value_enum, default_value_t = CodecName::Vp8, help_heading = "What is sent")]
+    #[arg(long, value_enum, default_value_t = CodecName::Vp8)]
     codec: CodecName,
     /// Bitrate in kbit/s [default: by size, 1382 at 640x480 and 30 frames per second].
-    #[arg(long, value_name = "KBPS", value_parser = clap::value_parser!(u32).range(30..=12_000), help_heading = "What is sent")]
+    #[arg(long, value_name = "KBPS", value_parser = clap::value_parser!(u32).range(30..=12_000))]
     bitrate: Option<u32>,
     /// A picture (PNG), over which a virtual camera moves, or a video (Y4M) [default: a portrait].
-    #[arg(long, value_name = "FILE", help_heading = "What is sent")]
+    #[arg(long, value_name = "FILE")]
     clip: Option<PathBuf>,
     /// Effect, or several effects that are spread over the sessions by weight:
     /// background_blur,style_transfer:3 gives three times as many sessions to the second [default:
     /// the gateway's].
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "What is sent")]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     effect: Vec<Share>,
     /// Parameter of the effect, or of one of several: style_transfer.strength=0.5. Can be repeated.
-    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_parameter, help_heading = "What is sent")]
-    parameters: Vec<(String, Value)>,
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    parameters: Vec<Parameter>,
+}
 
+#[derive(Debug, Clone, Args)]
+struct NetworkOptions {
     /// Packet loss in percent.
-    #[arg(long, value_name = "UP[/DOWN]", default_value = "0", help_heading = "Network, to the gateway and back; one value is for both")]
+    #[arg(long, value_name = "UP[/DOWN]", default_value = "0")]
     loss: Both,
     /// Additional delay of each datagram in ms.
-    #[arg(long, value_name = "UP[/DOWN]", default_value = "0", help_heading = "Network, to the gateway and back; one value is for both")]
+    #[arg(long, value_name = "UP[/DOWN]", default_value = "0")]
     delay: Both,
     /// Maximum random delay in ms, on top of --delay.
-    #[arg(long, value_name = "UP[/DOWN]", default_value = "0", help_heading = "Network, to the gateway and back; one value is for both")]
+    #[arg(long, value_name = "UP[/DOWN]", default_value = "0")]
     jitter: Both,
     /// Rate limit in kbit/s; 0 is unlimited.
-    #[arg(long, value_name = "UP[/DOWN]", default_value = "0", help_heading = "Network, to the gateway and back; one value is for both")]
+    #[arg(long, value_name = "UP[/DOWN]", default_value = "0")]
     rate: Both,
     /// Drop all datagrams for LENGTH seconds, from START seconds after the measurement began.
-    #[arg(long, value_name = "START,LENGTH", help_heading = "Network, to the gateway and back; one value is for both")]
-    outage: Option<Outage>,
+    #[arg(long, value_name = "START,LENGTH")]
+    outage: Option<Interval>,
     /// Apply loss and rate limit only for LENGTH seconds, from START seconds after the measurement
     /// began.
-    #[arg(long, value_name = "START,LENGTH", conflicts_with_all = ["find_knee", "churn"], help_heading = "Network, to the gateway and back; one value is for both")]
-    bad_during: Option<Outage>,
+    #[arg(long, value_name = "START,LENGTH", conflicts_with_all = ["find_knee", "churn"])]
+    bad_during: Option<Interval>,
     /// Send no transport-wide feedback for bandwidth estimation, like GStreamer.
-    #[arg(long, help_heading = "Network, to the gateway and back; one value is for both")]
+    #[arg(long)]
     no_feedback: bool,
     /// Seed of the random numbers: runs with the same seed lose the same datagrams.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Network, to the gateway and back; one value is for both")]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+}
 
+#[derive(Debug, Clone, Args)]
+struct ModeOptions {
     /// Percentage of sessions that end silently, without closing the connection.
-    #[arg(long, value_name = "PERCENT", default_value = "0", help_heading = "Other ways to measure")]
+    #[arg(long, value_name = "PERCENT", default_value = "0")]
     vanish: Percent,
     /// Set up and end N sessions, --sessions at a time; each ends after its first picture.
-    #[arg(long, value_name = "N", conflicts_with_all = ["find_knee", "outage", "ramp"], help_heading = "Other ways to measure")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["find_knee", "outage", "ramp"])]
     churn: Option<usize>,
     /// Search for the largest number of sessions that meets the limits. It begins with --sessions
     /// and measures each number for --duration.
-    #[arg(long, conflicts_with = "outage", help_heading = "Other ways to measure")]
+    #[arg(long, conflicts_with = "outage")]
     find_knee: bool,
     /// Limit of the latency at p95 in ms.
-    #[arg(long, value_name = "MS", default_value_t = 250.0, help_heading = "Other ways to measure")]
+    #[arg(long, value_name = "MS", default_value_t = 250.0)]
     max_latency: f64,
     /// Limit of processed frames per second in each session [default: 0.8 of --fps].
-    #[arg(long, value_name = "FPS", help_heading = "Other ways to measure")]
+    #[arg(long, value_name = "FPS")]
     min_fps: Option<f64>,
     /// Largest number of sessions to test.
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Other ways to measure")]
+    #[arg(long, value_name = "N", default_value_t = 256)]
     max_sessions: usize,
+}
 
+#[derive(Debug, Clone, Args)]
+struct MeasuringOptions {
     /// Process IDs of the gateway and its workers, separated by commas: measure their CPU time and
     /// memory.
-    #[arg(long, value_name = "PIDS", value_delimiter = ',', help_heading = "How it is measured")]
+    #[arg(long, value_name = "PIDS", value_delimiter = ',')]
     gateway_pid: Vec<u32>,
     /// Number of sessions of each effect whose pictures are decoded and judged: a number, all, or
     /// none [default: 2, or all if the gateway does not keep timestamps].
-    #[arg(long, value_name = "N", help_heading = "How it is measured")]
+    #[arg(long, value_name = "N")]
     decode: Option<Decode>,
     /// Number of threads that drive the sessions [default: one per core, at most 4].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "How it is measured")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Write the figures as JSON to FILE. With '-' they go to standard output, and the table to
     /// standard error.
-    #[arg(long, value_name = "FILE", help_heading = "How it is measured")]
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Write a self-contained HTML report with plots to FILE.
-    #[arg(long, value_name = "FILE", help_heading = "How it is measured")]
+    #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
 
@@ -166,23 +186,23 @@ pub(super) enum PlanError {
 impl Options {
     /// Validates the options and returns the plan.
     pub(super) fn plan(&self) -> Result<Plan, PlanError> {
+        let Self { source, modes, measuring, .. } = self;
         let positive = |holds: bool, name, least| if holds { Ok(()) } else { Err(PlanError::TooSmall(name, least)) };
         positive(self.sessions > 0, "--sessions", "1")?;
         positive(self.duration.0 >= Duration::from_secs(1), "--duration", "1 second")?;
-        positive(self.churn != Some(0), "--churn", "1")?;
-        let [up, down] = [|both: &Both| both.up, |both: &Both| both.down].map(|of| self.conditions(of));
-        let codec = match self.codec {
+        positive(modes.churn != Some(0), "--churn", "1")?;
+        let codec = match source.codec {
             CodecName::Vp8 => VideoCodec::Vp8,
             CodecName::H264 => VideoCodec::H264,
         };
         let default_spacing = Duration::from_millis(100);
-        let mode = match (self.churn, self.find_knee) {
+        let mode = match (modes.churn, modes.find_knee) {
             (Some(count), _) => Mode::Churn { count },
             (None, false) => Mode::Steady,
             (None, true) => Mode::Knee(Limits {
-                latency_ms: self.max_latency,
-                fps: self.min_fps.unwrap_or(0.8 * f64::from(self.fps)),
-                sessions: self.max_sessions.max(self.sessions),
+                latency_ms: modes.max_latency,
+                fps: modes.min_fps.unwrap_or(0.8 * f64::from(source.fps)),
+                sessions: modes.max_sessions.max(self.sessions),
             }),
         };
         Ok(Plan {
@@ -192,53 +212,34 @@ impl Options {
             warm_up: self.warm_up.0,
             duration: self.duration.0,
             clip: ClipPlan {
-                file: self.clip.clone(),
-                size: self.size.map(|Size(width, height)| (width, height)),
-                fps: self.fps,
+                file: source.clip.clone(),
+                size: source.size,
+                fps: source.fps,
                 codec,
-                bitrate_bps: self.bitrate.map(|kbps| kbps * 1000),
+                bitrate_bps: source.bitrate.map(|kbps| kbps * 1000),
             },
             wishes: self.wishes(codec)?,
-            up: up?,
-            down: down?,
-            outage: self.outage.map(|outage| (outage.start, outage.length)),
-            bad: self.bad_during.map(|bad| (bad.start, bad.length)),
-            seed: self.seed,
-            vanish: self.vanish.0 / 100.0,
+            network: self.network.plan()?,
+            vanish: modes.vanish.0 / 100.0,
             mode,
-            gateway_pids: self.gateway_pid.clone(),
-            decode: self.decode,
-            threads: self.threads.map_or_else(default_threads, usize::from),
-            json: self.json.clone(),
-            report: self.report.clone(),
-        })
-    }
-
-    fn conditions(&self, of: fn(&Both) -> f64) -> Result<Conditions, PlanError> {
-        let loss = of(&self.loss) / 100.0;
-        if loss > 1.0 {
-            return Err(PlanError::Loss);
-        }
-        let ms = |both: &Both| Duration::from_secs_f64(of(both).min(60_000.0) / 1e3);
-        let rate = (of(&self.rate) * 1000.0) as u64;
-        Ok(Conditions {
-            loss,
-            delay: ms(&self.delay),
-            jitter: ms(&self.jitter),
-            rate_bps: (rate > 0).then_some(rate),
-            for_a_while: self.bad_during.is_some(),
+            instruments: Instruments {
+                gateway_pids: measuring.gateway_pid.clone(),
+                decode: measuring.decode,
+                threads: measuring.threads.map_or_else(default_threads, usize::from),
+            },
+            output: Output { json: measuring.json.clone(), report: measuring.report.clone() },
         })
     }
 
     /// Returns one wish for each unit of weight, in a smooth weighted round robin, so that any
     /// number of sessions has about the requested shares.
     fn wishes(&self, codec: VideoCodec) -> Result<Vec<Wish>, PlanError> {
-        let shares: Vec<_> = match self.effect.as_slice() {
+        let shares: Vec<_> = match self.source.effect.as_slice() {
             [] => vec![(None, 1)],
             shares => shares.iter().map(|share| (Some(share.effect.clone()), share.weight)).collect(),
         };
         let params = shares.iter().map(|(effect, _)| self.params_of(effect.as_deref(), shares.len())).collect::<Result<Vec<_>, _>>()?;
-        for (name, _) in &self.parameters {
+        for Parameter { name, .. } in &self.source.parameters {
             let is_for = |effect: &Option<String>| {
                 effect.as_deref().is_some_and(|effect| name.strip_prefix(effect).is_some_and(|rest| rest.starts_with('.')))
             };
@@ -263,7 +264,7 @@ impl Options {
             // The clip's bitrate does not follow the bandwidth estimate, so pacing by that estimate
             // would only delay packets.
             paced: false,
-            feedback: !self.no_feedback,
+            feedback: !self.network.no_feedback,
             token: token.clone(),
             ..Wish::default()
         };
@@ -280,7 +281,7 @@ impl Options {
 
     fn params_of(&self, effect: Option<&str>, effects: usize) -> Result<Value, PlanError> {
         let mut params = Map::new();
-        for (name, value) in &self.parameters {
+        for Parameter { name, value } in &self.source.parameters {
             match name.split_once('.') {
                 Some((of, name)) if Some(of) == effect => _ = params.insert(name.into(), value.clone()),
                 Some(_) => {}
@@ -289,6 +290,34 @@ impl Options {
             }
         }
         Ok(if params.is_empty() { Value::Null } else { params.into() })
+    }
+}
+
+impl NetworkOptions {
+    fn plan(&self) -> Result<Network, PlanError> {
+        Ok(Network {
+            up: self.conditions(|both| both.up)?,
+            down: self.conditions(|both| both.down)?,
+            outage: self.outage,
+            bad: self.bad_during,
+            seed: self.seed,
+        })
+    }
+
+    fn conditions(&self, of: fn(&Both) -> f64) -> Result<Conditions, PlanError> {
+        let loss = of(&self.loss) / 100.0;
+        if loss > 1.0 {
+            return Err(PlanError::Loss);
+        }
+        let ms = |both: &Both| Duration::from_secs_f64(of(both).min(60_000.0) / 1e3);
+        let rate = (of(&self.rate) * 1000.0) as u64;
+        Ok(Conditions {
+            loss,
+            delay: ms(&self.delay),
+            jitter: ms(&self.jitter),
+            rate_bps: (rate > 0).then_some(rate),
+            for_a_while: self.bad_during.is_some(),
+        })
     }
 }
 
@@ -344,10 +373,10 @@ mod tests {
 
     #[test]
     fn conditions_hold_for_both_directions_or_for_each() {
-        let plan = plan("--loss 3 --delay 20/50 --rate 0/1000").unwrap();
-        assert_eq!((plan.up.loss, plan.down.loss), (0.03, 0.03));
-        assert_eq!((plan.up.delay, plan.down.delay), (Duration::from_millis(20), Duration::from_millis(50)));
-        assert_eq!((plan.up.rate_bps, plan.down.rate_bps), (None, Some(1_000_000)));
+        let Network { up, down, .. } = plan("--loss 3 --delay 20/50 --rate 0/1000").unwrap().network;
+        assert_eq!((up.loss, down.loss), (0.03, 0.03));
+        assert_eq!((up.delay, down.delay), (Duration::from_millis(20), Duration::from_millis(50)));
+        assert_eq!((up.rate_bps, down.rate_bps), (None, Some(1_000_000)));
     }
 
     #[test]

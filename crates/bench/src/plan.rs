@@ -24,30 +24,59 @@ pub(super) struct Plan {
     pub(super) clip: ClipPlan,
     /// Session parameters, assigned to the sessions round-robin.
     pub(super) wishes: Vec<Wish>,
-    /// Conditions of the simulated network to the gateway.
-    pub(super) up: Conditions,
-    /// Conditions of the simulated network from the gateway.
-    pub(super) down: Conditions,
-    /// Outage of the simulated network: start after the beginning of the measurement, and length.
-    pub(super) outage: Option<(Duration, Duration)>,
-    /// Time in which loss and rate limit apply: start after the beginning of the measurement, and
-    /// length. `None` applies them all the time.
-    pub(super) bad: Option<(Duration, Duration)>,
-    /// Seed of the random numbers of the simulated network.
-    pub(super) seed: u64,
+    /// The simulated network.
+    pub(super) network: Network,
     /// Fraction of the sessions that end silently, 0..=1.
     pub(super) vanish: f64,
     /// Kind of measurement.
     pub(super) mode: Mode,
+    /// Means of the measurement.
+    pub(super) instruments: Instruments,
+    /// Files that are written.
+    pub(super) output: Output,
+}
+
+/// Simulated network of all sessions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Network {
+    /// Conditions to the gateway.
+    pub(super) up: Conditions,
+    /// Conditions from the gateway.
+    pub(super) down: Conditions,
+    /// Interval in which every datagram is lost.
+    pub(super) outage: Option<Interval>,
+    /// Interval in which loss and rate limit apply. `None` applies them all the time.
+    pub(super) bad: Option<Interval>,
+    /// Seed of the random numbers.
+    pub(super) seed: u64,
+}
+
+/// An interval of the measurement.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Interval {
+    /// Start after the beginning of the measurement.
+    pub(super) start: Duration,
+    /// Length of the interval.
+    pub(super) length: Duration,
+}
+
+/// Means of the measurement.
+#[derive(Debug, Clone)]
+pub(super) struct Instruments {
     /// Process IDs of the gateway and its workers.
     pub(super) gateway_pids: Vec<u32>,
     /// Sessions that are decoded; `None` decides by whether the gateway keeps RTP timestamps.
     pub(super) decode: Option<Decode>,
     /// Number of threads that drive the sessions.
     pub(super) threads: usize,
-    /// Output file of the JSON figures; `-` is standard output.
+}
+
+/// Files that are written at the end of the run.
+#[derive(Debug, Clone)]
+pub(super) struct Output {
+    /// File of the JSON figures; `-` is standard output.
     pub(super) json: Option<PathBuf>,
-    /// Output file of the HTML report.
+    /// File of the HTML report.
     pub(super) report: Option<PathBuf>,
 }
 

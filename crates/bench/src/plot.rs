@@ -9,8 +9,17 @@ use std::fmt::Write as _;
 pub(super) struct Line {
     /// Name shown in the legend.
     pub(super) name: String,
-    /// Points as x and y.
-    pub(super) points: Vec<(f64, Option<f64>)>,
+    /// The points.
+    pub(super) points: Vec<Point>,
+}
+
+/// A point of a line.
+#[derive(Clone, Copy)]
+pub(super) struct Point {
+    /// Position on the x axis.
+    pub(super) x: f64,
+    /// Value; `None` if there is none.
+    pub(super) y: Option<f64>,
 }
 
 /// A plot of one or more lines.
@@ -42,11 +51,11 @@ const MARKED: usize = 120;
 impl Plot<'_> {
     /// Renders the plot as a `<figure>`; empty if there is no value.
     pub(super) fn to_html(&self) -> String {
-        let lines: Vec<_> = self.lines.iter().filter(|line| line.points.iter().any(|(_, y)| y.is_some())).collect();
+        let lines: Vec<_> = self.lines.iter().filter(|line| line.points.iter().any(|point| point.y.is_some())).collect();
         if lines.is_empty() {
             return String::new();
         }
-        let all = || lines.iter().flat_map(|line| &line.points).filter_map(|(x, y)| Some((*x, (*y)?)));
+        let all = || lines.iter().flat_map(|line| &line.points).filter_map(|point| Some((point.x, point.y?)));
         let (from_x, to_x) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (x, _)| (low.min(x), high.max(x)));
         let to_x = if to_x > from_x { to_x } else { from_x + 1.0 };
         let step = step_of(all().map(|(_, y)| y).fold(0.0, f64::max));
@@ -88,14 +97,14 @@ impl Plot<'_> {
             let colour = index % COLOURS;
             let mut path = String::new();
             let mut pen_is_down = false;
-            for (x, y) in &line.points {
+            for Point { x, y } in &line.points {
                 if let Some(y) = y {
                     _ = write!(path, "{}{:.1} {:.1}", if pen_is_down { "L" } else { "M" }, px(*x), py(*y));
                 }
                 pen_is_down = y.is_some();
             }
             _ = write!(svg, r#"<path class="line c{colour}" d="{path}"/>"#);
-            let values: Vec<_> = line.points.iter().filter_map(|(x, y)| Some((*x, (*y)?))).collect();
+            let values: Vec<_> = line.points.iter().filter_map(|point| Some((point.x, point.y?))).collect();
             if values.len() <= MARKED {
                 for (x, y) in values {
                     let title = format!("{}, {} {}: {} {}", escape(&line.name), short(x), escape(self.x), short(y), escape(self.unit));
@@ -159,7 +168,14 @@ mod tests {
     use super::*;
 
     fn plot(points: Vec<(f64, Option<f64>)>) -> String {
-        Plot { title: "T<", x: "s", unit: "ms", lines: vec![Line { name: "a&b".into(), points }], from: Some(1.0) }.to_html()
+        Plot {
+            title: "T<",
+            x: "s",
+            unit: "ms",
+            lines: vec![Line { name: "a&b".into(), points: points.into_iter().map(|(x, y)| Point { x, y }).collect() }],
+            from: Some(1.0),
+        }
+        .to_html()
     }
 
     #[test]

@@ -9,7 +9,13 @@ const TICKS: f64 = 100.0;
 /// A group of processes, such as a gateway and its workers.
 pub(super) struct Processes {
     ids: Vec<u32>,
-    last: Option<(Instant, f64)>,
+    last: Option<Sample>,
+}
+
+/// Total CPU time of a group of processes at one time.
+struct Sample {
+    at: Instant,
+    cpu_seconds: f64,
 }
 
 /// Resources used by a group of processes.
@@ -44,10 +50,10 @@ impl Processes {
             return Usage::default();
         }
         let seconds: Option<f64> = self.ids.iter().map(|id| cpu_seconds(*id)).sum();
-        let last = std::mem::replace(&mut self.last, seconds.map(|seconds| (now, seconds)));
-        let cpu_cores = seconds.zip(last).map(|(seconds, (at, before))| {
-            let elapsed = now.saturating_duration_since(at).as_secs_f64();
-            (seconds - before).max(0.0) / elapsed.max(1e-3)
+        let last = std::mem::replace(&mut self.last, seconds.map(|cpu_seconds| Sample { at: now, cpu_seconds }));
+        let cpu_cores = seconds.zip(last).map(|(seconds, last)| {
+            let elapsed = now.saturating_duration_since(last.at).as_secs_f64();
+            (seconds - last.cpu_seconds).max(0.0) / elapsed.max(1e-3)
         });
         Usage { cpu_cores, memory_mb: self.ids.iter().map(|id| memory_mb(*id)).sum() }
     }

@@ -42,12 +42,12 @@ impl Progress {
             second.at_s,
             if counts { "" } else { " warming up" },
             second.sessions,
-            rate(second.all.shown),
-            rate(second.all.processed),
+            rate(second.all.frames.shown),
+            rate(second.all.frames.processed),
             second.least_processed as f64 / second.length_s,
             ms(0.5),
             ms(0.95),
-            rate(second.all.bytes_down) * 8.0 / 1e3,
+            rate(second.all.down.bytes) * 8.0 / 1e3,
         );
         if let Some(cores) = second.gateway.cpu_cores {
             line += &format!("  gateway {cores:.2} cores");
@@ -55,8 +55,8 @@ impl Progress {
         if let Some(cores) = second.own.cpu_cores {
             line += &format!("  bench {cores:.2}");
         }
-        if second.all.raw > 0 {
-            line += &format!("  {} RAW", second.all.raw);
+        if second.all.pictures.raw > 0 {
+            line += &format!("  {} RAW", second.all.pictures.raw);
         }
         self.show(&line);
     }

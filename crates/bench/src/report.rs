@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::figures::{IN_ORDER, Outcome, Summary, counted, ms};
 use super::knee::Step;
 use super::load_generator::Second;
-use super::plot::{Line, Plot, escape};
+use super::plot::{Line, Plot, Point, escape};
 use super::table::warnings;
 use super::viewer::State;
 
@@ -43,8 +43,8 @@ pub(super) fn html(outcome: &Outcome<'_>) -> String {
     _ = write!(
         page,
         "<p>{}x{} at {} frames a second, {} at {} kbit/s, against {}; version {}.</p>",
-        clip.size.0,
-        clip.size.1,
+        clip.size.width,
+        clip.size.height,
         clip.fps,
         clip.codec.label(),
         clip.bitrate_bps / 1000,
@@ -57,7 +57,7 @@ pub(super) fn html(outcome: &Outcome<'_>) -> String {
     }
     if let Some(churned) = &outcome.churned {
         _ = write!(page, "<h2>Sessions that come and go</h2><pre>{}</pre>", escape(&churned.table()));
-        let points = churned.memory().iter().map(|(at, mb)| (*at, Some(*mb))).collect();
+        let points = churned.memory().iter().map(|sample| Point { x: sample.at_s, y: Some(sample.mb) }).collect();
         let lines = vec![Line { name: "gateway".into(), points }];
         page += &Plot { title: "Memory", x: "s", unit: "MB", lines, from: None }.to_html();
     } else {
@@ -84,21 +84,21 @@ fn tiles(summary: &Summary) -> String {
     let figure = |value: Option<f64>, digits: usize| value.map_or("–".to_string(), |value| format!("{value:.digits$}"));
     let latency = |quantile| figure(summary.all.latency_ms(quantile), 1);
     let tiles = [
-        (figure(summary.fps_processed_min, 1), "frames a second processed, least session", false),
-        (figure(summary.fps_shown_min, 1), "frames a second shown, least session", false),
-        (figure(Some(summary.fps_processed_total), 1), "frames a second processed, all", false),
+        (figure(summary.fps.processed_min, 1), "frames a second processed, least session", false),
+        (figure(summary.fps.shown_min, 1), "frames a second shown, least session", false),
+        (figure(Some(summary.fps.processed_total), 1), "frames a second processed, all", false),
         (latency(0.5), "ms latency, p50", false),
         (latency(0.95), "ms, p95", false),
         (latency(0.99), "ms, p99", false),
         (latency(1.0), "ms, most", false),
         (figure(Some(ms(sum.longest_freeze)), 0), "ms, longest freeze", false),
-        (sum.order_errors.to_string(), "order errors", sum.order_errors > 0),
-        (summary.raw_leaks.map_or("not judged".into(), |raw| raw.to_string()), "unprocessed pictures", sum.raw > 0),
+        (sum.frames.order_errors.to_string(), "order errors", sum.frames.order_errors > 0),
+        (summary.raw_leaks.map_or("not judged".into(), |raw| raw.to_string()), "unprocessed pictures", sum.pictures.raw > 0),
         (summary.setup_failures.to_string(), "set-ups failed", summary.setup_failures > 0),
         (summary.sessions_lost.to_string(), "sessions lost", summary.sessions_lost > 0),
         (figure(Some(summary.kbps_down), 0), "kbit/s back to a session", false),
-        (figure(summary.gateway_cpu_cores, 2), "cores, gateway", false),
-        (figure(summary.gateway_memory_mb, 0), "MB, gateway", false),
+        (figure(summary.gateway.cpu_cores, 2), "cores, gateway", false),
+        (figure(summary.gateway.memory_mb, 0), "MB, gateway", false),
         (figure(summary.bench_cpu_cores, 2), "cores, this bench", false),
     ];
     let of = |(value, name, bad): &(String, &str, bool)| {
@@ -111,7 +111,7 @@ fn tiles(summary: &Summary) -> String {
 fn plots(series: &[Second], from_s: f64) -> Vec<Plot<'static>> {
     let line = |name: &str, of: &dyn Fn(&Second) -> Option<f64>| Line {
         name: name.into(),
-        points: series.iter().map(|second| (second.at_s, of(second))).collect(),
+        points: series.iter().map(|second| Point { x: second.at_s, y: of(second) }).collect(),
     };
     let over_time = |title, unit, lines| Plot { title, x: "s", unit, lines, from: Some(from_s) };
     let mean = |count: fn(&Second) -> u64| move |second: &Second| (second.sessions > 0).then(|| second.rate(count(second)));
@@ -122,10 +122,10 @@ fn plots(series: &[Second], from_s: f64) -> Vec<Plot<'static>> {
             "Frames of a session",
             "a second",
             vec![
-                line("processed, mean", &mean(|second| second.all.processed)),
+                line("processed, mean", &mean(|second| second.all.frames.processed)),
                 line("processed, least", &|second| (second.sessions > 0).then(|| second.least_processed as f64 / second.length_s)),
-                line("shown, mean", &mean(|second| second.all.shown)),
-                line("sent, mean", &mean(|second| second.all.sent)),
+                line("shown, mean", &mean(|second| second.all.frames.shown)),
+                line("sent, mean", &mean(|second| second.all.frames.sent)),
             ],
         ),
         over_time(
@@ -145,7 +145,7 @@ fn plots(series: &[Second], from_s: f64) -> Vec<Plot<'static>> {
         over_time(
             "Bitrate of a session",
             "kbit/s",
-            vec![line("to the gateway", &kbps(|second| second.all.bytes_up)), line("back", &kbps(|second| second.all.bytes_down))],
+            vec![line("to the gateway", &kbps(|second| second.all.up.bytes)), line("back", &kbps(|second| second.all.down.bytes))],
         ),
         over_time("Time of a frame in the gateway, by stage", "ms", IN_ORDER.into_iter().map(|name| line(name, &stage(name))).collect()),
         over_time(
@@ -161,7 +161,7 @@ fn plots(series: &[Second], from_s: f64) -> Vec<Plot<'static>> {
 fn knee_plots(steps: &[Step]) -> Vec<Plot<'static>> {
     let line = |name: &str, of: &dyn Fn(&Step) -> Option<f64>| Line {
         name: name.into(),
-        points: steps.iter().map(|step| (step.sessions as f64, of(step))).collect(),
+        points: steps.iter().map(|step| Point { x: step.sessions as f64, y: of(step) }).collect(),
     };
     let over_sessions = |title, unit, lines| Plot { title, x: "sessions", unit, lines, from: None };
     vec![
@@ -185,16 +185,16 @@ fn sessions_table(outcome: &Outcome<'_>) -> String {
             rows,
             "<tr><td>{}<td>{effect}<td>{:.1}<td>{:.1}<td>{:.1}<td>{}<td>{}<td>{}<td>{:.0}<td>{}<td>{}<td>{:.0}",
             session.index,
-            sum.sent as f64 / seconds,
-            sum.shown as f64 / seconds,
-            sum.processed as f64 / seconds,
+            sum.frames.sent as f64 / seconds,
+            sum.frames.shown as f64 / seconds,
+            sum.frames.processed as f64 / seconds,
             at(0.5),
             at(0.95),
             at(0.99),
             ms(sum.longest_freeze),
-            sum.order_errors,
-            if sum.judged > 0 { sum.raw.to_string() } else { "–".into() },
-            sum.bytes_down as f64 * 8.0 / 1e3 / seconds,
+            sum.frames.order_errors,
+            if sum.pictures.judged > 0 { sum.pictures.raw.to_string() } else { "–".into() },
+            sum.down.kbps(seconds),
         );
     }
     format!(

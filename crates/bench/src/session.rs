@@ -150,17 +150,17 @@ impl<'a> Playing<'a> {
     /// Applies the times of outages and bad conditions, which are set for all sessions while these
     /// run.
     fn follow_times(&mut self) {
-        let times = *self.stage.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = self.stage.times.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if times == self.times {
             return;
         }
+        if let Some(outage) = times.outage.clone() {
+            self.connection.set_outage(outage);
+        }
+        if let Some(bad) = times.bad.clone() {
+            self.connection.set_bad(bad);
+        }
         self.times = times;
-        if let Some((from, to)) = times.outage {
-            self.connection.set_outage(from..to);
-        }
-        if let Some((from, to)) = times.bad {
-            self.connection.set_bad(from..to);
-        }
     }
 
     fn on_event(&mut self, event: ClientEvent) -> Result<(), Broken> {
@@ -168,7 +168,7 @@ impl<'a> Playing<'a> {
             ClientEvent::Frame { frame, gap, arrived } => self.on_frame(frame, gap, arrived),
             ClientEvent::KeyframeWanted => {
                 self.restart = true;
-                self.viewer.tally().slice_mut().keyframes_wanted += 1;
+                self.viewer.tally().slice_mut().keyframes.wanted += 1;
             }
             ClientEvent::Message(message) => self.on_message(&message),
             ClientEvent::Ended => return Err(Broken::Ended),
@@ -207,7 +207,7 @@ impl<'a> Playing<'a> {
         if self.last_asked.is_none_or(|asked| now.saturating_duration_since(asked) >= ASK_EVERY) {
             self.last_asked = Some(now);
             self.connection.endpoint.ask_for_keyframe();
-            self.viewer.tally().slice_mut().keyframes_asked += 1;
+            self.viewer.tally().slice_mut().keyframes.asked += 1;
         }
     }
 }

@@ -52,9 +52,7 @@ pub(super) struct Reading {
 
 /// Measurements of one session, and the state that they need.
 pub(super) struct SessionStats {
-    /// The newest frames sent, up to [`SENT_KEPT`].
-    sent: VecDeque<Sent>,
-    next_sequence: u64,
+    sent: SentFrames,
     numbering: Numbering,
     /// Number of consecutive frames with unknown timestamps.
     unexplained: u32,
@@ -70,6 +68,13 @@ pub(super) struct SessionStats {
     began: Instant,
     first_picture: Option<Duration>,
     slice: IntervalStats,
+}
+
+#[derive(Default)]
+struct SentFrames {
+    /// The newest ones, up to [`SENT_KEPT`].
+    newest: VecDeque<Sent>,
+    next_sequence: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,8 +100,7 @@ impl SessionStats {
     /// Creates the statistics of a new session.
     pub(super) fn new(now: Instant, decoded: bool) -> Self {
         Self {
-            sent: VecDeque::new(),
-            next_sequence: 0,
+            sent: SentFrames::default(),
             numbering: Numbering::Unknown,
             unexplained: 0,
             decoded,
@@ -118,32 +122,28 @@ impl SessionStats {
 
     /// Records a sent frame with its RTP timestamp and its index in the clip.
     pub(super) fn on_sent(&mut self, now: Instant, due: Instant, ticks: u32, index: u16) {
-        if self.sent.len() == SENT_KEPT {
-            self.sent.pop_front();
-        }
-        self.sent.push_back(Sent { sequence: self.next_sequence, ticks, index, at: now });
-        self.next_sequence += 1;
-        self.slice.sent += 1;
-        self.slice.sent_late += u64::from(now.saturating_duration_since(due) > LATE);
+        self.sent.push(now, ticks, index);
+        self.slice.frames.sent += 1;
+        self.slice.frames.sent_late += u64::from(now.saturating_duration_since(due) > LATE);
     }
 
     /// Records a complete received frame. `gap` is true if frames before it were lost.
     pub(super) fn on_frame(&mut self, now: Instant, ticks: u32, keyframe: bool, gap: bool) -> Arrival {
-        self.slice.gaps += u64::from(gap);
-        self.slice.keyframes += u64::from(keyframe);
+        self.slice.frames.gaps += u64::from(gap);
+        self.slice.keyframes.received += u64::from(keyframe);
         self.awaits_keyframe = (self.awaits_keyframe || gap) && !keyframe;
         if self.awaits_keyframe {
-            self.slice.undecodable += 1;
+            self.slice.frames.undecodable += 1;
             return Arrival::AwaitsKeyframe;
         }
-        self.slice.shown += 1;
+        self.slice.frames.shown += 1;
         self.first_picture.get_or_insert(now.saturating_duration_since(self.began));
         let is_newer = |last: u32| (1..1 << 31).contains(&ticks.wrapping_sub(last));
         if self.last_ticks.is_some_and(|last| !is_newer(last)) {
-            self.slice.order_errors += 1;
+            self.slice.frames.order_errors += 1;
         }
         self.last_ticks = Some(ticks);
-        let Some(sent) = self.sent.iter().rev().find(|sent| sent.ticks == ticks).copied() else {
+        let Some(sent) = self.sent.newest.iter().rev().find(|sent| sent.ticks == ticks).copied() else {
             self.on_unexplained(now);
             return Arrival::Shown { source: None };
         };
@@ -151,7 +151,7 @@ impl SessionStats {
         if self.newest.is_none_or(|newest| sent.sequence > newest) {
             self.on_processed(sent, now);
         } else {
-            self.slice.repeats += 1;
+            self.slice.frames.repeats += 1;
         }
         Arrival::Shown { source: Some(sent.index) }
     }
@@ -159,18 +159,18 @@ impl SessionStats {
     /// Records the result of decoding a picture.
     pub(super) fn on_reading(&mut self, reading: &Reading) {
         if let Some(raw) = reading.raw {
-            self.slice.judged += 1;
-            self.slice.raw += u64::from(raw);
+            self.slice.pictures.judged += 1;
+            self.slice.pictures.raw += u64::from(raw);
         }
         let Some(number) = reading.number else {
-            self.slice.unreadable += 1;
+            self.slice.pictures.unreadable += 1;
             return;
         };
-        self.slice.read += 1;
+        self.slice.pictures.read += 1;
         match self.numbering {
             Numbering::Timestamp => {
                 let is_other = |source: u16| number.abs_diff(source) > READING_TOLERANCE;
-                self.slice.mismatched += u64::from(reading.source.is_some_and(is_other));
+                self.slice.pictures.mismatched += u64::from(reading.source.is_some_and(is_other));
             }
             Numbering::Picture => self.on_number(number, reading.arrived),
             Numbering::Unknown => {}
@@ -217,7 +217,7 @@ impl SessionStats {
         match self.numbering {
             // A timestamp between two that were sent marks a repeated picture: the gateway had no
             // new one.
-            Numbering::Timestamp => self.slice.repeats += 1,
+            Numbering::Timestamp => self.slice.frames.repeats += 1,
             Numbering::Unknown => {
                 self.unexplained += 1;
                 if self.unexplained >= UNEXPLAINED {
@@ -234,13 +234,13 @@ impl SessionStats {
     /// requested keyframe. Among the sent frames with this number, those in order take precedence,
     /// and then the one whose latency is closest to the last.
     fn on_number(&mut self, number: u16, arrived: Instant) {
-        let of_number = self.sent.iter().filter(|sent| sent.index == number && sent.at <= arrived);
+        let of_number = self.sent.newest.iter().filter(|sent| sent.index == number && sent.at <= arrived);
         let is_back = |sent: &Sent| self.newest.is_some_and(|newest| sent.sequence < newest);
         let nearest = of_number.min_by_key(|sent| (is_back(sent), (arrived - sent.at).abs_diff(self.last_latency)));
         let Some(sent) = nearest.copied() else { return };
         match self.newest {
-            Some(newest) if sent.sequence == newest => self.slice.repeats += 1,
-            Some(newest) if sent.sequence < newest => self.slice.order_errors += 1,
+            Some(newest) if sent.sequence == newest => self.slice.frames.repeats += 1,
+            Some(newest) if sent.sequence < newest => self.slice.frames.order_errors += 1,
             _ => self.on_processed(sent, arrived),
         }
     }
@@ -249,7 +249,7 @@ impl SessionStats {
         self.newest = Some(sent.sequence);
         self.last_latency = arrived.saturating_duration_since(sent.at);
         self.slice.latencies_us.push(u32::try_from(self.last_latency.as_micros()).unwrap_or(u32::MAX));
-        self.slice.processed += 1;
+        self.slice.frames.processed += 1;
         self.moved(arrived);
     }
 
@@ -257,6 +257,16 @@ impl SessionStats {
         let still = at.saturating_duration_since(self.moved_at);
         self.slice.longest_freeze = self.slice.longest_freeze.max(still);
         self.moved_at = self.moved_at.max(at);
+    }
+}
+
+impl SentFrames {
+    fn push(&mut self, at: Instant, ticks: u32, index: u16) {
+        if self.newest.len() == SENT_KEPT {
+            self.newest.pop_front();
+        }
+        self.newest.push_back(Sent { sequence: self.next_sequence, ticks, index, at });
+        self.next_sequence += 1;
     }
 }
 
@@ -292,7 +302,10 @@ mod tests {
         assert_eq!(tally.on_frame(now + 83 * MS, 7 + FRAME, false, false), Arrival::Shown { source: Some(1) });
         assert_eq!(tally.numbering(), Numbering::Timestamp);
         let slice = tally.take(now + 100 * MS);
-        assert_eq!((slice.sent, slice.shown, slice.processed, slice.repeats, slice.order_errors), (3, 2, 2, 0, 0));
+        assert_eq!(
+            (slice.frames.sent, slice.frames.shown, slice.frames.processed, slice.frames.repeats, slice.frames.order_errors),
+            (3, 2, 2, 0, 0)
+        );
         assert_eq!(slice.latencies_us, [40_000, 50_000]);
     }
 
@@ -304,7 +317,7 @@ mod tests {
         tally.on_frame(now + 540 * MS, 9, false, false);
         tally.on_frame(now + 640 * MS, 7 + 18 * FRAME, false, false);
         let slice = tally.take(now + 650 * MS);
-        assert_eq!((slice.shown, slice.processed, slice.repeats, slice.order_errors), (4, 2, 2, 0));
+        assert_eq!((slice.frames.shown, slice.frames.processed, slice.frames.repeats, slice.frames.order_errors), (4, 2, 2, 0));
         assert_eq!(slice.longest_freeze, 600 * MS);
     }
 
@@ -323,7 +336,7 @@ mod tests {
         tally.on_frame(now + 200 * MS, 7 + 3 * FRAME, true, false);
         tally.on_frame(now + 201 * MS, 7 + 2 * FRAME, false, false);
         let slice = tally.take(now + 202 * MS);
-        assert_eq!((slice.processed, slice.order_errors), (1, 1));
+        assert_eq!((slice.frames.processed, slice.frames.order_errors), (1, 1));
     }
 
     #[test]
@@ -337,7 +350,7 @@ mod tests {
             tally.on_frame(now + 10 * MS, (u32::MAX - 3000).wrapping_add(n * FRAME), n == 0, false);
         }
         let slice = tally.take(now + 10 * MS);
-        assert_eq!((slice.processed, slice.order_errors), (3, 0));
+        assert_eq!((slice.frames.processed, slice.frames.order_errors), (3, 0));
     }
 
     #[test]
@@ -348,7 +361,7 @@ mod tests {
         assert_eq!(tally.on_frame(now + 110 * MS, 7 + 3 * FRAME, false, true), Arrival::AwaitsKeyframe);
         assert!(matches!(tally.on_frame(now + 140 * MS, 7 + 4 * FRAME, true, false), Arrival::Shown { .. }));
         let slice = tally.take(now + 150 * MS);
-        assert_eq!((slice.shown, slice.undecodable, slice.gaps), (2, 2, 1));
+        assert_eq!((slice.frames.shown, slice.frames.undecodable, slice.frames.gaps), (2, 2, 1));
     }
 
     /// Returns a session whose gateway assigns new timestamps, after this has been detected.
@@ -371,7 +384,7 @@ mod tests {
         tally.on_reading(&reading(now + 200 * MS, None));
         let slice = tally.take(now + 200 * MS);
         assert_eq!(slice.latencies_us, [50_000, 57_000, 81_000]);
-        assert_eq!((slice.processed, slice.repeats, slice.order_errors, slice.unreadable), (3, 1, 1, 1));
+        assert_eq!((slice.frames.processed, slice.frames.repeats, slice.frames.order_errors, slice.pictures.unreadable), (3, 1, 1, 1));
     }
 
     #[test]
@@ -381,7 +394,7 @@ mod tests {
             tally.on_reading(&reading(now + (33 * n + 400) * MS, Some((n % 100) as u16)));
         }
         let slice = tally.take(now);
-        assert_eq!((slice.processed, slice.order_errors), (230, 0));
+        assert_eq!((slice.frames.processed, slice.frames.order_errors), (230, 0));
         assert!(slice.latencies_us.iter().all(|us| *us == 400_000));
     }
 
@@ -391,7 +404,7 @@ mod tests {
         tally.on_frame(now + 500 * MS, 600_000, false, false);
         tally.on_frame(now + 600 * MS, 603_000, false, false);
         let slice = tally.take(now + 600 * MS);
-        assert_eq!((slice.shown, slice.processed), (2, 0));
+        assert_eq!((slice.frames.shown, slice.frames.processed), (2, 0));
         assert_eq!(slice.longest_freeze, 500 * MS);
     }
 
@@ -404,7 +417,7 @@ mod tests {
             tally.on_reading(&reading);
         }
         let slice = tally.take(now + 500 * MS);
-        assert_eq!((slice.read, slice.mismatched, slice.judged, slice.raw), (3, 1, 3, 1));
+        assert_eq!((slice.pictures.read, slice.pictures.mismatched, slice.pictures.judged, slice.pictures.raw), (3, 1, 3, 1));
     }
 
     #[test]

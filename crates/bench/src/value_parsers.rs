@@ -4,17 +4,14 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use ooblex_pipeline::Size;
 use serde_json::Value;
 
-use super::plan::Decode;
+use super::plan::{Decode, Interval};
 
 /// A time in seconds, with optional fractions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Seconds(pub(super) Duration);
-
-/// Width and height in pixels.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Size(pub(super) u32, pub(super) u32);
 
 /// An effect and the weight of its share of the sessions.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,24 +31,23 @@ pub(super) struct Both {
     pub(super) down: f64,
 }
 
-/// An interval of the measurement.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Outage {
-    /// Start after the beginning of the measurement.
-    pub(super) start: Duration,
-    /// Length of the interval.
-    pub(super) length: Duration,
-}
-
 /// A percentage, 0..=100.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Percent(pub(super) f64);
 
-/// Parses `NAME=VALUE`. A value that is valid JSON becomes that value, such as 0.7; any other value
-/// becomes a string.
-pub(super) fn parse_parameter(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    Ok((name.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+/// A parameter of an effect, written `NAME=VALUE`.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Name, with or without that of the effect before it.
+    pub name: String,
+    /// Value: what is valid JSON becomes that value, such as 0.7; anything else becomes a string.
+    pub value: Value,
+}
+
+/// Parses `WIDTHxHEIGHT`.
+pub(super) fn parse_size(text: &str) -> Result<Size, &'static str> {
+    let size = text.split_once('x').and_then(|(width, height)| Some(Size::new(width.parse().ok()?, height.parse().ok()?)));
+    size.ok_or("write WIDTHxHEIGHT, such as 640x480")
 }
 
 fn number(text: &str) -> Result<f64, String> {
@@ -73,12 +69,12 @@ impl FromStr for Seconds {
     }
 }
 
-impl FromStr for Size {
+impl FromStr for Parameter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let size = text.split_once('x').and_then(|(width, height)| Some(Self(width.parse().ok()?, height.parse().ok()?)));
-        size.ok_or_else(|| "write WIDTHxHEIGHT, such as 640x480".into())
+        let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+        Ok(Self { name: name.into(), value: serde_json::from_str(value).unwrap_or_else(|_| value.into()) })
     }
 }
 
@@ -106,7 +102,7 @@ impl FromStr for Both {
     }
 }
 
-impl FromStr for Outage {
+impl FromStr for Interval {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

@@ -4,6 +4,7 @@
 //! A session and its decoder write to its [`Viewer`], and the load generator reads from it. A
 //! viewer is passive.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,9 +12,9 @@ use std::time::{Duration, Instant};
 use super::clip::Clip;
 use super::decoding::Decoders;
 use super::effect_check::EffectCheck;
+use super::plan::Network;
 use super::session_stats::SessionStats;
 use ooblex_client::Wish;
-use ooblex_client::link::Conditions;
 
 /// State shared by all sessions.
 pub(super) struct Stage {
@@ -23,23 +24,19 @@ pub(super) struct Stage {
     pub(super) clip: Arc<Clip>,
     /// The decoder threads.
     pub(super) decoders: Decoders,
-    /// Conditions of the simulated network to the gateway.
-    pub(super) up: Conditions,
-    /// Conditions of the simulated network from the gateway.
-    pub(super) down: Conditions,
-    /// Seed of packet loss and jitter.
-    pub(super) seed: u64,
+    /// The simulated network.
+    pub(super) network: Network,
     /// Times of bad network conditions.
     pub(super) times: Mutex<Times>,
 }
 
 /// Times of bad network conditions, known once the measurement begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Times {
-    /// Start and end of the outage.
-    pub(super) outage: Option<(Instant, Instant)>,
-    /// Start and end of the time in which loss and rate limit apply, if they are limited to a time.
-    pub(super) bad: Option<(Instant, Instant)>,
+    /// Time of the outage.
+    pub(super) outage: Option<Range<Instant>>,
+    /// Time in which loss and rate limit apply, if they are limited to a time.
+    pub(super) bad: Option<Range<Instant>>,
 }
 
 /// Observable state of a session.

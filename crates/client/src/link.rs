@@ -49,8 +49,18 @@ pub struct Link<T> {
     /// Time at which the bottleneck has transmitted all queued datagrams.
     free_at: Option<Instant>,
     /// Time of the last push, and the jitter of the burst that it belongs to.
-    burst: Option<(Instant, Duration)>,
-    queue: VecDeque<(Instant, T)>,
+    burst: Option<Burst>,
+    queue: VecDeque<Queued<T>>,
+}
+
+struct Burst {
+    last: Instant,
+    jitter: Duration,
+}
+
+struct Queued<T> {
+    due: Instant,
+    datagram: T,
 }
 
 /// Size of the IP and UDP headers in bytes, which count towards the rate limit.
@@ -110,28 +120,28 @@ impl<T> Link<T> {
             return Fate::Full;
         }
         let late = self.conditions.delay + self.jitter(now);
-        let due = self.queue.back().map_or(through + late, |(last, _)| (through + late).max(*last));
-        self.queue.push_back((due, datagram));
+        let due = self.queue.back().map_or(through + late, |last| (through + late).max(last.due));
+        self.queue.push_back(Queued { due, datagram });
         Fate::Queued
     }
 
     fn jitter(&mut self, now: Instant) -> Duration {
-        let held = match self.burst {
-            Some((last, held)) if now - last < BURST => held,
+        let jitter = match &self.burst {
+            Some(burst) if now - burst.last < BURST => burst.jitter,
             _ => self.conditions.jitter.mul_f64(self.random.random()),
         };
-        self.burst = Some((now, held));
-        held
+        self.burst = Some(Burst { last: now, jitter });
+        jitter
     }
 
     /// Returns the next datagram that is due.
     pub fn pop(&mut self, now: Instant) -> Option<T> {
-        self.queue.pop_front_if(|(due, _)| *due <= now).map(|(_, datagram)| datagram)
+        self.queue.pop_front_if(|next| next.due <= now).map(|next| next.datagram)
     }
 
     /// Returns the time at which the next datagram is due.
     pub fn next_due(&self) -> Option<Instant> {
-        self.queue.front().map(|(due, _)| *due)
+        self.queue.front().map(|next| next.due)
     }
 }
 
