@@ -7,7 +7,7 @@
 
 pub mod trial;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,8 +37,8 @@ pub struct CustomEffects {
 struct State {
     /// Versions whose trial succeeded.
     passed: BTreeSet<EffectName>,
-    /// Name and version of each offered effect.
-    offered: Vec<(EffectName, EffectName)>,
+    /// Version of each offered effect, by its name.
+    offered: BTreeMap<EffectName, EffectName>,
     /// Refusals that were logged already.
     refused: Vec<Refused>,
 }
@@ -95,19 +95,14 @@ impl CustomEffects {
         if let Some(worker_pool) = &self.worker_pool {
             worker_pool.change(&self.to_serve(&set, worker_pool));
         }
-        let now: Vec<_> = set.effects.iter().map(|effect| (effect.name(), effect.queue())).collect();
-        let before = std::mem::replace(&mut state.offered, now);
-        let offered: BTreeSet<_> = state.offered.iter().map(|(_, queue)| queue.clone()).collect();
-        state.passed.retain(|queue| offered.contains(queue));
-        let was = |name: &EffectName| before.iter().find(|(before, _)| before == name).map(|(_, queue)| queue);
-        let (old, added): (Vec<_>, Vec<_>) = state.offered.iter().partition(|(name, _)| was(name).is_some());
-        let changed = old.into_iter().filter(|(name, queue)| was(name) != Some(queue));
-        let removed = before.iter().filter(|(name, _)| !state.offered.iter().any(|(now, _)| now == name));
-        let names = |pairs: &mut dyn Iterator<Item = &(EffectName, EffectName)>| pairs.map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let State { passed, offered, .. } = &mut *state;
+        let before = std::mem::replace(offered, set.effects.iter().map(|effect| (effect.name(), effect.queue())).collect());
+        passed.retain(|version| offered.values().any(|offered| offered == version));
+        let is_other = |name: &EffectName, version: &EffectName| before.get(name).is_some_and(|before| before != version);
         let reloaded = Reloaded {
-            added: names(&mut added.into_iter()),
-            changed: names(&mut changed.into_iter()),
-            removed: names(&mut removed.into_iter()),
+            added: offered.keys().filter(|name| !before.contains_key(name)).cloned().collect(),
+            changed: offered.iter().filter(|(name, version)| is_other(name, version)).map(|(name, _)| name.clone()).collect(),
+            removed: before.keys().filter(|name| !offered.contains_key(name)).cloned().collect(),
             refused: set.refused,
         };
         for Refused { reason, .. } in reloaded.refused.iter().filter(|refused| !state.refused.contains(refused)) {

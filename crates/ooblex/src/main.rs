@@ -9,7 +9,7 @@ use ooblex::sandbox;
 use ooblex::token::TokenCommand;
 use ooblex_config::Config;
 use ooblex_gateway::settings::Catalogue;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Machine-learning effects on live video.
 #[derive(Parser)]
@@ -36,8 +36,8 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         effect: String,
         /// Parameter of the effect; can be repeated.
-        #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_parameter)]
-        parameters: Vec<(String, Value)>,
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        parameters: Vec<ooblex_bench::Parameter>,
         /// Input picture or video.
         input: PathBuf,
         /// Output picture or video; its file extension selects the format. Sound is kept.
@@ -216,7 +216,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(_) => ooblex::serve::serve(config, &reload)?,
         Command::Worker(_) => ooblex::worker::worker(&config, &reload)?,
         Command::Apply { effect, parameters, input, output, .. } => {
-            let parameters = Value::Object(Map::from_iter(parameters));
+            let parameters = Value::Object(parameters.into_iter().map(|parameter| (parameter.name, parameter.value)).collect());
             ooblex::apply::apply(&config, &effect, &parameters, &input, &output)?;
         }
         Command::Bench(options) => ooblex_bench::bench(&options)?,
@@ -302,11 +302,4 @@ impl InferenceFlags {
         let models = self.models.clone().map(|v| ("inference.models", v.into()));
         backend.into_iter().chain(device).chain(models).collect()
     }
-}
-
-/// Parses NAME=VALUE. A value that is not JSON is a string: `strength=0.7` is a number, `style=ink`
-/// a string.
-fn parse_parameter(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    Ok((name.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }

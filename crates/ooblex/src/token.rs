@@ -65,7 +65,7 @@ pub struct Claims {
     /// Allowed values of a parameter, as JSON: a value, a list, or {"min": 0.5, "max": 1}; can be
     /// repeated.
     #[arg(long = "param", value_name = "EFFECT.NAME=JSON", value_parser = parse_param)]
-    params: Vec<(String, String, Value)>,
+    params: Vec<AllowedValue>,
     /// Largest frame in thousands of pixels.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_kilopixels: Option<u32>,
@@ -81,6 +81,14 @@ pub struct Claims {
     /// Subject (sub).
     #[arg(long, value_name = "NAME")]
     subject: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct AllowedValue {
+    effect: String,
+    parameter: String,
+    /// A value, a list of values, or a range.
+    value: Value,
 }
 
 /// Executes the command. Returns the text to print.
@@ -125,9 +133,9 @@ impl Claims {
         set("aud", self.audience.clone().map(Value::from));
         set("sub", self.subject.clone().map(Value::from));
         let mut params = Map::new();
-        for (effect, name, value) in &self.params {
+        for AllowedValue { effect, parameter, value } in &self.params {
             let of_effect = params.entry(effect.clone()).or_insert_with(|| json!({}));
-            of_effect[name] = value.clone();
+            of_effect[parameter] = value.clone();
         }
         set("params", (!params.is_empty()).then(|| params.into()));
         let secret = Secret::read(&self.secret_file, "--secret-file")?;
@@ -136,9 +144,9 @@ impl Claims {
 }
 
 /// Parses EFFECT.PARAMETER=JSON, such as `background_blur.strength={"min":0.5}`.
-fn parse_param(text: &str) -> Result<(String, String, Value), String> {
+fn parse_param(text: &str) -> Result<AllowedValue, String> {
     let (path, value) = text.split_once('=').ok_or("write EFFECT.NAME=JSON")?;
-    let (effect, name) = path.split_once('.').ok_or("write EFFECT.NAME=JSON")?;
+    let (effect, parameter) = path.split_once('.').ok_or("write EFFECT.NAME=JSON")?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-    Ok((effect.into(), name.into(), value))
+    Ok(AllowedValue { effect: effect.into(), parameter: parameter.into(), value })
 }
