@@ -35,6 +35,7 @@ check: packages ## Formatting, lints, documentation, types of the SDK: seconds w
 	@tools/types.sh
 	@tools/tidy.sh
 	python3 tools/cycles.py --max 3
+	python3 tools/structure.py
 
 bench: build ## What a frame costs, by stage and on its way to workers; and the latency that a browser sees
 	@tools/install-packages.sh test
