@@ -1,28 +1,28 @@
 //! `ooblex apply`: applies an effect to a picture or a video, with the same code as live video.
 //!
 //! `picture` handles PNG, and `film` handles videos with the help of `ivf` and `ffmpeg`. `painting`
-//! applies the effect to all frames, `progress` shows the progress, and `unfinished` keeps a
-//! partial file from being taken for the result.
+//! applies the effect to all frames, and `progress` shows the progress.
 
 mod ffmpeg;
 mod film;
 mod painting;
 mod png_file;
 mod progress;
-mod unfinished;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use ooblex_effects::{i420_from_rgb, rgb_from_i420};
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use film::{Cut, Film};
 use ooblex_api::still::{models, paint};
 use ooblex_config::{Config, Inference};
 use ooblex_gateway::settings::{Catalogue, Settings};
 use progress::Progress;
-use unfinished::Unfinished;
 
 /// Applies an effect to a picture or a video, and writes a result of the same size. A file named
 /// `output` appears only once it is complete.
@@ -58,9 +58,10 @@ fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) ->
     // Throughput is best with many frames in parallel and one thread for each.
     let inference = Inference { threads_per_frame: 1, ..config.inference.clone() };
     let models = models(&inference, settings, config.worker_threads())?;
-    let unfinished = Unfinished::beside(output);
+    let can_not = || format!("{} cannot be written", output.display());
+    let unfinished = unfinished(output).with_context(can_not)?.into_temp_path();
     let sound = film.has_sound.then_some(input);
-    let mut cut = Cut::begin(unfinished.place(), output, film.head(), sound)?;
+    let mut cut = Cut::begin(&unfinished, output, film.head(), sound)?;
     let mut progress = Progress::new(film.frames());
     let painted = painting::paint_all(
         settings,
@@ -73,9 +74,20 @@ fn on_film(config: &Config, settings: &Settings, input: &Path, output: &Path) ->
         },
     );
     painted.and_then(|()| cut.finish()).inspect_err(|_| progress.clear())?;
-    unfinished.finish().with_context(|| format!("{} cannot be written", output.display()))?;
+    unfinished.persist(output).map_err(|error| error.error).with_context(can_not)?;
     progress.finish();
     Ok(())
+}
+
+/// Creates a file beside `output` that gets its name only when it is complete, so that a partial
+/// file (disk full, truncated input) is never taken for the result. It has the same extension,
+/// from which programs derive the format.
+fn unfinished(output: &Path) -> std::io::Result<NamedTempFile> {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = output.file_name().unwrap_or_default().to_string_lossy();
+    // The permissions of any new file, which the umask restricts.
+    let permissions = Permissions::from_mode(0o666);
+    tempfile::Builder::new().prefix(".").suffix(&format!("-{name}")).permissions(permissions).tempfile_in(folder)
 }
 
 /// Returns the file extension in lower case.

@@ -1,12 +1,13 @@
 //! Pictures as PNG files.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use ooblex_api::picture::{decode_png, encode_png};
 use ooblex_pipeline::Rgb;
 
-use super::unfinished::Unfinished;
+use super::unfinished;
 
 /// Reads a PNG file.
 pub(super) fn read_png(path: &Path) -> anyhow::Result<Rgb> {
@@ -17,7 +18,8 @@ pub(super) fn read_png(path: &Path) -> anyhow::Result<Rgb> {
 /// Writes a PNG file; after an error, no partial file remains.
 pub(super) fn write_png(path: &Path, picture: &Rgb) -> anyhow::Result<()> {
     let can_not = || format!("{} cannot be written", path.display());
-    let unfinished = Unfinished::beside(path);
-    std::fs::write(unfinished.place(), encode_png(picture)?).with_context(can_not)?;
-    unfinished.finish().with_context(can_not)
+    let mut file = unfinished(path).with_context(can_not)?;
+    file.write_all(&encode_png(picture)?).with_context(can_not)?;
+    file.persist(path).map_err(|error| error.error).with_context(can_not)?;
+    Ok(())
 }
