@@ -46,7 +46,7 @@ export function diagnose(stats, measures, { fps: askedFps = 30, silent = false }
 
   if (stats.service === 'no_worker') return found('model', 'No worker serves this effect', 'The last picture is held. The session resumes by itself when a worker starts.');
   if (stats.service === 'broker_down') return found('queue', 'The gateway cannot reach its workers', 'The last picture is held. The session resumes by itself when they are reachable again.');
-  if (silent) return found('camera', 'The source sends no picture', 'The last picture is held. It goes on by itself when the camera, the screen or the file sends again.');
+  if (silent) return found('silent', 'The source sends no picture', 'The last picture is held. It goes on by itself when the camera, the screen or the file sends again.');
   if (falls(askedFps, camera.fps)) {
     return found('camera', 'The camera is slow', `It delivers ${fps(camera.fps)} of ${fps(askedFps)} frames per second. Cameras expose longer in the dark: add light, or choose a lower resolution.`);
   }
