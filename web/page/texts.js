@@ -33,6 +33,7 @@ export const END_TITLES = {
   undecodable: 'The gateway could not decode the picture',
   budget: 'The session used too much CPU time of the gateway',
   too_many_channels: 'The session used too many data channels',
+  publisher_ended: 'The publisher has ended',
   broken: 'The gateway had an error in this session',
 };
 

@@ -25,6 +25,7 @@ export const REASONS = {
   undecodable: { detail: 'The gateway ended the session because it could not decode the video of this browser. Try another codec, or a lower resolution.' },
   budget: { detail: 'The gateway ended the session because it used more CPU time than a session may use. Send a lower resolution, or less audio and data, then connect again.' },
   too_many_channels: { detail: 'The gateway ended the session because it used more data channels than a session may. The SDK needs one: find the code that opens others, then connect again.' },
+  publisher_ended: { detail: 'The publisher whose video this session received has ended. Connect again when it sends.' },
   broken: { detail: 'The gateway had an error in this session and ended it. Connect again.', comesBack: true },
   draining: { detail: 'The gateway is being replaced and ended its sessions. Connect again.', comesBack: true },
   stopping: { detail: 'The gateway stops, and may start again. Connect again.', comesBack: true },

@@ -112,6 +112,8 @@ export type EndReason =
   | 'budget'
   /** It used more data channels than a session may. */
   | 'too_many_channels'
+  /** The publisher whose video the session received has ended. */
+  | 'publisher_ended'
   /** The gateway is being replaced. The session reconnects by itself. */
   | 'draining'
   /** The gateway stops, and may start again. The session reconnects by itself. */
