@@ -4,7 +4,7 @@
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
 CARGO_DENY_VERSION := 0.20.2
-SUITES ?= rust sdk e2e hostile deploy
+SUITES ?= rust sdk e2e clients hostile deploy
 # Evaluated in the recipes, after the packages are there.
 FEATURES = $$(tools/cargo-features.sh)
 
@@ -20,10 +20,10 @@ run: build ## Build and serve on http://127.0.0.1:8000; options of `ooblex serve
 build: packages onnxruntime ## Build target/release/ooblex
 	cargo build --release --locked --package ooblex $(FEATURES)
 
-test: packages onnxruntime ## Run all tests, as CI does; some of them with SUITES="rust sdk e2e hostile deploy"
+test: packages onnxruntime ## Run all tests, as CI does; some of them with SUITES="rust sdk e2e clients hostile deploy"
 	@case " $(SUITES) " in *" rust "* | *" e2e "* | *" deploy "*) tools/install-packages.sh test ;; esac
 	@case " $(SUITES) " in *" e2e "* | *" deploy "*) tools/install-packages.sh browser ;; esac
-	@case " $(SUITES) " in *" hostile "*) tools/install-packages.sh hostile ;; esac
+	@case " $(SUITES) " in *" clients "* | *" hostile "*) tools/install-packages.sh hostile ;; esac
 	@case " $(SUITES) " in *" deploy "*) tools/install-packages.sh deploy ;; esac
 	@tools/test.sh $(SUITES)
 

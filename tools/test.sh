@@ -2,7 +2,7 @@
 # Runs the test suites one after the other, all of them even if one fails, and prints the total, "N
 # passed, M failed", from the output of the test runners.
 #
-# usage: test.sh [rust] [sdk] [e2e] [hostile] [deploy]
+# usage: test.sh [rust] [sdk] [e2e] [clients] [hostile] [deploy]
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export NO_COLOR=1 CARGO_TERM_COLOR=never
@@ -56,14 +56,19 @@ e2e() {
     (cd tests/e2e && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
 }
 
-hostile() {
+# python FOLDER: the tests of tests/FOLDER, which use aiortc.
+python() {
     local python
     tools/install-packages.sh hostile || return
     python=$(tools/hostile-venv.sh) || return
     # shellcheck disable=SC2046
     cargo build --release --locked $(tools/cargo-features.sh) || return
-    "$python" tests/hostile/run.py
+    "$python" "tests/$1/run.py"
 }
+
+clients() { python clients; }
+
+hostile() { python hostile; }
 
 deploy() {
     local chromium
@@ -77,11 +82,11 @@ deploy() {
     (cd tests/deploy && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
 }
 
-for name in "${@:-rust sdk e2e hostile deploy}"; do
+for name in "${@:-rust sdk e2e clients hostile deploy}"; do
     for one in $name; do
         case $one in
-        rust | sdk | e2e | hostile | deploy) ;;
-        *) echo "test.sh: there is no suite '$one': rust, sdk, e2e, hostile, deploy" >&2; exit 2 ;;
+        rust | sdk | e2e | clients | hostile | deploy) ;;
+        *) echo "test.sh: there is no suite '$one': rust, sdk, e2e, clients, hostile, deploy" >&2; exit 2 ;;
         esac
         case $one in
         sdk | e2e | deploy)

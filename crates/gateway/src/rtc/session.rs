@@ -22,7 +22,6 @@ mod network;
 mod reports;
 mod video_line;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EncodedFrame;
@@ -48,7 +47,7 @@ use crate::ids::SessionId;
 use crate::labels::{ByeReason, Direction, EndReason, SetupStage};
 use crate::rtc::crypto;
 use crate::rtc::negotiate::{Connection, Negotiated};
-use crate::track::{Backlog, OutputInput, ReceptionFeedback, TrackHandle, TrackInput, TrackOutput};
+use crate::track::{OutputInput, ReceptionFeedback, TrackHandle, TrackInput, TrackOutput};
 
 /// Time by which the endpoint runs ahead of the clock: timeouts that are due within it are due now.
 const TIMEOUT_TOLERANCE: Duration = Duration::from_micros(500);
@@ -64,22 +63,32 @@ pub enum Role {
     Viewer(SessionId),
 }
 
-/// One WebRTC connection.
-pub struct Session {
-    id: SessionId,
-    role: Role,
-    endpoint: Connection,
+/// The identifiers by which the datagrams of a session are recognised.
+struct TransportIds {
     ice_user: String,
     sources: Vec<u32>,
-    track: TrackHandle,
-    backlog: Arc<Backlog>,
-    lifecycle: Lifecycle,
-    /// The video line on which the camera arrives, once it is negotiated.
+}
+
+/// The media lines of a session, once they are negotiated.
+#[derive(Default)]
+struct Lines {
+    /// The video line on which the camera arrives.
     video_in: Option<VideoLine>,
     /// The video line on which the effect leaves: often the same. `None`: the browser receives none.
     video_out: Option<VideoLine>,
     /// The audio line of a viewer.
     audio: Option<AudioLine>,
+}
+
+/// One WebRTC connection.
+pub struct Session {
+    id: SessionId,
+    role: Role,
+    endpoint: Connection,
+    ids: TransportIds,
+    track: TrackHandle,
+    lifecycle: Lifecycle,
+    lines: Lines,
     media_in: MediaIn,
     media_out: MediaOut,
     control: ControlChannel,
@@ -94,14 +103,10 @@ impl Session {
             id,
             role: Role::Publisher,
             endpoint: negotiated.connection,
-            ice_user: negotiated.ice_user,
-            sources: negotiated.sources,
+            ids: TransportIds { ice_user: negotiated.ice_user, sources: negotiated.sources },
             track,
-            backlog: Arc::default(),
             lifecycle: Lifecycle::new(lifetime, now),
-            video_in: None,
-            video_out: None,
-            audio: None,
+            lines: Lines::default(),
             media_in: MediaIn::default(),
             media_out: MediaOut::new(),
             control: ControlChannel::default(),
@@ -146,7 +151,7 @@ impl Session {
     /// When the session is over.
     pub fn on_sound(&mut self, now: Instant, sound: &AudioPacket, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         // Sound that waits for the connection would only be late.
-        if let Some(line) = self.audio.filter(|_| self.connected_at().is_some()) {
+        if let Some(line) = self.lines.audio.filter(|_| self.connected_at().is_some()) {
             sound.write(&mut self.endpoint, line).map_err(|error| self.failed(&error))?;
         }
         self.drain(now, send)
@@ -171,12 +176,12 @@ impl Session {
     /// Returns the user fragment of the ICE credentials, which the first datagrams of a browser
     /// name.
     pub fn ice_user(&self) -> &str {
-        &self.ice_user
+        &self.ids.ice_user
     }
 
     /// Returns the sources of media (SSRC) that the offer declares.
     pub fn sources(&self) -> &[u32] {
-        &self.sources
+        &self.ids.sources
     }
 
     /// Returns the reason of the end, after a call has returned the error `reason`. A reason for
@@ -234,14 +239,14 @@ impl Session {
                 });
             }
             TrackOutput::NeedKeyframe => {
-                if let Some(mut writer) = self.video_in.and_then(|video| self.endpoint.writer(video.mid)) {
+                if let Some(mut writer) = self.lines.video_in.and_then(|video| self.endpoint.writer(video.mid)) {
                     // It fails only before the first packet, and the first frame is a keyframe.
                     let asked = writer.request_keyframe(None, KeyframeRequestKind::Pli);
                     debug!(session = %self.id, ?asked, "asked the browser for a keyframe");
                 }
             }
             // Without outgoing video there is nothing to look for bandwidth for.
-            TrackOutput::DesiredBitrate(_) if self.video_out.is_none() => {}
+            TrackOutput::DesiredBitrate(_) if self.lines.video_out.is_none() => {}
             TrackOutput::DesiredBitrate(bps) => {
                 let probe_limit = self.network.set_desired(bps.into());
                 self.endpoint.bwe().set_desired_bitrate(probe_limit);
@@ -326,7 +331,7 @@ impl Session {
         }
         let at = self.media_out.redundancy.next_due().map_or(at, |duplicate| duplicate.min(at));
         // The track skips pictures while much waits to be sent.
-        self.backlog.set(self.media_out.backlog_bytes(&mut self.endpoint, self.video_out));
+        self.media_out.report_backlog(&mut self.endpoint, self.lines.video_out);
         let closing = self.lifecycle.closing();
         if crypto::take_too_many_channels() && closing.is_none() {
             return Err(self.close_at_once(now, ByeReason::TooManyChannels, send));
@@ -404,7 +409,7 @@ impl Session {
     /// most one of each.
     fn on_media_added(&mut self, added: &MediaAdded) {
         if added.kind == MediaKind::Audio && self.role != Role::Publisher {
-            self.audio = self.audio.or_else(|| AudioLine::negotiated(&self.endpoint, added.mid));
+            self.lines.audio = self.lines.audio.or_else(|| AudioLine::negotiated(&self.endpoint, added.mid));
         }
         if added.kind != MediaKind::Video {
             return;
@@ -412,27 +417,28 @@ impl Session {
         let Some(video) = VideoLine::negotiated(&mut self.endpoint, added.mid) else { return };
         debug!(session = %self.id, pt = %video.payload_types.media, codec = video.codec.label(), direction = ?added.direction, "video line");
         if added.direction.is_receiving() {
-            self.video_in.get_or_insert(video);
+            self.lines.video_in.get_or_insert(video);
         }
-        if added.direction.is_sending() && self.video_out.is_none() {
-            self.video_out = Some(video);
+        if added.direction.is_sending() && self.lines.video_out.is_none() {
+            self.lines.video_out = Some(video);
             self.media_out.redundancy.set_types(video.payload_types);
+            self.start_output();
         }
     }
 
-    /// Asks the track for its pictures, now that they can be sent.
+    /// Asks the track for its pictures, once the session is connected and the line is negotiated.
     fn start_output(&mut self) {
-        if let Some(video) = self.video_out {
-            self.to_output(OutputInput::Start { codec: video.codec, backlog: self.backlog.clone() });
+        if let Some(video) = self.lines.video_out.filter(|_| self.connected_at().is_some()) {
+            self.to_output(OutputInput::Start { codec: video.codec, backlog: self.media_out.backlog() });
         }
     }
 
     fn is_incoming(&self, mid: Mid) -> bool {
-        self.video_in.is_some_and(|video| video.mid == mid)
+        self.lines.video_in.is_some_and(|video| video.mid == mid)
     }
 
     fn is_outgoing(&self, mid: Mid) -> bool {
-        self.video_out.is_some_and(|video| video.mid == mid)
+        self.lines.video_out.is_some_and(|video| video.mid == mid)
     }
 
     fn is_camera(&mut self, data: &MediaData) -> bool {
@@ -449,14 +455,14 @@ impl Session {
 
     /// Queues a frame of the track. A session whose browser receives no video has nowhere to send it.
     fn queue_frame(&mut self, frame: EncodedFrame, arrived: Instant) {
-        if self.video_out.is_some() && !self.media_out.push(frame, arrived) {
+        if self.lines.video_out.is_some() && !self.media_out.push(frame, arrived) {
             self.to_output(OutputInput::KeyframeWanted);
         }
     }
 
     /// Hands the next frame to the endpoint. Returns false if the endpoint has not sent all others.
     fn write_next(&mut self) -> Result<bool, EndReason> {
-        self.media_out.write_next(&mut self.endpoint, self.video_out).map_err(|error| self.failed(&error))
+        self.media_out.write_next(&mut self.endpoint, self.lines.video_out).map_err(|error| self.failed(&error))
     }
 
     /// Takes an estimate of the library: tells the track the bitrate, and the library how far to
@@ -475,7 +481,7 @@ impl Session {
                 debug!(session = %self.id, bps, "the network has broken down");
                 // Old frames and retransmissions would take the bandwidth of the new ones.
                 self.media_out.drop_waiting();
-                if let Some(video) = self.video_out {
+                if let Some(video) = self.lines.video_out {
                     video.reset_retransmissions(&mut self.endpoint);
                 }
                 self.endpoint.bwe().reset(Bitrate::bps(bps));

@@ -2,6 +2,7 @@
 //! that wait can still be dropped.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ooblex_pipeline::EncodedFrame;
@@ -11,6 +12,7 @@ use str0m::{Rtc, RtcError};
 use super::video_line::{MAX_RESENT_SHARE, VideoLine};
 use crate::rtc::reception::Resent;
 use crate::rtc::redundancy::Redundancy;
+use crate::track::Backlog;
 
 /// Frames that wait for the frames before them. The track skips pictures long before the queue is
 /// full.
@@ -19,6 +21,7 @@ const MAX_QUEUED_FRAMES: usize = 16;
 /// The state of the outgoing media of one session.
 pub(super) struct MediaOut {
     queue: FrameQueue,
+    backlog: Arc<Backlog>,
     resent: Resent,
     pub(super) redundancy: Redundancy,
 }
@@ -34,7 +37,12 @@ pub(super) struct SentShares {
 
 impl MediaOut {
     pub(super) fn new() -> Self {
-        Self { queue: FrameQueue::default(), resent: Resent::default(), redundancy: Redundancy::new(MAX_RESENT_SHARE) }
+        Self {
+            queue: FrameQueue::default(),
+            backlog: Arc::default(),
+            resent: Resent::default(),
+            redundancy: Redundancy::new(MAX_RESENT_SHARE),
+        }
     }
 
     /// Queues a frame. Returns false if it was dropped because it depends on a dropped frame; the
@@ -69,9 +77,14 @@ impl MediaOut {
         self.redundancy.stop();
     }
 
-    /// Returns the bytes of frames that wait here or in the endpoint.
-    pub(super) fn backlog_bytes(&self, rtc: &mut Rtc, video: Option<VideoLine>) -> usize {
-        self.queue.bytes() + unsent_bytes(rtc, video)
+    /// Returns the backlog, which the track reads.
+    pub(super) fn backlog(&self) -> Arc<Backlog> {
+        self.backlog.clone()
+    }
+
+    /// Tells the track how many bytes of frames wait here or in the endpoint.
+    pub(super) fn report_backlog(&self, rtc: &mut Rtc, video: Option<VideoLine>) {
+        self.backlog.set(self.queue.bytes() + unsent_bytes(rtc, video));
     }
 
     /// Takes a report of the browser. `sent_bytes`: bytes sent since the beginning, without
