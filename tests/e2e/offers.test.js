@@ -183,3 +183,43 @@ test('one line for each direction, in both orders', async () => {
   await assertComes(await opened.page.evaluate(`go({ direction: 'sendonly', more: ${receiving}, data: true })`), ['sendonly', 'recvonly']);
   await assertComes(await opened.page.evaluate(`go({ direction: 'sendonly', prepare: ${receiving} })`), ['recvonly', 'sendonly']);
 });
+
+const LAYERS = [{ rid: 'q', scaleResolutionDownBy: 4 }, { rid: 'h', scaleResolutionDownBy: 2 }, { rid: 'f' }];
+
+/** Switches a layer of the simulcast on or off. */
+const setActive = (rid, active) =>
+  opened.page.evaluate(
+    async ([rid, active]) => {
+      const parameters = globalThis.call.line.sender.getParameters();
+      parameters.encodings.find((encoding) => encoding.rid === rid).active = active;
+      await globalThis.call.line.sender.setParameters(parameters);
+    },
+    [rid, active],
+  );
+
+test('simulcast: the largest layer comes back, and when it stops the next', async () => {
+  const answer = await opened.page.evaluate(`go({ encodings: ${JSON.stringify(LAYERS)}, data: true })`);
+  assert.equal(answer.status, 200, answer.detail);
+  await come(30, WIDTH);
+  await setActive('q', false);
+  await come(60, WIDTH);
+  await setActive('f', false);
+  await come(30, WIDTH / 2);
+  await setActive('f', true);
+  await come(30, WIDTH);
+});
+
+test('simulcast at 2 % loss: frames of the full size come back', async () => {
+  const relay = await relayed(opened.page, { loss: 0.02, delayMs: 20 });
+  try {
+    const answer = await opened.page.evaluate(`go({ encodings: ${JSON.stringify(LAYERS)} })`);
+    assert.equal(answer.status, 200, answer.detail);
+    await come(30, WIDTH);
+    await setActive('q', false);
+    await come(150, WIDTH);
+    assert.ok(relay.lost > 0.01 * relay.passed, `${relay.lost} lost, ${relay.passed} passed`);
+  } finally {
+    relay.close();
+    await opened.page.unroute('**/offer');
+  }
+});

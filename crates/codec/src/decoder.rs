@@ -4,7 +4,7 @@
 //! The driver of a track calls it for each complete frame. It knows nothing of packets and requests
 //! no keyframe itself.
 
-use ooblex_pipeline::{I420, Pool, VideoCodec};
+use ooblex_pipeline::{I420, Pool, Size, VideoCodec};
 
 use crate::undecodable::Undecodable;
 use crate::{CodecError, Limits, h264, vp8};
@@ -121,5 +121,14 @@ pub fn is_keyframe(codec: VideoCodec, data: &[u8]) -> bool {
     match codec {
         VideoCodec::Vp8 => vp8::is_keyframe(data),
         VideoCodec::H264 => h264::is_keyframe(data),
+    }
+}
+
+/// Returns the size of the picture that a keyframe announces. `None`: it is not a
+/// keyframe, or larger than any that is decoded.
+pub fn keyframe_size(codec: VideoCodec, data: &[u8]) -> Option<Size> {
+    match codec {
+        VideoCodec::Vp8 => vp8::keyframe_size(data),
+        VideoCodec::H264 => h264::keyframe_size(data),
     }
 }

@@ -24,7 +24,8 @@ use crate::planes::{ForeignPlanes, widen};
 use crate::undecodable::Undecodable;
 use crate::{CodecError, Limits};
 use check::Check;
-use nal_units::{IDR_SLICE, SLICE, kind, nal_units};
+use nal_units::{IDR_SLICE, SEQUENCE_PARAMETERS, SLICE, kind, nal_units};
+use parameter_sets::Sequence;
 use raw::{RawDecoder, RawEncoder};
 
 const LIBRARY: &str = "openh264";
@@ -56,6 +57,13 @@ pub(crate) fn can_encode(width: u32, height: u32) -> bool {
 /// Returns whether the first slice of the access unit (Annex B) belongs to an IDR picture.
 pub(crate) fn is_keyframe(data: &[u8]) -> bool {
     slice_types(data).next() == Some(IDR_SLICE)
+}
+
+/// Returns the size of the picture that the first sequence parameter set of the access unit (Annex B)
+/// announces, if that is valid.
+pub(crate) fn keyframe_size(data: &[u8]) -> Option<Size> {
+    let set = nal_units(data).find(|unit| kind(unit) == SEQUENCE_PARAMETERS)?;
+    Sequence::read(set, &Limits::default()).ok().map(|sequence| Size::new(sequence.width, sequence.height))
 }
 
 /// Returns whether the access unit (Annex B) has a picture, not only parameter sets and the like.

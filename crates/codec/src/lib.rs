@@ -23,7 +23,7 @@ mod tests;
 mod undecodable;
 mod vp8;
 
-pub use decoder::{DecodeError, Decoder, is_keyframe};
+pub use decoder::{DecodeError, Decoder, is_keyframe, keyframe_size};
 pub use encoder::{Encoder, EncoderConfig};
 pub use encoding::{EncodeError, Speed};
 pub use h264::h264_is_accelerated;

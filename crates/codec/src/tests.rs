@@ -1,6 +1,6 @@
 //! Tests of both codecs through the public interface.
 
-use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Pool, VideoCodec};
+use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Pool, Size, VideoCodec};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -86,6 +86,7 @@ fn pictures_survive_the_round_trip() {
             let decoded = decoder.decode(&frame.data).unwrap().expect("a picture comes out of the same call");
             let even = if codec == VideoCodec::H264 { 2 } else { 1 };
             assert_eq!((decoded.width(), decoded.height()), (width.next_multiple_of(even), height.next_multiple_of(even)));
+            assert_eq!(keyframe_size(codec, &frame.data), frame.keyframe.then(|| Size::new(decoded.width(), decoded.height())));
             worst = worst.min(psnr(&picture, &decoded));
         }
         println!("{} {width}x{height}: {worst:.1} dB", codec.label());

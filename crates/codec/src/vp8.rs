@@ -15,8 +15,8 @@ use crate::encoding::{EncodeError, Output, Speed, Task};
 use crate::planes::ForeignPlanes;
 use crate::undecodable::Undecodable;
 use crate::{CodecError, Limits};
-pub(crate) use header::is_keyframe;
 use header::is_shown;
+pub(crate) use header::{is_keyframe, keyframe_size};
 
 const LIBRARY: &str = "libvpx";
 

@@ -19,6 +19,12 @@ pub(crate) fn is_keyframe(data: &[u8]) -> bool {
     data.first().is_some_and(|tag| tag & 1 == 0)
 }
 
+/// Returns the size that a key frame announces, if it is valid.
+pub(crate) fn keyframe_size(data: &[u8]) -> Option<Size> {
+    let header = data.get(..KEY_FRAME_HEADER).filter(|data| is_keyframe(data))?;
+    size(header, &Limits::default()).ok()
+}
+
 /// Returns whether the frame tag marks the picture as shown.
 pub(super) fn is_shown(data: &[u8]) -> bool {
     data.first().is_some_and(|tag| tag & 0x10 != 0)

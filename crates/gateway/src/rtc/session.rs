@@ -9,11 +9,13 @@
 //!
 //! This file routes the events of the endpoint. The state is in the parts: `lifecycle` (set-up,
 //! time limits, end) with `lifetime` (the configured limits), `video_line` (the negotiated media
-//! lines), `media_in` and `media_out` (received and sent media), `control_channel` (the data
-//! channel), `network` (the bandwidth estimate) and `reports` (packet counts and losses).
+//! lines), `media_in` and `media_out` (received and sent media), `layers` (simulcast), `audio`,
+//! `control_channel` (the data channel), `network` (the bandwidth estimate) and `reports` (packet
+//! counts and losses).
 
 mod audio;
 mod control_channel;
+mod layers;
 mod lifecycle;
 mod lifetime;
 mod media_in;
@@ -26,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EncodedFrame;
 use str0m::bwe::{Bitrate, BweKind};
-use str0m::media::{KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid};
+use str0m::media::{KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid, Rid};
 use str0m::net::{Receive, Transmit};
 use str0m::stats::{MediaEgressStats, PeerStats};
 use str0m::{Event, IceConnectionState, Input, Output, RtcError};
@@ -35,6 +37,7 @@ use tracing::{debug, info};
 use self::audio::AudioLine;
 pub use self::audio::AudioPacket;
 use self::control_channel::ControlChannel;
+use self::layers::Choice;
 use self::lifecycle::{Closing, Due, Lifecycle};
 pub use self::lifetime::Lifetime;
 use self::media_in::MediaIn;
@@ -238,13 +241,7 @@ impl Session {
                     }
                 });
             }
-            TrackOutput::NeedKeyframe => {
-                if let Some(mut writer) = self.lines.video_in.and_then(|video| self.endpoint.writer(video.mid)) {
-                    // It fails only before the first packet, and the first frame is a keyframe.
-                    let asked = writer.request_keyframe(None, KeyframeRequestKind::Pli);
-                    debug!(session = %self.id, ?asked, "asked the browser for a keyframe");
-                }
-            }
+            TrackOutput::NeedKeyframe => self.ask_for_keyframe(self.media_in.layer()),
             // Without outgoing video there is nothing to look for bandwidth for.
             TrackOutput::DesiredBitrate(_) if self.lines.video_out.is_none() => {}
             TrackOutput::DesiredBitrate(bps) => {
@@ -363,7 +360,7 @@ impl Session {
             }
             Event::Closed => return Err(EndReason::ByPeer),
             Event::MediaAdded(added) => self.on_media_added(&added),
-            Event::MediaData(data) if self.is_camera(&data) => {
+            Event::MediaData(data) if self.role == Role::Publisher && self.is_incoming(data.mid) => {
                 self.lifecycle.on_media(now);
                 self.on_camera(now, &data);
             }
@@ -371,7 +368,9 @@ impl Session {
                 self.lifecycle.on_media(now);
                 self.media_in.on_audio(data);
             }
-            Event::StreamPaused(stream) if self.is_incoming(stream.mid) && self.media_in.on_paused(stream.paused) => {
+            Event::StreamPaused(stream)
+                if self.is_incoming(stream.mid) && stream.rid == self.media_in.layer() && self.media_in.on_paused(stream.paused) =>
+            {
                 // An outage usually cuts both directions. Retransmissions would follow the keyframe,
                 // and some receivers wait for them.
                 self.media_out.drop_waiting();
@@ -441,16 +440,24 @@ impl Session {
         self.lines.video_out.is_some_and(|video| video.mid == mid)
     }
 
-    fn is_camera(&mut self, data: &MediaData) -> bool {
-        self.role == Role::Publisher && self.is_incoming(data.mid) && self.media_in.selects(data.rid)
-    }
-
-    /// Hands a frame of the camera to the track.
+    /// Hands a frame of the camera to the track, if it is of the layer that the track receives.
     fn on_camera(&mut self, now: Instant, data: &MediaData) {
-        let Some(frame) = self.media_in.frame(now, data) else { return };
+        let time = match self.media_in.choose(now, data) {
+            Choice::Take { time } => time,
+            Choice::Leave => return,
+            Choice::Ask => return self.ask_for_keyframe(data.rid),
+        };
+        let Some(frame) = self.media_in.frame(now, data, time) else { return };
         if !self.track.send(frame) {
             self.media_in.on_lost_frame();
         }
+    }
+
+    fn ask_for_keyframe(&mut self, layer: Option<Rid>) {
+        let Some(mut writer) = self.lines.video_in.and_then(|video| self.endpoint.writer(video.mid)) else { return };
+        // It fails only before the first packet, and the first frame is a keyframe.
+        let asked = writer.request_keyframe(layer, KeyframeRequestKind::Pli);
+        debug!(session = %self.id, ?layer, ?asked, "asked the browser for a keyframe");
     }
 
     /// Queues a frame of the track. A session whose browser receives no video has nowhere to send it.

@@ -151,3 +151,14 @@ fn answer_repeats_the_parameters_of_the_offer() {
     let told = |index: usize| lines[index].iter().any(|line| line.contains("x-google-start-bitrate"));
     assert_eq!([told(1), told(2)], [false, true], "the bitrate is told on the line of the camera: {two}");
 }
+
+#[test]
+fn all_layers_of_a_simulcast_are_accepted_and_one_video_is_sent() {
+    for (name, offer) in [("chrome", offer!("chrome-simulcast")), ("firefox", offer!("firefox-simulcast"))] {
+        let answer = answer(offer).unwrap();
+        assert!(answer.contains("a=rid:q recv\r\na=rid:h recv\r\na=rid:f recv\r\na=simulcast:recv q;h;f\r\n"), "{name}: {answer}");
+        let sources = answer.lines().filter(|line| line.starts_with("a=ssrc:") && line.contains("cname")).count();
+        assert_eq!(sources, 2, "{name}: the video and its retransmissions: {answer}");
+        assert!(answer.contains("sdes:rtp-stream-id") && answer.contains("sdes:repaired-rtp-stream-id"), "{name}: {answer}");
+    }
+}

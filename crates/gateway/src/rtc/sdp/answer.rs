@@ -3,7 +3,7 @@
 
 use super::description::{Description, Section, attribute};
 use super::formats::by_payload_type;
-use super::offer::{Line, Offer, feedback};
+use super::offer::{Line, Offer, feedback, layers};
 
 impl Offer<'_> {
     /// Returns the answer to the offer, from the answer of the library to
@@ -73,6 +73,12 @@ impl Offer<'_> {
                 }
                 _ => out.push(text),
             }
+        }
+        // All layers are accepted: which of them is the largest shows when they arrive.
+        let layers = if is_received_video { layers(offered) } else { Vec::new() };
+        layers.iter().for_each(|rid| out.push(&format!("a=rid:{rid} recv")));
+        if !layers.is_empty() && offered.value("simulcast").is_some() {
+            out.push(&format!("a=simulcast:recv {}", layers.join(";")));
         }
     }
 }

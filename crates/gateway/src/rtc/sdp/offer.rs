@@ -150,8 +150,11 @@ impl<'a> Offer<'a> {
         for extension in extensions.filter(|extension| is_known(extension, is_same_mid)) {
             text.extend(["a=extmap:", extension, "\r\n"]);
         }
+        // The layers of a simulcast are told apart by their RID. Lines about SSRCs, which Firefox
+        // writes besides, would be taken for one source each.
+        let is_simulcast = direction.sends && !layers(section).is_empty();
         for name in ["msid", "ssrc", "ssrc-group"] {
-            for value in section.values(name) {
+            for value in section.values(name).filter(|_| name == "msid" || !is_simulcast) {
                 text.extend(["a=", name, ":", value, "\r\n"]);
             }
         }
@@ -180,6 +183,24 @@ pub(super) fn feedback<'a>(section: &Section<'a>, format: &Format) -> Vec<&'a st
     let pt = format.pt.to_string();
     let all = section.values("rtcp-fb").filter_map(|value| value.split_once(' '));
     all.filter(|(types, _)| *types == "*" || *types == pt).map(|(_, kind)| kind.trim()).collect()
+}
+
+/// Returns the RIDs of the simulcast layers that a section sends (RFC 8853), in its order. Of
+/// alternatives it is the first.
+pub(super) fn layers<'a>(section: &Section<'a>) -> Vec<&'a str> {
+    let of_simulcast = section.value("simulcast").and_then(|value| {
+        let mut words = value.split_ascii_whitespace();
+        words.by_ref().find(|word| *word == "send")?;
+        words.next()
+    });
+    let sent = section.values("rid").filter_map(|value| {
+        let mut words = value.split_ascii_whitespace();
+        words.next().filter(|_| words.next() == Some("send"))
+    });
+    match of_simulcast {
+        Some(layers) => layers.split(';').filter_map(|layer| layer.split(',').next()).map(|rid| rid.trim_start_matches('~')).collect(),
+        None => sent.collect(),
+    }
 }
 
 /// Returns whether the library can use a header extension, which is given as the value of
@@ -571,6 +592,18 @@ mod tests {
         assert_eq!(uses(&[video, ("text", "98", "")]), ["sendrecv 96", "its kind is not known"]);
         let same_type = ("audio", "96", "a=rtpmap:96 opus/48000/2\r\n");
         assert_eq!(uses(&[same_type, video]), ["it has no Opus", "sendrecv 96"], "the video has the first choice of payload types");
+    }
+
+    #[test]
+    fn layers_of_a_simulcast_are_those_that_are_sent() {
+        let layers_of = |lines: &str| {
+            let text = format!("v=0\nm=video 9 UDP/TLS/RTP/SAVPF 96\n{lines}");
+            layers(&Description::parse(&text).sections[0]).join(" ")
+        };
+        assert_eq!(layers_of("a=rid:q send\na=rid:f-1 send pt=96\na=simulcast:send ~q;f-1,x"), "q f-1");
+        assert_eq!(layers_of("a=rid:a recv\na=rid:b send\na=simulcast:recv a send b"), "b");
+        assert_eq!(layers_of("a=rid:only send"), "only");
+        assert_eq!(layers_of("a=rid:a recv\na=simulcast:recv a"), "");
     }
 
     #[test]

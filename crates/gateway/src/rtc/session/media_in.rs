@@ -4,22 +4,22 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use ooblex_codec::Rotation;
+use ooblex_codec::{Rotation, keyframe_size};
 use ooblex_pipeline::{EncodedFrame, MediaTime};
 use str0m::media::{Frequency, MediaData, Rid};
 use str0m::rtp::VideoOrientation;
 use str0m::{Rtc, RtcError};
 
 use super::audio::AudioPacket;
+use super::layers::{Choice, LayerFrame, Layers};
 use super::video_line::video_codec;
 use crate::track::TrackInput;
 
 /// The state of the incoming media of one session.
 #[derive(Default)]
 pub(super) struct MediaIn {
-    /// The simulcast layer that the track receives: the one that came first. The decoder takes only
-    /// one.
-    layer: Option<Layer>,
+    /// The simulcast layers of the camera.
+    layers: Layers,
     /// A frame was lost on its way to the track, so the decoder must not see the frames that depend
     /// on it.
     has_gap: bool,
@@ -32,27 +32,27 @@ pub(super) struct MediaIn {
     heard: Option<Vec<AudioPacket>>,
 }
 
-/// A simulcast layer. Video without simulcast has one layer without an RID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Layer {
-    rid: Option<Rid>,
-}
-
 impl MediaIn {
-    /// Returns whether media with this RID is in the layer that the track receives.
-    pub(super) fn selects(&mut self, rid: Option<Rid>) -> bool {
-        *self.layer.get_or_insert(Layer { rid }) == Layer { rid }
+    /// Returns the RID of the simulcast layer that the track receives.
+    pub(super) fn layer(&self) -> Option<Rid> {
+        self.layers.selected()
+    }
+
+    /// Chooses what is done with a received frame.
+    pub(super) fn choose(&mut self, now: Instant, data: &MediaData) -> Choice {
+        // The sizes of layers are compared only where there are several.
+        let is_measured = data.rid.is_some() && data.is_keyframe();
+        let size = video_codec(data.params.spec().codec).filter(|_| is_measured).map(|codec| keyframe_size(codec, &data.data));
+        // A keyframe that cannot be read is the smallest.
+        let keyframe_pixels = size.map(|size| size.map_or(1, |size| u64::from(size.width) * u64::from(size.height)));
+        let time = data.time.rebase(Frequency::NINETY_KHZ).numer();
+        self.layers.choose(now, LayerFrame { rid: data.rid, time, keyframe_pixels })
     }
 
     /// Returns a received frame as input of the track; `None` if its codec is unknown.
-    pub(super) fn frame(&mut self, now: Instant, data: &MediaData) -> Option<TrackInput> {
+    pub(super) fn frame(&mut self, now: Instant, data: &MediaData, time: u64) -> Option<TrackInput> {
         let codec = video_codec(data.params.spec().codec)?;
-        let frame = EncodedFrame {
-            codec,
-            keyframe: data.is_keyframe(),
-            capture: MediaTime(data.time.rebase(Frequency::NINETY_KHZ).numer()),
-            data: data.data.to_vec(),
-        };
+        let frame = EncodedFrame { codec, keyframe: data.is_keyframe(), capture: MediaTime(time), data: data.data.to_vec() };
         let rotation = data.ext_vals.video_orientation.map(rotation);
         Some(TrackInput::Frame { frame, arrived: now, rotation, gap: self.take_gap(data.contiguous) })
     }
@@ -123,17 +123,6 @@ fn rotation(orientation: VideoOrientation) -> Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn first_layer_of_a_simulcast_is_selected_and_the_others_are_not() {
-        let mut media = MediaIn::default();
-        let [low, high] = ["l", "h"].map(|rid| Some(Rid::from(rid)));
-        assert!(media.selects(low));
-        assert!(!media.selects(high) && !media.selects(None) && media.selects(low));
-
-        let mut media = MediaIn::default();
-        assert!(media.selects(None) && !media.selects(low));
-    }
 
     #[test]
     fn frame_that_the_track_could_not_take_is_a_gap_before_the_next_one_only() {

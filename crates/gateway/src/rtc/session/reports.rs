@@ -1,8 +1,10 @@
 //! The reports on the video line: packet counts for metrics, and the losses that the browser
 //! reports.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use str0m::media::Rid;
 use str0m::stats::{MediaEgressStats, MediaIngressStats};
 
 use crate::labels::LineCounts;
@@ -20,7 +22,8 @@ const MAX_LOSS: f64 = 0.99;
 pub(super) struct Reports {
     begun_at: Option<Instant>,
     is_due: bool,
-    incoming: LineCounts,
+    /// The counts of each simulcast layer.
+    incoming: HashMap<Option<Rid>, LineCounts>,
     outgoing: LineCounts,
     reception: Reception,
 }
@@ -48,14 +51,16 @@ impl Reports {
         self.is_due
     }
 
-    /// Takes the statistics of the incoming video. The library tells only the share of losses of
+    /// Takes the statistics of the incoming video, or of one simulcast layer of it. The library tells only the share of losses of
     /// the last second, from which the number is estimated.
     pub(super) fn on_incoming(&mut self, stats: &MediaIngressStats) -> Counted {
+        let before = self.incoming.get(&stats.rid).copied().unwrap_or_default();
         let share = f64::from(stats.loss.unwrap_or(0.0)).clamp(0.0, MAX_LOSS);
-        let received = stats.packets.saturating_sub(self.incoming.packets) as f64;
-        let lost = self.incoming.lost + (received * share / (1.0 - share)).round() as u64;
+        let received = stats.packets.saturating_sub(before.packets) as f64;
+        let lost = before.lost + (received * share / (1.0 - share)).round() as u64;
         let now = LineCounts { packets: stats.packets, bytes: stats.bytes, lost, nacks: stats.nacks, plis: stats.plis };
-        Counted { before: std::mem::replace(&mut self.incoming, now), now }
+        self.incoming.insert(stats.rid, now);
+        Counted { before, now }
     }
 
     /// Takes the statistics of the outgoing video.
