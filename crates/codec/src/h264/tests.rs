@@ -492,3 +492,35 @@ fn encoder_output_that_makes_no_sense_is_an_error() {
         assert!(copy_output(&info).is_err());
     }
 }
+
+/// A stream of a profile, and its pictures.
+macro_rules! profile {
+    ($name:literal) => {
+        ($name, &include_bytes!(concat!("profiles/", $name, ".h264"))[..], &include_bytes!(concat!("profiles/", $name, ".y4m"))[..])
+    };
+}
+
+#[test]
+fn pictures_of_the_profiles_that_are_negotiated_are_decoded_exactly() {
+    const DELIMITER: [u8; 5] = [0, 0, 0, 1, 9];
+    let constrained = |stream: &[u8], constraints: u8| {
+        // The profile and its constraints follow the header of the sequence parameter set.
+        let mut stream = stream.to_vec();
+        let at = stream.windows(5).position(|window| window == [0, 0, 0, 1, 0x67]).unwrap() + 6;
+        stream[at] |= constraints;
+        stream
+    };
+    let (baseline, main, high) = (profile!("baseline"), profile!("main"), profile!("high"));
+    for ((name, stream, pictures), constraints) in [(baseline, 0), (baseline, 0x40), (main, 0), (high, 0), (high, 0x0c)] {
+        let stream = constrained(stream, constraints);
+        let mut expected = crate::container::y4m::Y4m::new(pictures).unwrap();
+        let mut decoder = crate::Decoder::new(ooblex_pipeline::VideoCodec::H264, Limits::default()).unwrap();
+        let starts: Vec<_> = (0..stream.len()).filter(|at| stream[*at..].starts_with(&DELIMITER)).chain([stream.len()]).collect();
+        assert_eq!(starts.len(), 5);
+        for unit in starts.windows(2) {
+            let decoded = decoder.decode(&stream[unit[0]..unit[1]]).unwrap().unwrap();
+            let expected = expected.next_picture().unwrap().unwrap();
+            assert!(decoded.planes() == expected.planes(), "{name} with constraints {constraints:02x}");
+        }
+    }
+}
