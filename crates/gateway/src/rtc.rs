@@ -2,7 +2,8 @@
 //!
 //! [`transport`] owns the UDP socket, the media thread and its clock. [`session`] is one WebRTC
 //! connection, which takes the time as an argument. [`negotiate`] makes an endpoint and an SDP
-//! answer from an SDP offer, which `sdp` has checked.
+//! answer from an SDP offer; [`sdp`] reads the offer, and writes both for the WebRTC library and for
+//! the browser.
 //!
 //! Limits on incoming packets: `rate_limit` (a token bucket), `traffic` (which bucket a datagram
 //! spends), `paths` (the addresses of a session), `media_budget` (time on the media thread), `stun`
