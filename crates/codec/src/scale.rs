@@ -1,7 +1,8 @@
 //! Scales pictures down before they are encoded. The caller decides when and to which size.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use ooblex_pipeline::{I420, Pool};
 
 /// Scales the pictures of one stream down, and keeps its buffers for the next one.
@@ -28,9 +29,10 @@ impl Scaler {
         let to = [(width, height), chroma(&scaled), chroma(&scaled)];
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
         for (((source, target), from), to) in picture.planes().into_iter().zip(scaled.planes_mut()).zip(from).zip(to) {
-            let source = ImageRef::new(from.0, from.1, source, PixelType::U8).expect("a plane has the bytes of its size");
-            let mut target = Image::from_slice_u8(to.0, to.1, target, PixelType::U8).expect("a plane has the bytes of its size");
-            self.resizer.resize(&source, &mut target, &options).expect("both are of one byte a pixel");
+            // `resize` would compile the filters for all types of pixels, a minute of CPU time.
+            let source = TypedImageRef::<U8>::from_buffer(from.0, from.1, source).expect("a plane has the bytes of its size");
+            let mut target = TypedImage::<U8>::from_buffer(to.0, to.1, target).expect("a plane has the bytes of its size");
+            self.resizer.resize_typed(&source, &mut target, &options).expect("the whole source is used");
         }
         scaled
     }
