@@ -17,11 +17,13 @@ import { element, showParameters } from './parameters.js';
 import { Source } from './source.js';
 import { Stage } from './stage.js';
 import { Tools } from './tools.js';
-import { COVER, END_TITLES, ERROR_TITLES, STATUS, insecureText, reconnectingText, silentText, waitingText } from './texts.js';
+import { COVER, END_TITLES, ERROR_TITLES, STATUS, insecureText, reconnectingText, scaledNotice, silentText, waitingText } from './texts.js';
 
 const LIST_EVERY_MS = 5_000;
 const WORKER_PATIENCE_MS = 3_000;
 const TOLD_FOR_MS = 4_000;
+/** Number of statistics in a row with a picture that is too large before the visitor is told. */
+const SCALED_PATIENCE = 3;
 const GATEWAY = new URL('.', document.baseURI);
 const ASKED = new URLSearchParams(location.search);
 /** Problems that the hint on the picture shows for as long as they last. */
@@ -54,6 +56,9 @@ let found = null;
 let reconnecting = {};
 /** Number of pending changes of the effect. */
 let changing = 0;
+/** Number of statistics in a row in which the gateway scaled the picture down. */
+let scaled = 0;
+let isToldOfScaling = false;
 /** A temporary text of the hint, which takes precedence over other texts. */
 let told = '';
 
@@ -418,6 +423,12 @@ async function drawStats(made, stats) {
   placeholder = stats.placeholder;
   waitingSince = stats.state === 'waiting' || placeholder ? (waitingSince ?? performance.now()) : null;
   drawHint();
+  const notice = scaledNotice(stats);
+  scaled = notice ? scaled + 1 : 0;
+  if (scaled === SCALED_PATIENCE && !isToldOfScaling) {
+    isToldOfScaling = true;
+    changes.show(notice);
+  }
 }
 
 /** Updates the hint over the picture. */

@@ -57,6 +57,16 @@ export const COVER = {
   failed: '',
 };
 
+/**
+ * Returns the notice for a picture that is larger than the gateway processes, `{title, text,
+ * urgent}`; null for any other. Takes the gateway's statistics.
+ */
+export function scaledNotice({ received, processed }) {
+  if (!received || !processed || processed.width * processed.height >= received.width * received.height) return null;
+  const size = ({ width, height }) => `${width}×${height}`;
+  return { urgent: false, title: 'The picture is scaled down by the gateway', text: `It is sent at ${size(received)}, which is larger than the gateway allows, and comes back at ${size(processed)}. Choose a lower resolution to send less.` };
+}
+
 /** Explains why the page cannot use the camera, and the two remedies. */
 export function insecureText({ hostname, port }) {
   const at = port || '80';

@@ -37,10 +37,10 @@ export class Link {
   #audio;
   #opened;
   /**
-   * The last sender settings: the maximum bitrate in bit/s (null: the browser's own), and the
-   * degradation preference.
+   * The last sender settings: the maximum bitrate in bit/s (null: the browser's own), the factor by
+   * which the picture is scaled down, and the degradation preference.
    *
-   * @type {{bitrate: number | null, degradationPreference?: RTCDegradationPreference} | null}
+   * @type {{bitrate: number | null, scale: number, degradationPreference?: RTCDegradationPreference} | null}
    */
   #asked = null;
   /** True if the gateway ended the session, so that it need not be told. */
@@ -104,16 +104,17 @@ export class Link {
 
   /** Sends these tracks from the next frame on; `null` for no audio. */
   async send({ video, audio }) {
+    const isOther = video !== this.#video.sender.track;
     await this.#video.sender.replaceTrack(forMotion(video));
     await this.#audio.sender.replaceTrack(audio);
-    this.#ask(this.#asked?.degradationPreference);
+    this.#ask(this.#asked?.degradationPreference, isOther);
   }
 
   /**
    * Updates the sender settings. Call it regularly while the connection is up, beginning a second
-   * after its start: the maximum bitrate follows the size of the picture, which cameras and windows
-   * change without an event, and from the first call on the browser may reduce the resolution
-   * again.
+   * after its start: the maximum bitrate and the scaling follow the size of the picture, which
+   * cameras and windows change without an event, and from the first call on the browser may reduce
+   * the resolution again.
    */
   fit() {
     this.#ask('maintain-framerate');
@@ -180,20 +181,30 @@ export class Link {
    * until its encoder gets an estimate, and reacts to each frame that seems too large for that by
    * sending half of the width and height for eight seconds.
    *
+   * With another source a keyframe is requested, because Chromium tells that the colours of a source
+   * have no name, unlike those before, with a keyframe only.
+   *
    * @param {RTCDegradationPreference} [degradationPreference]
+   * @param {boolean} [keyFrame]
    */
-  #ask(degradationPreference) {
+  #ask(degradationPreference, keyFrame = false) {
     const { sender } = this.#video;
-    const bitrate = bitrateFor(sender.track?.getSettings?.() ?? {});
-    if (bitrate === this.#asked?.bitrate && degradationPreference === this.#asked?.degradationPreference) return;
+    const { width = NaN, height = NaN } = sender.track?.getSettings?.() ?? {};
+    const scale = scaleFor({ width, height }, this.answer?.frame_kilopixels);
+    const bitrate = bitrateFor({ width: width / scale, height: height / scale });
+    const before = this.#asked;
+    const scaleBefore = before?.scale ?? 1;
+    if (!keyFrame && bitrate === before?.bitrate && scale === scaleBefore && degradationPreference === before?.degradationPreference) return;
     const parameters = sender.getParameters?.() ?? {};
     const [encoding] = parameters.encodings ?? [];
     if (!encoding) return;
-    this.#asked = { bitrate, degradationPreference };
+    this.#asked = { bitrate, scale, degradationPreference };
     if (bitrate) encoding.maxBitrate = bitrate;
     else delete encoding.maxBitrate;
+    // A factor that the application has set stays as long as none is necessary.
+    if (scale !== scaleBefore) encoding.scaleResolutionDownBy = scale;
     // A browser that rejects the parameters uses its defaults.
-    sender.setParameters({ ...parameters, degradationPreference }).catch(() => {});
+    sender.setParameters({ ...parameters, degradationPreference }, { encodingOptions: [{ keyFrame }] }).catch(() => {});
   }
 
   async #negotiate(bearer, wanted, cut) {
@@ -208,6 +219,7 @@ export class Link {
     [this.answer, this.#secret] = [answer, secret ?? null];
     // Nobody waits for the session any more, but the gateway has made it.
     if (cut.aborted) return void this.close();
+    this.#ask(this.#asked?.degradationPreference);
     /** @type {Promise<void>} */
     const connected = new Promise((resolve, reject) => {
       this.#pc.onconnectionstatechange = () => {
@@ -235,6 +247,19 @@ export class Link {
 export function bitrateFor({ width, height }) {
   const pixels = width * height;
   return pixels > 640 * 480 ? Math.round(Math.min(8e6, Math.max(2e6, (4e6 * pixels) / (1280 * 720)))) : null;
+}
+
+/**
+ * Returns the factor (1 or more) by which a picture of this size is scaled down so that it has at
+ * most `kilopixels` thousands of pixels, in sixteenths of its size. 1 if either is unknown.
+ *
+ * @param {{width?: number, height?: number}} size
+ * @param {number} [kilopixels]
+ */
+export function scaleFor({ width = NaN, height = NaN }, kilopixels = NaN) {
+  const ratio = Math.sqrt((1000 * kilopixels) / (width * height));
+  if (!(ratio < 1)) return 1;
+  return 1 / (ratio < 0.25 ? ratio : Math.floor(16 * ratio) / 16);
 }
 
 /** Returns the addresses in an answer's candidates, as `udp 192.0.2.1:8001`, without duplicates. */

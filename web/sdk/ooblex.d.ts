@@ -323,6 +323,13 @@ export interface Stats {
   bitrate_bps: number;
   /** The bandwidth estimate; null or absent if the browser gives no feedback for it. */
   estimate_bps?: number | null;
+  /** Size in which pictures reach the gateway; null before the first. */
+  received?: { width: number; height: number } | null;
+  /**
+   * Size in which they are processed; null before the first. It is smaller than `received` if that
+   * is larger than the gateway allows.
+   */
+  processed?: { width: number; height: number } | null;
   /** Time from a frame's last packet in to its first packet out; null if none was sent. */
   residence_ms: { p50: number; p95: number; p99: number } | null;
   /** Mean time of a frame in each stage. */

@@ -33,11 +33,12 @@ export function openMicrophone(wanted = true, options = {}) {
 }
 
 /**
- * Asks the user for a screen, a window or a tab.
+ * Asks the user for a screen, a window or a tab (by default at most 1920×1080 at 30 frames per
+ * second, without audio).
  *
  * @type {typeof import('./ooblex.js').openScreen}
  */
-export function openScreen(constraints = { video: { frameRate: { ideal: 30 } }, audio: false }, options = {}) {
+export function openScreen(constraints = screenConstraints(), options = {}) {
   return open('getDisplayMedia', constraints, 'screen', options);
 }
 
@@ -100,6 +101,16 @@ export function videoTrack(stream) {
   const [track] = stream.getVideoTracks();
   if (!track) throw new OoblexError('no-camera', { detail: 'The source has no video track: give one that has.' });
   return track;
+}
+
+/**
+ * Returns constraints for a picture of at most 1920×1080, or 1080×1920 on an upright screen; the
+ * browser scales larger ones down.
+ */
+function screenConstraints({ width, height } = globalThis.screen ?? {}) {
+  const [longer, shorter] = [{ max: 1920 }, { max: 1080 }];
+  const size = height > width ? { width: shorter, height: longer } : { width: longer, height: shorter };
+  return { video: { ...size, frameRate: { ideal: 30 } }, audio: false };
 }
 
 /**

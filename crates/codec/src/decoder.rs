@@ -7,12 +7,14 @@
 use ooblex_pipeline::{I420, Pool, Size, VideoCodec};
 
 use crate::undecodable::Undecodable;
-use crate::{CodecError, Limits, h264, vp8};
+use crate::{CodecError, ColourSpace, Limits, h264, vp8};
 
 /// Decodes one stream, one frame per call, without delay.
 pub struct Decoder {
     backend: Backend,
     awaits_keyframe: bool,
+    /// Colours that the sender has named beside the bitstream.
+    colours: Option<ColourSpace>,
     /// Memory pool of the decoded pictures.
     pool: Pool,
 }
@@ -49,11 +51,11 @@ impl Decoder {
             VideoCodec::Vp8 => Backend::Vp8(vp8::Decoder::new(limits)?),
             VideoCodec::H264 => Backend::H264(Box::new(h264::Decoder::new(limits)?)),
         };
-        Ok(Self { backend, awaits_keyframe: true, pool: Pool::default() })
+        Ok(Self { backend, awaits_keyframe: true, colours: None, pool: Pool::default() })
     }
 
     /// Decodes one complete frame (`EncodedFrame::data`). The size of the picture may differ from
-    /// that of the previous one.
+    /// that of the previous one. Its colours are converted to those of [`I420`].
     ///
     /// `Ok(None)` means that the frame is valid but has no picture (an invisible VP8 frame, H.264
     /// parameter sets alone).
@@ -77,6 +79,13 @@ impl Decoder {
         self.awaits_keyframe = true;
     }
 
+    /// Sets the colours that the sender has named beside the bitstream, for the next frame and those
+    /// after it. `None`: it has named none, and those of the bitstream count. VP8 cannot name any
+    /// (RFC 6386 §9.2 has BT.601 only, and no range).
+    pub fn set_colours(&mut self, colours: Option<ColourSpace>) {
+        self.colours = colours;
+    }
+
     /// Returns the codec of the stream.
     pub fn codec(&self) -> VideoCodec {
         match self.backend {
@@ -98,12 +107,15 @@ impl Decoder {
         if self.awaits_keyframe && !keyframe && !self.has_only_parameter_sets(data) {
             return Err(Undecodable::AwaitsKeyframe);
         }
-        let picture = match &mut self.backend {
-            Backend::Vp8(decoder) => decoder.decode(data, &self.pool)?,
-            Backend::H264(decoder) => decoder.decode(data, &self.pool)?,
+        let (mut picture, in_bitstream) = match &mut self.backend {
+            Backend::Vp8(decoder) => (decoder.decode(data, &self.pool)?, None),
+            Backend::H264(decoder) => (decoder.decode(data, &self.pool)?, decoder.colours()),
         };
         if keyframe {
             self.awaits_keyframe = false;
+        }
+        if let Some(picture) = &mut picture {
+            self.colours.or(in_bitstream).unwrap_or_default().convert(picture);
         }
         Ok(picture)
     }

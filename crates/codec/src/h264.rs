@@ -22,7 +22,7 @@ use openh264_sys2 as sys;
 use crate::encoding::{EncodeError, Output, Speed, Task};
 use crate::planes::{ForeignPlanes, widen};
 use crate::undecodable::Undecodable;
-use crate::{CodecError, Limits};
+use crate::{CodecError, ColourSpace, Limits};
 use check::Check;
 use nal_units::{IDR_SLICE, SEQUENCE_PARAMETERS, SLICE, kind, nal_units};
 use parameter_sets::Sequence;
@@ -126,6 +126,11 @@ impl Decoder {
         }
         self.condition = if decoded.is_ok() { Condition::Used } else { Condition::Suspect };
         decoded
+    }
+
+    /// Returns the colours that the stream names for its last picture.
+    pub(crate) fn colours(&self) -> Option<ColourSpace> {
+        self.check.colours()
     }
 
     fn start_anew(&mut self) -> Result<(), Undecodable> {

@@ -1,4 +1,4 @@
-//! Decodes and encodes VP8 and H.264, and rotates and scales pictures.
+//! Decodes and encodes VP8 and H.264, and converts, rotates and scales pictures.
 //!
 //! This crate owns the two codec libraries (libvpx, openh264) and all of the workspace's `unsafe`.
 //! It knows nothing of RTP, tracks, threads or effects: the owner of a track calls its [`Decoder`]
@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod cadence;
+mod colour;
 pub mod container;
 mod decoder;
 mod encoder;
@@ -23,6 +24,7 @@ mod tests;
 mod undecodable;
 mod vp8;
 
+pub use colour::{ColourMatrix, ColourRange, ColourSpace};
 pub use decoder::{DecodeError, Decoder, is_keyframe, keyframe_size};
 pub use encoder::{Encoder, EncoderConfig};
 pub use encoding::{EncodeError, Speed};

@@ -62,6 +62,30 @@ fn clip(codec: VideoCodec, width: u32, height: u32, count: u64) -> Vec<EncodedFr
 }
 
 #[test]
+fn a_scene_comes_out_the_same_from_both_ranges() {
+    let limited = scene(320, 240, 0);
+    let mut full = limited.clone();
+    for (plane, range) in full.planes_mut().into_iter().zip([219.0, 224.0, 224.0]) {
+        let black = if range == 219.0 { 16.0 } else { 128.0 };
+        let zero = if range == 219.0 { 0.0 } else { 128.0 };
+        plane.iter_mut().for_each(|level| *level = ((f64::from(*level) - black) * 255.0 / range + zero).round() as u8);
+    }
+    let colours = ColourSpace { range: ColourRange::Full, matrix: ColourMatrix::Bt601 };
+    for codec in BOTH {
+        let mut decoder = Decoder::new(codec, Limits::default()).unwrap();
+        // The encoder for H.264 names limited range in the bitstream, and what is named beside it
+        // counts more.
+        decoder.set_colours(Some(colours));
+        let data = encode(&mut encoder(codec, 8_000_000), &full, 0, true).data;
+        let decoded = decoder.decode(&data).unwrap().unwrap();
+        assert!(psnr(&decoded, &limited) > 38.0, "{codec:?}: {} dB", psnr(&decoded, &limited));
+        decoder.set_colours(None);
+        let wrong = decoder.decode(&data).unwrap().unwrap();
+        assert!(psnr(&wrong, &limited) < 30.0, "{codec:?}: {} dB", psnr(&wrong, &limited));
+    }
+}
+
+#[test]
 fn pictures_survive_the_round_trip() {
     for (codec, width, height) in [
         (VideoCodec::Vp8, 640, 480),

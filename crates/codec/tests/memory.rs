@@ -5,8 +5,8 @@
 use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_pipeline::{I420, MediaTime, VideoCodec};
 
-/// Default of `limits.frame_kilopixels`, in pixels.
-const PIXELS: u64 = 2_100_000;
+/// Default of `limits.decode_kilopixels`, in pixels.
+const PIXELS: u64 = 8_300_000;
 const MIB: u64 = 1 << 20;
 
 /// Returns the peak resident memory since the last call of [`forget_peak`], in bytes.
@@ -64,9 +64,9 @@ fn with_references(keyframe: &[u8], references: u32) -> Vec<u8> {
 fn memory_of_a_track_is_bounded() {
     ooblex_codec::give_back_freed_memory();
     let limits = Limits { pixels: PIXELS, ..Limits::default() };
-    for (codec, most) in [(VideoCodec::Vp8, 48 * MIB), (VideoCodec::H264, 160 * MIB)] {
-        let mut accepted = clip(codec, 1920, 1080);
-        let mut refused = clip(codec, 2560, 1440);
+    for (codec, most) in [(VideoCodec::Vp8, 160 * MIB), (VideoCodec::H264, 256 * MIB)] {
+        let mut accepted = clip(codec, 3840, 2160);
+        let mut refused = clip(codec, 4096, 2160);
         refused.truncate(1);
         if codec == VideoCodec::H264 {
             accepted[0] = with_references(&accepted[0], 16);
@@ -84,9 +84,9 @@ fn memory_of_a_track_is_bounded() {
             assert!(decoder.decode(frame).unwrap().is_some());
         }
         let of_accepted = peak() - before;
-        println!("{}: {} KiB for what is refused, {} MiB for 1920x1080", codec.label(), of_refused / 1024, of_accepted / MIB);
+        println!("{}: {} KiB for what is refused, {} MiB for 3840x2160", codec.label(), of_refused / 1024, of_accepted / MIB);
         // openh264 allocates some buffers at its start.
         assert!(of_refused < 12 * MIB, "{}: {} KiB for what is refused", codec.label(), of_refused / 1024);
-        assert!(of_accepted < most, "{}: {} MiB for 1920x1080", codec.label(), of_accepted / MIB);
+        assert!(of_accepted < most, "{}: {} MiB for 3840x2160", codec.label(), of_accepted / MIB);
     }
 }

@@ -253,8 +253,11 @@ pub struct Limits {
     pub sdp_kib: usize,
     /// Maximum size of a request body, in KiB.
     pub body_kib: usize,
-    /// Maximum number of pixels of a frame, in thousands.
+    /// Maximum number of pixels of a frame after decoding, in thousands. Larger frames are scaled
+    /// down.
     pub frame_kilopixels: u32,
+    /// Maximum number of pixels of a frame that is decoded, in thousands.
+    pub decode_kilopixels: u32,
     /// Highest H.264 level that is accepted.
     #[serde(serialize_with = "shown", deserialize_with = "parsed")]
     pub h264_level: H264Level,
@@ -429,6 +432,7 @@ impl Default for Limits {
             sdp_kib: 64,
             body_kib: 256,
             frame_kilopixels: 2100,
+            decode_kilopixels: 8300,
             h264_level: H264Level::default(),
             session_packets: 3000,
             session_kbps: 20_000,
@@ -440,7 +444,7 @@ impl Default for Limits {
 impl Limits {
     /// Returns the decoder's limits for camera streams.
     pub fn decoder(&self) -> ooblex_codec::Limits {
-        ooblex_codec::Limits { pixels: u64::from(self.frame_kilopixels) * 1000, h264_level: self.h264_level }
+        ooblex_codec::Limits { pixels: u64::from(self.decode_kilopixels) * 1000, h264_level: self.h264_level }
     }
 }
 
@@ -589,6 +593,9 @@ impl Config {
             || self.limits.sdp_kib == 0
         {
             return senseless("limits must be above 0");
+        }
+        if self.limits.decode_kilopixels < self.limits.frame_kilopixels {
+            return senseless("limits.decode_kilopixels must be at least limits.frame_kilopixels: raise the one or lower the other");
         }
         let Serve { hosts, allow_origins, .. } = &self.serve;
         if let Some(host) = hosts.iter().find(|host| HostPattern::parse(host).is_none()) {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use ooblex_config::Limits;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
@@ -21,7 +22,7 @@ pub struct Restrictions {
     /// Allowed parameter values, by effect and parameter name.
     #[serde(default)]
     pub params: BTreeMap<String, BTreeMap<String, Allowed>>,
-    /// Largest frame in thousands of pixels.
+    /// Largest frame in thousands of pixels; larger ones are scaled down.
     #[serde(default, deserialize_with = "given")]
     pub max_kilopixels: Option<NonZeroU32>,
 }
@@ -92,6 +93,11 @@ impl Allowed {
 }
 
 impl Restrictions {
+    /// Returns the maximum size of the session's frames in thousands of pixels.
+    pub fn frame_kilopixels(&self, limits: &Limits) -> u32 {
+        self.max_kilopixels.map_or(limits.frame_kilopixels, |max| limits.frame_kilopixels.min(max.get()))
+    }
+
     /// Returns the settings for an offer: the requested effect, or the first allowed one.
     ///
     /// # Errors

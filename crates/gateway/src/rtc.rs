@@ -3,7 +3,7 @@
 //! [`transport`] owns the UDP socket, the media thread and its clock. [`session`] is one WebRTC
 //! connection, which takes the time as an argument. [`negotiate`] makes an endpoint and an SDP
 //! answer from an SDP offer; [`sdp`] reads the offer, and writes both for the WebRTC library and for
-//! the browser.
+//! the browser. `colour_extension` reads the colours of a video.
 //!
 //! Limits on incoming packets: `rate_limit` (a token bucket), `traffic` (which bucket a datagram
 //! spends), `paths` (the addresses of a session), `media_budget` (time on the media thread), `stun`
@@ -14,6 +14,7 @@
 //! (packets that are sent twice).
 
 mod bandwidth;
+pub mod colour_extension;
 mod crypto;
 mod media_budget;
 pub mod negotiate;

@@ -17,6 +17,7 @@ use ooblex_codec::container::ivf::IvfReader;
 use ooblex_codec::container::y4m::Y4m;
 use ooblex_config as config;
 use ooblex_gateway::data_channel::Request;
+use ooblex_gateway::rtc::colour_extension;
 use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiated, Purpose, negotiate};
 use ooblex_gateway::rtc::sctp::Streams;
 use ooblex_gateway::rtc::sdp::check_size;
@@ -27,7 +28,8 @@ pub type Target = fn(&[u8]);
 
 /// All fuzz targets by name. `fuzz/fuzz_targets` has a file for each, and `fuzz/regressions` a
 /// folder.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
+    ("colours", colours),
     ("control", control),
     ("effect_toml", effect_toml),
     ("h264", h264),
@@ -83,6 +85,11 @@ pub fn offer(bytes: &[u8]) {
     if let Ok(Negotiated { answer, .. }) = negotiate(sdp, Purpose::Exchange, &endpoint, Instant::now()) {
         assert!(answer.len() <= 2 * sdp.len() + ANSWER_EXTRA, "an answer of {} bytes to an offer of {}", answer.len(), sdp.len());
     }
+}
+
+/// Reads a value of the header extension `color-space`.
+pub fn colours(bytes: &[u8]) {
+    _ = colour_extension::read(bytes);
 }
 
 /// Parses a data-channel message.

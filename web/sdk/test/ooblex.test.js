@@ -10,7 +10,7 @@ import { FakeChannel } from './fakes.js';
 import { Control } from '../control.js';
 import { cameraError, problemOf } from '../errors.js';
 import { call, gatewayBase, servedBy } from '../http.js';
-import { bitrateFor, candidateAddresses } from '../link.js';
+import { bitrateFor, candidateAddresses, scaleFor } from '../link.js';
 import { figuresBetween } from '../measure.js';
 import { OoblexError, connect, defaults, effects } from '../ooblex.js';
 
@@ -261,6 +261,16 @@ test('rates are taken between two reports and are null before', () => {
   assert.deepEqual([received.fps, received.bitrateBps, received.width], [30, 1_000_000, 640]);
   assert.ok(Math.abs(received.jitterBufferMs - 10) < 1e-6);
   assert.equal(figuresBetween(now, before).received.fps, null, 'a counter that went back gives no rate');
+});
+
+test('a picture is scaled down to the pixels that the gateway allows, and keeps its shape', () => {
+  const of = (width, height, kilopixels = 2100) => scaleFor({ width, height }, kilopixels);
+  assert.deepEqual([of(640, 480), of(1920, 1080), of(2560, 1440), of(3840, 2160), of(2160, 3840)], [1, 1, 4 / 3, 2, 2]);
+  assert.deepEqual([of(undefined, undefined), scaleFor({ width: 3840, height: 2160 }, undefined)], [1, 1]);
+  for (const [width, height, kilopixels] of [[1920, 1200, 2100], [5120, 1440, 2100], [3840, 2160, 10]]) {
+    const scale = of(width, height, kilopixels);
+    assert.ok((width * height) / scale ** 2 < 1001 * kilopixels && (width * height) / scale ** 2 > 700 * kilopixels, `${width}x${height}: ${scale}`);
+  }
 });
 
 test('the maximum bitrate goes with the pixels; small and unknown pictures keep the browser\'s own', () => {

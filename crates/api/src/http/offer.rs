@@ -51,9 +51,10 @@ async fn accept_offer(gateway: &Gateway, client: Client<'_>, body: Result<JsonBo
         let detail = "'type' must be \"offer\": send the browser's local description as it is after createOffer";
         return Err(Problem::new(ProblemKind::BadSdp, detail));
     }
+    let frame_kilopixels = client.caller.restrictions().frame_kilopixels(&gateway.context.config.limits);
     let wish = Wish { effect: offer.effect.as_deref(), params: &offer.params, room: None };
     let begun = begin::publish(gateway, client, offer.sdp, wish).await?;
-    let mut answer = json!({"sdp": begun.answer, "type": "answer", "session": begun.id, "secret": begun.secret.reveal()});
+    let mut answer = json!({"sdp": begun.answer, "type": "answer", "session": begun.id, "secret": begun.secret.reveal(), "frame_kilopixels": frame_kilopixels});
     if let Some(turn) = &gateway.turn {
         answer["ice_servers"] = turn.ice_servers(client.visitor, SystemTime::now(), begun.time_left);
     }

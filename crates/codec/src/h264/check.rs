@@ -11,6 +11,7 @@ use ooblex_pipeline::Size;
 use super::nal_units::{self, kind, nal_units};
 use super::parameter_sets::{PICTURE_IDS, Picture, SEQUENCE_IDS, Sequence, SequenceFault};
 use super::slice_header::Slice;
+use crate::colour::ColourSpace;
 use crate::limits::Limits;
 use crate::undecodable::{HeaderPart, Undecodable};
 
@@ -86,6 +87,11 @@ impl Check {
         let sequences = self.sequences.iter().flatten().map(|kept| &kept.unit);
         let pictures = self.pictures.iter().flatten().map(|kept| &kept.unit);
         sequences.chain(pictures).map(|unit| [&[0, 0, 0, 1], &**unit].concat())
+    }
+
+    /// Returns the colours that the sequence parameter set of the last IDR picture names.
+    pub(super) fn colours(&self) -> Option<ColourSpace> {
+        self.active.as_ref()?.set.colours
     }
 
     fn look_at(&self, unit: &[u8], access_unit: &mut AccessUnit) -> Result<(), Undecodable> {

@@ -5,6 +5,7 @@
 //! asks for more than the limits is a fault.
 
 use super::bits::{Bits, Fault, unescape};
+use crate::colour::ColourSpace;
 use crate::limits::{H264Level, Limits};
 
 /// Maximum size of a parameter set in bytes. Those of cameras have some 30 bytes; one with all
@@ -56,6 +57,8 @@ pub(super) struct Sequence {
     pub(super) macroblocks: u32,
     pub(super) frame_num_bits: u32,
     pub(super) order: PictureOrder,
+    /// Colours of the pictures; `None` if they are not named.
+    pub(super) colours: Option<ColourSpace>,
 }
 
 /// Coding of the order in which pictures are shown (`pic_order_cnt_type`).
@@ -127,10 +130,8 @@ impl Sequence {
             let (value, most) = (references.into(), most.into());
             return Err(Fault::Range { field: "max_num_ref_frames", value, least: 0, most }.into());
         }
-        if bits.flag("vui_parameters_present_flag")? {
-            usability(&mut bits)?;
-        }
-        Ok(Self { id, is_baseline: profile == BASELINE, width, height, macroblocks, frame_num_bits, order })
+        let colours = if bits.flag("vui_parameters_present_flag")? { usability(&mut bits)? } else { None };
+        Ok(Self { id, is_baseline: profile == BASELINE, width, height, macroblocks, frame_num_bits, order, colours })
     }
 }
 
@@ -259,8 +260,8 @@ fn cropped(bits: &mut Bits<'_>, columns: u32, rows: u32) -> Result<(u32, u32), F
     shown(width, left, right).zip(shown(height, top, bottom)).ok_or(Fault::Rule("nothing is left of its picture by the cropping"))
 }
 
-/// Reads the video usability information (H.264 E.1.1).
-fn usability(bits: &mut Bits<'_>) -> Result<(), Fault> {
+/// Reads the video usability information (H.264 E.1.1). Returns the colours, if they are named.
+fn usability(bits: &mut Bits<'_>) -> Result<Option<ColourSpace>, Fault> {
     const EXTENDED_SAMPLE_ASPECT_RATIO: u32 = 255;
     if bits.flag("aspect_ratio_info_present_flag")? && bits.fixed(8, "aspect_ratio_idc")? == EXTENDED_SAMPLE_ASPECT_RATIO {
         bits.fixed(32, "sar_width, sar_height")?;
@@ -268,12 +269,7 @@ fn usability(bits: &mut Bits<'_>) -> Result<(), Fault> {
     if bits.flag("overscan_info_present_flag")? {
         bits.flag("overscan_appropriate_flag")?;
     }
-    if bits.flag("video_signal_type_present_flag")? {
-        bits.fixed(4, "video_format, video_full_range_flag")?;
-        if bits.flag("colour_description_present_flag")? {
-            bits.fixed(24, "colour description")?;
-        }
-    }
+    let colours = if bits.flag("video_signal_type_present_flag")? { Some(colours(bits)?) } else { None };
     if bits.flag("chroma_loc_info_present_flag")? {
         bits.unsigned(5, "chroma_sample_loc_type_top_field")?;
         bits.unsigned(5, "chroma_sample_loc_type_bottom_field")?;
@@ -306,7 +302,21 @@ fn usability(bits: &mut Bits<'_>) -> Result<(), Fault> {
             return Err(Fault::Rule("max_dec_frame_buffering is less than max_num_reorder_frames"));
         }
     }
-    Ok(())
+    Ok(colours)
+}
+
+/// Reads the type of the video signal (H.264 E.2.1).
+fn colours(bits: &mut Bits<'_>) -> Result<ColourSpace, Fault> {
+    const UNSPECIFIED: u8 = 2;
+    bits.fixed(3, "video_format")?;
+    let is_full_range = bits.flag("video_full_range_flag")?;
+    let matrix = if bits.flag("colour_description_present_flag")? {
+        bits.fixed(16, "colour_primaries, transfer_characteristics")?;
+        bits.fixed(8, "matrix_coefficients")? as u8
+    } else {
+        UNSPECIFIED
+    };
+    Ok(ColourSpace::from_code_points(matrix, is_full_range))
 }
 
 /// Reads the parameters of the hypothetical reference decoder (H.264 E.1.2).

@@ -189,5 +189,13 @@ fn configure(params: &mut sys::SEncParamExt, width: u32, height: u32, bitrate_bp
         8_193..=22_080 => sys::LEVEL_5_0,
         _ => sys::LEVEL_5_1,
     };
+    // The colours of every `I420`. Without them, browsers take H.264 for BT.709.
+    layer.bVideoSignalTypePresent = true;
+    layer.uiVideoFormat = sys::VF_UNDEF as u8;
+    layer.bFullRange = false;
+    layer.bColorDescriptionPresent = true;
+    layer.uiColorPrimaries = sys::CP_SMPTE170M as u8;
+    layer.uiTransferCharacteristics = sys::TRC_SMPTE170M as u8;
+    layer.uiColorMatrix = sys::CM_SMPTE170M as u8;
     layer.sSliceArgument.uiSliceMode = sys::SM_SINGLE_SLICE;
 }

@@ -2,8 +2,9 @@
 //! bit.
 
 use super::check::{Check, Checked};
+use super::parameter_sets::Sequence;
 use super::*;
-use crate::{H264Level, HeaderPart};
+use crate::{ColourMatrix, ColourRange, H264Level, HeaderPart};
 
 /// Bit writer for the fields of a NAL unit.
 #[derive(Clone, Default)]
@@ -311,6 +312,34 @@ fn usability_information_is_read_to_its_end() {
         let cut = check_one(&access_unit(&[unit[..length].to_vec()]), Limits::default());
         assert!(matches!(cut, Err(Undecodable::Refused { part: HeaderPart::SequenceParameters, .. })), "{length} bytes: {cut:?}");
     }
+}
+
+#[test]
+fn colours_are_those_of_the_last_idr_picture() {
+    let full = Some(ColourSpace { range: ColourRange::Full, matrix: ColourMatrix::Bt709 });
+    let named = Fields { usability: Some(usability([0, 0, 11, 11, 2, 4])), ..Fields::default() };
+    let mut check = Check::new(Limits::default());
+    assert_eq!(check.colours(), None);
+    for (fields, expected) in [(named, full), (Fields::default(), None)] {
+        assert!(check.check(&keyframe(&fields)).is_ok());
+        assert_eq!(check.colours(), expected);
+    }
+    // Chromium 156 writes the first one for a canvas, and the second one for a camera.
+    let head = [0x67, 0x42, 0xc0, 0x1f, 0x8c, 0x8d, 0x40, 0x50, 0x1e];
+    for (rest, expected) in [(&[0xd3, 0x70, 0x10, 0xd0, 0x10, 0x78, 0x44, 0x23, 0x50][..], full), (&[0xd0, 0x0f, 0x08, 0x84, 0x6a], None)] {
+        let sequence = Sequence::read(&[&head, rest].concat(), &Limits::default()).unwrap();
+        assert_eq!((sequence.width, sequence.height, sequence.colours), (640, 480, expected));
+    }
+}
+
+#[test]
+fn encoder_names_the_colours_of_its_pictures() {
+    let mut encoder = Encoder::new(64, 48, 300_000, 30.0, Speed::Balanced).unwrap();
+    let task = Task { elapsed: 0, duration: 3000, frame_rate: 30.0, bitrate_bps: 300_000, force_keyframe: true };
+    let keyframe = encoder.encode(&I420::grey(64, 48, 90), &task).unwrap().unwrap().data;
+    let mut check = Check::new(Limits::default());
+    assert!(check.check(&keyframe).is_ok());
+    assert_eq!(check.colours(), Some(ColourSpace::default()));
 }
 
 #[test]

@@ -19,9 +19,9 @@ use tokio::sync::Semaphore;
 use tracing::{debug, error};
 
 use crate::problem::{Problem, ProblemKind};
-use crate::rtc::crypto;
 pub use crate::rtc::sdp::Purpose;
 use crate::rtc::sdp::{Offer, check_size, declared_sources};
+use crate::rtc::{colour_extension, crypto};
 
 /// Packets that the jitter buffer holds while one is missing; a keyframe of 1080p has about 150.
 const REORDERING_PACKETS: usize = 300;
@@ -155,7 +155,7 @@ pub fn negotiate(offer: &str, purpose: Purpose, endpoint: &Endpoint, now: Instan
 }
 
 fn accept(offer: &Offer<'_>, sources: Vec<u32>, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, String> {
-    let for_library = SdpOffer::from_sdp_string(&offer.for_library()).map_err(|error| error.to_string())?;
+    let for_library = SdpOffer::from_sdp_string(&colour_extension::renamed(&offer.for_library())).map_err(|error| error.to_string())?;
     let mut rtc = Connection(Some(Box::new(config(offer, endpoint).build(now))));
     for address in &endpoint.candidates {
         let candidate = Candidate::host(*address, "udp").map_err(|error| error.to_string())?;
@@ -163,7 +163,7 @@ fn accept(offer: &Offer<'_>, sources: Vec<u32>, endpoint: &Endpoint, now: Instan
     }
     let answer = rtc.sdp_api().accept_offer(for_library).map_err(|error| error.to_string())?;
     let ice_user = rtc.direct_api().local_ice_credentials().ufrag;
-    let answer = offer.answer(&answer.to_sdp_string(), endpoint.start_bitrate_bps / 1000);
+    let answer = offer.answer(&colour_extension::named(&answer.to_sdp_string()), endpoint.start_bitrate_bps / 1000);
     Ok(Negotiated { connection: rtc, ice_user, sources, answer })
 }
 
@@ -175,6 +175,7 @@ fn config(offer: &Offer<'_>, endpoint: &Endpoint) -> RtcConfig {
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))
         .set_stats_interval(Some(STATS_INTERVAL))
         .set_extension(PLAYOUT_DELAY_ID, Extension::PlayoutDelay)
+        .set_extension(colour_extension::ID, colour_extension::extension())
         .set_pause_threshold(PAUSE_THRESHOLD)
         .set_reordering_size_video(REORDERING_PACKETS)
         .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));

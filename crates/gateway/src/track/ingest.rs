@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ooblex_codec::{DecodeError, Decoder, Limits, Rotation, Undecodable, rotate};
+use ooblex_codec::{ColourSpace, DecodeError, Decoder, Limits, Rotation, Scaler, Undecodable, rotate};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Size, View};
 use serde_json::Value;
 use tracing::{debug, warn};
@@ -44,11 +44,13 @@ pub(super) struct Arrived {
     pub(super) at: Instant,
     /// The rotation that makes it upright. `None`: as before.
     pub(super) rotation: Option<Rotation>,
+    /// The colours that the sender has named beside the bitstream.
+    pub(super) colours: Option<ColourSpace>,
     /// Frames before it were lost.
     pub(super) gap: bool,
 }
 
-/// A picture of the camera, upright.
+/// A picture of the camera, upright and no larger than allowed.
 pub(super) struct Decoded {
     pub(super) picture: I420,
     pub(super) capture: MediaTime,
@@ -61,6 +63,7 @@ pub(super) struct Decoded {
 /// The ingest of one track.
 pub(super) struct Ingest {
     limits: Limits,
+    max_size: MaxSize,
     queue: VecDeque<Arrived>,
     /// The decoder of the last frame's codec. `None` before the first frame.
     decoder: Option<Decoder>,
@@ -86,6 +89,14 @@ struct Held {
     is_portrait: bool,
 }
 
+/// The maximum size of pictures. Larger ones are scaled down.
+struct MaxSize {
+    pixels: u64,
+    scaler: Scaler,
+    /// The size of the last picture before it was scaled, upright.
+    received: Option<Size>,
+}
+
 /// Refused frames since the last picture.
 #[derive(Default)]
 struct Refusals {
@@ -105,10 +116,12 @@ struct Waits {
 }
 
 impl Ingest {
-    /// Makes an ingest that decodes frames within `limits`.
-    pub(super) fn new(limits: Limits, stats: Arc<TrackStats>, metrics: Arc<Metrics>) -> Self {
+    /// Makes an ingest that decodes frames within `limits`, and scales those with more than
+    /// `max_pixels` down.
+    pub(super) fn new(limits: Limits, max_pixels: u64, stats: Arc<TrackStats>, metrics: Arc<Metrics>) -> Self {
         Self {
             limits,
+            max_size: MaxSize { pixels: max_pixels, scaler: Scaler::new(), received: None },
             queue: VecDeque::new(),
             decoder: None,
             rotation: Rotation::None,
@@ -151,7 +164,7 @@ impl Ingest {
     /// Decodes a frame. A frame that gives no picture for want of an earlier one causes a keyframe
     /// request.
     pub(super) fn decode(&mut self, now: Instant, arrived: Arrived, outbox: &Outbox) -> Option<Decoded> {
-        let Arrived { frame, at: arrived, rotation, gap } = arrived;
+        let Arrived { frame, at: arrived, rotation, colours, gap } = arrived;
         self.rotation = rotation.unwrap_or(self.rotation);
         if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
             let decoder = Decoder::new(frame.codec, self.limits);
@@ -172,10 +185,11 @@ impl Ingest {
             self.request_keyframe(now, outbox);
             return None;
         }
+        decoder.set_colours(colours);
         match decoder.decode(&frame.data) {
             Ok(picture) => picture.map(|picture| {
                 (self.refusals.refused_requests, self.refusals.notified_size) = (0, None);
-                let picture = rotate(picture, self.rotation);
+                let picture = self.max_size.apply(picture, self.rotation);
                 let view = self.view_of(&picture);
                 Decoded { picture, capture: frame.capture, arrived, view }
             }),
@@ -201,6 +215,12 @@ impl Ingest {
             self.view.0 += 1;
         }
         self.view
+    }
+
+    /// Returns the size of the last picture before it was scaled down, upright. `None` before the
+    /// first.
+    pub(super) fn received_size(&self) -> Option<Size> {
+        self.max_size.received
     }
 
     /// Asks the browser for a keyframe, unless it was asked less than [`KEYFRAME_REQUEST_INTERVAL`]
@@ -229,7 +249,7 @@ impl Ingest {
         {
             let limit = self.limits.pixels / 1000;
             let detail = format!(
-                "frames of {width}x{height} are larger than the {limit} kilopixels allowed: send a smaller picture, or raise limits.frame_kilopixels (or max_kilopixels of the token)"
+                "frames of {width}x{height} are larger than the {limit} kilopixels that are decoded: send a smaller picture, or raise limits.decode_kilopixels"
             );
             outbox.say_error(&Value::Null, &Problem::new(ProblemKind::TooLarge, detail));
         }
@@ -253,11 +273,23 @@ impl Ingest {
     }
 }
 
+impl MaxSize {
+    /// Returns the picture scaled down to the maximum size, and turned upright.
+    fn apply(&mut self, picture: I420, rotation: Rotation) -> I420 {
+        let size = picture.size();
+        let allowed = size.within(self.pixels);
+        let turns = matches!(rotation, Rotation::By90 | Rotation::By270);
+        self.received = Some(if turns { Size::new(size.height, size.width) } else { size });
+        let picture = if allowed == size { picture } else { self.scaler.scale(&picture, allowed.width, allowed.height) };
+        rotate(picture, rotation)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
 
-    use ooblex_codec::{Encoder, EncoderConfig, Speed};
+    use ooblex_codec::{ColourMatrix, ColourRange, Encoder, EncoderConfig, Speed};
     use ooblex_pipeline::VideoCodec;
 
     use super::super::outbox::{Recorder, metrics};
@@ -273,14 +305,19 @@ mod tests {
     }
 
     impl Bench {
-        /// Accepts frames of at most this many pixels.
+        /// Decodes frames of at most this many pixels, and scales none down.
         fn new(pixels: u64) -> Self {
+            Self::scaling(pixels, pixels)
+        }
+
+        /// Decodes frames of at most `pixels`, and scales those of more than `max_pixels` down.
+        fn scaling(pixels: u64, max_pixels: u64) -> Self {
             let metrics = metrics();
             let stats = Arc::new(TrackStats::new(metrics.clone()));
             let (recorder, outbox) = Recorder::outbox();
             let config = EncoderConfig { codec: VideoCodec::Vp8, bitrate_bps: 300_000, frame_rate: 30.0, speed: Speed::Fast };
             Self {
-                ingest: Ingest::new(Limits { pixels, ..Limits::default() }, stats, metrics),
+                ingest: Ingest::new(Limits { pixels, ..Limits::default() }, max_pixels, stats, metrics),
                 outbox,
                 recorder,
                 camera: Encoder::new(config).unwrap(),
@@ -295,7 +332,7 @@ mod tests {
         /// Encodes the next frame of the camera, which arrives at this time.
         fn frame(&mut self, ms: u64, width: u32, height: u32, keyframe: bool) -> Arrived {
             let frame = self.camera.encode(&I420::grey(width, height, 90), MediaTime(ms * 90), keyframe).unwrap().unwrap();
-            Arrived { frame, at: self.at(ms), rotation: None, gap: false }
+            Arrived { frame, at: self.at(ms), rotation: None, colours: None, gap: false }
         }
 
         /// Decodes a frame at this time. Returns the size of its picture.
@@ -393,6 +430,33 @@ mod tests {
         assert_eq!(b.decode(33, same), Some((120, 160)));
         let upright = Arrived { rotation: Some(Rotation::None), ..b.frame(66, 160, 120, false) };
         assert_eq!(b.decode(66, upright), Some((160, 120)));
+    }
+
+    #[test]
+    fn a_picture_beyond_the_maximum_size_is_scaled_down_and_turned() {
+        let mut b = Bench::scaling(320 * 240, SMALL);
+        let large = b.frame(0, 320, 240, true);
+        assert_eq!(b.decode(0, large), Some((160, 120)));
+        assert_eq!(b.ingest.received_size(), Some(Size::new(320, 240)));
+        let turned = Arrived { rotation: Some(Rotation::By270), ..b.frame(33, 320, 240, false) };
+        assert_eq!(b.decode(33, turned), Some((120, 160)));
+        assert_eq!(b.ingest.received_size(), Some(Size::new(240, 320)));
+        let small = b.frame(66, 120, 160, true);
+        assert_eq!(b.decode(66, small), Some((160, 120)), "this size is allowed");
+        assert_eq!(b.recorder.messages().len(), 0);
+        let beyond = b.frame(700, 322, 240, true);
+        assert_eq!(b.decode(700, beyond), None);
+    }
+
+    #[test]
+    fn colours_are_converted_once_whatever_was_named() {
+        let mut b = Bench::new(SMALL);
+        let full = Some(ColourSpace { range: ColourRange::Full, matrix: ColourMatrix::Bt601 });
+        for (ms, colours, expected) in [(0, None, 90), (33, full, 93), (66, full, 93), (100, None, 90)] {
+            let arrived = Arrived { colours, ..b.frame(ms, 160, 120, ms == 0) };
+            let decoded = b.ingest.decode(b.at(ms), arrived, &b.outbox).unwrap();
+            assert!(decoded.picture.planes()[0][0].abs_diff(expected) <= 1, "at {ms} ms: {}", decoded.picture.planes()[0][0]);
+        }
     }
 
     #[test]

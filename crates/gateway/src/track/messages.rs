@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use ooblex_codec::Rotation;
+use ooblex_codec::{ColourSpace, Rotation};
 use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
 
 use crate::ids::SessionId;
@@ -31,6 +31,8 @@ pub enum TrackInput {
         arrived: Instant,
         /// The rotation that makes it upright. `None`: as before.
         rotation: Option<Rotation>,
+        /// The colours that the sender has named beside the bitstream.
+        colours: Option<ColourSpace>,
         /// Frames before it were lost.
         gap: bool,
     },

@@ -100,6 +100,8 @@ impl Runner {
                 bitrate_bps: (bits / second.elapsed.as_secs_f64()).round(),
                 target_bps: config.map(|config| config.bitrate_bps),
                 estimate_bps: output.and_then(Egress::estimate_bps),
+                received: self.ingest.received_size(),
+                processed: self.outputs.size(),
             },
             latency: self.stats.take_latency(),
             dropped: Drops::new(|reason| second.dropped(reason)),

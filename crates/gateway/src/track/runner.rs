@@ -77,10 +77,9 @@ impl Runner {
     ) -> Self {
         let now = Instant::now();
         let (frames, limits, id) = (&context.config.frames, &context.config.limits, outbox.id());
-        let max_kilopixels = restrictions.max_kilopixels.map_or(limits.frame_kilopixels, |max| limits.frame_kilopixels.min(max.get()));
-        let decoder = ooblex_codec::Limits { pixels: u64::from(max_kilopixels) * 1000, ..limits.decoder() };
+        let max_pixels = u64::from(restrictions.frame_kilopixels(limits)) * 1000;
         Self {
-            ingest: Ingest::new(decoder, stats.clone(), context.metrics.clone()),
+            ingest: Ingest::new(limits.decoder(), max_pixels, stats.clone(), context.metrics.clone()),
             analysis: AnalysisSide::new(id, Track::new(settings.mode, frames.sampling(), frames.patience())),
             presenter: Presenter::new(id),
             cpu: CpuControl::new(ticket),
@@ -176,7 +175,9 @@ impl Runner {
 
     fn on_input(&mut self, now: Instant, input: TrackInput) {
         match input {
-            TrackInput::Frame { frame, arrived, rotation, gap } => self.ingest.push(Arrived { frame, at: arrived, rotation, gap }),
+            TrackInput::Frame { frame, arrived, rotation, colours, gap } => {
+                self.ingest.push(Arrived { frame, at: arrived, rotation, colours, gap });
+            }
             TrackInput::Completed { completion, at } => self.on_completion(now, completion, at),
             TrackInput::Output { receiver, input } => self.on_output(now, receiver, input),
             TrackInput::Change { settings, by } => self.change(settings, Value::Null, by),

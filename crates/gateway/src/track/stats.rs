@@ -68,6 +68,11 @@ pub struct SentVideo {
     pub target_bps: Option<u32>,
     /// The estimate of the bandwidth; null where there is none.
     pub estimate_bps: Option<u32>,
+    /// The size of the last frame that came, upright; null before the first.
+    pub(super) received: Option<Size>,
+    /// The size in which frames are processed; null before the first. It is smaller than
+    /// `received` where that has more pixels than allowed.
+    pub(super) processed: Option<Size>,
 }
 
 /// Times of frames in the gateway.
@@ -269,6 +274,8 @@ mod tests {
                 bitrate_bps: 1e6,
                 target_bps: Some(1_200_000),
                 estimate_bps: None,
+                received: Some(Size::new(2560, 1440)),
+                processed: Some(Size::new(1920, 1080)),
             },
             latency,
             dropped: Drops::new(|reason| u64::from(reason == DropReason::Behind)),
@@ -294,7 +301,8 @@ mod tests {
         track.on_stage(Stage::Inbox, Duration::from_micros(120));
         let expected = json!({
             "type": "stats", "effect": "sepia", "fps_in": 30.0, "fps_analysed": 0.0, "fps_out": 29.5, "width": 640, "height": 480,
-            "codec": "vp8", "bitrate_bps": 1e6, "target_bps": 1_200_000, "estimate_bps": null, "residence_ms": null,
+            "codec": "vp8", "bitrate_bps": 1e6, "target_bps": 1_200_000, "estimate_bps": null,
+            "received": {"width": 2560, "height": 1440}, "processed": {"width": 1920, "height": 1080}, "residence_ms": null,
             "stages_ms": {"inbox": 0.12, "decode": 3.0}, "dropped": {"behind": 1}, "worker_utilisation": 0.25,
             "encoder_speed": "normal", "model_input": {"width": 256, "height": 144}, "cores": 0.3, "cores_allowed": null,
             "placeholder": false, "service": "served", "state": "live",

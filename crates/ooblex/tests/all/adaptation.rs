@@ -1,10 +1,14 @@
 //! Tests of adaptation to a shortage of CPU: the order of the quality steps, and their reversal.
 
+use std::time::Duration;
+
 use crate::common::{
-    Gateway, PLENTY, Player, RedisServer, SMALL, Worker, delayed, machine, play_all_until_processed, play_in_sizes, play_together,
+    Gateway, PLENTY, Player, RedisServer, SMALL, Worker, delayed, machine, play_all_until_processed, play_in_sizes, play_together, scene,
+    scenes,
 };
 use ooblex_client::Wish;
-use ooblex_pipeline::VideoCodec;
+use ooblex_codec::{Encoder, EncoderConfig, Speed};
+use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::json;
 
@@ -112,6 +116,41 @@ fn a_session_that_wants_more_than_its_share_is_throttled_until_it_does_not() {
     play_together(&mut players, SMALL, PLENTY, "the first to be throttled no more", |_| !is_throttled());
     play_all_until_processed(&mut players, 30, PLENTY);
     players[1..].iter().for_each(Player::assert_sound);
+}
+
+/// Returns how many of 150 frames of a small session come back, beside a camera of this size.
+fn shown_beside(width: u32, height: u32) -> usize {
+    const SECOND: usize = 30;
+    let gateway = gateway_on_one_core();
+    let config = EncoderConfig { codec: VideoCodec::Vp8, bitrate_bps: 8_000_000, frame_rate: 30.0, speed: Speed::Fast };
+    let mut encoder = Encoder::new(config).unwrap();
+    let mut encode = |step: u32| encoder.encode(&scene(width, height, step), MediaTime(u64::from(step) * 3000), step == 0);
+    let clip: Vec<EncodedFrame> = (0..SECOND as u32).map(|step| encode(step).unwrap().unwrap()).collect();
+    let mut camera = Player::new(&gateway, &Wish { effect: Some("none".into()), paced: false, ..Wish::default() });
+    let mut other = delayed(&gateway, 0);
+    let scenes = scenes(SMALL.0, SMALL.1);
+    let mut before = 0;
+    for number in 0..8 * SECOND {
+        // The shares of the cores are known after some seconds.
+        if number == 3 * SECOND {
+            before = other.of_sent_frames().count();
+        }
+        let capture = MediaTime(90_000 + number as u64 * 3000);
+        camera.client.send_frame(&EncodedFrame { capture, ..clip[number % SECOND].clone() }, None).unwrap();
+        camera.listen(Duration::ZERO);
+        other.play(&scenes[number % scenes.len()]);
+    }
+    let received = &camera.heard(0, "stats").into_iter().next_back().unwrap()["received"];
+    assert_eq!(received, &json!({"width": width, "height": height}));
+    other.of_sent_frames().count() - before
+}
+
+#[test]
+fn a_camera_of_3840x2160_takes_no_more_from_another_than_one_of_1280x720() {
+    let _machine = machine::alone();
+    let (beside_720p, beside_4k) = (shown_beside(1280, 720), shown_beside(3840, 2160));
+    println!("{beside_720p} of 150 frames came back beside 1280x720, {beside_4k} beside 3840x2160");
+    assert!(beside_4k as f64 >= 0.8 * beside_720p as f64, "{beside_4k} frames beside 3840x2160, {beside_720p} beside 1280x720");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use crate::common::{Gateway, PLENTY, Player, play_together};
 use ooblex_client::{Client, ClientError, Wish};
+use ooblex_pipeline::VideoCodec;
+use serde_json::{Value, json};
 
 #[test]
 fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {
@@ -30,6 +32,27 @@ fn a_session_that_sends_too_much_is_told_and_takes_from_itself_only() {
 }
 
 #[test]
+fn a_picture_beyond_the_limit_comes_back_smaller_in_the_same_shape() {
+    let gateway = Gateway::start("[limits]\nframe_kilopixels = 50\n", &["--workers", "1"]);
+    for codec in [VideoCodec::Vp8, VideoCodec::H264] {
+        let wish = Wish { codecs: vec![codec], effect: Some("none".into()), ..Wish::default() };
+        let mut player = Player::new(&gateway, &wish);
+        let told = |player: &Player, received: &Value, processed: &Value| {
+            player.heard(0, "stats").iter().any(|stats| stats["received"] == *received && stats["processed"] == *processed)
+        };
+        let (large, scaled) = (json!({"width": 640, "height": 480}), json!({"width": 240, "height": 180}));
+        player.play_until(640, 480, "statistics with both sizes", |player| told(player, &large, &scaled));
+        assert!(player.shown.iter().all(|shown| shown.picture.width() * 3 == shown.picture.height() * 4), "all have the same shape");
+        assert!(player.shown.iter().any(|shown| shown.picture.width() == 240));
+        assert!(player.shown.iter().all(|shown| shown.picture.width() <= 240));
+        let small = json!({"width": 160, "height": 120});
+        player.play_until(160, 120, "statistics with one size", |player| told(player, &small, &small));
+        assert!(player.heard(0, "error").is_empty());
+    }
+    assert_eq!(gateway.metric_of("ooblex_frames_undecodable_total", "reason=\"size\""), 0.0);
+}
+
+#[test]
 fn sessions_of_one_address_have_a_limit_of_their_own() {
     let config = "[limits]\nsessions_per_address = 2\n[serve]\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let gateway = Gateway::start(config, &["--workers", "1"]);
@@ -47,7 +70,7 @@ fn sessions_of_one_address_have_a_limit_of_their_own() {
         let request = ureq::post(format!("{}/offer", gateway.url)).config().http_status_as_error(false).build();
         let answer =
             request.header("X-Forwarded-For", forwarded).header("content-type", "application/json").send("{\"sdp\": \"\"}").unwrap();
-        let problem: serde_json::Value = answer.into_body().read_json().unwrap();
+        let problem: Value = answer.into_body().read_json().unwrap();
         problem["type"].as_str().unwrap().to_string()
     };
     assert_eq!(offer("127.0.0.1"), "urn:ooblex:problem:too-many-of-address");

@@ -63,14 +63,14 @@ fn camera_of_which_every_frame_is_refused_ends_its_session_and_no_other() {
 
 #[test]
 fn picture_beyond_the_limit_is_never_decoded_and_a_smaller_one_goes_on() {
-    let gateway = Gateway::start("[limits]\nframe_kilopixels = 50\n", &["--workers", "1"]);
+    let gateway = Gateway::start("[limits]\nframe_kilopixels = 50\ndecode_kilopixels = 50\n", &["--workers", "1"]);
     for codec in [VideoCodec::Vp8, VideoCodec::H264] {
         let mut player = Player::new(&gateway, &wish(codec));
         player.play_until(320, 240, "to be told", |player| !player.heard(0, "error").is_empty());
         let problem = &player.heard(0, "error")[0]["problem"];
         assert_eq!(problem["type"], "urn:ooblex:problem:too-large");
         let detail = problem["detail"].as_str().unwrap();
-        assert!(detail.contains("320x240") && detail.contains("limits.frame_kilopixels"), "{problem}");
+        assert!(detail.contains("320x240") && detail.contains("limits.decode_kilopixels"), "{problem}");
         assert!(player.shown.is_empty());
         player.play_until(160, 128, "pictures", |player| player.shown.len() >= 5);
     }

@@ -100,6 +100,19 @@ fn assert_fits(name: &str, offer: &str, answer: &str) {
 }
 
 #[test]
+fn colours_are_negotiated_by_the_number_that_the_browser_offers() {
+    let named = |sdp: &str| sdp.lines().find(|line| line.ends_with("/color-space")).map(String::from);
+    for offer in [offer!("chrome"), offer!("chrome-two-lines")] {
+        for number in ["8", "12"] {
+            let offer = offer.replace("a=extmap:8 ", &format!("a=extmap:{number} "));
+            let line = format!("a=extmap:{number} http://www.webrtc.org/experiments/rtp-hdrext/color-space");
+            assert_eq!((named(&offer), named(&answer(&offer).unwrap())), (Some(line.clone()), Some(line)));
+        }
+    }
+    assert_eq!(named(&answer(offer!("firefox")).unwrap()), None);
+}
+
+#[test]
 fn offers_of_real_clients_are_answered_line_by_line() {
     let data = "application 9 - webrtc-datachannel";
     let cases: [(&str, &str, &[&str]); 14] = [

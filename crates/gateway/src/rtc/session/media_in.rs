@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use ooblex_codec::{Rotation, keyframe_size};
+use ooblex_codec::{ColourSpace, Rotation, keyframe_size};
 use ooblex_pipeline::{EncodedFrame, MediaTime};
 use str0m::media::{Frequency, MediaData, Rid};
 use str0m::rtp::VideoOrientation;
@@ -13,6 +13,7 @@ use str0m::{Rtc, RtcError};
 use super::audio::AudioPacket;
 use super::layers::{Choice, LayerFrame, Layers};
 use super::video_line::video_codec;
+use crate::rtc::colour_extension::NamedColours;
 use crate::track::TrackInput;
 
 /// The state of the incoming media of one session.
@@ -25,6 +26,9 @@ pub(super) struct MediaIn {
     has_gap: bool,
     /// The camera was silent at least once.
     has_paused: bool,
+    /// The colours that the sender has named. They hold until others are named, or a keyframe names
+    /// none.
+    colours: Option<ColourSpace>,
     /// Audio to return. It came in while the endpoint was polled, which cannot take it before the
     /// end.
     audio: VecDeque<AudioPacket>,
@@ -54,7 +58,18 @@ impl MediaIn {
         let codec = video_codec(data.params.spec().codec)?;
         let frame = EncodedFrame { codec, keyframe: data.is_keyframe(), capture: MediaTime(time), data: data.data.to_vec() };
         let rotation = data.ext_vals.video_orientation.map(rotation);
-        Some(TrackInput::Frame { frame, arrived: now, rotation, gap: self.take_gap(data.contiguous) })
+        self.name_colours(data.ext_vals.user_values.get().copied(), data.is_keyframe());
+        let (colours, gap) = (self.colours, self.take_gap(data.contiguous));
+        Some(TrackInput::Frame { frame, arrived: now, rotation, colours, gap })
+    }
+
+    /// Notes the colours that a frame names. Browsers name them with keyframes and with changes only.
+    fn name_colours(&mut self, named: Option<NamedColours>, keyframe: bool) {
+        match named {
+            Some(NamedColours(colours)) => self.colours = Some(colours),
+            None if keyframe => self.colours = None,
+            None => {}
+        }
     }
 
     /// Returns whether frames are missing before the next one, which is `contiguous` or not by its
@@ -132,6 +147,24 @@ mod tests {
         assert!(media.take_gap(true));
         assert!(!media.take_gap(true));
         assert!(media.take_gap(false), "packets were lost");
+    }
+
+    #[test]
+    fn named_colours_hold_until_a_keyframe_names_none() {
+        let mut media = MediaIn::default();
+        let full = ColourSpace::from_code_points(1, true);
+        let limited = ColourSpace::default();
+        for (named, keyframe, expected) in [
+            (None, false, None),
+            (Some(full), true, Some(full)),
+            (None, false, Some(full)),
+            (Some(limited), false, Some(limited)),
+            (None, false, Some(limited)),
+            (None, true, None),
+        ] {
+            media.name_colours(named.map(NamedColours), keyframe);
+            assert_eq!(media.colours, expected);
+        }
     }
 
     #[test]
