@@ -127,7 +127,11 @@ impl Outputs {
     /// Makes the encoders take less time than the operator set, or as much. Returns whether that is
     /// a change.
     pub(super) fn set_hurried(&mut self, hurried: bool) -> bool {
-        self.outputs.iter_mut().fold(false, |changed, output| output.egress.set_hurried(hurried) || changed)
+        let mut is_change = false;
+        for output in &mut self.outputs {
+            is_change |= output.egress.set_hurried(hurried);
+        }
+        is_change
     }
 
     /// Returns the size of the camera's pictures.
