@@ -144,8 +144,8 @@ fn preflights_are_for_allowed_pages_and_say_what_they_may() {
     let allowed = preflight(&gateway, "/api/sessions/0", "https://app.example");
     assert_eq!(allowed.status, 200, "{allowed:?}");
     assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
-    assert_eq!(allowed.header("access-control-allow-methods"), Some("get,post,patch,delete"));
-    assert_eq!(allowed.header("access-control-allow-headers"), Some("authorization,content-type"));
+    assert_eq!(allowed.header("access-control-allow-methods"), Some("options,get,head,post,patch,delete"));
+    assert_eq!(allowed.header("access-control-allow-headers"), Some("authorization,content-type,if-match"));
     assert_eq!(allowed.header("access-control-allow-private-network"), Some("true"));
     assert_eq!(allowed.header("access-control-allow-credentials"), Some("true"));
     let foreign = preflight(&gateway, "/api/sessions/0", "https://elsewhere.example");
