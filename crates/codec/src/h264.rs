@@ -173,7 +173,13 @@ impl Decoder {
         let mut start = [null_mut::<u8>(); 3];
         let mut info = sys::SBufferInfo::default();
         // SAFETY: the decoder is alive, `data` is readable for `length` bytes, openh264 copies it, and the other two are written during the call.
-        let state = unsafe { (self.raw.calls.decode)(self.raw.object, data.as_ptr(), length, start.as_mut_ptr(), &mut info) };
+        let mut state = unsafe { (self.raw.calls.decode)(self.raw.object, data.as_ptr(), length, start.as_mut_ptr(), &mut info) };
+        // Of all profiles but Baseline, openh264 holds each picture back until the next one. Senders of
+        // WebRTC do not reorder pictures.
+        if state == sys::dsErrorFree && info.iBufferStatus != 1 {
+            // SAFETY: the decoder is alive, and the other two are written during the call.
+            state = unsafe { (self.raw.calls.flush)(self.raw.object, start.as_mut_ptr(), &mut info) };
+        }
         if state == sys::dsErrorFree { Ok((start, info)) } else { Err(damaged(describe_state(state))) }
     }
 }

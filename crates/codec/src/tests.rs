@@ -81,7 +81,7 @@ fn a_scene_comes_out_the_same_from_both_ranges() {
         assert!(psnr(&decoded, &limited) > 38.0, "{codec:?}: {} dB", psnr(&decoded, &limited));
         decoder.set_colours(None);
         let wrong = decoder.decode(&data).unwrap().unwrap();
-        assert!(psnr(&wrong, &limited) < 30.0, "{codec:?}: {} dB", psnr(&wrong, &limited));
+        assert!(psnr(&wrong, &limited) < 34.0, "{codec:?}: {} dB", psnr(&wrong, &limited));
     }
 }
 

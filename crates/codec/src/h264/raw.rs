@@ -21,7 +21,15 @@ pub(super) struct RawDecoder {
 pub(super) struct DecoderCalls {
     pub(super) decode:
         unsafe extern "C" fn(*mut sys::ISVCDecoder, *const u8, c_int, *mut *mut u8, *mut sys::SBufferInfo) -> sys::DECODING_STATE,
+    /// Gives a picture that the decoder holds back, because it might reorder pictures.
+    pub(super) flush: unsafe extern "C" fn(*mut sys::ISVCDecoder, *mut *mut u8, *mut sys::SBufferInfo) -> sys::DECODING_STATE,
     uninitialize: unsafe extern "C" fn(*mut sys::ISVCDecoder) -> c_long,
+}
+
+impl DecoderCalls {
+    fn from_table(table: &sys::ISVCDecoderVtbl) -> Option<Self> {
+        Some(Self { decode: table.DecodeFrameNoDelay?, flush: table.FlushFrame?, uninitialize: table.Uninitialize? })
+    }
 }
 
 // SAFETY: an openh264 decoder without threads of its own is bound to no thread and shares nothing.
@@ -38,8 +46,7 @@ impl RawDecoder {
         }
         // SAFETY: an object that was created has its method table.
         let table = unsafe { &**object };
-        let calls = table.DecodeFrameNoDelay.zip(table.Uninitialize).map(|(decode, uninitialize)| DecoderCalls { decode, uninitialize });
-        let (Some(calls), Some(initialize), Some(set_option)) = (calls, table.Initialize, table.SetOption) else {
+        let (Some(calls), Some(initialize), Some(set_option)) = (DecoderCalls::from_table(table), table.Initialize, table.SetOption) else {
             // SAFETY: created above, not used after.
             unsafe { Library::WelsDestroyDecoder(object) };
             return Err(fail("its method table has gaps".into()));

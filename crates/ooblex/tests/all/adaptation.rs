@@ -137,7 +137,7 @@ fn shown_beside(width: u32, height: u32) -> usize {
         }
         let capture = MediaTime(90_000 + number as u64 * 3000);
         camera.client.send_frame(&EncodedFrame { capture, ..clip[number % SECOND].clone() }, None).unwrap();
-        camera.listen(Duration::ZERO);
+        camera.listen(Duration::from_millis(1));
         other.play(&scenes[number % scenes.len()]);
     }
     let received = &camera.heard(0, "stats").into_iter().next_back().unwrap()["received"];

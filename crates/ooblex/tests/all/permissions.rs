@@ -141,7 +141,8 @@ fn hear(player: &mut Player, kind: &str) -> Value {
 #[test]
 fn every_route_is_open_to_whom_the_table_says() {
     let [(publish, a), (view, b), (admin, c)] = ["publish", "view", "admin"].map(key);
-    let gateway = Gateway::start(&format!("[auth]\nmode = \"keys\"\n{a}{b}{c}"), CHEAP);
+    let proxy = "[serve]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let gateway = Gateway::start(&format!("[auth]\nmode = \"keys\"\n{a}{b}{c}{proxy}"), CHEAP);
     let wrong = keys::generate();
     let change = json!({"effect": "sepia"});
     // Columns: method, route, path, body, and the expected status for callers with no credential, a
@@ -193,7 +194,9 @@ fn every_route_is_open_to_whom_the_table_says() {
         }
     };
     let mut failed = Vec::new();
-    for (method, route, path, body, expected) in &table {
+    for (row, (method, route, path, body, expected)) in table.iter().enumerate() {
+        // Each row has an address of its own, because failed attempts of an address are slowed down.
+        let address = format!("192.0.2.{row}");
         // Sessions that are never connected are ended before they expire.
         end_all();
         let [own, other] = [(); 2].map(|()| session(&gateway, Some(&publish)));
@@ -204,7 +207,8 @@ fn every_route_is_open_to_whom_the_table_says() {
             // A session that a caller has ended is replaced for the next caller.
             let (id, secret) = if *method == "DELETE" && *expected == 204 { session(&gateway, Some(&publish)) } else { own.clone() };
             let credential = if *who == "own" { Some(&secret) } else { credential };
-            let answer = ask(&gateway, method, &path.replace("ID", &id), credential.map(String::as_str), body.as_ref());
+            let headers = [("x-forwarded-for", address.as_str())];
+            let answer = ask_with(&gateway, method, &path.replace("ID", &id), credential.map(String::as_str), &headers, body.as_ref());
             let (kind, challenge) = (answer.kind(), answer.challenge.as_deref());
             let fits = match answer.status {
                 401 => (kind, challenge) == ("unauthorized", Some("Bearer")),
