@@ -156,7 +156,7 @@ fn preflights_are_for_allowed_pages_and_say_what_they_may() {
     };
     let answer = read(&gateway, "/api/effects", "https://app.example");
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
-    assert_eq!(answer.header("access-control-expose-headers"), Some("retry-after,www-authenticate,location,etag,link"));
+    assert_eq!(answer.header("access-control-expose-headers"), Some("retry-after,www-authenticate,location,etag,link,accept-patch"));
     assert_eq!(read(&gateway, "/api/effects", "https://elsewhere.example").header("access-control-allow-origin"), None);
 
     let open = Gateway::start("[serve]\nallow_origins = [\"*\"]\nallow_credentials = true\n", QUICK);
