@@ -1,6 +1,7 @@
 /**
  * Tests a viewer whose network blocks UDP to the gateway: the browser is in an office behind a
  * firewall, and Debian's coturn, started by deploy/turn/start.sh, runs at the edge of that network.
+ * Media comes through coturn, or by TCP.
  * Each is in its own network namespace; the stack runs on this machine.
  */
 
@@ -24,10 +25,11 @@ const played = clip({ width: 640, height: 480, measure });
 
 /**
  * Starts the stack on this machine, coturn on the firewall, and the page in the office, which
- * starts a session. `udp`: whether UDP reaches coturn; `turn`: whether the gateway has its address.
- * `use` gets the page, the answer to its offer, the stack and the network.
+ * starts a session. `udp`: whether UDP reaches coturn; `turn`: whether the gateway has its address;
+ * `tcp`: whether the gateway takes media by TCP. `use` gets the page, the answer to its offer, the
+ * stack, the network and the TCP port.
  */
-async function withOffice(t, { udp, turn }, use) {
+async function withOffice(t, { udp, turn, tcp = false }, use) {
   const network = officeBehindFirewall({ udp });
   if (network.missing) return t.skip(`there is no other network to play: ${network.missing}`);
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-firewall-'));
@@ -37,13 +39,15 @@ async function withOffice(t, { udp, turn }, use) {
     writeFileSync(secret, `${SECRET}\n`);
     // A port that is free here is also free there, where nothing else runs.
     const [port] = await freePorts(1, '127.0.0.1');
+    const [tcpPort] = await freePorts(1, network.here);
     const env = { OOBLEX_ADVERTISE: network.here, TURN_SECRET_FILE: secret, TURN_CONFIGURATION: join(folder, 'turnserver.conf'), TURN_PORT: `${port}` };
     const answers = () => /reflexive/.test(network.firewall.run('timeout', '2', 'turnutils_stunclient', '-p', `${port}`, network.relay).stdout);
     relay = await keep('coturn', network.firewall.program('sh'), [at('deploy/turn/start.sh')], { env, cwd: folder, isReady: answers });
 
     const urls = ['udp', 'tcp'].map((transport) => `turn:${network.relay}:${port}?transport=${transport}`);
     const given = turn ? { OOBLEX_TURN_URLS: urls.join() } : {};
-    stack = await startStack({ host: network.here, given, options: { OOBLEX_TURN__SECRET_FILE: secret } });
+    const options = { OOBLEX_TURN__SECRET_FILE: secret, ...(tcp ? { OOBLEX_MEDIA__TCP_LISTEN: `${network.here}:${tcpPort}` } : {}) };
+    stack = await startStack({ host: network.here, given, options });
     browser = await startBrowser(played, network.office.program(BROWSER));
     const { page, errors } = await browser.page(stack.url, { ignoreHTTPSErrors: true });
     await page.evaluate((layout) => {
@@ -58,7 +62,7 @@ async function withOffice(t, { udp, turn }, use) {
     }, played.layout);
     const answered = page.waitForResponse((response) => new URL(response.url()).pathname === '/offer', { timeout: PATIENCE_MS });
     const [answer] = await Promise.all([answered.then((response) => response.json()), page.getByRole('button', { name: 'Start camera' }).click({ timeout: PATIENCE_MS })]);
-    await use({ page, errors, answer, urls, stack, network });
+    await use({ page, errors, answer, urls, stack, network, tcpPort });
   } catch (error) {
     for (const [name, one] of Object.entries({ 'the gateway': stack?.running.gateway, coturn: relay })) {
       if (one) error.message += `\n--- ${name} wrote:\n${one.said().split('\n').slice(-25).join('\n')}`;
@@ -115,6 +119,18 @@ for (const { name, udp, protocol } of [
       assert.deepEqual(errors, []);
     }));
 }
+
+test('behind a firewall that drops all UDP, processed video comes by TCP without a relay', (t) =>
+  withOffice(t, { udp: false, turn: false, tcp: true }, async ({ page, errors, answer, network, tcpPort }) => {
+    assert.equal(answer.ice_servers, undefined);
+    await page.waitForFunction((count) => probe.seen.output?.length >= count, FRAMES, { timeout: PATIENCE_MS });
+    const { selected, video } = await report(page);
+    const { protocol, address, port } = selected.remote;
+    assert.deepEqual({ protocol, address, port }, { protocol: 'tcp', address: network.here, port: tcpPort });
+    assert.ok(video.framesDecoded >= FRAMES, `${video.framesDecoded} frames were decoded`);
+    assertHidden(await page.evaluate(() => probe.seen.output), played, ['blurred']);
+    assert.deepEqual(errors, []);
+  }));
 
 test('behind a firewall that drops UDP to the gateway, there is no connection when [turn] names no relay', (t) =>
   withOffice(t, { udp: true, turn: false }, async ({ page, answer, stack }) => {

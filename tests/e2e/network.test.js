@@ -37,6 +37,38 @@ for (const codec of ['vp8', 'h264']) {
     }));
 }
 
+for (const codec of ['vp8', 'h264']) {
+  test(`a browser without RTX gets packets again on the media SSRC, and sends them again, ${codec}`, () => {
+    const sources = new Set();
+    // RFC 7983 and RFC 5761: an RTP packet begins with 2 bits of version, and is no RTCP.
+    const onDown = (datagram) => datagram[0] >> 6 === 2 && (datagram[1] < 192 || datagram[1] > 223) && sources.add(datagram.readUInt32BE(8));
+    return behind({ loss: 0.05, delayMs: 20, offer: withoutRtx, onDown }, async ({ played, relay, connect, moreFrames, seen, report, errors }) => {
+      await connect({ effect: 'background_blur', codec });
+      await moreFrames(300);
+      const [records, camera, { 'inbound-rtp': inbound, 'outbound-rtp': outbound }] = [await seen(), await seen('source'), await report()];
+      assertHidden(records, played, ['blurred']);
+      assertInOrder(records, played, { readable: 0.8 });
+      assertShareShown(records.slice(30), camera, played, 0.4);
+      assert.ok(relay.lost > 0.03 * relay.passed, `${relay.lost} lost, ${relay.passed} passed`);
+      assert.equal(inbound.rtxSsrc, undefined);
+      assert.ok(inbound.nackCount > 0 && inbound.packetsLost < 0.01 * inbound.packetsReceived, `${inbound.packetsLost} of ${inbound.packetsReceived} packets stayed away after ${inbound.nackCount} requests`);
+      assert.ok(outbound.nackCount > 0 && outbound.retransmittedPacketsSent > 0, `${outbound.retransmittedPacketsSent} packets were sent again after ${outbound.nackCount} requests`);
+      assert.deepEqual([...sources], [inbound.ssrc], 'nothing else comes, such as probes on SSRC 0');
+      assert.deepEqual(errors, []);
+    });
+  });
+}
+
+/** Returns an offer without RTX, as of a small client. */
+function withoutRtx(sdp) {
+  const lines = sdp.split('\r\n');
+  const types = lines.flatMap((line) => /^a=rtpmap:(\d+) rtx\//.exec(line)?.[1] ?? []);
+  const sources = lines.flatMap((line) => /^a=ssrc-group:FID \d+ (\d+)/.exec(line)?.[1] ?? []);
+  const isRtx = (line) => line.startsWith('a=ssrc-group:FID') || types.some((type) => new RegExp(`^a=(rtpmap|fmtp|rtcp-fb):${type} `).test(line)) || sources.some((source) => line.startsWith(`a=ssrc:${source} `));
+  const withoutTypes = (line) => (line.startsWith('m=video') ? line.split(' ').filter((word) => !types.includes(word)).join(' ') : line);
+  return lines.filter((line) => !isRtx(line)).map(withoutTypes).join('\r\n');
+}
+
 test('a network that was gone for seconds brings the same session back, hidden from the first picture on', () =>
   behind({ delayMs: 20 }, async ({ played, page, relay, connect, moreFrames, seen }) => {
     const id = await connect({ effect: 'background_blur' });

@@ -14,10 +14,11 @@ const CANDIDATE = /^(a=candidate:\S+ 1 udp \d+ )(\S+) (\d+)( typ host.*)$/gim;
 
 /**
  * Puts a relay into each answer that the page gets from `POST /offer`. `loss` is the share that is
- * lost in each direction; `delayMs` is the delay of each datagram. Returns `{passed, lost, cut(),
- * restore(), until(condition), close()}`; while it is cut, everything is lost.
+ * lost in each direction; `delayMs` is the delay of each datagram; `offer` changes the SDP of each
+ * offer; `onDown` gets each datagram of the gateway. Returns `{passed, lost, cut(), restore(),
+ * until(condition), close()}`; while it is cut, everything is lost.
  */
-export async function relayed(page, { loss = 0, delayMs = 0, seed = 1 } = {}) {
+export async function relayed(page, { loss = 0, delayMs = 0, seed = 1, offer = (sdp) => sdp, onDown = () => {} } = {}) {
   const relay = { passed: 0, lost: 0 };
   const [outer, inner] = [createSocket('udp4'), createSocket('udp4')];
   const random = generator(seed);
@@ -37,9 +38,13 @@ export async function relayed(page, { loss = 0, delayMs = 0, seed = 1 } = {}) {
     browser = from;
     if (gateway) pass(inner, datagram, gateway);
   });
-  inner.on('message', (datagram) => browser && pass(outer, datagram, browser));
+  inner.on('message', (datagram) => {
+    onDown(datagram);
+    if (browser) pass(outer, datagram, browser);
+  });
   await page.route('**/offer', async (route) => {
-    const response = await route.fetch();
+    const asked = route.request().postDataJSON();
+    const response = await route.fetch({ postData: JSON.stringify({ ...asked, sdp: offer(asked.sdp) }) });
     const answer = await response.json();
     const sdp = answer.sdp.replace(CANDIDATE, (_, before, address, port, after) => {
       gateway = { address, port: Number(port) };

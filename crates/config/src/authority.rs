@@ -1,5 +1,6 @@
 //! Host names with ports, host patterns of `serve.hosts`, and origins of `serve.allow_origins`.
 
+use std::fmt;
 use std::net::IpAddr;
 
 /// A host with an optional port.
@@ -44,6 +45,18 @@ impl Authority {
             None => None,
         };
         Some(Self { host, port })
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.host, self.port) {
+            (Host::Ip(IpAddr::V6(ip)), Some(port)) => write!(f, "[{ip}]:{port}"),
+            (Host::Ip(ip), Some(port)) => write!(f, "{ip}:{port}"),
+            (Host::Ip(ip), None) => write!(f, "{ip}"),
+            (Host::Name(name), Some(port)) => write!(f, "{name}:{port}"),
+            (Host::Name(name), None) => f.write_str(name),
+        }
     }
 }
 

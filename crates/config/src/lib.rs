@@ -11,7 +11,7 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,11 +22,11 @@ use ooblex_effects::{CustomEffectLimits, Device};
 use ooblex_pipeline::{Patience, Sampling, VideoCodec};
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{HostPattern, is_origin};
+use crate::authority::{Authority, HostPattern, is_origin};
 pub use auth::{Auth, Hook, HttpUrl, HttpUrlError, Jwt, KeyEntry, Mode, Modes, Role, Secret, Turn};
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
 pub use words::AutoOr;
-use words::{codecs, names, networks, optional_word, parsed, shown, shown_all, word};
+use words::{authorities, codecs, names, networks, optional_word, parsed, shown, shown_all, word};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -117,8 +117,13 @@ pub struct Worker {
 pub struct Media {
     /// Address and UDP port of all media.
     pub listen: SocketAddr,
-    /// IP addresses offered to browsers as ICE candidates; if empty, the addresses of this machine.
-    pub advertise: Vec<IpAddr>,
+    /// IP addresses and host names offered to browsers as ICE candidates, with the port if it is
+    /// another than that of `listen`; if empty, the addresses of this machine.
+    #[serde(serialize_with = "shown_all", deserialize_with = "authorities")]
+    pub advertise: Vec<Authority>,
+    /// Address and TCP port of media for networks that drop UDP (ICE-TCP). If not set, media has UDP
+    /// only.
+    pub tcp_listen: Option<SocketAddr>,
 }
 
 /// `[video]`
@@ -368,7 +373,7 @@ impl Default for Worker {
 
 impl Default for Media {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([0, 0, 0, 0], 8000)), advertise: Vec::new() }
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 8000)), advertise: Vec::new(), tcp_listen: None }
     }
 }
 
@@ -611,6 +616,10 @@ impl Config {
         }
         if self.serve.admin_listen.is_some_and(|admin| admin.port() != 0 && admin == self.serve.listen) {
             return senseless("serve.admin_listen must be another address or port than serve.listen");
+        }
+        let http = [Some(self.serve.listen), self.serve.admin_listen];
+        if self.media.tcp_listen.is_some_and(|tcp| tcp.port() != 0 && http.contains(&Some(tcp))) {
+            return senseless("media.tcp_listen must be another address or port than serve.listen and serve.admin_listen");
         }
         let limits = &self.limits;
         // With lower limits, sessions that take a second or two to set up would end, which would

@@ -11,6 +11,8 @@ use ooblex_pipeline::VideoCodec;
 use serde::de::{self, IntoDeserializer, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::authority::{Authority, Host};
+
 /// `"auto"`, or a number of at least `LEAST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoOr<const LEAST: u32> {
@@ -119,6 +121,22 @@ pub(super) fn codecs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<VideoCode
         }
     }
     Ok(codecs)
+}
+
+/// Deserializes a list of addresses and host names, each with an optional port.
+pub(super) fn authorities<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Authority>, D::Error> {
+    let authority = |text: &String| {
+        // Brackets are needed only before a port.
+        let bare = text.parse().map(|ip: IpAddr| Authority { host: Host::Ip(ip.to_canonical()), port: None });
+        let authority = bare.ok().or_else(|| Authority::parse(text)).filter(|authority| authority.port != Some(0));
+        authority.ok_or_else(|| {
+            de::Error::custom(format_args!(
+                "{text:?} is neither an IP address nor a host name: write \"203.0.113.7\", \"video.example\", or \"203.0.113.7:9000\" if \
+                 another port is published"
+            ))
+        })
+    };
+    names(from)?.iter().map(authority).collect()
 }
 
 /// Deserializes a list of networks (`10.0.0.0/8`) and of addresses, which are networks of one

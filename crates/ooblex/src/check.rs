@@ -1,7 +1,7 @@
 //! `ooblex check`: finds configuration and system problems before the gateway is started, each with
 //! its remedy.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -243,9 +243,13 @@ fn admin(config: &Config) -> Result<Finding, String> {
 
 fn media(config: &Config, is_container: bool) -> Result<Finding, String> {
     let transport = Transport::bind(&config.media).map_err(|error| error.to_string())?;
-    let addresses: Vec<_> = transport.candidates().iter().map(ToString::to_string).collect();
-    let found = format!("UDP {} is free; browsers are told {}", config.media.listen, addresses.join(", "));
-    let ips: Vec<_> = transport.candidates().iter().map(|address| address.ip()).collect();
+    let candidates = transport.candidates().current();
+    let shown = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut found = format!("UDP {} is free; browsers are told {}", config.media.listen, shown(&candidates));
+    if let Some(listen) = config.media.tcp_listen {
+        found += &format!("; TCP {listen} is free; browsers are told {}", shown(&transport.candidates().current_tcp()));
+    }
+    let ips: Vec<_> = candidates.iter().map(|address| address.ip()).collect();
     let complaint = unreachable(&ips, !config.media.advertise.is_empty(), is_container);
     Ok(complaint.map_or_else(|| Finding::Fine(found.clone()), |complaint| Finding::Poor(format!("{found}; {complaint}"))))
 }
@@ -259,7 +263,7 @@ fn unreachable(addresses: &[IpAddr], advertised: bool, is_container: bool) -> Op
     if is_container && !advertised {
         return Some(
             "this is a container, and its own addresses are seldom reached from without: set media.advertise to the address of its host, \
-             and publish the UDP port under the same number",
+             and publish the UDP port; if under another number, write ADDRESS:PORT",
         );
     }
     let is_local = |ip: &IpAddr| match ip {

@@ -76,8 +76,11 @@ fn decode(codec: VideoCodec, mut bytes: &[u8]) {
 pub fn offer(bytes: &[u8]) {
     let Ok(sdp) = std::str::from_utf8(bytes) else { return };
     str0m::crypto::from_feature_flags().install_process_default();
-    let endpoint =
-        Endpoint { candidates: vec![([127, 0, 0, 1], 8000).into()], start_bitrate_bps: 1_000_000, codecs: config::Video::default().codecs };
+    let endpoint = Endpoint {
+        candidates: vec![([127, 0, 0, 1], 8000).into()].into(),
+        start_bitrate_bps: 1_000_000,
+        codecs: config::Video::default().codecs,
+    };
     // Oversized offers are refused first, as in the gateway.
     if check_size(sdp, config::Limits::default().sdp_kib).is_err() {
         return;

@@ -107,9 +107,9 @@ struct ServeFlags {
     /// Address and UDP port of WebRTC media [default: 0.0.0.0:8000].
     #[arg(long, value_name = "ADDRESS")]
     media: Option<String>,
-    /// IP address to advertise to browsers (ICE candidate), for a gateway behind NAT or in a
-    /// container; can be repeated.
-    #[arg(long, value_name = "IP")]
+    /// IP address or host name to advertise to browsers (ICE candidate), with the port if another one
+    /// is published, for a gateway behind NAT or in a container; can be repeated.
+    #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Vec<String>,
     /// Number of worker threads, or auto: one per core, none with a Redis broker [default: auto].
     #[arg(long, value_name = "N")]

@@ -87,7 +87,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     metrics.know(catalogue.labels(), config.limits.sessions);
     let sessions = Arc::new(Sessions::default());
     let endpoint = Endpoint {
-        candidates: transport.candidates().to_vec(),
+        candidates: transport.candidates().clone(),
         codecs: config.video.codecs.clone(),
         start_bitrate_bps: config.video.start_bitrate_kbps * 1000,
     };
@@ -99,13 +99,14 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         backend = about.backend,
         device = about.device,
         library = worker_pool.as_ref().and_then(|worker_pool| worker_pool.runtime.origin()).map(|path| path.display().to_string()),
-        media = ?endpoint.candidates,
+        media = ?endpoint.candidates.current(),
         effects = catalogue.effects().len(),
         "loaded in {:?}",
         started.elapsed()
     );
     let (transport, media) = transport.run(&config.limits, Arc::new(Registry(sessions.clone())), metrics.clone(), &heartbeat)?;
     heartbeat.watch(notify.clone())?;
+    let candidates = endpoint.candidates.clone();
     let negotiator = Negotiator::new(endpoint, config.limits.sdp_kib);
     let custom_effects = CustomEffects::new(&config, catalogue.clone(), worker_pool);
     let count = std::thread::available_parallelism().map_or(1, usize::from);
@@ -145,6 +146,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         };
         let keys = gateway.clone();
         tokio::spawn(async move { keys.auth.warm_up().await });
+        tokio::spawn(candidates.keep_resolved());
         if let Some(certificate) = &certificate {
             tokio::spawn(certificate.clone().watch());
         }

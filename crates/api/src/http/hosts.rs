@@ -57,7 +57,11 @@ impl Hosts {
             known.extend([HostPattern::Name("localhost".into()), HostPattern::Below("localhost".into())]);
             known.extend(machine.iter().filter_map(|name| HostPattern::parse(name)));
             let addresses = [listen.ip()].into_iter().chain(admin_listen.map(|address| address.ip())).filter(|ip| !ip.is_unspecified());
-            known.extend(config.media.advertise.iter().copied().chain(addresses).map(|ip| HostPattern::Ip(ip.to_canonical())));
+            known.extend(addresses.map(|ip| HostPattern::Ip(ip.to_canonical())));
+            known.extend(config.media.advertise.iter().map(|advertised| match &advertised.host {
+                Host::Ip(ip) => HostPattern::Ip(*ip),
+                Host::Name(name) => HostPattern::Name(name.clone()),
+            }));
         }
         Self { listener, known, is_automatic, certificate, figures }
     }
@@ -132,7 +136,7 @@ mod tests {
     fn hosts(listener: Listener, listed: &[&str]) -> Hosts {
         let mut config = Config::default();
         config.serve.hosts = listed.iter().map(ToString::to_string).collect();
-        config.media.advertise = vec!["203.0.113.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+        config.media.advertise = ["203.0.113.7", "[2001:db8::7]:9000", "media.example"].map(|text| Authority::parse(text).unwrap()).into();
         let machine = ["192.168.1.5".to_string(), "studio".into(), "studio.local".into()];
         Hosts::new(listener, &config, &machine, None, HttpFigures::default())
     }
@@ -161,6 +165,7 @@ mod tests {
             "STUDIO",
             "studio.local.:80",
             "203.0.113.7:443",
+            "media.example",
             "[2001:DB8::7]:",
         ] {
             assert_eq!(asked(&hosts, known), None, "{known}");

@@ -13,12 +13,14 @@ use ooblex_pipeline::VideoCodec;
 use str0m::bwe::Bitrate;
 use str0m::change::SdpOffer;
 use str0m::format::CodecSpec;
+use str0m::net::{Protocol, TcpType};
 use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
 use tokio::sync::Semaphore;
 use tracing::{debug, error};
 
 use crate::problem::{Problem, ProblemKind};
+use crate::rtc::candidates::Candidates;
 pub use crate::rtc::sdp::Purpose;
 use crate::rtc::sdp::{Offer, check_size, declared_sources};
 use crate::rtc::{colour_extension, crypto};
@@ -41,8 +43,8 @@ const PLAYOUT_DELAY_ID: u8 = 5;
 /// The configuration of all endpoints.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The addresses of the media socket, best first; at least one.
-    pub candidates: Vec<SocketAddr>,
+    /// The addresses of the media sockets; at least one for UDP.
+    pub candidates: Candidates,
     /// The codecs that a camera may use.
     pub codecs: Vec<VideoCodec>,
     /// The first bandwidth estimate, bit/s.
@@ -80,6 +82,8 @@ impl Drop for Connection {
 pub struct Negotiated {
     /// The endpoint.
     pub connection: Connection,
+    /// The addresses that the endpoint takes for its own.
+    pub local: LocalAddresses,
     /// The user fragment of the endpoint's ICE credentials, which the first datagrams of a browser
     /// name.
     pub ice_user: String,
@@ -87,6 +91,24 @@ pub struct Negotiated {
     pub sources: Vec<u32>,
     /// The SDP answer.
     pub answer: String,
+}
+
+/// The addresses that an endpoint takes for its own: the first candidate of each protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalAddresses {
+    udp: SocketAddr,
+    tcp: Option<SocketAddr>,
+}
+
+impl LocalAddresses {
+    /// Returns the address for a protocol; `None` if no candidate has it.
+    pub fn of(self, protocol: Protocol) -> Option<SocketAddr> {
+        match protocol {
+            Protocol::Udp => Some(self.udp),
+            Protocol::Tcp => self.tcp,
+            _ => None,
+        }
+    }
 }
 
 /// A thread pool that answers offers. To parse an offer and make the keys of a connection takes
@@ -157,22 +179,28 @@ pub fn negotiate(offer: &str, purpose: Purpose, endpoint: &Endpoint, now: Instan
 fn accept(offer: &Offer<'_>, sources: Vec<u32>, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, String> {
     let for_library = SdpOffer::from_sdp_string(&colour_extension::renamed(&offer.for_library())).map_err(|error| error.to_string())?;
     let mut rtc = Connection(Some(Box::new(config(offer, endpoint).build(now))));
-    for address in &endpoint.candidates {
-        let candidate = Candidate::host(*address, "udp").map_err(|error| error.to_string())?;
-        rtc.add_local_candidate(candidate);
+    let (udp, tcp) = (endpoint.candidates.current(), endpoint.candidates.current_tcp());
+    let local = LocalAddresses { udp: *udp.first().ok_or("the gateway has no address")?, tcp: tcp.first().copied() };
+    let udp = udp.into_iter().map(|address| Candidate::builder().udp().host(address).build());
+    let tcp = tcp.into_iter().map(|address| Candidate::builder().tcp().host(address).tcptype(TcpType::Passive).build());
+    for candidate in udp.chain(tcp) {
+        rtc.add_local_candidate(candidate.map_err(|error| error.to_string())?);
     }
     let answer = rtc.sdp_api().accept_offer(for_library).map_err(|error| error.to_string())?;
     let ice_user = rtc.direct_api().local_ice_credentials().ufrag;
     let answer = offer.answer(&colour_extension::named(&answer.to_sdp_string()), endpoint.start_bitrate_bps / 1000);
-    Ok(Negotiated { connection: rtc, ice_user, sources, answer })
+    Ok(Negotiated { connection: rtc, local, ice_user, sources, answer })
 }
 
 fn config(offer: &Offer<'_>, endpoint: &Endpoint) -> RtcConfig {
+    // Only the raw packets contain the NACKs of a browser without RTX.
+    let is_without_rtx = offer.formats().iter().any(|format| format.spec.codec.is_video() && format.resent.is_none());
     let mut config = RtcConfig::new()
         .set_ice_lite(true)
         .set_crypto_provider(crypto::provider())
         .clear_codecs()
         .enable_bwe(Some(Bitrate::bps(endpoint.start_bitrate_bps.into())))
+        .enable_raw_packets(is_without_rtx)
         .set_stats_interval(Some(STATS_INTERVAL))
         .set_extension(PLAYOUT_DELAY_ID, Extension::PlayoutDelay)
         .set_extension(colour_extension::ID, colour_extension::extension())

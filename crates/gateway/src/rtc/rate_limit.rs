@@ -19,7 +19,7 @@ pub(super) struct Rates {
 }
 
 /// The token bucket of one session. It holds the packets and bytes of one second.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct RateLimit {
     rates: Rates,
     packets: f64,

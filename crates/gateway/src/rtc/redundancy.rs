@@ -151,8 +151,23 @@ impl Redundancy {
 
     /// Takes note of a datagram that is sent, and duplicates it if that helps.
     pub(super) fn on_sent(&mut self, now: Instant, transmit: &Transmit) {
+        let kind = self.kind(&transmit.contents);
+        self.on_sent_as(kind, now, transmit);
+    }
+
+    /// Decides whether a packet is sent again on its own SSRC, within the share of retransmissions.
+    /// Takes note of it then.
+    pub(super) fn admits_resent(&mut self, now: Instant, transmit: &Transmit) -> bool {
+        let is_room = self.by_share.has(transmit.contents.len() as f64);
+        if is_room {
+            self.on_sent_as(Kind::Resent, now, transmit);
+        }
+        is_room
+    }
+
+    fn on_sent_as(&mut self, kind: Kind, now: Instant, transmit: &Transmit) {
         let bytes = transmit.contents.len() as f64;
-        let is_worthwhile = match self.kind(&transmit.contents) {
+        let is_worthwhile = match kind {
             Kind::Other => return,
             Kind::First { is_last_of_frame } => {
                 self.by_share.save(self.share * bytes);
@@ -321,6 +336,19 @@ mod tests {
         }
         let again = resent + redundancy.duplicated_bytes as f64;
         assert!((0.27..=0.31).contains(&(again / (again + first))), "{}", again / (again + first));
+    }
+
+    #[test]
+    fn packets_that_are_sent_again_on_their_own_ssrc_have_the_same_share_and_are_duplicated() {
+        let (mut redundancy, now) = losing();
+        let again = datagram(96, false, 1000);
+        assert_eq!((0..100).filter(|_| redundancy.admits_resent(now, &again)).count(), 2, "each with its duplicate");
+        assert_eq!(duplicates(&mut redundancy, now + 5 * MS), [96, 96]);
+        let mut redundancy = Redundancy::new(0.3);
+        redundancy.set_types(TYPES);
+        (0..10).for_each(|_| redundancy.on_sent(now, &again));
+        assert_eq!((0..100).filter(|_| redundancy.admits_resent(now, &again)).count(), 4, "three tenths of fourteen");
+        assert_eq!(redundancy.next_due(), None);
     }
 
     #[test]

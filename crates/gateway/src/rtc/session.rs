@@ -24,12 +24,15 @@ mod network;
 mod reports;
 mod video_line;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EncodedFrame;
 use str0m::bwe::{Bitrate, BweKind};
 use str0m::media::{KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid, Rid};
-use str0m::net::{Receive, Transmit};
+use str0m::net::{Protocol, Receive, Transmit};
+use str0m::rtp::rtcp::Rtcp;
+use str0m::rtp::{RawPacket, StreamPaused};
 use str0m::stats::{MediaEgressStats, PeerStats};
 use str0m::{Event, IceConnectionState, Input, Output, RtcError};
 use tracing::{debug, info};
@@ -49,7 +52,7 @@ use crate::data_channel;
 use crate::ids::SessionId;
 use crate::labels::{ByeReason, Direction, EndReason, SetupStage};
 use crate::rtc::crypto;
-use crate::rtc::negotiate::{Connection, Negotiated};
+use crate::rtc::negotiate::{Connection, LocalAddresses, Negotiated};
 use crate::track::{OutputInput, ReceptionFeedback, TrackHandle, TrackInput, TrackOutput};
 
 /// Time by which the endpoint runs ahead of the clock: timeouts that are due within it are due now.
@@ -70,6 +73,7 @@ pub enum Role {
 struct TransportIds {
     ice_user: String,
     sources: Vec<u32>,
+    local: LocalAddresses,
 }
 
 /// The media lines of a session, once they are negotiated.
@@ -106,7 +110,7 @@ impl Session {
             id,
             role: Role::Publisher,
             endpoint: negotiated.connection,
-            ids: TransportIds { ice_user: negotiated.ice_user, sources: negotiated.sources },
+            ids: TransportIds { ice_user: negotiated.ice_user, sources: negotiated.sources, local: negotiated.local },
             track,
             lifecycle: Lifecycle::new(lifetime, now),
             lines: Lines::default(),
@@ -182,6 +186,12 @@ impl Session {
         &self.ids.ice_user
     }
 
+    /// Returns the address that the endpoint takes for its own: datagrams are handed to it as sent
+    /// there. `None` if the protocol is not in the answer.
+    pub fn local(&self, protocol: Protocol) -> Option<SocketAddr> {
+        self.ids.local.of(protocol)
+    }
+
     /// Returns the sources of media (SSRC) that the offer declares.
     pub fn sources(&self) -> &[u32] {
         &self.ids.sources
@@ -246,7 +256,7 @@ impl Session {
             TrackOutput::DesiredBitrate(_) if self.lines.video_out.is_none() => {}
             TrackOutput::DesiredBitrate(bps) => {
                 let probe_limit = self.network.set_desired(bps.into());
-                self.endpoint.bwe().set_desired_bitrate(probe_limit);
+                self.set_probe_limit(probe_limit);
             }
             TrackOutput::Message { text, may_be_missed } => {
                 self.control.write(&mut self.endpoint, &text, may_be_missed).map_err(|error| self.failed(&error))?;
@@ -303,7 +313,7 @@ impl Session {
         for _ in 0..MAX_STEPS {
             match self.endpoint.poll_output().map_err(|error| self.failed(&error))? {
                 Output::Transmit(transmit) => {
-                    self.media_out.redundancy.on_sent(now, &transmit);
+                    self.media_out.on_sent(now, &transmit);
                     send(transmit);
                 }
                 Output::Event(event) => self.on_event(now, event)?,
@@ -323,8 +333,8 @@ impl Session {
 
     /// Ends a call after which the endpoint waits until `at`. Returns the time of the next timeout.
     fn wait(&mut self, now: Instant, at: Instant, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
-        while let Some(duplicate) = self.media_out.redundancy.due(now) {
-            send(duplicate);
+        while let Some(again) = self.media_out.next_again(now) {
+            send(again);
         }
         let at = self.media_out.redundancy.next_due().map_or(at, |duplicate| duplicate.min(at));
         // The track skips pictures while much waits to be sent.
@@ -368,18 +378,11 @@ impl Session {
                 self.lifecycle.on_media(now);
                 self.media_in.on_audio(data);
             }
-            Event::StreamPaused(stream)
-                if self.is_incoming(stream.mid) && stream.rid == self.media_in.layer() && self.media_in.on_paused(stream.paused) =>
-            {
-                // An outage usually cuts both directions. Retransmissions would follow the keyframe,
-                // and some receivers wait for them.
-                self.media_out.drop_waiting();
-                self.track.send(TrackInput::Resumed);
-                self.to_output(OutputInput::Resumed);
-            }
+            Event::StreamPaused(stream) if self.is_incoming(stream.mid) => self.on_stream(&stream),
+            Event::RawPacket(packet) => self.on_raw_packet(now, &packet),
             Event::KeyframeRequest(_) => self.to_output(OutputInput::KeyframeWanted),
             Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
-            Event::MediaEgressStats(stats) if self.reports.is_due() && self.is_outgoing(stats.mid) => self.on_egress_stats(&stats),
+            Event::MediaEgressStats(stats) if self.reports.is_due() && self.is_outgoing(stats.mid) => self.on_egress_stats(stats),
             Event::MediaIngressStats(stats) if self.reports.is_due() && self.is_incoming(stats.mid) => {
                 let counted = self.reports.on_incoming(&stats);
                 self.on_counted(Direction::In, &counted);
@@ -421,6 +424,7 @@ impl Session {
         if added.direction.is_sending() && self.lines.video_out.is_none() {
             self.lines.video_out = Some(video);
             self.media_out.redundancy.set_types(video.payload_types);
+            self.media_out.retransmission = video.retransmission();
             self.start_output();
         }
     }
@@ -438,6 +442,27 @@ impl Session {
 
     fn is_outgoing(&self, mid: Mid) -> bool {
         self.lines.video_out.is_some_and(|video| video.mid == mid)
+    }
+
+    /// The camera has begun or ended to send.
+    fn on_stream(&mut self, stream: &StreamPaused) {
+        if let Some(video) = self.lines.video_in.filter(|_| !stream.paused) {
+            video.enable_nack(&mut self.endpoint, stream.rid);
+        }
+        if stream.rid == self.media_in.layer() && self.media_in.on_paused(stream.paused) {
+            // An outage usually cuts both directions. Retransmissions would follow the keyframe,
+            // and some receivers wait for them.
+            self.media_out.drop_waiting();
+            self.track.send(TrackInput::Resumed);
+            self.to_output(OutputInput::Resumed);
+        }
+    }
+
+    /// Sends packets again that the browser requests without RTX.
+    fn on_raw_packet(&mut self, now: Instant, packet: &RawPacket) {
+        if let (RawPacket::RtcpRx(Rtcp::Nack(nack)), Some(retransmission)) = (packet, &mut self.media_out.retransmission) {
+            retransmission.on_nack(now, nack);
+        }
     }
 
     /// Hands a frame of the camera to the track, if it is of the layer that the track receives.
@@ -491,6 +516,9 @@ impl Session {
                 if let Some(video) = self.lines.video_out {
                     video.reset_retransmissions(&mut self.endpoint);
                 }
+                if let Some(retransmission) = &mut self.media_out.retransmission {
+                    retransmission.clear();
+                }
                 self.endpoint.bwe().reset(Bitrate::bps(bps));
                 OutputInput::BrokenDown(told_bps)
             }
@@ -501,7 +529,15 @@ impl Session {
             }
         };
         self.to_output(input);
-        self.endpoint.bwe().set_desired_bitrate(change.probe_limit);
+        self.set_probe_limit(change.probe_limit);
+    }
+
+    /// Tells the library how far to probe. Without RTX it would probe on SSRC 0, which the answer
+    /// does not declare.
+    fn set_probe_limit(&mut self, limit: Bitrate) {
+        if self.lines.video_out.is_some_and(VideoLine::has_rtx) {
+            self.endpoint.bwe().set_desired_bitrate(limit);
+        }
     }
 
     fn on_peer_stats(&mut self, now: Instant, stats: &PeerStats) {
@@ -509,16 +545,20 @@ impl Session {
             self.on_estimate(now, estimate, stats.rtt);
         }
         let is_due = self.reports.begin(now);
+        if let (Some(round_trip), Some(retransmission)) = (stats.rtt, &mut self.media_out.retransmission) {
+            retransmission.set_round_trip(round_trip);
+        }
         if let Some(round_trip) = stats.rtt.filter(|_| is_due) {
             self.track.metrics().network.on_round_trip(round_trip);
         }
     }
 
     /// Counts the outgoing video, and tells the track which part of it was lost or sent twice.
-    fn on_egress_stats(&mut self, stats: &MediaEgressStats) {
-        let counted = self.reports.on_outgoing(stats);
+    fn on_egress_stats(&mut self, mut stats: MediaEgressStats) {
+        self.media_out.complete(&mut stats);
+        let counted = self.reports.on_outgoing(&stats);
         self.on_counted(Direction::Out, &counted);
-        let lost = self.reports.lost_share(stats);
+        let lost = self.reports.lost_share(&stats);
         let shares = self.media_out.on_report(stats.bytes, lost);
         if lost.is_some() || shares.resent > 0.0 {
             self.to_output(OutputInput::Feedback(ReceptionFeedback {

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use crate::rtc::rate_limit::{Decision, RateLimit, Rates};
 
-/// Rate limit of the STUN messages of one session: browsers send fewer than twenty per second.
-const STUN_RATES: Rates = Rates { packets: 100, kbps: 200 };
 /// Rate limit of the packets of one session that are not authentic, and of each source's first
 /// packet until it is authenticated. The key agreement takes about ten packets.
 const UNAUTHENTICATED_RATES: Rates = Rates { packets: 300, kbps: 3000 };
@@ -62,7 +60,6 @@ pub(super) struct Traffic {
     /// The bucket of packets that are not authentic and whose source is known: replays, and forged
     /// packets of an attacker who sees those of the session.
     doubtful: RateLimit,
-    stun: RateLimit,
     unknown_sources: UnknownSources,
     /// Sources that the offer declared, and sources of authentic packets.
     sources: Vec<u32>,
@@ -79,22 +76,20 @@ impl Traffic {
     /// Creates full buckets.
     pub(super) fn new(rates: Rates, declared: &[u32], now: Instant) -> Self {
         let unauthenticated = rates.min(UNAUTHENTICATED_RATES);
-        let [own, unproven, doubtful, stun] = [rates, unauthenticated, unauthenticated, STUN_RATES].map(|rates| RateLimit::new(rates, now));
+        let [own, unproven, doubtful] = [rates, unauthenticated, unauthenticated].map(|rates| RateLimit::new(rates, now));
         Self {
             own,
             unproven,
             doubtful,
-            stun,
             unknown_sources: UnknownSources { packets: UNKNOWN_SOURCE_BURST, refilled_at: now },
             sources: declared.iter().copied().take(MAX_SOURCES).collect(),
         }
     }
 
-    /// Decides whether a datagram is handled.
+    /// Decides whether a datagram is handled. STUN messages have a limit of their own, in `paths`.
     pub(super) fn admit(&mut self, now: Instant, kind: Kind, bytes: usize) -> Decision {
-        let quietly = |decision| if decision == Decision::Accept { Decision::Accept } else { Decision::Refuse };
         if kind == Kind::Stun {
-            return quietly(self.stun.take(now, bytes));
+            return Decision::Accept;
         }
         let decision = self.own.check(now, bytes);
         if decision != Decision::Accept || self.is_known(kind) {
@@ -264,15 +259,6 @@ mod tests {
         });
         let looked_at = looked_at.count();
         assert!((2150..=2250).contains(&looked_at), "{looked_at}");
-    }
-
-    #[test]
-    fn stun_has_a_rate_limit_of_its_own() {
-        let began = Instant::now();
-        let mut traffic = Traffic::new(RATES, &[], began);
-        let answered = (0..10_000).filter(|_| traffic.admit(began, Kind::Stun, 100) == Decision::Accept).count();
-        assert_eq!(answered, 100);
-        assert_eq!(traffic.admit(began, Kind::Rtp(7), 10), Decision::Accept);
     }
 
     #[test]

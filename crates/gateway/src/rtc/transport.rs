@@ -7,7 +7,8 @@
 //!
 //! `media_loop` is the loop of the thread, which finds the session of each datagram, and `entry` is
 //! one session with its limits. These two read the clock and pass the time on as an argument.
-//! `directory` finds sessions by address and by ICE user fragment, `socket` sends and receives.
+//! `directory` finds sessions by address and by ICE user fragment, `sockets` sends and receives by
+//! UDP (`socket`) and TCP (`tcp`).
 
 mod directory;
 mod entry;
@@ -15,6 +16,8 @@ mod handle;
 mod media_loop;
 mod observer;
 mod socket;
+mod sockets;
+mod tcp;
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,7 +33,10 @@ pub use self::handle::TransportHandle;
 use self::media_loop::MediaLoop;
 pub use self::observer::SessionObserver;
 use self::socket::MediaSocket;
+use self::sockets::Sockets;
+use self::tcp::TcpConnections;
 use crate::metrics::Metrics;
+use crate::rtc::candidates::{Candidates, UnresolvedNames, own_addresses};
 use crate::watchdog::Heartbeat;
 use ooblex_config as config;
 
@@ -45,36 +51,56 @@ pub enum TransportError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The TCP port is taken, or this machine does not have the address.
+    #[error("media.tcp_listen: TCP {address} can not be opened ({source}): choose another port with OOBLEX_MEDIA__TCP_LISTEN")]
+    BindTcp {
+        /// The address of `media.tcp_listen`.
+        address: SocketAddr,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// The addresses of this machine cannot be listed.
     #[error("the addresses of this machine can not be listed ({0}): set media.advertise")]
     Addresses(io::Error),
+    /// No advertised name has an address.
+    #[error(transparent)]
+    Names(#[from] UnresolvedNames),
 }
 
 /// The media socket before its thread runs.
 pub struct Transport {
     socket: std::net::UdpSocket,
-    candidates: Vec<SocketAddr>,
+    tcp: Option<std::net::TcpListener>,
+    candidates: Candidates,
 }
 
 impl Transport {
     /// Opens the socket and finds the addresses that answers contain.
     ///
     /// # Errors
-    /// When the port is taken or the addresses of this machine cannot be listed.
+    /// When a port is taken, the addresses of this machine cannot be listed, or no advertised name
+    /// has an address.
     pub fn bind(config: &config::Media) -> Result<Self, TransportError> {
         let bind = |source| TransportError::Bind { address: config.listen, source };
         let socket = socket::open(config.listen).map_err(bind)?;
-        let port = socket.local_addr().map_err(bind)?.port();
-        let addresses = match config.advertise.as_slice() {
-            [] => socket::own_addresses(config.listen.ip()).map_err(TransportError::Addresses)?,
-            advertised => advertised.to_vec(),
+        let listen = socket.local_addr().map_err(bind)?;
+        let candidates = match config.advertise.as_slice() {
+            [] => {
+                let own = own_addresses(listen.ip()).map_err(TransportError::Addresses)?;
+                own.into_iter().map(|ip| SocketAddr::new(ip, listen.port())).collect::<Vec<_>>().into()
+            }
+            advertised => Candidates::advertised(advertised, listen)?,
         };
-        let candidates = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        Ok(Self { socket, candidates })
+        let Some(address) = config.tcp_listen else { return Ok(Self { socket, tcp: None, candidates }) };
+        let bind = |source| TransportError::BindTcp { address, source };
+        let listener = std::net::TcpListener::bind(address).map_err(bind)?;
+        listener.set_nonblocking(true).map_err(bind)?;
+        let candidates = candidates.with_tcp(listener.local_addr().map_err(bind)?);
+        Ok(Self { socket, tcp: Some(listener), candidates })
     }
 
-    /// Returns the addresses that answers contain, best first; at least one.
-    pub fn candidates(&self) -> &[SocketAddr] {
+    /// Returns the addresses that answers contain; at least one.
+    pub fn candidates(&self) -> &Candidates {
         &self.candidates
     }
 
@@ -90,20 +116,20 @@ impl Transport {
         heartbeat: &Arc<Heartbeat>,
     ) -> io::Result<(TransportHandle, JoinHandle<()>)> {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE_LENGTH);
-        let limits = SessionLimits::new(limits);
+        let (limits, tcp_limits) = (SessionLimits::new(limits), limits.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let candidates = self.candidates;
-        let local = *candidates.first().ok_or_else(|| io::Error::other("no address to advertise"))?;
         let beating = heartbeat.begin();
         let thread = std::thread::Builder::new().name("media".into()).spawn(move || {
             runtime.block_on(async {
-                match MediaSocket::new(self.socket, local) {
-                    Ok(socket) => {
-                        let mut media = MediaLoop::new(socket, candidates, limits, observer, metrics);
+                let sockets = || Ok(Sockets { udp: MediaSocket::new(self.socket)?, tcp: TcpConnections::new(self.tcp, &tcp_limits)? });
+                match sockets() {
+                    Ok(sockets) => {
+                        let mut media = MediaLoop::new(sockets, candidates, limits, observer, metrics);
                         media.run(receiver, || beating.turn()).await;
                         beating.stop();
                     }
-                    Err(error) => error!(%error, "the media socket can not be used"),
+                    Err::<_, io::Error>(error) => error!(%error, "the media sockets can not be used"),
                 }
             });
         })?;

@@ -198,7 +198,7 @@ impl Simulation {
         let offered = Offered::new(&wish, browser, now).unwrap();
         let video = Video::default();
         let endpoint = negotiate::Endpoint {
-            candidates: vec![gateway],
+            candidates: vec![gateway].into(),
             codecs: video.codecs.clone(),
             start_bitrate_bps: video.start_bitrate_kbps * 1000,
         };

@@ -68,7 +68,7 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
     let printed = in_force(
         &[],
         &[
-            ("OOBLEX_MEDIA__ADVERTISE", "203.0.113.7,2001:db8::7"),
+            ("OOBLEX_MEDIA__ADVERTISE", "203.0.113.7, 2001:db8::7,video.example:9000,[2001:db8::8]:9000"),
             ("OOBLEX_FRAMES__SAMPLING", "3"),
             ("OOBLEX_EFFECTS__FACE_DETECTION__WHEN_SLOW", "hold"),
             ("OOBLEX_WORKER__EFFECTS", "style_transfer, delay"),
@@ -89,7 +89,10 @@ fn the_environment_can_say_lists_numbers_and_options_of_an_effect() {
     assert_eq!((&printed["diagnostics"]["effects"], &printed["broker"]["prefix"]), (&true.into(), &"stage:".into()));
     assert_eq!(in_force(&[], &[("OOBLEX_WORKER__EFFECTS", "")])["worker"]["effects"], serde_json::json!([]));
     assert_eq!(in_force(&[], &[("OOBLEX_SERVE__WORKERS", "auto")])["serve"]["workers"], "auto");
-    assert_eq!(printed["media"]["advertise"], serde_json::json!(["203.0.113.7", "2001:db8::7"]));
+    assert_eq!(
+        printed["media"]["advertise"],
+        serde_json::json!(["203.0.113.7", "2001:db8::7", "video.example:9000", "[2001:db8::8]:9000"])
+    );
     assert_eq!(printed["serve"]["trusted_proxies"], serde_json::json!(["10.0.0.0/8", "192.0.2.1/32"]));
     assert_eq!(printed["serve"]["hosts"], serde_json::json!(["localhost", "video.example"]));
     assert_eq!(printed["serve"]["admin_listen"], "0.0.0.0:9000");
@@ -107,7 +110,7 @@ fn every_flag_reaches_its_option() {
     let printed = in_force(&flags.split(' ').collect::<Vec<_>>(), &[]);
     let serve = &printed["serve"];
     assert_eq!((&serve["listen"], &serve["workers"], &serve["default_effect"]), (&"127.0.0.1:1".into(), &5.into(), &"none".into()));
-    assert_eq!(printed["media"], serde_json::json!({"listen": "127.0.0.1:2", "advertise": ["10.0.0.1", "10.0.0.2"]}));
+    assert_eq!(printed["media"], serde_json::json!({"listen": "127.0.0.1:2", "advertise": ["10.0.0.1", "10.0.0.2"], "tcp_listen": null}));
     let inference = &printed["inference"];
     assert_eq!((&inference["backend"], &inference["models"], &inference["device"]), (&"rten".into(), &"here".into(), &"cuda:1".into()));
     assert_eq!(printed["broker"]["url"], "redis+unix:///run/redis.sock?db=0");
@@ -122,7 +125,9 @@ fn what_is_not_understood_is_refused_with_the_option_and_what_it_may_be() {
         ("serve.listn = '127.0.0.1:80'", &["listn", "serve", "expected one of", "listen"][..]),
         ("[sever]\nworkers = 1", &["sever", "expected one of", "serve"]),
         ("serve.listen = 'everywhere'", &["serve.listen", "socket address"]),
-        ("media.advertise = ['gateway.example']", &["media.advertise", "IP address"]),
+        ("media.advertise = ['udp://gateway.example']", &["media.advertise", "udp://gateway.example", "IP address", "host name"]),
+        ("media.tcp_listen = '127.0.0.1:8000'", &["media.tcp_listen", "serve.listen"]),
+        ("media.advertise = ['gateway.example:0']", &["media.advertise", "gateway.example:0"]),
         ("serve.workers = 'many'", &["serve.workers", "many", "auto", "number"]),
         ("serve.workers = -1", &["serve.workers", "-1", "auto"]),
         ("serve.workers = 0", &["serve.workers = 0", "local", "auto", "--broker"]),

@@ -2,6 +2,7 @@
 //! to them. Those of Chromium and aiortc were recorded, the others are written from what the clients'
 //! own code writes.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use ooblex_pipeline::VideoCodec;
@@ -21,7 +22,7 @@ macro_rules! offer {
 fn answer(offer: &str) -> Result<String, Problem> {
     str0m::crypto::from_feature_flags().install_process_default();
     let endpoint = Endpoint {
-        candidates: CANDIDATES.map(Into::into).to_vec(),
+        candidates: CANDIDATES.map(SocketAddr::from).to_vec().into(),
         codecs: vec![VideoCodec::Vp8, VideoCodec::H264],
         start_bitrate_bps: 2_500_000,
     };

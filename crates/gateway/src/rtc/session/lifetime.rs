@@ -65,7 +65,7 @@ mod tests {
         let began = Instant::now();
         let addresses = [SocketAddr::from(([10, 0, 0, 1], 4000)), SocketAddr::from(([10, 0, 0, 2], 5000))];
         let offered = Offered::new(&Wish::default(), addresses[1], began).unwrap();
-        let endpoint = Endpoint { candidates: vec![addresses[0]], codecs: vec![VideoCodec::Vp8], start_bitrate_bps: 1_000_000 };
+        let endpoint = Endpoint { candidates: vec![addresses[0]].into(), codecs: vec![VideoCodec::Vp8], start_bitrate_bps: 1_000_000 };
         let negotiated = negotiate(offered.body["sdp"].as_str().unwrap(), Purpose::Exchange, &endpoint, began).unwrap();
         let (mut browser, _) = offered.answered(200, serde_json::json!({"sdp": negotiated.answer})).unwrap();
         let metrics = Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None));

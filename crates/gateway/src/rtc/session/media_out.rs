@@ -7,11 +7,14 @@ use std::time::Instant;
 
 use ooblex_pipeline::EncodedFrame;
 use str0m::media::Frequency;
+use str0m::net::Transmit;
+use str0m::stats::MediaEgressStats;
 use str0m::{Rtc, RtcError};
 
 use super::video_line::{MAX_RESENT_SHARE, VideoLine};
 use crate::rtc::reception::Resent;
 use crate::rtc::redundancy::Redundancy;
+use crate::rtc::retransmission::Retransmission;
 use crate::track::Backlog;
 
 /// Frames that wait for the frames before them. The track skips pictures long before the queue is
@@ -24,6 +27,8 @@ pub(super) struct MediaOut {
     backlog: Arc<Backlog>,
     resent: Resent,
     pub(super) redundancy: Redundancy,
+    /// Retransmissions on the media SSRC; `None` if the library makes them, on an RTX stream.
+    pub(super) retransmission: Option<Retransmission>,
 }
 
 /// Shares of the bytes that were sent between two reports, 0..=1.
@@ -42,6 +47,7 @@ impl MediaOut {
             backlog: Arc::default(),
             resent: Resent::default(),
             redundancy: Redundancy::new(MAX_RESENT_SHARE),
+            retransmission: None,
         }
     }
 
@@ -69,6 +75,34 @@ impl MediaOut {
         let no_delay = str0m::media::MediaTime::ZERO;
         writer.playout_delay(no_delay, no_delay).write(video.payload_types.media, arrived, time, frame.data)?;
         Ok(true)
+    }
+
+    /// Takes note of a datagram that the endpoint sends.
+    pub(super) fn on_sent(&mut self, now: Instant, transmit: &Transmit) {
+        self.redundancy.on_sent(now, transmit);
+        if let Some(retransmission) = &mut self.retransmission {
+            retransmission.on_sent(now, transmit);
+        }
+    }
+
+    /// Returns the next packet that is sent again: a retransmission on the media SSRC, or a
+    /// duplicate that is due.
+    pub(super) fn next_again(&mut self, now: Instant) -> Option<Transmit> {
+        while let Some((retransmission, transmit)) = self.retransmission.as_mut().and_then(|line| line.next().map(|again| (line, again))) {
+            if self.redundancy.admits_resent(now, &transmit) {
+                retransmission.on_resent(&transmit);
+                return Some(transmit);
+            }
+        }
+        self.redundancy.due(now)
+    }
+
+    /// Adds the retransmissions that the library does not count, since it does not make them.
+    pub(super) fn complete(&self, stats: &mut MediaEgressStats) {
+        if let Some(resent) = self.retransmission.as_ref().map(Retransmission::resent) {
+            stats.packets += resent.packets;
+            stats.bytes += resent.bytes;
+        }
     }
 
     /// Drops the frames that wait, and stops duplicates until the next report of losses.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use ooblex_pipeline::VideoCodec;
 use str0m::Rtc;
 use str0m::format::Codec;
-use str0m::media::Mid;
+use str0m::media::{Mid, Rid};
 
 use crate::rtc::redundancy::PayloadTypes;
+use crate::rtc::retransmission::Retransmission;
 
 /// Packets that are kept for retransmissions.
 const RETRANSMISSION_CACHE_PACKETS: usize = 1500;
@@ -48,6 +49,25 @@ impl VideoLine {
     pub(super) fn reset_retransmissions(self, rtc: &mut Rtc) {
         if let Some(stream) = rtc.direct_api().stream_tx_by_mid(self.mid, None) {
             stream.set_rtx_cache(RETRANSMISSION_CACHE_PACKETS, RETRANSMISSION_CACHE_AGE, Some(MAX_RESENT_SHARE));
+        }
+    }
+
+    /// Returns whether the browser has RTX (RFC 4588).
+    pub(super) fn has_rtx(self) -> bool {
+        self.payload_types.resent.is_some()
+    }
+
+    /// Returns the retransmissions on the media SSRC, for a browser without RTX.
+    pub(super) fn retransmission(self) -> Option<Retransmission> {
+        let new = || Retransmission::new(self.payload_types.media, RETRANSMISSION_CACHE_PACKETS, RETRANSMISSION_CACHE_AGE);
+        (!self.has_rtx()).then(new)
+    }
+
+    /// Requests lost packets of the camera by NACK. Without this, the library requests them from a
+    /// browser with RTX only.
+    pub(super) fn enable_nack(self, rtc: &mut Rtc, rid: Option<Rid>) {
+        if let Some(stream) = rtc.direct_api().stream_rx_by_mid(self.mid, rid) {
+            stream.suppress_nack(false);
         }
     }
 

@@ -1,7 +1,7 @@
 //! One session on the media thread with its limits: which datagrams it may receive, to which
 //! addresses it may send, and how much time of the thread it may use.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use str0m::net::Transmit;
 use tracing::{debug, error};
 
-use super::socket::MediaSocket;
+use super::sockets::Sockets;
 use crate::data_channel;
 use crate::labels::{ByeReason, EndReason};
 use crate::metrics::Metrics;
@@ -18,6 +18,7 @@ use crate::rtc::crypto;
 use crate::rtc::media_budget::MediaBudget;
 use crate::rtc::paths::{Arrival, Paths};
 use crate::rtc::rate_limit::{Decision, Rates};
+use crate::rtc::remote::Remote;
 use crate::rtc::session::Session;
 use crate::rtc::stun;
 use crate::rtc::traffic::{Kind, Traffic};
@@ -55,13 +56,27 @@ impl SessionLimits {
     }
 }
 
+/// A datagram, without its contents.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Datagram {
+    pub(super) kind: Kind,
+    pub(super) source: Remote,
+    /// The address of this machine that it was sent to, if it is known.
+    pub(super) local: Option<IpAddr>,
+    pub(super) bytes: usize,
+}
+
 /// The cause of a step of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The session itself: a timer, the output of its track, a command.
     Own,
-    /// A datagram, which may be forged. Its time is charged only if it was authenticated.
-    Datagram,
+    /// A datagram to this address of this machine. It may be forged, so its time is charged only if
+    /// it was authenticated.
+    Datagram {
+        /// The address, if it is known.
+        local: Option<IpAddr>,
+    },
 }
 
 /// One session with its limits.
@@ -95,34 +110,42 @@ impl Entry {
         self.traffic.admit(now, kind, bytes)
     }
 
+    /// Decides whether a STUN message is verified and handled.
+    pub(super) fn admits_stun(&mut self, now: Instant, source: Remote, bytes: usize) -> bool {
+        self.paths.admits_stun(now, source, bytes)
+    }
+
     /// Returns whether a datagram is media, or a report, of a source of this session.
     pub(super) fn has_source(&self, kind: Kind) -> bool {
         self.traffic.is_known(kind)
     }
 
     /// Returns whether the session was heard from an address.
-    pub(super) fn has_address(&self, address: SocketAddr) -> bool {
+    pub(super) fn has_address(&self, address: Remote) -> bool {
         self.addresses().any(|known| known == address)
     }
 
     /// Decides whether the session may be heard from a new address.
-    pub(super) fn arrive(&mut self, now: Instant, source: SocketAddr) -> Arrival {
+    pub(super) fn arrive(&mut self, now: Instant, source: Remote) -> Arrival {
         self.paths.arrive(now, source)
     }
 
     /// A datagram was admitted and is about to be handled.
-    pub(super) fn on_received(&mut self, now: Instant, kind: Kind, source: SocketAddr, bytes: usize) {
+    pub(super) fn on_received(&mut self, now: Instant, datagram: Datagram) {
+        let Datagram { kind, source, local, bytes } = datagram;
+        self.paths.on_local(source, local);
         if kind != Kind::Stun {
             self.paths.on_received(now, source, bytes);
         }
     }
 
     /// A datagram was handled. `is_own`: it was authenticated, so it is the browser's.
-    pub(super) fn on_handled(&mut self, now: Instant, kind: Kind, source: SocketAddr, bytes: usize, is_own: bool, metrics: &Metrics) {
+    pub(super) fn on_handled(&mut self, now: Instant, datagram: Datagram, is_own: bool, metrics: &Metrics) {
+        let Datagram { kind, source, local, bytes } = datagram;
         if is_own {
             self.traffic.on_authenticated(kind, bytes);
             if kind.is_fresh() {
-                self.paths.validate(source);
+                self.paths.validate(source, local);
             }
         } else if kind != Kind::Stun {
             self.traffic.on_unauthenticated(now, kind, bytes);
@@ -142,7 +165,7 @@ impl Entry {
     }
 
     /// Returns the addresses that the session was heard from.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Remote> {
         self.paths.addresses()
     }
 
@@ -161,7 +184,7 @@ impl Entry {
     pub(super) fn step(
         &mut self,
         cause: Cause,
-        socket: &MediaSocket,
+        sockets: &Sockets,
         metrics: &Metrics,
         act: impl FnOnce(&mut Session, Instant, &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason>,
     ) -> Result<Instant, EndReason> {
@@ -169,10 +192,16 @@ impl Entry {
         let id = session.id();
         let mut send = |transmit: Transmit| {
             let is_reply = stun::is_stun(&transmit.contents);
-            if !paths.may_send(transmit.destination, transmit.contents.len(), is_reply) {
+            let remote = Remote::of(&transmit);
+            if !paths.may_send(remote, transmit.contents.len(), is_reply) {
                 return metrics.network.datagrams.on_withheld();
             }
-            if let Err(error) = socket.try_send(&transmit.contents, transmit.destination) {
+            // An ICE check is answered from the address that it came to.
+            let local = match cause {
+                Cause::Datagram { local } if is_reply => local,
+                _ => paths.local(remote),
+            };
+            if let Err(error) = sockets.try_send(&transmit.contents, local, remote) {
                 metrics.network.datagrams.on_unsent();
                 debug!(session = %id, %error, "a datagram was not sent");
             }

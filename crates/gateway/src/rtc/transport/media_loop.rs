@@ -1,7 +1,6 @@
 //! The loop of the media thread: datagrams, commands and timers of all sessions.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,16 +11,20 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::directory::Directory;
-use super::entry::{Cause, Entry, SessionLimits, notice};
+use super::entry::{Cause, Datagram, Entry, SessionLimits, notice};
 use super::handle::{Command, STOP_TIMEOUT};
 use super::observer::SessionObserver;
-use super::socket::MediaSocket;
+use super::socket::{MAX_DATAGRAM_BYTES, RECEIVE_BUFFER_BYTES, Received};
+use super::sockets::Sockets;
+use super::tcp::TcpDatagram;
 use crate::ids::SessionId;
 use crate::labels::{ByeReason, EndReason};
 use crate::metrics::Metrics;
+use crate::rtc::candidates::Candidates;
 use crate::rtc::crypto;
 use crate::rtc::paths::Arrival;
 use crate::rtc::rate_limit::Decision;
+use crate::rtc::remote::Remote;
 use crate::rtc::session::{Role, Session};
 use crate::rtc::stun;
 use crate::rtc::traffic::Kind;
@@ -30,14 +33,12 @@ use crate::watchdog::MAX_TURN_INTERVAL;
 
 /// Datagrams that are read, or commands that are followed, before the loop looks at anything else.
 const BATCH_LENGTH: usize = 256;
-/// Largest datagram that is read, bytes; WebRTC stays below 1500.
-const MAX_DATAGRAM_BYTES: usize = 2048;
 
 /// All sessions of the process, on the media thread.
 pub(super) struct MediaLoop {
-    socket: MediaSocket,
+    sockets: Sockets,
     /// The addresses that answers contain, for the log.
-    candidates: Vec<SocketAddr>,
+    candidates: Candidates,
     limits: SessionLimits,
     sessions: HashMap<SessionId, Entry>,
     directory: Directory,
@@ -64,14 +65,14 @@ struct Stopping {
 
 impl MediaLoop {
     pub(super) fn new(
-        socket: MediaSocket,
-        candidates: Vec<SocketAddr>,
+        sockets: Sockets,
+        candidates: Candidates,
         limits: SessionLimits,
         observer: Arc<dyn SessionObserver>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            socket,
+            sockets,
             candidates,
             limits,
             sessions: HashMap::new(),
@@ -87,7 +88,7 @@ impl MediaLoop {
     /// Runs until the command [`Command::Stop`]. `on_turn` is called at least every
     /// [`MAX_TURN_INTERVAL`].
     pub(super) async fn run(&mut self, mut commands: mpsc::Receiver<Command>, on_turn: impl Fn()) {
-        let mut buffer = [0; MAX_DATAGRAM_BYTES];
+        let mut buffer = vec![0; RECEIVE_BUFFER_BYTES];
         loop {
             on_turn();
             let is_over = |stopping: &mut Stopping| self.sessions.is_empty() || Instant::now() >= stopping.deadline;
@@ -109,12 +110,18 @@ impl MediaLoop {
                         self.guarded(|media| media.on_command(command));
                     }
                 }
-                () = self.socket.readable() => {
-                    for _ in 0..BATCH_LENGTH {
-                        let Some((length, source)) = self.socket.try_receive(&mut buffer) else { break };
-                        self.guarded(|media| media.on_datagram(source, &buffer[..length]));
+                () = self.sockets.udp.readable() => {
+                    let mut count = 0;
+                    while count < BATCH_LENGTH {
+                        let Some(Received { source, local, bytes, datagram_bytes }) = self.sockets.udp.try_receive(&mut buffer) else { break };
+                        for bytes in buffer[..bytes].chunks(datagram_bytes).filter(|bytes| bytes.len() <= MAX_DATAGRAM_BYTES) {
+                            let datagram = Datagram { kind: Kind::of(bytes), source: Remote::udp(source), local, bytes: bytes.len() };
+                            self.guarded(|media| media.on_datagram(datagram, bytes));
+                        }
+                        count += bytes.div_ceil(datagram_bytes).max(1);
                     }
                 }
+                datagram = self.sockets.tcp.next() => self.on_tcp_datagram(&datagram),
                 () = tokio::time::sleep_until(timer.into()) => self.guarded(Self::on_timers),
             }
         }
@@ -183,16 +190,39 @@ impl MediaLoop {
         }
     }
 
-    fn on_datagram(&mut self, source: SocketAddr, bytes: &[u8]) {
+    /// Handles a datagram of a TCP connection. Closes the connection unless it belongs to a session
+    /// then.
+    fn on_tcp_datagram(&mut self, TcpDatagram { source, local, bytes }: &TcpDatagram) {
+        let remote = Remote::tcp(*source);
+        let datagram = Datagram { kind: Kind::of(bytes), source: remote, local: Some(*local), bytes: bytes.len() };
+        self.guarded(|media| media.on_datagram(datagram, bytes));
+        if self.directory.at(remote).is_none() {
+            self.sockets.tcp.close(*source);
+        }
+    }
+
+    fn on_datagram(&mut self, datagram: Datagram, bytes: &[u8]) {
+        let Datagram { kind, source, local, .. } = datagram;
         let Ok(contents) = DatagramRecv::try_from(bytes) else { return self.metrics.network.datagrams.on_stray() };
         let now = Instant::now();
-        let receive = Receive { proto: Protocol::Udp, source, destination: self.socket.local(), contents };
-        let input = Input::Receive(now, receive);
-        let kind = Kind::of(bytes);
         let known = self.directory.at(source);
-        let recipient = self.recipient(now, kind, source, known, bytes, &input);
-        let (Some(id), Input::Receive(_, receive)) = (recipient, input) else { return self.metrics.network.datagrams.on_stray() };
-        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let recipient = self.recipient(now, kind, source, known, bytes);
+        let Some((id, entry)) = recipient.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
+            return self.metrics.network.datagrams.on_stray();
+        };
+        // The integrity of an ICE check is verified within a limit.
+        if kind == Kind::Stun && !entry.admits_stun(now, source, bytes.len()) {
+            return self.metrics.network.datagrams.on_refused();
+        }
+        // The endpoint knows one address of each protocol. Every datagram came there, whichever address
+        // of the machine it was sent to.
+        let Some(destination) = entry.session.local(source.proto) else { return self.metrics.network.datagrams.on_stray() };
+        let receive = Receive { proto: source.proto, source: source.address, destination, contents };
+        let input = Input::Receive(now, receive);
+        if !entry.session.accepts(&input) {
+            return self.metrics.network.datagrams.on_stray();
+        }
+        let Input::Receive(_, receive) = input else { return };
         match entry.admit(now, kind, bytes.len()) {
             Decision::Accept => {}
             Decision::Refuse => return self.metrics.network.datagrams.on_refused(),
@@ -205,6 +235,7 @@ impl MediaLoop {
                 Arrival::Remembered { forgotten } => {
                     if let Some(address) = forgotten {
                         self.directory.remove_address(address, id);
+                        self.close_unused(address);
                     }
                 }
             }
@@ -215,13 +246,13 @@ impl MediaLoop {
         }
         let authenticated_before = crypto::authenticated();
         if let Some(entry) = self.sessions.get_mut(&id) {
-            entry.on_received(now, kind, source, bytes.len());
+            entry.on_received(now, datagram);
         }
-        self.step(id, Cause::Datagram, |session, now, send| session.on_datagram(now, receive, send));
+        self.step(id, Cause::Datagram { local }, |session, now, send| session.on_datagram(now, receive, send));
         self.pass_sound(id);
         let is_own = crypto::authenticated() != authenticated_before;
         let Some(entry) = self.sessions.get_mut(&id) else { return };
-        entry.on_handled(now, kind, source, bytes.len(), is_own, &self.metrics);
+        entry.on_handled(now, datagram, is_own, &self.metrics);
         // The browser of this session is at the address, and the one of another session is not.
         if is_own
             && kind.is_fresh()
@@ -234,15 +265,7 @@ impl MediaLoop {
 
     /// Returns the session that a datagram is for. `known`: the session that its source address
     /// belongs to.
-    fn recipient(
-        &self,
-        now: Instant,
-        kind: Kind,
-        source: SocketAddr,
-        known: Option<SessionId>,
-        bytes: &[u8],
-        input: &Input<'_>,
-    ) -> Option<SessionId> {
+    fn recipient(&self, now: Instant, kind: Kind, source: Remote, known: Option<SessionId>, bytes: &[u8]) -> Option<SessionId> {
         // An ICE check is for the session that it names: a sender that forges only the address does
         // not know the name. Any other datagram is for the session that the address belongs to, or
         // for the one that claims it, unless it is media of the former.
@@ -250,9 +273,6 @@ impl MediaLoop {
         let has_source = |id| self.sessions.get(&id).is_some_and(|entry| entry.has_source(kind));
         let holder = || self.directory.claimant(source).filter(|_| !known.is_some_and(has_source)).or(known);
         let id = if kind == Kind::Stun { named() } else { holder() }?;
-        if !self.sessions.get(&id)?.session.accepts(input) {
-            return None;
-        }
         // A session that has vanished leaves its address to the next session that comes from there
         // with an authenticated packet. A session that is present keeps it, because a sender's
         // address can be forged.
@@ -286,7 +306,7 @@ impl MediaLoop {
         act: impl FnOnce(&mut Session, Instant, &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason>,
     ) {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
-        let next = entry.step(cause, &self.socket, &self.metrics, act);
+        let next = entry.step(cause, &self.sockets, &self.metrics, act);
         if entry.take_connected() {
             self.observer.connected(id);
         }
@@ -300,6 +320,13 @@ impl MediaLoop {
         }
     }
 
+    /// Closes the TCP connection of an address that belongs to no session any more.
+    fn close_unused(&mut self, remote: Remote) {
+        if remote.proto == Protocol::Tcp && self.directory.at(remote).is_none() {
+            self.sockets.tcp.close(remote.address);
+        }
+    }
+
     fn remove(&mut self, id: SessionId, reason: EndReason) {
         let Some(entry) = self.sessions.remove(&id) else { return };
         let reason = entry.session.reason(reason);
@@ -310,13 +337,14 @@ impl MediaLoop {
             self.on_command(Command::End(viewer, ByeReason::PublisherEnded));
         }
         self.directory.remove(entry.session.ice_user(), entry.addresses(), id);
+        entry.addresses().for_each(|address| self.close_unused(address));
         self.timers.remove(&Timer { at: entry.timer, id });
         self.observer.ended(id, reason);
         let now = Instant::now();
         let failed = entry.session.failed_stage(now);
         self.metrics.set_ups.on_end(reason, failed, entry.session.connected_at().map(|at| now.duration_since(at)));
         if let Some(stage) = failed {
-            warn!(session = %id, reason = reason.label(), candidates = ?self.candidates, "session never connected: {}", stage.explain());
+            warn!(session = %id, reason = reason.label(), candidates = ?self.candidates.current(), "session never connected: {}", stage.explain());
         } else {
             info!(session = %id, reason = reason.label(), "session ended");
         }

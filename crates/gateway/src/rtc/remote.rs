@@ -1,0 +1,28 @@
+//! The address of a peer, with the protocol that carries its datagrams.
+
+use std::net::SocketAddr;
+
+use str0m::net::{Protocol, Transmit};
+
+/// Where datagrams come from and go to. The same address and port may be two peers, one over UDP
+/// and one over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Remote {
+    pub(super) proto: Protocol,
+    pub(super) address: SocketAddr,
+}
+
+impl Remote {
+    pub(super) fn udp(address: SocketAddr) -> Self {
+        Self { proto: Protocol::Udp, address }
+    }
+
+    pub(super) fn tcp(address: SocketAddr) -> Self {
+        Self { proto: Protocol::Tcp, address }
+    }
+
+    /// Returns where a datagram goes to.
+    pub(super) fn of(transmit: &Transmit) -> Self {
+        Self { proto: transmit.proto, address: transmit.destination }
+    }
+}
