@@ -6,6 +6,8 @@
 pub enum DropReason {
     /// The machine was short of CPU: the track was behind, or had used its share already.
     Behind,
+    /// Its capture time was earlier than that of the frame before it, as with B-frames.
+    OutOfOrder,
     /// The sampler skipped the frame, and the effect shows analysed frames only.
     NotSampled,
     /// A newer frame of the track replaced it before a worker was free.
@@ -38,8 +40,9 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of the counters.
-    pub const ALL: [DropReason; 15] = [
+    pub const ALL: [DropReason; 16] = [
         DropReason::Behind,
+        DropReason::OutOfOrder,
         DropReason::NotSampled,
         DropReason::Replaced,
         DropReason::Expired,
@@ -60,6 +63,7 @@ impl DropReason {
     pub fn label(self) -> &'static str {
         match self {
             DropReason::Behind => "behind",
+            DropReason::OutOfOrder => "out_of_order",
             DropReason::NotSampled => "not_sampled",
             DropReason::Replaced => "replaced",
             DropReason::Expired => "expired",

@@ -181,11 +181,11 @@ impl<F, A> Track<F, A> {
         admission
     }
 
-    /// Admits and drops a decoded frame, because a newer one is there already or the track has used
-    /// its share of CPU.
-    pub fn on_superseded(&mut self) {
+    /// Admits and drops a decoded frame, because a newer one is there already, the track has used its
+    /// share of CPU, or the frame is out of order.
+    pub fn on_skipped(&mut self, reason: DropReason) {
         self.counts.admitted += 1;
-        self.counts.count_drop(DropReason::Behind);
+        self.counts.count_drop(reason);
     }
 
     /// Returns the frame that was admitted last, while it waits.

@@ -36,6 +36,10 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 /// frame, with no picture in between. A burst of damaged frames causes one or two requests. Frames
 /// that only lack a keyframe are not refused.
 const MAX_REFUSED_KEYFRAME_REQUESTS: u32 = 6;
+/// The longest time by which B-frames go back, in units of a 90 kHz clock: one second.
+const MAX_REORDERING: u64 = 90_000;
+/// The publisher is told of B-frames when this number of frames were out of order.
+const OUT_OF_ORDER_WHEN_TOLD: u32 = 3;
 
 /// A compressed frame that waits for a permit to compute.
 pub(super) struct Arrived {
@@ -58,6 +62,8 @@ pub(super) struct Decoded {
     pub(super) arrived: Instant,
     /// How often the camera was turned before it.
     pub(super) view: View,
+    /// Its capture time is earlier than that of a frame before it.
+    pub(super) is_out_of_order: bool,
 }
 
 /// The ingest of one track.
@@ -75,6 +81,7 @@ pub(super) struct Ingest {
     /// When the browser was last asked for a keyframe.
     last_request: Option<Instant>,
     refusals: Refusals,
+    order: Order,
     waits: Waits,
     stats: Arc<TrackStats>,
     metrics: Arc<Metrics>,
@@ -108,6 +115,15 @@ struct Refusals {
     notified_size: Option<Size>,
 }
 
+/// The capture times of frames, which go back where the camera's encoder makes B-frames: WebRTC sends
+/// frames in the order in which they are decoded.
+#[derive(Default)]
+struct Order {
+    newest: Option<MediaTime>,
+    /// Frames whose time went back.
+    out_of_order: u32,
+}
+
 /// The time that compressed frames have waited for the track's thread since the last report.
 #[derive(Default)]
 struct Waits {
@@ -129,6 +145,7 @@ impl Ingest {
             view: View::default(),
             last_request: None,
             refusals: Refusals::default(),
+            order: Order::default(),
             waits: Waits::default(),
             stats,
             metrics,
@@ -191,7 +208,11 @@ impl Ingest {
                 (self.refusals.refused_requests, self.refusals.notified_size) = (0, None);
                 let picture = self.max_size.apply(picture, self.rotation);
                 let view = self.view_of(&picture);
-                Decoded { picture, capture: frame.capture, arrived, view }
+                let is_out_of_order = self.order.is_out_of_order(frame.capture);
+                if is_out_of_order {
+                    self.order.on_out_of_order(outbox);
+                }
+                Decoded { picture, capture: frame.capture, arrived, view, is_out_of_order }
             }),
             Err(DecodeError::Undecodable { why, .. }) => {
                 if why != Undecodable::AwaitsKeyframe {
@@ -269,6 +290,30 @@ impl Ingest {
             if !outbox.end(ByeReason::Undecodable) {
                 refusals.refused_requests = 0;
             }
+        }
+    }
+}
+
+impl Order {
+    /// Returns whether a frame was captured before a frame that came earlier. A time that goes far
+    /// back begins a new count.
+    fn is_out_of_order(&mut self, capture: MediaTime) -> bool {
+        let back = self.newest.map_or(0, |newest| newest.0.saturating_sub(capture.0));
+        let is_out_of_order = (1..=MAX_REORDERING).contains(&back);
+        if !is_out_of_order {
+            self.newest = Some(capture);
+        }
+        is_out_of_order
+    }
+
+    /// Tells the publisher of B-frames, once.
+    fn on_out_of_order(&mut self, outbox: &Outbox) {
+        self.out_of_order += 1;
+        if self.out_of_order == OUT_OF_ORDER_WHEN_TOLD {
+            let detail = "the camera's encoder makes B-frames, which are sent after later frames and are not shown: turn them off \
+                          (OBS: B-frames 0; x264: -bf 0 or -tune zerolatency)";
+            warn!(session = %outbox.id(), detail, "frames are out of order");
+            outbox.say_error(&Value::Null, &Problem::new(ProblemKind::Unsupported, detail));
         }
     }
 }
@@ -366,6 +411,31 @@ mod tests {
         assert_eq!(view(133, (80, 60), Some(Rotation::None)), (2, (80, 60)));
         assert_eq!(view(166, (60, 80), None), (3, (60, 80)), "turned by the camera");
         assert_eq!(view(199, (120, 160), None), (3, (120, 160)));
+    }
+
+    #[test]
+    fn b_frames_are_out_of_order_and_the_publisher_is_told_once() {
+        let mut b = Bench::new(SMALL);
+        let mut out_of_order = |n: u64, capture_ms: u64| {
+            let mut frame = b.frame(33 * n, 160, 120, n == 0);
+            frame.frame.capture = MediaTime(capture_ms * 90);
+            b.ingest.decode(b.at(33 * n), frame, &b.outbox).unwrap().is_out_of_order
+        };
+        let order = |(n, capture_ms)| out_of_order(n, capture_ms);
+        let captures = [0, 99, 33, 66, 198, 132, 165, 297, 231, 264];
+        let found: Vec<_> = (0..).zip(captures).map(order).collect();
+        assert_eq!(found, [false, false, true, true, false, true, true, false, true, true]);
+        let messages = b.recorder.messages();
+        assert!(messages.len() == 1 && messages[0].to_string().contains("B-frames"), "{messages:?}");
+    }
+
+    #[test]
+    fn a_clock_that_begins_anew_is_not_out_of_order() {
+        let mut order = Order::default();
+        let ms = |ms: u64| MediaTime(ms * 90);
+        assert!(!order.is_out_of_order(ms(5000)) && order.is_out_of_order(ms(4000)));
+        assert!(!order.is_out_of_order(ms(10)) && !order.is_out_of_order(ms(43)));
+        assert!(!order.is_out_of_order(ms(43)), "the same time twice");
     }
 
     #[test]

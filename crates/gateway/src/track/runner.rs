@@ -209,17 +209,21 @@ impl Runner {
             let started = Instant::now();
             let Some(decoded) = self.ingest.decode(started, arrived, &self.outbox) else { continue };
             self.stats.on_stage(Stage::Decode, started.elapsed());
+            if decoded.is_out_of_order {
+                self.analysis.track.on_skipped(DropReason::OutOfOrder);
+                continue;
+            }
             batch.push_back(decoded);
             if batch.len() > max_batch {
                 batch.pop_front();
-                self.analysis.track.on_superseded();
+                self.analysis.track.on_skipped(DropReason::Behind);
             }
         }
         let max_admitted = self.room_with_workers();
         let admitted = batch.iter().filter(|decoded| self.cpu.keeps(decoded.arrived)).take(max_admitted).count();
         for _ in admitted..batch.len() {
             batch.pop_front();
-            self.analysis.track.on_superseded();
+            self.analysis.track.on_skipped(DropReason::Behind);
         }
         batch.into_iter().for_each(|decoded| self.admit(Instant::now(), decoded));
     }
@@ -240,7 +244,7 @@ impl Runner {
     }
 
     fn admit(&mut self, now: Instant, decoded: Decoded) {
-        let Decoded { picture, capture, arrived, view } = decoded;
+        let Decoded { picture, capture, arrived, view, .. } = decoded;
         self.freezes.on_frame(now);
         self.outputs.on_size(picture.size(), &self.outbox);
         self.presenter.on_admitted(now);

@@ -119,7 +119,7 @@ mod tests {
                 }
             }
         }
-        track.on_superseded();
+        track.on_skipped(DropReason::Behind);
         *track.counts()
     }
 

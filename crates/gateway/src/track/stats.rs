@@ -213,6 +213,11 @@ impl TrackStats {
         self.lock().latest.clone()
     }
 
+    /// Returns whether frames came in during the last second.
+    pub fn has_video(&self) -> bool {
+        self.lock().latest.as_ref().is_some_and(|stats| stats.rates.fps_in > 0.0)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
