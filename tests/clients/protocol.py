@@ -1,6 +1,7 @@
 """WHIP (RFC 9725) and WHEP: what an endpoint answers, without media."""
 
 import base64
+import concurrent.futures
 import hashlib
 import hmac
 import itertools
@@ -142,6 +143,16 @@ class Creation(Endpoint):
         self.assertEqual(self.ask("DELETE", answers[0].headers["location"]).status, 200)
         self.assertEqual(self.begin(f"/whep/{room}", camera("recvonly")).status, 201, "a viewer that left makes room")
 
+    def test_a_publisher_that_was_not_heard_for_ten_seconds_gives_way(self):
+        room, first = self.publish()
+        deadline = time.monotonic() + 25
+        while (answer := self.begin(f"/whip/{room}")).status == 409:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.5)
+        self.assertEqual(answer.status, 201, answer.body)
+        self.assertEqual(self.ask("GET", first.headers["location"]).status, 404)
+        self.assertEqual(self.ask("GET", answer.headers["location"]).status, 204)
+
     def test_names_of_rooms(self):
         for name in ["a b", "%2e%2e", "x" * 65, "ä"]:
             answer = self.begin("/whip/" + name.replace(" ", "%20").replace("ä", "%C3%A4"))
@@ -216,6 +227,41 @@ class Resource(Endpoint):
             options = self.ask("OPTIONS", path)
             self.assertIn(options.status, [200, 204])
             self.assertEqual(options.headers["accept-post"], SDP)
+
+
+class Events(Endpoint):
+    RELATION = "urn:ietf:params:whep:ext:core:server-sent-events"
+
+    def watch(self, room):
+        return self.begin(f"/whep/{room}", camera("recvonly"))
+
+    def test_events_of_a_room_are_linked_chosen_and_sent(self):
+        room, published = self.publish()
+        answer = self.watch(room)
+        address = answer.headers["location"] + "/events"
+        self.assertEqual(answer.headers["link"], f'<{address}>; rel="{self.RELATION}"; events="active,inactive,viewercount"')
+        choose = lambda names, of="application/json": self.ask("POST", address, names, Content_Type=of)  # noqa: E731
+        self.assertEqual(choose('["active"]', "text/plain").status, 415)
+        self.assert_problem(choose('["layers"]'), 400, "bad-request", "viewercount")
+        self.assertEqual(choose("active").status, 400)
+        chosen = choose('["viewercount"]')
+        self.assertEqual((chosen.status, chosen.body), (201, b""))
+        for method in ["GET", "POST"]:
+            other = self.ask(method, f"/whep/{room}/obs_{secrets.token_hex(16)}/events", '["active"]', Content_Type="application/json")
+            self.assert_problem(other, 404, "unknown-session")
+        streams = [address, chosen.headers["location"]]
+        with concurrent.futures.ThreadPoolExecutor() as executor:
+            told = [executor.submit(self.ask, "GET", stream) for stream in streams]
+            time.sleep(2.5)
+            self.assertEqual(self.watch(room).status, 201)
+            time.sleep(2.5)
+            self.assertEqual(self.ask("DELETE", published.headers["location"]).status, 200)
+            told = [stream.result(timeout=60) for stream in told]
+        counts = [("viewercount", '{"viewercount":1}'), ("viewercount", '{"viewercount":2}')]
+        for stream, expected in zip(told, [[("inactive", "{}"), *counts], counts]):
+            self.assertEqual(stream.headers["content-type"], "text/event-stream")
+            found = re.findall(r"event: (.*)\ndata: (.*)\n", stream.body.decode())
+            self.assertEqual(found[: len(expected)], expected, "a publisher without a connection sends no video")
 
 
 class Pages(Endpoint):

@@ -11,6 +11,7 @@ mod hosts;
 mod offer;
 mod operators;
 mod origins;
+mod room_events;
 mod sessions;
 mod texts;
 mod whip;
@@ -67,6 +68,7 @@ fn public_routes() -> Router<Arc<Gateway>> {
         .route("/whip/{room}/{secret}", get(whip::describe).patch(whip::trickle).delete(whip::end))
         .route("/whep/{room}", get(whip::describe_whep).post(whip::watch))
         .route("/whep/{room}/{secret}", get(whip::describe).patch(whip::trickle).delete(whip::end))
+        .route("/whep/{room}/{secret}/events", get(room_events::events).post(room_events::choose))
         .route("/api/effects", get(effects::list))
         .route("/api/effects/{name}/thumbnail.png", get(effects::thumbnail))
         .merge(assets::router())

@@ -106,6 +106,11 @@ impl Rooms {
         }
     }
 
+    /// Returns a room that somebody publishes to.
+    pub(crate) fn find(&self, name: &RoomName) -> Option<&Room> {
+        self.open.get(name)
+    }
+
     /// Returns the rooms in the order of their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&RoomName, &Room)> {
         self.open.iter()

@@ -64,6 +64,15 @@ pub struct Watched {
     pub track: TrackHandle,
 }
 
+/// The state of a room for its viewers. The default is that of a room without a publisher.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoomState {
+    /// The publisher sends video.
+    pub is_active: bool,
+    /// The number of viewers.
+    pub viewers: usize,
+}
+
 /// The session has the largest number of readers of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyReaders;
@@ -108,6 +117,11 @@ impl Sessions {
         self.lock().rooms.check_publish(room).map_err(|closed| closed.problem(room))
     }
 
+    /// Returns the session that publishes to a room.
+    pub fn publisher(&self, room: &RoomName) -> Option<SessionId> {
+        self.lock().rooms.find(room).map(|room| room.publisher)
+    }
+
     /// Returns the publisher of a room, for a viewer.
     ///
     /// # Errors
@@ -125,6 +139,14 @@ impl Sessions {
         let state = self.lock();
         let found = state.running.iter().find(|(_, session)| session.room.as_ref() == Some(room) && session.access.belongs_to(presented));
         found.map(|(id, _)| *id)
+    }
+
+    /// Returns the state of a room for its viewers.
+    pub fn room_state(&self, room: &RoomName) -> RoomState {
+        let state = self.lock();
+        let Some(Room { publisher, viewers }) = state.rooms.find(room) else { return RoomState::default() };
+        let published = state.running.get(publisher).and_then(Running::published);
+        RoomState { is_active: published.is_some_and(|published| published.track.stats.has_video()), viewers: viewers.len() }
     }
 
     /// Returns the rooms that somebody publishes to as JSON.

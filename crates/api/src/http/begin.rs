@@ -20,6 +20,10 @@ use ooblex_gateway::rtc::transport::TransportHandle;
 use ooblex_gateway::settings::Settings;
 use ooblex_gateway::track::{self, TrackHandle, TrackOutput, TrackSink};
 
+/// Time without a sign of life after which a publisher has vanished, and another one may take its
+/// room. Clients send ICE checks every few seconds.
+const VANISHED_AFTER: Duration = Duration::from_secs(10);
+
 /// The client that begins a session.
 #[derive(Clone, Copy)]
 pub(super) struct Client<'a> {
@@ -75,7 +79,10 @@ pub(super) async fn publish(gateway: &Gateway, client: Client<'_>, offer: String
     let context = &gateway.context;
     let restrictions = Arc::new(client.caller.restrictions());
     let settings = restrictions.settings(&context.catalogue, wish.effect, wish.params)?;
-    wish.room.as_ref().map_or(Ok(()), |room| gateway.sessions.check_publish(room))?;
+    if let Some(room) = &wish.room {
+        vacate(gateway, room).await;
+        gateway.sessions.check_publish(room)?;
+    }
     let place = gateway.admission.enter(client.visitor)?;
     let purpose = if wish.room.is_some() { Purpose::Publish } else { Purpose::Exchange };
     let negotiated = gateway.negotiator.answer(offer, purpose).await?;
@@ -90,6 +97,16 @@ pub(super) async fn publish(gateway: &Gateway, client: Client<'_>, offer: String
     let access = SessionAccess::new(&secret, restrictions);
     gateway.sessions.publish(id, published, access, place, wish.room).inspect_err(|_| track.end())?;
     begin(gateway, client, Beginning { id, secret, negotiated, track, publisher: None })
+}
+
+/// Ends the publisher of a room if it has vanished, as a client that lost its network and comes
+/// back.
+async fn vacate(gateway: &Gateway, room: &RoomName) {
+    if let Some(publisher) = gateway.sessions.publisher(room)
+        && gateway.transport.end_silent(publisher, VANISHED_AFTER).await
+    {
+        gateway.sessions.remove(publisher);
+    }
 }
 
 /// Begins the session of a viewer.

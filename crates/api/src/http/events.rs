@@ -28,9 +28,9 @@ use ooblex_gateway::problem::{Problem, ProblemKind};
 
 /// Interval of keep-alive comments, which keep proxies from closing the connection and reveal dead
 /// connections.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Header that disables the response buffering of nginx.
-const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
+pub(super) const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
 
 /// An open stream. The limits of streams apply to the holders of session secrets; an operator has
 /// no place.

@@ -23,6 +23,7 @@ use super::access;
 use super::begin::{self, Begun, Client, Wish};
 use super::body;
 use super::gateway::Gateway;
+use super::room_events;
 use crate::auth::Caller;
 use crate::auth::keys::digest;
 use crate::rooms::RoomName;
@@ -86,7 +87,13 @@ pub(super) async fn watch(
         begin::watch(&gateway, client, offer, RoomName::parse(&room)?).await
     };
     let begun = begun.await;
-    created(&gateway, client, begun, &format!("/whep/{room}"))
+    let mut response = created(&gateway, client, begun, &format!("/whep/{room}"))?;
+    let headers = response.headers_mut();
+    if let Some(session) = headers.get(header::LOCATION).and_then(|location| location.to_str().ok()) {
+        let link = format!("<{session}/events>; rel=\"{}\"; events=\"{}\"", room_events::RELATION, room_events::EVENTS);
+        append_links(headers, vec![link]);
+    }
+    Ok(response)
 }
 
 /// Returns the answer to an offer: the session's URL, version and SDP.
@@ -144,8 +151,21 @@ pub(super) struct Resource {
 }
 
 impl Resource {
+    /// Returns the name of the room as the client wrote it.
+    pub(super) fn room(&self) -> &str {
+        &self.room
+    }
+
+    /// Returns the path below that of the endpoints.
+    pub(super) fn path(&self) -> String {
+        format!("{}/{}", self.room, self.secret)
+    }
+
     /// Returns the session.
-    fn session(&self, gateway: &Gateway) -> Result<SessionId, Problem> {
+    ///
+    /// # Errors
+    /// When it has ended, or never was.
+    pub(super) fn session(&self, gateway: &Gateway) -> Result<SessionId, Problem> {
         let found = RoomName::parse(&self.room).ok().and_then(|room| gateway.sessions.in_room(&room, &digest(&self.secret)));
         let detail = "this session is not running any more: begin another one with POST to its endpoint";
         found.ok_or_else(|| Problem::new(ProblemKind::UnknownSession, detail))

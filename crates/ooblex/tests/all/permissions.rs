@@ -170,6 +170,8 @@ fn every_route_is_open_to_whom_the_table_says() {
         ("GET", "/whep/{room}/{secret}", "/whep/a/obs_0", None, VIEWERS),
         ("PATCH", "/whep/{room}/{secret}", "/whep/a/obs_0", Some(json!({})), VIEWERS),
         ("DELETE", "/whep/{room}/{secret}", "/whep/a/obs_0", None, VIEWERS),
+        ("GET", "/whep/{room}/{secret}/events", "/whep/a/obs_0/events", None, VIEWERS),
+        ("POST", "/whep/{room}/{secret}/events", "/whep/a/obs_0/events", Some(json!(["active"])), VIEWERS),
         ("GET", "/api/rooms", "/api/rooms", None, OPERATORS),
         ("GET", "/api/sessions", "/api/sessions", None, OPERATORS),
         ("GET", "/api/sessions/{id}", "/api/sessions/ID", None, OF_SESSION),

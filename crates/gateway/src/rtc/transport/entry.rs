@@ -90,6 +90,8 @@ pub(super) struct Entry {
     is_connected: bool,
     /// The time of the last datagram that was its own.
     heard_at: Instant,
+    /// The time of the last ICE check, which the client's ICE password protects.
+    checked_at: Instant,
 }
 
 impl Entry {
@@ -102,6 +104,7 @@ impl Entry {
             budget: MediaBudget::new(limits.media_time, now),
             is_connected: false,
             heard_at: now,
+            checked_at: now,
         }
     }
 
@@ -134,7 +137,9 @@ impl Entry {
     pub(super) fn on_received(&mut self, now: Instant, datagram: Datagram) {
         let Datagram { kind, source, local, bytes } = datagram;
         self.paths.on_local(source, local);
-        if kind != Kind::Stun {
+        if kind == Kind::Stun {
+            self.checked_at = now;
+        } else {
             self.paths.on_received(now, source, bytes);
         }
     }
@@ -162,6 +167,11 @@ impl Entry {
     /// Returns whether the session was not heard for [`SILENCE_TIMEOUT`].
     pub(super) fn is_silent(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.heard_at) > SILENCE_TIMEOUT
+    }
+
+    /// Returns the time since the last datagram of the client, ICE checks included.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard_at.max(self.checked_at))
     }
 
     /// Returns the addresses that the session was heard from.

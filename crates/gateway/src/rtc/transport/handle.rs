@@ -22,6 +22,8 @@ pub(super) enum Command {
     Track(SessionId, TrackOutput),
     /// Ends a session with the message `bye`.
     End(SessionId, ByeReason),
+    /// Ends a session that was not heard for a time. Reports whether that was so.
+    EndSilent(SessionId, Duration, oneshot::Sender<bool>),
     /// Ends all sessions with the message `bye`, then the thread, and reports that it has ended.
     Stop(ByeReason, oneshot::Sender<()>),
 }
@@ -52,6 +54,12 @@ impl TransportHandle {
     /// Ends a session without waiting. Returns false if the queue is full.
     pub fn try_end(&self, session: SessionId, why: ByeReason) -> bool {
         self.commands.try_send(Command::End(session, why)).is_ok()
+    }
+
+    /// Ends a session whose client was not heard for `silence`. Returns whether that was so.
+    pub async fn end_silent(&self, session: SessionId, silence: Duration) -> bool {
+        let (done, ended) = oneshot::channel();
+        self.commands.try_send(Command::EndSilent(session, silence, done)).is_ok() && ended.await.unwrap_or(false)
     }
 
     /// Ends all sessions with the message `bye`, then the thread. Waits for that at most twice

@@ -151,6 +151,14 @@ impl MediaLoop {
             }
             Command::Track(id, output) => self.step(id, Cause::Own, |session, now, send| session.on_track(now, output, send)),
             Command::End(id, why) => self.step(id, Cause::Own, |session, now, send| session.close(now, why, send)),
+            Command::EndSilent(id, silence, done) => {
+                let is_silent = self.sessions.get(&id).is_some_and(|entry| entry.silence(Instant::now()) >= silence);
+                if is_silent {
+                    self.remove(id, EndReason::Vanished);
+                }
+                // The client that asked may have gone.
+                _ = done.send(is_silent);
+            }
             Command::Stop(why, done) => {
                 self.stopping = Some(Stopping { deadline: Instant::now() + STOP_TIMEOUT, done });
                 let ids: Vec<_> = self.sessions.keys().copied().collect();
