@@ -2,9 +2,9 @@
 //!
 //! [`transport`] owns the sockets, the media thread and its clock. [`session`] is one WebRTC
 //! connection, which takes the time as an argument. [`negotiate`] makes an endpoint and an SDP
-//! answer from an SDP offer; [`sdp`] reads the offer, and writes both for the WebRTC library and for
-//! the browser. [`candidates`] are the addresses in the answer. `colour_extension` reads the colours
-//! of a video.
+//! answer from an SDP offer, and offers of the gateway to other servers; [`sdp`] reads the offer, and
+//! writes both for the WebRTC library and for the browser. [`candidates`] are the addresses in the
+//! answer. `colour_extension` reads the colours of a video.
 //!
 //! Limits on incoming packets: `rate_limit` (a token bucket), `traffic` (which bucket a datagram
 //! spends), `paths` (the addresses of a session), `remote` (an address with its protocol),

@@ -18,6 +18,7 @@ use ooblex_codec::container::y4m::Y4m;
 use ooblex_config as config;
 use ooblex_gateway::data_channel::Request;
 use ooblex_gateway::rtc::colour_extension;
+use ooblex_gateway::rtc::negotiate::dial::Dialler;
 use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiated, Purpose, negotiate};
 use ooblex_gateway::rtc::sctp::Streams;
 use ooblex_gateway::rtc::sdp::check_size;
@@ -28,7 +29,8 @@ pub type Target = fn(&[u8]);
 
 /// All fuzz targets by name. `fuzz/fuzz_targets` has a file for each, and `fuzz/regressions` a
 /// folder.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
+    ("answer", answer),
     ("colours", colours),
     ("control", control),
     ("effect_toml", effect_toml),
@@ -75,18 +77,34 @@ fn decode(codec: VideoCodec, mut bytes: &[u8]) {
 /// Parses an SDP offer and answers it.
 pub fn offer(bytes: &[u8]) {
     let Ok(sdp) = std::str::from_utf8(bytes) else { return };
-    str0m::crypto::from_feature_flags().install_process_default();
-    let endpoint = Endpoint {
-        candidates: vec![([127, 0, 0, 1], 8000).into()].into(),
-        start_bitrate_bps: 1_000_000,
-        codecs: config::Video::default().codecs,
-    };
+    let endpoint = endpoint();
     // Oversized offers are refused first, as in the gateway.
     if check_size(sdp, config::Limits::default().sdp_kib).is_err() {
         return;
     }
     if let Ok(Negotiated { answer, .. }) = negotiate(sdp, Purpose::Exchange, &endpoint, Instant::now()) {
         assert!(answer.len() <= 2 * sdp.len() + ANSWER_EXTRA, "an answer of {} bytes to an offer of {}", answer.len(), sdp.len());
+    }
+}
+
+/// Parses the SDP answer of another server to an offer of the gateway. `MID0` and `MID1` stand for the
+/// identifiers of the lines in the offer.
+pub fn answer(bytes: &[u8]) {
+    let Ok(sdp) = std::str::from_utf8(bytes) else { return };
+    let dialler = Dialler::new(endpoint(), [127, 0, 0, 1].into(), config::Limits::default().sdp_kib);
+    let Ok(dialled) = dialler.offer(Purpose::Watch, Instant::now()) else { return };
+    let mids: Vec<_> = dialled.offer.lines().filter_map(|line| line.strip_prefix("a=mid:")).collect();
+    let named = |sdp: String, (index, mid): (usize, &&str)| sdp.replace(&format!("MID{index}"), mid);
+    let sdp = mids.iter().enumerate().fold(sdp.to_string(), named);
+    _ = dialled.answered(&sdp);
+}
+
+fn endpoint() -> Endpoint {
+    str0m::crypto::from_feature_flags().install_process_default();
+    Endpoint {
+        candidates: vec![([127, 0, 0, 1], 8000).into()].into(),
+        start_bitrate_bps: 1_000_000,
+        codecs: config::Video::default().codecs,
     }
 }
 

@@ -1,9 +1,11 @@
-//! Negotiation: from an SDP offer to a WebRTC endpoint and an SDP answer.
+//! Negotiation: from an SDP offer to a WebRTC endpoint and an SDP answer. [`dial`] is the other
+//! direction, in which the gateway makes the offer.
 
 #[cfg(test)]
 mod clients;
+pub mod dial;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use ooblex_pipeline::VideoCodec;
 use str0m::bwe::Bitrate;
 use str0m::change::SdpOffer;
 use str0m::format::CodecSpec;
+use str0m::media::Mid;
 use str0m::net::{Protocol, TcpType};
 use str0m::rtp::Extension;
 use str0m::{Candidate, Rtc, RtcConfig};
@@ -22,7 +25,7 @@ use tracing::{debug, error};
 use crate::problem::{Problem, ProblemKind};
 use crate::rtc::candidates::Candidates;
 pub use crate::rtc::sdp::Purpose;
-use crate::rtc::sdp::{Offer, check_size, declared_sources};
+use crate::rtc::sdp::{Format, Offer, check_size, declared_sources};
 use crate::rtc::{colour_extension, crypto};
 
 /// Packets that the jitter buffer holds while one is missing; a keyframe of 1080p has about 150.
@@ -89,8 +92,18 @@ pub struct Negotiated {
     pub ice_user: String,
     /// The sources of media (SSRC) that the offer declares.
     pub sources: Vec<u32>,
-    /// The SDP answer.
+    /// The SDP answer; empty if the gateway has made the offer.
     pub answer: String,
+    /// What only a session has whose offer the gateway has made.
+    pub dialled: Option<DialledSide>,
+}
+
+/// The part of a session whose offer the gateway has made.
+pub struct DialledSide {
+    /// The media lines of the offer. The library reports only those that the other side offers.
+    pub lines: Vec<Mid>,
+    /// The socket of the session.
+    pub socket: UdpSocket,
 }
 
 /// The addresses that an endpoint takes for its own: the first candidate of each protocol.
@@ -101,6 +114,11 @@ pub struct LocalAddresses {
 }
 
 impl LocalAddresses {
+    /// Returns the address of an endpoint without TCP.
+    fn udp(address: SocketAddr) -> Self {
+        Self { udp: address, tcp: None }
+    }
+
     /// Returns the address for a protocol; `None` if no candidate has it.
     pub fn of(self, protocol: Protocol) -> Option<SocketAddr> {
         match protocol {
@@ -178,7 +196,7 @@ pub fn negotiate(offer: &str, purpose: Purpose, endpoint: &Endpoint, now: Instan
 
 fn accept(offer: &Offer<'_>, sources: Vec<u32>, endpoint: &Endpoint, now: Instant) -> Result<Negotiated, String> {
     let for_library = SdpOffer::from_sdp_string(&colour_extension::renamed(&offer.for_library())).map_err(|error| error.to_string())?;
-    let mut rtc = Connection(Some(Box::new(config(offer, endpoint).build(now))));
+    let mut rtc = Connection(Some(Box::new(config(offer.formats(), endpoint).build(now))));
     let (udp, tcp) = (endpoint.candidates.current(), endpoint.candidates.current_tcp());
     let local = LocalAddresses { udp: *udp.first().ok_or("the gateway has no address")?, tcp: tcp.first().copied() };
     let udp = udp.into_iter().map(|address| Candidate::builder().udp().host(address).build());
@@ -189,12 +207,12 @@ fn accept(offer: &Offer<'_>, sources: Vec<u32>, endpoint: &Endpoint, now: Instan
     let answer = rtc.sdp_api().accept_offer(for_library).map_err(|error| error.to_string())?;
     let ice_user = rtc.direct_api().local_ice_credentials().ufrag;
     let answer = offer.answer(&colour_extension::named(&answer.to_sdp_string()), endpoint.start_bitrate_bps / 1000);
-    Ok(Negotiated { connection: rtc, local, ice_user, sources, answer })
+    Ok(Negotiated { connection: rtc, local, ice_user, sources, answer, dialled: None })
 }
 
-fn config(offer: &Offer<'_>, endpoint: &Endpoint) -> RtcConfig {
+fn config(formats: &[Format], endpoint: &Endpoint) -> RtcConfig {
     // Only the raw packets contain the NACKs of a browser without RTX.
-    let is_without_rtx = offer.formats().iter().any(|format| format.spec.codec.is_video() && format.resent.is_none());
+    let is_without_rtx = formats.iter().any(|format| format.spec.codec.is_video() && format.resent.is_none());
     let mut config = RtcConfig::new()
         .set_ice_lite(true)
         .set_crypto_provider(crypto::provider())
@@ -208,7 +226,7 @@ fn config(offer: &Offer<'_>, endpoint: &Endpoint) -> RtcConfig {
         .set_reordering_size_video(REORDERING_PACKETS)
         .set_reordering_timeout_video(Some(REORDERING_TIMEOUT));
     // The answer lists codecs in this order, and the browser sends the first of them.
-    for format in offer.formats() {
+    for format in formats {
         let CodecSpec { codec, clock_rate, channels, format: params } = format.spec;
         config.codec_config().add_config(format.pt, format.resent, codec, clock_rate, channels, params);
     }

@@ -14,6 +14,7 @@ mod description;
 mod formats;
 mod offer;
 
+pub(super) use self::formats::Format;
 pub(super) use self::offer::Offer;
 use crate::problem::{Problem, ProblemKind};
 

@@ -24,12 +24,12 @@ mod network;
 mod reports;
 mod video_line;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EncodedFrame;
 use str0m::bwe::{Bitrate, BweKind};
-use str0m::media::{KeyframeRequestKind, MediaAdded, MediaData, MediaKind, Mid, Rid};
+use str0m::media::{KeyframeRequestKind, MediaData, MediaKind, Mid, Rid};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::rtcp::Rtcp;
 use str0m::rtp::{RawPacket, StreamPaused};
@@ -74,6 +74,8 @@ struct TransportIds {
     ice_user: String,
     sources: Vec<u32>,
     local: LocalAddresses,
+    /// The socket of a session whose offer the gateway has made, until the media thread takes it.
+    socket: Option<UdpSocket>,
 }
 
 /// The media lines of a session, once they are negotiated.
@@ -85,6 +87,8 @@ struct Lines {
     video_out: Option<VideoLine>,
     /// The audio line of a viewer.
     audio: Option<AudioLine>,
+    /// The lines that the gateway has offered, until the session is connected.
+    offered: Vec<Mid>,
 }
 
 /// One WebRTC connection.
@@ -106,14 +110,15 @@ pub struct Session {
 impl Session {
     /// Begins a session whose offer was answered.
     pub fn new(id: SessionId, negotiated: Negotiated, track: TrackHandle, lifetime: Lifetime, now: Instant) -> Self {
+        let (offered, socket) = negotiated.dialled.map(|side| (side.lines, side.socket)).unzip();
         Self {
             id,
             role: Role::Publisher,
             endpoint: negotiated.connection,
-            ids: TransportIds { ice_user: negotiated.ice_user, sources: negotiated.sources, local: negotiated.local },
+            ids: TransportIds { ice_user: negotiated.ice_user, sources: negotiated.sources, local: negotiated.local, socket },
             track,
             lifecycle: Lifecycle::new(lifetime, now),
-            lines: Lines::default(),
+            lines: Lines { offered: offered.unwrap_or_default(), ..Lines::default() },
             media_in: MediaIn::default(),
             media_out: MediaOut::new(),
             control: ControlChannel::default(),
@@ -190,6 +195,11 @@ impl Session {
     /// there. `None` if the protocol is not in the answer.
     pub fn local(&self, protocol: Protocol) -> Option<SocketAddr> {
         self.ids.local.of(protocol)
+    }
+
+    /// Takes the socket of a session whose offer the gateway has made.
+    pub fn take_socket(&mut self) -> Option<UdpSocket> {
+        self.ids.socket.take()
     }
 
     /// Returns the sources of media (SSRC) that the offer declares.
@@ -362,6 +372,9 @@ impl Session {
                 if self.role == Role::Publisher {
                     self.track.send(TrackInput::Connected);
                 }
+                for mid in std::mem::take(&mut self.lines.offered) {
+                    self.take_line(mid);
+                }
                 self.start_output();
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => return Err(self.lifecycle.disconnected()),
@@ -369,7 +382,7 @@ impl Session {
                 self.lifecycle.on_stage(SetupStage::Reached);
             }
             Event::Closed => return Err(EndReason::ByPeer),
-            Event::MediaAdded(added) => self.on_media_added(&added),
+            Event::MediaAdded(added) => self.take_line(added.mid),
             Event::MediaData(data) if self.role == Role::Publisher && self.is_incoming(data.mid) => {
                 self.lifecycle.on_media(now);
                 self.on_camera(now, &data);
@@ -407,21 +420,22 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the lines of the camera and of the effect, which may be the same. The answer has at
-    /// most one of each.
-    fn on_media_added(&mut self, added: &MediaAdded) {
-        if added.kind == MediaKind::Audio && self.role != Role::Publisher {
-            self.lines.audio = self.lines.audio.or_else(|| AudioLine::negotiated(&self.endpoint, added.mid));
+    /// Takes a negotiated line, as that of the camera, of the effect, or of both. There is at most one
+    /// of each.
+    fn take_line(&mut self, mid: Mid) {
+        let Some((kind, direction)) = self.endpoint.media(mid).map(|media| (media.kind(), media.direction())) else { return };
+        if kind == MediaKind::Audio && self.role != Role::Publisher {
+            self.lines.audio = self.lines.audio.or_else(|| AudioLine::negotiated(&self.endpoint, mid));
         }
-        if added.kind != MediaKind::Video {
+        if kind != MediaKind::Video {
             return;
         }
-        let Some(video) = VideoLine::negotiated(&mut self.endpoint, added.mid) else { return };
-        debug!(session = %self.id, pt = %video.payload_types.media, codec = video.codec.label(), direction = ?added.direction, "video line");
-        if added.direction.is_receiving() {
+        let Some(video) = VideoLine::negotiated(&mut self.endpoint, mid) else { return };
+        debug!(session = %self.id, pt = %video.payload_types.media, codec = video.codec.label(), ?direction, "video line");
+        if direction.is_receiving() {
             self.lines.video_in.get_or_insert(video);
         }
-        if added.direction.is_sending() && self.lines.video_out.is_none() {
+        if direction.is_sending() && self.lines.video_out.is_none() {
             self.lines.video_out = Some(video);
             self.media_out.redundancy.set_types(video.payload_types);
             self.media_out.retransmission = video.retransmission();

@@ -8,8 +8,10 @@
 //! `media_loop` is the loop of the thread, which finds the session of each datagram, and `entry` is
 //! one session with its limits. These two read the clock and pass the time on as an argument.
 //! `directory` finds sessions by address and by ICE user fragment, `sockets` sends and receives by
-//! UDP (`socket`) and TCP (`tcp`).
+//! UDP (`socket`) and TCP (`tcp`). `dialled` are the sockets of sessions whose offer the gateway
+//! has made.
 
+mod dialled;
 mod directory;
 mod entry;
 mod handle;
@@ -27,6 +29,7 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 use tracing::error;
 
+use self::dialled::DialledSockets;
 use self::entry::SessionLimits;
 use self::handle::COMMAND_QUEUE_LENGTH;
 pub use self::handle::TransportHandle;
@@ -122,7 +125,10 @@ impl Transport {
         let beating = heartbeat.begin();
         let thread = std::thread::Builder::new().name("media".into()).spawn(move || {
             runtime.block_on(async {
-                let sockets = || Ok(Sockets { udp: MediaSocket::new(self.socket)?, tcp: TcpConnections::new(self.tcp, &tcp_limits)? });
+                let sockets = || {
+                    let (udp, tcp) = (MediaSocket::new(self.socket)?, TcpConnections::new(self.tcp, &tcp_limits)?);
+                    Ok(Sockets { udp, tcp, dialled: DialledSockets::new() })
+                };
                 match sockets() {
                     Ok(sockets) => {
                         let mut media = MediaLoop::new(sockets, candidates, limits, observer, metrics);

@@ -137,6 +137,22 @@ impl<'a> Offer<'a> {
         text
     }
 
+    /// Returns the lines that the author does not offer, for the library. Without them it would miss
+    /// the lines that an answer rejects.
+    pub(crate) fn rejected_for_library(&self) -> String {
+        let mut text = String::new();
+        for (section, line) in self.description.sections.iter().zip(&self.lines) {
+            if let (Line::Refused(_), Some(mid)) = (line, section.mid()) {
+                let format = section.formats.first().copied().unwrap_or("0");
+                let own_map = section.values("rtpmap").find(|map| map.split(' ').next() == Some(format));
+                let static_map = format!("{format} PCMU/8000");
+                text.extend(["m=", section.kind, " 0 UDP/TLS/RTP/SAVPF ", format, "\r\nc=IN IP4 0.0.0.0\r\na=mid:", mid]);
+                text.extend(["\r\na=inactive\r\na=rtpmap:", own_map.unwrap_or(&static_map), "\r\n"]);
+            }
+        }
+        text
+    }
+
     fn write_media(&self, text: &mut String, section: &Section<'a>, mid: &str, direction: Direction, formats: &[Format]) {
         let is_same_mid = section.mid() == Some(mid);
         let types = formats.iter().flat_map(|format| [Some(format.pt), format.resent]).flatten();

@@ -200,7 +200,17 @@ impl Entry {
     ) -> Result<Instant, EndReason> {
         let Self { session, paths, budget, .. } = self;
         let id = session.id();
+        let is_dialled = sockets.dialled.has(id);
         let mut send = |transmit: Transmit| {
+            if is_dialled {
+                // ICE sends to addresses of the answer only, and nothing but checks to those that have
+                // not answered one.
+                if let Err(error) = sockets.dialled.try_send(id, &transmit.contents, transmit.destination) {
+                    metrics.network.datagrams.on_unsent();
+                    debug!(session = %id, %error, "a datagram was not sent");
+                }
+                return;
+            }
             let is_reply = stun::is_stun(&transmit.contents);
             let remote = Remote::of(&transmit);
             if !paths.may_send(remote, transmit.contents.len(), is_reply) {

@@ -10,6 +10,7 @@ use str0m::net::{DatagramRecv, Protocol, Receive, Transmit};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use super::dialled::DialledDatagram;
 use super::directory::Directory;
 use super::entry::{Cause, Datagram, Entry, SessionLimits, notice};
 use super::handle::{Command, STOP_TIMEOUT};
@@ -122,6 +123,7 @@ impl MediaLoop {
                     }
                 }
                 datagram = self.sockets.tcp.next() => self.on_tcp_datagram(&datagram),
+                datagram = self.sockets.dialled.next() => self.guarded(|media| media.on_dialled_datagram(&datagram)),
                 () = tokio::time::sleep_until(timer.into()) => self.guarded(Self::on_timers),
             }
         }
@@ -138,14 +140,24 @@ impl MediaLoop {
         match command {
             // The browser of a session that comes while the gateway stops finds no connection.
             Command::Add(session) if self.stopping.is_some() => self.observer.ended(session.id(), EndReason::Requested),
-            Command::Add(session) => {
+            Command::Add(mut session) => {
                 let (id, now) = (session.id(), Instant::now());
+                let socket = session.take_socket();
+                let is_dialled = socket.is_some();
+                if let Some(Err(error)) = socket.map(|socket| self.sockets.dialled.add(id, socket)) {
+                    warn!(session = %id, %error, "the socket of a session can not be used");
+                    return self.observer.ended(id, EndReason::Failed);
+                }
                 if let Role::Viewer(publisher) = session.role()
                     && !self.join(id, publisher)
                 {
+                    self.sockets.dialled.close(id);
                     return self.observer.ended(id, EndReason::PublisherEnded);
                 }
-                self.directory.add(session.ice_user(), id);
+                // Nothing for a session with a socket of its own comes to the others.
+                if !is_dialled {
+                    self.directory.add(session.ice_user(), id);
+                }
                 self.sessions.insert(id, Entry::new(*session, self.limits, now));
                 self.step(id, Cause::Own, Session::on_timeout);
             }
@@ -209,33 +221,27 @@ impl MediaLoop {
         }
     }
 
+    /// Handles a datagram that came to the socket of a session.
+    fn on_dialled_datagram(&mut self, DialledDatagram { session, source, bytes }: &DialledDatagram) {
+        let (now, id, source) = (Instant::now(), *session, Remote::udp(*source));
+        let datagram = Datagram { kind: Kind::of(bytes), source, local: None, bytes: bytes.len() };
+        let Ok(contents) = DatagramRecv::try_from(bytes.as_slice()) else { return self.metrics.network.datagrams.on_stray() };
+        let Some(receive) = self.admit(now, id, datagram, contents) else { return };
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        if !entry.has_address(source) && entry.arrive(now, source) == Arrival::Refused {
+            return self.metrics.network.datagrams.on_refused();
+        }
+        self.handle(now, id, datagram, receive);
+    }
+
     fn on_datagram(&mut self, datagram: Datagram, bytes: &[u8]) {
-        let Datagram { kind, source, local, .. } = datagram;
+        let Datagram { kind, source, .. } = datagram;
         let Ok(contents) = DatagramRecv::try_from(bytes) else { return self.metrics.network.datagrams.on_stray() };
         let now = Instant::now();
         let known = self.directory.at(source);
-        let recipient = self.recipient(now, kind, source, known, bytes);
-        let Some((id, entry)) = recipient.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
-            return self.metrics.network.datagrams.on_stray();
-        };
-        // The integrity of an ICE check is verified within a limit.
-        if kind == Kind::Stun && !entry.admits_stun(now, source, bytes.len()) {
-            return self.metrics.network.datagrams.on_refused();
-        }
-        // The endpoint knows one address of each protocol. Every datagram came there, whichever address
-        // of the machine it was sent to.
-        let Some(destination) = entry.session.local(source.proto) else { return self.metrics.network.datagrams.on_stray() };
-        let receive = Receive { proto: source.proto, source: source.address, destination, contents };
-        let input = Input::Receive(now, receive);
-        if !entry.session.accepts(&input) {
-            return self.metrics.network.datagrams.on_stray();
-        }
-        let Input::Receive(_, receive) = input else { return };
-        match entry.admit(now, kind, bytes.len()) {
-            Decision::Accept => {}
-            Decision::Refuse => return self.metrics.network.datagrams.on_refused(),
-            Decision::RefuseAndNotify => return self.refuse(id),
-        }
+        let Some(id) = self.recipient(now, kind, source, known, bytes) else { return self.metrics.network.datagrams.on_stray() };
+        let Some(receive) = self.admit(now, id, datagram, contents) else { return };
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
         if known != Some(id) {
             let arrival = if entry.has_address(source) { Arrival::Remembered { forgotten: None } } else { entry.arrive(now, source) };
             match arrival {
@@ -252,15 +258,7 @@ impl MediaLoop {
                 None => _ = self.directory.assign(source, id),
             }
         }
-        let authenticated_before = crypto::authenticated();
-        if let Some(entry) = self.sessions.get_mut(&id) {
-            entry.on_received(now, datagram);
-        }
-        self.step(id, Cause::Datagram { local }, |session, now, send| session.on_datagram(now, receive, send));
-        self.pass_sound(id);
-        let is_own = crypto::authenticated() != authenticated_before;
-        let Some(entry) = self.sessions.get_mut(&id) else { return };
-        entry.on_handled(now, datagram, is_own, &self.metrics);
+        let is_own = self.handle(now, id, datagram, receive);
         // The browser of this session is at the address, and the one of another session is not.
         if is_own
             && kind.is_fresh()
@@ -269,6 +267,48 @@ impl MediaLoop {
         {
             self.remove(former, EndReason::Vanished);
         }
+    }
+
+    /// Decides whether a session handles a datagram; counts it otherwise.
+    fn admit<'a>(&mut self, now: Instant, id: SessionId, datagram: Datagram, contents: DatagramRecv<'a>) -> Option<Receive<'a>> {
+        let (Datagram { kind, source, bytes, .. }, counts) = (datagram, &self.metrics.network.datagrams);
+        let Some(entry) = self.sessions.get_mut(&id) else {
+            counts.on_stray();
+            return None;
+        };
+        // The integrity of an ICE check is verified within a limit.
+        if kind == Kind::Stun && !entry.admits_stun(now, source, bytes) {
+            counts.on_refused();
+            return None;
+        }
+        // The endpoint knows one address of each protocol. Every datagram came there, whichever address
+        // of the machine it was sent to.
+        let receive = |destination| Receive { proto: source.proto, source: source.address, destination, contents };
+        let input = entry.session.local(source.proto).map(|destination| Input::Receive(now, receive(destination)));
+        let Some(Input::Receive(_, receive)) = input.filter(|input| entry.session.accepts(input)) else {
+            counts.on_stray();
+            return None;
+        };
+        match entry.admit(now, kind, bytes) {
+            Decision::Accept => return Some(receive),
+            Decision::Refuse => counts.on_refused(),
+            Decision::RefuseAndNotify => self.refuse(id),
+        }
+        None
+    }
+
+    /// Hands an admitted datagram to its session. Returns whether it was authenticated.
+    fn handle(&mut self, now: Instant, id: SessionId, datagram: Datagram, receive: Receive<'_>) -> bool {
+        let authenticated_before = crypto::authenticated();
+        if let Some(entry) = self.sessions.get_mut(&id) {
+            entry.on_received(now, datagram);
+        }
+        self.step(id, Cause::Datagram { local: datagram.local }, |session, now, send| session.on_datagram(now, receive, send));
+        self.pass_sound(id);
+        let is_own = crypto::authenticated() != authenticated_before;
+        let Some(entry) = self.sessions.get_mut(&id) else { return false };
+        entry.on_handled(now, datagram, is_own, &self.metrics);
+        is_own
     }
 
     /// Returns the session that a datagram is for. `known`: the session that its source address
@@ -346,6 +386,7 @@ impl MediaLoop {
         }
         self.directory.remove(entry.session.ice_user(), entry.addresses(), id);
         entry.addresses().for_each(|address| self.close_unused(address));
+        self.sockets.dialled.close(id);
         self.timers.remove(&Timer { at: entry.timer, id });
         self.observer.ended(id, reason);
         let now = Instant::now();

@@ -1,10 +1,12 @@
-//! The sockets of the media thread: one for UDP, and the connections of TCP.
+//! The sockets of the media thread: one for UDP, the connections of TCP, and those of the sessions
+//! that the gateway has dialled.
 
 use std::io;
 use std::net::IpAddr;
 
 use str0m::net::Protocol;
 
+use super::dialled::DialledSockets;
 use super::socket::MediaSocket;
 use super::tcp::TcpConnections;
 use crate::rtc::remote::Remote;
@@ -13,6 +15,7 @@ use crate::rtc::remote::Remote;
 pub(super) struct Sockets {
     pub(super) udp: MediaSocket,
     pub(super) tcp: TcpConnections,
+    pub(super) dialled: DialledSockets,
 }
 
 impl Sockets {
