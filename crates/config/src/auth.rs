@@ -285,6 +285,11 @@ impl<'de> Deserialize<'de> for Modes {
 pub struct Secret(String);
 
 impl Secret {
+    /// Returns a secret; `None` if it is empty.
+    pub fn new(secret: &str) -> Option<Self> {
+        (!secret.is_empty()).then(|| Self(secret.into()))
+    }
+
     /// Returns the secret in plain text.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -7,6 +7,7 @@
 mod auth;
 pub mod authority;
 mod broker;
+mod peers;
 mod words;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::{Authority, HostPattern, is_origin};
 pub use auth::{Auth, Hook, HttpUrl, HttpUrlError, Jwt, KeyEntry, Mode, Modes, Role, Secret, Turn};
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
+pub use peers::{MAX_LINKS, PeerPrefix, PeerUrl, PeerUrlError, Pull, Push, Rooms};
 pub use words::AutoOr;
 use words::{authorities, codecs, names, networks, optional_word, parsed, shown, shown_all, word};
 
@@ -38,6 +40,12 @@ pub struct Config {
     pub auth: Auth,
     /// TURN relays for browsers that UDP does not reach.
     pub turn: Turn,
+    /// Rooms, and the servers that they exchange video with.
+    pub rooms: Rooms,
+    /// Streams of other servers that are published to rooms.
+    pub pulls: Vec<Pull>,
+    /// Rooms that are published to other servers.
+    pub pushes: Vec<Push>,
     /// Connection between the gateway and its workers.
     pub broker: Broker,
     /// Workers, in a separate process or in the gateway's.
@@ -548,8 +556,9 @@ impl Config {
             &broker.client_certificate,
             &broker.client_key,
         ];
-        let secrets = [&auth.keys_file, &auth.jwt.secret_file, &self.turn.secret_file];
-        files.into_iter().chain(secrets).flatten().cloned().collect()
+        let secrets = [&auth.keys_file, &auth.jwt.secret_file, &self.turn.secret_file, &self.rooms.peers_ca_file];
+        let tokens = self.pulls.iter().map(|pull| &pull.token_file).chain(self.pushes.iter().map(|push| &push.token_file));
+        files.into_iter().chain(secrets).chain(tokens).flatten().cloned().collect()
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -644,6 +653,7 @@ impl Config {
         }
         self.auth.check()?;
         self.turn.check()?;
+        self.rooms.check(&self.pulls, &self.pushes)?;
         self.broker.check()
     }
 }
@@ -674,9 +684,9 @@ fn without_secrets(text: &str) -> String {
 }
 
 /// Returns the position at which the value of a secret begins in a quoted line of a file, such as
-/// `12 | secret = "…"`.
+/// `12 | secret = "…"` or `token = "…"`.
 fn secret_in(line: &str) -> Option<usize> {
-    line.match_indices("secret").map(|(at, word)| at + word.len()).find(|end| {
+    line.match_indices("secret").chain(line.match_indices("token")).map(|(at, word)| at + word.len()).find(|end| {
         let rest = line[*end..].trim_start_matches(['"', '\'']).trim_start();
         rest.starts_with('=')
     })
@@ -700,6 +710,7 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> config:
         .with_list_parse_key("auth.mode")
         .with_list_parse_key("auth.jwt.algorithms")
         .with_list_parse_key("turn.urls")
+        .with_list_parse_key("rooms.peers")
         .source(Some(text.filter(|(name, _)| name.contains("__")).collect()))
 }
 

@@ -149,6 +149,11 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>,
     names(from)?.iter().map(network).collect()
 }
 
+/// Deserializes a list of values that implement [`FromStr`].
+pub(super) fn parsed_all<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<Vec<T>, D::Error> {
+    names(from)?.iter().map(|name| name.parse().map_err(de::Error::custom)).collect()
+}
+
 /// Serializes a list of values that implement [`Display`].
 pub(super) fn shown_all<S: Serializer, T: Display>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(values.iter().map(T::to_string))
