@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-AREAS = ["protocol", "media"]
+AREAS = ["protocol", "media", "peers"]
 
 sys.path[:0] = [str(HERE), str(HERE.parent / "hostile")]
 

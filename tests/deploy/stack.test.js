@@ -52,7 +52,7 @@ test('nginx takes the configuration, and shows the world no more than the page a
   assert.match((await stack.ask('')).body, /<title>/);
   const { effects } = JSON.parse((await stack.ask('api/effects')).body);
   assert.ok(effects.length >= 4);
-  for (const hidden of ['metrics', 'api/sessions', 'api/effects/reload']) assert.equal((await stack.ask(hidden)).status, 404, hidden);
+  for (const hidden of ['metrics', 'api/sessions', 'api/pulls', 'api/pushes/1', 'api/effects/reload']) assert.equal((await stack.ask(hidden)).status, 404, hidden);
   const redirect = await fetch(new URL('a?b=c', stack.http), { redirect: 'manual' });
   assert.deepEqual([redirect.status, redirect.headers.get('location')], [308, 'https://127.0.0.1/a?b=c']);
   const away = await stack.ask('grafana/');

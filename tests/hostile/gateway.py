@@ -57,17 +57,24 @@ class Answer:
 
 
 class Gateway:
-    """`ooblex serve` on free ports of the loopback interface."""
+    """`ooblex serve` on free ports of the loopback interface, or with HTTP on a given one."""
 
-    def __init__(self, config="", arguments=(), serve=""):
+    def __init__(self, config="", arguments=(), serve="", port=0, variables=None):
         self.folder = tempfile.TemporaryDirectory(prefix="ooblex-hostile-")
         path = pathlib.Path(self.folder.name)
         (path / "ooblex.toml").write_text(CONFIG.replace("{serve}", serve) + config)
         self.log_path = path / "log"
-        command = [BINARY, "serve", "--config", str(path / "ooblex.toml"), "--listen", "127.0.0.1:0", "--media", "127.0.0.1:0"]
+        command = [BINARY, "serve", "--config", str(path / "ooblex.toml"), "--listen", f"127.0.0.1:{port}"]
+        command += ["--media", "127.0.0.1:0"]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=REPOSITORY, text=True
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=REPOSITORY,
+                text=True,
+                env={**os.environ, **(variables or {})},
             )
         atexit.register(end, self.process)
         self.pid = self.process.pid

@@ -16,7 +16,6 @@ mod hook;
 mod jwks;
 pub mod jwt;
 pub mod keys;
-mod outgoing;
 mod session_secret;
 mod throttle;
 

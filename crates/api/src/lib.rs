@@ -1,14 +1,16 @@
 //! The HTTP side of the gateway.
 //!
 //! [`http`] has the routes, [`auth`] decides who may use them, [`server`] accepts connections within
-//! their limits, and [`sessions`] lists the sessions that run. [`custom_effects`] reads, tries and
-//! offers the effects of the operator.
+//! their limits, and [`sessions`] lists the sessions that run. [`peers`] are other servers that rooms
+//! exchange video with. [`custom_effects`] reads, tries and offers the effects of the operator.
 
 pub mod admission;
 pub mod assets;
 pub mod auth;
 pub mod custom_effects;
 pub mod http;
+mod outgoing;
+pub mod peers;
 pub mod picture;
 pub mod rooms;
 pub mod sample;

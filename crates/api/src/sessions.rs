@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EffectName;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::admission::Place;
 use crate::auth::SessionAccess;
@@ -13,6 +14,7 @@ use crate::auth::keys::Digest;
 use crate::rooms::{Closed, MAX_VIEWERS, Room, RoomName, Rooms};
 use ooblex_gateway::events::Reader;
 use ooblex_gateway::ids::SessionId;
+use ooblex_gateway::labels::EndReason;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 use ooblex_gateway::restrictions::Restrictions;
 use ooblex_gateway::settings::{ChangedBy, Settings};
@@ -39,6 +41,18 @@ struct Running {
     place: Place,
     room: Option<RoomName>,
     started: Instant,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The offer was answered.
+    Answered,
+    /// The session is connected.
+    Connected,
+    /// The session has ended by itself.
+    Ended(EndReason),
 }
 
 /// The part of a session in its room, if it has one.
@@ -94,7 +108,7 @@ impl Sessions {
         if let Some(room) = &room {
             state.rooms.publish(room, id).map_err(|closed| closed.problem(room))?;
         }
-        state.running.insert(id, Running { part: Part::Publisher(published), access, place, room, started: Instant::now() });
+        state.running.insert(id, Running::new(Part::Publisher(published), access, place, room));
         Ok(())
     }
 
@@ -105,7 +119,7 @@ impl Sessions {
     pub fn watch(&self, id: SessionId, publisher: SessionId, access: SessionAccess, place: Place, room: RoomName) -> Result<(), Problem> {
         let mut state = self.lock();
         state.rooms.watch(&room, publisher, id).map_err(|closed| closed.problem(&room))?;
-        state.running.insert(id, Running { part: Part::Viewer, access, place, room: Some(room), started: Instant::now() });
+        state.running.insert(id, Running::new(Part::Viewer, access, place, Some(room)));
         Ok(())
     }
 
@@ -170,7 +184,22 @@ impl Sessions {
     pub fn connected(&self, id: SessionId) {
         if let Some(session) = self.lock().running.get_mut(&id) {
             session.place.connected();
+            session.progress.send_replace(Progress::Connected);
         }
+    }
+
+    /// The session has ended by itself.
+    pub fn ended(&self, id: SessionId, reason: EndReason) {
+        if let Some(session) = self.lock().running.get(&id) {
+            session.progress.send_replace(Progress::Ended(reason));
+        }
+        self.remove(id);
+    }
+
+    /// Returns the progress of a session; `None` if it is not running. The channel is closed when
+    /// somebody ends the session.
+    pub fn progress(&self, id: SessionId) -> Option<watch::Receiver<Progress>> {
+        self.lock().running.get(&id).map(|session| session.progress.subscribe())
     }
 
     /// The session has ended: the track and the room of a publisher end, too.
@@ -304,6 +333,10 @@ impl Sessions {
 }
 
 impl Running {
+    fn new(part: Part, access: SessionAccess, place: Place, room: Option<RoomName>) -> Self {
+        Self { part, access, place, room, started: Instant::now(), progress: watch::Sender::new(Progress::Answered) }
+    }
+
     fn published(&self) -> Option<&Published> {
         match &self.part {
             Part::Publisher(published) => Some(published),

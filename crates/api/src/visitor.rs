@@ -1,6 +1,6 @@
 //! Client addresses of HTTP requests, including those that trusted proxies forward.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -45,6 +45,12 @@ impl Visitor {
     /// as the address before is in a `trusted` network; other entries are ignored.
     pub fn of(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         Self::at(caller(peer, headers, trusted))
+    }
+
+    /// Returns the client that the gateway itself is with one of its pulls and pushes. No other client
+    /// has an address of this network (RFC 1122: 0.0.0.0/8).
+    pub(crate) fn own(link: u64) -> Self {
+        Self(Ipv4Addr::from_bits(link as u32 & 0x00ff_ffff).into())
     }
 
     /// Returns the client of an address.

@@ -12,7 +12,8 @@ use crate::start::{self, Signals};
 use ooblex_api::admission::Admission;
 use ooblex_api::auth::Authenticator;
 use ooblex_api::custom_effects::CustomEffects;
-use ooblex_api::http::{Gateway, Hosts, router};
+use ooblex_api::http::{Gateway, Hosts, router, start_links};
+use ooblex_api::peers::Peers;
 use ooblex_api::server::{Capacity, Options, Server, Timeouts};
 use ooblex_api::sessions::Sessions;
 use ooblex_api::thumbnails::Thumbnails;
@@ -25,6 +26,7 @@ use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::{ByeReason, EndReason};
 use ooblex_gateway::metrics::{HttpFigures, Metrics};
 use ooblex_gateway::notify::Notify;
+use ooblex_gateway::rtc::negotiate::dial::Dialler;
 use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiator};
 use ooblex_gateway::rtc::transport::{SessionObserver, Transport};
 use ooblex_gateway::settings::Catalogue;
@@ -50,8 +52,8 @@ impl SessionObserver for Registry {
         self.0.connected(id);
     }
 
-    fn ended(&self, id: SessionId, _: EndReason) {
-        self.0.remove(id);
+    fn ended(&self, id: SessionId, reason: EndReason) {
+        self.0.ended(id, reason);
     }
 }
 
@@ -107,6 +109,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let (transport, media) = transport.run(&config.limits, Arc::new(Registry(sessions.clone())), metrics.clone(), &heartbeat)?;
     heartbeat.watch(notify.clone())?;
     let candidates = endpoint.candidates.clone();
+    let peers = Peers::new(&config, Dialler::new(endpoint.clone(), config.media.listen.ip(), config.limits.sdp_kib))?;
     let negotiator = Negotiator::new(endpoint, config.limits.sdp_kib);
     let custom_effects = CustomEffects::new(&config, catalogue.clone(), worker_pool);
     let count = std::thread::available_parallelism().map_or(1, usize::from);
@@ -125,6 +128,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         sessions,
         admission,
         negotiator,
+        peers,
         heartbeat,
         auth,
         turn,
@@ -158,6 +162,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         }
         start::announce("Ooblex", if certificate.is_some() { "https" } else { "http" }, public.address())?;
         notify.ready();
+        start_links(&gateway);
         let broken = async {
             match &mut admin {
                 Some(admin) => tokio::select! { () = public.ended() => {}, () = admin.ended() => {} },
@@ -173,6 +178,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         tokio::spawn(async move { signals.end_at_next().await });
         let drain = Duration::from_secs(config.serve.drain_s);
         drained(&gateway, drain).await;
+        // The other servers are told before the sessions end.
+        _ = tokio::time::timeout(LAST_ANSWERS_WITHIN, gateway.peers.stop()).await;
         info!("saying goodbye to {} sessions", gateway.sessions.len());
         transport.stop(if drain.is_zero() { ByeReason::Stopping } else { ByeReason::Draining }).await;
         let end = async |server: Option<Server>| {

@@ -15,7 +15,7 @@ use tracing::warn;
 use ureq::Agent;
 
 use super::grant::{Grant, Rooms};
-use super::outgoing;
+use crate::outgoing;
 use ooblex_config::{self as config, HttpUrl};
 use ooblex_gateway::labels::Reason;
 use ooblex_gateway::restrictions::Restrictions;

@@ -17,7 +17,8 @@ use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 use ureq::Agent;
 
-use super::{crypto, outgoing};
+use super::crypto;
+use crate::outgoing;
 use ooblex_config::HttpUrl;
 
 /// Timeout of one fetch.

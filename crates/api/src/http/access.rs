@@ -42,7 +42,7 @@ pub enum Need {
 }
 
 /// The permission that each route of the API needs.
-pub const ROUTES: [(Method, &str, Need); 25] = [
+pub const ROUTES: [(Method, &str, Need); 31] = [
     (Method::POST, "/offer", Need::Publish),
     (Method::GET, "/whip/{room}", Need::Public),
     (Method::POST, "/whip/{room}", Need::Publish),
@@ -60,6 +60,12 @@ pub const ROUTES: [(Method, &str, Need); 25] = [
     (Method::POST, "/api/effects/reload", Need::Admin),
     (Method::GET, "/api/effects/{name}/thumbnail.png", Need::Public),
     (Method::GET, "/api/rooms", Need::Admin),
+    (Method::GET, "/api/pulls", Need::Admin),
+    (Method::POST, "/api/pulls", Need::Admin),
+    (Method::DELETE, "/api/pulls/{id}", Need::Admin),
+    (Method::GET, "/api/pushes", Need::Admin),
+    (Method::POST, "/api/pushes", Need::Admin),
+    (Method::DELETE, "/api/pushes/{id}", Need::Admin),
     (Method::GET, "/api/sessions", Need::Admin),
     (Method::GET, "/api/sessions/{id}", Need::Session),
     (Method::PATCH, "/api/sessions/{id}", Need::Session),

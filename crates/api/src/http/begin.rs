@@ -1,4 +1,4 @@
-//! The beginning of a session: from an offer that a client makes to a session that runs.
+//! The beginning of a session: from an offer to a session that runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,13 +7,15 @@ use serde_json::Value;
 use tracing::{error, info};
 
 use super::gateway::Gateway;
+use crate::admission::Place;
 use crate::auth::{Caller, SessionAccess, SessionSecret};
 use crate::rooms::RoomName;
-use crate::sessions::{Published, Sessions};
+use crate::sessions::{Published, Sessions, Watched};
 use crate::visitor::Visitor;
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::ByeReason;
 use ooblex_gateway::problem::{Problem, ProblemKind};
+use ooblex_gateway::restrictions::Restrictions;
 use ooblex_gateway::rtc::negotiate::{Negotiated, Purpose};
 use ooblex_gateway::rtc::session::{Lifetime, Session};
 use ooblex_gateway::rtc::transport::TransportHandle;
@@ -76,27 +78,10 @@ impl TrackSink for SessionSink {
 /// # Errors
 /// When the offer or the wish cannot be served, the room is taken, or a limit is reached.
 pub(super) async fn publish(gateway: &Gateway, client: Client<'_>, offer: String, wish: Wish<'_>) -> Result<Begun, Problem> {
-    let context = &gateway.context;
-    let restrictions = Arc::new(client.caller.restrictions());
-    let settings = restrictions.settings(&context.catalogue, wish.effect, wish.params)?;
-    if let Some(room) = &wish.room {
-        vacate(gateway, room).await;
-        gateway.sessions.check_publish(room)?;
-    }
-    let place = gateway.admission.enter(client.visitor)?;
-    let purpose = if wish.room.is_some() { Purpose::Publish } else { Purpose::Exchange };
+    let publishing = Publishing::prepare(gateway, client.visitor, Arc::new(client.caller.restrictions()), wish).await?;
+    let purpose = if publishing.room.is_some() { Purpose::Publish } else { Purpose::Exchange };
     let negotiated = gateway.negotiator.answer(offer, purpose).await?;
-    let (id, secret) = (SessionId::random(), SessionSecret::random());
-    let sink = Arc::new(SessionSink { id, transport: gateway.transport.clone(), sessions: gateway.sessions.clone() });
-    let track = track::spawn(context.clone(), id, settings.clone(), restrictions.clone(), sink).map_err(|error| {
-        error!(%error, "no thread for a track");
-        Problem::new(ProblemKind::Unavailable, "the gateway has no thread left for another session: try again later")
-    })?;
-    info!(session = %id, effect = %settings.effect.name(), room = wish.room.as_ref().map(RoomName::as_str), "session begins");
-    let published = Published { track: track.clone(), settings };
-    let access = SessionAccess::new(&secret, restrictions);
-    gateway.sessions.publish(id, published, access, place, wish.room).inspect_err(|_| track.end())?;
-    begin(gateway, client, Beginning { id, secret, negotiated, track, publisher: None })
+    publishing.begin(gateway, negotiated, Term::of(gateway, client))
 }
 
 /// Ends the publisher of a room if it has vanished, as a client that lost its network and comes
@@ -114,14 +99,103 @@ async fn vacate(gateway: &Gateway, room: &RoomName) {
 /// # Errors
 /// When the offer cannot be served, nobody publishes to the room, it is full, or a limit is reached.
 pub(super) async fn watch(gateway: &Gateway, client: Client<'_>, offer: String, room: RoomName) -> Result<Begun, Problem> {
-    let watched = gateway.sessions.watched(&room)?;
-    let place = gateway.admission.enter(client.visitor)?;
+    let watching = Watching::prepare(gateway, client.visitor, room)?;
     let negotiated = gateway.negotiator.answer(offer, Purpose::Watch).await?;
-    let (id, secret) = (SessionId::random(), SessionSecret::random());
-    info!(session = %id, %room, "a viewer begins");
-    let access = SessionAccess::new(&secret, Arc::default());
-    gateway.sessions.watch(id, watched.publisher, access, place, room)?;
-    begin(gateway, client, Beginning { id, secret, negotiated, track: watched.track, publisher: Some(watched.publisher) })
+    watching.begin(gateway, negotiated, Term::of(gateway, client))
+}
+
+/// The time for which a session may run.
+#[derive(Clone, Copy)]
+pub(super) struct Term {
+    pub(super) lifetime: Lifetime,
+    /// The time after which its token expires.
+    pub(super) time_left: Option<Duration>,
+}
+
+impl Term {
+    fn of(gateway: &Gateway, client: Client<'_>) -> Self {
+        Self { lifetime: Lifetime::new(&gateway.context.config.limits), time_left: client.caller.time_left() }
+    }
+}
+
+/// A publisher whose session is not negotiated yet, with its place.
+pub(super) struct Publishing {
+    settings: Settings,
+    restrictions: Arc<Restrictions>,
+    place: Place,
+    room: Option<RoomName>,
+}
+
+impl Publishing {
+    /// Reserves a place.
+    ///
+    /// # Errors
+    /// When the wish cannot be served, the room is taken, or a limit is reached.
+    pub(super) async fn prepare(
+        gateway: &Gateway,
+        visitor: Visitor,
+        restrictions: Arc<Restrictions>,
+        wish: Wish<'_>,
+    ) -> Result<Self, Problem> {
+        let settings = restrictions.settings(&gateway.context.catalogue, wish.effect, wish.params)?;
+        if let Some(room) = &wish.room {
+            vacate(gateway, room).await;
+            gateway.sessions.check_publish(room)?;
+        }
+        let place = gateway.admission.enter(visitor)?;
+        Ok(Self { settings, restrictions, place, room: wish.room })
+    }
+
+    /// Begins the session.
+    ///
+    /// # Errors
+    /// When the room is taken by now, or the gateway cannot run another session.
+    pub(super) fn begin(self, gateway: &Gateway, negotiated: Negotiated, term: Term) -> Result<Begun, Problem> {
+        let Self { settings, restrictions, place, room } = self;
+        let (id, secret) = (SessionId::random(), SessionSecret::random());
+        let sink = Arc::new(SessionSink { id, transport: gateway.transport.clone(), sessions: gateway.sessions.clone() });
+        let track = track::spawn(gateway.context.clone(), id, settings.clone(), restrictions.clone(), sink).map_err(|error| {
+            error!(%error, "no thread for a track");
+            Problem::new(ProblemKind::Unavailable, "the gateway has no thread left for another session: try again later")
+        })?;
+        info!(session = %id, effect = %settings.effect.name(), room = room.as_ref().map(RoomName::as_str), "session begins");
+        let published = Published { track: track.clone(), settings };
+        let access = SessionAccess::new(&secret, restrictions);
+        gateway.sessions.publish(id, published, access, place, room).inspect_err(|_| track.end())?;
+        begin(gateway, term, Beginning { id, secret, negotiated, track, publisher: None })
+    }
+}
+
+/// A viewer whose session is not negotiated yet, with its place.
+pub(super) struct Watching {
+    watched: Watched,
+    place: Place,
+    room: RoomName,
+}
+
+impl Watching {
+    /// Reserves a place.
+    ///
+    /// # Errors
+    /// When nobody publishes to the room, it is full, or a limit is reached.
+    pub(super) fn prepare(gateway: &Gateway, visitor: Visitor, room: RoomName) -> Result<Self, Problem> {
+        let watched = gateway.sessions.watched(&room)?;
+        Ok(Self { watched, place: gateway.admission.enter(visitor)?, room })
+    }
+
+    /// Begins the session.
+    ///
+    /// # Errors
+    /// When the publisher has ended by now, the room is full, or the gateway cannot run another
+    /// session.
+    pub(super) fn begin(self, gateway: &Gateway, negotiated: Negotiated, term: Term) -> Result<Begun, Problem> {
+        let Self { watched: Watched { publisher, track }, place, room } = self;
+        let (id, secret) = (SessionId::random(), SessionSecret::random());
+        info!(session = %id, %room, "a viewer begins");
+        let access = SessionAccess::new(&secret, Arc::default());
+        gateway.sessions.watch(id, publisher, access, place, room)?;
+        begin(gateway, term, Beginning { id, secret, negotiated, track, publisher: Some(publisher) })
+    }
 }
 
 /// A session that the registry knows, and the media thread does not yet.
@@ -134,10 +208,11 @@ struct Beginning {
     publisher: Option<SessionId>,
 }
 
-fn begin(gateway: &Gateway, client: Client<'_>, beginning: Beginning) -> Result<Begun, Problem> {
+fn begin(gateway: &Gateway, term: Term, beginning: Beginning) -> Result<Begun, Problem> {
     let Beginning { id, secret, negotiated, track, publisher } = beginning;
-    let (now, time_left, answer) = (Instant::now(), client.caller.time_left(), negotiated.answer.clone());
-    let mut session = Session::new(id, negotiated, track, Lifetime::new(&gateway.context.config.limits), now);
+    let Term { lifetime, time_left } = term;
+    let (now, answer) = (Instant::now(), negotiated.answer.clone());
+    let mut session = Session::new(id, negotiated, track, lifetime, now);
     if let Some(publisher) = publisher {
         session = session.watching(publisher);
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::custom_effects::{CustomEffects, Reloaded};
+use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::thumbnails::Thumbnails;
 use crate::turn::Turn;
@@ -28,6 +29,8 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
     /// Answers SDP offers.
     pub negotiator: Negotiator,
+    /// Pulls from and pushes to other servers.
+    pub peers: Peers,
     /// Heartbeat of the media thread.
     pub heartbeat: Arc<Heartbeat>,
     /// Authenticates callers.

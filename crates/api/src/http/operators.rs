@@ -1,16 +1,18 @@
-//! The routes for operators: metrics, the list of all sessions, and the reload of effects.
+//! The routes for operators: metrics, the lists of sessions, rooms, pulls and pushes, and the reload of
+//! effects.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::effects;
 use super::gateway::Gateway;
+use super::peers;
 use super::texts::metrics_text;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 
@@ -24,6 +26,10 @@ pub(super) fn operator_routes() -> Router<Arc<Gateway>> {
         .route("/metrics", get(metrics))
         .route("/api/sessions", get(sessions))
         .route("/api/rooms", get(rooms))
+        .route("/api/pulls", get(peers::pulls).post(peers::pull))
+        .route("/api/pulls/{id}", delete(peers::end_pull))
+        .route("/api/pushes", get(peers::pushes).post(peers::push))
+        .route("/api/pushes/{id}", delete(peers::end_push))
         .route("/api/effects/reload", post(effects::reload))
 }
 
@@ -32,7 +38,11 @@ async fn sessions(State(gateway): State<Arc<Gateway>>) -> Result<Response, Probl
 }
 
 async fn rooms(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
-    survey(move || json!({"rooms": gateway.sessions.describe_rooms()})).await.map(|all| axum::Json(all).into_response())
+    let describe = move || {
+        let peers = &gateway.peers;
+        json!({"rooms": gateway.sessions.describe_rooms(), "pulls": peers.describe(true), "pushes": peers.describe(false)})
+    };
+    survey(describe).await.map(|all| axum::Json(all).into_response())
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {

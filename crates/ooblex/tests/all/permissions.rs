@@ -154,6 +154,8 @@ fn every_route_is_open_to_whom_the_table_says() {
     const OPERATORS: [u16; 7] = [401, 401, 403, 403, 200, 403, 403];
     const OF_SESSION: [u16; 7] = [401, 401, 403, 403, 200, 200, 403];
     let end = OF_SESSION.map(|status| if status == 200 { 204 } else { status });
+    let instead = |other: u16| move |status: u16| if status == 200 { other } else { status };
+    let (no_peer, no_link) = (instead(403), instead(404));
     let table = [
         ("POST", "/offer", "/offer", Some(offer(None)), [401, 401, 403, 200, 200, 403, 403]),
         ("GET", "/api/effects", "/api/effects", None, OPEN),
@@ -173,6 +175,13 @@ fn every_route_is_open_to_whom_the_table_says() {
         ("GET", "/whep/{room}/{secret}/events", "/whep/a/obs_0/events", None, VIEWERS),
         ("POST", "/whep/{room}/{secret}/events", "/whep/a/obs_0/events", Some(json!(["active"])), VIEWERS),
         ("GET", "/api/rooms", "/api/rooms", None, OPERATORS),
+        // The role admin is told that the URL is not within rooms.peers, or that there is no such link.
+        ("GET", "/api/pulls", "/api/pulls", None, OPERATORS),
+        ("POST", "/api/pulls", "/api/pulls", Some(json!({"room": "a", "whep": "https://media.example/a"})), OPERATORS.map(no_peer)),
+        ("DELETE", "/api/pulls/{id}", "/api/pulls/1", None, OPERATORS.map(no_link)),
+        ("GET", "/api/pushes", "/api/pushes", None, OPERATORS),
+        ("POST", "/api/pushes", "/api/pushes", Some(json!({"room": "a", "whip": "https://media.example/a"})), OPERATORS.map(no_peer)),
+        ("DELETE", "/api/pushes/{id}", "/api/pushes/1", None, OPERATORS.map(no_link)),
         ("GET", "/api/sessions", "/api/sessions", None, OPERATORS),
         ("GET", "/api/sessions/{id}", "/api/sessions/ID", None, OF_SESSION),
         ("PATCH", "/api/sessions/{id}", "/api/sessions/ID", Some(change), OF_SESSION),

@@ -1,4 +1,4 @@
-//! HTTP client for JWKS and for the authentication hook.
+//! HTTP client for JWKS, for the authentication hook, and for other servers of WHIP and WHEP.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,10 +8,19 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Builds an HTTP client with `timeout` for a whole request. It follows no redirects, which could
 /// lead to a server that the operator did not choose.
-pub(super) fn agent(timeout: Duration) -> Agent {
+pub(crate) fn agent(timeout: Duration) -> Agent {
+    agent_trusting(timeout, authorities())
+}
+
+/// Builds an HTTP client as [`agent`] does, which trusts more certificate authorities.
+pub(crate) fn agent_with(timeout: Duration, more: Vec<Certificate<'static>>) -> Agent {
+    agent_trusting(timeout, Arc::new(authorities().iter().cloned().chain(more).collect()))
+}
+
+fn agent_trusting(timeout: Duration, authorities: Arc<Vec<Certificate<'static>>>) -> Agent {
     let tls = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(RootCerts::Specific(authorities()))
+        .root_certs(RootCerts::Specific(authorities))
         .build();
     let config = Agent::config_builder()
         .timeout_global(Some(timeout))

@@ -1,0 +1,194 @@
+//! The life of a pull or push: attempt after attempt, until it is ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tracing::{debug, info, warn};
+
+use super::begin::{Begun, Publishing, Term, Watching, Wish};
+use super::gateway::Gateway;
+use crate::peers::{Backoff, Failure, Link, Retry, Role};
+use crate::sessions::Progress;
+use crate::visitor::Visitor;
+use ooblex_config::PeerUrl;
+use ooblex_gateway::ids::SessionId;
+use ooblex_gateway::labels::{ByeReason, EndReason};
+use ooblex_gateway::problem::{Problem, ProblemKind};
+use ooblex_gateway::rtc::negotiate::{Negotiated, Purpose};
+use ooblex_gateway::rtc::session::Lifetime;
+
+/// Time between two looks at a room of this gateway that is not ready.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// Duration of a connection after which the time between attempts begins anew. Shorter ones count as
+/// failed.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// Begins the pulls and pushes of the configuration.
+pub fn start_links(gateway: &Arc<Gateway>) {
+    for link in gateway.peers.all() {
+        start(gateway, link);
+    }
+}
+
+/// Begins a pull or push.
+pub(super) fn start(gateway: &Arc<Gateway>, link: Arc<Link>) {
+    link.on_begin();
+    tokio::spawn(run(gateway.clone(), link));
+}
+
+/// A session with another server.
+struct Established {
+    id: SessionId,
+    /// The URL by which the other server knows it.
+    session: PeerUrl,
+}
+
+/// A place in a room of this gateway.
+enum Entrance {
+    Publishing(Publishing),
+    Watching(Watching),
+}
+
+async fn run(gateway: Arc<Gateway>, link: Arc<Link>) {
+    let mut backoff = Backoff::default();
+    info!(link = link.id, url = %link.target.url, room = %link.room, "a {} begins", name(&link));
+    while !link.is_stopped() {
+        link.on_attempt();
+        let failure = match attempt(&gateway, &link).await {
+            Ok(established) => {
+                let began = Instant::now();
+                let reason = follow(&gateway, &link, established).await;
+                if began.elapsed() >= LASTING {
+                    backoff.reset();
+                }
+                ended(reason)
+            }
+            Err(failure) => failure,
+        };
+        if link.is_stopped() {
+            break;
+        }
+        let wait = match failure.retry {
+            Retry::Soon => ROOM_RETRY,
+            Retry::Later(least) => backoff.next(least, rand::random()),
+        };
+        if link.on_failed(failure.detail.clone(), wait) {
+            warn!(link = link.id, url = %link.target.url, room = %link.room, ?wait, "a {} waits: {}", name(&link), failure.detail);
+        } else {
+            debug!(link = link.id, ?wait, "a {} waits for the same reason", name(&link));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = link.stopped() => {}
+        }
+    }
+    info!(link = link.id, "a {} has ended", name(&link));
+    link.on_end();
+}
+
+fn name(link: &Link) -> &'static str {
+    if link.role.is_pull() { "pull" } else { "push" }
+}
+
+/// Begins a session with the other server.
+async fn attempt(gateway: &Arc<Gateway>, link: &Link) -> Result<Established, Failure> {
+    let entrance = Entrance::prepare(gateway, link).await.map_err(local)?;
+    let (dialler, purpose) = (gateway.peers.dialler.clone(), if link.role.is_pull() { Purpose::Watch } else { Purpose::Publish });
+    let dialled = blocking(move || dialler.offer(purpose, Instant::now())).await?.map_err(local)?;
+    let exchange = &gateway.peers.exchange;
+    let accepted = exchange.offer(link.target.clone(), dialled.offer.clone()).await?;
+    let (answer, session) = (accepted.answer, accepted.session);
+    let negotiated = blocking(move || dialled.answered(&answer))
+        .await
+        .and_then(|answered| answered.map_err(|reason| Failure::new(format!("the answer of the other server can not be used: {reason}"))));
+    let begun = negotiated.and_then(|negotiated| entrance.begin(gateway, negotiated).map_err(local));
+    match begun {
+        Ok(Begun { id, .. }) => {
+            link.on_session(id);
+            Ok(Established { id, session })
+        }
+        Err(failure) => {
+            exchange.end(session, link.target.token.clone()).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Waits for the end of a session, here or there, and tells the other server.
+async fn follow(gateway: &Gateway, link: &Link, Established { id, session }: Established) -> EndReason {
+    let progress = gateway.sessions.progress(id);
+    let reason = match progress {
+        Some(mut progress) => loop {
+            match *progress.borrow_and_update() {
+                Progress::Answered => {}
+                Progress::Connected => {
+                    info!(link = link.id, session = %id, "a {} is connected", name(link));
+                    link.on_connected();
+                }
+                Progress::Ended(reason) => break reason,
+            }
+            tokio::select! {
+                changed = progress.changed() => if changed.is_err() { break EndReason::Requested },
+                () = link.stopped() => {
+                    gateway.sessions.end(id, || gateway.transport.try_end(id, ByeReason::Ended));
+                    break EndReason::Requested;
+                }
+            }
+        },
+        None => EndReason::Failed,
+    };
+    gateway.peers.exchange.end(session, link.target.token.clone()).await;
+    reason
+}
+
+impl Entrance {
+    /// Reserves the place in the room.
+    async fn prepare(gateway: &Gateway, link: &Link) -> Result<Self, Problem> {
+        let (visitor, room) = (Visitor::own(link.id), link.room.clone());
+        match &link.role {
+            Role::Pull { effect, params } => {
+                let params: &Value = params;
+                let wish = Wish { effect: effect.as_deref(), params, room: Some(room) };
+                Publishing::prepare(gateway, visitor, Arc::default(), wish).await.map(Self::Publishing)
+            }
+            Role::Push => Watching::prepare(gateway, visitor, room).map(Self::Watching),
+        }
+    }
+
+    fn begin(self, gateway: &Gateway, negotiated: Negotiated) -> Result<Begun, Problem> {
+        // It may last as long as it is not ended.
+        let term = Term { lifetime: Lifetime { most: None, ..Lifetime::new(&gateway.context.config.limits) }, time_left: None };
+        match self {
+            Self::Publishing(publishing) => publishing.begin(gateway, negotiated, term),
+            Self::Watching(watching) => watching.begin(gateway, negotiated, term),
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(act).await.map_err(|_| Failure::new("the session could not be negotiated: the log says why"))
+}
+
+/// Returns a problem of this gateway.
+fn local(problem: Problem) -> Failure {
+    let is_of_room = matches!(problem.kind, ProblemKind::RoomEmpty | ProblemKind::RoomFull | ProblemKind::RoomTaken);
+    Failure { retry: if is_of_room { Retry::Soon } else { Retry::Later(Duration::ZERO) }, detail: problem.detail }
+}
+
+/// Returns the end of a session, in words.
+fn ended(reason: EndReason) -> Failure {
+    let detail = match reason {
+        EndReason::NeverConnected => {
+            "the other server has answered, and no connection for media came about within limits.connect_s: one of the two must be reachable by \
+             UDP at an address that it has told the other"
+        }
+        EndReason::ByPeer => "the other server has ended the connection",
+        EndReason::Vanished => "the other server is not heard any more",
+        EndReason::Idle => "no media came for limits.idle_s",
+        EndReason::Requested => "the session was ended here",
+        EndReason::PublisherEnded => return Failure { detail: "the publisher of the room has ended".into(), retry: Retry::Soon },
+        other => return Failure::new(format!("the session has ended ({})", other.label())),
+    };
+    Failure::new(detail)
+}

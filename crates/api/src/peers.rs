@@ -1,0 +1,147 @@
+//! Pulls and pushes: sessions that the gateway begins as a client of WHEP or WHIP with another server.
+//!
+//! A [`Link`] is one of them, with its state. [`Peers`] lists them, makes the offers, and calls the
+//! other servers (`exchange`). The life of a link, from attempt to attempt (`backoff`), is in
+//! [`crate::http`], where sessions begin.
+
+mod backoff;
+mod exchange;
+mod link;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use ureq::tls::{Certificate, PemItem, parse_pem};
+
+pub(crate) use self::backoff::Backoff;
+pub(crate) use self::exchange::{Exchange, Failure, Retry};
+pub use self::link::Link;
+pub(crate) use self::link::{Role, Target};
+use crate::rooms::RoomName;
+use ooblex_config::{Config, ConfigError, MAX_LINKS, PeerUrl, Secret};
+use ooblex_gateway::problem::{Problem, ProblemKind};
+use ooblex_gateway::rtc::negotiate::dial::Dialler;
+
+/// The pulls and pushes of the gateway.
+pub struct Peers {
+    pub(crate) dialler: Dialler,
+    pub(crate) exchange: Exchange,
+    links: Mutex<BTreeMap<u64, Arc<Link>>>,
+    last_id: AtomicU64,
+}
+
+impl Peers {
+    /// Creates the list with the links of the configuration. They begin with
+    /// [`crate::http::start_links`].
+    ///
+    /// # Errors
+    /// When a file or a variable cannot be read, or a room has an impossible name.
+    pub fn new(config: &Config, dialler: Dialler) -> Result<Self, ConfigError> {
+        let more = config.rooms.peers_ca_file.as_ref().map_or_else(
+            || Ok(Vec::new()),
+            |file| {
+                let refused = |reason| ConfigError::Senseless(format!("rooms.peers_ca_file {} {reason}", file.display()));
+                let pem = std::fs::read(file).map_err(|error| refused(format!("cannot be read ({error})")))?;
+                let items: Vec<_> =
+                    parse_pem(&pem).collect::<Result<_, _>>().map_err(|error| refused(format!("is no PEM file ({error})")))?;
+                let certificates: Vec<Certificate<'static>> = items
+                    .into_iter()
+                    .filter_map(|item| if let PemItem::Certificate(certificate) = item { Some(certificate) } else { None })
+                    .collect();
+                if certificates.is_empty() { Err(refused("holds no certificate".into())) } else { Ok(certificates) }
+            },
+        )?;
+        let exchange = Exchange::new(config.rooms.clone(), config.limits.sdp_kib, more);
+        let peers = Self { dialler, exchange, links: Mutex::default(), last_id: AtomicU64::default() };
+        let add = |list: &str, role, room: &str, target| {
+            let added = RoomName::parse(room).and_then(|room| peers.add(role, room, target));
+            added.map(|_| ()).map_err(|problem| ConfigError::Senseless(format!("{list}: {}", problem.detail)))
+        };
+        for pull in &config.pulls {
+            let target = Target { url: pull.whep.clone(), token: pull.token()? };
+            add("pulls", Role::Pull { effect: pull.effect.clone(), params: pull.params.clone() }, &pull.room, target)?;
+        }
+        for push in &config.pushes {
+            let target = Target { url: push.whip.clone(), token: push.token()? };
+            add("pushes", Role::Push, &push.room, target)?;
+        }
+        Ok(peers)
+    }
+
+    /// Adds a link, which does not begin by that.
+    ///
+    /// # Errors
+    /// When the URL may not be called, another pull publishes to the room, or there are too many.
+    pub(crate) fn add(&self, role: Role, room: RoomName, target: Target) -> Result<Arc<Link>, Problem> {
+        self.exchange.check(&target.url)?;
+        let mut links = self.lock();
+        if links.len() >= MAX_LINKS {
+            let detail = format!("there are {MAX_LINKS} pulls and pushes, as many as there may be: end one of them");
+            return Err(Problem::new(ProblemKind::TooManySessions, detail));
+        }
+        if role.is_pull() && links.values().any(|link| link.role.is_pull() && link.room == room) {
+            let detail = format!("another pull publishes to the room '{room}': end it, or choose another room");
+            return Err(Problem::new(ProblemKind::RoomTaken, detail));
+        }
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let link = Arc::new(Link::new(id, role, room, target));
+        links.insert(id, link.clone());
+        Ok(link)
+    }
+
+    /// Ends a link. Returns false if there is none with this id.
+    pub(crate) fn end(&self, is_pull: bool, id: u64) -> bool {
+        let mut links = self.lock();
+        let is_there = links.get(&id).is_some_and(|link| link.role.is_pull() == is_pull);
+        if is_there {
+            links.remove(&id).inspect(|link| link.stop());
+        }
+        is_there
+    }
+
+    /// Returns the links, oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<Link>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Returns the pulls, or the pushes, with their state as JSON.
+    pub(crate) fn describe(&self, is_pull: bool) -> Value {
+        self.all().iter().filter(|link| link.role.is_pull() == is_pull).map(|link| link.describe()).collect()
+    }
+
+    /// Ends all links, and waits until the other servers know it.
+    pub async fn stop(&self) {
+        let links = std::mem::take(&mut *self.lock());
+        links.values().for_each(|link| link.stop());
+        for link in links.values() {
+            link.ended().await;
+        }
+    }
+
+    /// Locks the list. A panic while the lock was held cannot have left half a change behind.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the token of a request.
+///
+/// # Errors
+/// When no header could carry it.
+pub(crate) fn checked_token(token: Option<Secret>) -> Result<Option<Secret>, Problem> {
+    let is_fit = |token: &Secret| token.reveal().bytes().all(|byte| byte.is_ascii_graphic());
+    if token.as_ref().is_none_or(is_fit) {
+        return Ok(token);
+    }
+    Err(Problem::new(ProblemKind::BadRequest, "the token must have letters, digits and signs of ASCII only, without spaces"))
+}
+
+/// Returns the URL of a request.
+///
+/// # Errors
+/// When it is no URL of a server.
+pub(crate) fn checked_url(field: &str, url: &str) -> Result<PeerUrl, Problem> {
+    url.trim().parse().map_err(|error| Problem::new(ProblemKind::BadRequest, format!("'{field}' cannot be used: {error}")))
+}
