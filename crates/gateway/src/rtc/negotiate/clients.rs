@@ -1,6 +1,6 @@
 //! Offers of real clients (`offers/*.sdp`; addresses, keys and names are replaced) and the answers
-//! to them. Those of Chromium and aiortc were recorded, the others are written from what the clients'
-//! own code writes.
+//! to them. Those of Chromium, aiortc and Firefox 153 without H.264 (`firefox-153*.sdp`) were recorded,
+//! the others are written from what the clients' own code writes.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -116,7 +116,7 @@ fn colours_are_negotiated_by_the_number_that_the_browser_offers() {
 #[test]
 fn offers_of_real_clients_are_answered_line_by_line() {
     let data = "application 9 - webrtc-datachannel";
-    let cases: [(&str, &str, &[&str]); 14] = [
+    let cases: [(&str, &str, &[&str]); 16] = [
         ("chrome", offer!("chrome"), &["video 9 sendrecv 96 97 102 103 108 109 116 117", "audio 9 sendrecv 111", data]),
         ("chrome-simulcast", offer!("chrome-simulcast"), &["video 9 sendrecv 96 97 102 103 108 109 116 117"]),
         (
@@ -131,6 +131,8 @@ fn offers_of_real_clients_are_answered_line_by_line() {
         ),
         ("firefox", offer!("firefox"), &["audio 9 sendrecv 109", "video 9 sendrecv 120 124 126 127 105 106", data]),
         ("firefox-simulcast", offer!("firefox-simulcast"), &["video 9 sendrecv 120 124 126 127 105 106"]),
+        ("firefox-153", offer!("firefox-153"), &["video 9 sendrecv 120 124", "audio 9 sendrecv 109", data]),
+        ("firefox-153-simulcast", offer!("firefox-153-simulcast"), &["video 9 sendrecv 120 124"]),
         ("safari", offer!("safari"), &["video 9 sendrecv 96 97 98 99 106 107", data]),
         ("obs", offer!("obs"), &["audio 9 recvonly 111", "video 9 recvonly 96"]),
         ("ffmpeg", offer!("ffmpeg"), &["audio 9 recvonly 111", "video 9 recvonly 106"]),
@@ -168,7 +170,12 @@ fn answer_repeats_the_parameters_of_the_offer() {
 
 #[test]
 fn all_layers_of_a_simulcast_are_accepted_and_one_video_is_sent() {
-    for (name, offer) in [("chrome", offer!("chrome-simulcast")), ("firefox", offer!("firefox-simulcast"))] {
+    let offers = [
+        ("chrome", offer!("chrome-simulcast")),
+        ("firefox", offer!("firefox-simulcast")),
+        ("firefox-153", offer!("firefox-153-simulcast")),
+    ];
+    for (name, offer) in offers {
         let answer = answer(offer).unwrap();
         assert!(answer.contains("a=rid:q recv\r\na=rid:h recv\r\na=rid:f recv\r\na=simulcast:recv q;h;f\r\n"), "{name}: {answer}");
         let sources = answer.lines().filter(|line| line.starts_with("a=ssrc:") && line.contains("cname")).count();
