@@ -100,11 +100,19 @@ function present(inputs) {
 }
 
 /**
- * Gives a stream exactly these tracks. New tracks are added before old ones are removed, so that
- * the stream is never empty.
+ * Gives a stream exactly these tracks. Old tracks are removed before new ones are added, because an
+ * element of Firefox shows no other track when the one that it shows is removed, except one that is
+ * added later. Meanwhile a copy of an old track stays, because browsers may pause an element whose
+ * stream is empty.
  */
 export function showTracks(stream, tracks) {
   const before = stream.getTracks();
-  for (const track of tracks) if (!before.includes(track)) stream.addTrack(track);
+  const added = tracks.filter((track) => !before.includes(track));
+  const copy = added.length ? before[0]?.clone?.() : null;
+  if (copy) stream.addTrack(copy);
   for (const track of before) if (!tracks.includes(track)) stream.removeTrack(track);
+  for (const track of added) stream.addTrack(track);
+  if (!copy) return;
+  stream.removeTrack(copy);
+  copy.stop();
 }

@@ -124,11 +124,13 @@ export class Link {
     return this.#pc.getStats();
   }
 
-  /** Returns a number that changes while the source of the video delivers frames. */
+  /** Returns the number of frames that the source of the video has delivered; null without a source. */
   async frames() {
-    const report = [...(await this.#video.sender.getStats()).values()];
+    const { sender } = this.#video;
+    if (!sender.track || sender.track.readyState === 'ended') return null;
+    const report = [...(await sender.getStats()).values()];
     const of = (type) => report.find((entry) => entry.type === type);
-    // Without a track there is no source; some browsers do not count its frames.
+    // Some browsers count only what is sent.
     return of('media-source')?.frames ?? of('outbound-rtp')?.framesSent ?? 0;
   }
 
@@ -302,6 +304,14 @@ async function outlasting(signal, work) {
     clearTimeout(timer);
     signal.removeEventListener('abort', wait);
   }
+}
+
+/**
+ * Returns whether this browser sends the last frame of a source again once per second while the
+ * source delivers none, and counts it as another one. Firefox does (VideoFrameConverter).
+ */
+export function repeatsFrames() {
+  return /\bFirefox\//.test(globalThis.navigator?.userAgent ?? '');
 }
 
 /** Prefers the frame rate to the resolution if the bandwidth is low. */

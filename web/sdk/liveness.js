@@ -13,27 +13,40 @@ const LOST_AFTER_MS = 12_000;
 const FIRST_DELAY_MS = 250;
 /** A source without a new frame for this long is silent; a shared screen may send one per second. */
 const SOURCE_SILENT_MS = 2_000;
+/** Interval at which some browsers count the last frame again while the source delivers none. */
+const REPEATED_EVERY_MS = 1_000;
 
 /** Whether the source delivers frames, from a count of them. */
 export class Watch {
   #state;
+  #repeats;
+  /** @type {number | null} */
   #frames = null;
   #since;
 
-  /** `state` is the one so far. */
-  constructor(now, state = 'live') {
-    [this.#since, this.#state] = [now, state];
+  /**
+   * `state` is the one so far. `repeats` tells that the browser counts the last frame again while
+   * the source delivers none; then one frame per second counts as none.
+   */
+  constructor(now, state = 'live', { repeats = false } = {}) {
+    [this.#since, this.#state, this.#repeats] = [now, state, repeats];
   }
 
   /**
-   * Returns 'live', or 'silent' if no frame has come for a while. `frames` is any number that
-   * changes while frames come.
+   * Returns 'live', or 'silent' if no frame has come for a while. `frames` counts the frames of the
+   * source, from any number on; null if there is no source.
+   *
+   * @param {number} now
+   * @param {number | null} frames
    */
   look(now, frames) {
-    const more = this.#frames !== null && frames !== this.#frames;
-    this.#frames = frames;
-    if (more) [this.#since, this.#state] = [now, 'live'];
-    else if (now - this.#since >= SOURCE_SILENT_MS) this.#state = 'silent';
+    const elapsedMs = now - this.#since;
+    const repeated = this.#repeats ? 1 + elapsedMs / REPEATED_EVERY_MS : 0;
+    const before = (this.#frames ??= frames);
+    if (frames !== null && before !== null && (frames < before || frames > before + repeated)) this.#state = 'live';
+    else if (elapsedMs >= SOURCE_SILENT_MS) this.#state = 'silent';
+    else return this.#state;
+    [this.#since, this.#frames] = [now, frames ?? before];
     return this.#state;
   }
 }

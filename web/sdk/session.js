@@ -10,7 +10,7 @@ import { OoblexError } from './errors.js';
 import { goodbye } from './goodbye.js';
 import { listed } from './http.js';
 import { Inputs, showTracks } from './inputs.js';
-import { Link } from './link.js';
+import { Link, repeatsFrames } from './link.js';
 import { figuresBetween } from './measure.js';
 import { Pulse, Watch, delayAfter, mayPass } from './liveness.js';
 import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './sources.js';
@@ -61,7 +61,7 @@ export class Session extends EventTarget {
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #looking;
   /** Whether the source delivers frames, and the timer that looks. */
-  #watch = new Watch(performance.now());
+  #watch = watching('live');
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #watching;
   /** @type {import('./ooblex.js').SourceState} */
@@ -363,7 +363,7 @@ export class Session extends EventTarget {
       link.fit();
       this.#look();
     }, LOOK_EVERY_MS);
-    this.#watch = new Watch(performance.now(), this.#source);
+    this.#watch = watching(this.#source);
     this.#watching = setInterval(() => void this.#observe(link), WATCH_EVERY_MS);
   }
 
@@ -374,8 +374,10 @@ export class Session extends EventTarget {
 
   /** Reports a source that has become silent, or delivers frames again. */
   async #observe(link) {
-    const frames = await link.frames().catch(() => null);
-    if (frames === null || link !== this.#link || this.#returning || this.#state === 'closed') return;
+    const frames = await link.frames().catch(() => undefined);
+    if (frames === undefined || link !== this.#link || this.#returning || this.#state === 'closed') return;
+    // Of a muted track such a browser sends black, once per second as well.
+    if (repeatsFrames() && this.#inputs.tracks.video?.enabled === false) return void (this.#watch = watching(this.#source));
     const state = this.#watch.look(performance.now(), frames);
     if (state === this.#source) return;
     this.#source = state;
@@ -441,8 +443,9 @@ export class Session extends EventTarget {
       try {
         const link = await this.#another(signal, refused);
         if (signal.aborted) return void link.close();
-        void this.#link.close();
+        const before = this.#link;
         this.#adopt(link);
+        void before.close();
         this.#become('live');
         return void this.#emit('reconnected', { id: this.id, attempts: attempt, downMs: Math.round(performance.now() - began) });
       } catch (/** @type {any} */ failed) {
@@ -523,6 +526,11 @@ export class Session extends EventTarget {
   #emit(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
+}
+
+/** Returns what watches a source in this state. */
+function watching(state) {
+  return new Watch(performance.now(), state, { repeats: repeatsFrames() });
 }
 
 /**

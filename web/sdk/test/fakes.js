@@ -27,6 +27,9 @@ export class FakeTrack extends EventTarget {
   stop() {
     this.stopped = true;
   }
+  clone() {
+    return new FakeTrack(this.kind);
+  }
 }
 
 export class FakeStream {
