@@ -34,10 +34,10 @@ export function latencyParts(stats, measures) {
  *
  * @param {object} stats the gateway's statistics of the last second
  * @param {object} measures the browser's statistics over the same second
- * @param {{fps?: number, silent?: boolean}} source the frame rate requested from the camera, and
- *   whether the source delivers no frames
+ * @param {{fps?: number, silent?: boolean, muted?: boolean}} source the frame rate requested from the
+ *   camera, whether the source delivers no frames, and whether black is sent instead of its picture
  */
-export function diagnose(stats, measures, { fps: askedFps = 30, silent = false } = {}) {
+export function diagnose(stats, measures, { fps: askedFps = 30, silent = false, muted = false } = {}) {
   const { camera, sent, received } = measures;
   const fps = (value) => `${Math.round(value)}`;
   const falls = (from, to) => from >= FEW_FPS && to !== null && to !== undefined && to < KEEPS_UP * from;
@@ -47,6 +47,7 @@ export function diagnose(stats, measures, { fps: askedFps = 30, silent = false }
   if (stats.service === 'no_worker') return found('model', 'No worker serves this effect', 'The last picture is held. The session resumes by itself when a worker starts.');
   if (stats.service === 'broker_down') return found('queue', 'The gateway cannot reach its workers', 'The last picture is held. The session resumes by itself when they are reachable again.');
   if (silent) return found('silent', 'The source sends no picture', 'The last picture is held. It goes on by itself when the camera, the screen or the file sends again.');
+  if (muted) return found('none', 'Your picture is hidden', 'Black is sent instead of it.');
   if (falls(askedFps, camera.fps)) {
     return found('camera', 'The camera is slow', `It delivers ${fps(camera.fps)} of ${fps(askedFps)} frames per second. Cameras expose longer in the dark: add light, or choose a lower resolution.`);
   }

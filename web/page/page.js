@@ -415,7 +415,7 @@ function drawParameters() {
 async function drawStats(made, stats) {
   const measures = await made.measure();
   if (made !== session) return;
-  const { fps, behindMs } = figures.draw(stats, measures, stage.shownFps(), { fps: source.askedFps, silent: made.sourceState === 'silent' });
+  const { fps, behindMs } = figures.draw(stats, measures, stage.shownFps(), { fps: source.askedFps, silent: made.sourceState === 'silent', muted: made.muted.video });
   at['chip-fps'].textContent = Number.isFinite(fps) ? `${Math.round(fps)} fps` : '';
   at['chip-latency'].textContent = stats.fps_out > 0 ? `${Math.round(behindMs)} ms` : '';
   at['chip-found'].textContent = found === null ? '' : counted(found.faces, 'face') + (found.objects ? `, ${counted(found.objects, 'object')}` : '');

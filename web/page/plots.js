@@ -64,7 +64,7 @@ export class Plot {
     const colours = Object.fromEntries(this.#series.map((name) => [name, getComputedStyle(this.#values[name].parentElement.firstChild).backgroundColor]));
     const tops = this.#past.map((figures) => this.#series.reduce((sum, name) => (this.#stacked ? sum + (figures[name] ?? 0) : Math.max(sum, figures[name] ?? 0)), 0));
     const most = roundedUp(Math.max(this.#floor, ...tops));
-    const right = width - 34;
+    const right = width - 40;
     const x = (index) => right - ((this.#past.length - 1 - index) / (SECONDS - 1)) * right;
     const y = (value) => height - 4 - (value / most) * (height - 14);
     this.#grid(to, { right, y, most, colour: style.color, font: style.fontFamily });

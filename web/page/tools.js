@@ -3,7 +3,7 @@
  * picture, full screen. Owns the recorder and its files; refuses to know sessions.
  */
 
-const FORMATS = ['video/mp4;codecs=avc1.42E01F,opus', 'video/webm;codecs=vp9,opus', 'video/webm;codecs=vp8,opus', 'video/webm', 'video/mp4'];
+const FORMATS = ['video/mp4;codecs=avc1.42E01F', 'video/webm;codecs=vp9', 'video/webm;codecs=vp8', 'video/webm', 'video/mp4'];
 
 export class Tools {
   #stage;
@@ -51,11 +51,14 @@ export class Tools {
   }
 
   #startRecording() {
-    const format = FORMATS.find((type) => MediaRecorder.isTypeSupported(type));
+    const stream = this.#stage.output.srcObject;
+    // Firefox waits without end for the sound of a stream that has none.
+    const sound = stream.getAudioTracks().length ? ',opus' : '';
+    const format = FORMATS.map((type) => (type.includes('codecs') ? type + sound : type)).find((type) => MediaRecorder.isTypeSupported(type));
     const parts = [];
     let recorder;
     try {
-      recorder = new MediaRecorder(this.#stage.output.srcObject, { mimeType: format, videoBitsPerSecond: 6_000_000 });
+      recorder = new MediaRecorder(stream, { mimeType: format, videoBitsPerSecond: 6_000_000 });
       recorder.addEventListener('dataavailable', ({ data }) => data.size && parts.push(data));
       recorder.addEventListener('stop', () => this.#saved(parts, recorder.mimeType));
       recorder.addEventListener('error', () => this.stopRecording());

@@ -43,6 +43,9 @@ test('a source that is silent is named before all else', () => {
   const silent = { camera: { fps: null }, sent: { fps: 0 }, stats: { fps_in: 0, fps_analysed: 0, fps_out: 0 }, received: { fps: 0 } };
   assert.match(diagnose(...figures(silent), { silent: true }).title, /sends no picture/);
   assert.equal(diagnose(...figures({ camera: { fps: 24 } }), { fps: 24 }).part, 'fine');
+  const black = { camera: { fps: 1 }, sent: { fps: 1 }, stats: { fps_in: 1, fps_analysed: 1, fps_out: 1 }, received: { fps: 1 } };
+  assert.equal(diagnose(...figures(black)).part, 'camera');
+  assert.match(diagnose(...figures(black), { muted: true }).title, /hidden/);
 });
 
 test('packets that are lost are named with the way that loses them', () => {
