@@ -2,10 +2,11 @@
 # Checks the system's packages: prints nothing if all are installed, installs missing ones with apt
 # if it may, and otherwise prints the command that you have to run.
 #
-# usage: install-packages.sh build|test|browser|hostile|fuzz|deploy
+# usage: install-packages.sh build|test|browser|firefox|hostile|fuzz|deploy
 #   build    packages for `cargo build` and for downloading ONNX Runtime
 #   test     Redis, Redis Sentinel, openssl and ffmpeg; the tests start their own servers on free ports
 #   browser  a Chromium for the end-to-end tests
+#   firefox  a Firefox for those of them that run in it
 #   hostile  Python with venv, for the tests with a public WebRTC stack
 #   fuzz     the compiler of the address sanitizer
 #   deploy   nginx, Prometheus and coturn; the tests of deploy/ start their own servers
@@ -34,6 +35,10 @@ missing() {
     browser)
         tools/find-chromium.sh >/dev/null || echo chromium
         ;;
+    firefox)
+        # Ubuntu has it only as a snap.
+        tools/find-firefox.sh >/dev/null || is_ubuntu || echo firefox-esr
+        ;;
     hostile)
         python3 -c 'import ensurepip, venv' 2>/dev/null || printf 'python3\npython3-venv\n'
         ;;
@@ -46,7 +51,7 @@ missing() {
         tool turnserver coturn
         ;;
     *)
-        echo "usage: install-packages.sh build|test|browser|hostile|fuzz|deploy" >&2
+        echo "usage: install-packages.sh build|test|browser|firefox|hostile|fuzz|deploy" >&2
         exit 2
         ;;
     esac

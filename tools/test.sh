@@ -44,8 +44,11 @@ rust() {
 sdk() { (cd web && node --test sdk/test/*.test.js page/test/*.test.js); }
 
 e2e() {
-    local chromium
+    local chromium firefox
     tools/install-packages.sh browser || return
+    # Without a Firefox its tests are skipped.
+    tools/install-packages.sh firefox || true
+    firefox=$(tools/find-firefox.sh) || true
     tools/install-packages.sh test || return
     if ! chromium=$(tools/find-chromium.sh); then
         echo "no browser for the end-to-end tests: CHROMIUM=${CHROMIUM:-} does not exist, and there is none in /usr/bin"
@@ -53,7 +56,7 @@ e2e() {
     fi
     # shellcheck disable=SC2046
     cargo build --release --locked $(tools/cargo-features.sh) || return
-    (cd tests/e2e && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
+    (cd tests/e2e && npm ci --no-audit --no-fund && CHROMIUM=$chromium FIREFOX=$firefox npm test)
 }
 
 # python FOLDER: the tests of tests/FOLDER, which use aiortc.

@@ -30,7 +30,8 @@ export const ELSEWHERE = 'elsewhere.example';
 /** Timeout for a condition on a busy machine; tests do not judge by it. */
 export const PATIENCE_MS = 60_000;
 
-const IN_PAGE = `(() => {\n${readFileSync(here('measure.js'), 'utf8').replaceAll(/^export /gm, '')}\n${readFileSync(here('probe.js'), 'utf8')}\n})();`;
+/** The source of `window.probe`. */
+export const IN_PAGE = `(() => {\n${readFileSync(here('measure.js'), 'utf8').replaceAll(/^export /gm, '')}\n${readFileSync(here('probe.js'), 'utf8')}\n})();`;
 
 /**
  * All sessions of the tests come from one address within a short time; some pages are opened with
