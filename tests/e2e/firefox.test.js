@@ -346,6 +346,22 @@ firefox('a source that delivers nothing is reported, and a muted one is not', as
   assert.deepEqual(states, ['live', 'silent']);
 });
 
+firefox('a file goes on in a tab in the background', async () => {
+  await here.evaluate(async () => {
+    await begin({ effect: 'none' });
+    window.rates = [];
+    session.on('stats', ({ fps_in }) => document.hidden && rates.push(fps_in));
+  });
+  const front = await browser.page(`${elsewhere.origin}/`);
+  await front.page.bringToFront();
+  await here.waitFor(() => rates.length >= 5);
+  const rates = await here.evaluate(() => session.close().then(() => rates));
+  // A picture that is drawn by a timer has about one frame per second there.
+  assert.ok(rates.filter((fps) => fps > 5).length >= 3, rates.join());
+  await front.page.close();
+  await here.page.bringToFront();
+});
+
 firefox('a source that is resized or turned, and a screen that is too large', async () => {
   await here.evaluate(() => {
     window.drawn = drawing(640, 480);
