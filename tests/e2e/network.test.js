@@ -8,7 +8,7 @@ import { test } from 'node:test';
 
 import { withSession } from './harness.js';
 import { assertHidden, assertInOrder, assertShareShown } from './judge.js';
-import { relayed } from './relay.js';
+import { relayed, withoutRtx } from './relay.js';
 
 /** Calls `withSession` behind a relay. */
 const behind = (network, use) =>
@@ -57,16 +57,6 @@ for (const codec of ['vp8', 'h264']) {
       assert.deepEqual(errors, []);
     });
   });
-}
-
-/** Returns an offer without RTX, as of a small client. */
-function withoutRtx(sdp) {
-  const lines = sdp.split('\r\n');
-  const types = lines.flatMap((line) => /^a=rtpmap:(\d+) rtx\//.exec(line)?.[1] ?? []);
-  const sources = lines.flatMap((line) => /^a=ssrc-group:FID \d+ (\d+)/.exec(line)?.[1] ?? []);
-  const isRtx = (line) => line.startsWith('a=ssrc-group:FID') || types.some((type) => new RegExp(`^a=(rtpmap|fmtp|rtcp-fb):${type} `).test(line)) || sources.some((source) => line.startsWith(`a=ssrc:${source} `));
-  const withoutTypes = (line) => (line.startsWith('m=video') ? line.split(' ').filter((word) => !types.includes(word)).join(' ') : line);
-  return lines.filter((line) => !isRtx(line)).map(withoutTypes).join('\r\n');
 }
 
 test('a network that was gone for seconds brings the same session back, hidden from the first picture on', () =>

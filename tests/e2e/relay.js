@@ -79,3 +79,13 @@ function generator(seed) {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 }
+
+/** Returns an offer without RTX, as of a small client. */
+export function withoutRtx(sdp) {
+  const lines = sdp.split('\r\n');
+  const types = lines.flatMap((line) => /^a=rtpmap:(\d+) rtx\//.exec(line)?.[1] ?? []);
+  const sources = lines.flatMap((line) => /^a=ssrc-group:FID \d+ (\d+)/.exec(line)?.[1] ?? []);
+  const isRtx = (line) => line.startsWith('a=ssrc-group:FID') || types.some((type) => new RegExp(`^a=(rtpmap|fmtp|rtcp-fb):${type} `).test(line)) || sources.some((source) => line.startsWith(`a=ssrc:${source} `));
+  const withoutTypes = (line) => (line.startsWith('m=video') ? line.split(' ').filter((word) => !types.includes(word)).join(' ') : line);
+  return lines.filter((line) => !isRtx(line)).map(withoutTypes).join('\r\n');
+}
