@@ -4,10 +4,16 @@
  */
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { open, PATIENCE_MS } from './harness.js';
+import { BINARY, open, PATIENCE_MS, withSession } from './harness.js';
 import { assertHidden, assertInOrder, assertSize } from './judge.js';
+import { prepare } from './whip.js';
 
 const FRAMES = 120;
 /** A viewer's first picture must come within a second of its answer; a busy machine gets more. */
@@ -16,53 +22,9 @@ const FIRST_PICTURE_MS = 5000;
 let opened;
 before(async () => {
   opened = await open({ audio: true });
-  await opened.page.evaluate(`Object.assign(globalThis, { publish: ${publish}, watch: ${watch}, listen: ${listen}, exchange: ${exchange} })`);
+  await prepare(opened.page);
 });
 after(() => opened?.end());
-
-/** Runs in the page: posts the offer of a connection and applies the answer. Returns the addresses of the session and of its events. */
-async function exchange(connection, path) {
-  await connection.setLocalDescription();
-  const response = await fetch(path, { method: 'POST', body: connection.localDescription.sdp, headers: { 'Content-Type': 'application/sdp' } });
-  if (response.status !== 201) throw new Error(`${response.status} ${await response.text()}`);
-  const session = new URL(response.headers.get('Location'), response.url).href;
-  await connection.setRemoteDescription({ type: 'answer', sdp: await response.text() });
-  const [, events] = /<([^>]*)>; rel="urn:ietf:params:whep:ext:core:server-sent-events"/.exec(response.headers.get('Link')) ?? [];
-  return { session, events };
-}
-
-/** Runs in the page: publishes the camera to a room. */
-async function publish(room, query) {
-  const connection = new RTCPeerConnection();
-  for (const track of probe.camera.getTracks()) connection.addTransceiver(track.clone(), { direction: 'sendonly' });
-  const { session } = await exchange(connection, `/whip/${room}${query}`);
-  probe.keep(`whip ${room}`, { connection, session });
-  return session;
-}
-
-/** Runs in the page: watches a room; its frames are seen under this name. Returns the time of the answer. */
-async function watch(room, name, codec) {
-  const connection = new RTCPeerConnection();
-  const lines = ['video', 'audio'].map((kind) => connection.addTransceiver(kind, { direction: 'recvonly' }));
-  const codecs = RTCRtpReceiver.getCapabilities('video').codecs.filter(({ mimeType }) => [`video/${codec}`, 'video/rtx'].includes(mimeType.toLowerCase()));
-  lines[0].setCodecPreferences(codecs);
-  probe.watch(name, lines[0].receiver.track);
-  const { session, events } = await exchange(connection, `/whep/${room}`);
-  const answered = performance.now();
-  probe.keep(`whep ${name}`, { connection, session, told: listen(events) });
-  return answered;
-}
-
-/** Runs in the page: reads events of a room. Returns the list to which they are added. */
-function listen(address) {
-  const told = [];
-  const source = new EventSource(address);
-  for (const name of ['active', 'inactive', 'viewercount']) {
-    source.addEventListener(name, ({ data }) => told.push(Object.values(JSON.parse(data))[0] ?? name));
-  }
-  source.addEventListener('error', () => source.close());
-  return told;
-}
 
 async function seen(name, frames) {
   const enough = ([name, frames]) => probe.seen[name].length >= frames;
@@ -122,3 +84,61 @@ test('a viewer that leaves disturbs nobody, and viewers end with their publisher
   assert.deepEqual(await rooms(), []);
   await told('h264', 'active', 2, 1, 'inactive', 0);
 });
+
+/** Calls `use` with the origin of a page that is not the gateway's. */
+async function withOrigin(use) {
+  const server = createServer((_, response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><link rel="icon" href="data:,">'));
+  await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
+  try {
+    return await use(`http://127.0.0.1:${server.address().port}`);
+  } finally {
+    server.close();
+    server.closeAllConnections();
+  }
+}
+
+/** Makes a key for a role. Returns `{key, lines}`; the lines are those of the configuration that let it in. */
+function keyFor(role) {
+  const [key, ...lines] = spawnSync(BINARY, ['token', 'key', '--role', role, '--name', role], { encoding: 'utf8' }).stdout.split('\n');
+  return { key, lines: lines.join('\n') };
+}
+
+test('a page of another origin publishes and watches with tokens, like VDO.Ninja', () =>
+  withOrigin(async (origin) => {
+    const [publishing, viewing] = [keyFor('publish'), keyFor('view')];
+    const config = [`[serve]\nallow_origins = ["${origin}"]\n[auth]\nmode = "keys"`, publishing.lines, viewing.lines].join('\n');
+    const folder = mkdtempSync(join(tmpdir(), 'ooblex-rooms-'));
+    const path = join(folder, 'ooblex.toml');
+    writeFileSync(path, config);
+    try {
+      await withSession({ gateway: ['--config', path] }, async ({ browser, gateway, played }) => {
+        // The address is percent-encoded in the address of the page.
+        const whip = encodeURIComponent(new URL('whip/guest?effect=background_blur', gateway.url).href);
+        const { page, errors, requests } = await browser.page(`${origin}/?whipout=${whip}`);
+        await page.evaluate((layout) => (probe.layout = layout), played.layout);
+        await prepare(page);
+        const statuses = await page.evaluate(
+          async ([mayPublish, mayView, whep]) => {
+            const bearer = (key) => ({ Authorization: `Bearer ${key}` });
+            const camera = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
+            const [publisher, viewer] = [new RTCPeerConnection(), new RTCPeerConnection()];
+            publisher.addTransceiver(camera.getVideoTracks()[0], { direction: 'sendonly' });
+            const { session: published } = await exchange(publisher, new URLSearchParams(location.search).get('whipout'), bearer(mayPublish));
+            const line = viewer.addTransceiver('video', { direction: 'recvonly' });
+            probe.watch('seen', line.receiver.track);
+            const { session: watched } = await exchange(viewer, whep, bearer(mayView));
+            while (probe.seen.seen.length < 30) await new Promise((resolve) => setTimeout(resolve, 50));
+            const end = async (session, key) => (await fetch(session, { method: 'DELETE', headers: bearer(key) })).status;
+            return [await end(watched, mayView), await end(published, mayPublish), await end(published, mayPublish)];
+          },
+          [publishing.key, viewing.key, new URL('whep/guest', gateway.url).href],
+        );
+        assert.deepEqual(statuses, [200, 200, 404]);
+        assertHidden(await page.evaluate(() => probe.seen.seen), played, ['blurred']);
+        assert.ok(requests.some((url) => url.startsWith(gateway.url)));
+        assert.deepEqual(errors.filter((error) => !error.includes('404')), []);
+      });
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }));
