@@ -2,14 +2,15 @@
 # Checks the system's packages: prints nothing if all are installed, installs missing ones with apt
 # if it may, and otherwise prints the command that you have to run.
 #
-# usage: install-packages.sh build|test|browser|firefox|hostile|fuzz|deploy
-#   build    packages for `cargo build` and for downloading ONNX Runtime
-#   test     Redis, Redis Sentinel, openssl and ffmpeg; the tests start their own servers on free ports
-#   browser  a Chromium for the end-to-end tests
-#   firefox  a Firefox for those of them that run in it
-#   hostile  Python with venv, for the tests with a public WebRTC stack
-#   fuzz     the compiler of the address sanitizer
-#   deploy   nginx, Prometheus and coturn; the tests of deploy/ start their own servers
+# usage: install-packages.sh build|test|browser|firefox|gstreamer|hostile|fuzz|deploy
+#   build      packages for `cargo build` and for downloading ONNX Runtime
+#   test       Redis, Redis Sentinel, openssl and ffmpeg; the tests start their own servers on free ports
+#   browser    a Chromium for the end-to-end tests
+#   firefox    a Firefox for those of them that run in it
+#   gstreamer  webrtcbin and its Python bindings, for the test with GStreamer (22 MB to download, 64 MB on disk)
+#   hostile    Python with venv, for the tests with a public WebRTC stack
+#   fuzz       the compiler of the address sanitizer
+#   deploy     nginx, Prometheus and coturn; the tests of deploy/ start their own servers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -39,6 +40,11 @@ missing() {
         # Ubuntu has it only as a snap.
         tools/find-firefox.sh >/dev/null || is_ubuntu || echo firefox-esr
         ;;
+    gstreamer)
+        for package in gstreamer1.0-plugins-{good,bad} gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0 python3-gi; do
+            installed "$package" || echo "$package"
+        done
+        ;;
     hostile)
         python3 -c 'import ensurepip, venv' 2>/dev/null || printf 'python3\npython3-venv\n'
         ;;
@@ -51,7 +57,7 @@ missing() {
         tool turnserver coturn
         ;;
     *)
-        echo "usage: install-packages.sh build|test|browser|firefox|hostile|fuzz|deploy" >&2
+        echo "usage: install-packages.sh build|test|browser|firefox|gstreamer|hostile|fuzz|deploy" >&2
         exit 2
         ;;
     esac

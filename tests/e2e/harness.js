@@ -42,7 +42,8 @@ const ENVIRONMENT = { OOBLEX_SERVE__HOSTS: `localhost,127.0.0.1,${ELSEWHERE}`, O
 /**
  * Starts a gateway. Returns `{url, pid, log(), stop()}`; `log()` returns everything that it wrote.
  */
-export const startGateway = (options = []) => start(BINARY, ['serve', '--listen', '127.0.0.1:0', '--media', '127.0.0.1:0', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release');
+export const startGateway = (options = [], environment = {}) =>
+  start(BINARY, ['serve', '--listen', '127.0.0.1:0', '--media', '127.0.0.1:0', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release', environment);
 
 /** Starts a worker with one thread; returns the same as `startGateway`. */
 export const startWorker = (options = []) => start(BINARY, ['worker', '--listen', '127.0.0.1:0', '--threads', '1', ...options], /is ready: (http:\S+)/, 'Build it with: cargo build --release');
@@ -67,9 +68,9 @@ export async function startRedis() {
  * Starts a program and waits for the line that says that it is ready; the match of the pattern in
  * it is its `url`.
  */
-async function start(program, options, isReady, remedy) {
+async function start(program, options, isReady, remedy, environment = {}) {
   const name = [program.split('/').at(-1), ...options.slice(0, 1)].join(' ');
-  const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...ENVIRONMENT, ...process.env } });
+  const child = spawn(program, options, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...ENVIRONMENT, ...process.env, ...environment } });
   const written = [];
   const exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
   const failed = new Promise((_, reject) => child.once('error', (error) => reject(new Error(`${program} does not start: ${error.message}. ${remedy}`))));
