@@ -50,9 +50,19 @@ const told = (name, ...events) => {
 
 const rooms = async () => (await (await fetch(new URL('/api/rooms', opened.gateway.url))).json()).rooms;
 
+/** Waits until the publisher's pictures flow: viewers that come earlier are told that it is inactive. */
+async function sending(room) {
+  const sessions = async () => (await (await fetch(new URL('/api/sessions', opened.gateway.url))).json()).sessions;
+  const flow = async () => (await sessions()).some((session) => session.room === room && session.stats?.fps_out > 5);
+  for (const deadline = Date.now() + PATIENCE_MS; !(await flow()); await new Promise((resolve) => setTimeout(resolve, 50))) {
+    assert.ok(Date.now() < deadline, 'no pictures of the publisher');
+  }
+}
+
 test('viewers of a room see the effect from the first frame on, in their own codec, and hear the publisher', async () => {
   const { page, played } = opened;
   await page.evaluate(() => publish('studio', '?effect=background_blur'));
+  await sending('studio');
   for (const codec of ['vp8', 'h264']) {
     const answered = await page.evaluate((codec) => watch('studio', codec, codec), codec);
     const records = await seen(codec, FRAMES);
