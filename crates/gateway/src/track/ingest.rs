@@ -73,11 +73,7 @@ pub(super) struct Ingest {
     queue: VecDeque<Arrived>,
     /// The decoder of the last frame's codec. `None` before the first frame.
     decoder: Option<Decoder>,
-    /// The rotation of the last frame.
-    rotation: Rotation,
-    /// How the camera was held for the last picture. `None` before the first one.
-    held: Option<Held>,
-    view: View,
+    orientation: Orientation,
     /// When the browser was last asked for a keyframe.
     last_request: Option<Instant>,
     refusals: Refusals,
@@ -85,6 +81,16 @@ pub(super) struct Ingest {
     waits: Waits,
     stats: Arc<TrackStats>,
     metrics: Arc<Metrics>,
+}
+
+/// The orientation of the camera.
+#[derive(Default)]
+struct Orientation {
+    /// The rotation of the last frame.
+    rotation: Rotation,
+    /// How the camera was held for the last picture. `None` before the first one.
+    held: Option<Held>,
+    view: View,
 }
 
 /// How a camera is held. A camera may rotate its pictures itself when it is turned, or let the
@@ -140,9 +146,7 @@ impl Ingest {
             max_size: MaxSize { pixels: max_pixels, scaler: Scaler::new(), received: None },
             queue: VecDeque::new(),
             decoder: None,
-            rotation: Rotation::None,
-            held: None,
-            view: View::default(),
+            orientation: Orientation::default(),
             last_request: None,
             refusals: Refusals::default(),
             order: Order::default(),
@@ -182,7 +186,7 @@ impl Ingest {
     /// request.
     pub(super) fn decode(&mut self, now: Instant, arrived: Arrived, outbox: &Outbox) -> Option<Decoded> {
         let Arrived { frame, at: arrived, rotation, colours, gap } = arrived;
-        self.rotation = rotation.unwrap_or(self.rotation);
+        self.orientation.on_frame(rotation);
         if self.decoder.as_ref().is_none_or(|decoder| decoder.codec() != frame.codec) {
             let decoder = Decoder::new(frame.codec, self.limits);
             self.decoder = decoder.inspect_err(|error| warn!(session = %outbox.id(), %error, "no decoder")).ok();
@@ -206,8 +210,8 @@ impl Ingest {
         match decoder.decode(&frame.data) {
             Ok(picture) => picture.map(|picture| {
                 (self.refusals.refused_requests, self.refusals.notified_size) = (0, None);
-                let picture = self.max_size.apply(picture, self.rotation);
-                let view = self.view_of(&picture);
+                let picture = self.max_size.apply(picture, self.orientation.rotation);
+                let view = self.orientation.view_of(&picture);
                 let is_out_of_order = self.order.is_out_of_order(frame.capture);
                 if is_out_of_order {
                     self.order.on_out_of_order(outbox);
@@ -226,16 +230,6 @@ impl Ingest {
                 None
             }
         }
-    }
-
-    /// Returns the view of an upright picture, which is another one if the camera was turned before
-    /// it.
-    fn view_of(&mut self, picture: &I420) -> View {
-        let held = Held { rotation: self.rotation, is_portrait: picture.height() > picture.width() };
-        if self.held.replace(held).is_some_and(|before| before != held) {
-            self.view.0 += 1;
-        }
-        self.view
     }
 
     /// Returns the size of the last picture before it was scaled down, upright. `None` before the
@@ -291,6 +285,23 @@ impl Ingest {
                 refusals.refused_requests = 0;
             }
         }
+    }
+}
+
+impl Orientation {
+    /// Takes the rotation of a frame. `None`: as before.
+    fn on_frame(&mut self, rotation: Option<Rotation>) {
+        self.rotation = rotation.unwrap_or(self.rotation);
+    }
+
+    /// Returns the view of an upright picture, which is another one if the camera was turned before
+    /// it.
+    fn view_of(&mut self, picture: &I420) -> View {
+        let held = Held { rotation: self.rotation, is_portrait: picture.height() > picture.width() };
+        if self.held.replace(held).is_some_and(|before| before != held) {
+            self.view.0 += 1;
+        }
+        self.view
     }
 }
 
