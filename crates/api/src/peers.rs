@@ -9,6 +9,7 @@ mod exchange;
 mod link;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,20 +40,7 @@ impl Peers {
     /// # Errors
     /// When a file or a variable cannot be read, or a room has an impossible name.
     pub fn new(config: &Config, dialler: Dialler) -> Result<Self, ConfigError> {
-        let more = config.rooms.peers_ca_file.as_ref().map_or_else(
-            || Ok(Vec::new()),
-            |file| {
-                let refused = |reason| ConfigError::Senseless(format!("rooms.peers_ca_file {} {reason}", file.display()));
-                let pem = std::fs::read(file).map_err(|error| refused(format!("cannot be read ({error})")))?;
-                let items: Vec<_> =
-                    parse_pem(&pem).collect::<Result<_, _>>().map_err(|error| refused(format!("is no PEM file ({error})")))?;
-                let certificates: Vec<Certificate<'static>> = items
-                    .into_iter()
-                    .filter_map(|item| if let PemItem::Certificate(certificate) = item { Some(certificate) } else { None })
-                    .collect();
-                if certificates.is_empty() { Err(refused("holds no certificate".into())) } else { Ok(certificates) }
-            },
-        )?;
+        let more = config.rooms.peers_ca_file.as_deref().map_or(Ok(Vec::new()), authorities)?;
         let exchange = Exchange::new(config.rooms.clone(), config.limits.sdp_kib, more);
         let peers = Self { dialler, exchange, links: Mutex::default(), last_id: AtomicU64::default() };
         let add = |list: &str, role, room: &str, target| {
@@ -73,9 +61,11 @@ impl Peers {
     /// Adds a link, which does not begin by that.
     ///
     /// # Errors
-    /// When the URL may not be called, another pull publishes to the room, or there are too many.
+    /// When the URL may not be called, the token cannot be sent, another pull publishes to the room, or
+    /// there are too many.
     pub(crate) fn add(&self, role: Role, room: RoomName, target: Target) -> Result<Arc<Link>, Problem> {
         self.exchange.check(&target.url)?;
+        target.token.as_ref().map_or(Ok(()), check_token)?;
         let mut links = self.lock();
         if links.len() >= MAX_LINKS {
             let detail = format!("there are {MAX_LINKS} pulls and pushes, as many as there may be: end one of them");
@@ -126,14 +116,24 @@ impl Peers {
     }
 }
 
-/// Reads the token of a request.
-///
-/// # Errors
-/// When no header could carry it.
-pub(crate) fn checked_token(token: Option<Secret>) -> Result<Option<Secret>, Problem> {
-    let is_fit = |token: &Secret| token.reveal().bytes().all(|byte| byte.is_ascii_graphic());
-    if token.as_ref().is_none_or(is_fit) {
-        return Ok(token);
+/// Reads certificate authorities from a PEM file.
+fn authorities(file: &Path) -> Result<Vec<Certificate<'static>>, ConfigError> {
+    let refused =
+        |reason| ConfigError::Senseless(format!("rooms.peers_ca_file {} {reason}: name a PEM file of certificates", file.display()));
+    let pem = std::fs::read(file).map_err(|error| refused(format!("cannot be read ({error})")))?;
+    let mut authorities = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| refused(format!("is no PEM file ({error})")))? {
+            authorities.push(certificate);
+        }
+    }
+    if authorities.is_empty() { Err(refused("has no certificate".into())) } else { Ok(authorities) }
+}
+
+/// Checks that a header can carry a token.
+fn check_token(token: &Secret) -> Result<(), Problem> {
+    if token.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
     }
     Err(Problem::new(ProblemKind::BadRequest, "the token must have letters, digits and signs of ASCII only, without spaces"))
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::body::JsonBody;
 use super::gateway::Gateway;
 use super::link;
-use crate::peers::{Role, Target, checked_token, checked_url};
+use crate::peers::{Role, Target, checked_url};
 use crate::rooms::RoomName;
 use ooblex_config::Secret;
 use ooblex_gateway::problem::{Problem, ProblemKind};
@@ -52,14 +52,14 @@ pub(super) async fn pull(State(gateway): State<Arc<Gateway>>, body: JsonBody) ->
         body.read(r#"{"whep": "https://media.example/live/whep", "room": "studio", "effect": "background_blur"}"#)?;
     // A wrong effect is refused now, not at each attempt.
     Restrictions::default().settings(&gateway.context.catalogue, effect.as_deref(), &params)?;
-    let target = Target { url: checked_url("whep", &whep)?, token: checked_token(token)? };
+    let target = Target { url: checked_url("whep", &whep)?, token };
     begin(&gateway, Role::Pull { effect, params }, &room, target, "/api/pulls")
 }
 
 /// `POST /api/pushes`: publishes the pictures of a room to another server.
 pub(super) async fn push(State(gateway): State<Arc<Gateway>>, body: JsonBody) -> Result<Response, Problem> {
     let Push { room, whip, token } = body.read(r#"{"room": "studio", "whip": "https://media.example/live/whip", "token": "…"}"#)?;
-    let target = Target { url: checked_url("whip", &whip)?, token: checked_token(token)? };
+    let target = Target { url: checked_url("whip", &whip)?, token };
     begin(&gateway, Role::Push, &room, target, "/api/pushes")
 }
 
