@@ -56,11 +56,6 @@ class Client:
         self.line.set_property("do-nack", True)
         self.peer.connect("notify::ice-gathering-state", self._gathered)
         self.peer.connect("notify::connection-state", self._changed)
-        # Up to 0.1.21, libnice sends STUN indications by default, and the gateway counts requests as
-        # signs of life.
-        self.ice = self.peer.get_property("ice-agent")
-        self.nice = self.ice.get_property("agent")
-        self.nice.set_property("keepalive-conncheck", True)
         bus = self.pipeline.get_bus()
         bus.add_signal_watch()
         bus.connect("message::error", lambda _, message: self.end("{0.message}: {1}".format(*message.parse_error())))

@@ -224,7 +224,11 @@ impl Session {
     /// When the session is over.
     pub fn on_datagram(&mut self, now: Instant, datagram: Receive<'_>, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         self.lifecycle.on_stage(SetupStage::Heard);
+        let authenticated_before = crypto::authenticated();
         self.endpoint.handle_input(Input::Receive(now, datagram)).map_err(|error| self.failed(&error))?;
+        if crypto::authenticated() != authenticated_before {
+            self.lifecycle.on_heard(now);
+        }
         self.drain(now, send)
     }
 
@@ -377,8 +381,13 @@ impl Session {
                 }
                 self.start_output();
             }
-            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => return Err(self.lifecycle.disconnected()),
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                if let Some(reason) = self.lifecycle.on_checks(now, false) {
+                    return Err(reason);
+                }
+            }
             Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed) => {
+                self.lifecycle.on_checks(now, true);
                 self.lifecycle.on_stage(SetupStage::Reached);
             }
             Event::Closed => return Err(EndReason::ByPeer),

@@ -12,6 +12,10 @@ const BYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// may have changed its mind.
 const MIN_FAILED_SETUP_AGE: Duration = Duration::from_secs(5);
 
+/// The silence after which a client is gone that sends no ICE checks. Receivers report every few
+/// seconds (RFC 3550, section 6.2).
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
+
 /// The lifecycle of one session.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
@@ -21,6 +25,11 @@ pub(super) struct Lifecycle {
     connected_at: Option<Instant>,
     /// The arrival of the last media.
     media_at: Option<Instant>,
+    /// The arrival of the last authenticated packet.
+    heard_at: Option<Instant>,
+    /// No ICE check has come for a while. Clients need not send any once they are connected: RFC 8445
+    /// (section 11) allows indications, to which an agent does not listen.
+    is_unchecked: bool,
     /// The expiry of the token that the session began with.
     expires_at: Option<Instant>,
     closing: Option<Closing>,
@@ -47,7 +56,17 @@ pub(super) enum Due {
 impl Lifecycle {
     /// Begins with the answer to the offer.
     pub(super) fn new(lifetime: Lifetime, now: Instant) -> Self {
-        Self { lifetime, stage: SetupStage::Answered, created_at: now, connected_at: None, media_at: None, expires_at: None, closing: None }
+        Self {
+            lifetime,
+            stage: SetupStage::Answered,
+            created_at: now,
+            connected_at: None,
+            media_at: None,
+            heard_at: None,
+            is_unchecked: false,
+            expires_at: None,
+            closing: None,
+        }
     }
 
     /// Sets the expiry of the token.
@@ -70,6 +89,28 @@ impl Lifecycle {
     /// Media arrived.
     pub(super) fn on_media(&mut self, now: Instant) {
         self.media_at = Some(now);
+    }
+
+    /// An authenticated packet arrived: media, a report, or data.
+    pub(super) fn on_heard(&mut self, now: Instant) {
+        self.heard_at = Some(now);
+    }
+
+    /// The ICE agent has received checks, or none for a while. Returns the reason of the end if the
+    /// client is gone.
+    pub(super) fn on_checks(&mut self, now: Instant, are_coming: bool) -> Option<EndReason> {
+        self.is_unchecked = !are_coming;
+        if are_coming {
+            None
+        } else if self.connected_at.is_none() {
+            Some(EndReason::NeverConnected)
+        } else {
+            self.is_silent(now).then_some(EndReason::Vanished)
+        }
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        self.heard_at.is_none_or(|at| now.saturating_duration_since(at) >= LONGEST_SILENCE)
     }
 
     /// Begins the end with the message `bye`. Returns false if it has begun already.
@@ -103,6 +144,7 @@ impl Lifecycle {
         match self.connected_at {
             None if since(self.created_at) > self.lifetime.connect => Due::End(EndReason::NeverConnected),
             None => Due::Nothing,
+            Some(_) if self.is_unchecked && self.is_silent(now) => Due::End(EndReason::Vanished),
             Some(connected_at) => {
                 let idle = since(self.media_at.unwrap_or(connected_at));
                 self.lifetime.over(since(connected_at), idle).map_or(Due::Nothing, Due::Close)
@@ -122,11 +164,6 @@ impl Lifecycle {
     /// the browser does afterwards.
     pub(super) fn reason(&self, reason: EndReason) -> EndReason {
         self.closing.map_or(reason, |closing| closing.reason)
-    }
-
-    /// Returns the reason of the end of a session whose ICE connection is lost.
-    pub(super) fn disconnected(&self) -> EndReason {
-        if self.connected_at.is_some() { EndReason::Vanished } else { EndReason::NeverConnected }
     }
 
     /// Returns the time of the connection.
@@ -208,8 +245,28 @@ mod tests {
         lifecycle.on_stage(SetupStage::Heard);
         assert_eq!(lifecycle.failed_stage(began + 4 * SECOND), None);
         assert_eq!(lifecycle.failed_stage(began + 5 * SECOND), Some(SetupStage::Reached));
-        assert_eq!(lifecycle.disconnected(), EndReason::NeverConnected);
+        assert_eq!(lifecycle.on_checks(began + 5 * SECOND, false), Some(EndReason::NeverConnected));
         lifecycle.on_connected(began + 6 * SECOND);
-        assert_eq!((lifecycle.failed_stage(began + 9 * SECOND), lifecycle.disconnected()), (None, EndReason::Vanished));
+        assert_eq!(lifecycle.failed_stage(began + 9 * SECOND), None);
+    }
+
+    #[test]
+    fn client_without_ice_checks_is_there_while_it_is_heard() {
+        let (mut lifecycle, now) = connected();
+        lifecycle.on_heard(now + 14 * SECOND);
+        assert_eq!(lifecycle.on_checks(now + 15 * SECOND, false), None);
+        lifecycle.on_heard(now + 20 * SECOND);
+        assert_eq!(lifecycle.poll(now + 29 * SECOND), Due::Nothing);
+        assert_eq!(lifecycle.poll(now + 30 * SECOND), Due::End(EndReason::Vanished));
+        assert_eq!(lifecycle.on_checks(now + 30 * SECOND, true), None);
+        assert_eq!(lifecycle.poll(now + 31 * SECOND), Due::Nothing, "it checks again");
+    }
+
+    #[test]
+    fn silent_client_is_gone_when_its_ice_checks_end() {
+        let (mut lifecycle, now) = connected();
+        assert_eq!(lifecycle.on_checks(now + 15 * SECOND, false), Some(EndReason::Vanished), "it was never heard");
+        lifecycle.on_heard(now + 5 * SECOND);
+        assert_eq!(lifecycle.on_checks(now + 15 * SECOND, false), Some(EndReason::Vanished));
     }
 }
