@@ -193,6 +193,11 @@ impl<F, A> Track<F, A> {
         self.playout.back().map(|entry| &entry.frame)
     }
 
+    /// Returns the oldest frame that waits, which is shown or dropped next.
+    pub fn oldest_waiting(&self) -> Option<&F> {
+        self.playout.front().map(|entry| &entry.frame)
+    }
+
     /// Records the analysis of a frame.
     pub fn on_analysis(&mut self, now: Instant, seq: FrameSeq, analysis: A) {
         self.counts.analysed += 1;
@@ -368,6 +373,14 @@ mod tests {
     }
 
     const REUSE: Mode = Mode::Reuse { max_age: Duration::from_millis(200) };
+
+    #[test]
+    fn oldest_and_newest_of_the_frames_that_wait() {
+        let mut b = Bench::new(Mode::Hold, Sampling::default());
+        assert_eq!((b.track.oldest_waiting(), b.track.last_admitted()), (None, None));
+        (0..3).for_each(|n| _ = b.frame(33 * n, n));
+        assert_eq!((b.track.oldest_waiting(), b.track.last_admitted()), (Some(&0), Some(&2)));
+    }
 
     #[test]
     fn results_out_of_order_are_shown_in_order() {

@@ -185,14 +185,14 @@ impl Presenter {
     }
 
     /// Makes a stand-in: the picture shown last if it was made under the settings in force, or one
-    /// that their effect has made safe. `newest` is the newest frame that waits, and `size` that of
-    /// the camera's pictures. `None`: there is no camera yet. Call [`Presenter::on_stand_in`] once
-    /// it is sent.
-    pub(super) fn stand_in(&mut self, newest: Option<&Pending>, settings: &Arc<Settings>, size: Option<Size>) -> Option<StandIn> {
-        let newest = newest.or(self.unshown.as_ref());
-        let capture = newest.map(|pending| pending.capture);
-        let newest = newest.filter(|_| self.shown.is_none()).map(|pending| pending.picture.clone());
-        let (picture, is_placeholder) = match (self.shown.take(), newest) {
+    /// that their effect has made safe. `waiting` is the oldest frame that waits, so that no later
+    /// picture is older than the stand-in, and `size` is that of the camera's pictures. `None`: there
+    /// is no camera yet. Call [`Presenter::on_stand_in`] once it is sent.
+    pub(super) fn stand_in(&mut self, waiting: Option<&Pending>, settings: &Arc<Settings>, size: Option<Size>) -> Option<StandIn> {
+        let unshown = waiting.or(self.unshown.as_ref());
+        let capture = unshown.map(|pending| pending.capture);
+        let unshown = unshown.filter(|_| self.shown.is_none()).map(|pending| pending.picture.clone());
+        let (picture, is_placeholder) = match (self.shown.take(), unshown) {
             (Some(shown), _) if Arc::ptr_eq(&shown.settings, settings) => (shown.picture, shown.is_placeholder),
             (Some(Shown { picture, .. }), _) | (None, Some(picture)) => (self.made_safe(picture, settings), true),
             (None, None) => {
@@ -270,9 +270,9 @@ mod tests {
         }
 
         /// Sends a stand-in at this time, and returns the luma of its first pixel.
-        fn stand_in(&mut self, ms: u64, newest: Option<&Pending>, settings: &Arc<Settings>) -> Option<u8> {
+        fn stand_in(&mut self, ms: u64, waiting: Option<&Pending>, settings: &Arc<Settings>) -> Option<u8> {
             let now = self.at(ms);
-            let stand_in = self.presenter.stand_in(newest, settings, Some(Size::new(SIZE.0, SIZE.1)))?;
+            let stand_in = self.presenter.stand_in(waiting, settings, Some(Size::new(SIZE.0, SIZE.1)))?;
             let luma = stand_in.picture.planes()[0][0];
             self.presenter.on_stand_in(now, stand_in, settings.clone());
             Some(luma)

@@ -351,8 +351,8 @@ impl Runner {
     /// Sends a stand-in to a browser that has no picture, or cannot decode the one it has, since no
     /// processed frame came in time.
     fn present_stand_in(&mut self, now: Instant) {
-        let (settings, newest) = (self.settings.current.clone(), self.analysis.track.last_admitted());
-        let Some(stand_in) = self.presenter.stand_in(newest, &settings, self.outputs.size()) else { return };
+        let (settings, waiting) = (self.settings.current.clone(), self.analysis.track.oldest_waiting());
+        let Some(stand_in) = self.presenter.stand_in(waiting, &settings, self.outputs.size()) else { return };
         let capture = self.outputs.last_sent().or(stand_in.capture).unwrap_or(MediaTime(0));
         _ = self.send_encoded(now, &stand_in.picture, capture, now);
         self.context.metrics.frames.placeholders.inc();
