@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ooblex_codec::{ColourSpace, Rotation, keyframe_size};
 use ooblex_pipeline::{EncodedFrame, MediaTime};
+use str0m::format::CodecExtra;
 use str0m::media::{Frequency, MediaData, Rid};
 use str0m::rtp::VideoOrientation;
 use str0m::{Rtc, RtcError};
@@ -24,6 +25,8 @@ pub(super) struct MediaIn {
     /// A frame was lost on its way to the track, so the decoder must not see the frames that depend
     /// on it.
     has_gap: bool,
+    /// The picture id of the last VP8 frame, if its sender numbers pictures.
+    picture: Option<u64>,
     /// The camera was silent at least once.
     has_paused: bool,
     /// The colours that the sender has named. They hold until others are named, or a keyframe names
@@ -59,7 +62,8 @@ impl MediaIn {
         let frame = EncodedFrame { codec, keyframe: data.is_keyframe(), capture: MediaTime(time), data: data.data.to_vec() };
         let rotation = data.ext_vals.video_orientation.map(rotation);
         self.name_colours(data.ext_vals.user_values.get().copied(), data.is_keyframe());
-        let (colours, gap) = (self.colours, self.take_gap(data.contiguous));
+        let is_next = self.is_next_picture(&data.codec_extra);
+        let (colours, gap) = (self.colours, self.take_gap(data.contiguous || is_next));
         Some(TrackInput::Frame { frame, arrived: now, rotation, colours, gap })
     }
 
@@ -70,6 +74,15 @@ impl MediaIn {
             None if keyframe => self.colours = None,
             None => {}
         }
+    }
+
+    /// Notes the picture id of a frame. Returns true if it follows that of the frame before, so that
+    /// no frame was lost between them. The packets that are missing were padding, which a browser
+    /// without RTX sends on the media SSRC, and never again.
+    fn is_next_picture(&mut self, extra: &CodecExtra) -> bool {
+        let CodecExtra::Vp8(extra) = extra else { return false };
+        let before = std::mem::replace(&mut self.picture, extra.picture_id);
+        before.zip(extra.picture_id).is_some_and(|(before, picture)| before + 1 == picture)
     }
 
     /// Returns whether frames are missing before the next one, which is `contiguous` or not by its
@@ -137,6 +150,8 @@ fn rotation(orientation: VideoOrientation) -> Rotation {
 
 #[cfg(test)]
 mod tests {
+    use str0m::format::Vp8CodecExtra;
+
     use super::*;
 
     #[test]
@@ -147,6 +162,19 @@ mod tests {
         assert!(media.take_gap(true));
         assert!(!media.take_gap(true));
         assert!(media.take_gap(false), "packets were lost");
+    }
+
+    #[test]
+    fn missing_packets_between_consecutive_pictures_were_padding() {
+        let mut media = MediaIn::default();
+        let mut is_next = |picture_id| media.is_next_picture(&CodecExtra::Vp8(vp8(picture_id)));
+        let pictures = [Some(7), Some(8), Some(10), Some(11), None, Some(12), Some(13)];
+        assert_eq!(pictures.map(&mut is_next), [false, true, false, true, false, false, true]);
+        assert!(!media.is_next_picture(&CodecExtra::None), "H.264 does not number its pictures");
+    }
+
+    fn vp8(picture_id: Option<u64>) -> Vp8CodecExtra {
+        Vp8CodecExtra { discardable: false, sync: false, layer_index: 0, picture_id, tl0_picture_id: None, is_keyframe: false }
     }
 
     #[test]
