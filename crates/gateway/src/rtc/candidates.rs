@@ -84,21 +84,15 @@ impl Candidates {
     /// port of the listener.
     pub fn current_tcp(&self) -> Vec<SocketAddr> {
         let Some(listen) = self.tcp else { return Vec::new() };
-        let mut hosts: Vec<_> = self.current().iter().map(SocketAddr::ip).filter(|ip| ip.is_ipv4() || listen.is_ipv6()).collect();
-        hosts.dedup();
-        hosts.into_iter().map(|ip| SocketAddr::new(ip, listen.port())).collect()
+        let hosts = self.current().into_iter().map(|address| address.ip()).filter(|ip| ip.is_ipv4() || listen.is_ipv6());
+        distinct(hosts).into_iter().map(|ip| SocketAddr::new(ip, listen.port())).collect()
     }
 
     /// Returns the addresses without repetitions, best first: loopback last, otherwise in the order
     /// of `media.advertise`.
     pub fn current(&self) -> Vec<SocketAddr> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut addresses = Vec::new();
-        for address in entries.iter().flat_map(|entry| &entry.addresses) {
-            if !addresses.contains(address) {
-                addresses.push(*address);
-            }
-        }
+        let mut addresses = distinct(entries.iter().flat_map(|entry| entry.addresses.iter().copied()));
         addresses.sort_by_key(|address| address.ip().is_loopback());
         addresses
     }
@@ -197,6 +191,17 @@ fn default_route(family: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
+/// Returns the items without repetitions, in their order.
+pub(super) fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for item in items {
+        if !distinct.contains(&item) {
+            distinct.push(item);
+        }
+    }
+    distinct
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +232,7 @@ mod tests {
 
     #[test]
     fn tcp_has_the_same_hosts_and_its_own_port() {
-        let hosts = authorities(&["203.0.113.7:9000", "203.0.113.7", "[2001:db8::7]"]);
+        let hosts = authorities(&["203.0.113.7:9000", "[2001:db8::7]", "203.0.113.7"]);
         let candidates = Candidates::advertised(&hosts, LISTEN).unwrap();
         assert!(candidates.current_tcp().is_empty());
         let candidates = candidates.with_tcp("0.0.0.0:8443".parse().unwrap());

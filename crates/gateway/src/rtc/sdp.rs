@@ -58,7 +58,7 @@ pub enum Purpose {
 pub fn check_size(sdp: &str, limit_kib: usize) -> Result<(), Problem> {
     if sdp.len() > limit_kib * 1024 {
         let detail = format!(
-            "the SDP offer has {} KiB, more than the {limit_kib} that limits.sdp_kib allows: offer fewer codecs and lines, or raise it",
+            "the SDP has {} KiB, more than the {limit_kib} that limits.sdp_kib allows: offer fewer codecs and lines, or raise it",
             sdp.len().div_ceil(1024)
         );
         return Err(Problem::new(ProblemKind::TooLarge, detail));
@@ -135,7 +135,7 @@ fn at_most(count: usize, limit: usize, what: &str) -> Result<(), Problem> {
     if count <= limit {
         return Ok(());
     }
-    let detail = format!("the SDP offer has more than {limit} {what}, which is more than is taken: offer fewer");
+    let detail = format!("the SDP has more than {limit} {what}, which is more than is taken: offer fewer");
     Err(Problem::new(ProblemKind::BadSdp, detail))
 }
 

@@ -18,6 +18,7 @@ use tracing::debug;
 
 use super::{Connection, Endpoint, LocalAddresses, Negotiated, Purpose, config};
 use crate::problem::{Problem, ProblemKind};
+use crate::rtc::candidates::distinct;
 use crate::rtc::colour_extension;
 use crate::rtc::sdp::{Format, Offer, check_size, declared_sources};
 
@@ -74,11 +75,10 @@ impl Dialler {
 
     fn make(&self, purpose: Purpose, now: Instant) -> Result<Dialled, String> {
         let is_reachable = |ip: &IpAddr| self.from.is_unspecified() || ip.is_ipv4() == self.from.is_ipv4();
-        let mut ips: Vec<_> = self.endpoint.candidates.current().iter().map(SocketAddr::ip).filter(is_reachable).collect();
+        let mut ips = distinct(self.endpoint.candidates.current().iter().map(SocketAddr::ip).filter(is_reachable));
         // The library checks the addresses of the family of its only one.
         let own = *ips.first().ok_or("the gateway has no address")?;
         ips.retain(|ip| ip.is_ipv4() == own.is_ipv4());
-        ips.dedup();
         let socket = self.socket(own).map_err(|error| format!("no socket is left ({error})"))?;
         let port = socket.local_addr().map_err(|error| error.to_string())?.port();
         let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
@@ -122,14 +122,11 @@ impl Dialled {
     /// When it is too large, or cannot be used. The text says what is wrong with the answer.
     pub fn answered(self, answer: &str) -> Result<Negotiated, String> {
         let accepted = catch_unwind(AssertUnwindSafe(|| self.accept(answer)));
-        accepted.unwrap_or_else(|_| Err("it makes no sense as a whole".into()))
+        accepted.unwrap_or_else(|_| Err("the WebRTC library could not take it".into()))
     }
 
     fn accept(self, answer: &str) -> Result<Negotiated, String> {
-        check_size(answer, self.sdp_kib).map_err(|problem| {
-            debug!(detail = problem.detail, "the answer of another server is refused");
-            format!("it has more lines or bytes than limits.sdp_kib ({}) and its like allow", self.sdp_kib)
-        })?;
+        check_size(answer, self.sdp_kib).map_err(|problem| problem.detail)?;
         // The sender of the answer does what the offerer of a session does that the gateway answers.
         let purpose = if self.purpose == Purpose::Publish { Purpose::Watch } else { Purpose::Publish };
         let read = Offer::read(answer, purpose, &self.codecs).map_err(|problem| {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
-use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -17,6 +17,8 @@ use crate::ids::SessionId;
 
 /// Datagrams of all sockets that wait for the media thread. While there are as many, nothing is read.
 const MAX_ARRIVED_DATAGRAMS: usize = 256;
+/// Time without reading after an error.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// The open sockets.
 pub(super) struct DialledSockets {
@@ -26,7 +28,9 @@ pub(super) struct DialledSockets {
 }
 
 struct DialledSocket {
-    socket: Arc<UdpSocket>,
+    /// For sending. The clone that tokio reads from could not send before tokio has seen that it is
+    /// writable, which the first ICE checks would not wait for.
+    socket: StdUdpSocket,
     reader: AbortHandle,
 }
 
@@ -45,8 +49,8 @@ impl DialledSockets {
 
     /// Registers the socket of a session with the tokio runtime of the current thread.
     pub(super) fn add(&mut self, session: SessionId, socket: StdUdpSocket) -> io::Result<()> {
-        let socket = Arc::new(UdpSocket::from_std(socket)?);
-        let reader = tokio::spawn(read(session, socket.clone(), self.arrivals.clone())).abort_handle();
+        let readable = UdpSocket::from_std(socket.try_clone()?)?;
+        let reader = tokio::spawn(read(session, readable, self.arrivals.clone())).abort_handle();
         self.open.insert(session, DialledSocket { socket, reader });
         Ok(())
     }
@@ -67,7 +71,7 @@ impl DialledSockets {
     /// Sends a datagram of a session without waiting.
     pub(super) fn try_send(&self, session: SessionId, datagram: &[u8], destination: SocketAddr) -> io::Result<()> {
         let socket = self.open.get(&session).ok_or(io::ErrorKind::NotConnected)?;
-        socket.socket.try_send_to(datagram, destination).map(|_| ())
+        socket.socket.send_to(datagram, destination).map(|_| ())
     }
 
     /// Closes the socket of a session, if it has one.
@@ -78,13 +82,20 @@ impl DialledSockets {
     }
 }
 
-async fn read(session: SessionId, socket: Arc<UdpSocket>, arrivals: mpsc::Sender<DialledDatagram>) {
+async fn read(session: SessionId, socket: UdpSocket, arrivals: mpsc::Sender<DialledDatagram>) {
     let mut buffer = [0; MAX_DATAGRAM_BYTES + 1];
+    let mut has_failed = false;
     loop {
         let (bytes, source) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
-            // The session ends when it hears nothing any more.
-            Err(error) => return warn!(%session, %error, "the socket of a session can not be read"),
+            // The session ends when it hears nothing any more, and this task with it.
+            Err(error) => {
+                if !std::mem::replace(&mut has_failed, true) {
+                    warn!(%session, %error, "the socket of a session can not be read");
+                }
+                tokio::time::sleep(ERROR_PAUSE).await;
+                continue;
+            }
         };
         if bytes > MAX_DATAGRAM_BYTES {
             continue;
@@ -93,5 +104,32 @@ async fn read(session: SessionId, socket: Arc<UdpSocket>, arrivals: mpsc::Sender
         if arrivals.send(datagram).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn first_datagram_is_sent_at_once_and_answers_arrive() {
+        let socket = || {
+            let socket = StdUdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let address = socket.local_addr().unwrap();
+            (socket, address)
+        };
+        let ((own, own_address), (other, other_address)) = (socket(), socket());
+        let (mut sockets, id) = (DialledSockets::new(), SessionId(1));
+        sockets.add(id, own).unwrap();
+        sockets.try_send(id, b"check", other_address).unwrap();
+        let other = UdpSocket::from_std(other).unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(other.recv_from(&mut buffer).await.unwrap(), (5, own_address));
+        other.send_to(b"answer", own_address).await.unwrap();
+        let DialledDatagram { session, source, bytes } = sockets.next().await;
+        assert_eq!((session, source, bytes.as_slice()), (id, other_address, &b"answer"[..]));
+        sockets.close(id);
+        assert!(sockets.try_send(id, b"check", other_address).is_err());
     }
 }
