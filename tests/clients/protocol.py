@@ -146,9 +146,13 @@ class Creation(Endpoint):
     def test_a_publisher_that_was_not_heard_for_ten_seconds_gives_way(self):
         room, first = self.publish()
         deadline = time.monotonic() + 25
-        while (answer := self.begin(f"/whip/{room}")).status == 409:
+        refused = offer(line("video", 0, "sendonly", "a=rtpmap:96 VP9/90000\r\n"))
+        while (answer := self.begin(f"/whip/{room}", refused)).status == 409:
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.5)
+        self.assert_problem(answer, 422, "no-common-codec")
+        self.assertEqual(self.ask("GET", first.headers["location"]).status, 204, "an offer that is refused ends nobody")
+        answer = self.begin(f"/whip/{room}")
         self.assertEqual(answer.status, 201, answer.body)
         self.assertEqual(self.ask("GET", first.headers["location"]).status, 404)
         self.assertEqual(self.ask("GET", answer.headers["location"]).status, 204)

@@ -81,7 +81,16 @@ pub(super) async fn publish(gateway: &Gateway, client: Client<'_>, offer: String
     let publishing = Publishing::prepare(gateway, client.visitor, Arc::new(client.caller.restrictions()), wish).await?;
     let purpose = if publishing.room.is_some() { Purpose::Publish } else { Purpose::Exchange };
     let negotiated = gateway.negotiator.answer(offer, purpose).await?;
-    publishing.begin(gateway, negotiated, Term::of(gateway, client))
+    publishing.begin(gateway, negotiated, Term::of(gateway, client)).await
+}
+
+/// Checks that a room has no publisher, or one that has vanished.
+async fn check_vacant(gateway: &Gateway, room: &RoomName) -> Result<(), Problem> {
+    let taken = gateway.sessions.check_publish(room);
+    match gateway.sessions.publisher(room) {
+        Some(publisher) if gateway.transport.is_silent(publisher, VANISHED_AFTER).await => Ok(()),
+        _ => taken,
+    }
 }
 
 /// Ends the publisher of a room if it has vanished, as a client that lost its network and comes
@@ -139,8 +148,7 @@ impl Publishing {
     ) -> Result<Self, Problem> {
         let settings = restrictions.settings(&gateway.context.catalogue, wish.effect, wish.params)?;
         if let Some(room) = &wish.room {
-            vacate(gateway, room).await;
-            gateway.sessions.check_publish(room)?;
+            check_vacant(gateway, room).await?;
         }
         let place = gateway.admission.enter(visitor)?;
         Ok(Self { settings, restrictions, place, room: wish.room })
@@ -150,8 +158,12 @@ impl Publishing {
     ///
     /// # Errors
     /// When the room is taken by now, or the gateway cannot run another session.
-    pub(super) fn begin(self, gateway: &Gateway, negotiated: Negotiated, term: Term) -> Result<Begun, Problem> {
+    pub(super) async fn begin(self, gateway: &Gateway, negotiated: Negotiated, term: Term) -> Result<Begun, Problem> {
         let Self { settings, restrictions, place, room } = self;
+        // Nothing waits after this: a client that disconnects leaves no track behind.
+        if let Some(room) = &room {
+            vacate(gateway, room).await;
+        }
         let (id, secret) = (SessionId::random(), SessionSecret::random());
         let sink = Arc::new(SessionSink { id, transport: gateway.transport.clone(), sessions: gateway.sessions.clone() });
         let track = track::spawn(gateway.context.clone(), id, settings.clone(), restrictions.clone(), sink).map_err(|error| {

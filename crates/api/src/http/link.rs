@@ -102,7 +102,10 @@ async fn attempt(gateway: &Arc<Gateway>, link: &Link) -> Result<Established, Fai
     let negotiated = blocking(move || dialled.answered(&answer))
         .await
         .and_then(|answered| answered.map_err(|reason| Failure::new(format!("the answer of the other server can not be used: {reason}"))));
-    let begun = negotiated.and_then(|negotiated| entrance.begin(gateway, negotiated).map_err(local));
+    let begun = match negotiated {
+        Ok(negotiated) => entrance.begin(gateway, negotiated).await.map_err(local),
+        Err(failure) => Err(failure),
+    };
     match begun {
         Ok(Begun { id, .. }) => {
             link.on_session(id);
@@ -156,11 +159,11 @@ impl Entrance {
         }
     }
 
-    fn begin(self, gateway: &Gateway, negotiated: Negotiated) -> Result<Begun, Problem> {
+    async fn begin(self, gateway: &Gateway, negotiated: Negotiated) -> Result<Begun, Problem> {
         // It may last as long as it is not ended.
         let term = Term { lifetime: Lifetime { most: None, ..Lifetime::new(&gateway.context.config.limits) }, time_left: None };
         match self {
-            Self::Publishing(publishing) => publishing.begin(gateway, negotiated, term),
+            Self::Publishing(publishing) => publishing.begin(gateway, negotiated, term).await,
             Self::Watching(watching) => watching.begin(gateway, negotiated, term),
         }
     }

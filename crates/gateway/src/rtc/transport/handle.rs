@@ -22,6 +22,8 @@ pub(super) enum Command {
     Track(SessionId, TrackOutput),
     /// Ends a session with the message `bye`.
     End(SessionId, ByeReason),
+    /// Reports whether a session was not heard for a time.
+    IsSilent(SessionId, Duration, oneshot::Sender<bool>),
     /// Ends a session that was not heard for a time. Reports whether that was so.
     EndSilent(SessionId, Duration, oneshot::Sender<bool>),
     /// Ends all sessions with the message `bye`, then the thread, and reports that it has ended.
@@ -54,6 +56,12 @@ impl TransportHandle {
     /// Ends a session without waiting. Returns false if the queue is full.
     pub fn try_end(&self, session: SessionId, why: ByeReason) -> bool {
         self.commands.try_send(Command::End(session, why)).is_ok()
+    }
+
+    /// Returns whether a session runs whose client was not heard for `silence`.
+    pub async fn is_silent(&self, session: SessionId, silence: Duration) -> bool {
+        let (done, told) = oneshot::channel();
+        self.commands.try_send(Command::IsSilent(session, silence, done)).is_ok() && told.await.unwrap_or(false)
     }
 
     /// Ends a session whose client was not heard for `silence`. Returns whether that was so.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::Input;
 use str0m::net::{DatagramRecv, Protocol, Receive, Transmit};
@@ -163,12 +163,13 @@ impl MediaLoop {
             }
             Command::Track(id, output) => self.step(id, Cause::Own, |session, now, send| session.on_track(now, output, send)),
             Command::End(id, why) => self.step(id, Cause::Own, |session, now, send| session.close(now, why, send)),
+            // The client that asked may have gone.
+            Command::IsSilent(id, silence, done) => _ = done.send(self.is_silent(id, silence)),
             Command::EndSilent(id, silence, done) => {
-                let is_silent = self.sessions.get(&id).is_some_and(|entry| entry.silence(Instant::now()) >= silence);
+                let is_silent = self.is_silent(id, silence);
                 if is_silent {
                     self.remove(id, EndReason::Vanished);
                 }
-                // The client that asked may have gone.
                 _ = done.send(is_silent);
             }
             Command::Stop(why, done) => {
@@ -177,6 +178,10 @@ impl MediaLoop {
                 ids.into_iter().for_each(|id| self.on_command(Command::End(id, why)));
             }
         }
+    }
+
+    fn is_silent(&self, id: SessionId, silence: Duration) -> bool {
+        self.sessions.get(&id).is_some_and(|entry| entry.silence(Instant::now()) >= silence)
     }
 
     /// Notes a viewer of a publisher. Returns false if the publisher is not running.
