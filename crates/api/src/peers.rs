@@ -17,7 +17,7 @@ use serde_json::Value;
 use ureq::tls::{Certificate, PemItem, parse_pem};
 
 pub(crate) use self::backoff::Backoff;
-pub(crate) use self::exchange::{Exchange, Failure, Retry};
+pub(crate) use self::exchange::{Accepted, Exchange, Failure, RemoteSession, Retry};
 pub use self::link::Link;
 pub(crate) use self::link::{Role, Target};
 use crate::rooms::RoomName;

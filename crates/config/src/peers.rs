@@ -175,6 +175,25 @@ impl PeerUrl {
     pub fn join(&self, location: &str) -> Result<Self, PeerUrlError> {
         self.0.join(location).map_err(|_| PeerUrlError::Malformed).and_then(checked).map(Self)
     }
+
+    /// Returns whether both URLs have the same scheme, host and port.
+    pub fn has_origin_of(&self, other: &Self) -> bool {
+        self.0.origin() == other.0.origin()
+    }
+
+    /// Returns whether requests to this URL are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// Returns the parts that are not shown: the query and each of its values, as they are sent and
+    /// decoded.
+    pub fn secrets(&self) -> Vec<String> {
+        let Some(query) = self.0.query() else { return Vec::new() };
+        let raw = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.to_string());
+        let decoded = self.0.query_pairs().map(|(_, value)| value.into_owned());
+        std::iter::once(query.to_string()).chain(raw).chain(decoded).collect()
+    }
 }
 
 impl PeerPrefix {
@@ -359,5 +378,16 @@ mod tests {
             ("https://media.example/live?***".into(), "https://media.example/live?***".into())
         );
         assert!(url.as_str().ends_with("token=secret"));
+        let secrets = self::url("https://media.example/live?a=x%2By&b").secrets();
+        assert_eq!(secrets, ["a=x%2By&b", "x%2By", "x+y", ""]);
+    }
+
+    #[test]
+    fn origin_is_scheme_host_and_port() {
+        let base = url("https://media.example/live");
+        assert!(url("https://media.example:443/other").has_origin_of(&base));
+        for other in ["http://media.example/live", "https://media.example:8443/live", "https://other.example/live"] {
+            assert!(!url(other).has_origin_of(&base), "{other}");
+        }
     }
 }

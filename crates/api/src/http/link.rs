@@ -8,10 +8,9 @@ use tracing::{debug, info, warn};
 
 use super::begin::{Begun, Publishing, Term, Watching, Wish};
 use super::gateway::Gateway;
-use crate::peers::{Backoff, Failure, Link, Retry, Role};
+use crate::peers::{Accepted, Backoff, Failure, Link, RemoteSession, Retry, Role};
 use crate::sessions::Progress;
 use crate::visitor::Visitor;
-use ooblex_config::PeerUrl;
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::{ByeReason, EndReason};
 use ooblex_gateway::problem::{Problem, ProblemKind};
@@ -40,8 +39,8 @@ pub(super) fn start(gateway: &Arc<Gateway>, link: Arc<Link>) {
 /// A session with another server.
 struct Established {
     id: SessionId,
-    /// The URL by which the other server knows it.
-    session: PeerUrl,
+    /// The session as the other server knows it.
+    session: RemoteSession,
 }
 
 /// A place in a room of this gateway.
@@ -97,8 +96,7 @@ async fn attempt(gateway: &Arc<Gateway>, link: &Link) -> Result<Established, Fai
     let (dialler, purpose) = (gateway.peers.dialler.clone(), if link.role.is_pull() { Purpose::Watch } else { Purpose::Publish });
     let dialled = blocking(move || dialler.offer(purpose, Instant::now())).await?.map_err(local)?;
     let exchange = &gateway.peers.exchange;
-    let accepted = exchange.offer(link.target.clone(), dialled.offer.clone()).await?;
-    let (answer, session) = (accepted.answer, accepted.session);
+    let Accepted { answer, session } = exchange.offer(link.target.clone(), dialled.offer.clone()).await?;
     let negotiated = blocking(move || dialled.answered(&answer))
         .await
         .and_then(|answered| answered.map_err(|reason| Failure::new(format!("the answer of the other server can not be used: {reason}"))));
@@ -112,7 +110,7 @@ async fn attempt(gateway: &Arc<Gateway>, link: &Link) -> Result<Established, Fai
             Ok(Established { id, session })
         }
         Err(failure) => {
-            exchange.end(session, link.target.token.clone()).await;
+            exchange.end(session).await;
             Err(failure)
         }
     }
@@ -141,7 +139,7 @@ async fn follow(gateway: &Gateway, link: &Link, Established { id, session }: Est
         },
         None => EndReason::Failed,
     };
-    gateway.peers.exchange.end(session, link.target.token.clone()).await;
+    gateway.peers.exchange.end(session).await;
     reason
 }
 
