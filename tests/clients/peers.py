@@ -223,6 +223,45 @@ class Gateways(unittest.IsolatedAsyncioTestCase):
         await asyncio.to_thread(until, "end at the other server", lambda: (room := room_of(self.far, f"{self.room}-out", admin), room is None))
 
 
+    async def test_drain_is_not_held_up_by_a_pull_and_begins_none(self):
+        self.far = self.begin(CONFIG, serve=PLAIN)
+        self.near = self.begin(peers(self.far.url), serve=PLAIN + "drain_s = 600\n")
+        await self.publish(self.far, self.room)
+        id = await asyncio.to_thread(self.pull)
+        await asyncio.to_thread(wait_for_state, self.near, "pulls", id, "connected")
+        viewer = await self.watch(self.near, "pulled")
+        self.near.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(until, "end of readiness", lambda: (answer := self.near.request("GET", "/readyz"), answer.status == 503))
+        refused = await asyncio.to_thread(ask, self.near, "POST", "/api/pushes", {"room": "pulled", "whip": f"{self.far.url}whip/other"})
+        self.assertEqual((refused.status, refused.problem), (503, "unavailable"))
+        # The pull goes on for its viewer, and ends with it.
+        seen = len(viewer.frames)
+        await viewer.wait_for("pictures while the gateway stops", lambda: len(viewer.frames) >= seen + 30)
+        await viewer.end()
+        self.clients.remove(viewer)
+        await asyncio.to_thread(self.near.process.wait, 20)
+        await asyncio.to_thread(until, "end at the other server", lambda: (room := room_of(self.far, self.room), not room["viewers"]))
+
+    async def test_pull_that_is_ended_before_the_other_server_answers_begins_no_session(self):
+        server = Server(("127.0.0.1", 0), Strange)
+        server.asked, server.may_answer = threading.Event(), threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        base = f"http://127.0.0.1:{server.server_port}/live/"
+        self.far = server.far = self.begin(CONFIG, serve=PLAIN)
+        self.near = self.begin(peers(base), serve=PLAIN)
+        server.path = f"/whep/{self.room}"
+        await self.publish(self.far, self.room)
+        id = await asyncio.to_thread(self.pull, whep=f"{base}late")
+        self.assertTrue(await asyncio.to_thread(server.asked.wait, PATIENCE_S))
+        self.assertEqual((await asyncio.to_thread(ask, self.near, "DELETE", f"/api/pulls/{id}")).status, 204)
+        server.may_answer.set()
+        await asyncio.to_thread(until, "end at the other server", lambda: (Strange.deleted, "/live/session/late" in Strange.deleted))
+        await asyncio.to_thread(until, "end of the pull", lambda: (log := self.near.log(10_000), "a pull has ended" in log))
+        self.assertNotIn("session begins", self.near.log(10_000))
+
+
 class Strange(http.server.BaseHTTPRequestHandler):
     """A server whose answers depend on the path."""
 
@@ -284,6 +323,13 @@ class Strange(http.server.BaseHTTPRequestHandler):
     def away(self, _):
         self.reply(307, location="/admin/away")
 
+    def late(self, offer):
+        """Answers as the server's `far` gateway does, once the test says so."""
+        self.server.asked.set()
+        self.server.may_answer.wait(PATIENCE_S)
+        answer = self.server.far.request("POST", self.server.path, offer, {"Content-Type": SDP})
+        self.reply(answer.status, answer.body.decode(), location="/live/session/late")
+
     def counter_offer(self, offer):
         self.reply(406, offer)
 
@@ -330,7 +376,7 @@ class Misbehaviour(unittest.TestCase):
         cases = {
             "garbage": "can not be used: it sends no video",
             "echo": "can not be used",
-            "many_lines": "more lines or bytes",
+            "many_lines": "lines",
             "large": "larger than limits.sdp_kib",
             "silent": "can not be reached: timeout",
             "endless": "did not come whole: .*timeout",

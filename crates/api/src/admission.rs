@@ -105,16 +105,21 @@ impl Admission {
         self.lock().is_draining
     }
 
+    /// Checks that the gateway takes new sessions.
+    ///
+    /// # Errors
+    /// When it stops.
+    pub(crate) fn check_open(&self) -> Result<(), Problem> {
+        self.lock().check_open()
+    }
+
     /// Counts an offer before it is read.
     ///
     /// # Errors
     /// When the gateway stops, or the address makes too many offers.
     pub fn on_offer(&self, now: Instant, visitor: Visitor) -> Result<(), Problem> {
         let mut state = self.lock();
-        if state.is_draining {
-            let detail = "the gateway is stopping and takes no new sessions: try again in a few seconds";
-            return Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(DRAINING_RETRY));
-        }
+        state.check_open()?;
         let per_minute = f64::from(self.limits.offers_per_minute);
         if state.offers.len() >= MAX_REMEMBERED_ADDRESSES && !state.offers.contains_key(&visitor) {
             let oldest = state.offers.iter().min_by_key(|(_, offers)| offers.at).map(|(visitor, _)| *visitor);
@@ -139,9 +144,10 @@ impl Admission {
     /// Reserves a place for a session that is not connected yet.
     ///
     /// # Errors
-    /// When a limit is reached; the problem names it.
+    /// When a limit is reached, which the problem names, or the gateway stops.
     pub fn enter(self: &Arc<Self>, visitor: Visitor) -> Result<Place, Problem> {
         let mut state = self.lock();
+        state.check_open()?;
         let own = state.by_visitor.get(&visitor).copied().unwrap_or_default();
         let Limits { sessions, of_one, unconnected, unconnected_of_one, .. } = self.limits;
         let (kind, detail, retry) = if state.all.sessions >= sessions {
@@ -206,6 +212,14 @@ impl Admission {
 }
 
 impl State {
+    fn check_open(&self) -> Result<(), Problem> {
+        if !self.is_draining {
+            return Ok(());
+        }
+        let detail = "the gateway is stopping and takes no new sessions: try again in a few seconds";
+        Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(DRAINING_RETRY))
+    }
+
     fn change(&mut self, visitor: Visitor, change: impl Fn(&mut Count)) {
         change(&mut self.all);
         let own = self.by_visitor.entry(visitor).or_default();
@@ -217,6 +231,11 @@ impl State {
 }
 
 impl Place {
+    /// Returns whether the session is one of a pull or push.
+    pub(crate) fn is_of_link(&self) -> bool {
+        self.visitor.is_own()
+    }
+
     /// The session is connected now.
     pub fn connected(&mut self) {
         if !std::mem::replace(&mut self.is_connected, true) {
@@ -376,7 +395,11 @@ mod tests {
     fn a_gateway_that_stops_says_when_to_come_back() {
         let admission = admission();
         admission.drain();
-        let refused = admission.on_offer(Instant::now(), visitor(1)).unwrap_err();
-        assert_eq!((refused.status, refused.retry_after), (503, Some(DRAINING_RETRY)));
+        let offer = admission.on_offer(Instant::now(), visitor(1));
+        let link = admission.enter(Visitor::own(1)).map(|_| ());
+        for refused in [offer, link, admission.check_open()] {
+            let refused = refused.unwrap_err();
+            assert_eq!((refused.status, refused.retry_after), (503, Some(DRAINING_RETRY)));
+        }
     }
 }

@@ -247,6 +247,11 @@ impl Sessions {
         self.lock().running.is_empty()
     }
 
+    /// Returns whether a session of a client is running, one that is none of a pull or push.
+    pub fn has_clients(&self) -> bool {
+        self.lock().running.values().any(|session| !session.place.is_of_link())
+    }
+
     /// Returns whether a session is running.
     pub fn is_running(&self, id: SessionId) -> bool {
         self.lock().running.contains_key(&id)
@@ -402,16 +407,29 @@ mod tests {
     use ooblex_gateway::settings::Catalogue;
     use ooblex_worker::about::About;
 
+    fn publish(sessions: &Sessions, id: SessionId, place: Place) {
+        let settings = Catalogue::new(&Config::default()).unwrap().settings(Some("none"), &Value::Null).unwrap();
+        let (inbox, _track) = bounded(1);
+        let track = TrackHandle::detached(inbox, Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None)));
+        let access = SessionAccess::new(&SessionSecret::random(), Arc::default());
+        sessions.publish(id, Published { track, settings }, access, place, None).unwrap();
+    }
+
+    #[test]
+    fn sessions_of_pulls_and_pushes_are_none_of_clients() {
+        let (sessions, admission) = (Sessions::default(), Arc::new(Admission::new(&Limits::default())));
+        publish(&sessions, SessionId(1), admission.enter(Visitor::own(1)).unwrap());
+        assert!(!sessions.has_clients() && !sessions.is_empty());
+        publish(&sessions, SessionId(2), admission.enter(Visitor::at([192, 0, 2, 1].into())).unwrap());
+        assert!(sessions.has_clients());
+    }
+
     #[test]
     fn a_session_that_the_media_thread_goes_on_with_keeps_its_place() {
         let (sessions, id) = (Sessions::default(), SessionId(1));
         let admission = Arc::new(Admission::new(&Limits { sessions: 1, ..Limits::default() }));
         let visitor = Visitor::at([192, 0, 2, 1].into());
-        let settings = Catalogue::new(&Config::default()).unwrap().settings(Some("none"), &Value::Null).unwrap();
-        let (inbox, _track) = bounded(1);
-        let track = TrackHandle::detached(inbox, Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None)));
-        let access = SessionAccess::new(&SessionSecret::random(), Arc::default());
-        sessions.publish(id, Published { track, settings }, access, admission.enter(visitor).unwrap(), None).unwrap();
+        publish(&sessions, id, admission.enter(visitor).unwrap());
         assert!(!sessions.end(id, || false), "the queue of the media thread is full");
         assert!(sessions.describe(id).is_some() && admission.enter(visitor).is_err());
         assert!(sessions.end(id, || true));

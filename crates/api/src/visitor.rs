@@ -53,6 +53,11 @@ impl Visitor {
         Self(Ipv4Addr::from_bits(link as u32 & 0x00ff_ffff).into())
     }
 
+    /// Returns whether the client is the gateway itself.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.0, IpAddr::V4(address) if address.octets()[0] == 0)
+    }
+
     /// Returns the client of an address.
     pub fn at(address: IpAddr) -> Self {
         Self(match address {

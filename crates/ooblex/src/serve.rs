@@ -226,10 +226,10 @@ fn listen(
     Server::start(socket, routes, options)
 }
 
-/// Waits until no session is left, `most` at most.
+/// Waits until no session of a client is left, `most` at most. Pulls and pushes would last for ever.
 async fn drained(gateway: &Gateway, most: Duration) {
     let empty = async {
-        while !gateway.sessions.is_empty() {
+        while gateway.sessions.has_clients() {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     };

@@ -19,9 +19,8 @@ use ooblex_gateway::rtc::session::Lifetime;
 
 /// Time between two looks at a room of this gateway that is not ready.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
-/// Duration of a connection after which the time between attempts begins anew. Shorter ones count as
-/// failed.
-const LASTING: Duration = Duration::from_secs(10);
+/// Time between two attempts to end a session while the media thread is too busy.
+const END_RETRY: Duration = Duration::from_millis(100);
 
 /// Begins the pulls and pushes of the configuration.
 pub fn start_links(gateway: &Arc<Gateway>) {
@@ -52,15 +51,12 @@ enum Entrance {
 async fn run(gateway: Arc<Gateway>, link: Arc<Link>) {
     let mut backoff = Backoff::default();
     info!(link = link.id, url = %link.target.url, room = %link.room, "a {} begins", name(&link));
-    while !link.is_stopped() {
-        link.on_attempt();
+    // A gateway that stops begins no sessions.
+    while !link.is_stopped() && !gateway.admission.is_draining() {
         let failure = match attempt(&gateway, &link).await {
             Ok(established) => {
-                let began = Instant::now();
-                let reason = follow(&gateway, &link, established).await;
-                if began.elapsed() >= LASTING {
-                    backoff.reset();
-                }
+                let (reason, lasted) = follow(&gateway, &link, established).await;
+                backoff.on_end(lasted);
                 ended(reason)
             }
             Err(failure) => failure,
@@ -95,13 +91,19 @@ async fn attempt(gateway: &Arc<Gateway>, link: &Link) -> Result<Established, Fai
     let entrance = Entrance::prepare(gateway, link).await.map_err(local)?;
     let (dialler, purpose) = (gateway.peers.dialler.clone(), if link.role.is_pull() { Purpose::Watch } else { Purpose::Publish });
     let dialled = blocking(move || dialler.offer(purpose, Instant::now())).await?.map_err(local)?;
+    if link.is_stopped() {
+        return Err(stopped());
+    }
+    link.on_call();
     let exchange = &gateway.peers.exchange;
     let Accepted { answer, session } = exchange.offer(link.target.clone(), dialled.offer.clone()).await?;
     let negotiated = blocking(move || dialled.answered(&answer))
         .await
         .and_then(|answered| answered.map_err(|reason| Failure::new(format!("the answer of the other server can not be used: {reason}"))));
     let begun = match negotiated {
-        Ok(negotiated) => entrance.begin(gateway, negotiated).await.map_err(local),
+        Ok(_) if link.is_stopped() => Err(stopped()),
+        // The other server was called, so the time until the next attempt grows.
+        Ok(negotiated) => entrance.begin(gateway, negotiated).await.map_err(|problem| Failure::new(problem.detail)),
         Err(failure) => Err(failure),
     };
     match begun {
@@ -116,9 +118,11 @@ async fn attempt(gateway: &Arc<Gateway>, link: &Link) -> Result<Established, Fai
     }
 }
 
-/// Waits for the end of a session, here or there, and tells the other server.
-async fn follow(gateway: &Gateway, link: &Link, Established { id, session }: Established) -> EndReason {
+/// Waits for the end of a session, here or there, and tells the other server. Returns the reason, and
+/// for how long the session was connected.
+async fn follow(gateway: &Gateway, link: &Link, Established { id, session }: Established) -> (EndReason, Duration) {
     let progress = gateway.sessions.progress(id);
+    let mut connected = None;
     let reason = match progress {
         Some(mut progress) => loop {
             match *progress.borrow_and_update() {
@@ -126,21 +130,25 @@ async fn follow(gateway: &Gateway, link: &Link, Established { id, session }: Est
                 Progress::Connected => {
                     info!(link = link.id, session = %id, "a {} is connected", name(link));
                     link.on_connected();
+                    connected.get_or_insert_with(Instant::now);
                 }
                 Progress::Ended(reason) => break reason,
             }
             tokio::select! {
                 changed = progress.changed() => if changed.is_err() { break EndReason::Requested },
                 () = link.stopped() => {
-                    gateway.sessions.end(id, || gateway.transport.try_end(id, ByeReason::Ended));
+                    while !gateway.sessions.end(id, || gateway.transport.try_end(id, ByeReason::Ended)) {
+                        tokio::time::sleep(END_RETRY).await;
+                    }
                     break EndReason::Requested;
                 }
             }
         },
         None => EndReason::Failed,
     };
+    let lasted = connected.map_or(Duration::ZERO, |at| at.elapsed());
     gateway.peers.exchange.end(session).await;
-    reason
+    (reason, lasted)
 }
 
 impl Entrance {
@@ -171,13 +179,19 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -
     tokio::task::spawn_blocking(act).await.map_err(|_| Failure::new("the session could not be negotiated: the log says why"))
 }
 
-/// Returns a problem of this gateway.
+/// Returns the failure of an attempt whose link was asked to end.
+fn stopped() -> Failure {
+    Failure::new("the link was ended")
+}
+
+/// Returns a problem of this gateway, before the other server is called.
 fn local(problem: Problem) -> Failure {
     let is_of_room = matches!(problem.kind, ProblemKind::RoomEmpty | ProblemKind::RoomFull | ProblemKind::RoomTaken);
     Failure { retry: if is_of_room { Retry::Soon } else { Retry::Later(Duration::ZERO) }, detail: problem.detail }
 }
 
-/// Returns the end of a session, in words.
+/// Returns the end of a session, in words. The other server was called, so the time until the next
+/// attempt grows unless the connection has lasted, whoever ended it.
 fn ended(reason: EndReason) -> Failure {
     let detail = match reason {
         EndReason::NeverConnected => {
@@ -188,8 +202,23 @@ fn ended(reason: EndReason) -> Failure {
         EndReason::Vanished => "the other server is not heard any more",
         EndReason::Idle => "no media came for limits.idle_s",
         EndReason::Requested => "the session was ended here",
-        EndReason::PublisherEnded => return Failure { detail: "the publisher of the room has ended".into(), retry: Retry::Soon },
+        EndReason::PublisherEnded => "the publisher of the room has ended",
         other => return Failure::new(format!("the session has ended ({})", other.label())),
     };
     Failure::new(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_between_attempts_grows_once_the_other_server_was_called() {
+        for reason in EndReason::ALL {
+            assert_eq!(ended(reason).retry, Retry::Later(Duration::ZERO), "{}", reason.label());
+        }
+        let empty = local(Problem::new(ProblemKind::RoomEmpty, "nobody publishes"));
+        assert_eq!(empty.retry, Retry::Soon);
+        assert_eq!(local(Problem::new(ProblemKind::TooManySessions, "full")).retry, Retry::Later(Duration::ZERO));
+    }
 }

@@ -64,6 +64,7 @@ pub(super) async fn push(State(gateway): State<Arc<Gateway>>, body: JsonBody) ->
 }
 
 fn begin(gateway: &Arc<Gateway>, role: Role, room: &str, target: Target, path: &str) -> Result<Response, Problem> {
+    gateway.admission.check_open()?;
     let link = gateway.peers.add(role, RoomName::parse(room)?, target)?;
     link::start(gateway, link.clone());
     let location = format!("{path}/{}", link.id);

@@ -8,6 +8,9 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Upper bound of every time.
 const MAX: Duration = Duration::from_secs(30);
 
+/// Duration of a connection that counts as a success. A shorter one is a failed attempt.
+const LASTING: Duration = Duration::from_secs(10);
+
 /// The attempts that have failed since the last success.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
@@ -24,9 +27,11 @@ impl Backoff {
         bound.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0).max(least.min(MAX))
     }
 
-    /// An attempt was successful.
-    pub(crate) fn reset(&mut self) {
-        self.failed = 0;
+    /// A connection has ended, which media could use for this time.
+    pub(crate) fn on_end(&mut self, lasted: Duration) {
+        if lasted >= LASTING {
+            self.failed = 0;
+        }
     }
 }
 
@@ -42,7 +47,9 @@ mod tests {
         let times: Vec<_> = (0..8).map(|_| backoff.next(Duration::ZERO, 1.0).as_secs()).collect();
         assert_eq!(times, [1, 2, 4, 8, 16, 30, 30, 30]);
         (0..1000).for_each(|_| assert!(backoff.next(Duration::ZERO, 0.5) <= MAX));
-        backoff.reset();
+        backoff.on_end(LASTING - SECOND);
+        assert_eq!(backoff.next(Duration::ZERO, 1.0), MAX);
+        backoff.on_end(LASTING);
         assert_eq!(backoff.next(Duration::ZERO, 1.0), SECOND);
     }
 

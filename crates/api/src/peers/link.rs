@@ -78,8 +78,8 @@ impl Link {
         self.ended.send_replace(false);
     }
 
-    /// An attempt begins.
-    pub(crate) fn on_attempt(&self) {
+    /// The other server is called.
+    pub(crate) fn on_call(&self) {
         self.lock().enter(Phase::Connecting);
     }
 
@@ -164,6 +164,30 @@ impl Link {
 
 impl State {
     fn enter(&mut self, phase: Phase) {
-        (self.phase, self.since) = (phase, Instant::now());
+        // An attempt that calls nobody changes only the time of the next one.
+        if !matches!((self.phase, phase), (Phase::Waiting(_), Phase::Waiting(_))) {
+            self.since = Instant::now();
+        }
+        self.phase = phase;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_that_calls_nobody_waits_since_its_first_failure() {
+        let target = Target { url: "https://media.example/whip".parse().unwrap(), token: None };
+        let link = Link::new(1, Role::Push, RoomName::parse("a").unwrap(), target);
+        let since = || link.lock().since;
+        let begun = since();
+        assert!(link.on_failed("nobody publishes".into(), Duration::ZERO));
+        let waiting = since();
+        assert!(waiting > begun);
+        assert!(!link.on_failed("nobody publishes".into(), Duration::ZERO));
+        assert_eq!((since(), link.describe()["state"].as_str()), (waiting, Some("waiting")));
+        link.on_call();
+        assert!(since() > waiting);
     }
 }
