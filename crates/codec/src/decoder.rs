@@ -79,6 +79,16 @@ impl Decoder {
         self.awaits_keyframe = true;
     }
 
+    /// Tells the decoder that packets before the next frame were lost, which were of few frames or of
+    /// none, such as padding. H.264 numbers its pictures, modulo 16 or more: the next one is decoded
+    /// if none is missing before it. VP8 does not, so this is [`Decoder::frames_lost`].
+    pub fn packets_lost(&mut self) {
+        match &mut self.backend {
+            Backend::Vp8(_) => self.frames_lost(),
+            Backend::H264(decoder) => decoder.packets_lost(),
+        }
+    }
+
     /// Sets the colours that the sender has named beside the bitstream, for the next frame and those
     /// after it. `None`: it has named none, and those of the bitstream count. VP8 cannot name any
     /// (RFC 6386 §9.2 has BT.601 only, and no range).

@@ -84,6 +84,8 @@ pub(crate) struct Decoder {
     check: Check,
     raw: RawDecoder,
     condition: Condition,
+    /// The next picture is decoded only if it follows the last one by its number.
+    must_follow: bool,
 }
 
 /// Condition of the library's decoder object.
@@ -99,7 +101,12 @@ enum Condition {
 
 impl Decoder {
     pub(crate) fn new(limits: Limits) -> Result<Self, CodecError> {
-        Ok(Self { check: Check::new(limits), raw: RawDecoder::start()?, condition: Condition::Fresh })
+        Ok(Self { check: Check::new(limits), raw: RawDecoder::start()?, condition: Condition::Fresh, must_follow: false })
+    }
+
+    /// Packets before the next frame were lost, perhaps those of a picture.
+    pub(crate) fn packets_lost(&mut self) {
+        self.must_follow = true;
     }
 
     /// Decodes one access unit into a picture in memory of `pool`. Every access unit is checked
@@ -110,6 +117,9 @@ impl Decoder {
     /// reallocates its memory, and what is left of the old pictures is freed with the old object.
     pub(crate) fn decode(&mut self, data: &[u8], pool: &Pool) -> Result<Option<I420>, Undecodable> {
         let checked = self.check.check(data)?;
+        if checked.size.is_some() && std::mem::take(&mut self.must_follow) && !checked.follows {
+            return Err(Undecodable::AwaitsKeyframe);
+        }
         let is_unfit = match self.condition {
             Condition::Fresh => false,
             Condition::Used => checked.begins_anew,

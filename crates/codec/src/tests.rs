@@ -330,6 +330,23 @@ fn lost_frames_make_it_wait_for_a_keyframe() {
 }
 
 #[test]
+fn lost_packets_make_it_wait_for_a_keyframe_unless_h264_shows_that_no_picture_is_missing() {
+    for (codec, follows) in [(VideoCodec::Vp8, false), (VideoCodec::H264, true)] {
+        let frames = clip(codec, 320, 240, 40);
+        let mut decoder = Decoder::new(codec, Limits::default()).unwrap();
+        assert!(decoder.decode(&frames[0].data).is_ok());
+        decoder.packets_lost();
+        assert_eq!(decoder.decode(&frames[1].data).is_ok(), follows, "{codec:?}: no frame is missing");
+        for next in [3, 20, 39] {
+            assert!(decoder.decode(&frames[0].data).is_ok());
+            decoder.packets_lost();
+            let DecodeError::Undecodable { why, .. } = decoder.decode(&frames[next].data).unwrap_err();
+            assert_eq!(why, Undecodable::AwaitsKeyframe, "{codec:?}: frames are missing before {next}");
+        }
+    }
+}
+
+#[test]
 fn h264_notices_a_missing_frame_by_itself() {
     let frames = clip(VideoCodec::H264, 320, 240, 6);
     let mut decoder = Decoder::new(VideoCodec::H264, Limits::default()).unwrap();

@@ -37,6 +37,8 @@ pub(super) struct Check {
     pictures: Vec<Option<Arc<Kept<Picture>>>>,
     /// Sequence parameter set of the last IDR picture.
     active: Option<Arc<Kept<Sequence>>>,
+    /// `frame_num` of the last reference picture.
+    last_reference: Option<u32>,
 }
 
 /// Facts about an access unit that may be decoded.
@@ -48,6 +50,9 @@ pub(super) struct Checked {
     pub(super) is_idr: bool,
     /// True if its picture has other sequence parameters than the last one.
     pub(super) begins_anew: bool,
+    /// True if no reference picture is missing before its picture, by `frame_num` (7.4.3), which
+    /// repeats after at least 16 pictures.
+    pub(super) follows: bool,
 }
 
 /// Access unit that is being checked.
@@ -64,7 +69,7 @@ struct AccessUnit {
 impl Check {
     pub(super) fn new(limits: Limits) -> Self {
         let (sequences, pictures) = (vec![None; SEQUENCE_IDS as usize], vec![None; PICTURE_IDS as usize]);
-        Self { limits, sequences, pictures, active: None }
+        Self { limits, sequences, pictures, active: None, last_reference: None }
     }
 
     /// Checks an access unit and keeps its parameter sets.
@@ -169,7 +174,7 @@ impl Check {
     /// keeps its parameter sets.
     fn take(&mut self, access_unit: AccessUnit) -> Result<Checked, Undecodable> {
         let is_idr = access_unit.last.as_ref().is_some_and(|slice| slice.picture.is_idr);
-        let mut checked = Checked { size: None, is_idr, begins_anew: false };
+        let mut checked = Checked { size: None, is_idr, begins_anew: false, follows: is_idr };
         if let Some(Slice { picture, .. }) = &access_unit.last {
             let of_picture = self.picture(&access_unit, picture.parameters).map(|picture| picture.set.sequence);
             let Some(sequence) = of_picture.and_then(|id| self.sequence(&access_unit, id)) else {
@@ -180,7 +185,12 @@ impl Check {
                 return refuse(HeaderPart::SliceHeader, "its sequence parameters are not those of the last IDR picture");
             }
             checked.size = Some(Size::new(sequence.set.width, sequence.set.height));
+            let next = |last: u32| (last + 1) % (1 << sequence.set.frame_num_bits);
+            checked.follows |= self.last_reference.is_some_and(|last| picture.frame_num == next(last));
             self.active = Some(sequence.clone());
+            if picture.is_reference {
+                self.last_reference = Some(picture.frame_num);
+            }
         }
         for kept in access_unit.sequences {
             let id = kept.set.id as usize;

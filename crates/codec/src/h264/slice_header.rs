@@ -18,9 +18,9 @@ const I: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PictureOfSlice {
     pub(super) is_idr: bool,
-    is_reference: bool,
+    pub(super) is_reference: bool,
     pub(super) parameters: u32,
-    frame_num: u32,
+    pub(super) frame_num: u32,
     idr_id: Option<u32>,
     order: OutputOrder,
 }

@@ -177,7 +177,7 @@ fn running() -> Check {
     let mut check = Check::new(Limits::default());
     assert_eq!(
         check.check(&keyframe(&Fields::default())),
-        Ok(Checked { size: Some(Size::new(640, 480)), is_idr: true, begins_anew: true })
+        Ok(Checked { size: Some(Size::new(640, 480)), is_idr: true, begins_anew: true, follows: true })
     );
     check
 }
@@ -429,12 +429,12 @@ fn sequence_parameters_change_with_an_idr_picture_only() {
     let inactive = check.check(&access_unit(&[second.unit(), inter(2)]));
     assert_eq!(
         inactive,
-        Ok(Checked { size: Some(Size::new(640, 480)), is_idr: false, begins_anew: false }),
+        Ok(Checked { size: Some(Size::new(640, 480)), is_idr: false, begins_anew: false, follows: true }),
         "one that is not used may come"
     );
     assert_eq!(check.check(&keyframe(&Fields::default())).map(|checked| checked.begins_anew), Ok(false), "the same once more");
     let changed = check.check(&access_unit(&[second.unit(), picture, idr(0)]));
-    assert_eq!(changed, Ok(Checked { size: Some(Size::new(320, 240)), is_idr: true, begins_anew: true }));
+    assert_eq!(changed, Ok(Checked { size: Some(Size::new(320, 240)), is_idr: true, begins_anew: true, follows: true }));
     // Parameter sets alone may come early, but then the next picture must be an IDR picture.
     assert_eq!(check.check(&access_unit(&[Fields { id: 1, ..Fields::default() }.unit()])).unwrap().size, None);
     assert_refused(check.check(&access_unit(&[inter(1)])), HeaderPart::SliceHeader, "last IDR picture");

@@ -36,6 +36,9 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 /// frame, with no picture in between. A burst of damaged frames causes one or two requests. Frames
 /// that only lack a keyframe are not refused.
 const MAX_REFUSED_KEYFRAME_REQUESTS: u32 = 6;
+/// The longest time between two frames before which fewer than sixteen may be missing, in units of a
+/// 90 kHz clock: a tenth of a second.
+const MAX_SHORT_GAP: u64 = 9_000;
 /// The longest time by which B-frames go back, in units of a 90 kHz clock: one second.
 const MAX_REORDERING: u64 = 90_000;
 /// The publisher is told of B-frames when this number of frames were out of order.
@@ -195,8 +198,10 @@ impl Ingest {
         let decoder = self.decoder.as_mut()?;
         let waited = now.saturating_duration_since(arrived);
         let is_too_old = waited > MAX_INBOX_WAIT;
-        if gap || is_too_old {
+        if is_too_old || gap && !self.order.is_soon(frame.capture) {
             decoder.frames_lost();
+        } else if gap {
+            decoder.packets_lost();
         }
         self.stats.on_stage(Stage::Inbox, waited);
         self.waits.sum += waited;
@@ -315,6 +320,11 @@ impl Order {
             self.newest = Some(capture);
         }
         is_out_of_order
+    }
+
+    /// Returns whether fewer than sixteen frames can have been captured since the newest one.
+    fn is_soon(&self, capture: MediaTime) -> bool {
+        self.newest.is_some_and(|newest| capture.0.saturating_sub(newest.0) <= MAX_SHORT_GAP)
     }
 
     /// Tells the publisher of B-frames, once.
@@ -447,6 +457,7 @@ mod tests {
         assert!(!order.is_out_of_order(ms(5000)) && order.is_out_of_order(ms(4000)));
         assert!(!order.is_out_of_order(ms(10)) && !order.is_out_of_order(ms(43)));
         assert!(!order.is_out_of_order(ms(43)), "the same time twice");
+        assert!(order.is_soon(ms(143)) && !order.is_soon(ms(144)) && !Order::default().is_soon(ms(0)));
     }
 
     #[test]
