@@ -1,9 +1,11 @@
 //! Client addresses of HTTP requests, including those that trusted proxies forward.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
+
+use ooblex_gateway::client_network::client_network;
 
 /// Remote address of a connection: the client, or the last proxy. IPv4-mapped IPv6 addresses are
 /// converted to IPv4.
@@ -60,10 +62,7 @@ impl Visitor {
 
     /// Returns the client of an address.
     pub fn at(address: IpAddr) -> Self {
-        Self(match address {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-            IpAddr::V4(_) => address,
-        })
+        Self(client_network(address))
     }
 }
 

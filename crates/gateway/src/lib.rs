@@ -4,6 +4,7 @@
 //! frames, [`cpu`] shares the cores among tracks, and [`metrics`] counts what happens. [`settings`]
 //! are the effects that can be asked for, [`restrictions`] what a token leaves of them.
 
+pub mod client_network;
 pub mod cpu;
 pub mod data_channel;
 pub mod events;

@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::client_network::client_network;
 use crate::rtc::rate_limit::{Decision, RateLimit, Rates};
 use crate::rtc::remote::Remote;
 
@@ -89,7 +90,7 @@ impl Paths {
         let limit = match self.known.iter_mut().find(|path| path.address == source) {
             Some(path) => &mut path.stun,
             None => {
-                let bucket = self.hasher.hash_one(source.address.ip()) % STRANGER_BUCKETS as u64;
+                let bucket = self.hasher.hash_one(client_network(source.address.ip())) % STRANGER_BUCKETS as u64;
                 &mut self.strangers[bucket as usize]
             }
         };
