@@ -322,9 +322,10 @@ impl Order {
         is_out_of_order
     }
 
-    /// Returns whether fewer than sixteen frames can have been captured since the newest one.
+    /// Returns whether fewer than sixteen frames can have been captured between the newest one and
+    /// this.
     fn is_soon(&self, capture: MediaTime) -> bool {
-        self.newest.is_some_and(|newest| capture.0.saturating_sub(newest.0) <= MAX_SHORT_GAP)
+        self.newest.is_some_and(|newest| capture.0.abs_diff(newest.0) <= MAX_SHORT_GAP)
     }
 
     /// Tells the publisher of B-frames, once.
@@ -458,6 +459,8 @@ mod tests {
         assert!(!order.is_out_of_order(ms(10)) && !order.is_out_of_order(ms(43)));
         assert!(!order.is_out_of_order(ms(43)), "the same time twice");
         assert!(order.is_soon(ms(143)) && !order.is_soon(ms(144)) && !Order::default().is_soon(ms(0)));
+        order.is_out_of_order(ms(5000));
+        assert!(!order.is_soon(ms(43)), "the clock of another stream");
     }
 
     #[test]
