@@ -115,7 +115,11 @@ impl MediaLoop {
                     let mut count = 0;
                     while count < BATCH_LENGTH {
                         let Some(Received { source, local, bytes, datagram_bytes }) = self.sockets.udp.try_receive(&mut buffer) else { break };
-                        for bytes in buffer[..bytes].chunks(datagram_bytes).filter(|bytes| bytes.len() <= MAX_DATAGRAM_BYTES) {
+                        for bytes in buffer[..bytes].chunks(datagram_bytes) {
+                            if bytes.len() > MAX_DATAGRAM_BYTES {
+                                self.metrics.network.datagrams.on_stray();
+                                continue;
+                            }
                             let datagram = Datagram { kind: Kind::of(bytes), source: Remote::udp(source), local, bytes: bytes.len() };
                             self.guarded(|media| media.on_datagram(datagram, bytes));
                         }
