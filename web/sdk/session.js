@@ -376,7 +376,7 @@ export class Session extends EventTarget {
   async #observe(link) {
     const frames = await link.frames().catch(() => undefined);
     if (frames === undefined || link !== this.#link || this.#returning || this.#state === 'closed') return;
-    // Of a muted track such a browser sends black, once per second as well.
+    // Such a browser sends black for a muted track, once per second as well.
     if (repeatsFrames() && this.#inputs.tracks.video?.enabled === false) return void (this.#watch = watching(this.#source));
     const state = this.#watch.look(performance.now(), frames);
     if (state === this.#source) return;

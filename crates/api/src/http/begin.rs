@@ -33,7 +33,7 @@ pub(super) struct Client<'a> {
     pub(super) caller: &'a Caller,
 }
 
-/// What a publisher asks for.
+/// The effect and the room that a publisher asks for.
 pub(super) struct Wish<'a> {
     pub(super) effect: Option<&'a str>,
     pub(super) params: &'a Value,
@@ -160,10 +160,10 @@ impl Publishing {
     /// When the room is taken by now, or the gateway cannot run another session.
     pub(super) async fn begin(self, gateway: &Gateway, negotiated: Negotiated, term: Term) -> Result<Begun, Problem> {
         let Self { settings, restrictions, place, room } = self;
-        // Nothing waits after this: a client that disconnects leaves no track behind.
         if let Some(room) = &room {
             vacate(gateway, room).await;
         }
+        // The rest does not wait, so a client that disconnects leaves no track behind.
         let (id, secret) = (SessionId::random(), SessionSecret::random());
         let sink = Arc::new(SessionSink { id, transport: gateway.transport.clone(), sessions: gateway.sessions.clone() });
         let track = track::spawn(gateway.context.clone(), id, settings.clone(), restrictions.clone(), sink).map_err(|error| {

@@ -92,7 +92,7 @@ struct Stream {
     room: RoomName,
     /// The names of the events, separated by commas.
     events: String,
-    /// What the viewer knows. `None` at the beginning.
+    /// The last state that the viewer was told. `None` at the beginning.
     told: Option<RoomState>,
     /// Events that are sent next, the last first.
     ready: Vec<Event>,

@@ -287,7 +287,7 @@ fn said(body: &str, secrets: &Secrets) -> String {
     words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN_CHARS).collect::<String>().trim().into()
 }
 
-/// What no text of another server may show if it repeats it, longest first.
+/// The secrets that are hidden in texts of another server, longest first.
 struct Secrets(Vec<String>);
 
 impl Secrets {

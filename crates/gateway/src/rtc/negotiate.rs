@@ -94,7 +94,7 @@ pub struct Negotiated {
     pub sources: Vec<u32>,
     /// The SDP answer; empty if the gateway has made the offer.
     pub answer: String,
-    /// What only a session has whose offer the gateway has made.
+    /// The part of a session whose offer the gateway has made. `None` for others.
     pub dialled: Option<DialledSide>,
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use str0m::net::{Protocol, Transmit};
 
-/// Where datagrams come from and go to. The same address and port may be two peers, one over UDP
+/// The source or destination of datagrams. The same address and port may be two peers, one over UDP
 /// and one over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Remote {

@@ -47,7 +47,7 @@ pub struct Dialled {
     lines: Vec<Mid>,
     local: LocalAddresses,
     socket: UdpSocket,
-    /// What the gateway does: it publishes to the other server, or watches it.
+    /// The part of the gateway: it publishes to the other server, or watches it.
     purpose: Purpose,
     codecs: Vec<VideoCodec>,
     sdp_kib: usize,

@@ -28,8 +28,8 @@ pub(super) struct DialledSockets {
 }
 
 struct DialledSocket {
-    /// For sending. The clone that tokio reads from could not send before tokio has seen that it is
-    /// writable, which the first ICE checks would not wait for.
+    /// The socket that sends. The clone that tokio reads from could not send before tokio has seen
+    /// that it is writable, which the first ICE checks would not wait for.
     socket: StdUdpSocket,
     reader: AbortHandle,
 }

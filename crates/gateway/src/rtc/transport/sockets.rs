@@ -11,7 +11,7 @@ use super::socket::MediaSocket;
 use super::tcp::TcpConnections;
 use crate::rtc::remote::Remote;
 
-/// Where datagrams arrive and leave.
+/// The sockets on which datagrams arrive and leave.
 pub(super) struct Sockets {
     pub(super) udp: MediaSocket,
     pub(super) tcp: TcpConnections,
