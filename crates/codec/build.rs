@@ -9,7 +9,6 @@ const ALLOW: &str = "OOBLEX_ALLOW_SLOW_H264";
 
 fn main() {
     println!("cargo::rerun-if-env-changed={ALLOW}");
-    println!("cargo::rerun-if-env-changed=PATH");
     println!("cargo::rerun-if-changed=build.rs");
     let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64" || arch == "x86");
     let allowed = std::env::var(ALLOW).is_ok_and(|value| value == "1");
