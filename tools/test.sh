@@ -14,7 +14,7 @@ trap 'rm -f "$output"' EXIT
 # suite NAME COMMAND...: runs a suite and counts its tests. A runner that fails without a failed
 # test (such as a build error) counts as one.
 suite() {
-    local name=$1 status=0 suite_passed suite_failed
+    local name=$1 status=0 began=$SECONDS suite_passed suite_failed
     shift
     echo "== $name"
     "$@" 2>&1 | tee "$output" || status=$?
@@ -31,7 +31,7 @@ suite() {
         echo "== $name: the runner found no test"
         suite_failed=1
     fi
-    echo "== $name: $suite_passed passed, $suite_failed failed"
+    echo "== $name: $suite_passed passed, $suite_failed failed, $((SECONDS - began)) s"
     passed=$((passed + suite_passed)) failed=$((failed + suite_failed))
 }
 
@@ -41,7 +41,10 @@ rust() {
     cargo test --release --workspace --locked --no-fail-fast $(tools/cargo-features.sh)
 }
 
-sdk() { (cd web && node --test sdk/test/*.test.js page/test/*.test.js); }
+# Runs a command with node. Other commands keep their PATH: cargo compiles again when it changes.
+with_node() { PATH=$node:$PATH "$@"; }
+
+sdk() { (cd web && with_node node --test sdk/test/*.test.js page/test/*.test.js); }
 
 e2e() {
     local chromium firefox
@@ -58,7 +61,7 @@ e2e() {
     fi
     # shellcheck disable=SC2046
     cargo build --release --locked $(tools/cargo-features.sh) || return
-    (cd tests/e2e && npm ci --no-audit --no-fund && CHROMIUM=$chromium FIREFOX=$firefox npm test)
+    (cd tests/e2e && with_node npm ci --no-audit --no-fund && CHROMIUM=$chromium FIREFOX=$firefox with_node npm test)
 }
 
 # python FOLDER: the tests of tests/FOLDER, which use aiortc.
@@ -83,8 +86,8 @@ deploy() {
     chromium=$(tools/find-chromium.sh) || return
     # shellcheck disable=SC2046
     cargo build --release --locked $(tools/cargo-features.sh) || return
-    (cd tests/e2e && npm ci --no-audit --no-fund) || return
-    (cd tests/deploy && npm ci --no-audit --no-fund && CHROMIUM=$chromium npm test)
+    (cd tests/e2e && with_node npm ci --no-audit --no-fund) || return
+    (cd tests/deploy && with_node npm ci --no-audit --no-fund && CHROMIUM=$chromium with_node npm test)
 }
 
 for name in "${@:-rust sdk e2e clients hostile deploy}"; do
@@ -94,10 +97,7 @@ for name in "${@:-rust sdk e2e clients hostile deploy}"; do
         *) echo "test.sh: there is no suite '$one': rust, sdk, e2e, clients, hostile, deploy" >&2; exit 2 ;;
         esac
         case $one in
-        sdk | e2e | deploy)
-            node=$(tools/fetch-node.sh) || { failed=$((failed + 1)); continue; }
-            PATH=$node:$PATH
-            ;;
+        sdk | e2e | deploy) node=$(tools/fetch-node.sh) || { failed=$((failed + 1)); continue; } ;;
         esac
         suite "$one" "$one"
     done
