@@ -10,21 +10,35 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-/**
- * Addresses and names differ between processes, so that several processes can have machines at the
- * same time.
- */
-const number = 1 + (process.pid % 250);
+/** Maximum number of processes that have machines at the same time. */
+const NUMBERS = 250;
 const ip = (...options) => spawnSync('ip', options, { encoding: 'utf8' });
 const within = (space) => (space ? ['-n', space] : []);
+
+/**
+ * Adds a namespace, and returns the `number` in its name, of which no other process has one: the names and addresses of all machines
+ * follow from it. Returns `missing`, the reason, if none can be added.
+ */
+function claim() {
+  if (process.getuid() !== 0) return { missing: 'network namespaces need root' };
+  for (let tries = 0; tries < NUMBERS; tries++) {
+    const number = 1 + ((process.pid + tries) % NUMBERS);
+    const { status, stderr, error } = ip('netns', 'add', `ooblex${number}`);
+    if (status === 0) return { number };
+    if (!/File exists/.test(stderr)) return { missing: `ip netns add: ${error?.message ?? stderr.trim()}` };
+  }
+  return { missing: `${NUMBERS} namespaces are there already` };
+}
 
 /**
  * Makes one machine and a veth pair to it. Returns the addresses of both ends (`here`, `there`),
  * `run`, `program` and `end`; or `missing`, the reason for which it cannot be made.
  */
 export function anotherMachine() {
-  const there = { space: `ooblex${process.pid}`, device: 'eth0', address: `10.213.${number}.2` };
-  const here = { device: `oob${process.pid % 1e6}`, address: `10.213.${number}.1` };
+  const { number, missing: nothing } = claim();
+  if (nothing) return { missing: nothing };
+  const there = { space: `ooblex${number}`, device: 'eth0', address: `10.213.${number}.2` };
+  const here = { device: `oob${number}`, address: `10.213.${number}.1` };
   const { missing, end, machines } = build([there.space], here.device, lay(here, there));
   return missing ? { missing } : { here: here.address, there: there.address, end, ...machines[there.space] };
 }
@@ -39,13 +53,15 @@ export function anotherMachine() {
  * which it cannot be made.
  */
 export function officeBehindFirewall({ udp = true } = {}) {
-  const [office, firewall] = [`ooblex${process.pid}-office`, `ooblex${process.pid}-firewall`];
-  const here = { device: `oob${process.pid % 1e6}`, address: `10.213.${number}.1` };
+  const { number, missing: nothing } = claim();
+  if (nothing) return { missing: nothing };
+  const [firewall, office] = [`ooblex${number}`, `ooblex${number}-office`];
+  const here = { device: `oob${number}`, address: `10.213.${number}.1` };
   const outside = { space: firewall, device: 'outside', address: `10.213.${number}.2` };
   const inside = { space: firewall, device: 'inside', address: `10.214.${number}.1` };
   const desk = { space: office, device: 'eth0', address: `10.214.${number}.2` };
   const drop = (device, ...more) => [...within(firewall), 'rule', 'add', 'iif', device, 'ipproto', 'udp', ...more, 'blackhole'];
-  const { missing, end, machines } = build([office, firewall], here.device, [
+  const { missing, end, machines } = build([firewall, office], here.device, [
     ...lay(here, outside),
     ...lay(inside, desk),
     ['route', 'add', `10.214.${number}.0/24`, 'via', outside.address],
@@ -78,11 +94,10 @@ function lay(one, other) {
 }
 
 /**
- * Adds the namespaces and runs the commands. Returns the `machines` by namespace, and `end()`,
+ * Adds the namespaces besides the first one, which is there, and runs the commands. Returns the `machines` by namespace, and `end()`,
  * which removes all of them; or `missing`.
  */
 function build(spaces, cable, steps) {
-  if (process.getuid() !== 0) return { missing: 'network namespaces need root' };
   const folder = mkdtempSync(join(tmpdir(), 'ooblex-machines-'));
   const end = () => {
     process.removeListener('exit', end);
@@ -92,7 +107,7 @@ function build(spaces, cable, steps) {
     rmSync(folder, { recursive: true, force: true });
   };
   process.once('exit', end);
-  const start = spaces.flatMap((space) => [['netns', 'add', space], [...within(space), 'link', 'set', 'lo', 'up']]);
+  const start = spaces.flatMap((space, index) => [...(index ? [['netns', 'add', space]] : []), [...within(space), 'link', 'set', 'lo', 'up']]);
   for (const step of [...start, ...steps]) {
     const { status, stderr, error } = ip(...step);
     if (status !== 0) {

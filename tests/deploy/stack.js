@@ -7,6 +7,7 @@
  */
 
 import { spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync, readFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { createServer } from 'node:net';
@@ -20,6 +21,9 @@ import { at, environment, prometheus as prometheusYml, read } from './deployment
 /** Timeout for a condition on a busy machine; tests do not judge by it. */
 export const PATIENCE_MS = 90_000;
 const PROGRAM = process.env.OOBLEX ?? at('target/release/ooblex');
+/** On Linux, the ports that systems give out begin at 32768. */
+const [FIRST_PORT, END_OF_PORTS] = [10_000, 32_000];
+let nextPort = (process.pid * 50) % (END_OF_PORTS - FIRST_PORT);
 const PASSWORD = '0123456789abcdef';
 const WORKER_PASSWORD = 'fedcba9876543210';
 
@@ -71,7 +75,8 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
       const workerEnv = ours('ml-worker', { ...broker('ml-worker'), ...library, OOBLEX_WORKER__LISTEN: `127.0.0.1:${workerPorts[index]}`, OOBLEX_WORKER__THREADS: '1' });
       return keep(`worker ${index}`, PROGRAM, ['worker'], { env: workerEnv, cwd: folder, isReady });
     };
-    for (const index of workerPorts.keys()) running[`worker${index}`] = await startWorker(index);
+    const startWorkers = () => Promise.all(workerPorts.map(async (_, index) => (running[`worker${index}`] = await startWorker(index))));
+    await startWorkers();
 
     const { nginx, certificate, tested, ask, url } = await startNginx({ folder, host, https, http, gateway: gatewayPort, grafana: nobody });
     running.nginx = nginx;
@@ -87,6 +92,11 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
     writeFileSync(join(folder, 'rules.yml'), substituted(read('deploy/prometheus/rules.yml'), hasty));
     const prometheusUrl = `http://127.0.0.1:${prometheusPort}`;
     const api = async (path) => (await (await fetch(`${prometheusUrl}/api/v1/${path}`)).json()).data;
+    const query = async (expr) => {
+      const answer = await (await fetch(`${prometheusUrl}/api/v1/query?query=${encodeURIComponent(expr)}`)).json();
+      if (answer.status !== 'success') throw new Error(`${expr}: ${answer.error}`);
+      return answer.data.result ?? [];
+    };
     running.prometheus = await keep('prometheus', 'prometheus', [`--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${folder}/data`, `--web.listen-address=127.0.0.1:${prometheusPort}`], {
       cwd: folder,
       isReady: async () => (await fetch(`${prometheusUrl}/-/ready`).catch(() => ({}))).status === 200,
@@ -104,17 +114,17 @@ export async function startStack({ host = '127.0.0.1', media = host, given = {},
       /** Returns the first piece of an answer that does not end. */
       api,
       /** Returns the current series of an expression. */
-      query: async (expr) => {
-        const answer = await (await fetch(`${prometheusUrl}/api/v1/query?query=${encodeURIComponent(expr)}`)).json();
-        if (answer.status !== 'success') throw new Error(`${expr}: ${answer.error}`);
-        return answer.data.result ?? [];
+      query,
+      /** Returns whether all these alerts have fired since then, even if they do not any more. */
+      haveFired: async (names, since) => {
+        const range = `${Math.max(1, Math.floor((Date.now() - since) / 1000))}s`;
+        const fired = (await query(`max_over_time(ALERTS{alertstate="firing"}[${range}])`)).map(({ metric }) => metric.alertname);
+        return names.every((name) => fired.includes(name));
       },
       /** Returns the names of the firing alerts. */
       alerts: async () => (await api('alerts')).alerts.filter(({ state }) => state === 'firing').map(({ labels }) => labels.alertname),
       killWorkers: () => Promise.all(workerPorts.map((_, index) => running[`worker${index}`].stop('SIGKILL'))),
-      startWorkers: async () => {
-        for (const index of workerPorts.keys()) running[`worker${index}`] = await startWorker(index);
-      },
+      startWorkers,
       stopRedis: () => running.redis.stop(),
       startRedis: async () => (running.redis = await startRedis()),
       /**
@@ -225,16 +235,26 @@ function onnxRuntime() {
   return at('.runtime', found);
 }
 
-/** Returns ports on which nothing listens now. */
+/**
+ * Returns ports on which nothing listens now, by TCP or UDP. They are below those that systems give to connections and to sockets without
+ * a port, and each process begins elsewhere, so that nobody takes them before they are used.
+ */
 export async function freePorts(count, host) {
-  const servers = await Promise.all(
-    Array.from({ length: count }, () => new Promise((resolve, reject) => {
-      const server = createServer().once('error', reject).listen(0, host, () => resolve(server));
-    })),
-  );
-  const ports = servers.map((server) => server.address().port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  const ports = [];
+  for (let tries = 0; ports.length < count; tries++) {
+    if (tries > END_OF_PORTS - FIRST_PORT) throw new Error(`no free ports on ${host}`);
+    // coturn also takes the port that follows its own.
+    const port = FIRST_PORT + ((nextPort += 7) % (END_OF_PORTS - FIRST_PORT));
+    if ((await isFree(createServer(), 'listen', port, host)) && (await isFree(createSocket('udp4'), 'bind', port, host))) ports.push(port);
+  }
   return ports;
+}
+
+function isFree(socket, open, port, host) {
+  return new Promise((resolve) => {
+    socket.once('error', () => (socket.close(), resolve(false)));
+    socket[open](port, host, () => socket.close(() => resolve(true)));
+  });
 }
 
 /** Sends a request by HTTPS, accepting certificates of `ca`. */
