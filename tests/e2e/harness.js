@@ -12,6 +12,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
@@ -86,7 +87,7 @@ async function start(program, options, isReady, remedy, environment = {}) {
   });
   const early = exited.then((how) => Promise.reject(new Error(`${name} ended (${how}) before it was ready:\n${written.join('\n')}`)));
   early.catch(() => {});
-  const url = await Promise.race([ready, failed, early, after(READY_MS, () => new Error(`${name} was not ready after ${READY_MS / 1000} s:\n${written.join('\n')}`))]).catch((error) => {
+  const url = await Promise.race([ready, failed, early, fails(READY_MS, () => new Error(`${name} was not ready after ${READY_MS / 1000} s:\n${written.join('\n')}`))]).catch((error) => {
     leave();
     throw error;
   });
@@ -94,7 +95,7 @@ async function start(program, options, isReady, remedy, environment = {}) {
     process.removeListener('exit', leave);
     if (child.exitCode !== null || child.signalCode !== null) return exited;
     child.kill(signal);
-    const how = await Promise.race([exited, after(15_000, () => new Error(`${name} did not end within 15 s of ${signal}`)).catch((error) => error)]);
+    const how = await Promise.race([exited, fails(15_000, () => new Error(`${name} did not end within 15 s of ${signal}`)).catch((error) => error)]);
     if (how instanceof Error) {
       child.kill('SIGKILL');
       throw how;
@@ -106,7 +107,7 @@ async function start(program, options, isReady, remedy, environment = {}) {
 
 /**
  * Starts a Chromium whose camera plays the clip, or another `program` that starts one. Returns
- * `{page(url, options), close()}`.
+ * `{page(url, options), leave(), close()}`.
  */
 export async function startBrowser(played, program = BROWSER) {
   const browser = await chromium.launch({
@@ -136,6 +137,8 @@ export async function startBrowser(played, program = BROWSER) {
       await page.goto(url);
       return about;
     },
+    /** Closes all pages. */
+    leave: () => Promise.all(browser.contexts().map((context) => context.close())),
     close: () => browser.close(),
   };
 }
@@ -144,19 +147,29 @@ export async function startBrowser(played, program = BROWSER) {
  * Starts a gateway, a browser and a page with an open camera of this size. Returns `{gateway,
  * browser, played, end(), …}` and the result of `openPage`; `end()` ends all of them.
  */
-export async function open({ width = 640, height = 480, fps = 30, gateway: options, audio = false } = {}) {
+export async function open({ audio = false, ...options } = {}) {
+  const started = await startBoth(options);
+  try {
+    return { ...started, ...(await openPage(started.browser, started.gateway, started.played, { audio })) };
+  } catch (error) {
+    await started.end();
+    throw error;
+  }
+}
+
+/** Starts a gateway and a browser. Returns `{gateway, browser, played, end()}`. */
+async function startBoth({ width = 640, height = 480, fps = 30, gateway: options }) {
   const played = clip({ width, height, fps, measure });
   const gateway = await startGateway(options);
-  let browser = null;
-  const end = async () => {
-    await browser?.close();
-    await gateway.stop();
-  };
   try {
-    browser = await startBrowser(played);
-    return { gateway, browser, played, end, ...(await openPage(browser, gateway, played, { audio })) };
+    const browser = await startBrowser(played);
+    const end = async () => {
+      await browser.close();
+      await gateway.stop();
+    };
+    return { gateway, browser, played, end };
   } catch (error) {
-    await end();
+    await gateway.stop();
     throw error;
   }
 }
@@ -167,11 +180,43 @@ export async function withSession(options, use) {
   try {
     return await use(opened);
   } catch (error) {
-    error.message += `\n--- the gateway wrote:\n${opened.gateway.log().split('\n').slice(-25).join('\n')}`;
-    throw error;
+    throw withLog(error, opened.gateway);
   } finally {
     await opened.end();
   }
+}
+
+/**
+ * Returns a function like `withSession` for a file whose tests can share a gateway and a browser: they are those of the test before if it
+ * had the same options. Each test has a page of its own.
+ */
+export function sharing() {
+  let started = null;
+  let startedWith = '';
+  const end = async () => {
+    await started?.end();
+    started = null;
+  };
+  after(end);
+  return async ({ audio = false, ...options }, use) => {
+    if (startedWith !== JSON.stringify(options)) await end();
+    startedWith = JSON.stringify(options);
+    started ??= await startBoth(options);
+    const { gateway, browser, played } = started;
+    try {
+      return await use({ ...started, ...(await openPage(browser, gateway, played, { audio })) });
+    } catch (error) {
+      throw withLog(error, gateway);
+    } finally {
+      await browser.leave();
+    }
+  };
+}
+
+/** Returns the error with the end of the gateway's log. */
+function withLog(error, gateway) {
+  error.message += `\n--- the gateway wrote:\n${gateway.log().split('\n').slice(-25).join('\n')}`;
+  return error;
 }
 
 /**
@@ -272,6 +317,18 @@ function sessionsOf(page) {
   return Object.fromEntries(Object.entries(calls).map(([name, call]) => [name, call.bind(calls)]));
 }
 
-function after(ms, error) {
+/**
+ * Waits until an asynchronous function returns something true in the page, and returns that. (Playwright's waitForFunction takes the
+ * promise for the result, and so waits for nothing.)
+ */
+export async function becomes(page, look, given = null) {
+  for (const deadline = Date.now() + PATIENCE_MS; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
+    const found = await page.evaluate(look, given);
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`not within ${PATIENCE_MS / 1000} s: ${look}`);
+  }
+}
+
+function fails(ms, error) {
   return new Promise((_, reject) => setTimeout(() => reject(error()), ms).unref());
 }

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { open, PATIENCE_MS } from './harness.js';
+import { becomes, open, PATIENCE_MS } from './harness.js';
 import { relayed } from './relay.js';
 
 const [WIDTH, HEIGHT] = [1280, 720];
@@ -57,7 +57,7 @@ async function come(frames, width = null) {
     return now.frames - first >= frames && (!width || now.width === width) && now;
   };
   try {
-    return await (await page.waitForFunction(reached, [first.frames, frames, width], { timeout: PATIENCE_MS, polling: 200 })).jsonValue();
+    return await becomes(page, reached, [first.frames, frames, width]);
   } catch (error) {
     const log = opened.gateway.log().split('\n').slice(-10).join('\n');
     throw new Error(`${frames} frames of width ${width}: ${error.message} ${JSON.stringify(await page.evaluate(() => counts()))}\n${log}`);

@@ -9,8 +9,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
-import { PATIENCE_MS, withSession } from './harness.js';
+import { becomes, PATIENCE_MS, sharing } from './harness.js';
 
+const withSession = sharing();
 const LARGE = { width: 1280, height: 720 };
 
 /**
@@ -56,14 +57,10 @@ test('where little comes through, smaller pictures are sent', async () => {
   try {
     await withSession({ ...LARGE, gateway: ['--config', config] }, async ({ page, connect }) => {
       await connect({ effect: 'none' });
-      await page.waitForFunction(
-        async () => {
-          const sent = [...(await probe.kept['output.pc'].getStats()).values()].find(({ type, kind }) => type === 'outbound-rtp' && kind === 'video');
-          return sent.frameWidth <= 640 && sent.targetBitrate < 1_000_000;
-        },
-        null,
-        { timeout: PATIENCE_MS, polling: 200 },
-      );
+      await becomes(page, async () => {
+        const sent = [...(await probe.kept['output.pc'].getStats()).values()].find(({ type, kind }) => type === 'outbound-rtp' && kind === 'video');
+        return sent.frameWidth <= 640 && sent.targetBitrate < 1_000_000;
+      });
     });
   } finally {
     rmSync(folder, { recursive: true, force: true });
