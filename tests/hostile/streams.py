@@ -19,6 +19,8 @@ REPEATED_S = 8
 NOT_SHOWN_S = 2
 # Number of pictures that may still be in transit when a stream changes.
 SLACK = 3
+# Number of streams at once: those that are refused only wait for that, those that are shown are painted.
+REFUSED_AT_ONCE, SHOWN_AT_ONCE = 16, 8
 # Values at which parsers and sums overflow.
 LARGE = (0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE)
 
@@ -54,7 +56,7 @@ class Streams(Attack):
         defect.
         """
         async with self.undisturbed():
-            results = await each([self.refusal(frames, codec, sound, must_end) for frames in streams.values()])
+            results = await each([self.refusal(frames, codec, sound, must_end) for frames in streams.values()], REFUSED_AT_ONCE)
         for name, wrong in zip(streams, results):
             with self.subTest(name):
                 self.assertIsNone(wrong)
@@ -66,7 +68,7 @@ class Streams(Attack):
                 await peer.play(frames, seconds, until=lambda: not peer.is_connected)
 
         async with self.undisturbed():
-            await each([play(frames) for frames in streams.values()])
+            await each([play(frames) for frames in streams.values()], SHOWN_AT_ONCE)
 
 
 def changed(**fields):
