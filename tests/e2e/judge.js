@@ -21,9 +21,9 @@ const SAME_THUMB = 6;
 const PAINTED_THUMB = 10;
 /**
  * Minimum share of the outline around the face on which a drawn box is found; without a box it is
- * 0.
+ * 0. The box of an earlier frame, which is painted when workers are slow, lies beside a part of it.
  */
-const FRAMED = 0.6;
+const FRAMED = 0.4;
 /**
  * Maximum age of a box in frames of the clip: when workers are slow, `face_detection` paints the box
  * of an earlier frame, for 200 ms.

@@ -34,6 +34,8 @@ async function go({ edit = (sdp) => sdp, restore = (sdp) => sdp, encodings, code
   more?.(pc);
   if (data) pc.createDataChannel('control').onmessage = (message) => call.heard.push(JSON.parse(message.data));
   call.line = line;
+  // Otherwise a busy browser sends smaller layers.
+  if (encodings) await line.sender.setParameters({ ...line.sender.getParameters(), degradationPreference: 'maintain-resolution' });
   await pc.setLocalDescription();
   const response = await fetch('/offer', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ type: 'offer', effect, sdp: edit(pc.localDescription.sdp) }) });
   const answer = await response.json();

