@@ -16,6 +16,8 @@ import { measure } from './measure.js';
 import { prepare } from './whip.js';
 
 const played = clip({ width: 320, height: 240, measure });
+/** Number of frames that are judged in Chromium; half as many are in GStreamer. */
+const FRAMES = Number(process.env.OOBLEX_FRAMES || 500);
 const EVERY_10_S = ['--keyframes', '300', '--deaf'];
 /** A viewer's first picture must come within a second of its answer; a busy machine gets more tries. */
 const FIRST_PICTURE_MS = 1000;
@@ -101,7 +103,7 @@ async function publishing({ page, start }, room, ...options) {
   return publisher;
 }
 
-test('GStreamer publishes VP8: of 1000 frames in Chromium each is blurred, in order', (t) =>
+test(`GStreamer publishes VP8: of ${FRAMES} frames in Chromium each is blurred, in order`, (t) =>
   withMachine(t, async ({ page, start }) => {
     const publisher = await publishing({ page, start }, 'studio', ...EVERY_10_S);
     await watchHere(page, 'studio', 'chromium', 'vp8');
@@ -119,9 +121,9 @@ test('GStreamer publishes VP8: of 1000 frames in Chromium each is blurred, in or
     t.diagnostic(`first pictures ${firsts.map(Math.round).join(', ')} ms after the answer, without a keyframe of the publisher; GStreamer: ${viewer.told('picture') - viewer.told('answered')} ms`);
     assert.ok(Math.min(...firsts) < FIRST_PICTURE_MS);
 
-    const records = await framesOf(page, 'chromium', 1000, 3 * PATIENCE_MS);
-    assertBlurred(records.slice(0, 1000));
-    await until('500 frames in GStreamer', () => viewer.records.length >= 500);
+    const records = await framesOf(page, 'chromium', FRAMES, 3 * PATIENCE_MS);
+    assertBlurred(records.slice(0, FRAMES));
+    await until(`${FRAMES / 2} frames in GStreamer`, () => viewer.records.length >= FRAMES / 2);
     assertBlurred(viewer.records);
     const [fps, there] = [records, viewer.records].map((all) => ((all.length - 1) * 1000) / (all.at(-1).t - all[0].t));
     t.diagnostic(`${records.length} frames in Chromium at ${fps.toFixed(1)} fps, ${viewer.records.length} in GStreamer at ${there.toFixed(1)} fps`);

@@ -6,9 +6,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { withSession } from './harness.js';
+import { sharing } from './harness.js';
 import { assertHidden, assertInOrder, assertShareShown } from './judge.js';
 import { relayed, withoutRtx } from './relay.js';
+
+const withSession = sharing();
 
 /** Calls `withSession` behind a relay. */
 const behind = (network, use) =>
@@ -44,7 +46,7 @@ for (const codec of ['vp8', 'h264']) {
     const onDown = (datagram) => datagram[0] >> 6 === 2 && (datagram[1] < 192 || datagram[1] > 223) && sources.add(datagram.readUInt32BE(8));
     return behind({ loss: 0.05, delayMs: 20, offer: withoutRtx, onDown }, async ({ played, relay, connect, moreFrames, seen, report, errors }) => {
       await connect({ effect: 'background_blur', codec });
-      await moreFrames(300);
+      await moreFrames(200);
       const [records, camera, { 'inbound-rtp': inbound, 'outbound-rtp': outbound }] = [await seen(), await seen('source'), await report()];
       assertHidden(records, played, ['blurred']);
       assertInOrder(records, played, { readable: 0.8 });

@@ -6,8 +6,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { PATIENCE_MS, withSession } from './harness.js';
+import { PATIENCE_MS, sharing } from './harness.js';
 import { assertHidden, assertInOrder, assertOnFace, assertSize } from './judge.js';
+
+const withSession = sharing();
 
 /**
  * Waits until the last frames that came back have this size: browsers begin with a low resolution

@@ -6,9 +6,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { PATIENCE_MS, startGateway, withSession } from './harness.js';
+import { PATIENCE_MS, sharing, startGateway } from './harness.js';
 import { assertHidden, assertInOrder, assertSize, figures } from './judge.js';
 import { startTabs } from './tabs.js';
+
+const withSession = sharing();
 
 /** Maximum time until a source is reported as silent, and until it is sharp when it is back. */
 const SILENT_WITHIN_MS = 3_000;
