@@ -1,18 +1,19 @@
 """WHIP (RFC 9725) and WHEP: what an endpoint answers, without media."""
 
 import base64
-import concurrent.futures
 import hashlib
 import hmac
+import http.client
 import itertools
 import re
 import secrets
 import subprocess
+import threading
 import time
 import unittest
 
 from endpoint import CANDIDATES, FRAGMENT, H264, OPUS, SDP, VP8, Gateway, camera, line, offer, section
-from gateway import BINARY
+from gateway import BINARY, PATIENCE_S
 
 rooms = (f"room-{n}" for n in itertools.count())
 
@@ -233,6 +234,33 @@ class Resource(Endpoint):
             self.assertEqual(options.headers["accept-post"], SDP)
 
 
+class Stream(threading.Thread):
+    """Reads a stream of events."""
+
+    def __init__(self, gateway, path):
+        super().__init__(daemon=True)
+        self.connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=PATIENCE_S)
+        self.connection.request("GET", path)
+        self.response = self.connection.getresponse()
+        self.text = ""
+        self.start()
+
+    def run(self):
+        for line in self.response:
+            self.text += line.decode()
+        self.connection.close()
+
+    def events(self):
+        return re.findall(r"event: (.*)\ndata: (.*)\n", self.text)
+
+    def wait_for(self, event):
+        deadline = time.monotonic() + PATIENCE_S
+        while event not in self.events():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {event} within {PATIENCE_S} s: {self.events()}")
+            time.sleep(0.05)
+
+
 class Events(Endpoint):
     RELATION = "urn:ietf:params:whep:ext:core:server-sent-events"
 
@@ -254,18 +282,19 @@ class Events(Endpoint):
             other = self.ask(method, f"/whep/{room}/obs_{secrets.token_hex(16)}/events", '["active"]', Content_Type="application/json")
             self.assert_problem(other, 404, "unknown-session")
         streams = [address, chosen.headers["location"]]
-        with concurrent.futures.ThreadPoolExecutor() as executor:
-            told = [executor.submit(self.ask, "GET", stream) for stream in streams]
-            time.sleep(2.5)
-            self.assertEqual(self.watch(room).status, 201)
-            time.sleep(2.5)
-            self.assertEqual(self.ask("DELETE", published.headers["location"]).status, 200)
-            told = [stream.result(timeout=60) for stream in told]
+        told = [Stream(self.gateway, path) for path in streams]
         counts = [("viewercount", '{"viewercount":1}'), ("viewercount", '{"viewercount":2}')]
+        for stream in told:
+            stream.wait_for(counts[0])
+        self.assertEqual(self.watch(room).status, 201)
+        for stream in told:
+            stream.wait_for(counts[1])
+        self.assertEqual(self.ask("DELETE", published.headers["location"]).status, 200)
         for stream, expected in zip(told, [[("inactive", "{}"), *counts], counts]):
-            self.assertEqual(stream.headers["content-type"], "text/event-stream")
-            found = re.findall(r"event: (.*)\ndata: (.*)\n", stream.body.decode())
-            self.assertEqual(found[: len(expected)], expected, "a publisher without a connection sends no video")
+            stream.join(PATIENCE_S)
+            self.assertFalse(stream.is_alive(), "it ends with the session")
+            self.assertEqual(stream.response.headers["content-type"], "text/event-stream")
+            self.assertEqual(stream.events()[: len(expected)], expected, "a publisher without a connection sends no video")
 
 
 class Pages(Endpoint):
