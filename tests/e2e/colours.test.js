@@ -142,7 +142,7 @@ const similarity = (page, name, other = null, enough = ALIKE_DB) =>
       }
       return best;
     },
-    [name, other, enough, PATIENCE_MS / 3],
+    [name, other, enough, PATIENCE_MS],
   );
 
 for (const source of ['camera', 'canvas', 'file']) {

@@ -26,7 +26,7 @@ before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'ooblex-page-'));
 });
 // The session of a test that has failed would slow down those after it.
-afterEach(() => browser.leave());
+afterEach(() => browser?.leave());
 after(async () => {
   await browser?.close();
   await gateway?.stop();
