@@ -23,7 +23,7 @@ pub(crate) use self::link::{Role, Target};
 use crate::rooms::RoomName;
 use ooblex_config::{Config, ConfigError, MAX_LINKS, PeerUrl, Secret};
 use ooblex_gateway::problem::{Problem, ProblemKind};
-use ooblex_gateway::rtc::negotiate::dial::Dialler;
+use ooblex_rtc::negotiate::dial::Dialler;
 
 /// The pulls and pushes of the gateway.
 pub struct Peers {

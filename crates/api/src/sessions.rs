@@ -410,7 +410,7 @@ mod tests {
     fn publish(sessions: &Sessions, id: SessionId, place: Place) {
         let settings = Catalogue::new(&Config::default()).unwrap().settings(Some("none"), &Value::Null).unwrap();
         let (inbox, _track) = bounded(1);
-        let track = TrackHandle::detached(inbox, Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None)));
+        let track = TrackHandle::new(inbox, Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None)));
         let access = SessionAccess::new(&SessionSecret::random(), Arc::default());
         sessions.publish(id, Published { track, settings }, access, place, None).unwrap();
     }

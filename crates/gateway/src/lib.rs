@@ -1,8 +1,9 @@
 //! Sessions and their tracks.
 //!
-//! [`rtc`] has the WebRTC side of a session, [`track`] decodes, prepares, paints and encodes its
-//! frames, [`cpu`] shares the cores among tracks, and [`metrics`] counts what happens. [`settings`]
-//! are the effects that can be asked for, [`restrictions`] what a token leaves of them.
+//! [`track`] decodes, prepares, paints and encodes the frames of a session, [`cpu`] shares the cores
+//! among tracks, and [`metrics`] counts what happens. [`settings`] are the effects that can be asked
+//! for, [`restrictions`] what a token leaves of them. The crate `ooblex-rtc` has the WebRTC side of
+//! a session.
 
 pub mod client_network;
 pub mod cpu;
@@ -15,7 +16,6 @@ pub mod notify;
 pub mod problem;
 pub mod restrictions;
 pub mod rounding;
-pub mod rtc;
 pub mod settings;
 pub mod track;
 pub mod watchdog;

@@ -30,12 +30,12 @@ use broker::{BrokerFigures, Told};
 use frames::FrameMetrics;
 pub use http::HttpFigures;
 use label_sets::{EffectLabel, ReasonLabel};
-use network::Network;
+pub use network::{DatagramCounters, Network};
 use ooblex_worker::WorkerStats;
 use ooblex_worker::about::About;
 pub use process::LOST_LOG_LINES;
 use registry::{add_new, encoded, register_about};
-use set_up::SetUps;
+pub use set_up::SetUps;
 use viewing::Viewings;
 pub use worker::WorkerMetrics;
 
@@ -45,9 +45,11 @@ pub struct Metrics {
     offers: Family<ResultLabel, Counter>,
     unauthorized: Family<ReasonLabel, Counter>,
     certificate: Certificate,
-    pub(crate) set_ups: SetUps,
+    /// Beginnings and ends of sessions.
+    pub set_ups: SetUps,
     pub(crate) viewings: Viewings,
-    pub(crate) network: Network,
+    /// Packets and bitrates.
+    pub network: Network,
     http: HttpFigures,
     pub(crate) frames: FrameMetrics,
     pub(crate) events: EventMetrics,

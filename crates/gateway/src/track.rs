@@ -30,8 +30,6 @@ mod resolution;
 mod runner;
 mod second;
 mod service;
-#[cfg(test)]
-mod simulation;
 mod stats;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,12 +43,11 @@ use ooblex_pipeline::Outcome;
 use tracing::error;
 
 pub use self::context::Context;
+pub use self::egress::Egress;
 pub use self::handle::TrackHandle;
 use self::messages::INBOX;
 pub use self::messages::{Backlog, OutputInput, ReceptionFeedback, TrackInput, TrackOutput, TrackSink};
 pub use self::stats::{Stats, TrackStats};
-use crate::cpu::Ticket;
-use crate::events::Events;
 use crate::ids::SessionId;
 use crate::labels::ByeReason;
 use crate::restrictions::Restrictions;
@@ -71,11 +68,8 @@ pub fn spawn(
     sink: Arc<dyn TrackSink>,
 ) -> std::io::Result<TrackHandle> {
     let (inbox, receiver) = bounded(INBOX);
-    let stats = Arc::new(TrackStats::new(context.metrics.clone()));
-    let events = Events::new(context.metrics.clone());
-    let (ticket, metrics) = (Arc::new(Ticket::default()), context.metrics.clone());
-    let handle = TrackHandle { inbox, ended: Arc::default(), ticket: ticket.clone(), metrics, stats, events };
-    let to_inbox = handle.inbox.clone();
+    let handle = TrackHandle::new(inbox, context.metrics.clone());
+    let (to_inbox, ticket) = (handle.inbox.clone(), handle.ticket.clone());
     let (scheduler, boosted) = (context.scheduler.clone(), ticket.clone());
     // A completion that finds the inbox full is lost; its frame expires, as if the worker had died.
     // A change of service that finds it full is seen with the next report.

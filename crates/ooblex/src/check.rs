@@ -14,8 +14,8 @@ use crate::start;
 use ooblex_api::custom_effects::trial::{self, Report};
 use ooblex_api::tls::Certificate;
 use ooblex_config::Config;
-use ooblex_gateway::rtc::transport::Transport;
 use ooblex_gateway::settings::Catalogue;
+use ooblex_rtc::transport::Transport;
 
 /// Time limit for the connection to Redis.
 const REACHED_WITHIN: Duration = Duration::from_secs(5);

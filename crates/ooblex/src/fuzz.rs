@@ -17,12 +17,12 @@ use ooblex_codec::container::ivf::IvfReader;
 use ooblex_codec::container::y4m::Y4m;
 use ooblex_config as config;
 use ooblex_gateway::data_channel::Request;
-use ooblex_gateway::rtc::colour_extension;
-use ooblex_gateway::rtc::negotiate::dial::Dialler;
-use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiated, Purpose, negotiate};
-use ooblex_gateway::rtc::sctp::Streams;
-use ooblex_gateway::rtc::sdp::check_size;
-use ooblex_gateway::rtc::stun;
+use ooblex_rtc::colour_extension;
+use ooblex_rtc::negotiate::dial::Dialler;
+use ooblex_rtc::negotiate::{Endpoint, Negotiated, Purpose, negotiate};
+use ooblex_rtc::sctp::Streams;
+use ooblex_rtc::sdp::check_size;
+use ooblex_rtc::stun;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
@@ -100,7 +100,7 @@ pub fn answer(bytes: &[u8]) {
 }
 
 fn endpoint() -> Endpoint {
-    str0m::crypto::from_feature_flags().install_process_default();
+    ooblex_rtc::install_cryptography();
     Endpoint {
         candidates: vec![([127, 0, 0, 1], 8000).into()].into(),
         start_bitrate_bps: 1_000_000,

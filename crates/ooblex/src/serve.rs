@@ -26,12 +26,12 @@ use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::{ByeReason, EndReason};
 use ooblex_gateway::metrics::{HttpFigures, Metrics};
 use ooblex_gateway::notify::Notify;
-use ooblex_gateway::rtc::negotiate::dial::Dialler;
-use ooblex_gateway::rtc::negotiate::{Endpoint, Negotiator};
-use ooblex_gateway::rtc::transport::{SessionObserver, Transport};
 use ooblex_gateway::settings::Catalogue;
 use ooblex_gateway::track::Context;
 use ooblex_gateway::watchdog::Heartbeat;
+use ooblex_rtc::negotiate::dial::Dialler;
+use ooblex_rtc::negotiate::{Endpoint, Negotiator};
+use ooblex_rtc::transport::{SessionObserver, Transport};
 use ooblex_worker::about::About;
 
 /// Interval at which the number of remaining sessions is checked while the gateway drains.
@@ -79,7 +79,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let workers = worker_pool.as_ref().map_or(Ok(Vec::new()), |worker_pool| worker_pool.start(&broker, config.serve_threads()))?;
     let about = worker_pool.as_ref().map_or(About::default(), |worker_pool| About::workers(&worker_pool.runtime));
 
-    str0m::crypto::from_feature_flags().install_process_default();
+    ooblex_rtc::install_cryptography();
     let worker_stats = worker_pool.as_ref().map(|worker_pool| worker_pool.worker_stats.as_ref());
     let metrics = Arc::new(Metrics::new(&about, &broker, &catalogue.analysed(), worker_stats));
     if let Some(certificate) = &certificate {

@@ -16,11 +16,11 @@ use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::ByeReason;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 use ooblex_gateway::restrictions::Restrictions;
-use ooblex_gateway::rtc::negotiate::{Negotiated, Purpose};
-use ooblex_gateway::rtc::session::{Lifetime, Session};
-use ooblex_gateway::rtc::transport::TransportHandle;
 use ooblex_gateway::settings::Settings;
 use ooblex_gateway::track::{self, TrackHandle, TrackOutput, TrackSink};
+use ooblex_rtc::negotiate::{Negotiated, Purpose};
+use ooblex_rtc::session::{Lifetime, Session};
+use ooblex_rtc::transport::TransportHandle;
 
 /// Time without a sign of life after which a publisher has vanished, and another one may take its
 /// room. Clients send ICE checks every few seconds.

@@ -11,10 +11,10 @@ use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::thumbnails::Thumbnails;
 use crate::turn::Turn;
-use ooblex_gateway::rtc::negotiate::Negotiator;
-use ooblex_gateway::rtc::transport::TransportHandle;
 use ooblex_gateway::track::Context;
 use ooblex_gateway::watchdog::Heartbeat;
+use ooblex_rtc::negotiate::Negotiator;
+use ooblex_rtc::transport::TransportHandle;
 use ooblex_worker::about::About;
 
 /// State that all HTTP handlers share.

@@ -14,8 +14,8 @@ use crate::visitor::Visitor;
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::{ByeReason, EndReason};
 use ooblex_gateway::problem::{Problem, ProblemKind};
-use ooblex_gateway::rtc::negotiate::{Negotiated, Purpose};
-use ooblex_gateway::rtc::session::Lifetime;
+use ooblex_rtc::negotiate::{Negotiated, Purpose};
+use ooblex_rtc::session::Lifetime;
 
 /// Time between two looks at a room of this gateway that is not ready.
 const ROOM_RETRY: Duration = Duration::from_secs(1);

@@ -30,7 +30,7 @@ impl From<Direction> for DirectionLabel {
 type Counters = Family<DirectionLabel, Counter>;
 
 /// Network metrics over all sessions.
-pub(crate) struct Network {
+pub struct Network {
     packets: Counters,
     bytes: Counters,
     lost: Counters,
@@ -40,11 +40,12 @@ pub(crate) struct Network {
     round_trip: Histogram,
     target: Histogram,
     estimate: Histogram,
-    pub(crate) datagrams: DatagramCounters,
+    /// Datagrams that were not processed or not sent.
+    pub datagrams: DatagramCounters,
 }
 
 /// Datagrams that were not processed or not sent.
-pub(crate) struct DatagramCounters {
+pub struct DatagramCounters {
     stray: Counter,
     refused: Counter,
     unsent: Counter,
@@ -95,7 +96,7 @@ impl Network {
     }
 
     /// Adds the difference between two counts of a video m-line.
-    pub(crate) fn on_line(&self, direction: Direction, before: &LineCounts, now: &LineCounts) {
+    pub fn on_line(&self, direction: Direction, before: &LineCounts, now: &LineCounts) {
         let add = |to: &Counters, before: u64, now: u64| _ = to.get_or_create(&direction.into()).inc_by(now.saturating_sub(before));
         add(&self.packets, before.packets, now.packets);
         add(&self.bytes, before.bytes, now.bytes);
@@ -104,7 +105,8 @@ impl Network {
         add(&self.plis, before.plis, now.plis);
     }
 
-    pub(crate) fn on_round_trip(&self, took: Duration) {
+    /// Notes a round-trip time to a browser.
+    pub fn on_round_trip(&self, took: Duration) {
         self.round_trip.observe(took.as_secs_f64());
     }
 
@@ -124,23 +126,28 @@ impl Network {
 }
 
 impl DatagramCounters {
-    pub(crate) fn on_stray(&self) {
+    /// Counts a datagram that belongs to no session.
+    pub fn on_stray(&self) {
         self.stray.inc();
     }
 
-    pub(crate) fn on_refused(&self) {
+    /// Counts a datagram above a limit of its session.
+    pub fn on_refused(&self) {
         self.refused.inc();
     }
 
-    pub(crate) fn on_unsent(&self) {
+    /// Counts a datagram that the operating system did not accept.
+    pub fn on_unsent(&self) {
         self.unsent.inc();
     }
 
-    pub(crate) fn on_unauthenticated(&self) {
+    /// Counts a datagram for a connected session that failed authentication.
+    pub fn on_unauthenticated(&self) {
         self.unauthenticated.inc();
     }
 
-    pub(crate) fn on_withheld(&self) {
+    /// Counts a datagram that was not sent, because its destination was not validated.
+    pub fn on_withheld(&self) {
         self.withheld.inc();
     }
 }

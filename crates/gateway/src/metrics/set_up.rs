@@ -19,7 +19,7 @@ const WAITING: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 const LASTING: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4.0 * 3600.0, 24.0 * 3600.0];
 
 /// Metrics of the beginning and end of all sessions.
-pub(crate) struct SetUps {
+pub struct SetUps {
     pub(super) running: Gauge,
     pub(super) by_effect: Family<EffectLabel, Gauge>,
     connected: Counter,
@@ -58,7 +58,8 @@ impl SetUps {
         set_ups
     }
 
-    pub(crate) fn on_connected(&self, after: Duration) {
+    /// Counts a session that was connected this long after the answer to its offer.
+    pub fn on_connected(&self, after: Duration) {
         self.connected.inc();
         self.connecting.observe(after.as_secs_f64());
     }
@@ -69,7 +70,7 @@ impl SetUps {
 
     /// Counts the end of a session. `failed` is the last set-up step of a session that was never
     /// connected; `lasted` is the time since the connection.
-    pub(crate) fn on_end(&self, end: EndReason, failed: Option<SetupStage>, lasted: Option<Duration>) {
+    pub fn on_end(&self, end: EndReason, failed: Option<SetupStage>, lasted: Option<Duration>) {
         self.ended.get_or_create(&ReasonLabel { reason: end.label() }).inc();
         if let Some(lasted) = lasted {
             self.lasting.observe(lasted.as_secs_f64());

@@ -50,7 +50,7 @@ const NOMINAL_FRAME_RATE_FPS: f64 = 30.0;
 const MAX_BITS_PER_FRAME_RATIO: f64 = 1.5;
 
 /// The egress of one track to one receiver.
-pub(super) struct Egress {
+pub struct Egress {
     video: Video,
     /// `None` until the codec is known.
     encoder: Option<Encoder>,
@@ -95,7 +95,8 @@ struct LastKeyframe {
 }
 
 impl Egress {
-    pub(super) fn new(video: Video, backlog: Arc<Backlog>) -> Self {
+    /// Makes an egress without a codec.
+    pub fn new(video: Video, backlog: Arc<Backlog>) -> Self {
         let loss = LossControl::new(video.min_bitrate_kbps * 1000);
         Self {
             video,
@@ -114,7 +115,7 @@ impl Egress {
     }
 
     /// Sets the codec that the receiver wants.
-    pub(super) fn start(&mut self, codec: VideoCodec) {
+    pub fn start(&mut self, codec: VideoCodec) {
         let speed = self.normal_speed();
         let bitrate_bps = self.video.start_bitrate_kbps * 1000;
         match Encoder::new(EncoderConfig { codec, bitrate_bps, frame_rate: NOMINAL_FRAME_RATE_FPS as f32, speed }) {
@@ -144,7 +145,7 @@ impl Egress {
 
     /// Notes the size of the camera's next picture. Returns the bitrate that would be of use when
     /// the size has changed.
-    pub(super) fn on_size(&mut self, size: Size) -> Option<u32> {
+    pub fn on_size(&mut self, size: Size) -> Option<u32> {
         if self.sizes.camera.replace(size) == Some(size) {
             return None;
         }
@@ -156,7 +157,7 @@ impl Egress {
     }
 
     /// Takes an estimate of the bandwidth, in bits a second.
-    pub(super) fn on_estimate(&mut self, bps: u32) {
+    pub fn on_estimate(&mut self, bps: u32) {
         let BitrateLimits { estimate_bps, loss, .. } = &mut self.bitrate;
         if estimate_bps.is_some_and(|before| f64::from(bps) > MEASURED_GROWTH_RATIO * f64::from(before)) {
             loss.forget();
@@ -166,7 +167,7 @@ impl Egress {
 
     /// Takes an estimate that has fallen so far that frames which were handed on are given up. The
     /// next picture is a keyframe, small enough to be through soon.
-    pub(super) fn on_breakdown(&mut self, now: Instant, bps: u32) {
+    pub fn on_breakdown(&mut self, now: Instant, bps: u32) {
         self.bitrate.loss.forget();
         self.on_estimate(bps);
         self.quiet_until = Some(now + BREAKDOWN_PAUSE);
@@ -176,13 +177,13 @@ impl Egress {
 
     /// Notes that the network carries packets again after an outage. Losses of the outage do not
     /// tell its bandwidth.
-    pub(super) fn on_resumed(&mut self) {
+    pub fn on_resumed(&mut self) {
         self.bitrate.loss.forget();
         self.want_keyframe();
     }
 
     /// Takes the feedback on what was sent during the last second.
-    pub(super) fn on_feedback(&mut self, feedback: &ReceptionFeedback) {
+    pub fn on_feedback(&mut self, feedback: &ReceptionFeedback) {
         let Some(config) = self.config() else { return };
         let sent_bps = config.bitrate_bps;
         self.bitrate.resent += RESENT_SMOOTHING * (feedback.resent + feedback.duplicated - self.bitrate.resent);
@@ -198,7 +199,7 @@ impl Egress {
     }
 
     /// Tells whether another picture would only get old, because of the bytes that wait to be sent.
-    pub(super) fn is_congested(&self, now: Instant) -> bool {
+    pub fn is_congested(&self, now: Instant) -> bool {
         if self.quiet_until.is_some_and(|until| now < until) {
             return true;
         }
@@ -206,12 +207,12 @@ impl Egress {
     }
 
     /// Makes the next picture a keyframe, unless the last one was less than its pause ago.
-    pub(super) fn want_keyframe(&mut self) {
+    pub fn want_keyframe(&mut self) {
         self.keyframes.is_wanted = true;
     }
 
     /// Compresses a picture.
-    pub(super) fn encode(&mut self, now: Instant, picture: &I420, timestamp: MediaTime) -> Option<EncodedFrame> {
+    pub fn encode(&mut self, now: Instant, picture: &I420, timestamp: MediaTime) -> Option<EncodedFrame> {
         let allowed_bps = self.allowed_bps();
         let encoder = self.encoder.as_mut()?;
         let useful = useful_bps(self.bitrate.desired_bps, encoder.frame_rate()).max(self.video.min_bitrate_kbps * 1000);
@@ -232,7 +233,7 @@ impl Egress {
 
     /// Returns the size of the picture that was sent last. It is smaller than the camera's where
     /// the network carries too few bits.
-    pub(super) fn sent_size(&self) -> Option<Size> {
+    pub fn sent_size(&self) -> Option<Size> {
         self.sizes.sent
     }
 
@@ -241,7 +242,7 @@ impl Egress {
     }
 
     /// Returns the configuration of the encoder, with the bitrate in force.
-    pub(super) fn config(&self) -> Option<&EncoderConfig> {
+    pub fn config(&self) -> Option<&EncoderConfig> {
         self.encoder.as_ref().map(Encoder::config)
     }
 

@@ -25,6 +25,18 @@ pub struct TrackHandle {
 }
 
 impl TrackHandle {
+    /// Makes the handle of a track that receives from the other end of `inbox`.
+    pub fn new(inbox: Sender<TrackInput>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            inbox,
+            ended: Arc::default(),
+            ticket: Arc::default(),
+            metrics: metrics.clone(),
+            stats: Arc::new(TrackStats::new(metrics.clone())),
+            events: Events::new(metrics),
+        }
+    }
+
     /// Hands something to the track. Returns false when its inbox is full.
     pub fn send(&self, input: TrackInput) -> bool {
         if let TrackInput::Frame { arrived, .. } = &input {
@@ -39,19 +51,6 @@ impl TrackHandle {
                 false
             }
             Err(TrySendError::Disconnected(_)) => false,
-        }
-    }
-
-    /// Makes a handle whose track is no thread, but the other end of `inbox`.
-    #[doc(hidden)]
-    pub fn detached(inbox: Sender<TrackInput>, metrics: Arc<Metrics>) -> Self {
-        Self {
-            inbox,
-            ended: Arc::default(),
-            ticket: Arc::default(),
-            metrics: metrics.clone(),
-            stats: Arc::new(TrackStats::new(metrics.clone())),
-            events: Events::new(metrics),
         }
     }
 

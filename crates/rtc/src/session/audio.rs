@@ -1,0 +1,79 @@
+//! Audio of a publisher on its way back to it, and to viewers. It is not decoded.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use str0m::format::Codec;
+use str0m::media::{MediaData, MediaTime, Mid, Pt};
+use str0m::{Rtc, RtcError};
+
+/// One packet of audio.
+#[derive(Debug, Clone)]
+pub(crate) struct AudioPacket {
+    /// The line on which it came.
+    pub(super) line: AudioLine,
+    arrived: Instant,
+    time: MediaTime,
+    starts_talk_spurt: bool,
+    level: Option<Level>,
+    data: Arc<[u8]>,
+}
+
+/// The audio line of a session, by its identifiers in SDP and RTP.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AudioLine {
+    mid: Mid,
+    payload_type: Pt,
+}
+
+/// The loudness of a packet, from its header extension.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    dbov: i8,
+    is_voice: bool,
+}
+
+impl From<MediaData> for AudioPacket {
+    fn from(data: MediaData) -> Self {
+        let level = data.ext_vals.audio_level.zip(data.ext_vals.voice_activity);
+        Self {
+            line: AudioLine { mid: data.mid, payload_type: data.pt },
+            arrived: data.network_time,
+            time: data.time,
+            starts_talk_spurt: data.audio_start_of_talk_spurt,
+            level: level.map(|(dbov, is_voice)| Level { dbov, is_voice }),
+            data: data.data,
+        }
+    }
+}
+
+impl AudioLine {
+    /// Returns a media line as audio line, if Opus was negotiated for it.
+    pub(super) fn negotiated(rtc: &Rtc, mid: Mid) -> Option<Self> {
+        let (media, params) = (rtc.media(mid)?, rtc.codec_config().params());
+        let is_opus = |pt: &Pt| params.iter().any(|params| params.pt() == *pt && params.spec().codec == Codec::Opus);
+        let payload_type = media.remote_pts().iter().copied().find(is_opus)?;
+        Some(Self { mid, payload_type })
+    }
+}
+
+impl AudioPacket {
+    /// Hands the packet to an endpoint, for one of its lines.
+    ///
+    /// # Errors
+    /// When the WebRTC library fails.
+    pub(super) fn write(&self, rtc: &mut Rtc, line: AudioLine) -> Result<(), RtcError> {
+        // The library takes packets for a line on which it does not send, and fails later.
+        let is_sending = rtc.media(line.mid).is_some_and(|media| media.direction().is_sending());
+        let Some(writer) = rtc.writer(line.mid).filter(|_| is_sending) else { return Ok(()) };
+        let mut writer = writer.start_of_talkspurt(self.starts_talk_spurt);
+        if let Some(Level { dbov, is_voice }) = self.level {
+            writer = writer.audio_level(dbov, is_voice);
+        }
+        match writer.write(line.payload_type, self.arrived, self.time, self.data.clone()) {
+            // A line on which the browser only sends, or a payload type that was not negotiated.
+            Err(RtcError::UnknownPt(_) | RtcError::NotSendingDirection(_) | RtcError::NoSenderSource) => Ok(()),
+            written => written,
+        }
+    }
+}
