@@ -12,12 +12,19 @@ import { after, before, test } from 'node:test';
 
 import { clip } from './clip.js';
 import { FIREFOX, filmOf, serveElsewhere, startFirefox } from './firefox.js';
-import { PATIENCE_MS, startGateway } from './harness.js';
+import { PATIENCE_MS, startGateway, withLog } from './harness.js';
 import { assertHidden, assertInOrder, assertUntouched, figures } from './judge.js';
 import { measure } from './measure.js';
 
 const skip = FIREFOX ? false : 'there is no Firefox: install the package firefox-esr, or name one in FIREFOX';
-const firefox = (name, run) => test(name, { skip }, run);
+const firefox = (name, run) =>
+  test(name, { skip }, async (t) => {
+    try {
+      await run(t);
+    } catch (error) {
+      throw withLog(error, gateway);
+    }
+  });
 
 /** As in source.test.js. */
 const SILENT_WITHIN_MS = 3_000;

@@ -11,7 +11,7 @@ import { anotherMachine } from '../deploy/machines.js';
 import { clip } from './clip.js';
 import { missing, publish, watch } from './gstreamer.js';
 import { PATIENCE_MS, startBrowser, startGateway } from './harness.js';
-import { assertHidden, assertInOrder, assertSize } from './judge.js';
+import { assertHidden, assertInOrder } from './judge.js';
 import { measure } from './measure.js';
 import { prepare } from './whip.js';
 
@@ -84,7 +84,9 @@ async function framesOf(page, name, count, timeout = PATIENCE_MS) {
  */
 function assertBlurred(records) {
   assertHidden(records, played, ['blurred']);
-  assertSize(records, played.width, played.height);
+  // On a busy machine, viewers get smaller pictures.
+  const strange = records.filter(({ width, height }) => width > played.width || Math.abs((width * played.height) / (height * played.width) - 1) > 0.015);
+  assert.deepEqual(strange.map(({ width, height }) => `${width}x${height}`), [], 'pictures of another shape');
   const fresh = records.filter(({ number }, index) => index > 0 && (number === null || number !== records[index - 1].number));
   assert.ok(fresh.length >= 0.8 * records.length, `only ${fresh.length} of ${records.length} frames show something new`);
   assertInOrder(fresh.map((record) => ({ ...record, t: ((record.rtp - records[0].rtp) | 0) / 90 })), played);

@@ -214,7 +214,7 @@ export function sharing() {
 }
 
 /** Returns the error with the end of the gateway's log. */
-function withLog(error, gateway) {
+export function withLog(error, gateway) {
   error.message += `\n--- the gateway wrote:\n${gateway.log().split('\n').slice(-25).join('\n')}`;
   return error;
 }
