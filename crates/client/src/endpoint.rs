@@ -216,7 +216,7 @@ impl Endpoint {
             Event::MediaData(data) if data.mid == self.video => {
                 let codec = if data.params.spec().codec == Codec::H264 { VideoCodec::H264 } else { VideoCodec::Vp8 };
                 let (gap, keyframe, capture) = (!data.contiguous, data.is_keyframe(), MediaTime(data.time.numer()));
-                let frame = EncodedFrame { codec, keyframe, capture, data: data.data.to_vec() };
+                let frame = EncodedFrame { codec, keyframe, capture, data: data.data.clone() };
                 ClientEvent::Frame { frame, gap, arrived: now }
             }
             Event::MediaData(data) => ClientEvent::Audio { time: data.time.numer(), data: data.data.to_vec() },

@@ -100,7 +100,7 @@ impl Encoder {
         if output.is_err() {
             self.stream = None;
         }
-        Ok(output?.map(|Output { data, keyframe }| EncodedFrame { codec: self.config.codec, data, capture, keyframe }))
+        Ok(output?.map(|Output { data, keyframe }| EncodedFrame { codec: self.config.codec, data: data.into(), capture, keyframe }))
     }
 
     /// Sets the target bitrate from the next picture on, without a keyframe, clamped to 30

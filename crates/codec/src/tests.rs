@@ -388,7 +388,7 @@ fn h264_uses_its_assembler() {
 
 #[test]
 fn vp8_keyframe_of_absurd_size_is_refused_before_memory_is_taken() {
-    let mut data = clip(VideoCodec::Vp8, 320, 240, 1).remove(0).data;
+    let mut data = clip(VideoCodec::Vp8, 320, 240, 1).remove(0).data.to_vec();
     let mut decoder = Decoder::new(VideoCodec::Vp8, Limits::default()).unwrap();
     for (width, height) in [(16_383u16, 16_383u16), (4_097, 240), (0, 240), (320, 0)] {
         data[6..8].copy_from_slice(&width.to_le_bytes());
@@ -401,7 +401,7 @@ fn vp8_keyframe_of_absurd_size_is_refused_before_memory_is_taken() {
 /// Makes bytes that may reach a decoder: a valid frame, or one that is emptied, cut, overwritten in
 /// places, made up, or followed by another.
 fn abuse(frames: &[EncodedFrame], random: &mut StdRng) -> Vec<u8> {
-    let frame = |random: &mut StdRng| frames[random.random_range(0..frames.len())].data.clone();
+    let frame = |random: &mut StdRng| frames[random.random_range(0..frames.len())].data.to_vec();
     let mut data = frame(random);
     match random.random_range(0..6) {
         0 => data.clear(),
@@ -461,7 +461,7 @@ fn keyframe_decodes_after_any_flipped_bit_of_a_header() {
         let mut decoder = Decoder::new(codec, Limits::default()).unwrap();
         for (bit, frame) in (0..48 * 8).flat_map(|bit| frames.iter().map(move |frame| (bit, frame))) {
             assert!(decoder.decode(&frames[0].data).unwrap().is_some(), "{} after bit {}", codec.label(), bit);
-            let mut flipped = frame.data.clone();
+            let mut flipped = frame.data.to_vec();
             if let Some(byte) = flipped.get_mut(bit / 8) {
                 *byte ^= 1 << (bit % 8);
             }
@@ -511,7 +511,7 @@ fn what_comes_out_of_mutated_streams_is_within_the_limits() {
         for round in 0..6_000 {
             // The frames come in the order of the stream, with damage in places, most of it in
             // headers.
-            let mut data = frames[round % frames.len()].data.clone();
+            let mut data = frames[round % frames.len()].data.to_vec();
             for _ in 0..random.random_range(0..4) {
                 let within = if random.random_ratio(3, 4) { data.len().min(40) } else { data.len() };
                 let at = random.random_range(0..within);

@@ -21,7 +21,7 @@ fn forget_peak() {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
-fn clip(codec: VideoCodec, width: u32, height: u32) -> Vec<Vec<u8>> {
+fn clip(codec: VideoCodec, width: u32, height: u32) -> Vec<std::sync::Arc<[u8]>> {
     let config = EncoderConfig { codec, bitrate_bps: 4_000_000, frame_rate: 30.0, speed: Speed::Fast };
     let mut encoder = Encoder::new(config).unwrap();
     let picture = I420::grey(width, height, 90);
@@ -70,9 +70,9 @@ fn memory_of_a_track_is_bounded() {
         refused.truncate(1);
         if codec == VideoCodec::H264 {
             // Level 5.2 keeps at most five pictures of this size.
-            accepted[0] = with_references(&accepted[0], 5);
-            refused.push(with_references(&accepted[0], 6));
-            refused.push(with_references(&accepted[0], 60_000));
+            accepted[0] = with_references(&accepted[0], 5).into();
+            refused.push(with_references(&accepted[0], 6).into());
+            refused.push(with_references(&accepted[0], 60_000).into());
         }
         forget_peak();
         let before = peak();

@@ -1,5 +1,7 @@
 //! Pictures and compressed frames, with their capture time.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Pool, Size};
@@ -34,7 +36,8 @@ pub struct EncodedFrame {
     /// Codec of `data`.
     pub codec: VideoCodec,
     /// Bitstream of the whole picture: a VP8 frame, or H.264 NAL units with Annex B start codes.
-    pub data: Vec<u8>,
+    /// Clones of the frame share these bytes.
+    pub data: Arc<[u8]>,
     /// Capture time of the picture.
     pub capture: MediaTime,
     /// True if the picture can be decoded without earlier ones.

@@ -106,7 +106,7 @@ fn ivf(path: &Path, pictures: &[I420]) {
         let frame = encoder.encode(picture, MediaTime(index as u64 * 3600), false).unwrap().unwrap();
         file.extend((frame.data.len() as u32).to_le_bytes());
         file.extend((index as u64).to_le_bytes());
-        file.extend(frame.data);
+        file.extend_from_slice(&frame.data);
     }
     fs::write(path, file).unwrap();
 }

@@ -221,7 +221,7 @@ fn undecodable_frames_cost_a_keyframe_and_nothing_else() {
                 data.splice(0..0, [0, 0, 0, 1, 0x41]);
             }
             let capture = MediaTime(10_000_000 + round * 3000);
-            player.client.send_frame(&EncodedFrame { codec, data, capture, keyframe: false }, None).unwrap();
+            player.client.send_frame(&EncodedFrame { codec, data: data.into(), capture, keyframe: false }, None).unwrap();
             player.listen(Duration::from_millis(5));
         }
         let mut wanted = 0;

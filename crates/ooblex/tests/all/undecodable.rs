@@ -12,7 +12,7 @@ fn wish(codec: VideoCodec) -> Wish {
 /// Returns a keyframe whose headers are refused, for a different reason with each codec.
 fn refused_keyframe(codec: VideoCodec) -> Vec<u8> {
     let config = EncoderConfig { codec, bitrate_bps: 300_000, frame_rate: 30.0, speed: Speed::Fast };
-    let mut data = Encoder::new(config).unwrap().encode(&I420::grey(64, 64, 90), MediaTime(0), true).unwrap().unwrap().data;
+    let mut data = Encoder::new(config).unwrap().encode(&I420::grey(64, 64, 90), MediaTime(0), true).unwrap().unwrap().data.to_vec();
     match codec {
         // The first partition becomes longer than the frame.
         VideoCodec::Vp8 => data[1..3].fill(0xff),
@@ -39,7 +39,7 @@ fn camera_of_which_every_frame_is_refused_ends_its_session_and_no_other() {
             if player.ended {
                 break;
             }
-            let frame = EncodedFrame { codec, data: data.clone(), capture: MediaTime(90_000 + number * 3000), keyframe: true };
+            let frame = EncodedFrame { codec, data: data.as_slice().into(), capture: MediaTime(90_000 + number * 3000), keyframe: true };
             player.client.send_frame(&frame, None).unwrap();
             player.listen(FRAME);
         }

@@ -59,7 +59,7 @@ impl MediaIn {
     /// Returns a received frame as input of the track; `None` if its codec is unknown.
     pub(super) fn frame(&mut self, now: Instant, data: &MediaData, time: u64) -> Option<TrackInput> {
         let codec = video_codec(data.params.spec().codec)?;
-        let frame = EncodedFrame { codec, keyframe: data.is_keyframe(), capture: MediaTime(time), data: data.data.to_vec() };
+        let frame = EncodedFrame { codec, keyframe: data.is_keyframe(), capture: MediaTime(time), data: data.data.clone() };
         let rotation = data.ext_vals.video_orientation.map(rotation);
         self.name_colours(data.ext_vals.user_values.get().copied(), data.is_keyframe());
         let is_next = self.is_next_picture(&data.codec_extra);

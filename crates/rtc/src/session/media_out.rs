@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn frame(number: u64, keyframe: bool) -> QueuedFrame {
-        let frame = EncodedFrame { codec: VideoCodec::Vp8, keyframe, capture: MediaTime(number), data: vec![0; 100] };
+        let frame = EncodedFrame { codec: VideoCodec::Vp8, keyframe, capture: MediaTime(number), data: [0; 100].into() };
         QueuedFrame { frame, arrived: Instant::now() }
     }
 
