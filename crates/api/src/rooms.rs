@@ -8,8 +8,9 @@ use serde::Serialize;
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 
-/// Largest number of viewers of a room. Each has an encoder of its own.
-pub(crate) const MAX_VIEWERS: usize = 4;
+/// Largest number of viewers of a room. They share encoders, but each packet is encrypted for each
+/// of them, on the media thread.
+pub(crate) const MAX_VIEWERS: usize = 32;
 /// Longest name of a room, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 

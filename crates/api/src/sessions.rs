@@ -237,6 +237,11 @@ impl Sessions {
         counts
     }
 
+    /// Returns the number of running sessions that watch rooms.
+    pub fn viewers(&self) -> usize {
+        self.lock().running.values().filter(|session| session.published().is_none()).count()
+    }
+
     /// Returns the number of running sessions.
     pub fn len(&self) -> usize {
         self.lock().running.len()

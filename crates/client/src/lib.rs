@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use ooblex_codec::Rotation;
 use ooblex_pipeline::{EncodedFrame, VideoCodec};
-use serde_json::Value;
+use serde_json::{Value, json};
 use str0m::RtcError;
 
-use endpoint::{Endpoint, Offered, address_towards};
+use endpoint::{Endpoint, Offered, Purpose, address_towards};
 
 /// Parameters of a session.
 #[derive(Debug, Clone)]
@@ -137,7 +137,39 @@ impl Client {
         let (endpoint, answer) = offered.answered(status, answer)?;
         let mut client =
             Self { session: answer.session, secret: answer.secret, answer: answer.sdp, endpoint, socket, buffer: vec![0; MAX_DATAGRAM] };
-        client.wait_for_connection()?;
+        client.wait_for_connection(true)?;
+        Ok(client)
+    }
+
+    /// Publishes to a room of the gateway at `url` by WHIP, and waits until it is connected.
+    ///
+    /// # Errors
+    /// Returns an error like [`Client::connect`].
+    pub fn publish(url: &str, room: &str, wish: &Wish) -> Result<Self, ClientError> {
+        let effect = wish.effect.as_ref().map(|effect| format!("?effect={effect}")).unwrap_or_default();
+        Self::enter(url, &format!("{url}/whip/{room}{effect}"), Purpose::Publish, wish)
+    }
+
+    /// Watches a room of the gateway at `url` by WHEP, and waits until it is connected.
+    ///
+    /// # Errors
+    /// Returns an error like [`Client::connect`].
+    pub fn watch(url: &str, room: &str, wish: &Wish) -> Result<Self, ClientError> {
+        Self::enter(url, &format!("{url}/whep/{room}"), Purpose::Watch, wish)
+    }
+
+    fn enter(url: &str, resource: &str, purpose: Purpose, wish: &Wish) -> Result<Self, ClientError> {
+        let socket = UdpSocket::bind((address_towards(url), wish.port))?;
+        let offered = Offered::with_purpose(wish, purpose, socket.local_addr()?, Instant::now())?;
+        let offer = offered.body["sdp"].as_str().unwrap_or_default();
+        let (status, sdp) = post_sdp(resource, offer, wish.token.as_deref())?;
+        if status != 201 {
+            return Err(ClientError::Refused(status, serde_json::from_str(&sdp).unwrap_or(Value::Null)));
+        }
+        let (endpoint, answer) = offered.answered(200, json!({ "sdp": sdp }))?;
+        let mut client =
+            Self { session: answer.session, secret: answer.secret, answer: answer.sdp, endpoint, socket, buffer: vec![0; MAX_DATAGRAM] };
+        client.wait_for_connection(false)?;
         Ok(client)
     }
 
@@ -238,9 +270,9 @@ impl Client {
         self.drain(Instant::now()).map(drop)
     }
 
-    fn wait_for_connection(&mut self) -> Result<(), ClientError> {
+    fn wait_for_connection(&mut self, needs_control: bool) -> Result<(), ClientError> {
         let deadline = Instant::now() + Self::CONNECT_WITHIN;
-        while !(self.endpoint.is_connected() && self.endpoint.has_control()) {
+        while !(self.endpoint.is_connected() && (self.endpoint.has_control() || !needs_control)) {
             let wakeup = self.drain(Instant::now())?.min(deadline);
             if Instant::now() >= deadline {
                 return Err(ClientError::Timeout(Self::CONNECT_WITHIN));
@@ -284,12 +316,23 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// # Errors
 /// Returns an error if the gateway is unreachable.
 pub fn post(url: &str, body: &Value, token: Option<&str>) -> Result<(u16, Value), ureq::Error> {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_WITHIN)).build();
-    let mut request = ureq::Agent::new_with_config(config).post(url);
-    if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {token}"));
-    }
-    let mut response = request.send_json(body)?;
+    let mut response = request(url, token).send_json(body)?;
     let status = response.status().as_u16();
     Ok((status, response.body_mut().read_json().unwrap_or(Value::Null)))
+}
+
+/// Posts an SDP offer (RFC 9725) with a bearer `token`. Returns the HTTP status and the body of the
+/// answer.
+fn post_sdp(url: &str, offer: &str, token: Option<&str>) -> Result<(u16, String), ureq::Error> {
+    let mut response = request(url, token).content_type("application/sdp").send(offer)?;
+    Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
+}
+
+fn request(url: &str, token: Option<&str>) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_WITHIN)).build();
+    let request = ureq::Agent::new_with_config(config).post(url);
+    match token {
+        Some(token) => request.header("Authorization", format!("Bearer {token}")),
+        None => request,
+    }
 }

@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(read, (0..200).collect::<Vec<_>>());
         drop(events);
         assert_eq!(seqs(&mut slow).await, ((136..200).collect(), 136));
-        assert!(metrics.encode(&BTreeMap::new()).contains("ooblex_events_lost_total 136"), "{}", metrics.encode(&BTreeMap::new()));
+        assert!(metrics.encode(&BTreeMap::new(), 0).contains("ooblex_events_lost_total 136"), "{}", metrics.encode(&BTreeMap::new(), 0));
     }
 
     #[tokio::test]
@@ -175,7 +175,7 @@ mod tests {
         assert!(events.read(2).is_none());
         drop(first);
         let mut third = events.read(2).unwrap();
-        assert!(metrics.encode(&BTreeMap::new()).contains("ooblex_event_readers 2"));
+        assert!(metrics.encode(&BTreeMap::new(), 0).contains("ooblex_event_readers 2"));
         drop(second);
         tell(&events, 3..5);
         drop(events);

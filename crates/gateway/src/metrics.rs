@@ -2,6 +2,7 @@
 //! and no label names a session.
 
 mod broker;
+mod encoders;
 mod frames;
 mod http;
 mod label_sets;
@@ -27,6 +28,7 @@ use prometheus_client::registry::Registry;
 use crate::labels::Reason;
 use crate::problem::ProblemKind;
 use broker::{BrokerFigures, Told};
+pub(crate) use encoders::{EncoderMetrics, RunningEncoder};
 use frames::FrameMetrics;
 pub use http::HttpFigures;
 use label_sets::{EffectLabel, ReasonLabel};
@@ -52,6 +54,7 @@ pub struct Metrics {
     pub network: Network,
     http: HttpFigures,
     pub(crate) frames: FrameMetrics,
+    pub(crate) encoders: EncoderMetrics,
     pub(crate) events: EventMetrics,
     told: Told,
 }
@@ -105,6 +108,7 @@ impl Metrics {
             network: Network::new(r),
             http,
             frames: FrameMetrics::new(r),
+            encoders: EncoderMetrics::new(r),
             events: EventMetrics {
                 readers: add_new(r, "event_readers", "Open HTTP streams of session events"),
                 lost: add_new(r, "events_lost", "Session events dropped because their reader was too slow"),
@@ -149,10 +153,11 @@ impl Metrics {
     }
 
     /// Encodes the metrics in the OpenMetrics text format. `sessions` is the number of sessions by
-    /// requested effect.
-    pub fn encode(&self, sessions: &BTreeMap<EffectName, usize>) -> String {
+    /// requested effect, and `viewers` that of the sessions that watch rooms.
+    pub fn encode(&self, sessions: &BTreeMap<EffectName, usize>, viewers: usize) -> String {
         self.certificate.days_left.set(self.certificate.source.get().map_or(f64::INFINITY, |days_left| days_left()));
         self.set_ups.running.set(sessions.values().sum::<usize>() as i64);
+        self.set_ups.viewers.set(viewers as i64);
         for (effect, count) in sessions {
             self.set_ups.by_effect.get_or_create(&EffectLabel { effect: effect.to_string() }).set(*count as i64);
         }

@@ -5,10 +5,10 @@
 //! completions; it gives compressed frames back through its [`TrackSink`]. It knows nothing of
 //! packets. `runner` is the loop of the thread and the path of a frame through the parts: `ingest`
 //! (queue and decoder), `analysis` (which frames go to workers, `join` for chains), `presenter`
-//! (painters and stand-ins), `outputs` (one `egress` per receiver: encoder, with `loss_control` and
-//! `resolution`), `outbox`
-//! (the way out). `cpu_control` groups `frame_rate` and `quality`; `report` makes the `stats` of
-//! each second; `service` tells the browser whether workers serve it.
+//! (painters and stand-ins), `outputs` (one `egress` per receiver, with `loss_control` and
+//! `placement`; one `shared_encoder` per codec and quality, with `shared_bitrate` and
+//! `resolution`), `outbox` (the way out). `cpu_control` groups `frame_rate` and `quality`; `report`
+//! makes the `stats` of each second; `service` tells the browser whether workers serve it.
 
 mod analysis;
 mod context;
@@ -23,6 +23,7 @@ mod loss_control;
 mod messages;
 mod outbox;
 mod outputs;
+mod placement;
 mod presenter;
 mod quality;
 mod report;
@@ -30,6 +31,8 @@ mod resolution;
 mod runner;
 mod second;
 mod service;
+mod shared_bitrate;
+mod shared_encoder;
 mod stats;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,17 +46,16 @@ use ooblex_pipeline::Outcome;
 use tracing::error;
 
 pub use self::context::Context;
-pub use self::egress::Egress;
 pub use self::handle::TrackHandle;
 use self::messages::INBOX;
 pub use self::messages::{Backlog, OutputInput, ReceptionFeedback, TrackInput, TrackOutput, TrackSink};
+pub use self::outbox::Outbox;
+pub use self::outputs::{OutputState, Outputs, Sent};
 pub use self::stats::{Stats, TrackStats};
 use crate::ids::SessionId;
 use crate::labels::ByeReason;
 use crate::restrictions::Restrictions;
 use crate::settings::Settings;
-use outbox::Outbox;
-use outputs::Outputs;
 use runner::Runner;
 
 /// Starts the thread of a track, whose changes are held against `restrictions`.
@@ -93,7 +95,7 @@ pub fn spawn(
         context.broker.open_track(branch, Box::new(notified));
     }
     let (ended, stats, events) = (handle.ended.clone(), handle.stats.clone(), handle.events.clone());
-    let outputs = Outputs::new(context.config.video.clone());
+    let outputs = Outputs::new(context.config.video.clone(), context.metrics.clone());
     let failed = context.clone();
     let run = move || {
         let runs = AssertUnwindSafe(|| {

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -22,9 +22,12 @@ use ooblex_client::endpoint::{Endpoint, Offered};
 use ooblex_client::link::{Conditions, Link};
 use ooblex_client::{ClientEvent, Wish};
 use ooblex_config::{Limits, Video};
+use ooblex_gateway::events::Events;
 use ooblex_gateway::ids::SessionId;
+use ooblex_gateway::labels::ByeReason;
 use ooblex_gateway::metrics::Metrics;
-use ooblex_gateway::track::{Egress, OutputInput, TrackHandle, TrackInput, TrackOutput};
+use ooblex_gateway::settings::Settings;
+use ooblex_gateway::track::{Outbox, Outputs, TrackHandle, TrackInput, TrackOutput, TrackSink};
 use ooblex_worker::about::About;
 
 const MS: Duration = Duration::from_millis(1);
@@ -154,12 +157,31 @@ struct Simulation {
     seen: Seen,
 }
 
-/// The gateway's end: a session, and the egress of its track.
+/// The gateway's end: a session, and the outputs of its track.
 struct Gateway {
     session: Session,
     wakeup: Instant,
     inbox: Receiver<TrackInput>,
-    egress: Egress,
+    outputs: Outputs,
+    recorder: Arc<Recorder>,
+    outbox: Outbox,
+}
+
+/// Keeps the outputs of the track until they are delivered.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<TrackOutput>>);
+
+impl TrackSink for Recorder {
+    fn send(&self, _: SessionId, output: TrackOutput) -> bool {
+        self.0.lock().unwrap().push(output);
+        true
+    }
+
+    fn settings_changed(&self, _: &Settings) {}
+
+    fn end(&self, _: ByeReason) -> bool {
+        true
+    }
 }
 
 /// The network between both ends, by their addresses.
@@ -205,18 +227,20 @@ impl Simulation {
         let (browser_endpoint, _) = offered.answered(200, serde_json::json!({"sdp": negotiated.answer})).unwrap();
         let (sender, inbox) = unbounded();
         let metrics = Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None));
-        let handle = TrackHandle::new(sender, metrics);
+        let handle = TrackHandle::new(sender, metrics.clone());
+        let recorder = Arc::new(Recorder::default());
+        let outbox = Outbox::new(SessionId(1), recorder.clone(), Events::new(metrics.clone()));
         let config = EncoderConfig { codec: plan.codec, bitrate_bps: 100_000, frame_rate: 30.0, speed: Speed::Fast };
         let grey = I420::grey(160, 120, 128);
         let sign_of_life = Encoder::new(config).unwrap().encode(&grey, MediaTime(0), true).unwrap().unwrap();
-        let egress = Egress::new(video, Arc::default());
+        let outputs = Outputs::new(video, metrics);
         let session = Session::new(SessionId(1), negotiated, handle, Lifetime::new(&Limits::default()), now);
         let [up, down] = [2 * plan.seed, 2 * plan.seed + 1].map(|seed| Link::new(Conditions::default(), seed));
         Self {
             plan: plan.clone(),
             now,
             began: now,
-            gateway: Gateway { session, wakeup: now, inbox, egress },
+            gateway: Gateway { session, wakeup: now, inbox, outputs, recorder, outbox },
             network: Network { up, down, gateway, browser },
             browser: Browser { endpoint: browser_endpoint, wakeup: now, decodable: false, last_asked: None, last_capture: None },
             camera: Camera { pictures: pictures(plan.seed), sign_of_life, next_frame: 0 },
@@ -291,8 +315,9 @@ impl Simulation {
             }
         }
         self.drain_browser();
-        let bitrate_bps = self.gateway.egress.config().map_or(0, |config| config.bitrate_bps);
-        let height = self.gateway.egress.sent_size().map_or(0, |size| size.height);
+        let output = self.gateway.outputs.first();
+        let bitrate_bps = output.map_or(0, |output| output.config.bitrate_bps);
+        let height = output.and_then(|output| output.sent_size).map_or(0, |size| size.height);
         while self.began != now && self.seen.target.len() <= tenth {
             self.seen.target.push(Target { bitrate_bps, height });
         }
@@ -307,18 +332,18 @@ impl Simulation {
             down.push(now, transmit.contents.to_vec(), transmit.contents.len());
         });
         for input in self.gateway.inbox.try_iter() {
-            let TrackInput::Output { input, .. } = input else { continue };
-            match input {
-                OutputInput::Start { codec, backlog } => {
-                    self.gateway.egress = Egress::new(Video::default(), backlog);
-                    self.gateway.egress.start(codec);
-                }
-                OutputInput::KeyframeWanted => self.gateway.egress.want_keyframe(),
-                OutputInput::Resumed => self.gateway.egress.on_resumed(),
-                OutputInput::Estimate(bps) => self.gateway.egress.on_estimate(bps),
-                OutputInput::BrokenDown(bps) => self.gateway.egress.on_breakdown(now, bps),
-                OutputInput::Feedback(feedback) => self.gateway.egress.on_feedback(&feedback),
+            if let TrackInput::Output { receiver, input } = input {
+                self.gateway.outputs.on_input(now, receiver, input, &self.gateway.outbox);
             }
+        }
+    }
+
+    /// Hands what the track has sent to the session.
+    fn deliver(&mut self, tenth: usize) {
+        let now = self.now;
+        let outputs = std::mem::take(&mut *self.gateway.recorder.0.lock().unwrap());
+        for output in outputs {
+            self.at_gateway(tenth, |session, send| session.on_track(now, output, send).unwrap());
         }
     }
 
@@ -336,17 +361,17 @@ impl Simulation {
         self.drain_browser();
         self.camera.next_frame += 1;
         let tenth = (now - self.began).as_millis() as usize / 100;
-        if let Some(bps) = self.gateway.egress.on_size(Size::new(SIZE.0, SIZE.1)) {
-            self.at_gateway(tenth, |session, send| session.on_track(now, TrackOutput::DesiredBitrate(bps), send).unwrap());
-        }
+        let Gateway { outputs, outbox, .. } = &mut self.gateway;
+        outputs.on_size(Size::new(SIZE.0, SIZE.1), outbox);
+        self.deliver(tenth);
         let is_out = self.plan.outage.contains(&(now - self.began).as_secs());
-        if is_out || self.gateway.egress.is_congested(now) {
+        let Gateway { outputs, outbox, .. } = &mut self.gateway;
+        if is_out || outputs.are_congested(now) {
             return;
         }
         let picture = &self.camera.pictures[number as usize % self.camera.pictures.len()];
-        if let Some(frame) = self.gateway.egress.encode(now, picture, MediaTime(number * 3000)) {
-            self.at_gateway(tenth, |session, send| session.on_track(now, TrackOutput::Frame { frame, arrived: now }, send).unwrap());
-        }
+        _ = outputs.send(now, picture, MediaTime(number * 3000), now, outbox);
+        self.deliver(tenth);
     }
 }
 

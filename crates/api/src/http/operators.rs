@@ -48,7 +48,7 @@ async fn rooms(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem>
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
     let encode = move || {
         let context = &gateway.context;
-        context.metrics.encode(&gateway.sessions.by_effect())
+        context.metrics.encode(&gateway.sessions.by_effect(), gateway.sessions.viewers())
     };
     survey(encode).await.map(metrics_text)
 }

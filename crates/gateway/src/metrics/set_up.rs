@@ -21,6 +21,7 @@ const LASTING: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4.0 * 360
 /// Metrics of the beginning and end of all sessions.
 pub struct SetUps {
     pub(super) running: Gauge,
+    pub(super) viewers: Gauge,
     pub(super) by_effect: Family<EffectLabel, Gauge>,
     connected: Counter,
     ended: Family<ReasonLabel, Counter>,
@@ -35,6 +36,7 @@ impl SetUps {
     pub(super) fn new(r: &mut Registry) -> Self {
         let set_ups = Self {
             running: add_new(r, "sessions", "Running sessions"),
+            viewers: add_new(r, "viewers", "Running sessions that watch a room"),
             by_effect: add_new(r, "effect_sessions", "Running sessions, by requested effect"),
             connected: add_new(r, "sessions_connected", "Sessions that were connected"),
             ended: add_new(r, "sessions_ended", "Sessions that ended, by reason"),

@@ -15,14 +15,15 @@ use crate::problem::Problem;
 use crate::settings::Settings;
 
 /// The outbox of one track. No call blocks.
-pub(super) struct Outbox {
+pub struct Outbox {
     id: SessionId,
     sink: Arc<dyn TrackSink>,
     events: Events,
 }
 
 impl Outbox {
-    pub(super) fn new(id: SessionId, sink: Arc<dyn TrackSink>, events: Events) -> Self {
+    /// Makes the outbox of the track that session `id` publishes.
+    pub fn new(id: SessionId, sink: Arc<dyn TrackSink>, events: Events) -> Self {
         Self { id, sink, events }
     }
 
@@ -78,10 +79,20 @@ impl Outbox {
 #[cfg(test)]
 #[derive(Default)]
 pub(super) struct Recorder {
-    outputs: std::sync::Mutex<Vec<TrackOutput>>,
+    outputs: std::sync::Mutex<Vec<Recorded>>,
     ends: std::sync::Mutex<Vec<ByeReason>>,
     /// The next requests for the end of the session cannot be taken.
     pub(super) is_full: std::sync::atomic::AtomicBool,
+    /// Outputs are lost.
+    pub(super) loses: std::sync::atomic::AtomicBool,
+}
+
+/// An output of a track.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub(super) session: SessionId,
+    pub(super) output: TrackOutput,
 }
 
 #[cfg(test)]
@@ -122,16 +133,25 @@ impl Recorder {
         std::mem::take(&mut self.ends.lock().unwrap())
     }
 
-    fn take(&self) -> Vec<TrackOutput> {
+    /// Returns everything since the last call.
+    pub(super) fn take(&self) -> Vec<TrackOutput> {
+        self.take_all().into_iter().map(|recorded| recorded.output).collect()
+    }
+
+    /// Returns everything since the last call, with its receivers.
+    pub(super) fn take_all(&self) -> Vec<Recorded> {
         std::mem::take(&mut self.outputs.lock().unwrap())
     }
 }
 
 #[cfg(test)]
 impl TrackSink for Recorder {
-    fn send(&self, _: SessionId, output: TrackOutput) -> bool {
-        self.outputs.lock().unwrap().push(output);
-        true
+    fn send(&self, session: SessionId, output: TrackOutput) -> bool {
+        let loses = self.loses.load(std::sync::atomic::Ordering::Relaxed);
+        if !loses {
+            self.outputs.lock().unwrap().push(Recorded { session, output });
+        }
+        !loses
     }
 
     fn settings_changed(&self, _: &Settings) {}

@@ -8,7 +8,6 @@ use ooblex_pipeline::{DropReason, Size};
 use tracing::debug;
 
 use super::cpu_control::{CpuUsage, DecodedRates};
-use super::egress::Egress;
 use super::quality::QualityAdvice;
 use super::runner::Runner;
 use super::second::Second;
@@ -74,17 +73,17 @@ impl Runner {
         let metrics = &self.context.metrics;
         metrics.viewings.on_second(self.settings.current.effect.label().as_str(), &viewing);
         let output = self.outputs.first();
-        let target_bps = output.and_then(Egress::config).map(|config| config.bitrate_bps);
-        metrics.network.on_bitrates(target_bps, output.and_then(Egress::estimate_bps));
-        if let Some(is_down) = self.last_report.size_step(self.outputs.size(), output.and_then(Egress::sent_size)) {
+        let target_bps = output.map(|output| output.config.bitrate_bps);
+        metrics.network.on_bitrates(target_bps, output.and_then(|output| output.estimate_bps));
+        if let Some(is_down) = self.last_report.size_step(self.outputs.size(), output.and_then(|output| output.sent_size)) {
             metrics.network.on_size_step(is_down);
         }
     }
 
     fn second_stats(&self, second: &Second) -> Stats {
         let (output, usage) = (self.outputs.first(), self.cpu.usage());
-        let config = output.and_then(Egress::config);
-        let sent_size = output.and_then(Egress::sent_size).unwrap_or(Size::new(0, 0));
+        let config = output.map(|output| output.config);
+        let sent_size = output.and_then(|output| output.sent_size).unwrap_or(Size::new(0, 0));
         let bits = self.last_report.sent_bytes as f64 * 8.0;
         Stats {
             effect: self.settings.current.effect.name(),
@@ -99,7 +98,7 @@ impl Runner {
                 codec: config.map(|config| config.codec.label()),
                 bitrate_bps: (bits / second.elapsed.as_secs_f64()).round(),
                 target_bps: config.map(|config| config.bitrate_bps),
-                estimate_bps: output.and_then(Egress::estimate_bps),
+                estimate_bps: output.and_then(|output| output.estimate_bps),
                 received: self.ingest.received_size(),
                 processed: self.outputs.size(),
             },
@@ -107,7 +106,7 @@ impl Runner {
             dropped: Drops::new(|reason| second.dropped(reason)),
             load: Load {
                 worker_utilisation: round(second.utilisation),
-                encoder_speed: if output.is_some_and(Egress::is_hurried) { EncoderSpeed::Hurried } else { EncoderSpeed::Normal },
+                encoder_speed: if output.is_some_and(|output| output.is_hurried) { EncoderSpeed::Hurried } else { EncoderSpeed::Normal },
                 model_input: self.analysis.model_input(),
                 cores: round(usage.used),
                 cores_allowed: Some(usage.allowed).filter(|allowed| allowed.is_finite()).map(round),

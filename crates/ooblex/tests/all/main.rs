@@ -23,6 +23,7 @@ mod own;
 mod permissions;
 mod redis_security;
 mod regressions;
+mod rooms;
 mod sessions;
 mod settings;
 mod undecodable;

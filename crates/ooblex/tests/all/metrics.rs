@@ -48,7 +48,7 @@ fn metrics() -> BTreeMap<String, Metric> {
     gateway.know(catalogue.effects().iter().map(|effect| effect.name()), 1);
     let worker = WorkerMetrics::new(&About::default(), &broker, &catalogue.analysed(), &ledger);
     let mut metrics = BTreeMap::new();
-    read(&gateway.encode(&BTreeMap::new()), "gateway", &mut metrics);
+    read(&gateway.encode(&BTreeMap::new(), 0), "gateway", &mut metrics);
     read(&worker.encode(), "worker", &mut metrics);
     metrics
 }
