@@ -5,8 +5,10 @@
 //! together. It is free again when it is dropped. The time is an argument.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::visitor::Visitor;
 use ooblex_config as config;
@@ -97,12 +99,12 @@ impl Admission {
 
     /// Refuses every offer from now on.
     pub fn drain(&self) {
-        self.lock().is_draining = true;
+        self.state.lock().is_draining = true;
     }
 
     /// Returns whether every offer is refused.
     pub fn is_draining(&self) -> bool {
-        self.lock().is_draining
+        self.state.lock().is_draining
     }
 
     /// Checks that the gateway takes new sessions.
@@ -110,7 +112,7 @@ impl Admission {
     /// # Errors
     /// When it stops.
     pub(crate) fn check_open(&self) -> Result<(), Problem> {
-        self.lock().check_open()
+        self.state.lock().check_open()
     }
 
     /// Counts an offer before it is read.
@@ -118,7 +120,7 @@ impl Admission {
     /// # Errors
     /// When the gateway stops, or the address makes too many offers.
     pub fn on_offer(&self, now: Instant, visitor: Visitor) -> Result<(), Problem> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.check_open()?;
         let per_minute = f64::from(self.limits.offers_per_minute);
         if state.offers.len() >= MAX_REMEMBERED_ADDRESSES && !state.offers.contains_key(&visitor) {
@@ -146,7 +148,7 @@ impl Admission {
     /// # Errors
     /// When a limit is reached, which the problem names, or the gateway stops.
     pub fn enter(self: &Arc<Self>, visitor: Visitor) -> Result<Place, Problem> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.check_open()?;
         let own = state.by_visitor.get(&visitor).copied().unwrap_or_default();
         let Limits { sessions, of_one, unconnected, unconnected_of_one, .. } = self.limits;
@@ -185,7 +187,7 @@ impl Admission {
     /// # Errors
     /// When a limit is reached; the problem names it.
     pub(crate) fn enter_stream(self: &Arc<Self>, visitor: Visitor) -> Result<StreamPlace, Problem> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let own = state.streams.get(&visitor).copied().unwrap_or_default();
         let Limits { streams, streams_of_one, .. } = self.limits;
         let detail = if own >= streams_of_one {
@@ -202,12 +204,6 @@ impl Admission {
             return Ok(StreamPlace { admission: self.clone(), visitor });
         };
         Err(Problem::new(ProblemKind::TooManyReaders, detail).retry_after(FULL_RETRY))
-    }
-
-    /// Locks the counts. A panic while the lock was held cannot have left half a change behind, so
-    /// its poison is ignored.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -239,7 +235,7 @@ impl Place {
     /// The session is connected now.
     pub fn connected(&mut self) {
         if !std::mem::replace(&mut self.is_connected, true) {
-            self.admission.lock().change(self.visitor, |count| count.unconnected = count.unconnected.saturating_sub(1));
+            self.admission.state.lock().change(self.visitor, |count| count.unconnected = count.unconnected.saturating_sub(1));
         }
     }
 }
@@ -247,7 +243,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let unconnected = usize::from(!self.is_connected);
-        self.admission.lock().change(self.visitor, |count| {
+        self.admission.state.lock().change(self.visitor, |count| {
             count.sessions = count.sessions.saturating_sub(1);
             count.unconnected = count.unconnected.saturating_sub(unconnected);
         });
@@ -256,7 +252,7 @@ impl Drop for Place {
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        let mut state = self.admission.lock();
+        let mut state = self.admission.state.lock();
         if let Some(own) = state.streams.get_mut(&self.visitor) {
             *own -= 1;
             if *own == 0 {
@@ -303,7 +299,7 @@ mod tests {
         first.connected();
         let last = admission.enter(visitor(4)).unwrap();
         drop((others, second, last, first));
-        let state = admission.lock();
+        let state = admission.state.lock();
         assert!(state.by_visitor.is_empty() && state.all == Count::default(), "nothing is left of them");
     }
 
@@ -370,7 +366,7 @@ mod tests {
             let visitor = Visitor::at(std::net::Ipv4Addr::from_bits(n).into());
             assert!(admission.on_offer(now + n * Duration::from_millis(1), visitor).is_ok());
         }
-        assert_eq!(admission.lock().offers.len(), MAX_REMEMBERED_ADDRESSES);
+        assert_eq!(admission.state.lock().offers.len(), MAX_REMEMBERED_ADDRESSES);
     }
 
     #[test]
@@ -388,7 +384,7 @@ mod tests {
         first.pop();
         assert_eq!(refused(2), None, "a stream that ended makes room");
         drop((first, second));
-        assert!(admission.lock().streams.is_empty(), "nothing is left of them");
+        assert!(admission.state.lock().streams.is_empty(), "nothing is left of them");
     }
 
     #[test]

@@ -8,11 +8,12 @@
 pub mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use ooblex_effects::{CustomEffect, CustomEffectSet, Effect, Refused};
 use ooblex_pipeline::EffectName;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -79,7 +80,7 @@ impl CustomEffects {
     }
 
     fn read(&self, offered: impl FnOnce()) -> Reloaded {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let mut set = self.catalogue.read_custom_effects();
         match &self.worker_pool {
             Some(worker_pool) => {

@@ -10,9 +10,10 @@ mod link;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use ureq::tls::{Certificate, PemItem, parse_pem};
 
@@ -66,7 +67,7 @@ impl Peers {
     pub(crate) fn add(&self, role: Role, room: RoomName, target: Target) -> Result<Arc<Link>, Problem> {
         self.exchange.check(&target.url)?;
         target.token.as_ref().map_or(Ok(()), check_token)?;
-        let mut links = self.lock();
+        let mut links = self.links.lock();
         if links.len() >= MAX_LINKS {
             let detail = format!("there are {MAX_LINKS} pulls and pushes, as many as there may be: end one of them");
             return Err(Problem::new(ProblemKind::TooManySessions, detail));
@@ -83,7 +84,7 @@ impl Peers {
 
     /// Ends a link. Returns false if there is none with this id.
     pub(crate) fn end(&self, is_pull: bool, id: u64) -> bool {
-        let mut links = self.lock();
+        let mut links = self.links.lock();
         let is_there = links.get(&id).is_some_and(|link| link.role.is_pull() == is_pull);
         if is_there {
             links.remove(&id).inspect(|link| link.stop());
@@ -93,7 +94,7 @@ impl Peers {
 
     /// Returns the links, oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {
-        self.lock().values().cloned().collect()
+        self.links.lock().values().cloned().collect()
     }
 
     /// Returns the pulls, or the pushes, with their state as JSON.
@@ -103,16 +104,11 @@ impl Peers {
 
     /// Ends all links, and waits until the other servers know it.
     pub async fn stop(&self) {
-        let links = std::mem::take(&mut *self.lock());
+        let links = std::mem::take(&mut *self.links.lock());
         links.values().for_each(|link| link.stop());
         for link in links.values() {
             link.ended().await;
         }
-    }
-
-    /// Locks the list. A panic while the lock was held cannot have left half a change behind.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Link>>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

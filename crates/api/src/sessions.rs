@@ -1,10 +1,11 @@
 //! The registry of running sessions, for the API and for their secrets.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EffectName;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -104,7 +105,7 @@ impl Sessions {
         place: Place,
         room: Option<RoomName>,
     ) -> Result<(), Problem> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(room) = &room {
             state.rooms.publish(room, id).map_err(|closed| closed.problem(room))?;
         }
@@ -117,7 +118,7 @@ impl Sessions {
     /// # Errors
     /// When the publisher has ended, or the room is full.
     pub fn watch(&self, id: SessionId, publisher: SessionId, access: SessionAccess, place: Place, room: RoomName) -> Result<(), Problem> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.rooms.watch(&room, publisher, id).map_err(|closed| closed.problem(&room))?;
         state.running.insert(id, Running::new(Part::Viewer, access, place, Some(room)));
         Ok(())
@@ -128,12 +129,12 @@ impl Sessions {
     /// # Errors
     /// When another session does.
     pub fn check_publish(&self, room: &RoomName) -> Result<(), Problem> {
-        self.lock().rooms.check_publish(room).map_err(|closed| closed.problem(room))
+        self.state.lock().rooms.check_publish(room).map_err(|closed| closed.problem(room))
     }
 
     /// Returns the session that publishes to a room.
     pub fn publisher(&self, room: &RoomName) -> Option<SessionId> {
-        self.lock().rooms.find(room).map(|room| room.publisher)
+        self.state.lock().rooms.find(room).map(|room| room.publisher)
     }
 
     /// Returns the publisher of a room, for a viewer.
@@ -141,7 +142,7 @@ impl Sessions {
     /// # Errors
     /// When nobody publishes to the room, or it is full.
     pub fn watched(&self, room: &RoomName) -> Result<Watched, Problem> {
-        let state = self.lock();
+        let state = self.state.lock();
         let publisher = state.rooms.check_watch(room).map_err(|closed| closed.problem(room))?;
         let published = state.running.get(&publisher).and_then(Running::published);
         let track = published.map(|published| published.track.clone()).ok_or_else(|| Closed::Empty.problem(room))?;
@@ -150,14 +151,14 @@ impl Sessions {
 
     /// Returns the session of a room with this secret.
     pub fn in_room(&self, room: &RoomName, presented: &Digest) -> Option<SessionId> {
-        let state = self.lock();
+        let state = self.state.lock();
         let found = state.running.iter().find(|(_, session)| session.room.as_ref() == Some(room) && session.access.belongs_to(presented));
         found.map(|(id, _)| *id)
     }
 
     /// Returns the state of a room for its viewers.
     pub fn room_state(&self, room: &RoomName) -> RoomState {
-        let state = self.lock();
+        let state = self.state.lock();
         let Some(Room { publisher, viewers }) = state.rooms.find(room) else { return RoomState::default() };
         let published = state.running.get(publisher).and_then(Running::published);
         RoomState { is_active: published.is_some_and(|published| published.track.stats.has_video()), viewers: viewers.len() }
@@ -165,7 +166,7 @@ impl Sessions {
 
     /// Returns the rooms that somebody publishes to as JSON.
     pub fn describe_rooms(&self) -> Value {
-        let state = self.lock();
+        let state = self.state.lock();
         let describe = |(name, room): (&RoomName, &Room)| {
             let publisher = state.running.get(&room.publisher);
             let effect = publisher.and_then(Running::published).map(|published| published.settings.effect.name());
@@ -182,7 +183,7 @@ impl Sessions {
 
     /// The session is connected.
     pub fn connected(&self, id: SessionId) {
-        if let Some(session) = self.lock().running.get_mut(&id) {
+        if let Some(session) = self.state.lock().running.get_mut(&id) {
             session.place.connected();
             session.progress.send_replace(Progress::Connected);
         }
@@ -190,7 +191,7 @@ impl Sessions {
 
     /// The session has ended by itself.
     pub fn ended(&self, id: SessionId, reason: EndReason) {
-        if let Some(session) = self.lock().running.get(&id) {
+        if let Some(session) = self.state.lock().running.get(&id) {
             session.progress.send_replace(Progress::Ended(reason));
         }
         self.remove(id);
@@ -199,12 +200,12 @@ impl Sessions {
     /// Returns the progress of a session; `None` if it is not running. The channel is closed when
     /// somebody ends the session.
     pub fn progress(&self, id: SessionId) -> Option<watch::Receiver<Progress>> {
-        self.lock().running.get(&id).map(|session| session.progress.subscribe())
+        self.state.lock().running.get(&id).map(|session| session.progress.subscribe())
     }
 
     /// The session has ended: the track and the room of a publisher end, too.
     pub fn remove(&self, id: SessionId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(session) = state.running.remove(&id) else { return };
         if let Some(room) = &session.room {
             state.rooms.leave(room, id);
@@ -218,7 +219,7 @@ impl Sessions {
     /// if it does not, and the session continues. A session that is not running counts as ended.
     pub fn end(&self, id: SessionId, tell: impl FnOnce() -> bool) -> bool {
         // The lock is not held while the media thread is asked, because it uses the registry, too.
-        if !self.lock().running.contains_key(&id) {
+        if !self.state.lock().running.contains_key(&id) {
             return true;
         }
         let told = tell();
@@ -231,7 +232,7 @@ impl Sessions {
     /// Returns the number of running sessions by requested effect.
     pub fn by_effect(&self) -> BTreeMap<EffectName, usize> {
         let mut counts = BTreeMap::new();
-        for published in self.lock().running.values().filter_map(Running::published) {
+        for published in self.state.lock().running.values().filter_map(Running::published) {
             *counts.entry(published.settings.effect.label()).or_default() += 1;
         }
         counts
@@ -239,53 +240,53 @@ impl Sessions {
 
     /// Returns the number of running sessions that watch rooms.
     pub fn viewers(&self) -> usize {
-        self.lock().running.values().filter(|session| session.published().is_none()).count()
+        self.state.lock().running.values().filter(|session| session.published().is_none()).count()
     }
 
     /// Returns the number of running sessions.
     pub fn len(&self) -> usize {
-        self.lock().running.len()
+        self.state.lock().running.len()
     }
 
     /// Returns whether no session is running.
     pub fn is_empty(&self) -> bool {
-        self.lock().running.is_empty()
+        self.state.lock().running.is_empty()
     }
 
     /// Returns whether a session of a client is running, one that is none of a pull or push.
     pub fn has_clients(&self) -> bool {
-        self.lock().running.values().any(|session| !session.place.is_of_link())
+        self.state.lock().running.values().any(|session| !session.place.is_of_link())
     }
 
     /// Returns whether a session is running.
     pub fn is_running(&self, id: SessionId) -> bool {
-        self.lock().running.contains_key(&id)
+        self.state.lock().running.contains_key(&id)
     }
 
     /// Returns the settings that were last requested for a publisher.
     pub fn settings(&self, id: SessionId) -> Option<Settings> {
-        self.lock().running.get(&id)?.published().map(|published| published.settings.clone())
+        self.state.lock().running.get(&id)?.published().map(|published| published.settings.clone())
     }
 
     /// Returns whether a credential is the secret of a session.
     pub fn is_secret_of(&self, id: SessionId, presented: &Digest) -> bool {
-        self.lock().running.get(&id).is_some_and(|session| session.access.belongs_to(presented))
+        self.state.lock().running.get(&id).is_some_and(|session| session.access.belongs_to(presented))
     }
 
     /// Returns whether a credential is the secret of any session.
     pub fn has_secret(&self, presented: &Digest) -> bool {
-        self.lock().running.values().any(|session| session.access.belongs_to(presented))
+        self.state.lock().running.values().any(|session| session.access.belongs_to(presented))
     }
 
     /// Returns the restrictions that apply to changes of a session's effect.
     pub fn restrictions(&self, id: SessionId) -> Option<Arc<Restrictions>> {
-        self.lock().running.get(&id).map(|session| session.access.restrictions.clone())
+        self.state.lock().running.get(&id).map(|session| session.access.restrictions.clone())
     }
 
     /// Requests other settings for a session. Returns false if it is not running, or its track
     /// cannot take the request.
     pub fn change(&self, id: SessionId, settings: Settings) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(published) = state.running.get_mut(&id).and_then(Running::published_mut) else { return false };
         let taken = published.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Api });
         if taken {
@@ -296,7 +297,7 @@ impl Sessions {
 
     /// Requests the settings that `renew` makes from those of each session, if it makes any.
     pub fn renew(&self, renew: impl Fn(&Settings, &Restrictions) -> Option<Settings>) {
-        for session in self.lock().running.values_mut() {
+        for session in self.state.lock().running.values_mut() {
             let Part::Publisher(published) = &mut session.part else { continue };
             if let Some(settings) = renew(&published.settings, &session.access.restrictions)
                 && published.track.send(TrackInput::Change { settings: settings.clone(), by: ChangedBy::Reload })
@@ -309,7 +310,7 @@ impl Sessions {
     /// Takes note of the settings that a track has put in force, for any requester. Only the track
     /// knows the order in which concurrent changes take effect.
     pub fn note_settings(&self, id: SessionId, settings: Settings) {
-        if let Some(published) = self.lock().running.get_mut(&id).and_then(Running::published_mut) {
+        if let Some(published) = self.state.lock().running.get_mut(&id).and_then(Running::published_mut) {
             published.settings = settings;
         }
     }
@@ -317,28 +318,22 @@ impl Sessions {
     /// Returns a reader of the events of a session, which may have `limit` readers at a time;
     /// `None` if the session is not running.
     pub fn read_events(&self, id: SessionId, limit: usize) -> Option<Result<Reader, TooManyReaders>> {
-        let state = self.lock();
+        let state = self.state.lock();
         let published = state.running.get(&id)?.published()?;
         Some(published.track.events.read(limit).ok_or(TooManyReaders))
     }
 
     /// Returns one session with its live figures as JSON.
     pub fn describe(&self, id: SessionId) -> Option<Value> {
-        self.lock().running.get(&id).map(|session| session.describe(id))
+        self.state.lock().running.get(&id).map(|session| session.describe(id))
     }
 
     /// Returns all sessions with their live figures as JSON, oldest first.
     pub fn describe_all(&self) -> Vec<Value> {
-        let state = self.lock();
+        let state = self.state.lock();
         let mut sessions: Vec<_> = state.running.iter().collect();
         sessions.sort_by_key(|(_, session)| session.started);
         sessions.into_iter().map(|(id, session)| session.describe(*id)).collect()
-    }
-
-    /// Locks the state. A panic while the lock was held cannot have left half an entry behind, so
-    /// its poison is ignored.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ooblex_effects::{CustomEffect, Effect, caption, i420_from_rgb, rgb_from_i420};
 use ooblex_pipeline::{EffectName, I420, Rgb};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -88,11 +89,11 @@ impl Thumbnails {
     /// if it was not made yet. Does not block.
     pub fn made(&self, settings: &Settings) -> Option<anyhow::Result<Arc<[u8]>>> {
         match own_part(settings) {
-            Some(part) => lock(&self.own).get(&part.queue()).cloned().map(|own| own.0.map_err(anyhow::Error::msg)),
+            Some(part) => self.own.lock().get(&part.queue()).cloned().map(|own| own.0.map_err(anyhow::Error::msg)),
             None => {
                 let name = settings.effect.name();
-                let failure = || lock(&self.failures).reason(Instant::now(), &name);
-                lock(&self.made).get(&name).cloned().map(Ok).or_else(|| Some(Err(anyhow::Error::msg(failure()?))))
+                let failure = || self.failures.lock().reason(Instant::now(), &name);
+                self.made.lock().get(&name).cloned().map(Ok).or_else(|| Some(Err(anyhow::Error::msg(failure()?))))
             }
         }
     }
@@ -116,7 +117,7 @@ impl Thumbnails {
         // A custom model runs in a separate process, never in one that has sessions.
         if let Some(part) = own_part(settings) {
             let own = OwnPicture(own_thumbnail(config, part).map_err(|error| format!("{error:#}")));
-            lock(&self.own).insert(part.queue(), own.clone());
+            self.own.lock().insert(part.queue(), own.clone());
             return own.0.map_err(anyhow::Error::msg);
         }
         let made = catch_unwind(AssertUnwindSafe(|| encode_png(&rgb_from_i420(&thumbnail(config, settings)?))));
@@ -124,11 +125,11 @@ impl Thumbnails {
         match made.unwrap_or_else(|_| Err(anyhow::anyhow!("its effect panicked"))) {
             Ok(png) => {
                 let png: Arc<[u8]> = png.into();
-                lock(&self.made).insert(name, png.clone());
+                self.made.lock().insert(name, png.clone());
                 Ok(png)
             }
             Err(error) => {
-                lock(&self.failures).insert(Instant::now(), name, format!("{error:#}"));
+                self.failures.lock().insert(Instant::now(), name, format!("{error:#}"));
                 Err(error)
             }
         }
@@ -136,7 +137,7 @@ impl Thumbnails {
 
     /// Removes cached thumbnails of custom effects that are not among `offered`, or that failed.
     pub fn keep(&self, offered: &[Arc<dyn Effect>]) {
-        let mut own = lock(&self.own);
+        let mut own = self.own.lock();
         own.retain(|version, made| made.0.is_ok() && offered.iter().any(|effect| effect.queue() == *version));
     }
 }
@@ -153,10 +154,6 @@ fn own_part(settings: &Settings) -> Option<&dyn Effect> {
         [part] if part.folder().is_some() => Some(part.as_ref()),
         _ => None,
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes the thumbnail of every effect into a folder as `NAME.png`, and an overview with captions

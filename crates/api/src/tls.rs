@@ -8,11 +8,12 @@ use ooblex_config::TlsFiles;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use openssl::asn1::Asn1Time;
 use openssl::x509::X509;
+use parking_lot::{RwLock, RwLockReadGuard};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -95,7 +96,7 @@ impl Certificate {
     pub fn reload(&self) -> Result<(), TlsError> {
         let read = read(&self.files)?;
         info!(names = read.about.names.join(","), days_left = read.about.days_left, "the certificate was read again");
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = read;
+        *self.current.write() = read;
         Ok(())
     }
 
@@ -128,8 +129,8 @@ impl Certificate {
         if failed { changed } else { refused }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read()
     }
 }
 

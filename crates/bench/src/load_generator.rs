@@ -4,10 +4,11 @@
 //! the reports; [`super`] decides how many sessions there are and when a measurement begins.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 use super::clip::Clip;
@@ -218,8 +219,7 @@ impl<'a> LoadGenerator<'a> {
     pub(super) fn measure(&mut self, time: Duration) -> Measured {
         let from = Instant::now();
         let at = |Interval { start, length }| from + start..from + start + length;
-        *self.stage.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            Times { outage: self.plan.network.outage.map(at), bad: self.plan.network.bad.map(at) };
+        *self.stage.times.lock() = Times { outage: self.plan.network.outage.map(at), bad: self.plan.network.bad.map(at) };
         self.viewers.iter().for_each(|viewer| viewer.tally().begin(from));
         self.look_at_processes(from);
         let mut totals = vec![Totals::default(); self.viewers.len()];

@@ -4,7 +4,7 @@
 //! A session is a task on a runtime shared with other sessions, so it waits only for its socket and
 //! its timers. Its measurements are in the `tally` of its [`Viewer`], which other modules read.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{EncodedFrame, MediaTime};
@@ -150,7 +150,7 @@ impl<'a> Playing<'a> {
     /// Applies the times of outages and bad conditions, which are set for all sessions while these
     /// run.
     fn follow_times(&mut self) {
-        let times = self.stage.times.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let times = self.stage.times.lock().clone();
         if times == self.times {
             return;
         }

@@ -5,9 +5,11 @@
 //! viewer is passive.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::clip::Clip;
 use super::decoding::Decoders;
@@ -104,12 +106,12 @@ impl Viewer {
 
     /// Locks and returns the measurements.
     pub(super) fn tally(&self) -> MutexGuard<'_, SessionStats> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tally.lock()
     }
 
     /// Returns the current phase.
     pub(super) fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.lock().clone()
     }
 
     /// Returns whether the session is connected.
@@ -119,7 +121,7 @@ impl Viewer {
 
     /// Tells the session to end soon.
     pub(super) fn leave(&self, how: Leave) {
-        *self.leaves.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
+        *self.leaves.lock() = Some(how);
     }
 
     /// Requests a keyframe, because a picture could not be decoded.
@@ -134,11 +136,11 @@ impl Viewer {
 
     /// Returns how the session must end; `None` while it may continue.
     pub(super) fn leaves(&self) -> Option<Leave> {
-        *self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.leaves.lock()
     }
 
     /// Sets the phase.
     pub(super) fn set_state(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.state.lock() = state;
     }
 }

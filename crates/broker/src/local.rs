@@ -1,11 +1,12 @@
 //! Broker within one process: fair slots behind a lock that is held only to move jobs in and out.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{Completion, EffectName, FairSlots, Job, Outcome, TrackId};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::waits::Waits;
 use crate::{Capacity, Notice, Service, Sink};
@@ -39,18 +40,18 @@ struct Idle {
 
 impl Local {
     pub(crate) fn open_track(&self, track: TrackId, sink: Sink) {
-        self.lock().sinks.insert(track, Arc::new(sink));
+        self.state.lock().sinks.insert(track, Arc::new(sink));
     }
 
     pub(crate) fn close_track(&self, track: TrackId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.sinks.remove(&track);
         state.slots.remove(track);
         state.waits.on_ended(track);
     }
 
     pub(crate) fn submit(&self, job: Job) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.sinks.contains_key(&job.track) {
             return;
         }
@@ -66,7 +67,7 @@ impl Local {
     }
 
     pub(crate) fn complete(&self, completion: Completion, busy: Duration) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.busy += busy;
         state.taken -= 1;
         state.waits.on_ended(completion.track);
@@ -74,11 +75,11 @@ impl Local {
     }
 
     pub(crate) fn service(&self, effect: &EffectName) -> Service {
-        if self.lock().serving.contains_key(effect) { Service::Served } else { Service::NoWorker }
+        if self.state.lock().serving.contains_key(effect) { Service::Served } else { Service::NoWorker }
     }
 
     pub(crate) fn capacity(&self) -> Capacity {
-        let state = self.lock();
+        let state = self.state.lock();
         Capacity {
             workers: state.workers,
             serving: state.serving.clone(),
@@ -91,19 +92,19 @@ impl Local {
     }
 
     pub(crate) fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.closed = true;
         state.wake_all();
     }
 
     fn take(&self, effects: &Mutex<Vec<EffectName>>) -> Option<Job> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if state.closed {
                 return None;
             }
             // The effects may change while the worker waits.
-            let effects = effects.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let effects = effects.lock().clone();
             match state.slots.take_if(|job| effects.contains(&job.effect)) {
                 Some(job) if job.deadline > Instant::now() => {
                     state.taken += 1;
@@ -112,13 +113,13 @@ impl Local {
                 Some(late) => {
                     state.waits.on_ended(late.track);
                     self.deliver(state, Completion { track: late.track, seq: late.seq, outcome: Outcome::Expired });
-                    state = self.lock();
+                    state = self.state.lock();
                 }
                 None => {
                     state.idle.push(Idle { thread: std::thread::current(), effects });
                     drop(state);
                     std::thread::park();
-                    state = self.lock();
+                    state = self.state.lock();
                     state.idle.retain(|idle| idle.thread.id() != std::thread::current().id());
                 }
             }
@@ -126,7 +127,7 @@ impl Local {
     }
 
     fn join(&self, effects: &[EffectName]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.workers += 1;
         for effect in effects {
             *state.serving.entry(effect.clone()).or_default() += 1;
@@ -135,7 +136,7 @@ impl Local {
     }
 
     fn change(&self, before: &[EffectName], now: &[EffectName]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         for effect in now {
             *state.serving.entry(effect.clone()).or_default() += 1;
         }
@@ -145,7 +146,7 @@ impl Local {
     }
 
     fn leave(&self, effects: &[EffectName]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.workers -= 1;
         state.forget(effects);
         self.tell_all(state);
@@ -165,12 +166,6 @@ impl Local {
         let sinks: Vec<_> = state.sinks.values().cloned().collect();
         drop(state);
         sinks.iter().for_each(|sink| sink(Notice::ServiceChanged));
-    }
-
-    /// Locks the state. A poisoned lock is ignored, because a panic cannot leave the state
-    /// half-changed.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -210,7 +205,7 @@ impl Seat {
     }
 
     pub(crate) fn serve(&self, effects: &[EffectName]) {
-        let before = std::mem::replace(&mut *self.effects.lock().unwrap_or_else(PoisonError::into_inner), effects.to_vec());
+        let before = std::mem::replace(&mut *self.effects.lock(), effects.to_vec());
         self.local.change(&before, effects);
     }
 
@@ -225,7 +220,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let effects = self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let effects = self.effects.lock().clone();
         self.local.leave(&effects);
     }
 }

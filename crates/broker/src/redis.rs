@@ -31,11 +31,12 @@ mod wire;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{EffectName, Job, TrackId};
+use parking_lot::{Condvar, Mutex};
 
 use crate::{Capacity, Health, Service, Sink};
 use connection::{Connector, Limit};
@@ -111,7 +112,7 @@ impl Redis {
     pub(crate) fn service(&self, effect: &EffectName) -> Service {
         match self.shared.monitor.connected() {
             false => Service::Disconnected,
-            true if self.shared.membership().serves(effect) => Service::Served,
+            true if self.shared.membership.lock().serves(effect) => Service::Served,
             true => Service::NoWorker,
         }
     }
@@ -119,7 +120,7 @@ impl Redis {
     pub(crate) fn capacity(&self) -> Capacity {
         let waiting = self.shared.pending.waiting();
         let (in_flight, longest_wait) = self.shared.pending.load(Instant::now());
-        let membership = self.shared.membership();
+        let membership = self.shared.membership.lock();
         let (workers, serving, devices) = (membership.threads(), membership.serving(), membership.devices());
         Capacity { workers, serving, devices, busy: membership.busy(), waiting, in_flight, longest_wait }
     }
@@ -135,7 +136,7 @@ impl Redis {
             errors: monitor.errors(),
             late: read(&monitor.late),
             turns_requeued: read(&monitor.turns_requeued),
-            incompatible_peers: self.shared.membership().incompatible_peers(),
+            incompatible_peers: self.shared.membership.lock().incompatible_peers(),
             round_trips: monitor.round_trips(),
         }
     }
@@ -151,7 +152,7 @@ impl Redis {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || body(&shared));
         let thread = thread.expect("the system has a thread for the broker");
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        self.threads.lock().push(thread);
     }
 }
 
@@ -163,7 +164,7 @@ impl Drop for Redis {
         self.shared.ended.store(true, Ordering::Relaxed);
         self.shared.pending.wake();
         self.shared.ring();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             _ = thread.join();
         }

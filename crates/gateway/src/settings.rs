@@ -1,10 +1,11 @@
 //! Catalogue of offered effects, and the checked settings (effect and parameters) of a session.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ooblex_effects::{Chain, ChainError, ChainParameters, CustomEffect, CustomEffectSet, Effect, Refused, WhenSlow};
 use ooblex_pipeline::{EffectName, Mode};
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use crate::problem::{Problem, ProblemKind};
@@ -113,7 +114,7 @@ impl Catalogue {
     /// Replaces the offered custom effects.
     pub fn offer_custom_effects(&self, own: &CustomEffectSet) {
         let menu = Menu::new(all(&self.built_in, &own.effects), own.refused.clone(), &self.config);
-        *self.menu.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(menu);
+        *self.menu.write() = Arc::new(menu);
     }
 
     /// Returns the folders of custom effects that were refused, with the reasons.
@@ -139,7 +140,7 @@ impl Catalogue {
     }
 
     fn menu(&self) -> Arc<Menu> {
-        self.menu.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.menu.read().clone()
     }
 
     /// Returns the offered effects in their order.

@@ -4,12 +4,12 @@ mod providers;
 mod run_timeout;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SessionOutputs};
 use ort::value::TensorRef;
+use parking_lot::Mutex;
 
 use self::providers::Profile;
 use self::run_timeout::RunTimeout;
@@ -28,7 +28,7 @@ static LIBRARY: Mutex<Option<Library>> = Mutex::new(None);
 impl Library {
     /// Loads the library at `path`, unless it is loaded already.
     pub(super) fn load(path: &Path) -> Result<Self, String> {
-        let mut loaded = LIBRARY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut loaded = LIBRARY.lock();
         if let Some(library) = loaded.as_ref() {
             if library.path == path {
                 return Ok(library.clone());

@@ -7,10 +7,11 @@ use std::backtrace::Backtrace;
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
 use std::io::IsTerminal;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber, error, info, warn};
@@ -137,7 +138,7 @@ impl<S: Subscriber> Layer<S> for Repeats {
         };
         let now = Instant::now();
         let verdict = {
-            let mut places = self.by_place.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut places = self.by_place.lock();
             places.entry(event.metadata().callsite()).or_insert_with(|| Window::new(now)).on_line(now, limit)
         };
         if let Verdict::WriteAfter(left_out) = verdict {

@@ -4,7 +4,9 @@
 //! and returned after it, it costs 340 page faults. A pool belongs to one stream and ends with it,
 //! so a picture's memory never gets to another stream.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::I420;
 
@@ -24,7 +26,7 @@ impl Pool {
     /// When a side is 0 or above [`I420::MAX_SIDE`]: sizes are checked where pictures come in.
     pub fn picture(&self, width: u32, height: u32) -> I420 {
         let bytes = I420::len(width, height);
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         let data = match kept.pop() {
             Some(data) if data.len() == bytes => data,
             Some(_) => {
@@ -40,7 +42,7 @@ impl Pool {
 
     /// Takes back the memory of a picture that was dropped.
     pub(crate) fn put(&self, data: Vec<u8>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         if kept.len() < Self::KEPT {
             kept.push(data);
         }
@@ -57,7 +59,7 @@ mod tests {
     }
 
     fn kept(pool: &Pool) -> usize {
-        pool.0.lock().unwrap().len()
+        pool.0.lock().len()
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use ooblex_config::authority::{Authority, Host};
@@ -91,7 +92,7 @@ impl Candidates {
     /// Returns the addresses without repetitions, best first: loopback last, otherwise in the order
     /// of `media.advertise`.
     pub fn current(&self) -> Vec<SocketAddr> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock();
         let mut addresses = distinct(entries.iter().flat_map(|entry| entry.addresses.iter().copied()));
         addresses.sort_by_key(|address| address.ip().is_loopback());
         addresses
@@ -107,13 +108,13 @@ impl Candidates {
     }
 
     fn has_names(&self) -> bool {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|entry| entry.name.is_some())
+        self.entries.lock().iter().any(|entry| entry.name.is_some())
     }
 
     /// Resolves all names. A name that has no address any more keeps the last ones.
     fn resolve(&self, resolve: impl Fn(&Name) -> io::Result<Vec<SocketAddr>>) {
         let names: Vec<_> = {
-            let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let entries = self.entries.lock();
             entries.iter().enumerate().filter_map(|(n, entry)| Some((n, entry.name.clone()?))).collect()
         };
         // The lock is not held while names are resolved, which may take seconds.
@@ -121,7 +122,7 @@ impl Candidates {
             let found = resolve(&name).and_then(|found| if found.is_empty() { Err(io::Error::other("it has none")) } else { Ok(found) });
             match found {
                 Ok(addresses) => {
-                    let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut entries = self.entries.lock();
                     if entries[n].addresses != addresses {
                         info!(name = name.host, ?addresses, "media.advertise resolved");
                         entries[n].addresses = addresses;

@@ -5,13 +5,14 @@
 
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use ooblex_broker::Broker;
 use ooblex_codec::{Encoder, EncoderConfig, Speed};
 use ooblex_pipeline::{EncodedFrame, I420, MediaTime, Size, VideoCodec};
+use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use str0m::net::{Protocol, Receive, Transmit};
@@ -173,7 +174,7 @@ struct Recorder(Mutex<Vec<TrackOutput>>);
 
 impl TrackSink for Recorder {
     fn send(&self, _: SessionId, output: TrackOutput) -> bool {
-        self.0.lock().unwrap().push(output);
+        self.0.lock().push(output);
         true
     }
 
@@ -341,7 +342,7 @@ impl Simulation {
     /// Hands what the track has sent to the session.
     fn deliver(&mut self, tenth: usize) {
         let now = self.now;
-        let outputs = std::mem::take(&mut *self.gateway.recorder.0.lock().unwrap());
+        let outputs = std::mem::take(&mut *self.gateway.recorder.0.lock());
         for output in outputs {
             self.at_gateway(tenth, |session, send| session.on_track(now, output, send).unwrap());
         }

@@ -12,7 +12,7 @@ mod stats;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use crate::about::About;
 use ooblex_broker::{Broker, TakenJob};
 use ooblex_effects::{Effect, LONGEST_RUN, LoadError, ModelStore, Models, Runtime, load_models, models_of};
 use ooblex_pipeline::{Analysis, EffectName};
+use parking_lot::Mutex;
 use tracing::{error, warn};
 
 pub use priority::lower_priority;
@@ -72,7 +73,7 @@ impl WorkerPool {
 
     /// Returns the effects that are served.
     pub fn effects(&self) -> Vec<Arc<dyn Effect>> {
-        self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.effects.lock().clone()
     }
 
     /// Replaces the effects that all threads serve. New models are loaded on the calling thread
@@ -80,7 +81,7 @@ impl WorkerPool {
     /// are not served.
     pub fn change(&self, effects: &[Arc<dyn Effect>]) -> Vec<(EffectName, LoadError)> {
         let before = queues(&self.effects());
-        let slots: Vec<_> = self.slots.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+        let slots: Vec<_> = self.slots.lock().iter().filter_map(Weak::upgrade).collect();
         let (mut served, mut fresh, mut refused) = (Vec::new(), slots.iter().map(|_| Vec::new()).collect::<Vec<_>>(), Vec::new());
         for effect in effects {
             if !before.contains(&effect.queue()) {
@@ -96,7 +97,7 @@ impl WorkerPool {
             served.push(effect.clone());
         }
         self.worker_stats.know(&served.iter().map(|effect| effect.name()).collect::<Vec<_>>());
-        *self.effects.lock().unwrap_or_else(PoisonError::into_inner) = served.clone();
+        *self.effects.lock() = served.clone();
         for (slot, models) in slots.iter().zip(fresh) {
             slot.hand_over(ModelUpdate { effects: served.clone(), models }, &queues(&served));
         }
@@ -120,7 +121,7 @@ impl WorkerPool {
                 match worker_pool.load(&effects) {
                     Ok(models) => {
                         let slot = Arc::new(WorkerSlot::new(broker.join(&queues(&effects))));
-                        worker_pool.slots.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&slot));
+                        worker_pool.slots.lock().push(Arc::downgrade(&slot));
                         _ = ready.send(Ok(()));
                         drop((ready, broker));
                         worker_pool.work(&slot, effects, models, guard);

@@ -1,10 +1,11 @@
 //! Slot of a worker thread: its seat at the broker, and pending model updates.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ooblex_broker::WorkerSeat;
 use ooblex_effects::{Effect, Models};
 use ooblex_pipeline::EffectName;
+use parking_lot::Mutex;
 
 /// The slot of one worker thread. It is dropped when the thread ends.
 pub(super) struct WorkerSlot {
@@ -26,7 +27,7 @@ impl WorkerSlot {
     /// Stores an update, then announces its effects to the broker. The thread applies the update
     /// before its next frame.
     pub(super) fn hand_over(&self, mut update: ModelUpdate, queues: &[EffectName]) {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock();
         if let Some(untaken) = next.take() {
             update.models.splice(0..0, untaken.models);
         }
@@ -36,6 +37,6 @@ impl WorkerSlot {
     }
 
     pub(super) fn take_over(&self) -> Option<ModelUpdate> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.next.lock().take()
     }
 }

@@ -4,11 +4,12 @@
 //! neither models nor the broker.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EffectName;
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -99,7 +100,7 @@ impl WorkerStats {
 
     /// Adds effects to the known label values.
     pub fn know(&self, effects: &[EffectName]) {
-        let mut known = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.effects.lock();
         for effect in effects {
             for done in Done::ALL {
                 drop(self.frames.get_or_create(&FrameLabels { effect: effect.to_string(), result: done.label() }));
@@ -125,7 +126,7 @@ impl WorkerStats {
 
     /// Registers a thread, which counts as running until the guard is dropped.
     pub fn enlist(self: &Arc<Self>) -> WorkerGuard {
-        let mut threads = self.lock();
+        let mut threads = self.threads.lock();
         threads.push(State::Free);
         self.running.inc();
         WorkerGuard { worker_stats: self.clone(), number: threads.len() - 1 }
@@ -139,7 +140,7 @@ impl WorkerStats {
     /// Counts the running, lost and stuck threads.
     pub fn crew(&self, now: Instant) -> WorkerHealth {
         let mut health = WorkerHealth::default();
-        for state in self.lock().iter() {
+        for state in self.threads.lock().iter() {
             match state {
                 State::Left => {}
                 State::Lost => health.lost += 1,
@@ -151,11 +152,6 @@ impl WorkerStats {
             }
         }
         health
-    }
-
-    /// Locks the thread states. A poisoned lock is used anyway, since no change can be half done.
-    fn lock(&self) -> MutexGuard<'_, Vec<State>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,7 +173,7 @@ impl WorkerGuard {
         // Effect names come from other machines; unknown ones share one label so that the number of
         // labels is bounded.
         let name = effect.without_version();
-        let known = worker_stats.effects.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|known| known.as_str() == name);
+        let known = worker_stats.effects.lock().iter().any(|known| known.as_str() == name);
         let effect = if known { name.to_string() } else { "unknown".into() };
         worker_stats.busy.inc_by(took.as_secs_f64());
         worker_stats.frames.get_or_create(&FrameLabels { effect: effect.clone(), result: done.label() }).inc();
@@ -197,14 +193,14 @@ impl WorkerGuard {
     }
 
     fn set(&self, state: State) {
-        self.worker_stats.lock()[self.number] = state;
+        self.worker_stats.threads.lock()[self.number] = state;
     }
 }
 
 impl Drop for WorkerGuard {
     fn drop(&mut self) {
         self.worker_stats.running.dec();
-        let state = &mut self.worker_stats.lock()[self.number];
+        let state = &mut self.worker_stats.threads.lock()[self.number];
         if !matches!(state, State::Left) {
             *state = State::Lost;
         }
@@ -241,7 +237,7 @@ impl WorkerHealth {
 
 impl fmt::Debug for WorkerStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerStats").field("threads", &*self.lock()).finish_non_exhaustive()
+        f.debug_struct("WorkerStats").field("threads", &*self.threads.lock()).finish_non_exhaustive()
     }
 }
 

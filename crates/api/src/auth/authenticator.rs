@@ -1,10 +1,11 @@
 //! Authenticates callers with keys, JWTs or the HTTP hook.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
+use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 
 use super::credential::Credential;
@@ -91,7 +92,7 @@ impl Authenticator {
     /// When they cannot be used; the previous ones stay in force.
     pub fn reload(&self, auth: &config::Auth) -> Result<(), AuthError> {
         let read = Known::read(&self.modes, auth)?;
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         // The JWKS cache survives a reload; public keys are fetched again when they are needed.
         let tokens = if known.tokens.as_ref().is_some_and(|tokens| tokens.jwks().is_some()) { known.tokens.clone() } else { read.tokens };
         *known = Known { keys: read.keys, tokens };
@@ -99,7 +100,7 @@ impl Authenticator {
     }
 
     fn known(&self) -> Known {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known.read().clone()
     }
 
     /// Returns whether everybody may begin sessions (`auth.mode` is `none`).
@@ -162,7 +163,7 @@ impl Authenticator {
         // A question to the hook is expensive, so its refusals count as failed attempts even
         // without a credential.
         if judged.as_ref().is_err_and(|reason| reason.is_attempt() && (credential.is_there() || was_asked)) {
-            self.throttle.lock().unwrap_or_else(PoisonError::into_inner).on_failure(Instant::now(), *visitor);
+            self.throttle.lock().on_failure(Instant::now(), *visitor);
         }
         judged.map_err(|reason| if reason.is_attempt() && !credential.is_there() { Reason::Missing } else { reason })
     }
@@ -176,7 +177,7 @@ impl Authenticator {
     /// Returns the remaining wait of an address with too many failed attempts, or `None` if it need
     /// not wait.
     pub fn throttled(&self, visitor: Visitor) -> Option<Duration> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now(), visitor)
+        self.throttle.lock().wait(Instant::now(), visitor)
     }
 
     /// Checks a credential against the local keys and token verifiers. Returns `None` if it is

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -108,7 +109,7 @@ impl Jwks {
         match fetched.unwrap_or_else(|_| Err("reading it panicked".into())) {
             Ok(keys) => {
                 info!(url = %self.url, keys = keys.len(), "the public keys for tokens were fetched");
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { keys, fetched: Some(Instant::now()) };
+                *self.known.write() = Known { keys, fetched: Some(Instant::now()) };
             }
             Err(reason) => warn!(url = %self.url, reason, "the public keys for tokens cannot be fetched; the previous ones stay in use"),
         }
@@ -134,7 +135,7 @@ impl Jwks {
     }
 
     fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<PublicKey> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         match kid {
             Some(kid) => known.keys.get(kid).cloned(),
             None => {
@@ -150,7 +151,7 @@ impl Jwks {
 
     /// Returns the time at which the current set was fetched.
     fn fetched(&self) -> Option<Instant> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).fetched
+        self.known.read().fetched
     }
 }
 
@@ -285,7 +286,7 @@ mod tests {
             for mut stream in listener.incoming().map_while(Result::ok) {
                 _ = stream.read(&mut [0; 4096]);
                 counted.fetch_add(1, Ordering::SeqCst);
-                let body = body.read().unwrap().clone();
+                let body = body.read().clone();
                 let status = if body.is_empty() { "500 Broken" } else { "200 OK" };
                 let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
                 _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
@@ -305,19 +306,19 @@ mod tests {
         let eager = Arc::new(jwks);
         let has = async |jwks: &Arc<Jwks>, kid| jwks.key(Some(kid), Algorithm::ES256).await.map(drop);
         assert_eq!(has(&eager, "first").await, Err(NoKey::Unavailable), "the server is broken");
-        *body.write().unwrap() = set(&["first"]);
+        *body.write() = set(&["first"]);
         assert_eq!(has(&eager, "first").await, Ok(()));
         assert_eq!((has(&eager, "first").await, asked()), (Ok(()), 2), "what is known is not fetched");
-        *body.write().unwrap() = set(&["second"]);
+        *body.write() = set(&["second"]);
         assert_eq!((has(&eager, "second").await, asked()), (Ok(()), 3));
         assert_eq!(has(&eager, "first").await, Err(NoKey::Unknown), "a key that was withdrawn");
-        *body.write().unwrap() = String::new();
+        *body.write() = String::new();
         assert_eq!(has(&eager, "third").await, Err(NoKey::Unknown));
         assert_eq!(has(&eager, "second").await, Ok(()), "what was good stays while the server is broken");
         assert!(eager.key(None, Algorithm::ES256).await.is_ok(), "a token without a kid, and one key only");
         assert!(eager.key(None, Algorithm::RS256).await.is_err());
 
-        *body.write().unwrap() = set(&["first"]);
+        *body.write() = set(&["first"]);
         let mut patient = Jwks::new(eager.url.clone(), ASYMMETRIC.to_vec());
         patient.fetch_every = Duration::from_secs(3600);
         let (patient, before) = (Arc::new(patient), asked());

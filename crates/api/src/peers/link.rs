@@ -1,8 +1,8 @@
 //! One pull or push: what it is for, and its state.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -80,24 +80,24 @@ impl Link {
 
     /// The other server is called.
     pub(crate) fn on_call(&self) {
-        self.lock().enter(Phase::Connecting);
+        self.state.lock().enter(Phase::Connecting);
     }
 
     /// The other server has answered, and the session has begun.
     pub(crate) fn on_session(&self, session: SessionId) {
-        self.lock().session = Some(session);
+        self.state.lock().session = Some(session);
     }
 
     /// The session is connected.
     pub(crate) fn on_connected(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.enter(Phase::Connected);
         state.error = None;
     }
 
     /// An attempt has failed, or a connection has ended. Returns whether the reason is a new one.
     pub(crate) fn on_failed(&self, why: String, wait: Duration) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.enter(Phase::Waiting(Instant::now() + wait));
         state.session = None;
         let is_new = state.error.as_ref() != Some(&why);
@@ -133,7 +133,7 @@ impl Link {
 
     /// Returns the link with its state as JSON. The token is not in it.
     pub(crate) fn describe(&self) -> Value {
-        let state = self.lock();
+        let state = self.state.lock();
         let mut described = json!({"id": self.id.to_string(), "room": self.room});
         match &self.role {
             Role::Pull { effect, params } => {
@@ -155,11 +155,6 @@ impl Link {
         described["session"] = json!(state.session);
         described
     }
-
-    /// Locks the state. A panic while the lock was held cannot have left half a change behind.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl State {
@@ -180,7 +175,7 @@ mod tests {
     fn link_that_calls_nobody_waits_since_its_first_failure() {
         let target = Target { url: "https://media.example/whip".parse().unwrap(), token: None };
         let link = Link::new(1, Role::Push, RoomName::parse("a").unwrap(), target);
-        let since = || link.lock().since;
+        let since = || link.state.lock().since;
         let begun = since();
         assert!(link.on_failed("nobody publishes".into(), Duration::ZERO));
         let waiting = since();

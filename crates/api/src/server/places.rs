@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Capacity;
 use super::watch::{Phase, Watch};
@@ -92,7 +94,7 @@ impl Places {
     /// # Errors
     /// When a limit is reached.
     pub(super) fn take(&self, address: IpAddr, is_tls: bool) -> Result<Place, Refusal> {
-        let mut book = lock(&self.book);
+        let mut book = self.book.lock();
         let placed = book.place(&self.capacity, address, is_tls);
         let (number, watch) = placed.inspect_err(|refusal| self.figures.on_refused_connection(refusal.label()))?;
         self.figures.set_connections(book.held.len());
@@ -101,7 +103,7 @@ impl Places {
 
     /// Closes the connection that has waited longest for its client, or else the oldest stream.
     pub(super) fn make_room(&self) {
-        lock(&self.book).displace_longest();
+        self.book.lock().displace_longest();
     }
 }
 
@@ -146,14 +148,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut book = lock(&self.book);
+        let mut book = self.book.lock();
         book.held.remove(&self.number);
         self.figures.set_connections(book.held.len());
     }
-}
-
-fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -190,7 +188,7 @@ mod tests {
         held[1].watch().enter(Phase::Idle);
         let newest = places.take(ip("198.51.100.1"), false).unwrap();
         let numbers = |places: &Places| {
-            let mut numbers: Vec<_> = lock(&places.book).held.keys().copied().collect();
+            let mut numbers: Vec<_> = places.book.lock().held.keys().copied().collect();
             numbers.sort_unstable();
             numbers
         };
@@ -210,7 +208,7 @@ mod tests {
         held[1].watch().enter(Phase::Streaming);
         held[2].watch().enter(Phase::Idle);
         let first = places.take(ip("198.51.100.1"), false).unwrap();
-        let is_held = |number| lock(&places.book).held.contains_key(&number);
+        let is_held = |number| places.book.lock().held.contains_key(&number);
         assert!(!is_held(held[2].number) && is_held(held[0].number), "idle connections go first");
         first.watch().enter(Phase::Answering);
         let second = places.take(ip("198.51.100.2"), false).unwrap();

@@ -1,8 +1,8 @@
 //! Current phase of a connection, and the time at which it began.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -52,13 +52,13 @@ impl Watch {
 
     /// Begins another phase.
     pub(super) fn enter(&self, phase: Phase) {
-        *self.state() = State { phase, since: Instant::now() };
+        *self.state.lock() = State { phase, since: Instant::now() };
         self.changed.notify_one();
     }
 
     /// Enters the phase `next` if the current phase is `from`.
     pub(super) fn advance(&self, from: Phase, next: Phase) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.phase == from {
             *state = State { phase: next, since: Instant::now() };
             drop(state);
@@ -67,21 +67,21 @@ impl Watch {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        self.state().phase
+        self.state.lock().phase
     }
 
     /// Returns the rank of the connection among those that can be displaced, lowest first:
     /// connections that wait for their clients, then streams, each from the longest to the newest.
     /// Returns `None` while the client waits for a response.
     pub(super) fn displacement_rank(&self) -> Option<(bool, Instant)> {
-        let State { phase, since } = *self.state();
+        let State { phase, since } = *self.state.lock();
         (phase != Phase::Answering).then_some((phase == Phase::Streaming, since))
     }
 
     /// Returns the deadline of the current phase. Handshakes and bodies have their deadlines
     /// elsewhere.
     pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<(Instant, Phase)> {
-        let State { phase, since } = *self.state();
+        let State { phase, since } = *self.state.lock();
         match phase {
             Phase::Head => Some((since + timeouts.head, phase)),
             Phase::Idle => Some((since + timeouts.idle, phase)),
@@ -111,9 +111,5 @@ impl Watch {
 
     pub(super) fn write_timed_out(&self) -> bool {
         self.write_timed_out.load(Ordering::Relaxed)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -46,7 +46,7 @@ fn beat(shared: &Shared, line: &mut PipelinedConnection) -> Result<(), Fault> {
             *was = is;
         }
         pipeline.cmd("PUBLISH").arg(shared.keys.announcements()).arg(&text);
-        let seats = vec!["1"; shared.local_workers().seats.len()];
+        let seats = vec!["1"; shared.local_workers.lock().seats.len()];
         if shared.closed() && !seats.is_empty() {
             // Without this, workers that wait for a turn would notice the close a second later.
             let wake = shared.keys.wake(shared.me);
@@ -83,14 +83,14 @@ pub(super) fn listen(shared: &Shared) {
         || !shared.ended(),
         |line| {
             let mut heard = Instant::now();
-            shared.membership().on_listening_again(heard);
+            shared.membership.lock().on_listening_again(heard);
             line.listen(&shared.keys.announcements(), HEARTBEAT_INTERVAL / 2, |said| {
                 let now = Instant::now();
                 if let Some(bytes) = said {
                     heard = now;
                     hear(shared, now, bytes);
                 }
-                if shared.membership().expire(now) {
+                if shared.membership.lock().expire(now) {
                     shared.pending.tell_all();
                 }
                 !shared.ended() && heard.elapsed() < SILENCE
@@ -107,7 +107,7 @@ pub(super) fn listen(shared: &Shared) {
 }
 
 fn hear(shared: &Shared, now: Instant, bytes: &[u8]) {
-    let heard = shared.membership().on_announcement(now, bytes);
+    let heard = shared.membership.lock().on_announcement(now, bytes);
     match heard {
         Heard::Nothing => {}
         Heard::Service => shared.pending.tell_all(),

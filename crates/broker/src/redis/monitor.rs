@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
 use super::error::{ErrorKind, Fault};
@@ -73,13 +73,13 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 impl Monitor {
     /// Registers a connection that is to be made.
     pub(super) fn on_planned(&self, link: Link) {
-        self.lock().by_purpose.entry(link).or_insert(State::Connecting);
+        self.links.lock().by_purpose.entry(link).or_insert(State::Connecting);
     }
 
     /// Records that a connection is up. Returns true if all are up now, and this one was not
     /// before.
     pub(super) fn on_up(&self, link: Link) -> bool {
-        let mut links = self.lock();
+        let mut links = self.links.lock();
         let before = links.by_purpose.insert(link, State::Up);
         if matches!(before, Some(State::Down(_))) {
             self.reconnects.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +94,7 @@ impl Monitor {
     /// Records that a connection broke or could not be made. Returns whether all were up until now.
     pub(super) fn on_down(&self, link: Link, fault: &Fault) -> bool {
         self.count(fault.kind);
-        let mut links = self.lock();
+        let mut links = self.links.lock();
         let connected = links.all_up();
         links.by_purpose.insert(link, State::Down(fault.clone()));
         links.on_fault(fault);
@@ -105,7 +105,7 @@ impl Monitor {
     /// Records that Redis has accepted a write, or has refused it although the connection is up.
     /// Returns whether that changes the result of [`Monitor::connected`].
     pub(super) fn on_written(&self, refused: Option<&Fault>) -> bool {
-        let mut links = self.lock();
+        let mut links = self.links.lock();
         let before = links.all_up();
         match refused {
             None => {
@@ -130,14 +130,14 @@ impl Monitor {
 
     /// Removes a connection that is not needed any more.
     pub(super) fn on_gone(&self, link: Link) {
-        self.lock().by_purpose.remove(&link);
+        self.links.lock().by_purpose.remove(&link);
     }
 
     /// Counts a failure that leaves the state of the connections as it is: a refused command, or
     /// foreign data. It is logged if it is new or was not logged for [`SAY_AGAIN_AFTER`].
     pub(super) fn on_complaint(&self, kind: ErrorKind, sentence: &str) {
         self.count(kind);
-        let mut last = self.last_complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_complaint.lock();
         let said = last.as_ref().is_some_and(|last| last.sentence == sentence && last.at.elapsed() < SAY_AGAIN_AFTER);
         if !said {
             warn!("{sentence}");
@@ -147,13 +147,13 @@ impl Monitor {
 
     /// Returns whether all connections are up and Redis accepts writes.
     pub(super) fn connected(&self) -> bool {
-        self.lock().all_up()
+        self.links.lock().all_up()
     }
 
     /// Returns the fault of the first connection that is down, else of refused writes, else that a
     /// connection is still being made.
     pub(super) fn trouble(&self) -> Option<Fault> {
-        let links = self.lock();
+        let links = self.links.lock();
         let mut states = links.by_purpose.values();
         let down = states.find_map(|state| if let State::Down(fault) = state { Some(fault.clone()) } else { None });
         let making = || Fault { kind: ErrorKind::Unreachable, sentence: "the connection to Redis is being made".into() };
@@ -162,11 +162,11 @@ impl Monitor {
 
     /// Records the round trip of a request that Redis can answer at once.
     pub(super) fn on_answer(&self, took: Duration) {
-        self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).on_answer(took);
+        self.round_trips.lock().on_answer(took);
     }
 
     pub(super) fn round_trips(&self) -> RoundTrips {
-        self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.round_trips.lock().clone()
     }
 
     pub(super) fn reconnects(&self) -> u64 {
@@ -179,10 +179,6 @@ impl Monitor {
 
     fn count(&self, kind: ErrorKind) {
         self.errors[kind as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

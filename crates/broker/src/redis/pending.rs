@@ -4,10 +4,11 @@
 //! deadline passes. The first of these events ends the job, and later ones are ignored.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{Completion, EffectName, FairSlots, FrameSeq, Job, Outcome, TrackId};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::wire;
 use crate::waits::Waits;
@@ -116,11 +117,11 @@ type Due = Vec<(Arc<Sink>, Completion)>;
 
 impl PendingJobs {
     pub(super) fn open_track(&self, track: TrackId, sink: Sink) {
-        self.lock().tracks.insert(track, Track { sink: Arc::new(sink), laid: None });
+        self.state.lock().tracks.insert(track, Track { sink: Arc::new(sink), laid: None });
     }
 
     pub(super) fn close_track(&self, track: TrackId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(closed) = state.tracks.remove(&track) else { return };
         state.unsent.remove(track);
         state.waits.on_ended(track);
@@ -136,7 +137,7 @@ impl PendingJobs {
     }
 
     pub(super) fn submit(&self, job: Job) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.tracks.contains_key(&job.track) {
             return;
         }
@@ -158,55 +159,55 @@ impl PendingJobs {
 
     /// Notifies all tracks that other effects may be served than before.
     pub(super) fn tell_all(&self) {
-        let sinks: Vec<_> = self.lock().tracks.values().map(|track| track.sink.clone()).collect();
+        let sinks: Vec<_> = self.state.lock().tracks.values().map(|track| track.sink.clone()).collect();
         service_changed(&sinks);
     }
 
     /// Marks this process as a gateway: it has tracks, or will have some.
     pub(super) fn open(&self) {
-        self.lock().open = true;
+        self.state.lock().open = true;
     }
 
     /// Returns whether this process is a gateway.
     pub(super) fn is_open(&self) -> bool {
-        self.lock().open
+        self.state.lock().open
     }
 
     pub(super) fn effects(&self) -> BTreeSet<EffectName> {
-        self.lock().effects.clone()
+        self.state.lock().effects.clone()
     }
 
     /// Records the number of turns in the queues, of all gateways.
     pub(super) fn on_waiting(&self, turns: usize) {
-        self.lock().waiting = turns;
+        self.state.lock().waiting = turns;
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.lock().waiting
+        self.state.lock().waiting
     }
 
     /// Returns the number of jobs in flight, and the longest time that a track has waited for a
     /// result.
     pub(super) fn load(&self, now: Instant) -> (usize, Duration) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.under_way.len(), state.waits.longest(now))
     }
 
     /// Tells the threads to end.
     pub(super) fn wake(&self) {
-        self.lock().ended = true;
+        self.state.lock().ended = true;
         self.work.notify_all();
     }
 
     /// Records that frames can be sent from now on.
     pub(super) fn on_connected(&self) {
-        self.lock().connected = true;
+        self.state.lock().connected = true;
     }
 
     /// Gives up all jobs in flight, because it is unknown how far they got. Newer frames follow
     /// once the connection is back.
     pub(super) fn on_disconnected(&self, reason: &str) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut due = Due::new();
         state.connected = false;
         state.clear.clear();
@@ -222,13 +223,13 @@ impl PendingJobs {
     /// when the threads are to end.
     pub(super) fn next_batch(&self) -> Option<Batch> {
         let idle_until = Instant::now() + IDLE;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             let now = Instant::now();
             let due = state.expire(now);
             if !due.is_empty() {
                 deliver(state, due);
-                state = self.lock();
+                state = self.state.lock();
                 continue;
             }
             if state.ended {
@@ -240,14 +241,14 @@ impl PendingJobs {
             }
             let next = state.deadlines.first().map_or(idle_until, |deadline| idle_until.min(deadline.at));
             let wait = next.saturating_duration_since(now).max(Duration::from_millis(1));
-            state = self.work.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            self.work.wait_for(&mut state, wait);
         }
     }
 
     /// Records that a frame was put into its slot. `replaced` is true if an older frame waited
     /// there.
     pub(super) fn on_laid(&self, JobId { track, seq }: JobId, effect: EffectName, replaced: bool) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut due = Due::new();
         let Some(owner) = state.tracks.get_mut(&track) else {
             // The track was closed while its frame was being sent.
@@ -268,7 +269,7 @@ impl PendingJobs {
     /// Records that the frame that waited for the track's previous effect was deleted from its
     /// slot.
     pub(super) fn on_cleared(&self, track: TrackId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut due = Due::new();
         if let Some(Laid { seq, .. }) = state.tracks.get_mut(&track).and_then(|track| track.laid.take()) {
             state.end(&mut due, JobId { track, seq }, Outcome::Replaced);
@@ -277,7 +278,7 @@ impl PendingJobs {
     }
 
     pub(super) fn on_refused(&self, job: JobId, reason: &str) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut due = Due::new();
         state.end(&mut due, job, Outcome::Undelivered { reason: reason.into() });
         deliver(state, due);
@@ -285,7 +286,7 @@ impl PendingJobs {
 
     /// Ends the job of a received result.
     pub(super) fn on_result(&self, now: Instant, result: wire::WireResult) -> Received {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut due = Due::new();
         let (id, analysing) = (JobId { track: result.track, seq: result.seq }, result.analysing);
         let Some(job) = state.under_way.get(&id) else {
@@ -304,12 +305,6 @@ impl PendingJobs {
         state.end(&mut due, id, outcome);
         deliver(state, due);
         Received::Used
-    }
-
-    /// Locks the state. A poisoned lock is ignored, because a panic cannot leave the state
-    /// half-changed.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::connection::{self, Connector, Limit};
 use super::error::{ErrorKind, Fault};
@@ -44,14 +45,6 @@ impl Shared {
 
     pub(super) fn ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn membership(&self) -> MutexGuard<'_, Membership> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn local_workers(&self) -> MutexGuard<'_, LocalWorkers> {
-        self.local_workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn on_up(&self, link: Link) {
@@ -115,25 +108,23 @@ impl Shared {
 
     /// Wakes the threads in [`Shared::pause`] and the one that sends announcements.
     pub(super) fn ring(&self) {
-        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.woken.lock() = true;
         self.wakeup.notify_all();
     }
 
     /// Sleeps for `time`, or until the wakeup is woken and `wanted` returns false.
     pub(super) fn pause(&self, time: Duration, wanted: impl Fn() -> bool) {
         let deadline = Instant::now() + time;
-        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut woken = self.woken.lock();
         while wanted() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if self.wakeup.wait_until(&mut woken, deadline).timed_out() {
                 return;
             }
-            woken = self.wakeup.wait_timeout(woken, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     pub(super) fn announcement(&self) -> Announcement {
-        let local_workers = self.local_workers();
+        let local_workers = self.local_workers.lock();
         let threads = if self.closed() { 0 } else { local_workers.seats.len() };
         let mut effects: Vec<_> = if threads > 0 { local_workers.seats.values().flatten().cloned().collect() } else { Vec::new() };
         effects.sort();
@@ -153,8 +144,8 @@ impl Shared {
 
     /// Waits until there is something to announce, at most for `time`.
     pub(super) fn wait_for_wakeup(&self, time: Duration) {
-        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut woken, _) = self.wakeup.wait_timeout_while(woken, time, |woken| !*woken).unwrap_or_else(PoisonError::into_inner);
+        let mut woken = self.woken.lock();
+        self.wakeup.wait_while_for(&mut woken, |woken| !*woken, time);
         *woken = false;
     }
 }

@@ -1,10 +1,11 @@
 //! The worker's side of the broker: one connection per worker, on which it takes frames and sends
 //! results in the order of its work.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ooblex_pipeline::{EffectName, Job, Outcome};
+use parking_lot::Mutex;
 use redis::Value;
 
 use super::connection::{Limit, PipelinedConnection, WAIT};
@@ -27,22 +28,20 @@ pub(crate) struct WorkerConnection {
     redis: Arc<Redis>,
     number: u64,
     effects: Mutex<Vec<EffectName>>,
-    connection: Arc<SharedConnection>,
+    connection: Arc<Mutex<SharedConnection>>,
 }
 
 /// Destination of one job's result.
 pub(crate) struct ReplyHandle {
     redis: Arc<Redis>,
-    connection: Arc<SharedConnection>,
+    connection: Arc<Mutex<SharedConnection>>,
     gateway: PeerId,
     nonce: wire::Nonce,
 }
 
 /// Connection of one worker, shared with the jobs that it has taken.
-struct SharedConnection(Mutex<State>);
-
 #[derive(Default)]
-struct State {
+struct SharedConnection {
     line: Option<PipelinedConnection>,
     /// Index of the effect whose queue is asked first. It rotates, so that no effect starves.
     first: usize,
@@ -74,19 +73,19 @@ struct Found {
 
 impl WorkerConnection {
     pub(crate) fn new(redis: Arc<Redis>, effects: &[EffectName]) -> Self {
-        let number = redis.shared.local_workers().on_join(effects);
+        let number = redis.shared.local_workers.lock().on_join(effects);
         redis.shared.ring();
-        Self { redis, number, effects: Mutex::new(effects.to_vec()), connection: Arc::new(SharedConnection(Mutex::default())) }
+        Self { redis, number, effects: Mutex::new(effects.to_vec()), connection: Arc::default() }
     }
 
     pub(crate) fn serve(&self, effects: &[EffectName]) {
-        *self.effects.lock().unwrap_or_else(PoisonError::into_inner) = effects.to_vec();
-        self.redis.shared.local_workers().on_serve(self.number, effects);
+        *self.effects.lock() = effects.to_vec();
+        self.redis.shared.local_workers.lock().on_serve(self.number, effects);
         self.redis.shared.ring();
     }
 
     fn effects(&self) -> Vec<EffectName> {
-        self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.effects.lock().clone()
     }
 
     pub(crate) fn take(&self) -> Option<(Job, ReplyHandle)> {
@@ -121,7 +120,7 @@ impl WorkerConnection {
     }
 
     /// Takes a frame if one waits; otherwise waits up to [`WAIT`] for a turn.
-    fn ask(&self, connection: &mut State) -> Result<Option<Found>, Fault> {
+    fn ask(&self, connection: &mut SharedConnection) -> Result<Option<Found>, Fault> {
         let shared = &self.redis.shared;
         let mut effects = self.effects();
         connection.first = (connection.first + 1) % effects.len().max(1);
@@ -178,7 +177,7 @@ impl Drop for WorkerConnection {
             // Redis has received all results that were sent once it answers this PING.
             _ = line.ask(redis::pipe().cmd("PING"));
         }
-        shared.local_workers().on_leave(self.number);
+        shared.local_workers.lock().on_leave(self.number);
         shared.monitor.on_gone(Link::Worker(self.number));
         shared.ring();
     }
@@ -188,7 +187,7 @@ impl ReplyHandle {
     /// Sends a result. An error of Redis is noticed when the worker asks for its next frame.
     pub(crate) fn complete(&self, job: &Job, outcome: Outcome, analysing: Duration) {
         let shared = &self.redis.shared;
-        shared.local_workers().on_busy(analysing);
+        shared.local_workers.lock().on_busy(analysing);
         let key = shared.keys.results(self.gateway);
         let mut pipeline = redis::pipe();
         pipeline.cmd("RPUSH").arg(&key).arg(wire::encode_result(job.track, job.seq, self.nonce, outcome, analysing));
@@ -202,12 +201,6 @@ impl ReplyHandle {
             connection.line = None;
             shared.monitor.on_complaint(ErrorKind::Unreachable, "a result could not be sent: Redis is not connected");
         }
-    }
-}
-
-impl SharedConnection {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

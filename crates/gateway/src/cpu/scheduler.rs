@@ -10,11 +10,12 @@
 //! track that uses more than its share ([`super::shares`]): both run at a lower priority, and
 //! nobody waits for them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 #[cfg(target_os = "linux")]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -164,7 +165,7 @@ impl CpuScheduler {
     pub fn acquire(&self, ticket: &Arc<Ticket>, urgency: Urgency) -> Permit<'_> {
         let requested = Instant::now();
         ticket.granted.store(false, Ordering::Relaxed);
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.waiting.push(Waiting { urgency, thread: std::thread::current(), ticket: ticket.clone() });
         state.hand_out();
         drop(state);
@@ -173,7 +174,7 @@ impl CpuScheduler {
         }
         if urgency != Urgency::Finish {
             let now = Instant::now();
-            self.lock().waited.on_waited(now, now - requested);
+            self.0.lock().waited.on_waited(now, now - requested);
         }
         Permit {
             scheduler: self,
@@ -186,24 +187,19 @@ impl CpuScheduler {
     /// its end has come up.
     pub fn boost(&self, ticket: &Ticket) {
         ticket.boosted.store(true, Ordering::Relaxed);
-        self.lock().hand_out();
+        self.0.lock().hand_out();
     }
 
     /// Notes how late a `Begin` permit came: the time since a frame to keep was there and its
     /// thread had asked.
     pub fn on_late(&self, now: Instant, late: Duration) {
-        self.lock().late.on_waited(now, late);
+        self.0.lock().late.on_waited(now, late);
     }
 
     /// Returns the mean waits for `Begin` permits.
     pub fn waits(&self) -> Waits {
-        let state = self.lock();
+        let state = self.0.lock();
         Waits { waited: state.waited.mean(), late: state.late.mean() }
-    }
-
-    /// Ignores the poison of the lock: no panic can leave a half-made change behind.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -258,7 +254,7 @@ impl MeanWait {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let mut state = self.scheduler.lock();
+        let mut state = self.scheduler.0.lock();
         state.free += 1;
         state.starts += usize::from(self.starts_frame);
         state.hand_out();
@@ -278,13 +274,13 @@ mod tests {
 
     /// Free permits, and how many of them are for starts that need a worker.
     fn free(scheduler: &CpuScheduler) -> (usize, usize) {
-        let state = scheduler.lock();
+        let state = scheduler.0.lock();
         (state.free, state.starts)
     }
 
     /// Blocks until this many threads wait.
     fn until_waiting(scheduler: &CpuScheduler, count: usize) {
-        while scheduler.lock().waiting.len() != count {
+        while scheduler.0.lock().waiting.len() != count {
             std::thread::yield_now();
         }
     }

@@ -11,7 +11,8 @@
 //! it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::ids::SessionId;
 
@@ -39,19 +40,14 @@ impl CpuShares {
     /// Notes the cores that a track has used since its last report. Returns the cores that it may
     /// use; infinite where it is the only track.
     pub fn report(&self, id: SessionId, used: f64) -> f64 {
-        let mut all = self.lock();
+        let mut all = self.used.lock();
         all.insert(id, used);
         allowed(self.cores, all.values().copied().filter(|used| *used > NEGLIGIBLE_CORES))
     }
 
     /// Removes a track that has ended.
     pub fn leave(&self, id: SessionId) {
-        self.lock().remove(&id);
-    }
-
-    /// Ignores the poison of the lock: no panic can leave a half-made change behind.
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, f64>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used.lock().remove(&id);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Metrics that the broker keeps itself; they are read when Prometheus scrapes.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ooblex_broker::Broker;
 use ooblex_pipeline::EffectName;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -25,11 +26,11 @@ pub(super) struct Told(Arc<Mutex<Vec<EffectName>>>);
 
 impl Told {
     pub(super) fn set(&self, effects: &[EffectName]) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = effects.to_vec();
+        *self.0.lock() = effects.to_vec();
     }
 
     fn all(&self) -> Vec<EffectName> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

@@ -79,8 +79,8 @@ impl Outbox {
 #[cfg(test)]
 #[derive(Default)]
 pub(super) struct Recorder {
-    outputs: std::sync::Mutex<Vec<Recorded>>,
-    ends: std::sync::Mutex<Vec<ByeReason>>,
+    outputs: parking_lot::Mutex<Vec<Recorded>>,
+    ends: parking_lot::Mutex<Vec<ByeReason>>,
     /// The next requests for the end of the session cannot be taken.
     pub(super) is_full: std::sync::atomic::AtomicBool,
     /// Outputs are lost.
@@ -130,7 +130,7 @@ impl Recorder {
 
     /// Returns the requests for the end of the session.
     pub(super) fn ends(&self) -> Vec<ByeReason> {
-        std::mem::take(&mut self.ends.lock().unwrap())
+        std::mem::take(&mut self.ends.lock())
     }
 
     /// Returns everything since the last call.
@@ -140,7 +140,7 @@ impl Recorder {
 
     /// Returns everything since the last call, with its receivers.
     pub(super) fn take_all(&self) -> Vec<Recorded> {
-        std::mem::take(&mut self.outputs.lock().unwrap())
+        std::mem::take(&mut self.outputs.lock())
     }
 }
 
@@ -149,7 +149,7 @@ impl TrackSink for Recorder {
     fn send(&self, session: SessionId, output: TrackOutput) -> bool {
         let loses = self.loses.load(std::sync::atomic::Ordering::Relaxed);
         if !loses {
-            self.outputs.lock().unwrap().push(Recorded { session, output });
+            self.outputs.lock().push(Recorded { session, output });
         }
         !loses
     }
@@ -157,7 +157,7 @@ impl TrackSink for Recorder {
     fn settings_changed(&self, _: &Settings) {}
 
     fn end(&self, why: ByeReason) -> bool {
-        self.ends.lock().unwrap().push(why);
+        self.ends.lock().push(why);
         !self.is_full.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

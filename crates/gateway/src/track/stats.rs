@@ -2,11 +2,12 @@
 //!
 //! The track's thread and the media thread write; the API reads.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use ooblex_pipeline::{DropReason, EffectName, Size};
+use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
 use crate::labels::Stage;
@@ -174,7 +175,7 @@ impl TrackStats {
     /// Notes that a frame has passed a stage.
     pub fn on_stage(&self, stage: Stage, took: Duration) {
         self.metrics.frames.on_stage(stage, took);
-        let time = &mut self.lock().stages[stage as usize];
+        let time = &mut self.inner.lock().stages[stage as usize];
         time.sum = time.sum.saturating_add(took);
         time.frames = time.frames.saturating_add(1);
     }
@@ -183,7 +184,7 @@ impl TrackStats {
     pub fn on_sent(&self, arrived: Instant, now: Instant) {
         let residence = now.saturating_duration_since(arrived);
         self.metrics.frames.on_residence(residence);
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let micros = residence.as_micros() as u64;
         inner.residence.saturating_record(micros);
         inner.residence_total.saturating_record(micros);
@@ -191,7 +192,7 @@ impl TrackStats {
 
     /// Returns the times of frames since the last call.
     pub fn take_latency(&self) -> Latency {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let stages = std::mem::take(&mut inner.stages);
         let residence_ms = quantiles(&inner.residence);
         inner.residence.reset();
@@ -200,26 +201,22 @@ impl TrackStats {
 
     /// Returns the quantiles of residence since the track began; `None` without a frame.
     pub fn residence_ms(&self) -> Option<Quantiles> {
-        quantiles(&self.lock().residence_total)
+        quantiles(&self.inner.lock().residence_total)
     }
 
     /// Stores the report of the last second.
     pub fn set_latest(&self, stats: Stats) {
-        self.lock().latest = Some(stats);
+        self.inner.lock().latest = Some(stats);
     }
 
     /// Returns the report of the last second; `None` before the first.
     pub fn latest(&self) -> Option<Stats> {
-        self.lock().latest.clone()
+        self.inner.lock().latest.clone()
     }
 
     /// Returns whether frames came in during the last second.
     pub fn has_video(&self) -> bool {
-        self.lock().latest.as_ref().is_some_and(|stats| stats.rates.fps_in > 0.0)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().latest.as_ref().is_some_and(|stats| stats.rates.fps_in > 0.0)
     }
 }
 

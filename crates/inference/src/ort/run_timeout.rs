@@ -3,11 +3,12 @@
 //! ONNX Runtime checks for termination between two nodes, also within loops. A single node that
 //! never finishes cannot be terminated.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use ort::session::RunOptions;
+use parking_lot::{Condvar, Mutex};
 
 use crate::LONGEST_RUN;
 
@@ -45,10 +46,10 @@ impl RunTimeout {
 
     /// Calls `work` with run options that terminate it after [`LONGEST_RUN`].
     pub(super) fn run<T>(&self, work: impl FnOnce(&RunOptions) -> ort::Result<T>) -> ort::Result<T> {
-        self.shared.lock().deadline = Some(Instant::now() + LONGEST_RUN);
+        self.shared.state.lock().deadline = Some(Instant::now() + LONGEST_RUN);
         self.shared.changed.notify_one();
         let done = work(&self.shared.options);
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.deadline = None;
         if std::mem::take(&mut state.pulled) {
             self.shared.options.unterminate()?;
@@ -61,32 +62,25 @@ impl RunTimeout {
 
 impl Shared {
     fn watch(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         while !state.closed {
             let now = Instant::now();
-            state = match state.deadline {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) if now < deadline => {
-                    self.changed.wait_timeout(state, deadline - now).unwrap_or_else(PoisonError::into_inner).0
-                }
+            match state.deadline {
+                None => self.changed.wait(&mut state),
+                Some(deadline) if now < deadline => _ = self.changed.wait_until(&mut state, deadline),
                 Some(_) => {
                     (state.deadline, state.pulled) = (None, true);
                     // This fails only for invalid options, and these are valid.
                     _ = self.options.terminate();
-                    state
                 }
-            };
+            }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for RunTimeout {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
+        self.shared.state.lock().closed = true;
         self.shared.changed.notify_one();
         _ = self.watcher.take().map(JoinHandle::join);
     }

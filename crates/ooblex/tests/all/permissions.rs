@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::{FRAME, Gateway, Player, WITHIN, temporary_folder};
@@ -15,6 +15,7 @@ use ooblex_config::Secret;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// Options of a gateway with cheap effects, and with `none` as the default.
@@ -517,7 +518,7 @@ fn tokens_are_verified_with_public_keys_from_a_url() {
     let asked = Arc::new(Mutex::new(0));
     let counted = asked.clone();
     let url = server(move |_, _| {
-        *counted.lock().unwrap() += 1;
+        *counted.lock() += 1;
         http("200 OK", &set)
     });
     let gateway = Gateway::start(&format!("[auth]\nmode = \"jwt\"\n[auth.jwt]\njwks_url = \"{url}/keys\"\n"), CHEAP);
@@ -540,7 +541,7 @@ fn tokens_are_verified_with_public_keys_from_a_url() {
         let answer = begin(&gateway, Some(&token), None);
         assert_eq!((answer.status, answer.kind()), (401, "unauthorized"), "{why}");
     }
-    assert_eq!(*asked.lock().unwrap(), 1, "a token with an unknown key does not make the gateway ask at once again");
+    assert_eq!(*asked.lock(), 1, "a token with an unknown key does not make the gateway ask at once again");
 }
 
 #[test]
@@ -566,7 +567,7 @@ fn the_hook_is_asked_as_mediamtx_asks_and_only_its_yes_lets_in() {
     let kept = asked.clone();
     let url = server(move |head, body| {
         let question: Value = serde_json::from_str(body).unwrap_or_default();
-        kept.lock().unwrap().push(question.clone());
+        kept.lock().push(question.clone());
         match question["token"].as_str().unwrap_or_default() {
             _ if !head.starts_with("POST /ask") => http("200 OK", ""),
             "yes" => http("200 OK", "welcome"),
@@ -598,7 +599,7 @@ fn the_hook_is_asked_as_mediamtx_asks_and_only_its_yes_lets_in() {
     let basic = [("authorization", "Basic YW5uOm9wZW4gc2VzYW1l")];
     assert_eq!(ask_with(&gateway, "POST", "/offer?a=b", None, &basic, Some(&offer(None))).status, 200);
     assert_eq!(ask(&gateway, "GET", "/metrics", Some("yes"), None).status, 200);
-    let asked = asked.lock().unwrap();
+    let asked = asked.lock();
     let expected = json!({
         "ip": "127.0.0.1", "user": "", "password": "", "token": "yes", "action": "publish", "path": "", "protocol": "webrtc", "id": null, "query": "",
     });

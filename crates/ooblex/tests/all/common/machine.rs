@@ -7,8 +7,9 @@
 //! runs the program's commands itself. Programs are started on the thread of the test, by which an
 //! [`Alone`] recognises its own.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Threads of the tests that use the machine.
 struct Users {
@@ -36,22 +37,20 @@ pub fn share() -> Share {
 /// Waits until no other test uses the machine. Call it before the first program is started.
 pub fn alone() -> Alone {
     let own = thread::current().id();
-    assert!(!users().shares.contains(&own), "this test has started programs already");
+    assert!(!USERS.lock().shares.contains(&own), "this test has started programs already");
     wait_while(|users| users.alone.is_some() || !users.shares.is_empty()).alone = Some(own);
     Alone(())
 }
 
-fn users() -> MutexGuard<'static, Users> {
-    USERS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn wait_while(holds: impl Fn(&Users) -> bool) -> MutexGuard<'static, Users> {
-    LEFT.wait_while(users(), |users| holds(users)).unwrap_or_else(PoisonError::into_inner)
+    let mut users = USERS.lock();
+    LEFT.wait_while(&mut users, |users| holds(users));
+    users
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut users = users();
+        let mut users = USERS.lock();
         let index = users.shares.iter().position(|user| *user == self.0);
         users.shares.swap_remove(index.expect("each share is listed until it is dropped"));
         LEFT.notify_all();
@@ -60,7 +59,7 @@ impl Drop for Share {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        users().alone = None;
+        USERS.lock().alone = None;
         LEFT.notify_all();
     }
 }

@@ -19,13 +19,14 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io::BufReader;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ooblex_client::{Client, ClientEvent, Wish};
 use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Rotation, Speed};
 use ooblex_effects::i420_from_rgb;
 use ooblex_pipeline::{I420, MediaTime, Rgb, VideoCodec};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use self::farm::*;
@@ -83,7 +84,7 @@ pub fn scenes(width: u32, height: u32) -> Arc<Vec<I420>> {
     #[derive(Default)]
     struct Scenes(HashMap<(u32, u32), Arc<Vec<I420>>>);
     static SCENES: OnceLock<Mutex<Scenes>> = OnceLock::new();
-    let mut scenes = SCENES.get_or_init(Mutex::default).lock().unwrap();
+    let mut scenes = SCENES.get_or_init(Mutex::default).lock();
     scenes.0.entry((width, height)).or_insert_with(|| Arc::new((0..8).map(|step| scene(width, height, step)).collect())).clone()
 }
 

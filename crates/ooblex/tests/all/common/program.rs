@@ -4,11 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -77,7 +78,7 @@ impl Program {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 // The test runner shows this output when the test fails.
                 eprintln!("{line}");
-                *kept.lock().unwrap() += &format!("{line}\n");
+                *kept.lock() += &format!("{line}\n");
             }
         });
         let stdout = process.stdout.take().unwrap();
@@ -112,7 +113,7 @@ impl Program {
 
     /// Returns the log output up to now.
     pub fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
+        self.said.lock().clone()
     }
 
     pub fn json(&self, path: &str) -> Value {
