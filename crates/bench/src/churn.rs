@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ooblex_pipeline::round;
 use serde_json::{Value, json};
 
 use super::figures::{ms, spread};
 use super::interval_stats::{IntervalStats, PictureStats, Totals};
 use super::load_generator::LoadGenerator;
 use super::viewer::{Leave, State, Viewer};
-use crate::rounding::round;
 
 /// Time after the connection within which a picture must arrive; a session without one is ended.
 const PICTURE_WITHIN: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ooblex_pipeline::round;
 use serde_json::{Value, json};
 
 use super::churn::Churned;
@@ -14,7 +15,6 @@ use super::plan::Plan;
 use super::process::Usage;
 use super::session_stats::Numbering;
 use super::viewer::State;
-use crate::rounding::round;
 
 /// Maximum number of set-up failure reasons that are reported; further failures are only counted.
 pub(super) const REASONS: usize = 5;

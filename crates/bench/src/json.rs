@@ -1,5 +1,6 @@
 //! The figures as JSON. docs/bench.md defines each name.
 
+use ooblex_pipeline::round;
 use serde_json::{Map, Value, json};
 
 use super::figures::{Outcome, REASONS, Summary, is_known, ms, set_up_ms, spread};
@@ -7,7 +8,6 @@ use super::load_generator::{Second, SessionFigures};
 use super::plan::Interval;
 use super::session_stats::Numbering;
 use super::viewer::State;
-use crate::rounding::round;
 use ooblex_client::link::Conditions;
 
 /// Returns all figures as one object.

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use ooblex_pipeline::round;
 use serde_json::{Value, json};
 
 use super::figures::{IN_ORDER, Summary, counted};
 use super::load_generator::{LoadGenerator, Measured};
 use super::plan::{Limits, Plan};
-use crate::rounding::round;
 
 /// Result of the search.
 #[derive(Debug, Clone)]

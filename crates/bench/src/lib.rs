@@ -26,7 +26,6 @@ mod plot;
 mod process;
 mod progress;
 mod report;
-mod rounding;
 mod session;
 mod session_stats;
 mod table;

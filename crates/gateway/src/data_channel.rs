@@ -1,13 +1,12 @@
 //! The messages of the data channel `control`: JSON, one object per message.
 
 use ooblex_effects::Found;
-use ooblex_pipeline::{EffectName, FrameSeq, Generation, MediaTime};
+use ooblex_pipeline::{EffectName, FrameSeq, Generation, MediaTime, round};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::labels::ByeReason;
 use crate::problem::{Problem, ProblemKind};
-use crate::rounding::round;
 use crate::settings::{ChangedBy, Settings};
 
 /// A request of a browser.

@@ -15,7 +15,6 @@ pub mod metrics;
 pub mod notify;
 pub mod problem;
 pub mod restrictions;
-pub mod rounding;
 pub mod settings;
 pub mod track;
 pub mod watchdog;

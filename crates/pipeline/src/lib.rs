@@ -2,7 +2,7 @@
 //!
 //! [`Track`] is the core: it decides which frames are analysed and which are shown. [`FairSlots`]
 //! is the queue in front of the workers. The other types are common to all crates: pictures, the
-//! inputs of models, and their results.
+//! inputs of models, and their results; and how numbers are rounded for output.
 
 mod analysis;
 mod drop_reason;
@@ -11,6 +11,7 @@ mod ids;
 mod job;
 mod playout;
 mod pool;
+mod rounding;
 mod sampler;
 mod size;
 mod slots;
@@ -23,6 +24,7 @@ pub use ids::{EffectName, FrameSeq, TrackId};
 pub use job::{Completion, Job, Outcome};
 pub use playout::Patience;
 pub use pool::Pool;
+pub use rounding::round;
 pub use sampler::Sampling;
 pub use size::Size;
 pub use slots::FairSlots;

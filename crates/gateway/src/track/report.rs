@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use ooblex_pipeline::{DropReason, Size};
+use ooblex_pipeline::{DropReason, Size, round};
 use tracing::debug;
 
 use super::cpu_control::{CpuUsage, DecodedRates};
@@ -15,7 +15,6 @@ use super::service;
 use super::stats::{Drops, EncoderSpeed, FrameRates, Liveness, Load, SentVideo, Stats};
 use crate::events::Kind;
 use crate::labels::QualityStep;
-use crate::rounding::round;
 
 /// The encoder speed steps up only while the workers' utilisation is below this, 0..=1.
 const STEP_UP_MAX_UTILISATION: f64 = 0.8;

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ooblex_pipeline::{DropReason, EffectName, Size};
+use ooblex_pipeline::{DropReason, EffectName, Size, round};
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
 use crate::labels::Stage;
 use crate::metrics::Metrics;
-use crate::rounding::round;
 
 /// The statistics of one second of a track. The browser, the readers of events and the API get them
 /// as one flat JSON object of type `stats`. Numbers are rounded to hundredths.
