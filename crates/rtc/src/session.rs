@@ -185,6 +185,11 @@ impl Session {
         self.lifecycle.connected_at()
     }
 
+    /// Returns the time since the last datagram of the client, ICE checks left out.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        self.lifecycle.silence(now)
+    }
+
     /// Returns the user fragment of the ICE credentials, which the first datagrams of a browser
     /// name.
     pub(crate) fn ice_user(&self) -> &str {
@@ -231,9 +236,7 @@ impl Session {
         self.lifecycle.on_stage(SetupStage::Heard);
         let authenticated_before = crypto::authenticated();
         self.endpoint.handle_input(Input::Receive(now, datagram)).map_err(|error| self.failed(&error))?;
-        if crypto::authenticated() != authenticated_before {
-            self.lifecycle.on_heard(now);
-        }
+        self.lifecycle.on_heard(now, crypto::authenticated() != authenticated_before);
         self.drain(now, send)
     }
 

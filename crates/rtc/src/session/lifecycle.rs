@@ -25,8 +25,9 @@ pub(super) struct Lifecycle {
     connected_at: Option<Instant>,
     /// The arrival of the last media.
     media_at: Option<Instant>,
-    /// The arrival of the last authenticated packet.
-    heard_at: Option<Instant>,
+    /// The arrival of the last datagram of the client: before the connection of any, then of an
+    /// authenticated one.
+    heard_at: Instant,
     /// No ICE check has come for a while. Clients need not send any once they are connected: RFC 8445
     /// (section 11) allows indications, to which an agent does not listen.
     is_unchecked: bool,
@@ -62,7 +63,7 @@ impl Lifecycle {
             created_at: now,
             connected_at: None,
             media_at: None,
-            heard_at: None,
+            heard_at: now,
             is_unchecked: false,
             expires_at: None,
             closing: None,
@@ -91,9 +92,16 @@ impl Lifecycle {
         self.media_at = Some(now);
     }
 
-    /// An authenticated packet arrived: media, a report, or data.
-    pub(super) fn on_heard(&mut self, now: Instant) {
-        self.heard_at = Some(now);
+    /// A datagram arrived. `is_authenticated`: it is media, a report, or data of the client.
+    pub(super) fn on_heard(&mut self, now: Instant, is_authenticated: bool) {
+        if is_authenticated || self.connected_at.is_none() {
+            self.heard_at = now;
+        }
+    }
+
+    /// Returns the time since the last datagram of the client, ICE checks left out.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard_at)
     }
 
     /// The ICE agent has received checks, or none for a while. Returns the reason of the end if the
@@ -105,12 +113,8 @@ impl Lifecycle {
         } else if self.connected_at.is_none() {
             Some(EndReason::NeverConnected)
         } else {
-            self.is_silent(now).then_some(EndReason::Vanished)
+            (self.silence(now) >= LONGEST_SILENCE).then_some(EndReason::Vanished)
         }
-    }
-
-    fn is_silent(&self, now: Instant) -> bool {
-        self.heard_at.is_none_or(|at| now.saturating_duration_since(at) >= LONGEST_SILENCE)
     }
 
     /// Begins the end with the message `bye`. Returns false if it has begun already.
@@ -144,7 +148,7 @@ impl Lifecycle {
         match self.connected_at {
             None if since(self.created_at) > self.lifetime.connect => Due::End(EndReason::NeverConnected),
             None => Due::Nothing,
-            Some(_) if self.is_unchecked && self.is_silent(now) => Due::End(EndReason::Vanished),
+            Some(_) if self.is_unchecked && self.silence(now) >= LONGEST_SILENCE => Due::End(EndReason::Vanished),
             Some(connected_at) => {
                 let idle = since(self.media_at.unwrap_or(connected_at));
                 self.lifetime.over(since(connected_at), idle).map_or(Due::Nothing, Due::Close)
@@ -253,9 +257,9 @@ mod tests {
     #[test]
     fn client_without_ice_checks_is_there_while_it_is_heard() {
         let (mut lifecycle, now) = connected();
-        lifecycle.on_heard(now + 14 * SECOND);
+        lifecycle.on_heard(now + 14 * SECOND, true);
         assert_eq!(lifecycle.on_checks(now + 15 * SECOND, false), None);
-        lifecycle.on_heard(now + 20 * SECOND);
+        lifecycle.on_heard(now + 20 * SECOND, true);
         assert_eq!(lifecycle.poll(now + 29 * SECOND), Due::Nothing);
         assert_eq!(lifecycle.poll(now + 30 * SECOND), Due::End(EndReason::Vanished));
         assert_eq!(lifecycle.on_checks(now + 30 * SECOND, true), None);
@@ -266,7 +270,7 @@ mod tests {
     fn silent_client_is_gone_when_its_ice_checks_end() {
         let (mut lifecycle, now) = connected();
         assert_eq!(lifecycle.on_checks(now + 15 * SECOND, false), Some(EndReason::Vanished), "it was never heard");
-        lifecycle.on_heard(now + 5 * SECOND);
+        lifecycle.on_heard(now + 5 * SECOND, true);
         assert_eq!(lifecycle.on_checks(now + 15 * SECOND, false), Some(EndReason::Vanished));
     }
 }

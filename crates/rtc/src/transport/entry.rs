@@ -88,8 +88,6 @@ pub(super) struct Entry {
     traffic: Traffic,
     budget: MediaBudget,
     is_connected: bool,
-    /// The time of the last datagram that was its own.
-    heard_at: Instant,
     /// The time of the last ICE check, which the client's ICE password protects.
     checked_at: Instant,
 }
@@ -103,7 +101,6 @@ impl Entry {
             paths: Paths::new(now),
             budget: MediaBudget::new(limits.media_time, now),
             is_connected: false,
-            heard_at: now,
             checked_at: now,
         }
     }
@@ -159,19 +156,16 @@ impl Entry {
                 metrics.network.datagrams.on_unauthenticated();
             }
         }
-        if is_own || !self.is_connected {
-            self.heard_at = now;
-        }
     }
 
     /// Returns whether the session was not heard for [`SILENCE_TIMEOUT`].
     pub(super) fn is_silent(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.heard_at) > SILENCE_TIMEOUT
+        self.session.silence(now) > SILENCE_TIMEOUT
     }
 
     /// Returns the time since the last datagram of the client, ICE checks included.
     pub(super) fn silence(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.heard_at.max(self.checked_at))
+        self.session.silence(now).min(now.saturating_duration_since(self.checked_at))
     }
 
     /// Returns the addresses that the session was heard from.
