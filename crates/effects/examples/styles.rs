@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("\nSteadiness: its own network / the network of all styles, 384×216\n");
     println!("| style | flicker before smoothing | after | noise gain before | after | spread |\n|---|---|---|---|---|---|");
-    let own = style.models().iter().filter_map(|spec| spec.name.strip_prefix("style_"));
+    let own = style.models().into_iter().filter_map(|spec| spec.name.strip_prefix("style_"));
     for name in own {
         let figures = [false, true].map(|large| Steadiness::of(&*style, &mut workers[0], name, large));
         let cells = (0..5).map(|index| format!("{:.2} / {:.2}", figures[0].cell(index), figures[1].cell(index)));
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn milliseconds(models: &mut Models, spec: &'static ModelSpec, [width, height]: [usize; 2], rounds: usize) -> f64 {
+fn milliseconds(models: &mut Models, spec: &ModelSpec, [width, height]: [usize; 2], rounds: usize) -> f64 {
     let data: Vec<f32> = (0..3 * width * height).map(|at| (at % 251) as f32 / 250.0).collect();
     let mut weights = vec![0.0; 26];
     weights[0] = 1.0;

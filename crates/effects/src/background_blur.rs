@@ -26,18 +26,13 @@ const NAME: &str = "background_blur";
 static PARAMETERS: LazyLock<[Parameter; 2]> = LazyLock::new(|| {
     let share = |default| Kind::Number { min: 0.0, max: 1.0, default };
     [
-        Parameter {
-            name: "strength",
-            title: "Strength",
-            description: "How strongly the background is blurred; at 0 it is still blurred enough that nothing can be read.",
-            kind: share(0.6),
-        },
-        Parameter {
-            name: "edge_softness",
-            title: "Soft edge",
-            description: "How gradually the person passes into the blurred background.",
-            kind: share(0.5),
-        },
+        Parameter::new(
+            "strength",
+            "Strength",
+            "How strongly the background is blurred; at 0 it is still blurred enough that nothing can be read.",
+            share(0.6),
+        ),
+        Parameter::new("edge_softness", "Soft edge", "How gradually the person passes into the blurred background.", share(0.5)),
     ]
 });
 
@@ -67,8 +62,8 @@ impl Effect for BackgroundBlur {
         &*PARAMETERS
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &person::MODELS
+    fn models(&self) -> Vec<&ModelSpec> {
+        person::MODELS.to_vec()
     }
 
     fn when_slow(&self) -> WhenSlow {

@@ -25,30 +25,30 @@ const NAME: &str = "background_replace";
 const BACKDROPS: [&str; 8] = ["studio", "sunset", "lights", "forest", "green", "white", "black", "colour"];
 
 static PARAMETERS: [Parameter; 4] = [
-    Parameter {
-        name: "background",
-        title: "Background",
-        description: "What stands behind you: a scene, or an even colour; 'green' is the one that video editors take out.",
-        kind: Kind::Choice { options: &BACKDROPS, default: BACKDROPS[0] },
-    },
-    Parameter {
-        name: "hue",
-        title: "Hue",
-        description: "With the background 'colour': its hue in degrees, 0 red, 120 green, 240 blue.",
-        kind: Kind::Number { min: 0.0, max: 360.0, default: 210.0 },
-    },
-    Parameter {
-        name: "lightness",
-        title: "Lightness",
-        description: "With the background 'colour': from 0, black, over 0.5, the full colour, to 1, white.",
-        kind: Kind::Number { min: 0.0, max: 1.0, default: 0.5 },
-    },
-    Parameter {
-        name: "edge_softness",
-        title: "Soft edge",
-        description: "How gradually the person passes into the background.",
-        kind: Kind::Number { min: 0.0, max: 1.0, default: 0.3 },
-    },
+    Parameter::new(
+        "background",
+        "Background",
+        "What stands behind you: a scene, or an even colour; 'green' is the one that video editors take out.",
+        Kind::Choice { options: &BACKDROPS, default: BACKDROPS[0] },
+    ),
+    Parameter::new(
+        "hue",
+        "Hue",
+        "With the background 'colour': its hue in degrees, 0 red, 120 green, 240 blue.",
+        Kind::Number { min: 0.0, max: 360.0, default: 210.0 },
+    ),
+    Parameter::new(
+        "lightness",
+        "Lightness",
+        "With the background 'colour': from 0, black, over 0.5, the full colour, to 1, white.",
+        Kind::Number { min: 0.0, max: 1.0, default: 0.5 },
+    ),
+    Parameter::new(
+        "edge_softness",
+        "Soft edge",
+        "How gradually the person passes into the background.",
+        Kind::Number { min: 0.0, max: 1.0, default: 0.3 },
+    ),
 ];
 
 impl Effect for BackgroundReplace {
@@ -68,8 +68,8 @@ impl Effect for BackgroundReplace {
         &PARAMETERS
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &person::MODELS
+    fn models(&self) -> Vec<&ModelSpec> {
+        person::MODELS.to_vec()
     }
 
     fn when_slow(&self) -> WhenSlow {

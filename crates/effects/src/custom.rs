@@ -13,7 +13,6 @@ mod effect;
 mod error;
 pub mod fuzz;
 mod graph;
-mod intern;
 mod painter;
 mod parse;
 mod settings;
@@ -34,7 +33,7 @@ pub use error::{CustomEffectError, Place};
 
 use crate::effect::Effect as _;
 use graph::Graph;
-use ooblex_inference::{ModelSpec, TensorSpec};
+use ooblex_inference::ModelSpec;
 use spec::BoundSpec;
 use spec::{Declaration, LabelSource, Located, MAX_LABELS, Output};
 
@@ -150,24 +149,16 @@ impl CustomEffect {
         let checksum = hex(&Sha256::digest(&bytes));
         let content = [text.as_bytes(), checksum.as_bytes(), labels.join("\n").as_bytes()].concat();
         let version = hex(&Sha256::digest(content));
-        let spec = intern::spec(&version, || {
-            let kept = |tensors: &[bind::Tensor]| -> &'static [TensorSpec] {
-                let specs = tensors
-                    .iter()
-                    .map(|tensor| TensorSpec { name: intern::word(&tensor.name), shape: Box::leak(tensor.shape.clone().into()) });
-                Box::leak(specs.collect::<Box<[_]>>())
-            };
-            ModelSpec {
-                name: intern::word(&format!("{name}/{}", model.file.value)),
-                file: intern::word(&model.file.value),
-                sha256: intern::word(&checksum),
-                embedded: &[],
-                inputs: kept(&fitted.inputs),
-                outputs: kept(&fitted.outputs),
-                threads: model.threads,
-                warm_up: &[],
-            }
-        });
+        let spec = ModelSpec {
+            name: format!("{name}/{}", model.file.value).into(),
+            file: model.file.value.clone().into(),
+            sha256: checksum.into(),
+            embedded: &[],
+            inputs: fitted.inputs.into(),
+            outputs: fitted.outputs.into(),
+            threads: model.threads,
+            warm_up: &[],
+        };
         let name = EffectName::new(name);
         let form = BoundSpec { name: name.clone(), model, output, labels, inputs: fitted.parameters };
         Ok(Self {
@@ -178,7 +169,7 @@ impl CustomEffect {
             when_slow,
             folder: folder.into(),
             bytes: Some(bytes.into()),
-            models: [spec],
+            spec,
             parameters: parameters.into_iter().map(|declared| declared.parameter).collect(),
             name_place,
             form: Arc::new(form),
@@ -192,7 +183,7 @@ fn is_candidate(path: &Path) -> bool {
 }
 
 /// Returns the names of the model's classes.
-fn read_labels(folder: &Path, declaration: &Path, output: &Output) -> Result<Vec<&'static str>, CustomEffectError> {
+fn read_labels(folder: &Path, declaration: &Path, output: &Output) -> Result<Vec<String>, CustomEffectError> {
     let source = match output {
         Output::Boxes(boxes) => &boxes.labels,
         Output::Labels(labels) => &labels.labels,

@@ -32,19 +32,14 @@ const PLACEHOLDER_LUMA: u8 = 96;
 static PARAMETERS: LazyLock<[Parameter; 3]> = LazyLock::new(|| {
     let pause = |default| Kind::Number { min: 0.0, max: MOST_MS, default };
     [
-        Parameter { name: "ms", title: "Pause", description: "How many milliseconds a worker is busy with a frame.", kind: pause(100.0) },
-        Parameter {
-            name: "slow_every",
-            title: "Slow frames",
-            description: "One frame of a track out of this number takes the slow pause instead; 0 for none. Rounded to a whole number.",
-            kind: Kind::Number { min: 0.0, max: 1000.0, default: 0.0 },
-        },
-        Parameter {
-            name: "slow_ms",
-            title: "Slow pause",
-            description: "How many milliseconds a worker is busy with a slow frame.",
-            kind: pause(0.0),
-        },
+        Parameter::new("ms", "Pause", "How many milliseconds a worker is busy with a frame.", pause(100.0)),
+        Parameter::new(
+            "slow_every",
+            "Slow frames",
+            "One frame of a track out of this number takes the slow pause instead; 0 for none. Rounded to a whole number.",
+            Kind::Number { min: 0.0, max: 1000.0, default: 0.0 },
+        ),
+        Parameter::new("slow_ms", "Slow pause", "How many milliseconds a worker is busy with a slow frame.", pause(0.0)),
     ]
 });
 
@@ -65,8 +60,8 @@ impl Effect for Delay {
         &*PARAMETERS
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &[]
+    fn models(&self) -> Vec<&ModelSpec> {
+        Vec::new()
     }
 
     /// Returns true: the effect has no models, but exists to occupy a worker.
@@ -96,7 +91,7 @@ fn pause_of(input: &ModelInput) -> Result<Duration, RunError> {
         [pause] if (0.0..=MOST_MS).contains(&f64::from(pause)) => Ok(Duration::from_secs_f64(f64::from(pause) / 1e3)),
         _ => {
             let reason = format!("its arguments are {:?} instead of one pause from 0 to {MOST_MS} ms", input.arguments);
-            Err(RunError::BadInput { model: NAME, reason })
+            Err(RunError::BadInput { model: NAME.into(), reason })
         }
     }
 }

@@ -26,7 +26,7 @@ pub trait Effect: Send + Sync {
     fn parameters(&self) -> &[Parameter];
 
     /// Returns the models that `analyse` runs.
-    fn models(&self) -> &[&'static ModelSpec];
+    fn models(&self) -> Vec<&ModelSpec>;
 
     /// Returns the name of the job queue for frames of this effect. It is the name of the effect,
     /// followed by a version where several versions can exist, so that a worker receives only

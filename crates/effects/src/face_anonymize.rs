@@ -38,24 +38,24 @@ const COVER: [u8; 3] = [70, 128, 128];
 const PLACEHOLDER_LUMA: u8 = 96;
 
 static PARAMETERS: [Parameter; 3] = [
-    Parameter {
-        name: "way",
-        title: "Way",
-        description: "How faces are hidden: 'pixelate', 'blur', or 'cover' with an even grey, which keeps nothing of them.",
-        kind: Kind::Choice { options: &["pixelate", "blur", "cover"], default: "pixelate" },
-    },
-    Parameter {
-        name: "margin",
-        title: "Room",
-        description: "How much around a face is hidden with it, as a share of its size.",
-        kind: Kind::Number { min: 0.1, max: 1.0, default: 0.35 },
-    },
-    Parameter {
-        name: "threshold",
-        title: "Certainty",
-        description: "How certain the model must be that something is a face; with less, more is hidden.",
-        kind: Kind::Number { min: 0.2, max: 0.8, default: 0.45 },
-    },
+    Parameter::new(
+        "way",
+        "Way",
+        "How faces are hidden: 'pixelate', 'blur', or 'cover' with an even grey, which keeps nothing of them.",
+        Kind::Choice { options: &["pixelate", "blur", "cover"], default: "pixelate" },
+    ),
+    Parameter::new(
+        "margin",
+        "Room",
+        "How much around a face is hidden with it, as a share of its size.",
+        Kind::Number { min: 0.1, max: 1.0, default: 0.35 },
+    ),
+    Parameter::new(
+        "threshold",
+        "Certainty",
+        "How certain the model must be that something is a face; with less, more is hidden.",
+        Kind::Number { min: 0.2, max: 0.8, default: 0.45 },
+    ),
 ];
 
 impl Effect for FaceAnonymize {
@@ -75,8 +75,8 @@ impl Effect for FaceAnonymize {
         &PARAMETERS
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &face_model::MODELS
+    fn models(&self) -> Vec<&ModelSpec> {
+        face_model::MODELS.to_vec()
     }
 
     fn when_slow(&self) -> WhenSlow {

@@ -34,24 +34,14 @@ const PLACEHOLDER_LUMA: u8 = 96;
 
 static PARAMETERS: LazyLock<[Parameter; 3]> = LazyLock::new(|| {
     [
-        Parameter {
-            name: "threshold",
-            title: "Certainty",
-            description: "How certain the model must be that something is a face.",
-            kind: Kind::Number { min: 0.3, max: 0.95, default: 0.65 },
-        },
-        Parameter {
-            name: "keypoints",
-            title: "Points",
-            description: "Dots on eyes, nose, mouth and ears.",
-            kind: Kind::Flag { default: true },
-        },
-        Parameter {
-            name: "labels",
-            title: "Labels",
-            description: "The score at each box, and the count of faces.",
-            kind: Kind::Flag { default: true },
-        },
+        Parameter::new(
+            "threshold",
+            "Certainty",
+            "How certain the model must be that something is a face.",
+            Kind::Number { min: 0.3, max: 0.95, default: 0.65 },
+        ),
+        Parameter::new("keypoints", "Points", "Dots on eyes, nose, mouth and ears.", Kind::Flag { default: true }),
+        Parameter::new("labels", "Labels", "The score at each box, and the count of faces.", Kind::Flag { default: true }),
     ]
 });
 
@@ -72,8 +62,8 @@ impl Effect for FaceDetection {
         &*PARAMETERS
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &face_model::MODELS
+    fn models(&self) -> Vec<&ModelSpec> {
+        face_model::MODELS.to_vec()
     }
 
     fn when_slow(&self) -> WhenSlow {

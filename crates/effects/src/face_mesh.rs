@@ -11,6 +11,8 @@
 //!
 //! **Painting.** The points are smoothed and tracked like boxes ([`crate::faces`]).
 
+use std::borrow::Cow;
+
 use ooblex_pipeline::{Analysis, EffectName, FaceMesh as Mesh, I420, ModelInput, Rgb};
 
 use crate::drawing::{Canvas, Colour};
@@ -46,32 +48,32 @@ const PLACEHOLDER_LUMA: u8 = 96;
 static MODELS: [&ModelSpec; 2] = [&face_model::MODEL, &MODEL];
 
 static MODEL: ModelSpec = ModelSpec {
-    name: "face_landmark_192",
-    file: "face_landmark_192.onnx",
-    sha256: "3e77a9a49a0e86a106746b193e8b2cd3333a098357e3e338a391e8fc5fd38617",
+    name: Cow::Borrowed("face_landmark_192"),
+    file: Cow::Borrowed("face_landmark_192.onnx"),
+    sha256: Cow::Borrowed("3e77a9a49a0e86a106746b193e8b2cd3333a098357e3e338a391e8fc5fd38617"),
     embedded: include_bytes!("../../../models/face_landmark_192.onnx"),
-    inputs: &[TensorSpec { name: "input", shape: &[Fixed(1), Fixed(3), Fixed(SIDE), Fixed(SIDE)] }],
-    outputs: &[
-        TensorSpec { name: "landmarks", shape: &[Fixed(1), Fixed(3 * Mesh::POINTS), Fixed(1), Fixed(1)] },
-        TensorSpec { name: "presence", shape: &[Fixed(1), Fixed(1), Fixed(1), Fixed(1)] },
-    ],
+    inputs: Cow::Borrowed(&[TensorSpec::new("input", &[Fixed(1), Fixed(3), Fixed(SIDE), Fixed(SIDE)])]),
+    outputs: Cow::Borrowed(&[
+        TensorSpec::new("landmarks", &[Fixed(1), Fixed(3 * Mesh::POINTS), Fixed(1), Fixed(1)]),
+        TensorSpec::new("presence", &[Fixed(1), Fixed(1), Fixed(1), Fixed(1)]),
+    ]),
     threads: 1,
     warm_up: &[],
 };
 
 static PARAMETERS: [Parameter; 2] = [
-    Parameter {
-        name: "look",
-        title: "Look",
-        description: "What is drawn on each face.",
-        kind: Kind::Choice { options: &["mesh", "points", "glasses", "mask"], default: "mesh" },
-    },
-    Parameter {
-        name: "threshold",
-        title: "Certainty",
-        description: "How certain the model must be that something is a face.",
-        kind: Kind::Number { min: 0.3, max: 0.95, default: 0.6 },
-    },
+    Parameter::new(
+        "look",
+        "Look",
+        "What is drawn on each face.",
+        Kind::Choice { options: &["mesh", "points", "glasses", "mask"], default: "mesh" },
+    ),
+    Parameter::new(
+        "threshold",
+        "Certainty",
+        "How certain the model must be that something is a face.",
+        Kind::Number { min: 0.3, max: 0.95, default: 0.6 },
+    ),
 ];
 
 /// Points along the oval of a face, as MediaPipe indices. In this and the following lists, right
@@ -107,8 +109,8 @@ impl Effect for FaceMesh {
         &PARAMETERS
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &MODELS
+    fn models(&self) -> Vec<&ModelSpec> {
+        MODELS.to_vec()
     }
 
     fn when_slow(&self) -> WhenSlow {

@@ -10,6 +10,8 @@
 //! best one is above 0.3 are merged with it, as a mean weighted by the scores (MediaPipe's weighted
 //! non-maximum suppression).
 
+use std::borrow::Cow;
+
 use ooblex_pipeline::{Analysis, Face, I420, ModelInput, Rgb};
 
 use crate::faces::overlap;
@@ -33,15 +35,15 @@ pub(crate) static MODELS: [&ModelSpec; 1] = [&MODEL];
 
 /// The face detection model; see the module documentation.
 pub(crate) static MODEL: ModelSpec = ModelSpec {
-    name: "blazeface_back_160x256",
-    file: "blazeface_back_160x256.onnx",
-    sha256: "9d5ad3dcb23da8402e41eb8463321fb4b7a2f86662c294acfd4b849beaf5f2c3",
+    name: Cow::Borrowed("blazeface_back_160x256"),
+    file: Cow::Borrowed("blazeface_back_160x256.onnx"),
+    sha256: Cow::Borrowed("9d5ad3dcb23da8402e41eb8463321fb4b7a2f86662c294acfd4b849beaf5f2c3"),
     embedded: include_bytes!("../../../models/blazeface_back_160x256.onnx"),
-    inputs: &[TensorSpec { name: "input", shape: &[Fixed(1), Fixed(3), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
-    outputs: &[
-        TensorSpec { name: "boxes", shape: &[Fixed(1), Fixed(ANCHORS), Fixed(NUMBERS)] },
-        TensorSpec { name: "scores", shape: &[Fixed(1), Fixed(ANCHORS), Fixed(1)] },
-    ],
+    inputs: Cow::Borrowed(&[TensorSpec::new("input", &[Fixed(1), Fixed(3), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)])]),
+    outputs: Cow::Borrowed(&[
+        TensorSpec::new("boxes", &[Fixed(1), Fixed(ANCHORS), Fixed(NUMBERS)]),
+        TensorSpec::new("scores", &[Fixed(1), Fixed(ANCHORS), Fixed(1)]),
+    ]),
     threads: 1,
     warm_up: &[],
 };
@@ -86,7 +88,7 @@ pub(crate) fn threshold_of(input: &ModelInput) -> Result<f32, RunError> {
         [threshold] if (0.0..=1.0).contains(&threshold) => Ok(threshold),
         _ => {
             let reason = format!("its arguments are {:?} instead of one threshold from 0 to 1", input.arguments);
-            Err(RunError::BadInput { model: MODEL.name, reason })
+            Err(RunError::BadInput { model: MODEL.name.to_string(), reason })
         }
     }
 }

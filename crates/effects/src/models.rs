@@ -15,8 +15,8 @@ use crate::pixels;
 /// On the first model whose file is wrong, that does not run, or of which the chosen device runs no
 /// node.
 pub fn load_models(runtime: &Runtime, store: &ModelStore, effects: &[Arc<dyn Effect>]) -> Result<Models, LoadError> {
-    let source = |effect: &Arc<dyn Effect>, spec| ModelSource { spec, bytes: effect.model_bytes(spec) };
-    let sources: Vec<_> = effects.iter().flat_map(|effect| effect.models().iter().map(move |spec| source(effect, spec))).collect();
+    let models = effects.iter().flat_map(|effect| effect.models().into_iter().map(move |spec| (effect, spec)));
+    let sources: Vec<_> = models.map(|(effect, spec)| ModelSource { spec, bytes: effect.model_bytes(spec) }).collect();
     Models::load(runtime, store, &sources)
 }
 
@@ -25,13 +25,13 @@ pub fn load_models(runtime: &Runtime, store: &ModelStore, effects: &[Arc<dyn Eff
 /// # Errors
 /// On the first file that is missing or wrong.
 pub fn verify_models(store: &ModelStore, effects: &[Arc<dyn Effect>]) -> Result<(), ModelFileError> {
-    let stored = effects.iter().flat_map(|effect| effect.models().iter().filter(|spec| effect.model_bytes(spec).is_none()));
-    store.verify(&stored.copied().collect::<Vec<_>>())
+    let stored = effects.iter().flat_map(|effect| effect.models().into_iter().filter(|spec| effect.model_bytes(spec).is_none()));
+    store.verify(&stored.collect::<Vec<_>>())
 }
 
 /// Returns the specifications of all models of `effects`.
-pub fn models_of(effects: &[Arc<dyn Effect>]) -> Vec<&'static ModelSpec> {
-    effects.iter().flat_map(|effect| effect.models().iter().copied()).collect()
+pub fn models_of(effects: &[Arc<dyn Effect>]) -> Vec<&ModelSpec> {
+    effects.iter().flat_map(|effect| effect.models()).collect()
 }
 
 /// Returns the picture of a prepared frame after validation, since the frame may come from
@@ -40,7 +40,7 @@ pub fn models_of(effects: &[Arc<dyn Effect>]) -> Vec<&'static ModelSpec> {
 /// # Errors
 /// When the bytes do not match the size, or the content is empty or reaches beyond the picture.
 pub(crate) fn checked_picture<'a>(spec: &ModelSpec, input: &'a ModelInput) -> Result<&'a Rgb, RunError> {
-    let bad = |reason| Err(RunError::BadInput { model: spec.name, reason });
+    let bad = |reason| Err(RunError::BadInput { model: spec.name.to_string(), reason });
     let picture = &input.picture;
     if let Err(error) = pixels::check(picture) {
         return bad(error.to_string());
@@ -63,5 +63,5 @@ pub(crate) fn picture_of<'a>(spec: &ModelSpec, input: &'a ModelInput, width: u32
         return Ok(picture);
     }
     let reason = format!("{}x{} instead of {width}x{height}", picture.width, picture.height);
-    Err(RunError::BadInput { model: spec.name, reason })
+    Err(RunError::BadInput { model: spec.name.to_string(), reason })
 }

@@ -28,8 +28,8 @@ impl Effect for NoEffect {
         &[]
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &[]
+    fn models(&self) -> Vec<&ModelSpec> {
+        Vec::new()
     }
 
     fn when_slow(&self) -> WhenSlow {
@@ -37,7 +37,7 @@ impl Effect for NoEffect {
     }
 
     fn analyse(&self, _models: &mut Models, _input: &ModelInput) -> Result<Analysis, RunError> {
-        Err(RunError::Missing { model: NAME })
+        Err(RunError::Missing { model: NAME.into() })
     }
 
     fn chaining(&self) -> Chaining {

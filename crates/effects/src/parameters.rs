@@ -1,5 +1,6 @@
 //! Parameters of effects: their declaration, their JSON Schema, and values checked against it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,11 +10,11 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Clone)]
 pub struct Parameter {
     /// Name in requests, snake case.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Name shown to users.
-    pub title: &'static str,
+    pub title: Cow<'static, str>,
     /// One sentence that says what the parameter changes in the picture.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// Type, range and default.
     pub kind: Kind,
 }
@@ -51,7 +52,7 @@ pub enum Kind {
 
 /// Checked values of all parameters of one effect.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Parameters(BTreeMap<&'static str, Setting>);
+pub struct Parameters(BTreeMap<Cow<'static, str>, Setting>);
 
 #[derive(Debug, Clone, PartialEq)]
 enum Setting {
@@ -87,10 +88,17 @@ pub enum ParameterError {
     },
 }
 
+impl Parameter {
+    /// Makes a parameter that is known at build time.
+    pub const fn new(name: &'static str, title: &'static str, description: &'static str, kind: Kind) -> Self {
+        Self { name: Cow::Borrowed(name), title: Cow::Borrowed(title), description: Cow::Borrowed(description), kind }
+    }
+}
+
 impl Parameters {
     /// Returns the default values of all parameters.
     pub fn defaults(declared: &[Parameter]) -> Self {
-        Self(declared.iter().map(|p| (p.name, p.kind.default())).collect())
+        Self(declared.iter().map(|p| (p.name.clone(), p.kind.default())).collect())
     }
 
     /// Checks `given` (an object, or null for no values) and fills in defaults.
@@ -105,12 +113,12 @@ impl Parameters {
             other => return Err(ParameterError::NotAnObject(brief(other))),
         };
         for (name, value) in given {
-            let Some(parameter) = declared.iter().find(|p| p.name == name) else {
-                let known: Vec<_> = declared.iter().map(|p| p.name).collect();
+            let Some(parameter) = declared.iter().find(|p| p.name == *name) else {
+                let known: Vec<_> = declared.iter().map(|p| p.name.as_ref()).collect();
                 let known = if known.is_empty() { "none".into() } else { known.join(", ") };
                 return Err(ParameterError::Unknown { name: brief(&json!(name)), known });
             };
-            parameters.0.insert(parameter.name, parameter.kind.parse(parameter.name, value)?);
+            parameters.0.insert(parameter.name.clone(), parameter.kind.parse(&parameter.name, value)?);
         }
         Ok(parameters)
     }
@@ -268,7 +276,7 @@ mod tests {
     use super::*;
 
     fn declared() -> Vec<Parameter> {
-        let parameter = |name, kind| Parameter { name, title: "T", description: "D", kind };
+        let parameter = |name, kind| Parameter::new(name, "T", "D", kind);
         vec![
             parameter("strength", Kind::Number { min: 0.0, max: 1.0, default: 0.5 }),
             parameter("style", Kind::Choice { options: &["ink", "oil"], default: "ink" }),

@@ -4,6 +4,8 @@
 //! to 256×144, ignoring its aspect ratio. Output: the probability, 0..=1, that each pixel belongs
 //! to a person.
 
+use std::borrow::Cow;
+
 use ooblex_pipeline::{Analysis, I420, Mask, ModelInput};
 
 use crate::models::picture_of;
@@ -18,12 +20,12 @@ const HEIGHT: u32 = 144;
 pub(crate) static MODELS: [&ModelSpec; 1] = [&MODEL];
 
 static MODEL: ModelSpec = ModelSpec {
-    name: "selfie_landscape_144x256",
-    file: "selfie_landscape_144x256.onnx",
-    sha256: "4f2d4572eda261f60b06e3905e45889795df610d79ab6833b28c43260b7e7bca",
+    name: Cow::Borrowed("selfie_landscape_144x256"),
+    file: Cow::Borrowed("selfie_landscape_144x256.onnx"),
+    sha256: Cow::Borrowed("4f2d4572eda261f60b06e3905e45889795df610d79ab6833b28c43260b7e7bca"),
     embedded: include_bytes!("../../../models/selfie_landscape_144x256.onnx"),
-    inputs: &[TensorSpec { name: "input", shape: &[Fixed(1), Fixed(3), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
-    outputs: &[TensorSpec { name: "mask", shape: &[Fixed(1), Fixed(1), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)] }],
+    inputs: Cow::Borrowed(&[TensorSpec::new("input", &[Fixed(1), Fixed(3), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)])]),
+    outputs: Cow::Borrowed(&[TensorSpec::new("mask", &[Fixed(1), Fixed(1), Fixed(HEIGHT as usize), Fixed(WIDTH as usize)])]),
     threads: 1,
     warm_up: &[],
 };

@@ -73,7 +73,7 @@ mod tests {
                 };
                 for end in ends {
                     for (width, height) in [(1, 1), (2, 1), (1, 2), (3, 5), (65, 49), (320, 180)] {
-                        let picture = painted(facts, &ramp(width, height), json!({parameter.name: end}), 1);
+                        let picture = painted(facts, &ramp(width, height), json!({parameter.name.clone(): end}), 1);
                         assert_eq!((picture.width(), picture.height()), (width, height), "{}", facts.name);
                     }
                 }

@@ -105,30 +105,25 @@ const RESOLUTIONS: [&str; 1 + STEPS.len()] = {
 
 static PARAMETERS: LazyLock<[Parameter; 4]> = LazyLock::new(|| {
     [
-        Parameter {
-            name: "style",
-            title: "Style",
-            description: "How the picture is painted.",
-            kind: Kind::Choice { options: &NAMES, default: NAMES[0] },
-        },
-        Parameter {
-            name: "blend",
-            title: "Blend",
-            description: "Further styles to mix in, each with its weight beside the style's own of 1.",
-            kind: Kind::Weights { options: &NAMES },
-        },
-        Parameter {
-            name: "strength",
-            title: "Strength",
-            description: "How much of the painting is seen: at 0 the camera's picture, at 1 the painting alone.",
-            kind: Kind::Number { min: 0.0, max: 1.0, default: 1.0 },
-        },
-        Parameter {
-            name: "resolution",
-            title: "Resolution",
-            description: "The fineness of the painting: finer takes longer. 'auto' takes the finest that the machine manages.",
-            kind: Kind::Choice { options: &RESOLUTIONS, default: AUTO },
-        },
+        Parameter::new("style", "Style", "How the picture is painted.", Kind::Choice { options: &NAMES, default: NAMES[0] }),
+        Parameter::new(
+            "blend",
+            "Blend",
+            "Further styles to mix in, each with its weight beside the style's own of 1.",
+            Kind::Weights { options: &NAMES },
+        ),
+        Parameter::new(
+            "strength",
+            "Strength",
+            "How much of the painting is seen: at 0 the camera's picture, at 1 the painting alone.",
+            Kind::Number { min: 0.0, max: 1.0, default: 1.0 },
+        ),
+        Parameter::new(
+            "resolution",
+            "Resolution",
+            "The fineness of the painting: finer takes longer. 'auto' takes the finest that the machine manages.",
+            Kind::Choice { options: &RESOLUTIONS, default: AUTO },
+        ),
     ]
 });
 
@@ -149,8 +144,8 @@ impl Effect for StyleTransfer {
         &*PARAMETERS
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &ALL
+    fn models(&self) -> Vec<&ModelSpec> {
+        ALL.to_vec()
     }
 
     fn when_slow(&self) -> WhenSlow {
@@ -187,7 +182,7 @@ impl Effect for StyleTransfer {
 /// Returns the picture of an input after validation.
 fn checked(input: &ModelInput) -> Result<&Rgb, RunError> {
     let picture = checked_picture(&EVERY_STYLE, input)?;
-    let bad = |reason| Err(RunError::BadInput { model: EVERY_STYLE.name, reason });
+    let bad = |reason| Err(RunError::BadInput { model: EVERY_STYLE.name.to_string(), reason });
     let (width, height) = (picture.width, picture.height);
     if !width.is_multiple_of(4) || !height.is_multiple_of(4) || width * height > MOST_PIXELS {
         return bad(format!("{width}x{height} instead of multiples of 4 with at most {MOST_PIXELS} pixels"));

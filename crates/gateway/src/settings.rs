@@ -214,7 +214,7 @@ impl Catalogue {
                 "title": effect.title(),
                 "description": effect.description(),
                 "parameters": ooblex_effects::schema(effect.parameters()),
-                "models": effect.models().iter().map(|model| model.name).collect::<Vec<_>>(),
+                "models": effect.models().iter().map(|model| model.name.as_ref()).collect::<Vec<_>>(),
                 "own": effect.folder().is_some(),
             })
         };

@@ -12,6 +12,7 @@ mod runtime;
 
 mod store;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,20 +27,20 @@ pub use self::buffer_pool::BufferPool;
 pub const LONGEST_RUN: Duration = Duration::from_secs(4);
 
 /// Specification of an ONNX file with its input and output tensors. All tensors are f32.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ModelSpec {
     /// Name in logs and in the API, such as `style26`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// File name in the folder of models.
-    pub file: &'static str,
+    pub file: Cow<'static, str>,
     /// SHA-256 checksum of the file, 64 lower-case hexadecimal digits.
-    pub sha256: &'static str,
+    pub sha256: Cow<'static, str>,
     /// The file's bytes at build time; empty for custom models.
     pub embedded: &'static [u8],
     /// Input tensors, in the order in which they are passed to [`Models::run`].
-    pub inputs: &'static [TensorSpec],
+    pub inputs: Cow<'static, [TensorSpec]>,
     /// Output tensors, in the order in which [`Models::run`] returns them.
-    pub outputs: &'static [TensorSpec],
+    pub outputs: Cow<'static, [TensorSpec]>,
     /// Maximum number of threads that pays for one frame: small models lose more by splitting the
     /// work than they gain.
     pub threads: usize,
@@ -58,21 +59,21 @@ pub struct FreeExtent {
 }
 
 /// Name and shape of a tensor.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Name of the tensor in the ONNX file.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Dimensions, outermost first.
-    pub shape: &'static [Extent],
+    pub shape: Cow<'static, [Extent]>,
 }
 
 /// Size of one dimension of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extent {
     /// A constant size.
     Fixed(usize),
     /// A size chosen by the caller. It is the same wherever its name occurs in one run.
-    Free(&'static str),
+    Free(Cow<'static, str>),
 }
 
 /// A tensor passed to a model.
@@ -102,15 +103,15 @@ pub enum RunError {
     #[error("model {model} is not loaded in this worker")]
     Missing {
         /// Name of the model.
-        model: &'static str,
+        model: String,
     },
     /// An input or output tensor does not have the declared shape.
     #[error("model {model}: tensor '{tensor}' must be {expected}, not {got:?}")]
     WrongShape {
         /// Name of the model.
-        model: &'static str,
+        model: String,
         /// Name of the tensor.
-        tensor: &'static str,
+        tensor: String,
         /// The declared shape, such as `[1, 3, height, width]`.
         expected: String,
         /// The actual shape.
@@ -120,15 +121,15 @@ pub enum RunError {
     #[error("model {model} gave a value that is not finite in '{tensor}'")]
     NotFinite {
         /// Name of the model.
-        model: &'static str,
+        model: String,
         /// Name of the tensor.
-        tensor: &'static str,
+        tensor: String,
     },
     /// The backend failed.
     #[error("model {model} failed: {reason}")]
     Backend {
         /// Name of the model.
-        model: &'static str,
+        model: String,
         /// Error message of the backend.
         reason: String,
     },
@@ -137,7 +138,7 @@ pub enum RunError {
     #[error("the prepared frame does not fit model {model}: {reason}")]
     BadInput {
         /// Name of the model.
-        model: &'static str,
+        model: String,
         /// Description of the mismatch.
         reason: String,
     },
@@ -155,7 +156,7 @@ pub enum LoadError {
         /// Name of the backend.
         backend: String,
         /// Name of the model.
-        model: &'static str,
+        model: String,
         /// Error message of the backend.
         reason: String,
     },
@@ -177,10 +178,18 @@ pub struct Models {
 }
 
 struct Loaded {
-    spec: &'static ModelSpec,
+    spec: ModelSpec,
     model: Box<dyn Model>,
     /// Number of the model's last run; `None` if it has released its memory since.
     last_run: Option<u64>,
+}
+
+impl PartialEq for ModelSpec {
+    /// The checksum stands for the bytes of the file.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.sha256, &self.inputs, &self.outputs, self.threads)
+            == (&other.name, &other.sha256, &other.inputs, &other.outputs, other.threads)
+    }
 }
 
 impl ModelSpec {
@@ -203,9 +212,9 @@ impl ModelSpec {
 
 /// A model to load.
 #[derive(Debug, Clone)]
-pub struct ModelSource {
+pub struct ModelSource<'a> {
     /// Specification of the model.
-    pub spec: &'static ModelSpec,
+    pub spec: &'a ModelSpec,
     /// Bytes of the file; `None` if the [`ModelStore`] has them.
     pub bytes: Option<Arc<[u8]>>,
 }
@@ -227,7 +236,7 @@ impl Models {
     /// # Errors
     /// On the first model whose file is wrong, that does not run, or of which the chosen device
     /// runs no node.
-    pub fn load(runtime: &Runtime, store: &ModelStore, sources: &[ModelSource]) -> Result<Self, LoadError> {
+    pub fn load(runtime: &Runtime, store: &ModelStore, sources: &[ModelSource<'_>]) -> Result<Self, LoadError> {
         let mut models = Self::default();
         for ModelSource { spec, bytes } in sources {
             if models.names().any(|loaded| loaded == spec.name) {
@@ -237,7 +246,7 @@ impl Models {
                 Some(bytes) => runtime.open(spec, bytes)?,
                 None => runtime.open(spec, &store.bytes(spec)?)?,
             };
-            models.loaded.push(Loaded { spec, model, last_run: None });
+            models.loaded.push(Loaded { spec: (*spec).clone(), model, last_run: None });
             models.warm_up(spec)?;
         }
         Ok(models)
@@ -247,33 +256,32 @@ impl Models {
     ///
     /// # Errors
     /// When the model is not loaded, a shape is wrong, the backend fails, or a value is not finite.
-    pub fn run(&mut self, spec: &'static ModelSpec, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
-        let model = spec.name;
+    pub fn run(&mut self, spec: &ModelSpec, inputs: &[Input<'_>]) -> Result<Vec<Tensor>, RunError> {
+        let model = || spec.name.to_string();
         self.runs += 1;
         self.rest();
-        // Two versions of a custom model may be loaded under the same name, so specifications are
-        // compared by address.
-        let Some(loaded) = self.loaded.iter_mut().find(|loaded| std::ptr::eq(loaded.spec, spec)) else {
-            return Err(RunError::Missing { model });
+        // Two versions of a custom model may be loaded under the same name.
+        let Some(loaded) = self.loaded.iter_mut().find(|loaded| loaded.spec == *spec) else {
+            return Err(RunError::Missing { model: model() });
         };
         if inputs.len() != spec.inputs.len() {
             let reason = format!("{} tensors instead of {}", inputs.len(), spec.inputs.len());
-            return Err(RunError::BadInput { model, reason });
+            return Err(RunError::BadInput { model: model(), reason });
         }
         let mut sizes = Sizes::new();
-        for (input, declared) in inputs.iter().zip(spec.inputs) {
-            declared.check(model, input.shape, input.data.len(), &mut sizes)?;
+        for (input, declared) in inputs.iter().zip(spec.inputs.iter()) {
+            declared.check(&spec.name, input.shape, input.data.len(), &mut sizes)?;
         }
         loaded.last_run = Some(self.runs);
-        let outputs = loaded.model.run(inputs, &mut self.buffers).map_err(|reason| RunError::Backend { model, reason })?;
+        let outputs = loaded.model.run(inputs, &mut self.buffers).map_err(|reason| RunError::Backend { model: model(), reason })?;
         if outputs.len() != spec.outputs.len() {
             let reason = format!("it gave {} tensors instead of {}", outputs.len(), spec.outputs.len());
-            return Err(RunError::Backend { model, reason });
+            return Err(RunError::Backend { model: model(), reason });
         }
-        for (output, declared) in outputs.iter().zip(spec.outputs) {
-            declared.check(model, &output.shape, output.data.len(), &mut sizes)?;
+        for (output, declared) in outputs.iter().zip(spec.outputs.iter()) {
+            declared.check(&spec.name, &output.shape, output.data.len(), &mut sizes)?;
             if !all_finite(&output.data) {
-                return Err(RunError::NotFinite { model, tensor: declared.name });
+                return Err(RunError::NotFinite { model: model(), tensor: declared.name.to_string() });
             }
         }
         Ok(outputs)
@@ -285,17 +293,16 @@ impl Models {
     }
 
     /// Adds the newly loaded models of `fresh`, and drops all models that are not among `needed`.
-    pub fn take_over(&mut self, fresh: Models, needed: &[&'static ModelSpec]) {
-        let needed = |spec: &ModelSpec| needed.iter().any(|needed| std::ptr::eq(*needed, spec));
-        self.loaded.retain(|loaded| needed(loaded.spec) && !fresh.loaded.iter().any(|new| std::ptr::eq(new.spec, loaded.spec)));
-        let fresh = fresh.loaded.into_iter().filter(|loaded| needed(loaded.spec));
+    pub fn take_over(&mut self, fresh: Models, needed: &[&ModelSpec]) {
+        self.loaded.retain(|loaded| needed.contains(&&loaded.spec) && !fresh.loaded.iter().any(|new| new.spec == loaded.spec));
+        let fresh = fresh.loaded.into_iter().filter(|loaded| needed.contains(&&loaded.spec));
         // `fresh` has counted its runs separately.
         self.loaded.extend(fresh.map(|loaded| Loaded { last_run: None, ..loaded }));
     }
 
     /// Returns the names of the loaded models.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.loaded.iter().map(|loaded| loaded.spec.name)
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.loaded.iter().map(|loaded| loaded.spec.name.as_ref())
     }
 
     /// Releases the memory of models that were not run recently. Otherwise every style that was
@@ -310,7 +317,7 @@ impl Models {
         }
     }
 
-    fn warm_up(&mut self, spec: &'static ModelSpec) -> Result<(), RunError> {
+    fn warm_up(&mut self, spec: &ModelSpec) -> Result<(), RunError> {
         let tensors = spec.warm_up_tensors();
         let inputs: Vec<_> = tensors.iter().map(Tensor::as_input).collect();
         self.run(spec, &inputs).map(drop)
@@ -324,12 +331,17 @@ impl Tensor {
 }
 
 /// Sizes of free dimensions, bound by the tensors checked so far.
-type Sizes = Vec<(&'static str, usize)>;
+type Sizes<'a> = Vec<(&'a str, usize)>;
 
 impl TensorSpec {
+    /// Makes the specification of a tensor whose dimensions are known at build time.
+    pub const fn new(name: &'static str, shape: &'static [Extent]) -> Self {
+        Self { name: Cow::Borrowed(name), shape: Cow::Borrowed(shape) }
+    }
+
     /// Checks a shape and its number of values, and binds free dimensions.
-    fn check(&self, model: &'static str, shape: &[usize], values: usize, sizes: &mut Sizes) -> Result<(), RunError> {
-        let fits = |extent: &Extent, got: usize, sizes: &mut Sizes| match extent {
+    fn check<'a>(&'a self, model: &str, shape: &[usize], values: usize, sizes: &mut Sizes<'a>) -> Result<(), RunError> {
+        let fits = |extent: &'a Extent, got: usize, sizes: &mut Sizes<'a>| match extent {
             Extent::Fixed(size) => got == *size,
             Extent::Free(name) => match sizes.iter().find(|(bound, _)| bound == name) {
                 Some((_, size)) => got == *size,
@@ -344,7 +356,12 @@ impl TensorSpec {
             return Ok(());
         }
         let expected: Vec<_> = self.shape.iter().map(|extent| extent.describe(sizes)).collect();
-        Err(RunError::WrongShape { model, tensor: self.name, expected: format!("[{}]", expected.join(", ")), got: shape.to_vec() })
+        Err(RunError::WrongShape {
+            model: model.into(),
+            tensor: self.name.to_string(),
+            expected: format!("[{}]", expected.join(", ")),
+            got: shape.to_vec(),
+        })
     }
 }
 
@@ -357,7 +374,7 @@ impl Extent {
         }
     }
 
-    fn describe(&self, sizes: &Sizes) -> String {
+    fn describe(&self, sizes: &Sizes<'_>) -> String {
         match self {
             Extent::Fixed(size) => size.to_string(),
             Extent::Free(name) => match sizes.iter().find(|(bound, _)| bound == name) {
@@ -385,7 +402,8 @@ fn all_finite(values: &[f32]) -> bool {
 mod tests {
     use super::*;
 
-    static SPEC: TensorSpec = TensorSpec { name: "image", shape: &[Extent::Fixed(1), Extent::Free("height"), Extent::Free("width")] };
+    static SPEC: TensorSpec =
+        TensorSpec::new("image", &[Extent::Fixed(1), Extent::Free(Cow::Borrowed("height")), Extent::Free(Cow::Borrowed("width"))]);
 
     #[test]
     fn free_sizes_are_bound_by_their_first_tensor() {

@@ -68,7 +68,7 @@ impl Library {
     /// Loads a model. On a device other than the CPU, the model has then been run once and the
     /// device has executed at least one of its nodes; nodes that the device's provider does not
     /// support run on the CPU.
-    pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8], threads: usize, device: Device) -> Result<Box<dyn Model>, String> {
+    pub(super) fn open(&self, spec: &ModelSpec, bytes: &[u8], threads: usize, device: Device) -> Result<Box<dyn Model>, String> {
         let opened = match device {
             Device::Cpu => self.open_on_cpu(spec, bytes, threads),
             device => self.open_on(device, spec, bytes, threads),
@@ -76,12 +76,12 @@ impl Library {
         Ok(Box::new(opened?))
     }
 
-    fn open_on_cpu(&self, spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<OrtModel, String> {
+    fn open_on_cpu(&self, spec: &ModelSpec, bytes: &[u8], threads: usize) -> Result<OrtModel, String> {
         let session = self.builder(Device::Cpu, threads).and_then(|mut builder| builder.commit_from_memory(bytes));
         session.and_then(|session| OrtModel::new(spec, session, Some(tidy()?))).map_err(|error| words(&error))
     }
 
-    fn open_on(&self, device: Device, spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<OrtModel, String> {
+    fn open_on(&self, device: Device, spec: &ModelSpec, bytes: &[u8], threads: usize) -> Result<OrtModel, String> {
         let profile = Profile::new().map_err(|error| {
             format!(
                 "there is no place to note which device runs it ({error}); make {} writable, or set TMPDIR",
@@ -124,7 +124,7 @@ fn tidy() -> ort::Result<RunOptions> {
 }
 
 struct OrtModel {
-    spec: &'static ModelSpec,
+    spec: ModelSpec,
     session: Session,
     /// Largest number of input values of a run since the memory was last released.
     largest: usize,
@@ -150,9 +150,9 @@ impl Model for OrtModel {
 }
 
 impl OrtModel {
-    fn new(spec: &'static ModelSpec, session: Session, tidy: Option<RunOptions>) -> ort::Result<Self> {
+    fn new(spec: &ModelSpec, session: Session, tidy: Option<RunOptions>) -> ort::Result<Self> {
         let run_timeout = (tidy.is_some() && !spec.is_built_in()).then(RunTimeout::new).transpose()?;
-        Ok(Self { spec, session, largest: 0, tidy, run_timeout })
+        Ok(Self { spec: spec.clone(), session, largest: 0, tidy, run_timeout })
     }
 
     fn try_run(&mut self, inputs: &[Input<'_>], buffers: &mut BufferPool) -> ort::Result<Vec<Tensor>> {
@@ -161,9 +161,9 @@ impl OrtModel {
             self.tidy_up()?;
         }
         self.largest = self.largest.max(values);
-        let (spec, session, inputs) = (self.spec, &mut self.session, named(self.spec, inputs)?);
+        let (spec, session, inputs) = (&self.spec, &mut self.session, named(&self.spec, inputs)?);
         let mut tensors =
-            |outputs: &SessionOutputs<'_>| spec.outputs.iter().map(|declared| tensor(outputs, declared.name, buffers)).collect();
+            |outputs: &SessionOutputs<'_>| spec.outputs.iter().map(|declared| tensor(outputs, &declared.name, buffers)).collect();
         match &self.run_timeout {
             Some(run_timeout) => run_timeout.run(|options| tensors(&session.run_with_options(inputs, options)?)),
             None => tensors(&session.run(inputs)?),
@@ -187,7 +187,7 @@ impl OrtModel {
     fn warm_up(&mut self, options: &RunOptions) -> ort::Result<()> {
         let tensors = self.spec.warm_up_tensors();
         let inputs: Vec<_> = tensors.iter().map(Tensor::as_input).collect();
-        self.session.run_with_options(named(self.spec, &inputs)?, options).map(drop)
+        self.session.run_with_options(named(&self.spec, &inputs)?, options).map(drop)
     }
 }
 
@@ -199,10 +199,10 @@ fn words(error: &ort::Error) -> String {
 }
 
 /// Returns the inputs with their names.
-fn named<'a>(spec: &'static ModelSpec, inputs: &[Input<'a>]) -> ort::Result<Vec<(&'static str, TensorRef<'a, f32>)>> {
+fn named<'a>(spec: &'a ModelSpec, inputs: &[Input<'a>]) -> ort::Result<Vec<(&'a str, TensorRef<'a, f32>)>> {
     let named = spec.inputs.iter().zip(inputs).map(|(declared, input)| {
         let tensor = TensorRef::from_array_view((input.shape, input.data))?;
-        Ok((declared.name, tensor))
+        Ok((declared.name.as_ref(), tensor))
     });
     named.collect()
 }

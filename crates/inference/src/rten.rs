@@ -6,18 +6,17 @@ use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value};
 use rten_tensor::prelude::*;
 use rten_tensor::{Tensor as RtenTensor, TensorView};
 
-use super::{BufferPool, Input, Model, ModelSpec, Tensor};
+use super::{BufferPool, Input, Model, ModelSpec, Tensor, TensorSpec};
 
 /// Version of the rten crate as in Cargo.toml; the crate does not export it.
 pub(super) const VERSION: &str = "0.27";
 
-pub(super) fn open(spec: &'static ModelSpec, bytes: &[u8], threads: usize) -> Result<Box<dyn Model>, String> {
+pub(super) fn open(spec: &ModelSpec, bytes: &[u8], threads: usize) -> Result<Box<dyn Model>, String> {
     let model = ModelOptions::with_all_ops().prepack_weights(true).load(bytes.to_vec()).map_err(|error| error.to_string())?;
-    let ids = |names: &mut dyn Iterator<Item = &'static str>| -> Result<Vec<NodeId>, String> {
-        names.map(|name| model.node_id(name).map_err(|error| error.to_string())).collect()
+    let ids = |tensors: &[TensorSpec]| -> Result<Vec<NodeId>, String> {
+        tensors.iter().map(|tensor| model.node_id(&tensor.name).map_err(|error| error.to_string())).collect()
     };
-    let inputs = ids(&mut spec.inputs.iter().map(|tensor| tensor.name))?;
-    let outputs = ids(&mut spec.outputs.iter().map(|tensor| tensor.name))?;
+    let (inputs, outputs) = (ids(&spec.inputs)?, ids(&spec.outputs)?);
     let threads = Arc::new(ThreadPool::with_num_threads(threads));
     Ok(Box::new(RtenModel { model, inputs, outputs, threads }))
 }

@@ -206,7 +206,7 @@ impl Runtime {
     }
 
     /// Loads one model.
-    pub(super) fn open(&self, spec: &'static ModelSpec, bytes: &[u8]) -> Result<Box<dyn Model>, LoadError> {
+    pub(super) fn open(&self, spec: &ModelSpec, bytes: &[u8]) -> Result<Box<dyn Model>, LoadError> {
         let threads = self.threads.min(spec.threads);
         let opened = match &self.loaded {
             Loaded::Ort(library) => library.open(spec, bytes, threads, self.device),
@@ -217,7 +217,7 @@ impl Runtime {
                 Device::Cpu => reason,
                 device => format!("{reason}; {}; or choose the device cpu", device.needs()),
             };
-            LoadError::Backend { backend: self.describe(), model: spec.name, reason }
+            LoadError::Backend { backend: self.describe(), model: spec.name.to_string(), reason }
         })
     }
 }

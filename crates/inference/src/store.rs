@@ -64,7 +64,7 @@ pub enum ModelFileError {
         /// Actual SHA-256 checksum.
         got: String,
         /// Expected SHA-256 checksum.
-        expected: &'static str,
+        expected: String,
         /// The remedy.
         remedy: &'static str,
     },
@@ -89,7 +89,7 @@ impl ModelStore {
     ///
     /// # Errors
     /// On the first file that is missing or wrong.
-    pub fn verify(&self, specs: &[&'static ModelSpec]) -> Result<(), ModelFileError> {
+    pub fn verify(&self, specs: &[&ModelSpec]) -> Result<(), ModelFileError> {
         specs.iter().try_for_each(|spec| self.bytes(spec).map(drop))
     }
 
@@ -103,7 +103,7 @@ impl ModelStore {
                 check(spec, "(built in)", spec.embedded, REMEDY_PROGRAM)?;
                 Ok(Cow::Borrowed(spec.embedded))
             }
-            Some(folder) => read(spec, &folder.join(spec.file)).map(Cow::Owned),
+            Some(folder) => read(spec, &folder.join(spec.file.as_ref())).map(Cow::Owned),
         }
     }
 }
@@ -132,5 +132,5 @@ fn check(spec: &ModelSpec, path: &str, bytes: &[u8], remedy: &'static str) -> Re
         return Ok(());
     }
     let path = if path == "(built in)" { format!("{} {path}", spec.file) } else { path.into() };
-    Err(ModelFileError::WrongChecksum { path, got, expected: spec.sha256, remedy })
+    Err(ModelFileError::WrongChecksum { path, got, expected: spec.sha256.to_string(), remedy })
 }

@@ -62,7 +62,7 @@ pub fn check(config: &Config, file: Option<&Path>) -> bool {
 pub fn check_effect(config: &Config, folder: &Path, picture: Option<&Path>, write: Option<&Path>) -> bool {
     let tried = CustomEffect::read(folder, config.own_effects.limits()).map_err(|error| error.to_string()).and_then(|effect| {
         println!("ok    effect   {}: {}", effect.name(), effect.title());
-        let model = effect.models().first().map_or("", |model| model.file);
+        let model = effect.models().first().map_or("", |model| model.file.as_ref());
         let report = trial::run(config, &effect, picture).map_err(|error| error.to_string())?;
         println!("ok    model    {model} on {}, loaded in {:.0} ms", report.runtime, report.load_ms);
         let Report { typical_ms, slowest_ms, runs, .. } = report;

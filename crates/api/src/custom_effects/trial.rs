@@ -131,7 +131,7 @@ pub enum TrialError {
 /// When the model fails, hangs or is too slow, or the child cannot be started.
 pub fn run(config: &Config, effect: &CustomEffect, picture: Option<&Path>) -> Result<Report, TrialError> {
     let folder = effect.folder().unwrap_or(Path::new(""));
-    let model = folder.join(effect.models().first().map_or("", |model| model.file));
+    let model = folder.join(effect.models().first().map_or("", |model| model.file.as_ref()));
     let no_process = |reason| TrialError::NoProcess { model: model.clone(), reason };
     let request = Request {
         folder: folder.into(),

@@ -1,28 +1,22 @@
 //! Checks that a model matches its declaration: names, types and shapes of its tensors. The model
 //! is not run.
 
+use super::decode;
 use super::error::{CustomEffectError, Place};
 use super::graph::{Graph, Value, element_name};
 use super::shape::{self, Side};
 use super::spec::{Boxes, Declared, Located, Model, Output, TensorName};
 use super::toml::{Colours, Layout};
-use super::{decode, intern};
-use ooblex_inference::Extent;
+use ooblex_inference::{Extent, TensorSpec};
 
 /// The tensors of a model that are used.
 pub(super) struct Fitted {
     /// The picture first, then one for each of `parameters`.
-    pub(super) inputs: Vec<Tensor>,
+    pub(super) inputs: Vec<TensorSpec>,
     /// Outputs in the order in which [`decode`] reads them.
-    pub(super) outputs: Vec<Tensor>,
+    pub(super) outputs: Vec<TensorSpec>,
     /// Names of the parameters that are passed to the model.
-    pub(super) parameters: Vec<&'static str>,
-}
-
-/// Name and shape of a tensor.
-pub(super) struct Tensor {
-    pub(super) name: String,
-    pub(super) shape: Vec<Extent>,
+    pub(super) parameters: Vec<String>,
 }
 
 /// Checks the declaration against the graph. `labels` is the number of declared labels, 0 for none.
@@ -50,7 +44,7 @@ pub(super) fn fit(
         Layout::Nhwc => [1, height, width, channels],
     };
     check_picture(model, picture, wanted, &at)?;
-    let mut inputs = vec![Tensor { name: picture.name.clone(), shape: wanted.map(Extent::Fixed).to_vec() }];
+    let mut inputs = vec![tensor(&picture.name, wanted.map(Extent::Fixed).to_vec())];
     let mut parameters = Vec::new();
     for Declared { parameter, input } in declared {
         let Some(Located { value: tensor, place }) = input else { continue };
@@ -63,8 +57,8 @@ pub(super) fn fit(
             return Err(at(place, tensor, format!("it is {is}, where a parameter is one number: [1]")));
         }
         let sides = vec![Extent::Fixed(1); value.shape.as_ref().map_or(0, Vec::len)];
-        inputs.push(Tensor { name: tensor.clone(), shape: sides });
-        parameters.push(parameter.name);
+        inputs.push(self::tensor(tensor, sides));
+        parameters.push(parameter.name.to_string());
     }
     if let Some(unbound) = graph.inputs.iter().find(|input| !inputs.iter().any(|used| used.name == input.name)) {
         let remedy = "only the picture and numbers can be given to a model: bind it to a parameter, as [parameters.NAME] with input, min, max, default";
@@ -242,8 +236,12 @@ fn names(values: &[Value], verb: &str) -> String {
 
 /// Converts an output to a tensor specification. Each unknown dimension gets a unique name, so that
 /// none is bound to the size of another.
-fn output_tensor(value: &Value, index: usize) -> Tensor {
-    let open = |axis: usize| Extent::Free(intern::word(&format!("side {axis} of output {index}")));
+fn output_tensor(value: &Value, index: usize) -> TensorSpec {
+    let open = |axis: usize| Extent::Free(format!("side {axis} of output {index}").into());
     let shape = shape_of(value).iter().enumerate().map(|(axis, side)| side.map_or_else(|| open(axis), Extent::Fixed)).collect();
-    Tensor { name: value.name.clone(), shape }
+    tensor(&value.name, shape)
+}
+
+fn tensor(name: &str, shape: Vec<Extent>) -> TensorSpec {
+    TensorSpec { name: name.to_string().into(), shape: shape.into() }
 }

@@ -41,8 +41,8 @@ pub(super) fn encode(model: &spec::Model, picture: &Rgb) -> Vec<f32> {
 pub(super) fn decode(output: &Output, spec: &ModelSpec, tensors: &[Tensor], input: &ModelInput, least: f32) -> Result<Analysis, RunError> {
     let sides: Vec<Vec<Side>> = tensors.iter().map(|tensor| tensor.shape.iter().copied().map(Some).collect()).collect();
     let wrong = |index: usize| {
-        let (sides, name) = (tensors[index].shape.clone(), spec.outputs[index].name);
-        move |expected: String| RunError::WrongShape { model: spec.name, tensor: name, expected, got: sides }
+        let (sides, name) = (tensors[index].shape.clone(), spec.outputs[index].name.to_string());
+        move |expected: String| RunError::WrongShape { model: spec.name.to_string(), tensor: name, expected, got: sides }
     };
     let size = [input.picture.width, input.picture.height];
     match output {

@@ -36,7 +36,7 @@ pub struct CustomEffect {
     pub(super) folder: PathBuf,
     /// The model's bytes; `None` once they were released.
     pub(super) bytes: Option<Arc<[u8]>>,
-    pub(super) models: [&'static ModelSpec; 1],
+    pub(super) spec: ModelSpec,
     pub(super) parameters: Vec<Parameter>,
     pub(super) name_place: Place,
     pub(super) form: Arc<BoundSpec>,
@@ -98,7 +98,7 @@ impl CustomEffect {
         // reported as a failure of the model.
         painter
             .compose(&mut painted, analysis.as_ref(), &parameters)
-            .map_err(|error| failed(RunError::Backend { model: self.models[0].name, reason: error.to_string() }))?;
+            .map_err(|error| failed(RunError::Backend { model: self.spec.name.to_string(), reason: error.to_string() }))?;
         let found: Vec<_> =
             painter.found().unwrap_or_default().iter().map(|found| format!("{} {:.0}%", found.label, found.score * 100.0)).collect();
         let (typical, slowest) = (took[took.len() / 2], took[took.len() - 1]);
@@ -118,12 +118,12 @@ impl CustomEffect {
 
     fn run(&self, models: &mut Models, input: &ModelInput) -> Result<Vec<Tensor>, RunError> {
         let BoundSpec { model, inputs, .. } = self.form.as_ref();
-        let spec = self.models[0];
+        let spec = &self.spec;
         let (width, height) = (model.width.value, model.height.value);
         let picture = picture_of(spec, input, width, height)?;
         let Some((_, numbers)) = input.arguments.split_first().filter(|(_, numbers)| numbers.len() == inputs.len()) else {
             let reason = format!("{} arguments instead of {}", input.arguments.len(), 1 + inputs.len());
-            return Err(RunError::BadInput { model: spec.name, reason });
+            return Err(RunError::BadInput { model: spec.name.to_string(), reason });
         };
         let data = decode::encode(model, picture);
         let ones = [1; 4];
@@ -162,7 +162,7 @@ impl CustomEffect {
             values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), value| (least.min(*value), most.max(*value)));
         Err(CustomEffectError::Values {
             place: place.clone(),
-            tensor: self.models[0].outputs[index].name,
+            tensor: self.spec.outputs[index].name.as_ref().into(),
             model: self.form.model.file.value.clone(),
             least,
             most,
@@ -189,8 +189,8 @@ impl Effect for CustomEffect {
         &self.parameters
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &self.models
+    fn models(&self) -> Vec<&ModelSpec> {
+        vec![&self.spec]
     }
 
     fn queue(&self) -> EffectName {
@@ -213,7 +213,7 @@ impl Effect for CustomEffect {
     fn analyse(&self, models: &mut Models, input: &ModelInput) -> Result<Analysis, RunError> {
         let tensors = self.run(models, input)?;
         let least = input.arguments.first().copied().unwrap_or(0.0);
-        decode::decode(&self.form.output, self.models[0], &tensors, input, least)
+        decode::decode(&self.form.output, &self.spec, &tensors, input, least)
     }
 
     fn chaining(&self) -> Chaining {

@@ -109,7 +109,7 @@ pub enum CustomEffectError {
         /// Place of the tensor's declaration.
         place: Place,
         /// Name of the tensor.
-        tensor: &'static str,
+        tensor: Box<str>,
         /// Name of the model's file.
         model: String,
         /// Smallest value.

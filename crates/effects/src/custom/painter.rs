@@ -98,7 +98,7 @@ impl CustomPainter {
         let certain: Vec<_> = things.iter().filter(|thing| thing.score >= threshold).collect();
         let told = certain.iter().map(|thing| Found {
             id: None,
-            label: labels.get(thing.class as usize).map_or_else(|| format!("class {}", thing.class).into(), |label| (*label).into()),
+            label: labels.get(thing.class as usize).map_or_else(|| format!("class {}", thing.class).into(), |label| label.clone().into()),
             score: thing.score,
             rect: thing.rect,
             points: Vec::new(),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::error::{CustomEffectError, Place};
-use super::intern;
 use super::settings;
 use super::spec::{Boxes, Declaration, LabelSource, Labels, Located, MAX_BOXES, Mask, Model, Output, Picture, TensorName};
 use super::toml::{self as written, Activation, Colours, Range, Rest};
@@ -295,9 +294,9 @@ impl Declaration {
 }
 
 impl LabelSource {
-    /// Interns the given labels, truncated to [`MAX_NAME`] characters.
-    pub(super) fn words<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
-        lines.map(|line| intern::word(&line.trim().chars().take(MAX_NAME).collect::<String>())).collect()
+    /// Returns the given labels, truncated to [`MAX_NAME`] characters.
+    pub(super) fn words<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+        lines.map(|line| line.trim().chars().take(MAX_NAME).collect()).collect()
     }
 }
 

@@ -1,12 +1,12 @@
 //! Parameters of a custom effect: those of its kind of output, as modified by the declaration, and
 //! those passed to the model as tensors.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use toml::Spanned;
 
 use super::error::{CustomEffectError, Place};
-use super::intern;
 use super::spec::{Declared, Located, Mask, Output};
 use super::toml::{Default as Given, Parameter as Written, Rest};
 use crate::parameters::{Kind, Parameter};
@@ -32,7 +32,7 @@ pub(super) fn declared(
 ) -> Result<Vec<Declared>, CustomEffectError> {
     let wrong = |at, what| CustomEffectError::Declaration { place: place(at), what };
     let mut declared: Vec<_> = of_kind(output).into_iter().map(|parameter| Declared { parameter, input: None }).collect();
-    let known: Vec<_> = declared.iter().map(|declared| declared.parameter.name).collect();
+    let known: Vec<_> = declared.iter().map(|declared| declared.parameter.name.clone()).collect();
     if written.len() > MOST {
         return Err(wrong(0, format!("an effect may have {MOST} parameters")));
     }
@@ -44,15 +44,19 @@ pub(super) fn declared(
             return Err(refuse("a parameter's name has small letters, digits and '_', 40 at most".into()));
         }
         let own_default = own.default.as_ref().map(|default| *default.get_ref());
-        match (declared.iter_mut().find(|declared| declared.parameter.name == name), &own.input) {
+        match (declared.iter_mut().find(|declared| declared.parameter.name == *name), &own.input) {
             (Some(_), Some(_)) => {
                 return Err(refuse("this one belongs to the kind of effect, and goes into no tensor: choose another name".into()));
             }
             (Some(declared), None) => {
                 let parameter = &mut declared.parameter;
                 parameter.kind = changed(&parameter.kind, own, own_default).map_err(refuse)?;
-                parameter.title = own.title.as_deref().map_or(parameter.title, intern::word);
-                parameter.description = own.description.as_deref().map_or(parameter.description, intern::word);
+                if let Some(title) = &own.title {
+                    parameter.title = title.clone().into();
+                }
+                if let Some(description) = &own.description {
+                    parameter.description = description.clone().into();
+                }
             }
             (None, Some(input)) => {
                 let (Some(min), Some(max), Some(Given::Number(default))) = (own.min, own.max, own_default) else {
@@ -62,9 +66,9 @@ pub(super) fn declared(
                     return Err(refuse("min < max must hold, and the default lie between them".into()));
                 }
                 let parameter = Parameter {
-                    name: intern::word(name),
-                    title: intern::word(own.title.as_deref().unwrap_or(name)),
-                    description: intern::word(own.description.as_deref().unwrap_or("What the model takes beside the picture.")),
+                    name: name.clone().into(),
+                    title: own.title.clone().unwrap_or_else(|| name.clone()).into(),
+                    description: own.description.clone().map_or("What the model takes beside the picture.".into(), Cow::from),
                     kind: Kind::Number { min, max, default },
                 };
                 declared.push(Declared {
@@ -105,8 +109,7 @@ fn changed(kind: &Kind, written: &Written, given: Option<Given>) -> Result<Kind,
 
 /// Returns the parameters that every effect with this kind of output has.
 fn of_kind(output: &Output) -> Vec<Parameter> {
-    let number =
-        |name, title, description, min, default| Parameter { name, title, description, kind: Kind::Number { min, max: 1.0, default } };
+    let number = |name, title, description, min, default| Parameter::new(name, title, description, Kind::Number { min, max: 1.0, default });
     let softness = || number(SOFTNESS, "Soft edge", "How gradually the one part passes into the other.", 0.0, 0.5);
     match output {
         Output::Picture(_) => {
@@ -128,12 +131,7 @@ fn of_kind(output: &Output) -> Vec<Parameter> {
         Output::Mask(Mask { rest: Rest::Replace, .. }) => vec![softness()],
         Output::Boxes(_) | Output::Labels(_) => {
             let description = "How certain the model must be.";
-            let labels = Parameter {
-                name: LABELS,
-                title: "Labels",
-                description: "What it is, and how certain the model is.",
-                kind: Kind::Flag { default: true },
-            };
+            let labels = Parameter::new(LABELS, "Labels", "What it is, and how certain the model is.", Kind::Flag { default: true });
             let least = if matches!(output, Output::Boxes(_)) { 0.05 } else { 0.0 };
             let mut parameters = vec![number(THRESHOLD, "Certainty", description, least, if least > 0.0 { 0.5 } else { 0.1 })];
             if matches!(output, Output::Boxes(_)) {

@@ -137,8 +137,8 @@ pub(super) struct BoundSpec {
     pub(super) model: Model,
     pub(super) output: Output,
     /// Names of the classes; empty if they have none.
-    pub(super) labels: Vec<&'static str>,
+    pub(super) labels: Vec<String>,
     /// Names of the parameters that are passed to the model, in the order of its inputs after the
     /// picture.
-    pub(super) inputs: Vec<&'static str>,
+    pub(super) inputs: Vec<String>,
 }

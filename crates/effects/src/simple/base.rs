@@ -55,8 +55,8 @@ impl Effect for &'static Simple {
         self.parameters
     }
 
-    fn models(&self) -> &[&'static ModelSpec] {
-        &[]
+    fn models(&self) -> Vec<&ModelSpec> {
+        Vec::new()
     }
 
     fn when_slow(&self) -> WhenSlow {
@@ -64,7 +64,7 @@ impl Effect for &'static Simple {
     }
 
     fn analyse(&self, _models: &mut Models, _input: &ModelInput) -> Result<Analysis, RunError> {
-        Err(RunError::Missing { model: self.name })
+        Err(RunError::Missing { model: self.name.into() })
     }
 
     fn chaining(&self) -> Chaining {
@@ -105,7 +105,7 @@ impl Painter for SimplePainter {
 
 /// Creates a number parameter from 0 to 1.
 pub(super) const fn share(name: &'static str, title: &'static str, description: &'static str, default: f64) -> Parameter {
-    Parameter { name, title, description, kind: Kind::Number { min: 0.0, max: 1.0, default } }
+    Parameter::new(name, title, description, Kind::Number { min: 0.0, max: 1.0, default })
 }
 
 /// Converts a fraction of 0..=1 to an integer of 0..=256.

@@ -13,12 +13,12 @@ use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::Shrinker;
 
 static PARAMETERS: [Parameter; 3] = [
-    Parameter {
-        name: "tones",
-        title: "Tones",
-        description: "How many tones there are from dark to bright, about.",
-        kind: Kind::Number { min: 3.0, max: 12.0, default: 6.0 },
-    },
+    Parameter::new(
+        "tones",
+        "Tones",
+        "How many tones there are from dark to bright, about.",
+        Kind::Number { min: 3.0, max: 12.0, default: 6.0 },
+    ),
     share("lines", "Lines", "How strong the lines are.", 0.6),
     share("colour", "Colour", "How much stronger the colours become.", 0.5),
 ];

@@ -8,12 +8,12 @@ use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 
 static PARAMETERS: [Parameter; 2] = [
-    Parameter {
-        name: "look",
-        title: "Look",
-        description: "'pencil' draws dark lines on paper, 'neon' lines of light in the picture's own colours.",
-        kind: Kind::Choice { options: &["pencil", "neon"], default: "pencil" },
-    },
+    Parameter::new(
+        "look",
+        "Look",
+        "'pencil' draws dark lines on paper, 'neon' lines of light in the picture's own colours.",
+        Kind::Choice { options: &["pencil", "neon"], default: "pencil" },
+    ),
     share("strength", "Strength", "How faint a line may be and still be drawn.", 0.5),
 ];
 

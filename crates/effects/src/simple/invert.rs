@@ -6,12 +6,12 @@ use super::base::Simple;
 use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 
-static PARAMETERS: [Parameter; 1] = [Parameter {
-    name: "colours",
-    title: "Colours",
-    description: "Whether colours are turned around as well, and not only light and dark.",
-    kind: Kind::Flag { default: true },
-}];
+static PARAMETERS: [Parameter; 1] = [Parameter::new(
+    "colours",
+    "Colours",
+    "Whether colours are turned around as well, and not only light and dark.",
+    Kind::Flag { default: true },
+)];
 
 pub(super) static FACTS: Simple = Simple {
     name: "invert",

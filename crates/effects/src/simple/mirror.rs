@@ -8,12 +8,12 @@ use crate::effect::Chaining;
 use crate::parameters::{Kind, Parameter, Parameters};
 use crate::pixels::rows_mut;
 
-static PARAMETERS: [Parameter; 1] = [Parameter {
-    name: "way",
-    title: "Way",
-    description: "Which sides change places; with 'symmetric', the right half becomes the mirror image of the left one.",
-    kind: Kind::Choice { options: &["left_right", "top_bottom", "both", "symmetric"], default: "left_right" },
-}];
+static PARAMETERS: [Parameter; 1] = [Parameter::new(
+    "way",
+    "Way",
+    "Which sides change places; with 'symmetric', the right half becomes the mirror image of the left one.",
+    Kind::Choice { options: &["left_right", "top_bottom", "both", "symmetric"], default: "left_right" },
+)];
 
 pub(super) static FACTS: Simple = Simple {
     name: "mirror",

@@ -4,6 +4,8 @@
 //! A style requested without a blend is painted by its small network, if there is one: it takes a
 //! fifth of the time and flickers less.
 
+use std::borrow::Cow;
+
 use ooblex_inference::Extent::{Fixed, Free};
 use ooblex_inference::{FreeExtent, ModelSpec, TensorSpec};
 
@@ -26,12 +28,12 @@ pub(super) static ALL: [&ModelSpec; 1 + SMALL_ONES] = {
 /// size in multiples of 4, and a weight for each style, with a sum of 1. Output: RGB, 0..=1, of the
 /// same size; its outermost 4 px are wrong.
 pub(super) static EVERY_STYLE: ModelSpec = ModelSpec {
-    name: "style26",
-    file: "style26.onnx",
-    sha256: "9666058870addbc2800f16d0a9e89cd98746eb7c8da515e3e7933dbf266ffe0c",
+    name: Cow::Borrowed("style26"),
+    file: Cow::Borrowed("style26.onnx"),
+    sha256: Cow::Borrowed("9666058870addbc2800f16d0a9e89cd98746eb7c8da515e3e7933dbf266ffe0c"),
     embedded: include_bytes!("../../../../models/style26.onnx"),
-    inputs: &[IMAGE, TensorSpec { name: "style_weights", shape: &[Fixed(STYLES)] }],
-    outputs: &[STYLIZED],
+    inputs: Cow::Borrowed(&[IMAGE, TensorSpec::new("style_weights", &[Fixed(STYLES)])]),
+    outputs: Cow::Borrowed(&STYLIZED),
     threads: 2,
     warm_up: WARM_UP,
 };
@@ -140,12 +142,23 @@ static SMALL: [(usize, ModelSpec); SMALL_ONES] = [
     ),
 ];
 
-const IMAGE: TensorSpec = TensorSpec { name: "image", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] };
-const STYLIZED: TensorSpec = TensorSpec { name: "stylized", shape: &[Fixed(1), Fixed(3), Free("height"), Free("width")] };
+static PICTURE: [TensorSpec; 1] = [IMAGE];
+const IMAGE: TensorSpec = TensorSpec::new("image", &[Fixed(1), Fixed(3), Free(Cow::Borrowed("height")), Free(Cow::Borrowed("width"))]);
+static STYLIZED: [TensorSpec; 1] =
+    [TensorSpec::new("stylized", &[Fixed(1), Fixed(3), Free(Cow::Borrowed("height")), Free(Cow::Borrowed("width"))])];
 const WARM_UP: &[FreeExtent] = &[FreeExtent { name: "height", size: 16 }, FreeExtent { name: "width", size: 16 }];
 
 const fn small(name: &'static str, file: &'static str, sha256: &'static str, embedded: &'static [u8]) -> ModelSpec {
-    ModelSpec { name, file, sha256, embedded, inputs: &[IMAGE], outputs: &[STYLIZED], threads: 2, warm_up: WARM_UP }
+    ModelSpec {
+        name: Cow::Borrowed(name),
+        file: Cow::Borrowed(file),
+        sha256: Cow::Borrowed(sha256),
+        embedded,
+        inputs: Cow::Borrowed(&PICTURE),
+        outputs: Cow::Borrowed(&STYLIZED),
+        threads: 2,
+        warm_up: WARM_UP,
+    }
 }
 
 /// Returns the small network for these weights, if they select a single style that has one.
@@ -161,7 +174,7 @@ mod tests {
     fn one_style_alone_is_painted_by_its_own_network_and_a_blend_by_the_large_one() {
         let mut weights = [0.0; STYLES];
         weights[24] = 1.0;
-        assert_eq!(small_one(&weights).map(|spec| spec.name), Some("style_wave_print"));
+        assert_eq!(small_one(&weights).map(|spec| spec.name.as_ref()), Some("style_wave_print"));
         weights[24] = 0.75;
         weights[22] = 0.25;
         assert!(small_one(&weights).is_none());

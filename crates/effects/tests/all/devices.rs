@@ -34,7 +34,7 @@ fn rten_with_another_device_is_an_error_that_says_what_to_take() {
 
 #[test]
 fn a_device_runs_the_models_or_is_refused_with_what_is_missing() {
-    let wanted: BTreeSet<_> = effects().iter().flat_map(|effect| effect.models()).map(|model| model.name).collect();
+    let wanted: BTreeSet<_> = effects().iter().flat_map(|effect| effect.models()).map(|model| model.name.to_string()).collect();
     for device in Device::ALL {
         let refused = match on(device) {
             Ok(runtime) => {

@@ -16,7 +16,8 @@ const APART: f32 = 1e-3;
 fn rewritten_models_compute_what_their_originals_do() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let picture = picture(&folder.join("tests/data/picture_640x480.png"));
-    let specs: Vec<&ModelSpec> = effects().iter().flat_map(|effect| effect.models()).copied().collect();
+    let effects = effects();
+    let specs: Vec<&ModelSpec> = effects.iter().flat_map(|effect| effect.models()).collect();
     let originals: Vec<_> = fs::read_dir(folder.join("../../models/rewrite/originals")).unwrap().map(Result::unwrap).collect();
     assert!(!originals.is_empty());
     for original in originals {
@@ -46,7 +47,7 @@ fn picture(path: &Path) -> Rgb {
 }
 
 /// Runs a model on the picture, stretched to the model's input size.
-fn run(runtime: &Runtime, spec: &'static ModelSpec, bytes: &[u8], picture: &Rgb) -> Vec<Tensor> {
+fn run(runtime: &Runtime, spec: &ModelSpec, bytes: &[u8], picture: &Rgb) -> Vec<Tensor> {
     let shape: Vec<_> = spec.inputs[0].shape.iter().filter_map(Extent::fixed).collect();
     let &[1, 3, height, width] = shape.as_slice() else { panic!("{} does not take one picture of a fixed size", spec.name) };
     let value = |channel: usize, row: usize, column: usize| {
