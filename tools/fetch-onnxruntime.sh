@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Downloads the library of ONNX Runtime into .runtime/, once. Without it Ooblex runs its models on
-# rten, which is built in and several times slower; so a failed download causes a warning, not an
-# error.
+# Downloads the library of ONNX Runtime into .runtime/, once. Without it Ooblex is built with
+# rten, which is several times slower; so a failed download causes a warning, not an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -198,12 +198,12 @@ pub struct Inference {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendChoice {
-    /// ONNX Runtime if its library is found, otherwise rten.
+    /// ONNX Runtime if its library is found, otherwise rten, if the program was built with it.
     #[default]
     Auto,
     /// ONNX Runtime; an error if its library is missing.
     OnnxRuntime,
-    /// rten, which is embedded in the program.
+    /// rten; an error if the program was built without it.
     Rten,
 }
 

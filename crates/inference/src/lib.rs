@@ -2,11 +2,12 @@
 //! [`Models::run`], which runs one.
 //!
 //! This crate knows tensors and files, not the effects that use them. It has two backends: ONNX
-//! Runtime, a library loaded at start, and rten, which is compiled in.
+//! Runtime, a library loaded at start, and rten, which is compiled in with the feature `rten`.
 
 mod buffer_pool;
 mod device;
 mod ort;
+#[cfg_attr(not(feature = "rten"), path = "no_rten.rs")]
 mod rten;
 mod runtime;
 

@@ -1,4 +1,4 @@
-//! The rten backend, which is compiled in.
+//! The rten backend, which is compiled in with the feature `rten`.
 
 use std::sync::Arc;
 
@@ -9,16 +9,31 @@ use rten_tensor::{Tensor as RtenTensor, TensorView};
 use super::{BufferPool, Input, Model, ModelSpec, Tensor, TensorSpec};
 
 /// Version of the rten crate as in Cargo.toml; the crate does not export it.
-pub(super) const VERSION: &str = "0.27";
+const VERSION: &str = "0.27";
 
-pub(super) fn open(spec: &ModelSpec, bytes: &[u8], threads: usize) -> Result<Box<dyn Model>, String> {
-    let model = ModelOptions::with_all_ops().prepack_weights(true).load(bytes.to_vec()).map_err(|error| error.to_string())?;
-    let ids = |tensors: &[TensorSpec]| -> Result<Vec<NodeId>, String> {
-        tensors.iter().map(|tensor| model.node_id(&tensor.name).map_err(|error| error.to_string())).collect()
-    };
-    let (inputs, outputs) = (ids(&spec.inputs)?, ids(&spec.outputs)?);
-    let threads = Arc::new(ThreadPool::with_num_threads(threads));
-    Ok(Box::new(RtenModel { model, inputs, outputs, threads }))
+/// The backend.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rten(());
+
+impl Rten {
+    /// Returns the backend if the program was built with it.
+    pub(super) fn built_in() -> Option<Self> {
+        Some(Self(()))
+    }
+
+    pub(super) fn describe(self) -> String {
+        format!("rten {VERSION} (built in)")
+    }
+
+    pub(super) fn open(self, spec: &ModelSpec, bytes: &[u8], threads: usize) -> Result<Box<dyn Model>, String> {
+        let model = ModelOptions::with_all_ops().prepack_weights(true).load(bytes.to_vec()).map_err(|error| error.to_string())?;
+        let ids = |tensors: &[TensorSpec]| -> Result<Vec<NodeId>, String> {
+            tensors.iter().map(|tensor| model.node_id(&tensor.name).map_err(|error| error.to_string())).collect()
+        };
+        let (inputs, outputs) = (ids(&spec.inputs)?, ids(&spec.outputs)?);
+        let threads = Arc::new(ThreadPool::with_num_threads(threads));
+        Ok(Box::new(RtenModel { model, inputs, outputs, threads }))
+    }
 }
 
 struct RtenModel {

@@ -1,17 +1,19 @@
-//! Choice of the backend at start: ONNX Runtime if its library is found, else rten.
+//! Choice of the backend at start: ONNX Runtime if its library is found, else rten, if the program
+//! was built with it.
 
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Device, LoadError, Model, ModelSpec, ort, rten};
+use super::rten::Rten;
+use super::{Device, LoadError, Model, ModelSpec, ort};
 
 /// Library that runs models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// ONNX Runtime, loaded from a shared library. It is 2 to 6 times as fast as rten.
     Ort,
-    /// rten, which is compiled in and therefore always available.
+    /// rten, which is compiled in with the feature `rten`.
     Rten,
 }
 
@@ -44,26 +46,31 @@ pub struct Runtime {
 #[derive(Debug)]
 enum Loaded {
     Ort(ort::Library),
-    Rten,
+    Rten(Rten),
 }
 
 /// Reason why ONNX Runtime, or a device that needs it, was requested but cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// The library is in none of the searched folders.
-    #[error("ONNX Runtime was asked for, but there is no {LIBRARY}* in any of: {searched}; {REMEDY}")]
+    #[error("models need ONNX Runtime, but there is no {LIBRARY}* in any of: {searched}; {}", remedy())]
     NotFound {
         /// The searched folders, comma separated.
         searched: String,
     },
     /// The library file is missing or cannot be loaded.
-    #[error("ONNX Runtime cannot be loaded from {library}: {reason}; {REMEDY}")]
+    #[error("ONNX Runtime cannot be loaded from {library}: {reason}; {}", remedy())]
     Unusable {
         /// Path of the library.
         library: PathBuf,
         /// Error message of the loader.
         reason: String,
     },
+    /// The program was built without rten.
+    #[error(
+        "this program was built without rten; build it with `cargo build --release --features rten`, or choose the backend onnx_runtime"
+    )]
+    NoRten,
     /// The device needs ONNX Runtime, but models run on rten.
     #[error("the device {device} needs ONNX Runtime, but the backend is rten{because}; {remedy}, or choose the device cpu", remedy = remedy_library(*device))]
     DeviceOnRten {
@@ -95,8 +102,12 @@ pub enum RuntimeError {
 }
 
 const LIBRARY: &str = "libonnxruntime.so";
-const REMEDY: &str = "take libonnxruntime.so from the PyPI wheel of onnxruntime 1.24 or newer ('make run' does) and name it by ORT_DYLIB_PATH, \
-                    or choose the backend rten";
+
+/// Returns the remedy for a missing library.
+fn remedy() -> String {
+    let other = if Rten::built_in().is_some() { "choose the backend rten" } else { "build with `--features rten`" };
+    format!("take {LIBRARY} from the PyPI wheel of onnxruntime 1.24 or newer ('make run' does) and name it by ORT_DYLIB_PATH, or {other}")
+}
 
 impl Runtime {
     /// Returns the folders that are searched, in order, for the library of ONNX Runtime if no path
@@ -122,22 +133,28 @@ impl Runtime {
     /// cannot be loaded, the backend is rten and [`Runtime::warning`] gives the reason.
     ///
     /// # Errors
-    /// When ONNX Runtime was requested (by `library`, by the environment or by `wanted`) and is not
-    /// available.
+    /// When ONNX Runtime is not available and was requested (by `library`, by the environment or by
+    /// `wanted`), or the program was built without rten.
     pub fn load(library: Option<&Path>, wanted: Option<Backend>) -> Result<Self, RuntimeError> {
         if wanted == Some(Backend::Rten) {
-            return Ok(Self { loaded: Loaded::Rten, threads: 1, device: Device::Cpu, warning: None });
+            return Rten::built_in().map(|rten| Self::on(Loaded::Rten(rten))).ok_or(RuntimeError::NoRten);
         }
         let named = library.map(PathBuf::from).or_else(|| env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from));
         let asked_for = named.is_some() || wanted == Some(Backend::Ort);
         match named.map_or_else(find, Ok).and_then(open) {
-            Ok(library) => Ok(Self { loaded: Loaded::Ort(library), threads: 1, device: Device::Cpu, warning: None }),
-            Err(error) if asked_for => Err(error),
-            Err(error) => {
-                let warning = format!("models run on rten, several times slower than on ONNX Runtime: {}", reason(&error));
-                Ok(Self { loaded: Loaded::Rten, threads: 1, device: Device::Cpu, warning: Some(warning) })
-            }
+            Ok(library) => Ok(Self::on(Loaded::Ort(library))),
+            Err(error) => match Rten::built_in() {
+                Some(rten) if !asked_for => {
+                    let warning = format!("models run on rten, several times slower than on ONNX Runtime: {error}");
+                    Ok(Self { warning: Some(warning), ..Self::on(Loaded::Rten(rten)) })
+                }
+                _ => Err(error),
+            },
         }
+    }
+
+    fn on(loaded: Loaded) -> Self {
+        Self { loaded, threads: 1, device: Device::Cpu, warning: None }
     }
 
     /// Lets up to `threads` threads compute a frame of a model that is large enough, instead of
@@ -160,7 +177,7 @@ impl Runtime {
     pub fn with_device(self, device: Device) -> Result<Self, RuntimeError> {
         match &self.loaded {
             _ if device == Device::Cpu => {}
-            Loaded::Rten => {
+            Loaded::Rten(_) => {
                 let because = self.warning.as_ref().map_or("", |_| ", since no library of ONNX Runtime was found that can be loaded");
                 return Err(RuntimeError::DeviceOnRten { device, because });
             }
@@ -178,7 +195,7 @@ impl Runtime {
     pub fn backend(&self) -> Backend {
         match self.loaded {
             Loaded::Ort(_) => Backend::Ort,
-            Loaded::Rten => Backend::Rten,
+            Loaded::Rten(_) => Backend::Rten,
         }
     }
 
@@ -186,7 +203,7 @@ impl Runtime {
     pub fn origin(&self) -> Option<&Path> {
         match &self.loaded {
             Loaded::Ort(library) => Some(library.path()),
-            Loaded::Rten => None,
+            Loaded::Rten(_) => None,
         }
     }
 
@@ -196,7 +213,7 @@ impl Runtime {
         match (&self.loaded, self.device) {
             (Loaded::Ort(library), Device::Cpu) => library.describe(),
             (Loaded::Ort(library), device) => format!("{} on {device}", library.describe()),
-            (Loaded::Rten, _) => format!("rten {} (built in)", rten::VERSION),
+            (Loaded::Rten(rten), _) => rten.describe(),
         }
     }
 
@@ -210,7 +227,7 @@ impl Runtime {
         let threads = self.threads.min(spec.threads);
         let opened = match &self.loaded {
             Loaded::Ort(library) => library.open(spec, bytes, threads, self.device),
-            Loaded::Rten => rten::open(spec, bytes, threads),
+            Loaded::Rten(rten) => rten.open(spec, bytes, threads),
         };
         opened.map_err(|reason| {
             let reason = match self.device {
@@ -263,20 +280,12 @@ fn newest_library_in(folder: &Path) -> Option<PathBuf> {
     libraries.map(|file| file.path()).filter(|path| path.is_file()).max()
 }
 
-/// Describes the error for a user who did not request ONNX Runtime.
-fn reason(error: &RuntimeError) -> String {
-    match error {
-        RuntimeError::NotFound { searched } => format!("no {LIBRARY}* in any of: {searched}; {REMEDY}"),
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "rten"))]
 mod tests {
     use super::*;
 
     fn on_rten(warning: Option<String>) -> Runtime {
-        Runtime { loaded: Loaded::Rten, threads: 1, device: Device::Cpu, warning }
+        Runtime { warning, ..Runtime::on(Loaded::Rten(Rten::built_in().expect("the feature is on"))) }
     }
 
     #[test]
