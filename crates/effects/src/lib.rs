@@ -11,6 +11,7 @@ mod blocks;
 mod blur;
 mod boxes;
 mod chain;
+mod colour;
 mod custom;
 mod delay;
 mod drawing;

@@ -1,11 +1,12 @@
-//! Pixel operations between frames and models: downscaling, upscaling, colour conversion, blending.
+//! Pixel operations between frames and models: downscaling, upscaling, blending.
 //!
-//! All colour is BT.601 limited range. A frame is downscaled before its colour is converted, and a
-//! small picture is stretched while it is blended, so that only one pass touches every pixel of a
-//! frame.
+//! A frame is downscaled before its colour is converted, and a small picture is stretched while it
+//! is blended, so that only one pass touches every pixel of a frame.
 
 use std::slice::ChunksExactMut;
 
+use crate::blocks::Blocks;
+use crate::colour;
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
@@ -13,16 +14,6 @@ use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x16, u16x8};
 use fearless_simd_macros::simd;
 use ooblex_pipeline::{I420, Rgb};
-use yuv::{
-    BufferStoreMut, YuvConversionMode, YuvPlanarImage, YuvPlanarImageMut, YuvRange, YuvStandardMatrix, rgb_to_yuv420, rgb_to_yuv444,
-    yuv420_to_rgb, yuv444_to_rgb,
-};
-
-use crate::blocks::Blocks;
-
-const RANGE: YuvRange = YuvRange::Limited;
-const MATRIX: YuvStandardMatrix = YuvStandardMatrix::Bt601;
-const MODE: YuvConversionMode = YuvConversionMode::Balanced;
 
 /// Error for a picture with invalid sides or a wrong number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,10 +32,7 @@ pub fn i420_from_rgb(rgb: &Rgb) -> Result<I420, BadPicture> {
     let (width, height) = (rgb.width, rgb.height);
     check(rgb)?;
     let mut picture = I420::grey(width, height, 16);
-    let chroma_stride = picture.chroma_width();
-    let [y, u, v] = picture.planes_mut();
-    let mut image = planar_mut([y, u, v], [width, chroma_stride], width, height);
-    rgb_to_yuv420(&mut image, &rgb.data, 3 * width, RANGE, MATRIX, MODE).expect("sizes were checked");
+    colour::planes_420_of(&rgb.data, width as usize, picture.planes_mut());
     Ok(picture)
 }
 
@@ -52,8 +40,7 @@ pub fn i420_from_rgb(rgb: &Rgb) -> Result<I420, BadPicture> {
 pub fn rgb_from_i420(picture: &I420) -> Rgb {
     let (width, height) = (picture.width(), picture.height());
     let mut data = vec![0; 3 * width as usize * height as usize];
-    let image = planar(picture.planes(), [width, picture.chroma_width()], width, height);
-    yuv420_to_rgb(&image, &mut data, 3 * width, RANGE, MATRIX).expect("an I420 has planes of its size");
+    colour::rgb_of_420(picture.planes(), width as usize, &mut data);
     Rgb { width, height, data }
 }
 
@@ -88,8 +75,7 @@ pub(crate) fn rows_mut(picture: &mut I420) -> [ChunksExactMut<'_, u8>; 3] {
 pub(crate) fn planes_from_rgb(rgb: &Rgb, planes: &mut [Vec<u8>; 3]) {
     let pixels = rgb.width as usize * rgb.height as usize;
     planes.iter_mut().for_each(|plane| plane.resize(pixels, 0));
-    let mut image = planar_mut(planes.each_mut().map(|plane| &mut plane[..]), [rgb.width; 2], rgb.width, rgb.height);
-    rgb_to_yuv444(&mut image, &rgb.data, 3 * rgb.width, RANGE, MATRIX, MODE).expect("the planes were made for it");
+    colour::planes_444_of(&rgb.data, planes.each_mut().map(|plane| &mut plane[..]));
 }
 
 /// Converts pixels to a model's input: `value / scale + offset`, all of R, then all of G, then all
@@ -139,8 +125,7 @@ impl Shrinker {
     /// Returns the frame in interleaved RGB of this size, ignoring its aspect ratio.
     pub(crate) fn rgb(&mut self, source: &I420, width: u32, height: u32) -> Rgb {
         let mut data = vec![0; 3 * width as usize * height as usize];
-        let image = planar(self.planes(source, width, height), [width; 2], width, height);
-        yuv444_to_rgb(&image, &mut data, 3 * width, RANGE, MATRIX).expect("the planes were made for it");
+        colour::rgb_of_444(self.planes(source, width, height), &mut data);
         Rgb { width, height, data }
     }
 
@@ -403,18 +388,6 @@ fn to_bytes<S: Simd>(_: S, shares: &[f32], bytes: &mut [u8]) {
 #[inline(always)]
 fn lerp(a: u8, b: u8, weight: u16) -> u8 {
     ((u16::from(a) * (256 - weight) + u16::from(b) * weight + 128) >> 8) as u8
-}
-
-fn planar<'a>(planes: [&'a [u8]; 3], strides: [u32; 2], width: u32, height: u32) -> YuvPlanarImage<'a, u8> {
-    let [y_plane, u_plane, v_plane] = planes;
-    let [y_stride, chroma_stride] = strides;
-    YuvPlanarImage { y_plane, y_stride, u_plane, u_stride: chroma_stride, v_plane, v_stride: chroma_stride, width, height }
-}
-
-fn planar_mut<'a>(planes: [&'a mut [u8]; 3], strides: [u32; 2], width: u32, height: u32) -> YuvPlanarImageMut<'a, u8> {
-    let [y_plane, u_plane, v_plane] = planes.map(BufferStoreMut::Borrowed);
-    let [y_stride, chroma_stride] = strides;
-    YuvPlanarImageMut { y_plane, y_stride, u_plane, u_stride: chroma_stride, v_plane, v_stride: chroma_stride, width, height }
 }
 
 #[cfg(test)]
