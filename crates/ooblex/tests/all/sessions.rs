@@ -164,6 +164,8 @@ fn a_session_that_takes_too_much_of_the_media_thread_ends_and_says_why() {
             ended |= matches!(event, ClientEvent::Ended);
         }
         ended |= gateway.metric_of("ooblex_sessions_ended_total", "reason=\"budget\"") > 0.0;
+        // A session that is not heard for long ends.
+        modest.listen(Duration::from_millis(1));
     }
     assert_eq!(gateway.metric_of("ooblex_sessions_ended_total", "reason=\"budget\""), 1.0);
     modest.play_until(64, 48, "pictures of another session", |player| player.of_sent_frames().count() >= 30);

@@ -54,10 +54,10 @@ fn all_effects_run_on_two_workers() {
 }
 
 #[test]
-fn three_workers_of_a_tenth_of_a_second_give_one_track_all_of_its_frames_in_order() {
+fn three_workers_of_90_ms_give_one_track_all_of_its_frames_in_order() {
     let _machine = machine::alone();
     let (_redis, gateway, _workers) = farm(3);
-    let mut player = delayed(&gateway, 100);
+    let mut player = delayed(&gateway, 90);
     player.play_some(60);
     let from = player.mark();
     player.play_some(150);
