@@ -85,6 +85,8 @@ struct Lines {
     video_in: Option<VideoLine>,
     /// The video line on which the effect leaves: often the same. `None`: the browser receives none.
     video_out: Option<VideoLine>,
+    /// The track was asked for its pictures.
+    is_output_started: bool,
     /// The audio line of a viewer.
     audio: Option<AudioLine>,
     /// The lines that the gateway has offered, until the session is connected.
@@ -250,6 +252,7 @@ impl Session {
             Due::Close(why) => return self.close(now, why, send),
             Due::End(reason) => return Err(reason),
         }
+        self.start_output();
         self.endpoint.handle_input(Input::Timeout(now)).map_err(|error| self.failed(&error))?;
         self.drain(now, send)
     }
@@ -410,7 +413,7 @@ impl Session {
             }
             Event::StreamPaused(stream) if self.is_incoming(stream.mid) => self.on_stream(&stream),
             Event::RawPacket(packet) => self.on_raw_packet(now, &packet),
-            Event::KeyframeRequest(_) => self.to_output(OutputInput::KeyframeWanted),
+            Event::KeyframeRequest(_) if self.media_out.admits_keyframe_request(now) => self.to_output(OutputInput::KeyframeWanted),
             Event::PeerStats(stats) => self.on_peer_stats(now, &stats),
             Event::MediaEgressStats(stats) if self.reports.is_due() && self.is_outgoing(stats.mid) => self.on_egress_stats(stats),
             Event::MediaIngressStats(stats) if self.reports.is_due() && self.is_incoming(stats.mid) => {
@@ -460,10 +463,12 @@ impl Session {
         }
     }
 
-    /// Asks the track for its pictures, once the session is connected and the line is negotiated.
+    /// Asks the track for its pictures, once the session is connected and the line is negotiated. When
+    /// the inbox of the track is full, it asks again.
     fn start_output(&mut self) {
-        if let Some(video) = self.lines.video_out.filter(|_| self.connected_at().is_some()) {
-            self.to_output(OutputInput::Start { codec: video.codec, backlog: self.media_out.backlog() });
+        if let Some(video) = self.lines.video_out.filter(|_| !self.lines.is_output_started && self.connected_at().is_some()) {
+            let input = OutputInput::Start { codec: video.codec, backlog: self.media_out.backlog() };
+            self.lines.is_output_started = self.track.send(TrackInput::Output { receiver: self.id, input });
         }
     }
 

@@ -153,7 +153,7 @@ impl Egress {
     }
 
     /// Tells whether even a frame that others get, and that later ones build on, is left out.
-    fn is_overfull(&self, now: Instant) -> bool {
+    pub(super) fn is_overfull(&self, now: Instant) -> bool {
         self.has_backlog(now, MAX_SHARED_BACKLOG_MS)
     }
 
@@ -197,13 +197,18 @@ impl Egress {
         matches!(self.decoding, Decoding::Follows { .. })
     }
 
-    /// Tells whether the receiver needs a keyframe and can take one. `is_shared`: others would get it
-    /// as well.
-    pub(super) fn needs_keyframe(&self, now: Instant, is_shared: bool) -> bool {
+    /// Tells whether the receiver has got no frame of its encoder yet.
+    pub(super) fn begins(&self) -> bool {
+        self.decoding == Decoding::Begins
+    }
+
+    /// Tells whether the receiver needs a keyframe and can take one. `has_followers`: others would get
+    /// it in place of a smaller frame.
+    pub(super) fn needs_keyframe(&self, now: Instant, has_followers: bool) -> bool {
         let is_due = match self.decoding {
             Decoding::Begins => true,
             Decoding::Follows { .. } => false,
-            Decoding::Missed { keyframe } => !is_shared || now.saturating_duration_since(keyframe) >= MISSED_KEYFRAME_INTERVAL,
+            Decoding::Missed { keyframe } => !has_followers || now.saturating_duration_since(keyframe) >= MISSED_KEYFRAME_INTERVAL,
         };
         is_due && !self.is_congested(now)
     }

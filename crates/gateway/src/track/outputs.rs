@@ -16,7 +16,7 @@ use super::messages::{Backlog, OutputInput, TrackOutput};
 use super::outbox::Outbox;
 use super::placement::{Placement, Situation};
 use super::shared_bitrate::{SharedBitrate, carries};
-use super::shared_encoder::{Quality, Request, SharedEncoder};
+use super::shared_encoder::{Quality, Request, SharedEncoder, desired_bps};
 use crate::ids::SessionId;
 use crate::metrics::Metrics;
 use ooblex_config::Video;
@@ -227,17 +227,20 @@ impl Outputs {
     }
 
     fn place_codec(&mut self, now: Instant, codec: VideoCodec, size: Size) {
+        let half_size = Quality::Half.size(size);
+        // Whoever carries less is served well by the half quality.
+        let least_bps = half_size.map_or(0, |size| desired_bps(&self.video, size));
         let Some(full) = self.stream(codec, Quality::Full) else { return };
         let receivers = || self.receivers.iter().filter(move |receiver| receiver.codec == codec);
         let has_joined = |receiver: &&Receiver| now.saturating_duration_since(receiver.joined) >= JOINING_TIME;
         let is_joining = !receivers().any(|receiver| has_joined(&receiver));
         let counted = receivers().filter(|receiver| is_joining || has_joined(receiver));
-        let full_bps = self.streams[full].choose(counted);
+        let chosen_bps = self.streams[full].choose(counted, least_bps);
+        let full_bps = self.streams[full].encoder.used_bps(size, chosen_bps);
         let full_is_unused = !receivers().any(|receiver| receiver.placement.quality() == Quality::Full);
-        let has_half = Quality::Half.size(size).is_some();
         for receiver in self.receivers.iter_mut().filter(|receiver| receiver.codec == codec) {
             let carries_full = carries(receiver.egress.allowed_bps(), full_bps);
-            if receiver.placement.review(now, Situation { carries_full, has_half, full_is_unused }) {
+            if receiver.placement.review(now, Situation { carries_full, has_half: half_size.is_some(), full_is_unused }) {
                 receiver.egress.on_other_encoder();
             }
         }
@@ -245,7 +248,7 @@ impl Outputs {
         if self.receivers.iter().any(|receiver| is_slow(&receiver))
             && let Some(half) = self.stream(codec, Quality::Half)
         {
-            self.streams[half].choose(self.receivers.iter().filter(is_slow));
+            self.streams[half].choose(self.receivers.iter().filter(is_slow), 0);
         }
     }
 
@@ -270,6 +273,11 @@ impl Outputs {
             is_change |= stream.encoder.set_hurried(hurried);
         }
         is_change
+    }
+
+    /// Returns whether a receiver has had no picture yet, and its network could take one.
+    pub(super) fn has_waiting(&self, now: Instant) -> bool {
+        self.receivers.iter().any(|receiver| receiver.egress.begins() && !receiver.egress.is_congested(now))
     }
 
     /// Returns the size of the camera's pictures.
@@ -306,9 +314,10 @@ impl Receiver {
 }
 
 impl Stream {
-    /// Chooses and returns the bitrate that these receivers share.
-    fn choose<'a>(&mut self, receivers: impl Iterator<Item = &'a Receiver>) -> u32 {
-        let chosen = self.bitrate.choose(receivers.map(|receiver| receiver.egress.allowed_bps()));
+    /// Chooses and returns the bitrate that these receivers share. Only the fastest of them may lower
+    /// it below `least_bps`.
+    fn choose<'a>(&mut self, receivers: impl Iterator<Item = &'a Receiver>, least_bps: u32) -> u32 {
+        let chosen = self.bitrate.choose(receivers.map(|receiver| receiver.egress.allowed_bps()), least_bps);
         self.allowed_bps = chosen.unwrap_or(self.allowed_bps);
         self.allowed_bps
     }
@@ -316,9 +325,12 @@ impl Stream {
     /// Returns the request for the next frame. `None` if none of the receivers could take it in time,
     /// so that no frame is made that they would miss.
     fn plan(&self, now: Instant, receivers: &[Receiver]) -> Option<Request> {
-        let mine = || receivers.iter().filter(|receiver| receiver.has(self)).map(|receiver| &receiver.egress);
+        let mine = || {
+            receivers.iter().filter(|receiver| receiver.has(self)).map(|receiver| &receiver.egress).filter(|egress| !egress.is_abandoned())
+        };
         let is_shared = mine().nth(1).is_some();
-        let needs_keyframe = mine().any(|egress| egress.needs_keyframe(now, is_shared));
+        let has_followers = mine().any(|egress| egress.follows() && !egress.is_overfull(now));
+        let needs_keyframe = mine().any(|egress| egress.needs_keyframe(now, has_followers));
         let request = Request { allowed_bps: self.allowed_bps, needs_keyframe, is_shared };
         let next = NextFrame { keyframe: self.encoder.makes_keyframe(now, request), is_shared: false };
         mine().any(|egress| egress.takes(now, next)).then_some(request)
@@ -597,6 +609,56 @@ mod tests {
         assert_eq!(bench.send(90_000), Err(DropReason::Congested));
         bench.recorder.loses.store(false, Ordering::Relaxed);
         assert_eq!(bench.play(33)[&VIEWER], Got { frames: 1, keyframes: 1 });
+    }
+
+    #[test]
+    fn when_all_receivers_have_missed_a_frame_they_get_a_keyframe_within_a_second() {
+        let mut bench = Bench::new(TINY);
+        let _backlogs = [VIEWER, OTHER].map(|session| bench.join(session, Vp8));
+        bench.play(330);
+        bench.recorder.loses.store(true, Ordering::Relaxed);
+        bench.play(33);
+        bench.recorder.loses.store(false, Ordering::Relaxed);
+        let got = bench.play(990);
+        assert_eq!((got[&VIEWER].keyframes, got[&OTHER].keyframes), (1, 1), "nobody pays for it");
+    }
+
+    #[test]
+    fn viewer_that_has_missed_a_frame_does_not_wait_beside_one_that_has_ended() {
+        let mut bench = Bench::new(TINY);
+        let (_viewer, other) = (bench.join(VIEWER, Vp8), bench.join(OTHER, Vp8));
+        bench.play(330);
+        bench.recorder.loses.store(true, Ordering::Relaxed);
+        bench.play(33);
+        bench.recorder.loses.store(false, Ordering::Relaxed);
+        drop(other);
+        assert_eq!(bench.play(330)[&VIEWER].keyframes, 1);
+    }
+
+    #[test]
+    fn slow_viewers_of_whatever_number_do_not_lower_the_full_quality_below_what_the_half_one_needs() {
+        let mut bench = Bench::new(VGA);
+        let sessions = (2..14).map(SessionId);
+        let _backlogs: Vec<_> = sessions.clone().map(|session| bench.join(session, Vp8)).collect();
+        sessions.skip(1).for_each(|session| _ = bench.input(session, OutputInput::Estimate(300_000)));
+        bench.play(6600);
+        assert_eq!((bench.served(VIEWER), bench.served(OTHER)), ((Quality::Full, 2304), (Quality::Half, 270)));
+    }
+
+    #[test]
+    fn viewer_that_waits_for_its_first_picture_is_known() {
+        let mut bench = Bench::new(TINY);
+        let _first = bench.join(VIEWER, Vp8);
+        bench.play(330);
+        assert!(!bench.outputs.has_waiting(bench.now));
+        let second = bench.join(OTHER, Vp8);
+        bench.play(33);
+        assert!(bench.outputs.has_waiting(bench.now), "the last keyframe is too near");
+        second.set(1_000_000);
+        assert!(!bench.outputs.has_waiting(bench.now), "it could not take one");
+        second.set(0);
+        bench.play(990);
+        assert!(!bench.outputs.has_waiting(bench.now));
     }
 
     #[test]

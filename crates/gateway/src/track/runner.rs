@@ -331,6 +331,9 @@ impl Runner {
             self.context.metrics.set_ups.on_first_picture(since_connected);
         }
         self.presenter.on_shown(picture, settings, &self.settings.current);
+        if self.outputs.has_waiting(sent) {
+            self.presenter.need_picture(sent);
+        }
         Ok(timestamp)
     }
 

@@ -21,9 +21,9 @@ pub(super) struct SharedBitrate {
 impl SharedBitrate {
     /// Chooses the bitrate from those that the network of each receiver carries: the one with the
     /// largest sum over the receivers that carry it. One slow receiver alone never lowers it, however
-    /// few the others are: a lower bitrate has to reach two receivers more. No receiver has priority.
-    /// `None` without receivers.
-    pub(super) fn choose(&mut self, allowed_bps: impl Iterator<Item = u32>) -> Option<u32> {
+    /// few the others are: a lower bitrate has to reach two receivers more. Nor do any number of them
+    /// lower it below `least_bps`. No receiver has priority. `None` without receivers.
+    pub(super) fn choose(&mut self, allowed_bps: impl Iterator<Item = u32>, least_bps: u32) -> Option<u32> {
         let mut rates: Vec<u32> = allowed_bps.collect();
         rates.sort_unstable_by(|a, b| b.cmp(a));
         let mut best: Option<Choice> = None;
@@ -31,7 +31,7 @@ impl SharedBitrate {
             let carried = rates.partition_point(|rate| carries(*rate, bps));
             let is_near = self.last_bps.is_some_and(|last| carries(bps, last) && carries(last, bps));
             let sum = f64::from(bps) * carried as f64 * if is_near { STAY_RATIO } else { 1.0 };
-            if best.as_ref().is_none_or(|best| carried >= best.carried + 2 && sum > best.sum) {
+            if best.as_ref().is_none_or(|best| bps >= least_bps && carried >= best.carried + 2 && sum > best.sum) {
                 best = Some(Choice { bps, carried, sum });
             }
         }
@@ -54,7 +54,11 @@ mod tests {
     use super::*;
 
     fn choose(kbps: &[u32]) -> Option<u32> {
-        SharedBitrate::default().choose(kbps.iter().map(|kbps| kbps * 1000)).map(|bps| bps / 1000)
+        choose_above(0, kbps)
+    }
+
+    fn choose_above(least_kbps: u32, kbps: &[u32]) -> Option<u32> {
+        SharedBitrate::default().choose(kbps.iter().map(|kbps| kbps * 1000), least_kbps * 1000).map(|bps| bps / 1000)
     }
 
     #[test]
@@ -79,13 +83,21 @@ mod tests {
     }
 
     #[test]
+    fn any_number_of_slow_receivers_lower_nothing_below_the_least_rate() {
+        assert_eq!(choose(&[&[6000][..], &[200; 31]].concat()), Some(200));
+        assert_eq!(choose_above(1728, &[&[6000][..], &[200; 31]].concat()), Some(6000));
+        assert_eq!(choose_above(1728, &[6000, 2300, 2300, 2300, 2300]), Some(2300));
+        assert_eq!(choose_above(1728, &[900, 800, 700]), Some(900), "the fastest one");
+    }
+
+    #[test]
     fn rates_with_about_the_same_sum_do_not_take_turns() {
         let mut shared = SharedBitrate::default();
-        assert_eq!(shared.choose([2000, 660, 660].into_iter()), Some(2000));
-        assert_eq!(shared.choose([2000, 700, 700].into_iter()), Some(2000));
-        assert_eq!(shared.choose([2000, 800, 800].into_iter()), Some(800));
-        assert_eq!(shared.choose([2000, 720, 720].into_iter()), Some(720));
-        assert_eq!(shared.choose([2000, 650, 650].into_iter()), Some(650));
-        assert_eq!(shared.choose([2000, 500, 500].into_iter()), Some(2000));
+        assert_eq!(shared.choose([2000, 660, 660].into_iter(), 0), Some(2000));
+        assert_eq!(shared.choose([2000, 700, 700].into_iter(), 0), Some(2000));
+        assert_eq!(shared.choose([2000, 800, 800].into_iter(), 0), Some(800));
+        assert_eq!(shared.choose([2000, 720, 720].into_iter(), 0), Some(720));
+        assert_eq!(shared.choose([2000, 650, 650].into_iter(), 0), Some(650));
+        assert_eq!(shared.choose([2000, 500, 500].into_iter(), 0), Some(2000));
     }
 }

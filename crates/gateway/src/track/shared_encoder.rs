@@ -153,11 +153,16 @@ impl SharedEncoder {
         self.keyframes.last.is_none() || self.keyframes.is_due(now, request)
     }
 
+    /// Returns the bitrate that pictures of a size take where `allowed_bps` are allowed.
+    pub(super) fn used_bps(&self, size: Size, allowed_bps: u32) -> u32 {
+        let useful = useful_bps(desired_bps(&self.video, size), self.encoder.frame_rate()).max(self.video.min_bitrate_kbps * 1000);
+        allowed_bps.min(useful)
+    }
+
     /// Compresses a picture.
     pub(super) fn encode(&mut self, now: Instant, picture: &I420, timestamp: MediaTime, request: Request) -> Option<EncodedFrame> {
         let largest = self.quality.size(picture.size())?;
-        let useful = useful_bps(desired_bps(&self.video, largest), self.encoder.frame_rate()).max(self.video.min_bitrate_kbps * 1000);
-        self.encoder.set_bitrate(request.allowed_bps.min(useful));
+        self.encoder.set_bitrate(self.used_bps(largest, request.allowed_bps));
         let sent = self.resolution.choose(now, largest, request.allowed_bps);
         self.sent_size = Some(sent);
         let smaller = (sent != picture.size()).then(|| self.scaler.scale(picture, sent.width, sent.height));

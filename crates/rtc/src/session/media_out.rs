@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ooblex_pipeline::EncodedFrame;
 use str0m::media::Frequency;
@@ -21,6 +21,10 @@ use ooblex_gateway::track::Backlog;
 /// full.
 const MAX_QUEUED_FRAMES: usize = 16;
 
+/// The time after a request for a keyframe in which others are ignored. The inbox of the track is
+/// shared by all its receivers.
+const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(100);
+
 /// The state of the outgoing media of one session.
 pub(super) struct MediaOut {
     queue: FrameQueue,
@@ -29,6 +33,8 @@ pub(super) struct MediaOut {
     pub(super) redundancy: Redundancy,
     /// Retransmissions on the media SSRC; `None` if the library makes them, on an RTX stream.
     pub(super) retransmission: Option<Retransmission>,
+    /// When the last request for a keyframe was admitted.
+    keyframe_asked_at: Option<Instant>,
 }
 
 /// Shares of the bytes that were sent between two reports, 0..=1.
@@ -48,7 +54,17 @@ impl MediaOut {
             resent: Resent::default(),
             redundancy: Redundancy::new(MAX_RESENT_SHARE),
             retransmission: None,
+            keyframe_asked_at: None,
         }
+    }
+
+    /// Tells whether a request of the receiver for a keyframe is handed on.
+    pub(super) fn admits_keyframe_request(&mut self, now: Instant) -> bool {
+        let is_admitted = self.keyframe_asked_at.is_none_or(|at| now.saturating_duration_since(at) >= KEYFRAME_REQUEST_INTERVAL);
+        if is_admitted {
+            self.keyframe_asked_at = Some(now);
+        }
+        is_admitted
     }
 
     /// Queues a frame. Returns false if it was dropped because it depends on a dropped frame; the
@@ -196,6 +212,13 @@ mod tests {
 
     fn captures(queue: &mut FrameQueue) -> Vec<u64> {
         std::iter::from_fn(|| queue.pop()).map(|queued| queued.frame.capture.0).collect()
+    }
+
+    #[test]
+    fn requests_for_keyframes_are_handed_on_ten_times_a_second_at_most() {
+        let (mut media_out, start) = (MediaOut::new(), Instant::now());
+        let admitted = (0..1000).filter(|ms| media_out.admits_keyframe_request(start + Duration::from_millis(*ms))).collect::<Vec<_>>();
+        assert_eq!(admitted, (0..1000).step_by(100).collect::<Vec<_>>());
     }
 
     #[test]
