@@ -25,7 +25,7 @@ trap 'rm -rf "$unpacked"' EXIT
 echo "downloading ONNX Runtime $version (28 MB) into .runtime/" >&2
 if ! tools/fetch-wheel.sh tools/onnxruntime.txt "manylinux_2_28_$(uname -m)" "$unpacked" \
     "onnxruntime/capi/libonnxruntime.so.$version" onnxruntime/LICENSE onnxruntime/ThirdPartyNotices.txt; then
-    echo "warning: ONNX Runtime could not be downloaded: the models will run on rten, several times slower. Run 'make onnxruntime' when there is a connection." >&2
+    echo "warning: ONNX Runtime could not be downloaded: the models will run on rten, several times slower. Run 'make build' again when there is a connection." >&2
     exit 0
 fi
 if ! is_right "$unpacked/onnxruntime/capi/libonnxruntime.so.$version"; then

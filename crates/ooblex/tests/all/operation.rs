@@ -147,7 +147,7 @@ fn check_tells_what_others_would_not_reach() {
     let told = said(&check(&[("MEDIA__ADVERTISE", "203.0.113.7")]));
     assert!(told.contains("ok    media") && told.contains("203.0.113.7"), "{told}");
     let slow = said(&check(&[("INFERENCE__BACKEND", "rten"), ("SERVE__WORKERS", "1")]));
-    assert!(slow.contains("rten"), "{slow}");
+    assert!(slow.contains("rten") && slow.contains("(built in)"), "{slow}");
     let away = check(&[("BROKER__URL", "redis://127.0.0.1:1")]);
     assert!(!away.status.success() && said(&away).contains("WRONG broker") && said(&away).contains("cannot be reached"), "{}", said(&away));
 }
