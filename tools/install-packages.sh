@@ -24,7 +24,7 @@ missing() {
         tool pkg-config pkg-config
         library vpx libvpx-dev
         library openssl libssl-dev
-        if tools/cargo-features.sh | grep -q generate-bindings && ! has_libclang; then echo libclang-dev; fi
+        case $(tools/cargo-features.sh) in *generate-bindings*) has_libclang || echo libclang-dev ;; esac
         if ! ls .runtime/libonnxruntime.so.* >/dev/null 2>&1 && ! has_pip; then printf 'python3\npython3-pip\n'; fi
         ;;
     test)
