@@ -87,6 +87,7 @@ function assertBlurred(records) {
   // On a busy machine, viewers get smaller pictures.
   const strange = records.filter(({ width, height }) => width > played.width || Math.abs((width * played.height) / (height * played.width) - 1) > 0.015);
   assert.deepEqual(strange.map(({ width, height }) => `${width}x${height}`), [], 'pictures of another shape');
+  assert.ok(records.some(({ width }) => width === played.width), 'no picture has the full size');
   const fresh = records.filter(({ number }, index) => index > 0 && (number === null || number !== records[index - 1].number));
   assert.ok(fresh.length >= 0.8 * records.length, `only ${fresh.length} of ${records.length} frames show something new`);
   assertInOrder(fresh.map((record) => ({ ...record, t: ((record.rtp - records[0].rtp) | 0) / 90 })), played);

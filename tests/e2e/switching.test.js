@@ -35,7 +35,10 @@ test('every change is at one frame and nothing raw is ever shown', async () => {
     // Waits for the frames with the change, and for one that shows the effect itself: it may be preceded by placeholders.
     await page.waitForFunction((rtp) => probe.seen.output.filter((record) => ((record.rtp - rtp) | 0) >= 0).length >= 4, ack.timestamp, { timeout: PATIENCE_MS });
     const isProper = async () => (await seen()).some((record) => since(record, ack.timestamp) && hiddenBy(record, played) === wanted.ways[0]);
-    for (const deadline = Date.now() + PATIENCE_MS; !(await isProper()); ) assert.ok(Date.now() < deadline, `no frame is ${wanted.ways[0]} after the change to ${wanted.effect}`);
+    for (const deadline = Date.now() + PATIENCE_MS; !(await isProper()); ) {
+      assert.ok(Date.now() < deadline, `no frame is ${wanted.ways[0]} after the change to ${wanted.effect}`);
+      await page.waitForTimeout(100);
+    }
   }
   const records = await seen();
   const state = await page.evaluate(() => [probe.kept.output.id, probe.kept.output.state, probe.kept['output.pc'].connectionState]);

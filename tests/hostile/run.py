@@ -15,9 +15,8 @@ import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Each list of areas is run by a process of its own, beside the others. The second one only waits for limits to pass while `packets`
-# measures latencies.
-LANES = [["streams", "datagrams", "packets"], ["channels", "offers", "access", "connections"]]
+# Each list of areas is run by a process of its own, beside the others of its step. `packets` measures latencies.
+STEPS = [[["streams", "datagrams"], ["channels", "offers", "access", "connections"]], [["packets"]]]
 
 
 class Result(unittest.TextTestResult):
@@ -32,12 +31,17 @@ class Result(unittest.TextTestResult):
         super().stopTest(test)
 
 
-def main(lanes):
-    """Runs the areas that were asked for, or all lanes. Returns the exit status."""
+def main():
+    """Runs the areas that were asked for, or all steps. Returns the exit status."""
     # Handled like Ctrl-C: unittest stops, and the started processes are ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if sys.argv[1:]:
         return run(sys.argv[1:])
+    return any([run_beside(lanes) for lanes in STEPS])
+
+
+def run_beside(lanes):
+    """Runs these lists of areas at the same time. Returns the exit status."""
     outputs = [tempfile.TemporaryFile() for _ in lanes]
     running = [subprocess.Popen([sys.executable, sys.argv[0], *areas], stdout=output, stderr=output) for areas, output in zip(lanes, outputs)]
     try:
@@ -67,4 +71,4 @@ def run(areas):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
-    sys.exit(main(LANES))
+    sys.exit(main())
