@@ -10,7 +10,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 # As in tests/hostile/run.py.
-LANES = [["protocol", "media"], ["peers"]]
+STEPS = [[["protocol", "media"], ["peers"]]]
 
 sys.path[:0] = [str(HERE), str(HERE.parent / "hostile")]
 
@@ -22,4 +22,4 @@ runner = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(runner)
 
 if __name__ == "__main__":
-    sys.exit(runner.main(LANES))
+    sys.exit(runner.main(STEPS))
