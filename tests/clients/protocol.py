@@ -15,6 +15,9 @@ import unittest
 from endpoint import CANDIDATES, FRAGMENT, H264, OPUS, SDP, VP8, Gateway, camera, line, offer, section
 from gateway import BINARY, PATIENCE_S
 
+# The most viewers of a room.
+VIEWERS = 32
+
 rooms = (f"room-{n}" for n in itertools.count())
 
 
@@ -138,8 +141,8 @@ class Creation(Endpoint):
         taken = self.begin(f"/whip/{room}")
         self.assert_problem(taken, 409, "room-taken", room)
         self.assertIn("retry-after", taken.headers)
-        answers = [self.begin(f"/whep/{room}", camera("recvonly")) for _ in range(5)]
-        self.assertEqual([answer.status for answer in answers], [201, 201, 201, 201, 503])
+        answers = [self.begin(f"/whep/{room}", camera("recvonly")) for _ in range(VIEWERS + 1)]
+        self.assertEqual([answer.status for answer in answers], VIEWERS * [201] + [503], answers[-1].body)
         self.assertIn("retry-after", answers[-1].headers)
         self.assertEqual(self.ask("DELETE", answers[0].headers["location"]).status, 200)
         self.assertEqual(self.begin(f"/whep/{room}", camera("recvonly")).status, 201, "a viewer that left makes room")
