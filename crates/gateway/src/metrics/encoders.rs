@@ -45,7 +45,7 @@ impl EncoderMetrics {
             withheld: add_new(
                 r,
                 "frames_withheld",
-                "Encoded frames not sent to one of their receivers, because its network was too slow or it waited for a keyframe",
+                "Encoded frames not sent to one of their receivers, because its network or the media thread was too slow, or it waited for a keyframe",
             ),
         };
         for codec in [VideoCodec::Vp8, VideoCodec::H264].map(VideoCodec::label) {

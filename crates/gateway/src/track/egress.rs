@@ -17,8 +17,8 @@ use ooblex_config::Video;
 /// milliseconds: they would only get old.
 const MAX_BACKLOG_MS: u32 = 100;
 /// A frame that was encoded for other receivers as well is left out only while more waits than the
-/// bitrate allows in this time, in milliseconds: whoever misses one needs a keyframe. It is less than
-/// the queue of a session holds.
+/// bitrate allows in this time, in milliseconds: a receiver that misses one needs a keyframe. At 30
+/// frames a second the queue of a session holds more than this, at 60 less.
 const MAX_SHARED_BACKLOG_MS: u32 = 400;
 /// A backlog of at most this size is no congestion at any bitrate: it is two packets.
 const SMALL_BACKLOG_BYTES: u32 = 2400;
@@ -64,7 +64,7 @@ struct BitrateLimits {
     resent: f32,
 }
 
-/// What the decoder of the receiver can do with the next frame.
+/// The state of the receiver's decoder, which decides whether it can use the next frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decoding {
     /// Its encoder is a new one for it: it decodes nothing before a keyframe.

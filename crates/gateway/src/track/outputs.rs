@@ -228,7 +228,7 @@ impl Outputs {
 
     fn place_codec(&mut self, now: Instant, codec: VideoCodec, size: Size) {
         let half_size = Quality::Half.size(size);
-        // Whoever carries less is served well by the half quality.
+        // The half quality serves a receiver well whose network carries less.
         let least_bps = half_size.map_or(0, |size| desired_bps(&self.video, size));
         let Some(full) = self.stream(codec, Quality::Full) else { return };
         let receivers = || self.receivers.iter().filter(move |receiver| receiver.codec == codec);

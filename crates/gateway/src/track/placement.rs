@@ -24,7 +24,7 @@ pub(super) struct Placement {
     is_hastened: bool,
 }
 
-/// What the quality goes by.
+/// The conditions on which the quality depends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Situation {
     /// The network carries the bitrate of the full quality.

@@ -78,7 +78,7 @@ pub(super) struct SharedEncoder {
     running: RunningEncoder,
 }
 
-/// What is asked of the next frame.
+/// The requirements of the receivers for the next frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
     /// The bitrate that the receivers' networks carry.
