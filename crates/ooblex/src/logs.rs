@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber, error, info, warn};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 use lines::Lines;
 use ooblex_config::{Log, LogFormat};
@@ -41,7 +42,7 @@ pub(crate) fn flush() {
 
 /// Handle to the logs. Dropping it flushes the queued lines.
 pub struct Logs {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 /// Installs the global logger and the panic hook.
@@ -80,8 +81,8 @@ impl Drop for Logs {
     }
 }
 
-fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
-    let parsed = EnvFilter::builder().parse(filter);
+fn parse(filter: &str) -> anyhow::Result<Targets> {
+    let parsed = filter.parse::<Targets>();
     parsed.with_context(|| format!("log.filter '{filter}' is not understood: write 'info' or 'ooblex=debug,str0m=warn'"))
 }
 
