@@ -80,6 +80,29 @@ test('viewers of a room see the effect from the first frame on, in their own cod
   await told('h264', 'active', 2);
 });
 
+test('an image shows the pictures of a room as they come', async () => {
+  const { page, played } = opened;
+  const shown = await page.evaluate(async (patience) => {
+    const image = Object.assign(new Image(), { src: 'rooms/studio/stream.mjpeg?fps=10' });
+    document.body.append(image);
+    const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
+    const context = canvas.getContext('2d', { willReadFrequently: true });
+    const pictures = new Set();
+    for (const deadline = Date.now() + patience; pictures.size < 10 && Date.now() < deadline; ) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      if (!image.naturalWidth) continue;
+      context.drawImage(image, 0, 0, 64, 48);
+      pictures.add(context.getImageData(0, 0, 64, 48).data.join());
+    }
+    const size = [image.naturalWidth, image.naturalHeight];
+    image.remove();
+    const snapshot = await createImageBitmap(await (await fetch('rooms/studio/snapshot.jpg')).blob());
+    return { pictures: pictures.size, size, snapshot: [snapshot.width, snapshot.height] };
+  }, PATIENCE_MS);
+  const size = [played.width, played.height];
+  assert.deepEqual(shown, { pictures: 10, size, snapshot: size });
+});
+
 test('a viewer that leaves disturbs nobody, and viewers end with their publisher', async () => {
   const { page } = opened;
   const status = await page.evaluate(async () => (await fetch(probe.kept['whep vp8'].session, { method: 'DELETE' })).status);

@@ -1,5 +1,5 @@
 //! Admission control: limits on the number of sessions in total and per address, on sessions that
-//! are not connected yet, on the rate of offers, and on event streams.
+//! are not connected yet, on the rate of offers, and on streams of events and pictures.
 //!
 //! A [`Place`] is reserved before an offer is read, so that concurrent offers cannot exceed a limit
 //! together. It is free again when it is dropped. The time is an argument.
@@ -24,7 +24,7 @@ const FULL_RETRY: Duration = Duration::from_secs(10);
 /// Time that clients are asked to wait for sessions that are not connected yet, which connect or
 /// end within seconds.
 const UNCONNECTED_RETRY: Duration = Duration::from_secs(2);
-/// Fraction of the HTTP connections, in total and of one address, that may be event streams: one in
+/// Fraction of the HTTP connections, in total and of one address, that may be streams: one in
 /// this number.
 const CONNECTIONS_PER_STREAM: usize = 4;
 
@@ -51,7 +51,7 @@ struct State {
     all: Count,
     by_visitor: HashMap<Visitor, Count>,
     offers: HashMap<Visitor, Offers>,
-    /// Number of open event streams of each address that has one.
+    /// Number of open streams of each address that has one.
     streams: HashMap<Visitor, usize>,
 }
 
@@ -76,7 +76,7 @@ pub struct Place {
     is_connected: bool,
 }
 
-/// The right to one event stream.
+/// The right to one stream of events or pictures.
 pub(crate) struct StreamPlace {
     admission: Arc<Admission>,
     visitor: Visitor,
@@ -182,7 +182,7 @@ impl Admission {
         Err(Problem::new(kind, detail).retry_after(retry))
     }
 
-    /// Reserves a place for an event stream, which holds an HTTP connection for its whole life.
+    /// Reserves a place for a stream of events or pictures, which holds an HTTP connection for its whole life.
     ///
     /// # Errors
     /// When a limit is reached; the problem names it.
@@ -192,12 +192,12 @@ impl Admission {
         let Limits { streams, streams_of_one, .. } = self.limits;
         let detail = if own >= streams_of_one {
             format!(
-                "this address reads {own} streams of events, and at most a quarter of limits.connections_per_address may be streams: end one \
+                "this address reads {own} streams of events or pictures, and at most a quarter of limits.connections_per_address may be streams: end one \
                  of them, or raise it"
             )
         } else if state.streams.values().sum::<usize>() >= streams {
             format!(
-                "{streams} streams of events are open, and at most a quarter of limits.connections may be streams: try again later, or raise it"
+                "{streams} streams of events or pictures are open, and at most a quarter of limits.connections may be streams: try again later, or raise it"
             )
         } else {
             *state.streams.entry(visitor).or_default() += 1;

@@ -13,6 +13,7 @@ mod offer;
 mod operators;
 mod origins;
 mod peers;
+mod pictures;
 mod room_events;
 mod sessions;
 mod texts;
@@ -63,7 +64,8 @@ pub fn router(gateway: Arc<Gateway>, listener: Listener, hosts: Arc<Hosts>) -> R
         .with_state(gateway)
 }
 
-/// Builds the routes of the public listener: offers, WHIP and WHEP, the effects and the page.
+/// Builds the routes of the public listener: offers, WHIP and WHEP, pictures of rooms,
+/// the effects and the page.
 fn public_routes() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/offer", post(offer::offer))
@@ -72,6 +74,8 @@ fn public_routes() -> Router<Arc<Gateway>> {
         .route("/whep/{room}", get(whip::describe_whep).post(whip::watch))
         .route("/whep/{room}/{secret}", get(whip::describe).patch(whip::trickle).delete(whip::end))
         .route("/whep/{room}/{secret}/events", get(room_events::events).post(room_events::choose))
+        .route("/rooms/{room}/snapshot.jpg", get(pictures::snapshot))
+        .route("/rooms/{room}/stream.mjpeg", get(pictures::stream))
         .route("/api/effects", get(effects::list))
         .route("/api/effects/{name}/thumbnail.png", get(effects::thumbnail))
         .merge(assets::router())

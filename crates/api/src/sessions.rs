@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::admission::Place;
 use crate::auth::SessionAccess;
 use crate::auth::keys::Digest;
+use crate::pictures::Pictures;
 use crate::rooms::{Closed, MAX_VIEWERS, Room, RoomName, Rooms};
 use ooblex_gateway::events::Reader;
 use ooblex_gateway::ids::SessionId;
@@ -69,6 +70,15 @@ pub struct Published {
     /// A copy of the settings. The track owns them and reports each change, so the copy is ahead of
     /// the track only while a change waits for it.
     pub settings: Settings,
+    /// Its pictures as JPEG.
+    pub pictures: Arc<Pictures>,
+}
+
+impl Published {
+    /// Makes the part of a publisher that has begun with these settings.
+    pub fn new(track: TrackHandle, settings: Settings) -> Self {
+        Self { pictures: Pictures::new(track.clone()), track, settings }
+    }
 }
 
 /// A publisher to watch.
@@ -149,6 +159,13 @@ impl Sessions {
         Ok(Watched { publisher, track })
     }
 
+    /// Returns the pictures of a room as JPEG. `None` if nobody publishes to it.
+    pub fn pictures(&self, room: &RoomName) -> Option<Arc<Pictures>> {
+        let state = self.state.lock();
+        let publisher = state.running.get(&state.rooms.find(room)?.publisher)?;
+        Some(publisher.published()?.pictures.clone())
+    }
+
     /// Returns the session of a room with this secret.
     pub fn in_room(&self, room: &RoomName, presented: &Digest) -> Option<SessionId> {
         let state = self.state.lock();
@@ -169,13 +186,14 @@ impl Sessions {
         let state = self.state.lock();
         let describe = |(name, room): (&RoomName, &Room)| {
             let publisher = state.running.get(&room.publisher);
-            let effect = publisher.and_then(Running::published).map(|published| published.settings.effect.name());
+            let published = publisher.and_then(Running::published);
             json!({
                 "room": name,
-                "effect": effect,
+                "effect": published.map(|published| published.settings.effect.name()),
                 "age_s": publisher.map(|session| session.started.elapsed().as_secs()),
                 "publisher": room.publisher,
                 "viewers": room.viewers,
+                "mjpeg_streams": published.map(|published| published.pictures.streams()),
             })
         };
         state.rooms.iter().map(describe).collect()
@@ -358,7 +376,7 @@ impl Running {
 
     fn describe(&self, id: SessionId) -> Value {
         let mut described = match self.published() {
-            Some(Published { track, settings }) => json!({
+            Some(Published { track, settings, .. }) => json!({
                 "id": id,
                 "effect": settings.effect.name(),
                 "params": settings.parameters.to_json(),
@@ -412,7 +430,7 @@ mod tests {
         let (inbox, _track) = bounded(1);
         let track = TrackHandle::new(inbox, Arc::new(Metrics::new(&About::default(), &Broker::local(), &[], None)));
         let access = SessionAccess::new(&SessionSecret::random(), Arc::default());
-        sessions.publish(id, Published { track, settings }, access, place, None).unwrap();
+        sessions.publish(id, Published::new(track, settings), access, place, None).unwrap();
     }
 
     #[test]

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::{Authority, HostPattern, is_origin};
 pub use auth::{Auth, Hook, HttpUrl, HttpUrlError, Jwt, KeyEntry, Mode, Modes, Role, Secret, Turn};
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
-pub use peers::{MAX_LINKS, PeerPrefix, PeerUrl, PeerUrlError, Pull, Push, Rooms};
+pub use peers::{MAX_LINKS, MAX_MJPEG_FPS, PeerPrefix, PeerUrl, PeerUrlError, Pull, Push, Rooms};
 pub use words::AutoOr;
 use words::{authorities, codecs, names, networks, optional_word, parsed, shown, shown_all, word};
 

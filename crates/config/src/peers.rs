@@ -1,5 +1,5 @@
-//! `[rooms]`, `[[pulls]]` and `[[pushes]]`: the servers that the gateway calls as a client of WHEP and
-//! WHIP.
+//! `[rooms]`, `[[pulls]]` and `[[pushes]]`: rooms, and the servers that the gateway calls as a client of
+//! WHEP and WHIP.
 //!
 //! URLs are compared in the normal form of the URL standard, in which they are sent as well, so that
 //! a check and a request cannot mean different servers.
@@ -18,11 +18,17 @@ use super::words::{parsed_all, shown_all};
 
 /// Largest number of pulls and pushes together.
 pub const MAX_LINKS: usize = 64;
+/// Largest value of `rooms.mjpeg_fps`.
+pub const MAX_MJPEG_FPS: u32 = 30;
 
 /// `[rooms]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rooms {
+    /// Maximum number of pictures per second in a stream of JPEG pictures.
+    pub mjpeg_fps: u32,
+    /// Maximum number of concurrent streams of JPEG pictures per room.
+    pub mjpeg_streams: usize,
     /// Prefixes of the URLs of other servers that the gateway may call.
     #[serde(serialize_with = "shown_all", deserialize_with = "parsed_all")]
     pub peers: Vec<PeerPrefix>,
@@ -67,6 +73,12 @@ pub struct Push {
     pub token_variable: Option<String>,
 }
 
+impl Default for Rooms {
+    fn default() -> Self {
+        Self { mjpeg_fps: 10, mjpeg_streams: 8, peers: Vec::new(), peers_ca_file: None }
+    }
+}
+
 impl Rooms {
     /// Returns whether the gateway may call a URL.
     pub fn allows(&self, url: &PeerUrl) -> bool {
@@ -74,6 +86,9 @@ impl Rooms {
     }
 
     pub(super) fn check(&self, pulls: &[Pull], pushes: &[Push]) -> Result<(), ConfigError> {
+        if !(1..=MAX_MJPEG_FPS).contains(&self.mjpeg_fps) {
+            return Err(ConfigError::Senseless(format!("rooms.mjpeg_fps must be from 1 to {MAX_MJPEG_FPS}")));
+        }
         let pulled = pulls
             .iter()
             .map(|pull| ("pulls", &pull.whep, [pull.token.is_some(), pull.token_file.is_some(), pull.token_variable.is_some()]));
@@ -291,7 +306,7 @@ mod tests {
     }
 
     fn rooms(prefixes: &[&str]) -> Rooms {
-        Rooms { peers: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(), peers_ca_file: None }
+        Rooms { peers: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(), ..Rooms::default() }
     }
 
     #[test]

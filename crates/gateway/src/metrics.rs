@@ -10,6 +10,7 @@ mod network;
 mod process;
 mod registry;
 mod set_up;
+mod stills;
 mod viewing;
 mod worker;
 
@@ -38,6 +39,7 @@ use ooblex_worker::about::About;
 pub use process::LOST_LOG_LINES;
 use registry::{add_new, encoded, register_about};
 pub use set_up::SetUps;
+pub use stills::StillMetrics;
 use viewing::Viewings;
 pub use worker::WorkerMetrics;
 
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub(crate) viewings: Viewings,
     /// Packets and bitrates.
     pub network: Network,
+    /// Pictures of rooms as JPEG.
+    pub stills: StillMetrics,
     http: HttpFigures,
     pub(crate) frames: FrameMetrics,
     pub(crate) encoders: EncoderMetrics,
@@ -106,6 +110,7 @@ impl Metrics {
             set_ups: SetUps::new(r),
             viewings: Viewings::new(r),
             network: Network::new(r),
+            stills: StillMetrics::new(r),
             http,
             frames: FrameMetrics::new(r),
             encoders: EncoderMetrics::new(r),

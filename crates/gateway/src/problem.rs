@@ -50,7 +50,9 @@ pub enum ProblemKind {
     RoomTaken,
     /// No session publishes to the room.
     RoomEmpty,
-    /// The room has as many viewers as it may.
+    /// There is no room of this name.
+    UnknownRoom,
+    /// The room has as many viewers, or streams of pictures, as it may.
     RoomFull,
     /// The request names another version of the session than the current one.
     WrongVersion,
@@ -88,7 +90,7 @@ pub enum ProblemKind {
     Busy,
     /// A session exceeds its rate limit of messages.
     TooFast,
-    /// A limit of event readers is reached: of the session, of the address, or in total.
+    /// A limit of readers of events or pictures is reached: of the session, of the address, or in total.
     TooManyReaders,
     /// Many consecutive frames of a session's camera cannot be decoded.
     Undecodable,
@@ -175,6 +177,7 @@ impl ProblemKind {
             ProblemKind::UnknownSession => ("unknown-session", "There is no such session", StatusCode::NOT_FOUND),
             ProblemKind::RoomTaken => ("room-taken", "Another session publishes to this room", StatusCode::CONFLICT),
             ProblemKind::RoomEmpty => ("room-empty", "Nobody publishes to this room", StatusCode::CONFLICT),
+            ProblemKind::UnknownRoom => ("unknown-room", "There is no such room", StatusCode::NOT_FOUND),
             ProblemKind::RoomFull => ("room-full", "The room is full", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::WrongVersion => ("wrong-version", "The session has another version", StatusCode::PRECONDITION_FAILED),
             ProblemKind::NoVersion => ("no-version", "The version of the session is missing", StatusCode::PRECONDITION_REQUIRED),
@@ -196,7 +199,7 @@ impl ProblemKind {
             }
             ProblemKind::TooManyOffers => ("too-many-offers", "This address makes too many offers", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::Busy => ("busy", "The gateway is busy with other offers", StatusCode::SERVICE_UNAVAILABLE),
-            ProblemKind::TooManyReaders => ("too-many-readers", "There are enough readers of events", StatusCode::TOO_MANY_REQUESTS),
+            ProblemKind::TooManyReaders => ("too-many-readers", "There are enough readers", StatusCode::TOO_MANY_REQUESTS),
             ProblemKind::Undecodable => ("undecodable", "The camera's stream is refused", StatusCode::UNPROCESSABLE_ENTITY),
             ProblemKind::NoWorker => ("no-worker", "No worker serves this effect now", StatusCode::SERVICE_UNAVAILABLE),
             ProblemKind::BrokerDown => ("broker-down", "The workers cannot be reached now", StatusCode::SERVICE_UNAVAILABLE),

@@ -7,7 +7,7 @@
 //! (queue and decoder), `analysis` (which frames go to workers, `join` for chains), `presenter`
 //! (painters and stand-ins), `outputs` (one `egress` per receiver, with `loss_control` and
 //! `placement`; one `shared_encoder` per codec and quality, with `shared_bitrate` and
-//! `resolution`), `outbox` (the way out). `cpu_control` groups `frame_rate` and `quality`; `report`
+//! `resolution`), `stills` (single pictures), `outbox` (the way out). `cpu_control` groups `frame_rate` and `quality`; `report`
 //! makes the `stats` of each second; `service` tells the browser whether workers serve it.
 
 mod analysis;
@@ -34,6 +34,7 @@ mod service;
 mod shared_bitrate;
 mod shared_encoder;
 mod stats;
+mod stills;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub use self::messages::{Backlog, OutputInput, ReceptionFeedback, TrackInput, Tr
 pub use self::outbox::Outbox;
 pub use self::outputs::{OutputState, Outputs, Sent};
 pub use self::stats::{Stats, TrackStats};
+pub use self::stills::StillRequest;
 use crate::ids::SessionId;
 use crate::labels::ByeReason;
 use crate::restrictions::Restrictions;

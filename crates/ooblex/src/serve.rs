@@ -13,6 +13,7 @@ use ooblex_api::admission::Admission;
 use ooblex_api::auth::Authenticator;
 use ooblex_api::custom_effects::CustomEffects;
 use ooblex_api::http::{Gateway, Hosts, router, start_links};
+use ooblex_api::jpeg::JpegEncoder;
 use ooblex_api::peers::Peers;
 use ooblex_api::server::{Capacity, Options, Server, Timeouts};
 use ooblex_api::sessions::Sessions;
@@ -133,6 +134,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         auth,
         turn,
         about,
+        jpeg: JpegEncoder::start()?,
         thumbnails,
         custom_effects,
     });

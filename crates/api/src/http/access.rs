@@ -42,7 +42,7 @@ pub enum Need {
 }
 
 /// The permission that each route of the API needs.
-pub const ROUTES: [(Method, &str, Need); 31] = [
+pub const ROUTES: [(Method, &str, Need); 33] = [
     (Method::POST, "/offer", Need::Publish),
     (Method::GET, "/whip/{room}", Need::Public),
     (Method::POST, "/whip/{room}", Need::Publish),
@@ -56,6 +56,8 @@ pub const ROUTES: [(Method, &str, Need); 31] = [
     (Method::DELETE, "/whep/{room}/{secret}", Need::View),
     (Method::GET, "/whep/{room}/{secret}/events", Need::View),
     (Method::POST, "/whep/{room}/{secret}/events", Need::View),
+    (Method::GET, "/rooms/{room}/snapshot.jpg", Need::View),
+    (Method::GET, "/rooms/{room}/stream.mjpeg", Need::View),
     (Method::GET, "/api/effects", Need::PublicAndMore),
     (Method::POST, "/api/effects/reload", Need::Admin),
     (Method::GET, "/api/effects/{name}/thumbnail.png", Need::Public),

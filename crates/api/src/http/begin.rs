@@ -171,7 +171,7 @@ impl Publishing {
             Problem::new(ProblemKind::Unavailable, "the gateway has no thread left for another session: try again later")
         })?;
         info!(session = %id, effect = %settings.effect.name(), room = room.as_ref().map(RoomName::as_str), "session begins");
-        let published = Published { track: track.clone(), settings };
+        let published = Published::new(track.clone(), settings);
         let access = SessionAccess::new(&secret, restrictions);
         gateway.sessions.publish(id, published, access, place, room).inspect_err(|_| track.end())?;
         begin(gateway, term, Beginning { id, secret, negotiated, track, publisher: None })

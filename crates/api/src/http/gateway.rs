@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::custom_effects::{CustomEffects, Reloaded};
+use crate::jpeg::JpegEncoder;
 use crate::peers::Peers;
 use crate::sessions::Sessions;
 use crate::thumbnails::Thumbnails;
@@ -39,6 +40,8 @@ pub struct Gateway {
     pub turn: Option<Turn>,
     /// Backend and device that run the models of this process.
     pub about: About,
+    /// Encodes pictures of rooms.
+    pub jpeg: JpegEncoder,
     /// Thumbnails of the effects.
     pub thumbnails: Thumbnails,
     /// Custom effects of the operator.

@@ -343,7 +343,7 @@ mod tests {
     }
 
     fn ask(port: u16, token: Option<&str>) -> Result<Accepted, Failure> {
-        let rooms = Rooms { peers: vec![format!("http://127.0.0.1:{port}/live/").parse().unwrap()], peers_ca_file: None };
+        let rooms = Rooms { peers: vec![format!("http://127.0.0.1:{port}/live/").parse().unwrap()], ..Rooms::default() };
         let exchange = Exchange::new(rooms, 1, Vec::new());
         let target =
             Target { url: format!("http://127.0.0.1:{port}/live/whep?key=hidden").parse().unwrap(), token: token.and_then(Secret::new) };
@@ -390,7 +390,7 @@ mod tests {
         let to = format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:{other}/live/b\r\ncontent-length: 0\r\n\r\n");
         let (port, heads) = server(vec![to]);
         let prefixes = [port, other].map(|port| format!("http://127.0.0.1:{port}/live/").parse().unwrap());
-        let exchange = Exchange::new(Rooms { peers: prefixes.to_vec(), peers_ca_file: None }, 1, Vec::new());
+        let exchange = Exchange::new(Rooms { peers: prefixes.to_vec(), ..Rooms::default() }, 1, Vec::new());
         let target = Target { url: format!("http://127.0.0.1:{port}/live/a").parse().unwrap(), token: Secret::new("hunter2") };
         let Accepted { session, .. } = exchange.rules.offer(&exchange.agent, &target, OFFER).unwrap();
         assert!(session.url.as_str().ends_with(&format!(":{other}/live/session")) && session.token.is_none(), "{session:?}");
@@ -402,7 +402,7 @@ mod tests {
     fn redirects_keep_https_and_locations_keep_the_origin() {
         let prefixes = ["https://media.example/", "http://media.example/", "https://other.example/"];
         let rules =
-            Rules { rooms: Rooms { peers: prefixes.map(|prefix| prefix.parse().unwrap()).to_vec(), peers_ca_file: None }, sdp_kib: 1 };
+            Rules { rooms: Rooms { peers: prefixes.map(|prefix| prefix.parse().unwrap()).to_vec(), ..Rooms::default() }, sdp_kib: 1 };
         let from = "https://media.example/live".parse().unwrap();
         let detail = |found: Result<PeerUrl, Failure>| found.map_or_else(|failure| failure.detail, |url| url.to_string());
         assert!(detail(rules.redirected(&from, Some("http://media.example/live"))).contains("not encrypted"));

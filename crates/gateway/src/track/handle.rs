@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
+use ooblex_pipeline::I420;
+use tokio::sync::oneshot;
 
 use super::messages::TrackInput;
 use super::stats::TrackStats;
+use super::stills::StillRequest;
 use crate::cpu::Ticket;
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -57,6 +61,20 @@ impl TrackHandle {
     /// Returns the metrics, for the session.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Asks for the next picture that is processed under the settings in force, or a stand-in for it
+    /// after `patience`. It replaces a request that still waits. The channel closes without a picture
+    /// when the track has ended, or its inbox is full.
+    pub fn still(&self, patience: Duration) -> oneshot::Receiver<I420> {
+        let (reply, picture) = oneshot::channel();
+        self.send(TrackInput::Still(StillRequest { reply, patience }));
+        picture
+    }
+
+    /// Returns whether the track was told to end.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Ends the track.

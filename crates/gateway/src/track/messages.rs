@@ -7,6 +7,7 @@ use std::time::Instant;
 use ooblex_codec::{ColourSpace, Rotation};
 use ooblex_pipeline::{Completion, EncodedFrame, VideoCodec};
 
+use super::stills::StillRequest;
 use crate::ids::SessionId;
 use crate::labels::ByeReason;
 use crate::settings::{ChangedBy, Settings};
@@ -52,6 +53,8 @@ pub enum TrackInput {
         /// The origin of the change.
         by: ChangedBy,
     },
+    /// The next picture is wanted, as it is shown.
+    Still(StillRequest),
     /// A message of the browser. `None`: one that was too long.
     Control(Option<Vec<u8>>),
     /// The data channel is open.

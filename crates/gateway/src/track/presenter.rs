@@ -210,6 +210,11 @@ impl Presenter {
     /// Notes that a stand-in was sent.
     pub(super) fn on_stand_in(&mut self, now: Instant, stand_in: StandIn, settings: Arc<Settings>) {
         self.starved_at = Some(now + 2 * STARVED_AFTER);
+        self.keep(stand_in, settings);
+    }
+
+    /// Keeps a stand-in, from which the next one is made.
+    pub(super) fn keep(&mut self, stand_in: StandIn, settings: Arc<Settings>) {
         self.shown = Some(Shown { picture: stand_in.picture, settings, is_placeholder: stand_in.is_placeholder });
     }
 

@@ -29,6 +29,7 @@ use super::presenter::{MAX_PENDING_ACKS, Presenter};
 use super::second::LastReport;
 use super::service::{self, NotifiedState};
 use super::stats::TrackStats;
+use super::stills::Stills;
 use crate::cpu::{Ticket, Urgency, leave_one_core_free};
 use crate::data_channel::{self, Request};
 use crate::events::Kind;
@@ -52,6 +53,7 @@ pub(super) struct Runner {
     pub(super) analysis: AnalysisSide,
     pub(super) presenter: Presenter,
     pub(super) outputs: Outputs,
+    pub(super) stills: Stills,
     pub(super) cpu: CpuControl,
     pub(super) notified: NotifiedState,
     pub(super) freezes: FreezeDetector,
@@ -82,6 +84,7 @@ impl Runner {
             ingest: Ingest::new(limits.decoder(), max_pixels, stats.clone(), context.metrics.clone()),
             analysis: AnalysisSide::new(id, Track::new(settings.mode, frames.sampling(), frames.patience())),
             presenter: Presenter::new(id),
+            stills: Stills::default(),
             cpu: CpuControl::new(ticket),
             notified: NotifiedState::default(),
             freezes: FreezeDetector::new(now),
@@ -155,7 +158,7 @@ impl Runner {
     }
 
     fn next_wakeup(&self) -> Instant {
-        let times = [self.analysis.track.next_wakeup(), self.presenter.next_wakeup()];
+        let times = [self.analysis.track.next_wakeup(), self.presenter.next_wakeup(), self.stills.next_wakeup()];
         times.into_iter().flatten().fold(self.last_report.next(), Instant::min)
     }
 
@@ -167,6 +170,9 @@ impl Runner {
             } else {
                 self.present_stand_in(now);
             }
+        }
+        if self.stills.need_stand_in(now) {
+            self.give_stand_in(now);
         }
         if now >= self.last_report.next() {
             self.report(now);
@@ -181,6 +187,7 @@ impl Runner {
             TrackInput::Completed { completion, at } => self.on_completion(now, completion, at),
             TrackInput::Output { receiver, input } => self.on_output(now, receiver, input),
             TrackInput::Change { settings, by } => self.change(settings, Value::Null, by),
+            TrackInput::Still(request) => self.stills.on_request(now, request),
             TrackInput::Control(text) => self.on_control(text.as_deref()),
             TrackInput::ControlOpen => self.on_control_open(),
             TrackInput::ServiceChanged => self.review_service(),
@@ -310,7 +317,7 @@ impl Runner {
     fn present(&mut self, seq: FrameSeq, frame: Pending, analysed: Option<&Analysed>, reused: bool) -> Result<MediaTime, DropReason> {
         let Pending { mut picture, capture, arrived, view, settings } = frame;
         let started = Instant::now();
-        if self.outputs.are_congested(started) {
+        if self.outputs.are_congested(started) && !self.stills.are_wanted() {
             return Err(DropReason::Congested);
         }
         if let Some(analysed) = analysed.filter(|_| !reused) {
@@ -320,8 +327,13 @@ impl Runner {
         let found = self.presenter.compose(&mut picture, analyses, &settings, view)?;
         let composed = Instant::now();
         self.stats.on_stage(Stage::Compose, composed - started);
-        let timestamp = self.send_encoded(composed, &picture, capture, arrived)?;
+        let outcome = self.send_encoded(composed, &picture, capture, arrived);
         let sent = Instant::now();
+        // A frame that was admitted before a change is shown, but is no answer to whoever asks after it.
+        if Arc::ptr_eq(&settings, &self.settings.current) {
+            self.stills.give(&picture);
+        }
+        let timestamp = outcome?;
         self.stats.on_stage(Stage::Encode, sent - composed);
         if let Some(found) = found {
             let text = data_channel::detections(seq, timestamp, (picture.width(), picture.height()), &found);
@@ -360,6 +372,18 @@ impl Runner {
         _ = self.send_encoded(now, &stand_in.picture, capture, now);
         self.context.metrics.frames.placeholders.inc();
         self.presenter.on_stand_in(now, stand_in, settings);
+    }
+
+    /// Gives a stand-in to whoever has waited too long for a picture, and to nobody else.
+    fn give_stand_in(&mut self, now: Instant) {
+        let (settings, waiting) = (self.settings.current.clone(), self.analysis.track.oldest_waiting());
+        match self.presenter.stand_in(waiting, &settings, self.outputs.size()) {
+            Some(stand_in) => {
+                self.stills.give(&stand_in.picture);
+                self.presenter.keep(stand_in, settings);
+            }
+            None => self.stills.postpone(now),
+        }
     }
 
     // Settings

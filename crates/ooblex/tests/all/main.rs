@@ -26,5 +26,6 @@ mod regressions;
 mod rooms;
 mod sessions;
 mod settings;
+mod stills;
 mod undecodable;
 mod workers;

@@ -7,11 +7,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::common::{FRAME, Gateway, Player, WITHIN, temporary_folder};
+use crate::common::{FRAME, Gateway, Player, WITHIN, scenes, temporary_folder};
 use ooblex_api::auth::{jwt, keys};
 use ooblex_api::http::access::{Need, ROUTES};
 use ooblex_client::{Client, ClientError, Wish};
+use ooblex_codec::{Encoder, EncoderConfig, Speed};
 use ooblex_config::Secret;
+use ooblex_pipeline::{MediaTime, VideoCodec};
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
@@ -175,6 +177,8 @@ fn every_route_is_open_to_whom_the_table_says() {
         ("DELETE", "/whep/{room}/{secret}", "/whep/a/obs_0", None, VIEWERS),
         ("GET", "/whep/{room}/{secret}/events", "/whep/a/obs_0/events", None, VIEWERS),
         ("POST", "/whep/{room}/{secret}/events", "/whep/a/obs_0/events", Some(json!(["active"])), VIEWERS),
+        ("GET", "/rooms/{room}/snapshot.jpg", "/rooms/a/snapshot.jpg", None, VIEWERS),
+        ("GET", "/rooms/{room}/stream.mjpeg", "/rooms/a/stream.mjpeg", None, VIEWERS),
         ("GET", "/api/rooms", "/api/rooms", None, OPERATORS),
         // The role admin is told that the URL is not within rooms.peers, or that there is no such link.
         ("GET", "/api/pulls", "/api/pulls", None, OPERATORS),
@@ -382,6 +386,39 @@ fn a_session_ends_with_its_token() {
     assert_eq!(ask(&gateway, "GET", "/api/sessions", Some(&admin), None).body["sessions"], json!([]));
     let endless = begin(&gateway, Some(&admin), None);
     assert!(endless.status == 200 && endless.body["expires_in_s"].as_u64().unwrap() > 500, "{endless:?}");
+}
+
+#[test]
+fn a_stream_of_pictures_ends_with_its_token() {
+    let gateway = with_tokens();
+    let publisher = lasting(600, json!({"publish": ["lobby"]}));
+    let mut camera = Client::publish(&gateway.url, "lobby", &Wish { token: Some(publisher), ..Wish::default() }).unwrap();
+    let config = EncoderConfig { codec: VideoCodec::Vp8, bitrate_bps: 1_000_000, frame_rate: 30.0, speed: Speed::Fast };
+    let (mut encoder, scenes) = (Encoder::new(config).unwrap(), scenes(320, 240));
+    let mut next = 0_u64;
+    let mut play = || {
+        let frame = encoder.encode(&scenes[next as usize % scenes.len()], MediaTime(90_000 + next * 3000), false).unwrap().unwrap();
+        next += 1;
+        camera.send_frame(&frame, None).unwrap();
+        let until = Instant::now() + FRAME;
+        while camera.poll(until).unwrap().is_some() {}
+    };
+    // The query is for dashboards, which cannot set headers.
+    let token = lasting(3, json!({"view": ["lobby"]}));
+    let (url, began) = (format!("{}/rooms/lobby/stream.mjpeg?fps=10&token={token}", gateway.url), Instant::now());
+    let reading = std::thread::spawn(move || {
+        let mut stream = Vec::new();
+        ureq::get(url).call().unwrap().into_body().into_reader().read_to_end(&mut stream).unwrap();
+        (stream.len(), Instant::now())
+    });
+    while !reading.is_finished() {
+        assert!(began.elapsed() < WITHIN, "it goes on without a token");
+        play();
+    }
+    let (bytes, ended) = reading.join().unwrap();
+    assert!(bytes > 10_000 && ended - began > Duration::from_millis(1500), "{bytes} bytes in {:?}", ended - began);
+    let other = lasting(600, json!({"view": ["hall"]}));
+    assert_eq!(ask(&gateway, "GET", "/rooms/lobby/snapshot.jpg", Some(&other), None).status, 403);
 }
 
 #[test]

@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use self::farm::*;
-pub use self::judge::Look;
+pub use self::judge::{Look, likeness};
 pub use self::program::{Gateway, Worker};
 pub use self::redis::RedisServer;
 
