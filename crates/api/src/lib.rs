@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod assets;
 pub mod auth;
+mod backoff;
 pub mod custom_effects;
 pub mod http;
 pub mod jpeg;
@@ -23,3 +24,4 @@ pub mod thumbnails;
 pub mod tls;
 pub mod turn;
 pub mod visitor;
+pub mod webhooks;

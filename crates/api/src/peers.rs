@@ -4,7 +4,6 @@
 //! other servers (`exchange`). The life of a link, from attempt to attempt (`backoff`), is in
 //! [`crate::http`], where sessions begin.
 
-mod backoff;
 mod exchange;
 mod link;
 
@@ -17,7 +16,6 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use ureq::tls::{Certificate, PemItem, parse_pem};
 
-pub(crate) use self::backoff::Backoff;
 pub(crate) use self::exchange::{Accepted, Exchange, Failure, RemoteSession, Retry};
 pub use self::link::Link;
 pub(crate) use self::link::{Role, Target};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ooblex_pipeline::EffectName;
+use ooblex_pipeline::{EffectName, round};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use crate::auth::SessionAccess;
 use crate::auth::keys::Digest;
 use crate::pictures::Pictures;
 use crate::rooms::{Closed, MAX_VIEWERS, Room, RoomName, Rooms};
+use crate::webhooks::{Event, Webhooks};
 use ooblex_gateway::events::Reader;
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::EndReason;
@@ -29,6 +30,7 @@ const ROOM_RETRY: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub struct Sessions {
     state: Mutex<State>,
+    webhooks: Webhooks,
 }
 
 #[derive(Default)]
@@ -43,6 +45,7 @@ struct Running {
     place: Place,
     room: Option<RoomName>,
     started: Instant,
+    connected: Option<Instant>,
     progress: watch::Sender<Progress>,
 }
 
@@ -103,6 +106,11 @@ pub struct RoomState {
 pub struct TooManyReaders;
 
 impl Sessions {
+    /// Makes an empty registry, which tells webhooks of sessions that are connected.
+    pub fn new(webhooks: Webhooks) -> Self {
+        Self { webhooks, ..Self::default() }
+    }
+
     /// Adds a publisher, to a room if one is given. It keeps its place until it ends.
     ///
     /// # Errors
@@ -201,10 +209,12 @@ impl Sessions {
 
     /// The session is connected.
     pub fn connected(&self, id: SessionId) {
-        if let Some(session) = self.state.lock().running.get_mut(&id) {
-            session.place.connected();
-            session.progress.send_replace(Progress::Connected);
-        }
+        let mut state = self.state.lock();
+        let Some(session) = state.running.get_mut(&id) else { return };
+        session.place.connected();
+        session.progress.send_replace(Progress::Connected);
+        session.connected = Some(Instant::now());
+        state.tell_start(id, &self.webhooks);
     }
 
     /// The session has ended by itself.
@@ -212,7 +222,7 @@ impl Sessions {
         if let Some(session) = self.state.lock().running.get(&id) {
             session.progress.send_replace(Progress::Ended(reason));
         }
-        self.remove(id);
+        self.remove(id, reason);
     }
 
     /// Returns the progress of a session; `None` if it is not running. The channel is closed when
@@ -222,12 +232,13 @@ impl Sessions {
     }
 
     /// The session has ended: the track and the room of a publisher end, too.
-    pub fn remove(&self, id: SessionId) {
+    pub fn remove(&self, id: SessionId, reason: EndReason) {
         let mut state = self.state.lock();
         let Some(session) = state.running.remove(&id) else { return };
         if let Some(room) = &session.room {
             state.rooms.leave(room, id);
         }
+        state.tell_end(id, &session, reason, &self.webhooks);
         if let Part::Publisher(Published { track, .. }) = &session.part {
             track.end();
         }
@@ -242,7 +253,7 @@ impl Sessions {
         }
         let told = tell();
         if told {
-            self.remove(id);
+            self.remove(id, EndReason::Requested);
         }
         told
     }
@@ -355,9 +366,60 @@ impl Sessions {
     }
 }
 
+impl State {
+    /// Tells webhooks that a session is connected, and the room of a publisher open.
+    fn tell_start(&self, id: SessionId, webhooks: &Webhooks) {
+        let Some(session) = self.running.get(&id).filter(|_| !webhooks.is_empty()) else { return };
+        let subject = session.subject(id);
+        if let (Some(room), Some(published)) = (&session.room, session.published()) {
+            let data = json!({"room": room, "session": id, "effect": published.settings.effect.name()});
+            webhooks.tell(Event { kind: "room.started", subject: &subject, data });
+        }
+        webhooks.tell(Event { kind: "session.started", subject: &subject, data: self.about(id, session) });
+    }
+
+    /// Tells webhooks that a session has ended, and the room of a publisher closed.
+    fn tell_end(&self, id: SessionId, session: &Running, reason: EndReason, webhooks: &Webhooks) {
+        let Some(connected) = session.connected.filter(|_| !webhooks.is_empty()) else { return };
+        let (subject, seconds) = (session.subject(id), connected.elapsed().as_secs_f64());
+        let mut data = self.about(id, session);
+        data["reason"] = json!(reason.label());
+        data["duration_s"] = json!(round(seconds));
+        webhooks.tell(Event { kind: "session.ended", subject: &subject, data });
+        if let (Some(room), Some(_)) = (&session.room, session.published()) {
+            let data = json!({"room": room, "session": id, "duration_s": round(seconds)});
+            webhooks.tell(Event { kind: "room.ended", subject: &subject, data });
+        }
+    }
+
+    /// Returns what webhooks are told about a session.
+    fn about(&self, id: SessionId, session: &Running) -> Value {
+        let mut about = json!({"session": id, "room": session.room, "role": session.role()});
+        if let Some(published) = session.published() {
+            about["effect"] = json!(published.settings.effect.name());
+        }
+        if let Some(room) = &session.room {
+            about["viewers"] = json!(self.rooms.find(room).map_or(0, |room| room.viewers.len()));
+        }
+        about
+    }
+}
+
 impl Running {
     fn new(part: Part, access: SessionAccess, place: Place, room: Option<RoomName>) -> Self {
-        Self { part, access, place, room, started: Instant::now(), progress: watch::Sender::new(Progress::Answered) }
+        Self { part, access, place, room, started: Instant::now(), connected: None, progress: watch::Sender::new(Progress::Answered) }
+    }
+
+    /// Returns what events of the session are about: its room, if it has one.
+    fn subject(&self, id: SessionId) -> String {
+        self.room.as_ref().map_or_else(|| id.to_string(), RoomName::to_string)
+    }
+
+    fn role(&self) -> &'static str {
+        match &self.part {
+            Part::Publisher(_) => "publisher",
+            Part::Viewer => "viewer",
+        }
     }
 
     fn published(&self) -> Option<&Published> {
@@ -388,7 +450,7 @@ impl Running {
         };
         if let Some(room) = &self.room {
             described["room"] = json!(room);
-            described["role"] = json!(if self.published().is_some() { "publisher" } else { "viewer" });
+            described["role"] = json!(self.role());
         }
         described
     }

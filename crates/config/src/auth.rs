@@ -295,6 +295,24 @@ impl Secret {
         &self.0
     }
 
+    /// Returns a secret of the configuration, or reads it from a file or an environment variable.
+    /// `options`: the options that name these two.
+    pub(super) fn find(
+        secret: Option<&Self>,
+        file: Option<&Path>,
+        variable: Option<&str>,
+        options: [&'static str; 2],
+    ) -> Result<Option<Self>, ConfigError> {
+        let [file_option, variable_option] = options;
+        if let Some(file) = file {
+            return Self::read(file, file_option).map(Some);
+        }
+        let Some(variable) = variable else { return Ok(secret.cloned()) };
+        let value = std::env::var(variable).ok().and_then(|value| Self::new(value.trim()));
+        let detail = || format!("{variable_option}: the environment variable {variable} is not set, or is empty: write the secret into it");
+        value.map(Some).ok_or_else(|| ConfigError::Senseless(detail()))
+    }
+
     /// Reads a secret from a file, without the line ending. `option` is the option that names the
     /// file.
     ///

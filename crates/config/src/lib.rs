@@ -8,6 +8,7 @@ mod auth;
 pub mod authority;
 mod broker;
 mod peers;
+mod webhooks;
 mod words;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::authority::{Authority, HostPattern, is_origin};
 pub use auth::{Auth, Hook, HttpUrl, HttpUrlError, Jwt, KeyEntry, Mode, Modes, Role, Secret, Turn};
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
 pub use peers::{MAX_LINKS, MAX_MJPEG_FPS, PeerPrefix, PeerUrl, PeerUrlError, Pull, Push, Rooms};
+pub use webhooks::Webhook;
 pub use words::AutoOr;
 use words::{authorities, codecs, names, networks, optional_word, parsed, shown, shown_all, word};
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub pulls: Vec<Pull>,
     /// Rooms that are published to other servers.
     pub pushes: Vec<Push>,
+    /// Servers that are told when rooms and sessions begin and end.
+    pub webhooks: Vec<Webhook>,
     /// Connection between the gateway and its workers.
     pub broker: Broker,
     /// Workers, in a separate process or in the gateway's.
@@ -558,7 +562,8 @@ impl Config {
         ];
         let secrets = [&auth.keys_file, &auth.jwt.secret_file, &self.turn.secret_file, &self.rooms.peers_ca_file];
         let tokens = self.pulls.iter().map(|pull| &pull.token_file).chain(self.pushes.iter().map(|push| &push.token_file));
-        files.into_iter().chain(secrets).chain(tokens).flatten().cloned().collect()
+        let webhooks = self.webhooks.iter().map(|webhook| &webhook.secret_file);
+        files.into_iter().chain(secrets).chain(tokens).chain(webhooks).flatten().cloned().collect()
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -654,6 +659,7 @@ impl Config {
         self.auth.check()?;
         self.turn.check()?;
         self.rooms.check(&self.pulls, &self.pushes)?;
+        Webhook::check(&self.webhooks)?;
         self.broker.check()
     }
 }

@@ -118,7 +118,8 @@ impl Pull {
     /// # Errors
     /// When its file or its environment variable cannot be read.
     pub fn token(&self) -> Result<Option<Secret>, ConfigError> {
-        token(self.token.as_ref(), self.token_file.as_ref(), self.token_variable.as_deref(), "pulls.token_file")
+        let options = ["pulls.token_file", "pulls.token_variable"];
+        Secret::find(self.token.as_ref(), self.token_file.as_deref(), self.token_variable.as_deref(), options)
     }
 }
 
@@ -128,23 +129,9 @@ impl Push {
     /// # Errors
     /// When its file or its environment variable cannot be read.
     pub fn token(&self) -> Result<Option<Secret>, ConfigError> {
-        token(self.token.as_ref(), self.token_file.as_ref(), self.token_variable.as_deref(), "pushes.token_file")
+        let options = ["pushes.token_file", "pushes.token_variable"];
+        Secret::find(self.token.as_ref(), self.token_file.as_deref(), self.token_variable.as_deref(), options)
     }
-}
-
-fn token(
-    token: Option<&Secret>,
-    file: Option<&PathBuf>,
-    variable: Option<&str>,
-    option: &'static str,
-) -> Result<Option<Secret>, ConfigError> {
-    if let Some(file) = file {
-        return Secret::read(file, option).map(Some);
-    }
-    let Some(variable) = variable else { return Ok(token.cloned()) };
-    let value = std::env::var(variable).ok().and_then(|value| Secret::new(value.trim()));
-    let detail = || format!("token_variable: the environment variable {variable} is not set, or is empty: write the token into it");
-    value.map(Some).ok_or_else(|| ConfigError::Senseless(detail()))
 }
 
 /// URL of a WHEP or WHIP endpoint, or of a session, of another server. Its query may be secret and is

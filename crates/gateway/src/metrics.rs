@@ -12,6 +12,7 @@ mod registry;
 mod set_up;
 mod stills;
 mod viewing;
+mod webhooks;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ use registry::{add_new, encoded, register_about};
 pub use set_up::SetUps;
 pub use stills::StillMetrics;
 use viewing::Viewings;
+pub use webhooks::WebhookMetrics;
 pub use worker::WorkerMetrics;
 
 /// Prometheus metrics of the gateway.
@@ -56,6 +58,8 @@ pub struct Metrics {
     pub network: Network,
     /// Pictures of rooms as JPEG.
     pub stills: StillMetrics,
+    /// Webhooks.
+    pub webhooks: WebhookMetrics,
     http: HttpFigures,
     pub(crate) frames: FrameMetrics,
     pub(crate) encoders: EncoderMetrics,
@@ -111,6 +115,7 @@ impl Metrics {
             viewings: Viewings::new(r),
             network: Network::new(r),
             stills: StillMetrics::new(r),
+            webhooks: WebhookMetrics::new(r),
             http,
             frames: FrameMetrics::new(r),
             encoders: EncoderMetrics::new(r),

@@ -43,6 +43,7 @@ pub fn check(config: &Config, file: Option<&Path>) -> bool {
         ("broker", broker(config)),
         ("models", models(config).unwrap_or_else(Finding::Wrong)),
         ("auth", fine_or_wrong(ooblex_api::auth::check(config))),
+        ("webhooks", fine_or_wrong(ooblex_api::webhooks::check(&config.webhooks).map_err(|error| error.to_string()))),
         ("http", http(config).unwrap_or_else(Finding::Wrong)),
         ("admin", admin(config).unwrap_or_else(Finding::Wrong)),
         ("media", media(config, is_container()).unwrap_or_else(Finding::Wrong)),

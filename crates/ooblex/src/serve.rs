@@ -21,6 +21,7 @@ use ooblex_api::thumbnails::Thumbnails;
 use ooblex_api::tls::Certificate;
 use ooblex_api::turn::Turn;
 use ooblex_api::visitor::Listener;
+use ooblex_api::webhooks::Webhooks;
 use ooblex_config::Config;
 use ooblex_gateway::cpu::{CpuScheduler, CpuShares};
 use ooblex_gateway::ids::SessionId;
@@ -42,7 +43,7 @@ const JOIN_WITHIN: Duration = Duration::from_secs(1);
 /// Interval at which the end of the threads is checked.
 const JOIN_LOOK: Duration = Duration::from_millis(5);
 
-/// Time limit for requests that are being answered when the gateway stops.
+/// Time limit for requests that are being answered, and for webhooks, when the gateway stops.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The list of running sessions as the media thread's observer.
@@ -88,7 +89,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         metrics.watch_certificate(move || certificate.about().days_left.into());
     }
     metrics.know(catalogue.labels(), config.limits.sessions);
-    let sessions = Arc::new(Sessions::default());
+    let webhooks = Webhooks::start(&config.webhooks, &metrics)?;
+    let sessions = Arc::new(Sessions::new(webhooks.clone()));
     let endpoint = Endpoint {
         candidates: transport.candidates().clone(),
         codecs: config.video.codecs.clone(),
@@ -189,7 +191,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
                 server.stop(LAST_ANSWERS_WITHIN).await;
             }
         };
-        tokio::join!(end(Some(public)), end(admin));
+        tokio::join!(end(Some(public)), end(admin), webhooks.flush(LAST_ANSWERS_WITHIN));
         anyhow::Ok(())
     })?;
     broker.close();

@@ -13,7 +13,7 @@ use crate::rooms::RoomName;
 use crate::sessions::{Published, Sessions, Watched};
 use crate::visitor::Visitor;
 use ooblex_gateway::ids::SessionId;
-use ooblex_gateway::labels::ByeReason;
+use ooblex_gateway::labels::{ByeReason, EndReason};
 use ooblex_gateway::problem::{Problem, ProblemKind};
 use ooblex_gateway::restrictions::Restrictions;
 use ooblex_gateway::settings::Settings;
@@ -99,7 +99,7 @@ async fn vacate(gateway: &Gateway, room: &RoomName) {
     if let Some(publisher) = gateway.sessions.publisher(room)
         && gateway.transport.end_silent(publisher, VANISHED_AFTER).await
     {
-        gateway.sessions.remove(publisher);
+        gateway.sessions.remove(publisher, EndReason::Vanished);
     }
 }
 
@@ -232,7 +232,7 @@ fn begin(gateway: &Gateway, term: Term, beginning: Beginning) -> Result<Begun, P
         session = session.with_expiry(now + left);
     }
     if !gateway.transport.add(session) {
-        gateway.sessions.remove(id);
+        gateway.sessions.remove(id, EndReason::Requested);
         let detail = "the gateway is stopping or far too busy: try again in a moment";
         return Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(Duration::from_secs(1)));
     }

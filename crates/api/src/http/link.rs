@@ -8,7 +8,8 @@ use tracing::{debug, info, warn};
 
 use super::begin::{Begun, Publishing, Term, Watching, Wish};
 use super::gateway::Gateway;
-use crate::peers::{Accepted, Backoff, Failure, Link, RemoteSession, Retry, Role};
+use crate::backoff::Backoff;
+use crate::peers::{Accepted, Failure, Link, RemoteSession, Retry, Role};
 use crate::sessions::Progress;
 use crate::visitor::Visitor;
 use ooblex_gateway::ids::SessionId;

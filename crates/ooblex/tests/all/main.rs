@@ -28,4 +28,5 @@ mod sessions;
 mod settings;
 mod stills;
 mod undecodable;
+mod webhooks;
 mod workers;
