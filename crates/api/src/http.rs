@@ -28,6 +28,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 
+pub use self::begin::close_abandoned_rooms;
 pub use self::gateway::Gateway;
 pub use self::hosts::Hosts;
 use self::hosts::known_hosts_only;

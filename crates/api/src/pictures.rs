@@ -124,6 +124,11 @@ impl Pictures {
         }
     }
 
+    /// Returns whether the track has ended.
+    pub(crate) fn have_ended(&self) -> bool {
+        self.track.has_ended()
+    }
+
     /// Returns the next tick of a stream that has a picture in this interval.
     pub(crate) fn next_tick(&self, interval: Duration) -> Instant {
         let ticks = self.epoch.elapsed().as_nanos() / interval.as_nanos().max(1);

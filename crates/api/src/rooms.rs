@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -44,17 +45,37 @@ impl fmt::Display for RoomName {
     }
 }
 
-/// The rooms that somebody publishes to.
+/// The rooms that somebody publishes to, or did a moment ago.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
     open: BTreeMap<RoomName, Room>,
+    /// The time for which a room outlives its publisher.
+    linger: Duration,
 }
 
-/// A room that somebody publishes to.
+/// A room.
 #[derive(Debug)]
 pub(crate) struct Room {
-    pub(crate) publisher: SessionId,
+    pub(crate) source: Source,
     pub(crate) viewers: Vec<SessionId>,
+    /// When the first of its publishers was connected.
+    pub(crate) opened: Option<Instant>,
+}
+
+/// The publisher of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It publishes.
+    Publisher(SessionId),
+    /// It has ended. The room closes then, unless another one replaces it.
+    Former(SessionId, Instant),
+}
+
+/// A publisher that has opened a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// The publisher that had the room before, and whose viewers are still there.
+    pub(crate) former: Option<SessionId>,
 }
 
 /// Why a session cannot enter a room.
@@ -68,23 +89,45 @@ pub(crate) enum Closed {
     Full,
 }
 
+impl Room {
+    /// Returns the session that publishes to it. `None` if that has ended.
+    pub(crate) fn publisher(&self) -> Option<SessionId> {
+        match self.source {
+            Source::Publisher(publisher) => Some(publisher),
+            Source::Former(..) => None,
+        }
+    }
+}
+
 impl Rooms {
-    /// Returns whether a session may publish to a room, or why not.
-    pub(crate) fn check_publish(&self, name: &RoomName) -> Result<(), Closed> {
-        if self.open.contains_key(name) { Err(Closed::Taken) } else { Ok(()) }
+    /// Makes an empty list. `linger`: the time for which a room outlives its publisher.
+    pub(crate) fn new(linger: Duration) -> Self {
+        Self { linger, ..Self::default() }
     }
 
-    /// Opens a room for a publisher.
-    pub(crate) fn publish(&mut self, name: &RoomName, publisher: SessionId) -> Result<(), Closed> {
+    /// Returns whether a session may publish to a room, or why not.
+    pub(crate) fn check_publish(&self, name: &RoomName) -> Result<(), Closed> {
+        let is_taken = self.open.get(name).is_some_and(|room| room.publisher().is_some());
+        if is_taken { Err(Closed::Taken) } else { Ok(()) }
+    }
+
+    /// Opens a room for a publisher, or gives it one whose publisher has ended, with its viewers.
+    pub(crate) fn publish(&mut self, name: &RoomName, publisher: SessionId) -> Result<Opened, Closed> {
         self.check_publish(name)?;
-        self.open.insert(name.clone(), Room { publisher, viewers: Vec::new() });
-        Ok(())
+        let source = Source::Publisher(publisher);
+        let room = self.open.entry(name.clone()).or_insert_with(|| Room { source, viewers: Vec::new(), opened: None });
+        let former = match std::mem::replace(&mut room.source, source) {
+            Source::Former(former, _) => Some(former),
+            Source::Publisher(_) => None,
+        };
+        Ok(Opened { former })
     }
 
     /// Returns the publisher of a room that another session may watch, or why it may not.
     pub(crate) fn check_watch(&self, name: &RoomName) -> Result<SessionId, Closed> {
         let room = self.open.get(name).ok_or(Closed::Empty)?;
-        if room.viewers.len() < MAX_VIEWERS { Ok(room.publisher) } else { Err(Closed::Full) }
+        let publisher = room.publisher().ok_or(Closed::Empty)?;
+        if room.viewers.len() < MAX_VIEWERS { Ok(publisher) } else { Err(Closed::Full) }
     }
 
     /// Adds a viewer to a room. `publisher`: the one that it is to watch.
@@ -98,18 +141,37 @@ impl Rooms {
         Ok(())
     }
 
-    /// A session of a room has ended. The room of a publisher is closed.
-    pub(crate) fn leave(&mut self, name: &RoomName, session: SessionId) {
-        let Some(room) = self.open.get_mut(name) else { return };
+    /// A session of a room has ended. Returns the room if that closes it.
+    pub(crate) fn leave(&mut self, now: Instant, name: &RoomName, session: SessionId) -> Option<Room> {
+        let room = self.open.get_mut(name)?;
         room.viewers.retain(|viewer| *viewer != session);
-        if room.publisher == session {
-            self.open.remove(name);
+        if room.publisher() != Some(session) {
+            return None;
         }
+        room.source = Source::Former(session, now + self.linger);
+        // A publisher that was never connected leaves nothing to wait for.
+        let closes = self.linger.is_zero() || room.opened.is_none();
+        closes.then(|| self.open.remove(name)).flatten()
     }
 
-    /// Returns a room that somebody publishes to.
+    /// Closes the rooms whose publishers have ended too long ago, and returns them.
+    pub(crate) fn close_abandoned(&mut self, now: Instant) -> Vec<(RoomName, Room)> {
+        let is_over = |room: &Room| matches!(room.source, Source::Former(_, until) if until <= now);
+        let names: Vec<_> = self.open.iter().filter(|(_, room)| is_over(room)).map(|(name, _)| name.clone()).collect();
+        names.into_iter().filter_map(|name| self.open.remove_entry(&name)).collect()
+    }
+
+    /// Returns a room.
     pub(crate) fn find(&self, name: &RoomName) -> Option<&Room> {
         self.open.get(name)
+    }
+
+    /// A publisher is connected. Returns whether that opens its room.
+    pub(crate) fn connected(&mut self, now: Instant, name: &RoomName) -> bool {
+        let Some(room) = self.open.get_mut(name) else { return false };
+        let is_first = room.opened.is_none();
+        room.opened.get_or_insert(now);
+        is_first
     }
 
     /// Returns the rooms in the order of their names.
@@ -139,7 +201,7 @@ mod tests {
 
     #[test]
     fn room_has_one_publisher_and_a_limited_number_of_viewers() {
-        let mut rooms = Rooms::default();
+        let (mut rooms, now) = (Rooms::default(), Instant::now());
         let (room, publisher) = (name("room"), SessionId(1));
         assert_eq!(rooms.check_watch(&room), Err(Closed::Empty));
         rooms.publish(&room, publisher).unwrap();
@@ -148,11 +210,38 @@ mod tests {
             rooms.watch(&room, publisher, SessionId(10 + viewer)).unwrap();
         }
         assert_eq!(rooms.watch(&room, publisher, SessionId(9)), Err(Closed::Full));
-        rooms.leave(&room, SessionId(10));
+        assert!(rooms.leave(now, &room, SessionId(10)).is_none());
         rooms.watch(&room, publisher, SessionId(9)).unwrap();
-        rooms.leave(&room, publisher);
+        assert_eq!(rooms.leave(now, &room, publisher).map(|room| room.viewers.len()), Some(MAX_VIEWERS));
         assert_eq!((rooms.check_watch(&room), rooms.iter().count()), (Err(Closed::Empty), 0));
         rooms.publish(&room, SessionId(2)).unwrap();
         assert_eq!(rooms.watch(&room, publisher, SessionId(9)), Err(Closed::Empty), "the publisher is another one");
+    }
+
+    #[test]
+    fn room_waits_for_another_publisher_which_gets_its_viewers() {
+        const LINGER: Duration = Duration::from_secs(10);
+        let (mut rooms, now, room) = (Rooms::new(LINGER), Instant::now(), name("room"));
+        assert_eq!(rooms.publish(&room, SessionId(1)), Ok(Opened { former: None }));
+        assert!(rooms.connected(now, &room) && !rooms.connected(now, &room));
+        rooms.watch(&room, SessionId(1), SessionId(10)).unwrap();
+        assert!(rooms.leave(now, &room, SessionId(1)).is_none());
+        assert_eq!(rooms.check_watch(&room), Err(Closed::Empty), "there is nothing to see");
+        assert!(rooms.close_abandoned(now + LINGER / 2).is_empty());
+        assert_eq!(rooms.publish(&room, SessionId(2)), Ok(Opened { former: Some(SessionId(1)) }));
+        assert!(!rooms.connected(now + LINGER / 2, &room), "it was open all the time");
+        assert!(rooms.leave(now, &room, SessionId(1)).is_none() && rooms.find(&room).unwrap().publisher() == Some(SessionId(2)));
+        assert!(rooms.leave(now + LINGER, &room, SessionId(2)).is_none());
+        assert!(rooms.close_abandoned(now + 2 * LINGER - Duration::from_millis(1)).is_empty());
+        let closed = rooms.close_abandoned(now + 2 * LINGER);
+        assert_eq!((closed.len(), closed[0].1.viewers.clone(), closed[0].1.opened), (1, vec![SessionId(10)], Some(now)));
+        assert!(rooms.iter().next().is_none());
+    }
+
+    #[test]
+    fn room_whose_publisher_was_never_connected_does_not_wait() {
+        let (mut rooms, now, room) = (Rooms::new(Duration::from_secs(10)), Instant::now(), name("room"));
+        rooms.publish(&room, SessionId(1)).unwrap();
+        assert!(rooms.leave(now, &room, SessionId(1)).is_some() && rooms.find(&room).is_none());
     }
 }

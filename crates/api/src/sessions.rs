@@ -13,7 +13,7 @@ use crate::admission::Place;
 use crate::auth::SessionAccess;
 use crate::auth::keys::Digest;
 use crate::pictures::Pictures;
-use crate::rooms::{Closed, MAX_VIEWERS, Room, RoomName, Rooms};
+use crate::rooms::{Closed, MAX_VIEWERS, Opened, Room, RoomName, Rooms};
 use crate::webhooks::{Event, Webhooks};
 use ooblex_gateway::events::Reader;
 use ooblex_gateway::ids::SessionId;
@@ -106,12 +106,15 @@ pub struct RoomState {
 pub struct TooManyReaders;
 
 impl Sessions {
-    /// Makes an empty registry, which tells webhooks of sessions that are connected.
-    pub fn new(webhooks: Webhooks) -> Self {
-        Self { webhooks, ..Self::default() }
+    /// Makes an empty registry, which tells webhooks of sessions that are connected. `linger`: the
+    /// time for which a room outlives its publisher.
+    pub fn new(linger: Duration, webhooks: Webhooks) -> Self {
+        let state = State { rooms: Rooms::new(linger), ..State::default() };
+        Self { state: Mutex::new(state), webhooks }
     }
 
-    /// Adds a publisher, to a room if one is given. It keeps its place until it ends.
+    /// Adds a publisher, to a room if one is given. It keeps its place until it ends. Returns the
+    /// former publisher of the room if its viewers wait for this one.
     ///
     /// # Errors
     /// When another session publishes to the room.
@@ -122,13 +125,12 @@ impl Sessions {
         access: SessionAccess,
         place: Place,
         room: Option<RoomName>,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<SessionId>, Problem> {
         let mut state = self.state.lock();
-        if let Some(room) = &room {
-            state.rooms.publish(room, id).map_err(|closed| closed.problem(room))?;
-        }
+        let publish = |room| state.rooms.publish(room, id).map_err(|closed| closed.problem(room));
+        let Opened { former } = room.as_ref().map(publish).transpose()?.unwrap_or_default();
         state.running.insert(id, Running::new(Part::Publisher(published), access, place, room));
-        Ok(())
+        Ok(former)
     }
 
     /// Adds a viewer to a room. It keeps its place until it ends.
@@ -152,7 +154,7 @@ impl Sessions {
 
     /// Returns the session that publishes to a room.
     pub fn publisher(&self, room: &RoomName) -> Option<SessionId> {
-        self.state.lock().rooms.find(room).map(|room| room.publisher)
+        self.state.lock().rooms.find(room).and_then(Room::publisher)
     }
 
     /// Returns the publisher of a room, for a viewer.
@@ -170,8 +172,8 @@ impl Sessions {
     /// Returns the pictures of a room as JPEG. `None` if nobody publishes to it.
     pub fn pictures(&self, room: &RoomName) -> Option<Arc<Pictures>> {
         let state = self.state.lock();
-        let publisher = state.running.get(&state.rooms.find(room)?.publisher)?;
-        Some(publisher.published()?.pictures.clone())
+        let publisher = state.rooms.find(room)?.publisher()?;
+        Some(state.running.get(&publisher)?.published()?.pictures.clone())
     }
 
     /// Returns the session of a room with this secret.
@@ -184,22 +186,27 @@ impl Sessions {
     /// Returns the state of a room for its viewers.
     pub fn room_state(&self, room: &RoomName) -> RoomState {
         let state = self.state.lock();
-        let Some(Room { publisher, viewers }) = state.rooms.find(room) else { return RoomState::default() };
-        let published = state.running.get(publisher).and_then(Running::published);
-        RoomState { is_active: published.is_some_and(|published| published.track.stats.has_video()), viewers: viewers.len() }
+        let Some(room) = state.rooms.find(room) else { return RoomState::default() };
+        let published = room.publisher().and_then(|publisher| state.running.get(&publisher)?.published());
+        RoomState { is_active: published.is_some_and(|published| published.track.stats.has_video()), viewers: room.viewers.len() }
     }
 
-    /// Returns the rooms that somebody publishes to as JSON.
+    /// Returns whether there is a room, perhaps one that waits for a publisher.
+    pub fn has_room(&self, room: &RoomName) -> bool {
+        self.state.lock().rooms.find(room).is_some()
+    }
+
+    /// Returns the rooms as JSON. One that waits for a publisher has none.
     pub fn describe_rooms(&self) -> Value {
         let state = self.state.lock();
         let describe = |(name, room): (&RoomName, &Room)| {
-            let publisher = state.running.get(&room.publisher);
+            let publisher = room.publisher().and_then(|publisher| state.running.get(&publisher));
             let published = publisher.and_then(Running::published);
             json!({
                 "room": name,
                 "effect": published.map(|published| published.settings.effect.name()),
                 "age_s": publisher.map(|session| session.started.elapsed().as_secs()),
-                "publisher": room.publisher,
+                "publisher": room.publisher(),
                 "viewers": room.viewers,
                 "mjpeg_streams": published.map(|published| published.pictures.streams()),
             })
@@ -213,7 +220,12 @@ impl Sessions {
         let Some(session) = state.running.get_mut(&id) else { return };
         session.place.connected();
         session.progress.send_replace(Progress::Connected);
-        session.connected = Some(Instant::now());
+        let now = Instant::now();
+        session.connected = Some(now);
+        let room = session.room.clone().filter(|_| session.published().is_some());
+        if let Some(room) = room.filter(|room| state.rooms.connected(now, room)) {
+            state.tell_opened(&room, id, &self.webhooks);
+        }
         state.tell_start(id, &self.webhooks);
     }
 
@@ -235,13 +247,22 @@ impl Sessions {
     pub fn remove(&self, id: SessionId, reason: EndReason) {
         let mut state = self.state.lock();
         let Some(session) = state.running.remove(&id) else { return };
-        if let Some(room) = &session.room {
-            state.rooms.leave(room, id);
-        }
+        let closed = session.room.as_ref().and_then(|room| state.rooms.leave(Instant::now(), room, id));
         state.tell_end(id, &session, reason, &self.webhooks);
+        if let (Some(name), Some(room)) = (&session.room, closed) {
+            tell_closed(name, &room, &self.webhooks);
+        }
         if let Part::Publisher(Published { track, .. }) = &session.part {
             track.end();
         }
+    }
+
+    /// Closes the rooms that have waited too long for a publisher. Returns their viewers, which the
+    /// caller ends.
+    pub fn close_abandoned_rooms(&self) -> Vec<SessionId> {
+        let closed = self.state.lock().rooms.close_abandoned(Instant::now());
+        closed.iter().for_each(|(name, room)| tell_closed(name, room, &self.webhooks));
+        closed.into_iter().flat_map(|(_, room)| room.viewers).collect()
     }
 
     /// Ends a session if `tell` returns true, which asks the media thread to end it. Returns false
@@ -366,30 +387,36 @@ impl Sessions {
     }
 }
 
+/// Tells webhooks that a room is closed.
+fn tell_closed(name: &RoomName, room: &Room, webhooks: &Webhooks) {
+    if let Some(opened) = room.opened {
+        let data = json!({"room": name, "duration_s": round(opened.elapsed().as_secs_f64())});
+        webhooks.tell(Event { kind: "room.ended", subject: name.as_str(), data });
+    }
+}
+
 impl State {
-    /// Tells webhooks that a session is connected, and the room of a publisher open.
-    fn tell_start(&self, id: SessionId, webhooks: &Webhooks) {
-        let Some(session) = self.running.get(&id).filter(|_| !webhooks.is_empty()) else { return };
-        let subject = session.subject(id);
-        if let (Some(room), Some(published)) = (&session.room, session.published()) {
-            let data = json!({"room": room, "session": id, "effect": published.settings.effect.name()});
-            webhooks.tell(Event { kind: "room.started", subject: &subject, data });
-        }
-        webhooks.tell(Event { kind: "session.started", subject: &subject, data: self.about(id, session) });
+    /// Tells webhooks that a room is open.
+    fn tell_opened(&self, name: &RoomName, publisher: SessionId, webhooks: &Webhooks) {
+        let effect = self.running.get(&publisher).and_then(Running::published).map(|published| published.settings.effect.name());
+        let data = json!({"room": name, "session": publisher, "effect": effect});
+        webhooks.tell(Event { kind: "room.started", subject: name.as_str(), data });
     }
 
-    /// Tells webhooks that a session has ended, and the room of a publisher closed.
+    /// Tells webhooks that a session is connected.
+    fn tell_start(&self, id: SessionId, webhooks: &Webhooks) {
+        if let Some(session) = self.running.get(&id).filter(|_| !webhooks.is_empty()) {
+            webhooks.tell(Event { kind: "session.started", subject: &session.subject(id), data: self.about(id, session) });
+        }
+    }
+
+    /// Tells webhooks that a session has ended.
     fn tell_end(&self, id: SessionId, session: &Running, reason: EndReason, webhooks: &Webhooks) {
         let Some(connected) = session.connected.filter(|_| !webhooks.is_empty()) else { return };
-        let (subject, seconds) = (session.subject(id), connected.elapsed().as_secs_f64());
         let mut data = self.about(id, session);
         data["reason"] = json!(reason.label());
-        data["duration_s"] = json!(round(seconds));
-        webhooks.tell(Event { kind: "session.ended", subject: &subject, data });
-        if let (Some(room), Some(_)) = (&session.room, session.published()) {
-            let data = json!({"room": room, "session": id, "duration_s": round(seconds)});
-            webhooks.tell(Event { kind: "room.ended", subject: &subject, data });
-        }
+        data["duration_s"] = json!(round(connected.elapsed().as_secs_f64()));
+        webhooks.tell(Event { kind: "session.ended", subject: &session.subject(id), data });
     }
 
     /// Returns what webhooks are told about a session.

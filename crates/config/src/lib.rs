@@ -657,6 +657,9 @@ impl Config {
             return senseless("limits.session_packets must be at least 50, limits.session_kbps at least 100");
         }
         self.auth.check()?;
+        if self.rooms.linger_s >= self.limits.idle_s {
+            return senseless("rooms.linger_s must be below limits.idle_s, after which viewers without pictures end");
+        }
         self.turn.check()?;
         self.rooms.check(&self.pulls, &self.pushes)?;
         Webhook::check(&self.webhooks)?;

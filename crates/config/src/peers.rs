@@ -25,6 +25,8 @@ pub const MAX_MJPEG_FPS: u32 = 30;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rooms {
+    /// Time for which a room outlives its publisher, in seconds.
+    pub linger_s: u64,
     /// Maximum number of pictures per second in a stream of JPEG pictures.
     pub mjpeg_fps: u32,
     /// Maximum number of concurrent streams of JPEG pictures per room.
@@ -75,7 +77,7 @@ pub struct Push {
 
 impl Default for Rooms {
     fn default() -> Self {
-        Self { mjpeg_fps: 10, mjpeg_streams: 8, peers: Vec::new(), peers_ca_file: None }
+        Self { linger_s: 0, mjpeg_fps: 10, mjpeg_streams: 8, peers: Vec::new(), peers_ca_file: None }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::start::{self, Signals};
 use ooblex_api::admission::Admission;
 use ooblex_api::auth::Authenticator;
 use ooblex_api::custom_effects::CustomEffects;
-use ooblex_api::http::{Gateway, Hosts, router, start_links};
+use ooblex_api::http::{Gateway, Hosts, close_abandoned_rooms, router, start_links};
 use ooblex_api::jpeg::JpegEncoder;
 use ooblex_api::peers::Peers;
 use ooblex_api::server::{Capacity, Options, Server, Timeouts};
@@ -90,7 +90,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     }
     metrics.know(catalogue.labels(), config.limits.sessions);
     let webhooks = Webhooks::start(&config.webhooks, &metrics)?;
-    let sessions = Arc::new(Sessions::new(webhooks.clone()));
+    let linger = Duration::from_secs(config.rooms.linger_s);
+    let sessions = Arc::new(Sessions::new(linger, webhooks.clone()));
     let endpoint = Endpoint {
         candidates: transport.candidates().clone(),
         codecs: config.video.codecs.clone(),
@@ -109,7 +110,8 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         "loaded in {:?}",
         started.elapsed()
     );
-    let (transport, media) = transport.run(&config.limits, Arc::new(Registry(sessions.clone())), metrics.clone(), &heartbeat)?;
+    let registry = Arc::new(Registry(sessions.clone()));
+    let (transport, media) = transport.run(&config.limits, !linger.is_zero(), registry, metrics.clone(), &heartbeat)?;
     heartbeat.watch(notify.clone())?;
     let candidates = endpoint.candidates.clone();
     let peers = Peers::new(&config, Dialler::new(endpoint.clone(), config.media.listen.ip(), config.limits.sdp_kib))?;
@@ -167,6 +169,9 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         start::announce("Ooblex", if certificate.is_some() { "https" } else { "http" }, public.address())?;
         notify.ready();
         start_links(&gateway);
+        if !linger.is_zero() {
+            tokio::spawn(close_abandoned_rooms(gateway.clone()));
+        }
         let broken = async {
             match &mut admin {
                 Some(admin) => tokio::select! { () = public.ended() => {}, () = admin.ended() => {} },

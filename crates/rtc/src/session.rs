@@ -10,7 +10,7 @@
 //! This file routes the events of the endpoint. The state is in the parts: `lifecycle` (set-up,
 //! time limits, end) with `lifetime` (the configured limits), `video_line` (the negotiated media
 //! lines), `media_in` and `media_out` (received and sent media), `layers` (simulcast), `audio`,
-//! `control_channel` (the data channel), `network` (the bandwidth estimate) and `reports` (packet
+//! `timeline` (timestamps across publishers), `control_channel` (the data channel), `network` (the bandwidth estimate) and `reports` (packet
 //! counts and losses).
 
 mod audio;
@@ -22,6 +22,7 @@ mod media_in;
 mod media_out;
 mod network;
 mod reports;
+mod timeline;
 mod video_line;
 
 use std::net::{SocketAddr, UdpSocket};
@@ -47,6 +48,7 @@ use self::media_in::MediaIn;
 use self::media_out::MediaOut;
 use self::network::{ChangeKind, NetworkEstimate};
 use self::reports::{Counted, Reports};
+use self::timeline::Timeline;
 use self::video_line::VideoLine;
 use crate::crypto;
 use crate::negotiate::{Connection, LocalAddresses, Negotiated};
@@ -87,8 +89,9 @@ struct Lines {
     video_out: Option<VideoLine>,
     /// The track was asked for its pictures.
     is_output_started: bool,
-    /// The audio line of a viewer.
+    /// The audio line of a viewer, and its timestamps.
     audio: Option<AudioLine>,
+    sound: Timeline,
     /// The lines that the gateway has offered, until the session is connected.
     offered: Vec<Mid>,
 }
@@ -142,6 +145,25 @@ impl Session {
         Self { role: Role::Viewer(publisher), ..self }
     }
 
+    /// Returns the track.
+    pub(crate) fn track(&self) -> &TrackHandle {
+        &self.track
+    }
+
+    /// Makes this viewer one of another publisher: it gets the pictures of that one's track, and
+    /// until they come its client shows the last one.
+    pub(crate) fn follow(&mut self, publisher: SessionId, track: TrackHandle) {
+        self.role = Role::Viewer(publisher);
+        self.track = track;
+        self.media_out.on_other_track();
+        self.lines.sound.on_other_source();
+        self.lines.is_output_started = false;
+        self.start_output();
+        if let Some(room) = self.network.room() {
+            self.to_output(OutputInput::Estimate(u32::try_from(room.bps).unwrap_or(u32::MAX)));
+        }
+    }
+
     /// Returns the role.
     pub(crate) fn role(&self) -> Role {
         self.role
@@ -166,7 +188,8 @@ impl Session {
     pub(crate) fn on_sound(&mut self, now: Instant, sound: &AudioPacket, send: &mut dyn FnMut(Transmit)) -> Result<Instant, EndReason> {
         // Sound that waits for the connection would only be late.
         if let Some(line) = self.lines.audio.filter(|_| self.connected_at().is_some()) {
-            sound.write(&mut self.endpoint, line).map_err(|error| self.failed(&error))?;
+            let time = self.lines.sound.place(sound.arrived, sound.time);
+            sound.write(&mut self.endpoint, line, time).map_err(|error| self.failed(&error))?;
         }
         self.drain(now, send)
     }

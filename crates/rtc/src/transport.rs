@@ -107,13 +107,15 @@ impl Transport {
         &self.candidates
     }
 
-    /// Starts the media thread. The observer is called on that thread.
+    /// Starts the media thread. The observer is called on that thread. `keeps_viewers`: viewers stay
+    /// when their publisher ends, for a publisher that replaces it; the caller ends them.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn run(
         self,
         limits: &config::Limits,
+        keeps_viewers: bool,
         observer: Arc<dyn SessionObserver>,
         metrics: Arc<Metrics>,
         heartbeat: &Arc<Heartbeat>,
@@ -131,7 +133,7 @@ impl Transport {
                 };
                 match sockets() {
                     Ok(sockets) => {
-                        let mut media = MediaLoop::new(sockets, candidates, limits, observer, metrics);
+                        let mut media = MediaLoop::new(sockets, candidates, limits, keeps_viewers, observer, metrics);
                         media.run(receiver, || beating.turn()).await;
                         beating.stop();
                     }

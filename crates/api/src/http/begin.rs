@@ -26,6 +26,9 @@ use ooblex_rtc::transport::TransportHandle;
 /// room. Clients send ICE checks every few seconds.
 const VANISHED_AFTER: Duration = Duration::from_secs(10);
 
+/// Interval at which rooms without a publisher are looked at.
+const ABANDONED_LOOK: Duration = Duration::from_millis(250);
+
 /// The client that begins a session.
 #[derive(Clone, Copy)]
 pub(super) struct Client<'a> {
@@ -103,6 +106,18 @@ async fn vacate(gateway: &Gateway, room: &RoomName) {
     }
 }
 
+/// Closes rooms that have waited too long for another publisher, for ever.
+pub async fn close_abandoned_rooms(gateway: Arc<Gateway>) {
+    loop {
+        tokio::time::sleep(ABANDONED_LOOK).await;
+        for viewer in gateway.sessions.close_abandoned_rooms() {
+            while !gateway.transport.try_end(viewer, ByeReason::PublisherEnded) {
+                tokio::time::sleep(ABANDONED_LOOK).await;
+            }
+        }
+    }
+}
+
 /// Begins the session of a viewer.
 ///
 /// # Errors
@@ -173,8 +188,8 @@ impl Publishing {
         info!(session = %id, effect = %settings.effect.name(), room = room.as_ref().map(RoomName::as_str), "session begins");
         let published = Published::new(track.clone(), settings);
         let access = SessionAccess::new(&secret, restrictions);
-        gateway.sessions.publish(id, published, access, place, room).inspect_err(|_| track.end())?;
-        begin(gateway, term, Beginning { id, secret, negotiated, track, publisher: None })
+        let former = gateway.sessions.publish(id, published, access, place, room).inspect_err(|_| track.end())?;
+        begin(gateway, term, Beginning { id, secret, negotiated, track, part: Part::Publisher { former } })
     }
 }
 
@@ -206,7 +221,7 @@ impl Watching {
         info!(session = %id, %room, "a viewer begins");
         let access = SessionAccess::new(&secret, Arc::default());
         gateway.sessions.watch(id, publisher, access, place, room)?;
-        begin(gateway, term, Beginning { id, secret, negotiated, track, publisher: Some(publisher) })
+        begin(gateway, term, Beginning { id, secret, negotiated, track, part: Part::Viewer(publisher) })
     }
 }
 
@@ -216,22 +231,33 @@ struct Beginning {
     secret: SessionSecret,
     negotiated: Negotiated,
     track: TrackHandle,
-    /// The publisher that a viewer watches.
-    publisher: Option<SessionId>,
+    part: Part,
+}
+
+/// The part of a session in a room.
+enum Part {
+    /// It publishes. `former`: the publisher whose viewers it takes over.
+    Publisher { former: Option<SessionId> },
+    /// It watches this publisher.
+    Viewer(SessionId),
 }
 
 fn begin(gateway: &Gateway, term: Term, beginning: Beginning) -> Result<Begun, Problem> {
-    let Beginning { id, secret, negotiated, track, publisher } = beginning;
+    let Beginning { id, secret, negotiated, track, part } = beginning;
     let Term { lifetime, time_left } = term;
     let (now, answer) = (Instant::now(), negotiated.answer.clone());
     let mut session = Session::new(id, negotiated, track, lifetime, now);
-    if let Some(publisher) = publisher {
-        session = session.watching(publisher);
-    }
+    let former = match part {
+        Part::Publisher { former } => former,
+        Part::Viewer(publisher) => {
+            session = session.watching(publisher);
+            None
+        }
+    };
     if let Some(left) = time_left {
         session = session.with_expiry(now + left);
     }
-    if !gateway.transport.add(session) {
+    if !gateway.transport.add(session, former) {
         gateway.sessions.remove(id, EndReason::Requested);
         let detail = "the gateway is stopping or far too busy: try again in a moment";
         return Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(Duration::from_secs(1)));

@@ -15,16 +15,17 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::events::UNBUFFERED;
 use super::gateway::Gateway;
 use crate::admission::StreamPlace;
 use crate::auth::Caller;
-use crate::pictures::{BOUNDARY, Jpeg, Pictures, Seat};
+use crate::pictures::{BOUNDARY, Ended, Jpeg, Pictures, Seat};
 use crate::rooms::RoomName;
 use crate::visitor::{Peer, Visitor};
 use ooblex_gateway::problem::{Problem, ProblemKind};
+use ooblex_gateway::track::Context;
 
 /// The time after which a client gets a stand-in if no processed picture comes: the first time, and
 /// later in a stream.
@@ -34,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_WITHIN: Duration = Duration::from_secs(3);
 /// Time that clients are asked to wait for a camera, or for a stream of others to end.
 const RETRY: Duration = Duration::from_secs(2);
+/// Interval at which a stream looks for the next publisher of its room.
+const FOLLOW_LOOK: Duration = Duration::from_millis(250);
 /// Frame rate of streams that ask for none.
 const DEFAULT_FPS: f64 = 5.0;
 /// Lowest frame rate of a stream.
@@ -76,7 +79,7 @@ pub(super) async fn stream(
     let first = first(&gateway, &room, &pictures).await?;
     let expires = caller.time_left().map(|left| Instant::now() + left);
     let ready = vec![first.part(), Bytes::from(format!("--{BOUNDARY}\r\n"))];
-    let stream = Stream { gateway, pictures, interval, expires, ready, _seat: seat, _place: place };
+    let stream = Stream { gateway, room, pictures, interval, expires, ready, seat: Some(seat), _place: place };
     let parts = stream::unfold(stream, async |mut stream| stream.next().await.map(|part| (Ok::<_, Infallible>(part), stream)));
     let kind = format!("multipart/x-mixed-replace; boundary={BOUNDARY}");
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store".into())];
@@ -122,13 +125,14 @@ fn interval(fps: Option<&str>, limit: u32) -> Result<Duration, Problem> {
 /// An open stream.
 struct Stream {
     gateway: Arc<Gateway>,
+    room: RoomName,
     pictures: Arc<Pictures>,
     interval: Duration,
     /// The expiry of the token.
     expires: Option<Instant>,
     /// Bytes that are sent next, the last first.
     ready: Vec<Bytes>,
-    _seat: Seat,
+    seat: Option<Seat>,
     _place: StreamPlace,
 }
 
@@ -138,15 +142,38 @@ impl Stream {
         if let Some(bytes) = self.ready.pop() {
             return Some(bytes);
         }
-        let picture = async {
+        match self.expires {
+            Some(expires) => timeout_at(expires, self.next_part()).await.ok()?,
+            None => self.next_part().await,
+        }
+    }
+
+    async fn next_part(&mut self) -> Option<Bytes> {
+        loop {
             sleep_until(self.pictures.next_tick(self.interval)).await;
-            self.pictures.next(&self.gateway.jpeg, &self.gateway.context.metrics, PATIENCE).await
-        };
-        let picture = match self.expires {
-            Some(expires) => timeout_at(expires, picture).await.ok()?,
-            None => picture.await,
-        };
-        picture.ok().map(|jpeg| jpeg.part())
+            match self.pictures.next(&self.gateway.jpeg, &self.gateway.context.metrics, PATIENCE).await {
+                Ok(jpeg) => return Some(jpeg.part()),
+                Err(Ended) if self.pictures.have_ended() => self.follow().await?,
+                Err(Ended) => sleep(FOLLOW_LOOK).await,
+            }
+        }
+    }
+
+    /// Waits for the next publisher of the room. Returns `None` if there will be none.
+    async fn follow(&mut self) -> Option<()> {
+        self.seat = None;
+        loop {
+            match self.gateway.sessions.pictures(&self.room) {
+                Some(pictures) if !Arc::ptr_eq(&pictures, &self.pictures) => {
+                    let Context { config, metrics, .. } = self.gateway.context.as_ref();
+                    self.seat = Some(pictures.enter(config.rooms.mjpeg_streams, metrics)?);
+                    self.pictures = pictures;
+                    return Some(());
+                }
+                _ if !self.gateway.sessions.has_room(&self.room) => return None,
+                _ => sleep(FOLLOW_LOOK).await,
+            }
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use ooblex_client::{Client, ClientEvent, Wish};
-use ooblex_codec::{Encoder, EncoderConfig, Speed};
+use ooblex_client::{Client, ClientError, ClientEvent, Wish};
+use ooblex_codec::{Decoder, Encoder, EncoderConfig, Limits, Speed};
 use ooblex_pipeline::{EncodedFrame, MediaTime, VideoCodec};
 
-use crate::common::{FRAME, Gateway, PLENTY, scenes};
+use crate::common::{FRAME, Gateway, PLENTY, WITHIN, scenes};
 
 const SIZE: (u32, u32) = (320, 240);
 /// Viewers beside the one that stalls.
@@ -26,7 +26,11 @@ struct Viewer {
 
 impl Publisher {
     fn begin(gateway: &Gateway) -> Self {
-        let wish = Wish { effect: Some("none".into()), ..Wish::default() };
+        Self::with_effect(gateway, "none")
+    }
+
+    fn with_effect(gateway: &Gateway, effect: &str) -> Self {
+        let wish = Wish { effect: Some(effect.into()), ..Wish::default() };
         let config = EncoderConfig { codec: VideoCodec::Vp8, bitrate_bps: 1_000_000, frame_rate: 30.0, speed: Speed::Fast };
         Self { client: Client::publish(&gateway.url, "room", &wish).unwrap(), encoder: Encoder::new(config).unwrap(), next: 0 }
     }
@@ -127,4 +131,66 @@ fn pictures_of_a_room_are_encoded_once_and_a_viewer_that_stalls_matters_to_nobod
     let keyframes = viewers[0].frames.iter().filter(|frame| frame.keyframe).count() - keyframes_before;
     assert!((1..=seconds as usize + 1).contains(&keyframes), "{keyframes} keyframes in {seconds} s");
     assert_eq!(gateway.metric("ooblex_frames_withheld_total"), withheld, "no frame was kept from a viewer");
+}
+
+/// Ends the publisher of the room, as an operator does.
+fn end_publisher(gateway: &Gateway) {
+    let publisher = gateway.json("/api/rooms")["rooms"][0]["publisher"].as_str().unwrap().to_string();
+    ureq::delete(format!("{}/api/sessions/{publisher}", gateway.url)).call().unwrap();
+}
+
+#[test]
+fn publisher_that_comes_back_has_its_viewers_who_hold_the_last_picture_meanwhile() {
+    let gateway = Gateway::start("[rooms]\nlinger_s = 20\n", &[]);
+    let mut viewers = Vec::new();
+    let mut publisher = Publisher::begin(&gateway);
+    publisher.play_until(&mut viewers, "the camera", |_| gateway.metric("ooblex_frames_admitted_total") > 0.0);
+    viewers.extend([VideoCodec::Vp8, VideoCodec::H264].map(|codec| Viewer::begin(&gateway, codec)));
+    publisher.play_until(&mut viewers, "pictures", |viewers| viewers.iter().all(|viewer| viewer.frames.len() >= 10));
+    for effect in ["invert", "sepia"] {
+        end_publisher(&gateway);
+        drop(publisher);
+        gateway.wait("a room without a publisher", |gateway| gateway.json("/api/rooms")["rooms"][0]["publisher"].is_null());
+        assert_eq!(gateway.json("/api/rooms")["rooms"][0]["viewers"].as_array().unwrap().len(), 2);
+        let other = Client::watch(&gateway.url, "room", &Wish::default());
+        assert!(matches!(other, Err(ClientError::Refused(409, _))), "there is nothing to see");
+        viewers.iter_mut().for_each(|viewer| viewer.listen(Duration::from_millis(700)));
+        let before = viewers.iter().map(|viewer| viewer.frames.len()).collect::<Vec<_>>();
+        publisher = Publisher::with_effect(&gateway, effect);
+        publisher.play_until(&mut viewers, "pictures of the next one", |viewers| {
+            viewers.iter().zip(&before).all(|(viewer, before)| viewer.frames.len() >= before + 10)
+        });
+        for (viewer, before) in viewers.iter().zip(before) {
+            let [last, first] = [before - 1, before].map(|at| &viewer.frames[at]);
+            let pause = (first.capture.0 - last.capture.0) as f64 / 90_000.0;
+            assert!(first.keyframe && (0.5..10.0).contains(&pause), "{effect}: it begins with a keyframe, {pause} s later");
+        }
+        assert_eq!(gateway.metric("ooblex_viewers"), 2.0);
+    }
+    // The last one of each codec shows the last effect.
+    for viewer in &viewers {
+        let mut decoder = Decoder::new(viewer.frames[0].codec, Limits::default()).unwrap();
+        let from = viewer.frames.iter().rposition(|frame| frame.keyframe).unwrap();
+        let shown = viewer.frames[from..].iter().filter_map(|frame| decoder.decode(&frame.data).unwrap()).last().unwrap();
+        let [_, u, v] = shown.planes();
+        let mean = |plane: &[u8]| plane.iter().map(|chroma| u32::from(*chroma)).sum::<u32>() / plane.len() as u32;
+        assert!(mean(u) < 126 && mean(v) > 130, "sepia has {} and {}", mean(u), mean(v));
+    }
+}
+
+#[test]
+fn viewers_end_when_no_publisher_comes_back_in_time() {
+    let gateway = Gateway::start("[rooms]\nlinger_s = 2\n", &[]);
+    let mut publisher = Publisher::begin(&gateway);
+    publisher.play_until(&mut [], "the camera", |_| gateway.metric("ooblex_frames_admitted_total") > 0.0);
+    let mut viewer = Client::watch(&gateway.url, "room", &Wish::default()).unwrap();
+    let ended_at = Instant::now();
+    end_publisher(&gateway);
+    let deadline = Instant::now() + WITHIN;
+    while !matches!(viewer.poll(deadline).unwrap(), Some(ClientEvent::Ended)) {
+        assert!(Instant::now() < deadline, "it goes on");
+    }
+    assert!(ended_at.elapsed() >= Duration::from_secs(2), "{:?}", ended_at.elapsed());
+    gateway.wait("no room", |gateway| gateway.json("/api/rooms")["rooms"].as_array().unwrap().is_empty());
+    assert_eq!(gateway.metric_of("ooblex_sessions_ended_total", "reason=\"publisher_ended\""), 1.0);
 }

@@ -12,8 +12,8 @@ use str0m::{Rtc, RtcError};
 pub(crate) struct AudioPacket {
     /// The line on which it came.
     pub(super) line: AudioLine,
-    arrived: Instant,
-    time: MediaTime,
+    pub(super) arrived: Instant,
+    pub(super) time: MediaTime,
     starts_talk_spurt: bool,
     level: Option<Level>,
     data: Arc<[u8]>,
@@ -58,11 +58,11 @@ impl AudioLine {
 }
 
 impl AudioPacket {
-    /// Hands the packet to an endpoint, for one of its lines.
+    /// Hands the packet to an endpoint, for one of its lines, with this timestamp.
     ///
     /// # Errors
     /// When the WebRTC library fails.
-    pub(super) fn write(&self, rtc: &mut Rtc, line: AudioLine) -> Result<(), RtcError> {
+    pub(super) fn write(&self, rtc: &mut Rtc, line: AudioLine, time: MediaTime) -> Result<(), RtcError> {
         // The library takes packets for a line on which it does not send, and fails later.
         let is_sending = rtc.media(line.mid).is_some_and(|media| media.direction().is_sending());
         let Some(writer) = rtc.writer(line.mid).filter(|_| is_sending) else { return Ok(()) };
@@ -70,7 +70,7 @@ impl AudioPacket {
         if let Some(Level { dbov, is_voice }) = self.level {
             writer = writer.audio_level(dbov, is_voice);
         }
-        match writer.write(line.payload_type, self.arrived, self.time, self.data.clone()) {
+        match writer.write(line.payload_type, self.arrived, time, self.data.clone()) {
             // A line on which the browser only sends, or a payload type that was not negotiated.
             Err(RtcError::UnknownPt(_) | RtcError::NotSendingDirection(_) | RtcError::NoSenderSource) => Ok(()),
             written => written,

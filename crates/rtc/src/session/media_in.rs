@@ -133,7 +133,7 @@ impl MediaIn {
     /// When the WebRTC library fails.
     pub(super) fn return_audio(&mut self, rtc: &mut Rtc) -> Result<(), RtcError> {
         let Some(packet) = self.audio.pop_front() else { return Ok(()) };
-        packet.write(rtc, packet.line)
+        packet.write(rtc, packet.line, packet.time)
     }
 }
 

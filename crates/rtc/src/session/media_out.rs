@@ -11,6 +11,7 @@ use str0m::net::Transmit;
 use str0m::stats::MediaEgressStats;
 use str0m::{Rtc, RtcError};
 
+use super::timeline::Timeline;
 use super::video_line::{MAX_RESENT_SHARE, VideoLine};
 use crate::reception::Resent;
 use crate::redundancy::Redundancy;
@@ -29,6 +30,7 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct MediaOut {
     queue: FrameQueue,
     backlog: Arc<Backlog>,
+    timeline: Timeline,
     resent: Resent,
     pub(super) redundancy: Redundancy,
     /// Retransmissions on the media SSRC; `None` if the library makes them, on an RTX stream.
@@ -51,6 +53,7 @@ impl MediaOut {
         Self {
             queue: FrameQueue::default(),
             backlog: Arc::default(),
+            timeline: Timeline::default(),
             resent: Resent::default(),
             redundancy: Redundancy::new(MAX_RESENT_SHARE),
             retransmission: None,
@@ -85,7 +88,7 @@ impl MediaOut {
         let Some(QueuedFrame { frame, arrived }) = self.queue.pop() else { return Ok(false) };
         let Some((video, writer)) = video.and_then(|video| Some((video, rtc.writer(video.mid)?))) else { return Ok(true) };
         self.resent.on_written(frame.data.len());
-        let time = str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ);
+        let time = self.timeline.place(arrived, str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ));
         // The browser shows each frame as soon as it is decoded, because a delay disturbs more than
         // a frame that now and then comes late.
         let no_delay = str0m::media::MediaTime::ZERO;
@@ -125,6 +128,13 @@ impl MediaOut {
     pub(super) fn drop_waiting(&mut self) {
         self.queue.clear();
         self.redundancy.stop();
+    }
+
+    /// The frames come from another track from now on, whose first one is a keyframe.
+    pub(super) fn on_other_track(&mut self) {
+        self.queue.clear();
+        self.backlog = Arc::default();
+        self.timeline.on_other_source();
     }
 
     /// Returns the backlog, which the track reads.

@@ -16,8 +16,8 @@ pub(super) const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A command for the media thread.
 pub(super) enum Command {
-    /// Takes a session that was negotiated.
-    Add(Box<Session>),
+    /// Takes a session that was negotiated, and hands it the viewers of a publisher that has ended.
+    Add(Box<Session>, Option<SessionId>),
     /// Hands the output of a track to its session.
     Track(SessionId, TrackOutput),
     /// Ends a session with the message `bye`.
@@ -41,10 +41,11 @@ impl TransportHandle {
         Self { commands }
     }
 
-    /// Adds a session that was negotiated, so that datagrams reach it. Returns false if the queue
-    /// is full; the session is dropped then.
-    pub fn add(&self, session: Session) -> bool {
-        self.commands.try_send(Command::Add(Box::new(session))).is_ok()
+    /// Adds a session that was negotiated, so that datagrams reach it. `former`: the publisher that
+    /// has ended, and whose viewers it gets. Returns false if the queue is full; the session is
+    /// dropped then.
+    pub fn add(&self, session: Session, former: Option<SessionId>) -> bool {
+        self.commands.try_send(Command::Add(Box::new(session), former)).is_ok()
     }
 
     /// Hands the output of a track to its session. Returns false if the queue is full; the output

@@ -29,7 +29,7 @@ use crate::traffic::Kind;
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::{ByeReason, EndReason};
 use ooblex_gateway::metrics::Metrics;
-use ooblex_gateway::track::TrackOutput;
+use ooblex_gateway::track::{TrackHandle, TrackOutput};
 use ooblex_gateway::watchdog::MAX_TURN_INTERVAL;
 
 /// Datagrams that are read, or commands that are followed, before the loop looks at anything else.
@@ -45,6 +45,8 @@ pub(super) struct MediaLoop {
     directory: Directory,
     /// The viewers of each publisher that has some.
     audiences: HashMap<SessionId, Vec<SessionId>>,
+    /// Viewers stay when their publisher ends, for one that replaces it. Somebody else ends them.
+    keeps_viewers: bool,
     timers: BTreeSet<Timer>,
     observer: Arc<dyn SessionObserver>,
     metrics: Arc<Metrics>,
@@ -69,6 +71,7 @@ impl MediaLoop {
         sockets: Sockets,
         candidates: Candidates,
         limits: SessionLimits,
+        keeps_viewers: bool,
         observer: Arc<dyn SessionObserver>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -79,6 +82,7 @@ impl MediaLoop {
             sessions: HashMap::new(),
             directory: Directory::default(),
             audiences: HashMap::new(),
+            keeps_viewers,
             timers: BTreeSet::new(),
             observer,
             metrics,
@@ -143,8 +147,8 @@ impl MediaLoop {
     fn on_command(&mut self, command: Command) {
         match command {
             // The browser of a session that comes while the gateway stops finds no connection.
-            Command::Add(session) if self.stopping.is_some() => self.observer.ended(session.id(), EndReason::Requested),
-            Command::Add(mut session) => {
+            Command::Add(session, _) if self.stopping.is_some() => self.observer.ended(session.id(), EndReason::Requested),
+            Command::Add(mut session, former) => {
                 let (id, now) = (session.id(), Instant::now());
                 let socket = session.take_socket();
                 let is_dialled = socket.is_some();
@@ -162,8 +166,12 @@ impl MediaLoop {
                 if !is_dialled {
                     self.directory.add(session.ice_user(), id);
                 }
+                let track = session.track().clone();
                 self.sessions.insert(id, Entry::new(*session, self.limits, now));
                 self.step(id, Cause::Own, Session::on_timeout);
+                if let Some(former) = former {
+                    self.hand_over(former, id, &track);
+                }
             }
             Command::Track(id, output) => self.step(id, Cause::Own, |session, now, send| session.on_track(now, output, send)),
             Command::End(id, why) => self.step(id, Cause::Own, |session, now, send| session.close(now, why, send)),
@@ -194,6 +202,16 @@ impl MediaLoop {
         entry.session.set_heard(true);
         self.audiences.entry(publisher).or_default().push(viewer);
         true
+    }
+
+    /// Hands the viewers of a publisher that has ended over to another one.
+    fn hand_over(&mut self, former: SessionId, publisher: SessionId, track: &TrackHandle) {
+        for viewer in self.audiences.remove(&former).unwrap_or_default() {
+            if let Some(entry) = self.sessions.get_mut(&viewer) {
+                entry.session.follow(publisher, track.clone());
+                self.join(viewer, publisher);
+            }
+        }
     }
 
     /// Forgets a viewer of a publisher.
@@ -390,8 +408,10 @@ impl MediaLoop {
         if let Role::Viewer(publisher) = entry.session.role() {
             self.leave(id, publisher);
         }
-        for viewer in self.audiences.remove(&id).unwrap_or_default() {
-            self.on_command(Command::End(viewer, ByeReason::PublisherEnded));
+        if !self.keeps_viewers {
+            for viewer in self.audiences.remove(&id).unwrap_or_default() {
+                self.on_command(Command::End(viewer, ByeReason::PublisherEnded));
+            }
         }
         self.directory.remove(entry.session.ice_user(), entry.addresses(), id);
         entry.addresses().for_each(|address| self.close_unused(address));
