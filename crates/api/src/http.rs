@@ -29,7 +29,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 pub use self::begin::close_abandoned_rooms;
-pub use self::gateway::Gateway;
+pub use self::gateway::{Gateway, Images};
 pub use self::hosts::Hosts;
 use self::hosts::known_hosts_only;
 pub use self::link::start_links;

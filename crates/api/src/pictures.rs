@@ -117,7 +117,7 @@ impl Pictures {
             if waiting.is_empty() {
                 continue;
             }
-            metrics.stills.encoded.inc();
+            metrics.feeds.stills.encoded.inc();
             if let Some(jpeg) = encoder.encode(picture).await.map(Jpeg::new) {
                 waiting.into_iter().for_each(|waiting| _ = waiting.reply.send(jpeg.clone()));
             }
@@ -139,7 +139,7 @@ impl Pictures {
     pub(crate) fn enter(self: &Arc<Self>, limit: usize, metrics: &Arc<Metrics>) -> Option<Seat> {
         let more = |streams| (streams < limit).then_some(streams + 1);
         self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        metrics.stills.streams.inc();
+        metrics.feeds.stills.streams.inc();
         Some(Seat { pictures: self.clone(), metrics: metrics.clone() })
     }
 
@@ -172,7 +172,7 @@ impl Jpeg {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.pictures.streams.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.stills.streams.dec();
+        self.metrics.feeds.stills.streams.dec();
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
         assert!(later.len() == 8 && later.iter().all(|jpeg| *jpeg == later[0] && *jpeg != first && jpeg.starts_with(&[0xff, 0xd8])));
         let (is_alone, least, inputs) = track.join().unwrap();
         assert!(is_alone && least == patience, "{least:?}");
-        assert_eq!(metrics.stills.encoded.get(), 2);
+        assert_eq!(metrics.feeds.stills.encoded.get(), 2);
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(inputs.is_empty(), "nobody waits");
     }
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!((tick - pictures.epoch).as_nanos() % interval.as_nanos(), 0);
         let seats: Vec<_> = (0..2).map(|_| pictures.enter(2, &metrics).unwrap()).collect();
         assert!(pictures.enter(2, &metrics).is_none());
-        assert_eq!((pictures.streams(), metrics.stills.streams.get()), (2, 2));
+        assert_eq!((pictures.streams(), metrics.feeds.stills.streams.get()), (2, 2));
         drop(seats);
         assert!(pictures.streams() == 0 && pictures.enter(2, &metrics).is_some());
     }

@@ -212,7 +212,7 @@ impl Receiver {
     }
 
     fn figures(&self) -> &WebhookMetrics {
-        &self.metrics.webhooks
+        &self.metrics.feeds.webhooks
     }
 
     fn count(&self, state: &mut State) {

@@ -91,7 +91,7 @@ impl Events {
         if self.ring.receiver_count() >= limit {
             return None;
         }
-        self.metrics.events.readers.inc();
+        self.metrics.feeds.events.readers.inc();
         Some(Reader { ring: self.ring.subscribe(), metrics: self.metrics.clone() })
     }
 }
@@ -108,7 +108,7 @@ impl Reader {
         match self.ring.recv().await {
             Ok(event) => Told::Event(event),
             Err(RecvError::Lagged(lost)) => {
-                self.metrics.events.lost.inc_by(lost);
+                self.metrics.feeds.events.lost.inc_by(lost);
                 Told::Lost(lost)
             }
             Err(RecvError::Closed) => Told::End,
@@ -118,7 +118,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.metrics.events.readers.dec();
+        self.metrics.feeds.events.readers.dec();
     }
 }
 

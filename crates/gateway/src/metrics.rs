@@ -56,14 +56,11 @@ pub struct Metrics {
     pub(crate) viewings: Viewings,
     /// Packets and bitrates.
     pub network: Network,
-    /// Pictures of rooms as JPEG.
-    pub stills: StillMetrics,
-    /// Webhooks.
-    pub webhooks: WebhookMetrics,
     http: HttpFigures,
     pub(crate) frames: FrameMetrics,
     pub(crate) encoders: EncoderMetrics,
-    pub(crate) events: EventMetrics,
+    /// What others are told and shown over HTTP.
+    pub feeds: FeedMetrics,
     told: Told,
 }
 
@@ -73,6 +70,15 @@ type DaysLeft = Box<dyn Fn() -> f64 + Send + Sync>;
 struct Certificate {
     source: OnceLock<DaysLeft>,
     days_left: Gauge<f64, AtomicU64>,
+}
+
+/// Metrics of what others are told and shown over HTTP.
+pub struct FeedMetrics {
+    pub(crate) events: EventMetrics,
+    /// Pictures of rooms as JPEG.
+    pub stills: StillMetrics,
+    /// Webhooks.
+    pub webhooks: WebhookMetrics,
 }
 
 /// Metrics of the streams of session events.
@@ -114,14 +120,16 @@ impl Metrics {
             set_ups: SetUps::new(r),
             viewings: Viewings::new(r),
             network: Network::new(r),
-            stills: StillMetrics::new(r),
-            webhooks: WebhookMetrics::new(r),
             http,
             frames: FrameMetrics::new(r),
             encoders: EncoderMetrics::new(r),
-            events: EventMetrics {
-                readers: add_new(r, "event_readers", "Open HTTP streams of session events"),
-                lost: add_new(r, "events_lost", "Session events dropped because their reader was too slow"),
+            feeds: FeedMetrics {
+                events: EventMetrics {
+                    readers: add_new(r, "event_readers", "Open HTTP streams of session events"),
+                    lost: add_new(r, "events_lost", "Session events dropped because their reader was too slow"),
+                },
+                stills: StillMetrics::new(r),
+                webhooks: WebhookMetrics::new(r),
             },
             told,
             registry,

@@ -12,7 +12,7 @@ use crate::start::{self, Signals};
 use ooblex_api::admission::Admission;
 use ooblex_api::auth::Authenticator;
 use ooblex_api::custom_effects::CustomEffects;
-use ooblex_api::http::{Gateway, Hosts, close_abandoned_rooms, router, start_links};
+use ooblex_api::http::{Gateway, Hosts, Images, close_abandoned_rooms, router, start_links};
 use ooblex_api::jpeg::JpegEncoder;
 use ooblex_api::peers::Peers;
 use ooblex_api::server::{Capacity, Options, Server, Timeouts};
@@ -126,7 +126,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         shares: CpuShares::new(count),
         config,
     });
-    let thumbnails = Thumbnails::default();
+    let images = Images { thumbnails: Thumbnails::default(), jpeg: JpegEncoder::start()? };
     let gateway = Arc::new(Gateway {
         context,
         transport: transport.clone(),
@@ -138,8 +138,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         auth,
         turn,
         about,
-        jpeg: JpegEncoder::start()?,
-        thumbnails,
+        images,
         custom_effects,
     });
     let own = gateway.clone();

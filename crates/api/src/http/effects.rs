@@ -88,18 +88,18 @@ pub(super) async fn thumbnail(State(gateway): State<Arc<Gateway>>, Path(name): P
         return Err(Problem::new(ProblemKind::NotFound, detail));
     }
     let settings = catalogue.settings(Some(&name), &Value::Null)?;
-    let made = match gateway.thumbnails.made(&settings) {
+    let made = match gateway.images.thumbnails.made(&settings) {
         Some(made) => Ok(made),
         None => {
             // A request that waits for a thumbnail holds a connection, but no thread.
-            let Some(turn) = gateway.thumbnails.turn(&settings).await else {
+            let Some(turn) = gateway.images.thumbnails.turn(&settings).await else {
                 let detail = "too many requests wait for thumbnails: try again in a moment";
                 return Err(Problem::new(ProblemKind::Unavailable, detail).retry_after(BUSY_RETRY));
             };
             let drawn = gateway.clone();
             tokio::task::spawn_blocking(move || {
                 let _turn = turn;
-                drawn.thumbnails.png(&drawn.context.config, &settings)
+                drawn.images.thumbnails.png(&drawn.context.config, &settings)
             })
             .await
         }

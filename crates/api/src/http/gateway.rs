@@ -40,12 +40,18 @@ pub struct Gateway {
     pub turn: Option<Turn>,
     /// Backend and device that run the models of this process.
     pub about: About,
-    /// Encodes pictures of rooms.
-    pub jpeg: JpegEncoder,
-    /// Thumbnails of the effects.
-    pub thumbnails: Thumbnails,
+    /// Images that clients request.
+    pub images: Images,
     /// Custom effects of the operator.
     pub custom_effects: CustomEffects,
+}
+
+/// Makes the images that clients request.
+pub struct Images {
+    /// Thumbnails of the effects.
+    pub thumbnails: Thumbnails,
+    /// Pictures of rooms.
+    pub jpeg: JpegEncoder,
 }
 
 impl Gateway {
@@ -56,7 +62,7 @@ impl Gateway {
         self.custom_effects.reload(|| {
             metrics.know(catalogue.labels(), config.limits.sessions);
             metrics.know_analysed(&catalogue.analysed());
-            self.thumbnails.keep(&catalogue.effects());
+            self.images.thumbnails.keep(&catalogue.effects());
             self.sessions.renew(|settings, restrictions| {
                 let renewed = catalogue.renewed(settings)?;
                 restrictions.permit(catalogue, renewed, &Value::Null).ok()

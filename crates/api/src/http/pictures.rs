@@ -96,7 +96,7 @@ fn find(gateway: &Gateway, room: &RoomName) -> Result<Arc<Pictures>, Problem> {
 
 /// Waits for the first picture of a client.
 async fn first(gateway: &Gateway, room: &RoomName, pictures: &Arc<Pictures>) -> Result<Jpeg, Problem> {
-    let picture = pictures.next(&gateway.jpeg, &gateway.context.metrics, FIRST_PATIENCE);
+    let picture = pictures.next(&gateway.images.jpeg, &gateway.context.metrics, FIRST_PATIENCE);
     let problem = |detail: String| Problem::new(ProblemKind::Unavailable, detail).retry_after(RETRY);
     match timeout(FIRST_WITHIN, picture).await {
         Ok(Ok(jpeg)) => Ok(jpeg),
@@ -151,7 +151,7 @@ impl Stream {
     async fn next_part(&mut self) -> Option<Bytes> {
         loop {
             sleep_until(self.pictures.next_tick(self.interval)).await;
-            match self.pictures.next(&self.gateway.jpeg, &self.gateway.context.metrics, PATIENCE).await {
+            match self.pictures.next(&self.gateway.images.jpeg, &self.gateway.context.metrics, PATIENCE).await {
                 Ok(jpeg) => return Some(jpeg.part()),
                 Err(Ended) if self.pictures.have_ended() => self.follow().await?,
                 Err(Ended) => sleep(FOLLOW_LOOK).await,

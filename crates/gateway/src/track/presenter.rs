@@ -16,6 +16,7 @@ use serde_json::Value;
 use tracing::debug;
 
 use super::analysis::Pending;
+use super::stills::Stills;
 use crate::ids::SessionId;
 use crate::settings::Settings;
 
@@ -37,6 +38,8 @@ pub(super) struct Presenter {
     shown: Option<Shown>,
     /// The newest frame that was dropped before any picture was sent. A stand-in is made of it.
     unshown: Option<Pending>,
+    /// Single pictures for those who ask for one.
+    pub(super) stills: Stills,
     /// When to send a stand-in. `None`: the browser needs no picture.
     starved_at: Option<Instant>,
     /// Changes that wait for their first frame, oldest first.
@@ -74,6 +77,7 @@ impl Presenter {
             view: View::default(),
             shown: None,
             unshown: None,
+            stills: Stills::default(),
             starved_at: None,
             acks: VecDeque::new(),
         }

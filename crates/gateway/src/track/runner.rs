@@ -29,7 +29,6 @@ use super::presenter::{MAX_PENDING_ACKS, Presenter};
 use super::second::LastReport;
 use super::service::{self, NotifiedState};
 use super::stats::TrackStats;
-use super::stills::Stills;
 use crate::cpu::{Ticket, Urgency, leave_one_core_free};
 use crate::data_channel::{self, Request};
 use crate::events::Kind;
@@ -53,7 +52,6 @@ pub(super) struct Runner {
     pub(super) analysis: AnalysisSide,
     pub(super) presenter: Presenter,
     pub(super) outputs: Outputs,
-    pub(super) stills: Stills,
     pub(super) cpu: CpuControl,
     pub(super) notified: NotifiedState,
     pub(super) freezes: FreezeDetector,
@@ -84,7 +82,6 @@ impl Runner {
             ingest: Ingest::new(limits.decoder(), max_pixels, stats.clone(), context.metrics.clone()),
             analysis: AnalysisSide::new(id, Track::new(settings.mode, frames.sampling(), frames.patience())),
             presenter: Presenter::new(id),
-            stills: Stills::default(),
             cpu: CpuControl::new(ticket),
             notified: NotifiedState::default(),
             freezes: FreezeDetector::new(now),
@@ -158,7 +155,7 @@ impl Runner {
     }
 
     fn next_wakeup(&self) -> Instant {
-        let times = [self.analysis.track.next_wakeup(), self.presenter.next_wakeup(), self.stills.next_wakeup()];
+        let times = [self.analysis.track.next_wakeup(), self.presenter.next_wakeup(), self.presenter.stills.next_wakeup()];
         times.into_iter().flatten().fold(self.last_report.next(), Instant::min)
     }
 
@@ -171,7 +168,7 @@ impl Runner {
                 self.present_stand_in(now);
             }
         }
-        if self.stills.need_stand_in(now) {
+        if self.presenter.stills.need_stand_in(now) {
             self.give_stand_in(now);
         }
         if now >= self.last_report.next() {
@@ -187,7 +184,7 @@ impl Runner {
             TrackInput::Completed { completion, at } => self.on_completion(now, completion, at),
             TrackInput::Output { receiver, input } => self.on_output(now, receiver, input),
             TrackInput::Change { settings, by } => self.change(settings, Value::Null, by),
-            TrackInput::Still(request) => self.stills.on_request(now, request),
+            TrackInput::Still(request) => self.presenter.stills.on_request(now, request),
             TrackInput::Control(text) => self.on_control(text.as_deref()),
             TrackInput::ControlOpen => self.on_control_open(),
             TrackInput::ServiceChanged => self.review_service(),
@@ -317,7 +314,7 @@ impl Runner {
     fn present(&mut self, seq: FrameSeq, frame: Pending, analysed: Option<&Analysed>, reused: bool) -> Result<MediaTime, DropReason> {
         let Pending { mut picture, capture, arrived, view, settings } = frame;
         let started = Instant::now();
-        if self.outputs.are_congested(started) && !self.stills.are_wanted() {
+        if self.outputs.are_congested(started) && !self.presenter.stills.are_wanted() {
             return Err(DropReason::Congested);
         }
         if let Some(analysed) = analysed.filter(|_| !reused) {
@@ -331,7 +328,7 @@ impl Runner {
         let sent = Instant::now();
         // A frame that was admitted before a change is shown, but is no answer to whoever asks after it.
         if Arc::ptr_eq(&settings, &self.settings.current) {
-            self.stills.give(&picture);
+            self.presenter.stills.give(&picture);
         }
         let timestamp = outcome?;
         self.stats.on_stage(Stage::Encode, sent - composed);
@@ -379,10 +376,10 @@ impl Runner {
         let (settings, waiting) = (self.settings.current.clone(), self.analysis.track.oldest_waiting());
         match self.presenter.stand_in(waiting, &settings, self.outputs.size()) {
             Some(stand_in) => {
-                self.stills.give(&stand_in.picture);
+                self.presenter.stills.give(&stand_in.picture);
                 self.presenter.keep(stand_in, settings);
             }
-            None => self.stills.postpone(now),
+            None => self.presenter.stills.postpone(now),
         }
     }
 
