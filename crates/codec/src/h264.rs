@@ -24,7 +24,7 @@ use crate::planes::{ForeignPlanes, widen};
 use crate::undecodable::Undecodable;
 use crate::{CodecError, ColourSpace, Limits};
 use check::Check;
-use nal_units::{IDR_SLICE, SEQUENCE_PARAMETERS, SLICE, kind, nal_units};
+use nal_units::{IDR_SLICE, PICTURE_PARAMETERS, SEQUENCE_PARAMETERS, SLICE, kind, nal_units};
 use parameter_sets::Sequence;
 use raw::{RawDecoder, RawEncoder};
 
@@ -64,6 +64,33 @@ pub(crate) fn is_keyframe(data: &[u8]) -> bool {
 pub(crate) fn keyframe_size(data: &[u8]) -> Option<Size> {
     let set = nal_units(data).find(|unit| kind(unit) == SEQUENCE_PARAMETERS)?;
     Sequence::read(set, &Limits::default()).ok().map(|sequence| Size::new(sequence.width, sequence.height))
+}
+
+/// Returns the decoder configuration record (ISO/IEC 14496-15, `avcC`) for the parameter sets of an
+/// access unit (Annex B) of the Baseline profile. `None` if they are missing.
+pub(crate) fn decoder_configuration(data: &[u8]) -> Option<Vec<u8>> {
+    let set = |of: u8| nal_units(data).find(|unit| kind(unit) == of);
+    let (sequence, picture) = (set(SEQUENCE_PARAMETERS)?, set(PICTURE_PARAMETERS)?);
+    let profile_and_level = sequence.get(1..4)?;
+    // Version; profile, compatibility, level; four bytes of length; one set of each kind.
+    let mut record = vec![1];
+    record.extend_from_slice(profile_and_level);
+    record.extend([0xff, 0xe1]);
+    record.extend(u16::try_from(sequence.len()).ok()?.to_be_bytes());
+    record.extend_from_slice(sequence);
+    record.push(1);
+    record.extend(u16::try_from(picture.len()).ok()?.to_be_bytes());
+    record.extend_from_slice(picture);
+    Some(record)
+}
+
+/// Appends the NAL units of an access unit (Annex B) with their lengths in four bytes in place of
+/// start codes, as files have them.
+pub(crate) fn with_lengths(data: &[u8], to: &mut Vec<u8>) {
+    for unit in nal_units(data) {
+        to.extend((unit.len() as u32).to_be_bytes());
+        to.extend_from_slice(unit);
+    }
 }
 
 /// Returns whether the access unit (Annex B) has a picture, not only parameter sets and the like.
