@@ -8,6 +8,7 @@ mod http;
 mod label_sets;
 mod network;
 mod process;
+mod recordings;
 mod registry;
 mod set_up;
 mod stills;
@@ -38,6 +39,7 @@ pub use network::{DatagramCounters, Network};
 use ooblex_worker::WorkerStats;
 use ooblex_worker::about::About;
 pub use process::LOST_LOG_LINES;
+pub use recordings::RecordingMetrics;
 use registry::{add_new, encoded, register_about};
 pub use set_up::SetUps;
 pub use stills::StillMetrics;
@@ -59,7 +61,7 @@ pub struct Metrics {
     http: HttpFigures,
     pub(crate) frames: FrameMetrics,
     pub(crate) encoders: EncoderMetrics,
-    /// What others are told and shown over HTTP.
+    /// What others are told and shown over HTTP, and recordings.
     pub feeds: FeedMetrics,
     told: Told,
 }
@@ -72,9 +74,11 @@ struct Certificate {
     days_left: Gauge<f64, AtomicU64>,
 }
 
-/// Metrics of what others are told and shown over HTTP.
+/// Metrics of what others are told and shown over HTTP, and of recordings.
 pub struct FeedMetrics {
     pub(crate) events: EventMetrics,
+    /// Recordings of rooms.
+    pub recordings: RecordingMetrics,
     /// Pictures of rooms as JPEG.
     pub stills: StillMetrics,
     /// Webhooks.
@@ -128,6 +132,7 @@ impl Metrics {
                     readers: add_new(r, "event_readers", "Open HTTP streams of session events"),
                     lost: add_new(r, "events_lost", "Session events dropped because their reader was too slow"),
                 },
+                recordings: RecordingMetrics::new(r),
                 stills: StillMetrics::new(r),
                 webhooks: WebhookMetrics::new(r),
             },

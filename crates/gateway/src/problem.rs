@@ -54,6 +54,8 @@ pub enum ProblemKind {
     UnknownRoom,
     /// The room has as many viewers, or streams of pictures, as it may.
     RoomFull,
+    /// The room is being recorded.
+    Recorded,
     /// The request names another version of the session than the current one.
     WrongVersion,
     /// The request must name the version of the session that it changes.
@@ -179,6 +181,7 @@ impl ProblemKind {
             ProblemKind::RoomEmpty => ("room-empty", "Nobody publishes to this room", StatusCode::CONFLICT),
             ProblemKind::UnknownRoom => ("unknown-room", "There is no such room", StatusCode::NOT_FOUND),
             ProblemKind::RoomFull => ("room-full", "The room is full", StatusCode::SERVICE_UNAVAILABLE),
+            ProblemKind::Recorded => ("recorded", "The room is being recorded", StatusCode::CONFLICT),
             ProblemKind::WrongVersion => ("wrong-version", "The session has another version", StatusCode::PRECONDITION_FAILED),
             ProblemKind::NoVersion => ("no-version", "The version of the session is missing", StatusCode::PRECONDITION_REQUIRED),
             ProblemKind::Unsupported => ("unsupported", "The gateway cannot do this", StatusCode::UNPROCESSABLE_ENTITY),

@@ -25,6 +25,9 @@ pub struct Restrictions {
     /// Largest frame in thousands of pixels; larger ones are scaled down.
     #[serde(default, deserialize_with = "given")]
     pub max_kilopixels: Option<NonZeroU32>,
+    /// True to record the room of the session.
+    #[serde(default)]
+    pub record: bool,
 }
 
 /// The allowed values of a parameter.
@@ -261,6 +264,8 @@ mod tests {
             json!({"max_kilopixels": 0}),
             json!({"max_kilopixels": null}),
             json!({"max_kilopixels": -1}),
+            json!({"record": "no"}),
+            json!({"record": null}),
             json!({"params": {"sepia": 1}}),
             json!({"params": {"sepia": {"strength": null}}}),
             json!({"params": {"sepia": {"strength": {"least": 1}}}}),

@@ -40,6 +40,7 @@ use tracing::{debug, info};
 
 use self::audio::AudioLine;
 pub(crate) use self::audio::AudioPacket;
+pub use self::audio::{Sound, SoundListener};
 use self::control_channel::ControlChannel;
 use self::layers::Choice;
 use self::lifecycle::{Closing, Due, Lifecycle};

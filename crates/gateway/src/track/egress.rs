@@ -40,6 +40,9 @@ const RESENT_SMOOTHING: f32 = 0.3;
 /// of date.
 const MEASURED_GROWTH_RATIO: f64 = 1.5;
 
+/// The estimate that stands for any bitrate.
+const UNLIMITED_BPS: u32 = u32::MAX;
+
 /// The egress of one track to one receiver.
 pub(super) struct Egress {
     video: Video,
@@ -88,6 +91,13 @@ impl Egress {
             decoding: Decoding::Begins,
             sent_bps: None,
         }
+    }
+
+    /// Makes the egress to a receiver without a network, which takes any bitrate.
+    pub(super) fn unlimited(video: Video, backlog: Arc<Backlog>) -> Self {
+        let mut egress = Self::new(video, backlog);
+        egress.bitrate.estimate_bps = Some(UNLIMITED_BPS);
+        egress
     }
 
     /// Returns whether the receiver has ended.
@@ -165,7 +175,7 @@ impl Egress {
     }
 
     pub(super) fn estimate_bps(&self) -> Option<u32> {
-        self.bitrate.estimate_bps
+        self.bitrate.estimate_bps.filter(|bps| *bps != UNLIMITED_BPS)
     }
 
     /// Returns the bitrate that is of use and that the network is estimated to carry, less the data

@@ -76,6 +76,12 @@ pub enum OutputInput {
         /// The backlog of the receiver, which keeps the output alive.
         backlog: Arc<Backlog>,
     },
+    /// Begins the output to a recording, which takes everything. It has the codec that the other
+    /// receivers have, so that nothing is encoded for it alone.
+    Record {
+        /// The backlog of the recording, which keeps the output alive.
+        backlog: Arc<Backlog>,
+    },
     /// The receiver needs a keyframe to decode further frames.
     KeyframeWanted,
     /// The estimate of the bandwidth, in bits a second.

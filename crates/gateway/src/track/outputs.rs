@@ -12,7 +12,7 @@ use ooblex_codec::EncoderConfig;
 use ooblex_pipeline::{DropReason, I420, MediaTime, Size, VideoCodec};
 
 use super::egress::{Egress, NextFrame};
-use super::messages::{Backlog, OutputInput, TrackOutput};
+use super::messages::{OutputInput, TrackOutput};
 use super::outbox::Outbox;
 use super::placement::{Placement, Situation};
 use super::shared_bitrate::{SharedBitrate, carries};
@@ -87,15 +87,20 @@ impl Outputs {
 
     /// Takes an input for the output to `session`. Returns whether the receiver needs a picture.
     pub fn on_input(&mut self, now: Instant, session: SessionId, input: OutputInput, outbox: &Outbox) -> bool {
-        if let OutputInput::Start { codec, backlog } = input {
-            self.join(now, session, codec, backlog);
+        let joining = match &input {
+            OutputInput::Start { codec, backlog } => Some((*codec, Egress::new(self.video.clone(), backlog.clone()))),
+            OutputInput::Record { backlog } => Some((self.common_codec(), Egress::unlimited(self.video.clone(), backlog.clone()))),
+            _ => None,
+        };
+        if let Some((codec, egress)) = joining {
+            self.join(now, session, codec, egress);
             self.tell_sizes(outbox);
             return true;
         }
         let Some(receiver) = self.receivers.iter_mut().find(|receiver| receiver.session == session) else { return false };
         let egress = &mut receiver.egress;
         match input {
-            OutputInput::Start { .. } => {}
+            OutputInput::Start { .. } | OutputInput::Record { .. } => {}
             OutputInput::KeyframeWanted => {
                 self.want_keyframe(session);
                 return true;
@@ -115,10 +120,17 @@ impl Outputs {
         false
     }
 
-    fn join(&mut self, now: Instant, session: SessionId, codec: VideoCodec, backlog: Arc<Backlog>) {
-        let egress = Egress::new(self.video.clone(), backlog);
+    fn join(&mut self, now: Instant, session: SessionId, codec: VideoCodec, egress: Egress) {
         self.receivers.retain(|receiver| receiver.session != session);
         self.receivers.push(Receiver { session, codec, egress, placement: Placement::new(), joined: now });
+    }
+
+    /// Returns the codec that most receivers have; without receivers the first that is configured.
+    fn common_codec(&self) -> VideoCodec {
+        let receivers = || self.receivers.iter().filter(|receiver| !receiver.egress.is_abandoned());
+        let count = |codec: VideoCodec| receivers().filter(|receiver| receiver.codec == codec).count();
+        let codecs = self.video.codecs.iter().copied();
+        codecs.rev().max_by_key(|codec| count(*codec)).unwrap_or(VideoCodec::Vp8)
     }
 
     /// Makes the next frame a keyframe for a receiver that has lost one. A receiver that waits for a
@@ -347,6 +359,7 @@ mod tests {
     use rand::rngs::SmallRng;
     use rand::{Rng, SeedableRng};
 
+    use super::super::messages::Backlog;
     use super::super::outbox::{Recorded, Recorder, metrics};
     use super::*;
 
@@ -431,6 +444,32 @@ mod tests {
     struct Got {
         frames: usize,
         keyframes: usize,
+    }
+
+    #[test]
+    fn recording_has_the_codec_of_most_receivers_and_the_best_bitrate() {
+        const RECORDING: SessionId = SessionId(9);
+        let mut bench = Bench::new(VGA);
+        let first = Arc::<Backlog>::default();
+        assert!(bench.input(RECORDING, OutputInput::Record { backlog: first.clone() }), "it needs a picture");
+        assert!(bench.send(0).is_ok());
+        assert_eq!(bench.frames(), [(Vp8, true)], "the first codec of the configuration");
+        drop(first);
+        let _viewers = [(VIEWER, Vp8), (OTHER, H264), (THIRD, H264)].map(|(viewer, codec)| bench.join(viewer, codec));
+        let backlog = Arc::<Backlog>::default();
+        bench.input(RECORDING, OutputInput::Record { backlog: backlog.clone() });
+        for viewer in [VIEWER, OTHER, THIRD] {
+            bench.input(viewer, OutputInput::Estimate(300_000));
+        }
+        bench.play(20_000);
+        let recorded = bench.outputs.receivers.iter().find(|receiver| receiver.session == RECORDING).unwrap();
+        assert_eq!((recorded.codec, recorded.egress.allowed_bps()), (H264, desired_bps(&Video::default(), VGA)));
+        bench.recorder.loses.store(true, Ordering::Relaxed);
+        bench.now += STEP;
+        assert!(bench.send(10_000_000).is_err(), "the queue is full");
+        bench.recorder.loses.store(false, Ordering::Relaxed);
+        let got = bench.play(6000)[&RECORDING];
+        assert!(got.keyframes == 1 && got.frames > 30, "it goes on with a keyframe: {got:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::format::Codec;
-use str0m::media::{MediaData, MediaTime, Mid, Pt};
+use str0m::media::{Frequency, MediaData, MediaTime, Mid, Pt};
 use str0m::{Rtc, RtcError};
 
 /// One packet of audio.
@@ -18,6 +18,21 @@ pub(crate) struct AudioPacket {
     level: Option<Level>,
     data: Arc<[u8]>,
 }
+
+/// An Opus packet of a publisher, for a listener that is no session.
+#[derive(Debug, Clone)]
+pub struct Sound {
+    /// RTP timestamp, at 48 kHz.
+    pub timestamp: u64,
+    /// When it arrived.
+    pub arrived: Instant,
+    /// The packet.
+    pub data: Arc<[u8]>,
+}
+
+/// Hears the sound of a publisher, on the media thread, and must not block. It returns false when it
+/// wants no more.
+pub type SoundListener = Box<dyn Fn(Sound) -> bool + Send>;
 
 /// The audio line of a session, by its identifiers in SDP and RTP.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +73,12 @@ impl AudioLine {
 }
 
 impl AudioPacket {
+    /// Returns the packet for listeners that are no sessions.
+    pub(crate) fn sound(&self) -> Sound {
+        let timestamp = self.time.rebase(Frequency::FORTY_EIGHT_KHZ).numer();
+        Sound { timestamp, arrived: self.arrived, data: self.data.clone() }
+    }
+
     /// Hands the packet to an endpoint, for one of its lines, with this timestamp.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::session::Session;
+use crate::session::{Session, SoundListener};
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::ByeReason;
 use ooblex_gateway::track::TrackOutput;
@@ -20,6 +20,8 @@ pub(super) enum Command {
     Add(Box<Session>, Option<SessionId>),
     /// Hands the output of a track to its session.
     Track(SessionId, TrackOutput),
+    /// Passes the sound of a publisher to a listener.
+    Listen(SessionId, SoundListener),
     /// Ends a session with the message `bye`.
     End(SessionId, ByeReason),
     /// Reports whether a session was not heard for a time.
@@ -52,6 +54,12 @@ impl TransportHandle {
     /// is lost then.
     pub fn track(&self, session: SessionId, output: TrackOutput) -> bool {
         self.commands.try_send(Command::Track(session, output)).is_ok()
+    }
+
+    /// Passes the sound of a publisher to a listener, as long as both want. Returns false if the queue
+    /// is full.
+    pub fn listen(&self, publisher: SessionId, listener: SoundListener) -> bool {
+        self.commands.try_send(Command::Listen(publisher, listener)).is_ok()
     }
 
     /// Ends a session without waiting. Returns false if the queue is full.

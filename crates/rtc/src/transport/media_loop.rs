@@ -23,7 +23,7 @@ use crate::crypto;
 use crate::paths::Arrival;
 use crate::rate_limit::Decision;
 use crate::remote::Remote;
-use crate::session::{Role, Session};
+use crate::session::{Role, Session, SoundListener};
 use crate::stun;
 use crate::traffic::Kind;
 use ooblex_gateway::ids::SessionId;
@@ -43,14 +43,21 @@ pub(super) struct MediaLoop {
     limits: SessionLimits,
     sessions: HashMap<SessionId, Entry>,
     directory: Directory,
-    /// The viewers of each publisher that has some.
-    audiences: HashMap<SessionId, Vec<SessionId>>,
+    /// The audience of each publisher that has one.
+    audiences: HashMap<SessionId, Audience>,
     /// Viewers stay when their publisher ends, for one that replaces it. Somebody else ends them.
     keeps_viewers: bool,
     timers: BTreeSet<Timer>,
     observer: Arc<dyn SessionObserver>,
     metrics: Arc<Metrics>,
     stopping: Option<Stopping>,
+}
+
+/// Those who get the sound of a publisher.
+#[derive(Default)]
+struct Audience {
+    viewers: Vec<SessionId>,
+    listeners: Vec<SoundListener>,
 }
 
 /// The next timeout of a session. Timers are ordered by time.
@@ -174,6 +181,11 @@ impl MediaLoop {
                 }
             }
             Command::Track(id, output) => self.step(id, Cause::Own, |session, now, send| session.on_track(now, output, send)),
+            Command::Listen(publisher, listener) => {
+                if let Some(audience) = self.audience(publisher) {
+                    audience.listeners.push(listener);
+                }
+            }
             Command::End(id, why) => self.step(id, Cause::Own, |session, now, send| session.close(now, why, send)),
             // The client that asked may have gone.
             Command::IsSilent(id, silence, done) => _ = done.send(self.is_silent(id, silence)),
@@ -198,15 +210,19 @@ impl MediaLoop {
 
     /// Notes a viewer of a publisher. Returns false if the publisher is not running.
     fn join(&mut self, viewer: SessionId, publisher: SessionId) -> bool {
-        let Some(entry) = self.sessions.get_mut(&publisher) else { return false };
-        entry.session.set_heard(true);
-        self.audiences.entry(publisher).or_default().push(viewer);
-        true
+        self.audience(publisher).map(|audience| audience.viewers.push(viewer)).is_some()
+    }
+
+    /// Returns the audience of a publisher, which is about to have one. `None` if the publisher is not
+    /// running.
+    fn audience(&mut self, publisher: SessionId) -> Option<&mut Audience> {
+        self.sessions.get_mut(&publisher)?.session.set_heard(true);
+        Some(self.audiences.entry(publisher).or_default())
     }
 
     /// Hands the viewers of a publisher that has ended over to another one.
     fn hand_over(&mut self, former: SessionId, publisher: SessionId, track: &TrackHandle) {
-        for viewer in self.audiences.remove(&former).unwrap_or_default() {
+        for viewer in self.audiences.remove(&former).unwrap_or_default().viewers {
             if let Some(entry) = self.sessions.get_mut(&viewer) {
                 entry.session.follow(publisher, track.clone());
                 self.join(viewer, publisher);
@@ -217,8 +233,22 @@ impl MediaLoop {
     /// Forgets a viewer of a publisher.
     fn leave(&mut self, viewer: SessionId, publisher: SessionId) {
         let Some(audience) = self.audiences.get_mut(&publisher) else { return };
-        audience.retain(|id| *id != viewer);
-        if audience.is_empty() {
+        audience.viewers.retain(|id| *id != viewer);
+        self.review_audience(publisher);
+    }
+
+    /// Ends the listeners of a publisher that has ended. Its viewers may get another one.
+    fn forget_listeners(&mut self, publisher: SessionId) {
+        if let Some(audience) = self.audiences.get_mut(&publisher) {
+            audience.listeners.clear();
+            self.review_audience(publisher);
+        }
+    }
+
+    /// Keeps the sound of a publisher only while somebody hears it.
+    fn review_audience(&mut self, publisher: SessionId) {
+        let is_empty = |audience: &Audience| audience.viewers.is_empty() && audience.listeners.is_empty();
+        if self.audiences.get(&publisher).is_some_and(is_empty) {
             self.audiences.remove(&publisher);
             if let Some(entry) = self.sessions.get_mut(&publisher) {
                 entry.session.set_heard(false);
@@ -226,13 +256,19 @@ impl MediaLoop {
         }
     }
 
-    /// Passes the sound of a publisher on to its viewers.
+    /// Passes the sound of a publisher on to its audience.
     fn pass_sound(&mut self, publisher: SessionId) {
         let Some(entry) = self.sessions.get_mut(&publisher) else { return };
         for packet in entry.session.take_sound() {
-            let audience = self.audiences.get(&publisher).cloned().unwrap_or_default();
-            for viewer in audience {
+            let Some(audience) = self.audiences.get_mut(&publisher) else { return };
+            let before = audience.listeners.len();
+            audience.listeners.retain(|listener| listener(packet.sound()));
+            let has_fewer = audience.listeners.len() < before;
+            for viewer in audience.viewers.clone() {
                 self.step(viewer, Cause::Own, |session, now, send| session.on_sound(now, &packet, send));
+            }
+            if has_fewer {
+                self.review_audience(publisher);
             }
         }
     }
@@ -408,8 +444,10 @@ impl MediaLoop {
         if let Role::Viewer(publisher) = entry.session.role() {
             self.leave(id, publisher);
         }
-        if !self.keeps_viewers {
-            for viewer in self.audiences.remove(&id).unwrap_or_default() {
+        if self.keeps_viewers {
+            self.forget_listeners(id);
+        } else {
+            for viewer in self.audiences.remove(&id).unwrap_or_default().viewers {
                 self.on_command(Command::End(viewer, ByeReason::PublisherEnded));
             }
         }
