@@ -11,6 +11,7 @@ import collections, glob, re, sys
 MAX_FIELDS, MAX_FILES = 12, 2
 ALLOWED = {  # (file, type): reason
     ("crates/config/src/lib.rs", "Config"): "one field for each section of ooblex.toml",
+    ("crates/api/src/http/gateway.rs", "Gateway"): "one field for each part of the gateway that handlers use",
     ("crates/config/src/lib.rs", "Limits"): "one field for each key of [limits]; flattened parts would accept unknown keys",
 }
 

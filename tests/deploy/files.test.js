@@ -147,7 +147,7 @@ test('the routes of operators are reached by Prometheus only', () => {
   const proxies = env.find(({ name }) => name === 'OOBLEX_SERVE__TRUSTED_PROXIES').value;
   assert.doesNotMatch(proxies, /^(10|172|192\.168)\.|,(10|172|192\.168)\.|^0\.|\/0/, 'no networks that contain more than the ingress');
   for (const path of ['/metrics', '/api/sessions', '/api/effects/reload']) assert.match(read('deploy/nginx/ooblex.conf'), new RegExp(`location = ${path} \\{\\s+return 404;`));
-  for (const path of ['/api/pulls', '/api/pushes']) assert.match(read('deploy/nginx/ooblex.conf'), new RegExp(`location ${path} \\{\\s+return 404;`));
+  for (const path of ['/api/rooms/', '/api/pulls', '/api/pushes']) assert.match(read('deploy/nginx/ooblex.conf'), new RegExp(`location ${path} \\{\\s+return 404;`));
 });
 
 test('every host that the configuration files name is a service', () => {

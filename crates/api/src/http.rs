@@ -3,6 +3,7 @@
 pub mod access;
 mod begin;
 mod body;
+mod download;
 mod effects;
 mod events;
 mod gateway;
@@ -14,6 +15,7 @@ mod operators;
 mod origins;
 mod peers;
 mod pictures;
+mod recordings;
 mod room_events;
 mod sessions;
 mod texts;

@@ -176,6 +176,18 @@ impl Sessions {
         Some(state.running.get(&publisher)?.published()?.pictures.clone())
     }
 
+    /// Returns the publisher of a room, for a recording.
+    ///
+    /// # Errors
+    /// When nobody publishes to the room.
+    pub fn recorded(&self, room: &RoomName) -> Result<Watched, Problem> {
+        let state = self.state.lock();
+        let publisher = state.rooms.find(room).and_then(Room::publisher).ok_or_else(|| Closed::Empty.problem(room))?;
+        let published = state.running.get(&publisher).and_then(Running::published);
+        let track = published.map(|published| published.track.clone()).ok_or_else(|| Closed::Empty.problem(room))?;
+        Ok(Watched { publisher, track })
+    }
+
     /// Returns the session of a room with this secret.
     pub fn in_room(&self, room: &RoomName, presented: &Digest) -> Option<SessionId> {
         let state = self.state.lock();
@@ -197,7 +209,7 @@ impl Sessions {
     }
 
     /// Returns the rooms as JSON. One that waits for a publisher has none.
-    pub fn describe_rooms(&self) -> Value {
+    pub fn describe_rooms(&self, is_recorded: impl Fn(&RoomName) -> bool) -> Value {
         let state = self.state.lock();
         let describe = |(name, room): (&RoomName, &Room)| {
             let publisher = room.publisher().and_then(|publisher| state.running.get(&publisher));
@@ -209,6 +221,7 @@ impl Sessions {
                 "publisher": room.publisher(),
                 "viewers": room.viewers,
                 "mjpeg_streams": published.map(|published| published.pictures.streams()),
+                "is_recorded": is_recorded(name),
             })
         };
         state.rooms.iter().map(describe).collect()

@@ -8,6 +8,7 @@ mod auth;
 pub mod authority;
 mod broker;
 mod peers;
+mod recordings;
 mod webhooks;
 mod words;
 
@@ -28,6 +29,7 @@ use crate::authority::{Authority, HostPattern, is_origin};
 pub use auth::{Auth, Hook, HttpUrl, HttpUrlError, Jwt, KeyEntry, Mode, Modes, Role, Secret, Turn};
 pub use broker::{Broker, BrokerUrl, BrokerUrlError};
 pub use peers::{MAX_LINKS, MAX_MJPEG_FPS, PeerPrefix, PeerUrl, PeerUrlError, Pull, Push, Rooms};
+pub use recordings::Recordings;
 pub use webhooks::Webhook;
 pub use words::AutoOr;
 use words::{authorities, codecs, names, networks, optional_word, parsed, shown, shown_all, word};
@@ -50,6 +52,8 @@ pub struct Config {
     pub pushes: Vec<Push>,
     /// Servers that are told when rooms and sessions begin and end.
     pub webhooks: Vec<Webhook>,
+    /// Recordings of rooms.
+    pub recordings: Recordings,
     /// Connection between the gateway and its workers.
     pub broker: Broker,
     /// Workers, in a separate process or in the gateway's.
@@ -663,6 +667,7 @@ impl Config {
         self.turn.check()?;
         self.rooms.check(&self.pulls, &self.pushes)?;
         Webhook::check(&self.webhooks)?;
+        self.recordings.check()?;
         self.broker.check()
     }
 }

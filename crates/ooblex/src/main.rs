@@ -201,7 +201,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Effects { diagnostics, .. } => diagnostics.options(),
         Command::Bench(_) | Command::Effect(EffectCommand::Try) | Command::Token(_) => Vec::new(),
     };
-    let config = Config::load(cli.config.as_deref(), &flags)?;
+    let mut config = Config::load(cli.config.as_deref(), &flags)?;
+    if matches!(cli.command, Command::Worker(_)) {
+        // A worker records nothing, so its sandbox lets it write nothing.
+        config.recordings = ooblex_config::Recordings::default();
+    }
     // The sandbox applies only to threads that are started after it, so it comes first.
     let sandbox = matches!(cli.command, Command::Serve(_) | Command::Worker(_)).then(|| sandbox::enter(&config, cli.config.as_deref()));
     let logs = ooblex::logs::start(&config.log)?;

@@ -8,6 +8,8 @@
 //! models inherit them.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -147,7 +149,8 @@ pub fn enter(config: &Config, file: Option<&Path>) -> Sandbox {
         return Sandbox { files: off.clone(), calls: off };
     }
     let files = if config.inference.device == Device::Cpu {
-        restrict_files(&readable(config, file)).unwrap_or_else(|error| Restriction::Unavailable(format!("Landlock: {error}")))
+        restrict_files(&readable(config, file), config.recordings.folder.as_deref())
+            .unwrap_or_else(|error| Restriction::Unavailable(format!("Landlock: {error}")))
     } else {
         // Device drivers open device files and caches at unknown paths.
         Restriction::Off("inference.device is not \"cpu\", and its driver opens files of its own")
@@ -226,9 +229,23 @@ fn existing_or_parent(folder: &Path) -> Option<PathBuf> {
     absolute.parent().filter(|parent| parent.exists() && *parent != Path::new("/")).map(Into::into)
 }
 
-fn restrict_files(readable: &[PathBuf]) -> Result<Restriction, Box<dyn std::error::Error>> {
+/// Restricts the access to files. `writable`: the folder in which files may be written, which is made,
+/// because a rule needs a folder that exists.
+fn restrict_files(readable: &[PathBuf], writable: Option<&Path>) -> Result<Restriction, Box<dyn std::error::Error>> {
     // Access rights that the running kernel does not know are ignored.
     let rights = AccessFs::from_all(ABI::V5);
+    if let Some(folder) = writable {
+        // The recordings name the error, when they open the folder.
+        _ = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    }
+    let writing = AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::RemoveFile
+        | AccessFs::RemoveDir;
     let program = std::env::current_exe()?;
     let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"].map(PathBuf::from);
     // Only the program and the loaders are executable. A loader can still be told to run a program
@@ -240,6 +257,7 @@ fn restrict_files(readable: &[PathBuf]) -> Result<Restriction, Box<dyn std::erro
         .create()?
         .add_rules(path_beneath_rules(readable, AccessFs::ReadFile | AccessFs::ReadDir))?
         .add_rules(path_beneath_rules(executable, AccessFs::ReadFile | AccessFs::Execute))?
+        .add_rules(path_beneath_rules(writable, writing))?
         .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
         .restrict_self()?;
     Ok(match status.ruleset {

@@ -31,6 +31,7 @@ use ooblex_gateway::notify::Notify;
 use ooblex_gateway::settings::Catalogue;
 use ooblex_gateway::track::Context;
 use ooblex_gateway::watchdog::Heartbeat;
+use ooblex_recording::Recordings;
 use ooblex_rtc::negotiate::dial::Dialler;
 use ooblex_rtc::negotiate::{Endpoint, Negotiator};
 use ooblex_rtc::transport::{SessionObserver, Transport};
@@ -42,6 +43,9 @@ const DRAIN_LOOK: Duration = Duration::from_millis(100);
 const JOIN_WITHIN: Duration = Duration::from_secs(1);
 /// Interval at which the end of the threads is checked.
 const JOIN_LOOK: Duration = Duration::from_millis(5);
+
+/// Interval at which old recordings are removed.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Time limit for requests that are being answered, and for webhooks, when the gateway stops.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
@@ -92,6 +96,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     let webhooks = Webhooks::start(&config.webhooks, &metrics)?;
     let linger = Duration::from_secs(config.rooms.linger_s);
     let sessions = Arc::new(Sessions::new(linger, webhooks.clone()));
+    let recordings = Recordings::new(&config.recordings, metrics.clone())?;
     let endpoint = Endpoint {
         candidates: transport.candidates().clone(),
         codecs: config.video.codecs.clone(),
@@ -131,6 +136,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         context,
         transport: transport.clone(),
         sessions,
+        recordings: recordings.clone(),
         admission,
         negotiator,
         peers,
@@ -171,6 +177,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
         if !linger.is_zero() {
             tokio::spawn(close_abandoned_rooms(gateway.clone()));
         }
+        tokio::spawn(keep_tidy(recordings.clone()));
         let broken = async {
             match &mut admin {
                 Some(admin) => tokio::select! { () = public.ended() => {}, () = admin.ended() => {} },
@@ -201,7 +208,7 @@ pub fn serve(config: Config, reload: &Reload) -> anyhow::Result<()> {
     broker.close();
     // One that hangs in a model does not hold up the end.
     let deadline = Instant::now() + JOIN_WITHIN;
-    for thread in std::iter::once(media).chain(workers) {
+    for thread in std::iter::once(media).chain(workers).chain(recordings.stop()) {
         while !thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(JOIN_LOOK);
         }
@@ -232,6 +239,16 @@ fn listen(
     };
     let options = Options { listener, capacity: Capacity::of(config), timeouts: Timeouts::default(), certificate, figures };
     Server::start(socket, routes, options)
+}
+
+/// Removes old recordings from time to time.
+async fn keep_tidy(recordings: Recordings) {
+    let mut interval = tokio::time::interval(TIDY_INTERVAL);
+    loop {
+        interval.tick().await;
+        let recordings = recordings.clone();
+        _ = tokio::task::spawn_blocking(move || recordings.tidy()).await;
+    }
 }
 
 /// Waits until no session of a client is left, `most` at most. Pulls and pushes would last for ever.

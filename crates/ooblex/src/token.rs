@@ -69,9 +69,19 @@ pub struct Claims {
     /// Largest frame in thousands of pixels.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_kilopixels: Option<u32>,
+    /// Record the rooms that the holder publishes to.
+    #[arg(long)]
+    record: bool,
     /// Lifetime of the token in minutes.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=5_256_000))]
     minutes: u64,
+    #[command(flatten)]
+    names: Names,
+}
+
+/// The claims that name who is involved.
+#[derive(Debug, Clone, Args)]
+struct Names {
     /// Issuer (iss).
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
@@ -129,9 +139,10 @@ impl Claims {
         set("admin", self.admin.then_some(true.into()));
         set("effects", self.effects.as_ref().map(|effects| json!(effects)));
         set("max_kilopixels", self.max_kilopixels.map(Value::from));
-        set("iss", self.issuer.clone().map(Value::from));
-        set("aud", self.audience.clone().map(Value::from));
-        set("sub", self.subject.clone().map(Value::from));
+        set("record", self.record.then_some(true.into()));
+        set("iss", self.names.issuer.clone().map(Value::from));
+        set("aud", self.names.audience.clone().map(Value::from));
+        set("sub", self.names.subject.clone().map(Value::from));
         let mut params = Map::new();
         for AllowedValue { effect, parameter, value } in &self.params {
             let of_effect = params.entry(effect.clone()).or_insert_with(|| json!({}));

@@ -42,7 +42,7 @@ pub enum Need {
 }
 
 /// The permission that each route of the API needs.
-pub const ROUTES: [(Method, &str, Need); 33] = [
+pub const ROUTES: [(Method, &str, Need); 37] = [
     (Method::POST, "/offer", Need::Publish),
     (Method::GET, "/whip/{room}", Need::Public),
     (Method::POST, "/whip/{room}", Need::Publish),
@@ -62,6 +62,10 @@ pub const ROUTES: [(Method, &str, Need); 33] = [
     (Method::POST, "/api/effects/reload", Need::Admin),
     (Method::GET, "/api/effects/{name}/thumbnail.png", Need::Public),
     (Method::GET, "/api/rooms", Need::Admin),
+    (Method::GET, "/api/rooms/{room}/recordings", Need::Admin),
+    (Method::POST, "/api/rooms/{room}/recordings", Need::Admin),
+    (Method::DELETE, "/api/rooms/{room}/recordings", Need::Admin),
+    (Method::GET, "/api/rooms/{room}/recordings/{file}", Need::Admin),
     (Method::GET, "/api/pulls", Need::Admin),
     (Method::POST, "/api/pulls", Need::Admin),
     (Method::DELETE, "/api/pulls/{id}", Need::Admin),
@@ -230,7 +234,7 @@ async fn caller(
 /// Returns the room in the path of a request to this route. The name is taken as it is written, so
 /// that patterns of rooms apply to what the handler sees.
 fn room(route: &str, path: &str) -> Result<Option<RoomName>, Refusal> {
-    let name = route.contains("/{room}").then(|| path.split('/').nth(2)).flatten();
+    let name = route.split('/').position(|part| part == "{room}").and_then(|at| path.split('/').nth(at));
     let refusal = |problem| Refusal { reason: Reason::NotAllowed, problem, retry_after: None };
     name.map(RoomName::parse).transpose().map_err(refusal)
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tracing::{error, info};
 
 use super::gateway::Gateway;
+use super::recordings;
 use crate::admission::Place;
 use crate::auth::{Caller, SessionAccess, SessionSecret};
 use crate::rooms::RoomName;
@@ -18,6 +19,7 @@ use ooblex_gateway::problem::{Problem, ProblemKind};
 use ooblex_gateway::restrictions::Restrictions;
 use ooblex_gateway::settings::Settings;
 use ooblex_gateway::track::{self, TrackHandle, TrackOutput, TrackSink};
+use ooblex_recording::Recordings;
 use ooblex_rtc::negotiate::{Negotiated, Purpose};
 use ooblex_rtc::session::{Lifetime, Session};
 use ooblex_rtc::transport::TransportHandle;
@@ -54,17 +56,18 @@ pub(super) struct Begun {
     pub(super) time_left: Option<Duration>,
 }
 
-/// Passes the outputs of a track to their sessions on the media thread, and the settings in force
-/// to the session registry.
+/// Passes the outputs of a track to their sessions on the media thread or to its recording, and the
+/// settings in force to the session registry.
 struct SessionSink {
     id: SessionId,
     transport: TransportHandle,
     sessions: Arc<Sessions>,
+    recordings: Recordings,
 }
 
 impl TrackSink for SessionSink {
     fn send(&self, session: SessionId, output: TrackOutput) -> bool {
-        self.transport.track(session, output)
+        self.recordings.take(session, output).unwrap_or_else(|output| self.transport.track(session, output))
     }
 
     fn settings_changed(&self, settings: &Settings) {
@@ -180,16 +183,29 @@ impl Publishing {
         }
         // The rest does not wait, so a client that disconnects leaves no track behind.
         let (id, secret) = (SessionId::random(), SessionSecret::random());
-        let sink = Arc::new(SessionSink { id, transport: gateway.transport.clone(), sessions: gateway.sessions.clone() });
-        let track = track::spawn(gateway.context.clone(), id, settings.clone(), restrictions.clone(), sink).map_err(|error| {
+        let sink = SessionSink {
+            id,
+            transport: gateway.transport.clone(),
+            sessions: gateway.sessions.clone(),
+            recordings: gateway.recordings.clone(),
+        };
+        let track = track::spawn(gateway.context.clone(), id, settings.clone(), restrictions.clone(), Arc::new(sink)).map_err(|error| {
             error!(%error, "no thread for a track");
             Problem::new(ProblemKind::Unavailable, "the gateway has no thread left for another session: try again later")
         })?;
         info!(session = %id, effect = %settings.effect.name(), room = room.as_ref().map(RoomName::as_str), "session begins");
         let published = Published::new(track.clone(), settings);
+        let is_recorded = gateway.context.config.recordings.all_rooms || restrictions.record;
+        let recorded = room.clone().filter(|_| is_recorded);
         let access = SessionAccess::new(&secret, restrictions);
         let former = gateway.sessions.publish(id, published, access, place, room).inspect_err(|_| track.end())?;
-        begin(gateway, term, Beginning { id, secret, negotiated, track, part: Part::Publisher { former } })
+        let begun = begin(gateway, term, Beginning { id, secret, negotiated, track, part: Part::Publisher { former } })?;
+        if let Some(room) = recorded
+            && let Err(problem) = recordings::record(gateway, &room)
+        {
+            error!(%room, detail = problem.detail, "the room is not recorded, although it is to be");
+        }
+        Ok(begun)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::thumbnails::Thumbnails;
 use crate::turn::Turn;
 use ooblex_gateway::track::Context;
 use ooblex_gateway::watchdog::Heartbeat;
+use ooblex_recording::Recordings;
 use ooblex_rtc::negotiate::Negotiator;
 use ooblex_rtc::transport::TransportHandle;
 use ooblex_worker::about::About;
@@ -26,6 +27,8 @@ pub struct Gateway {
     pub transport: TransportHandle,
     /// Running sessions.
     pub sessions: Arc<Sessions>,
+    /// Recordings of rooms.
+    pub recordings: Recordings,
     /// Admission control for new sessions.
     pub admission: Arc<Admission>,
     /// Answers SDP offers.

@@ -1,5 +1,5 @@
-//! The routes for operators: metrics, the lists of sessions, rooms, pulls and pushes, and the reload of
-//! effects.
+//! The routes for operators: metrics, the lists of sessions, rooms, pulls and pushes, recordings, and the
+//! reload of effects.
 
 use std::sync::Arc;
 
@@ -13,7 +13,9 @@ use tokio::sync::Semaphore;
 use super::effects;
 use super::gateway::Gateway;
 use super::peers;
+use super::recordings;
 use super::texts::metrics_text;
+use crate::rooms::RoomName;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 
 /// Limits how many responses about all sessions are built at the same time. Each takes milliseconds
@@ -26,6 +28,8 @@ pub(super) fn operator_routes() -> Router<Arc<Gateway>> {
         .route("/metrics", get(metrics))
         .route("/api/sessions", get(sessions))
         .route("/api/rooms", get(rooms))
+        .route("/api/rooms/{room}/recordings", get(recordings::list).post(recordings::begin).delete(recordings::end))
+        .route("/api/rooms/{room}/recordings/{file}", get(recordings::download))
         .route("/api/pulls", get(peers::pulls).post(peers::pull))
         .route("/api/pulls/{id}", delete(peers::end_pull))
         .route("/api/pushes", get(peers::pushes).post(peers::push))
@@ -40,7 +44,8 @@ async fn sessions(State(gateway): State<Arc<Gateway>>) -> Result<Response, Probl
 async fn rooms(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
     let describe = move || {
         let peers = &gateway.peers;
-        json!({"rooms": gateway.sessions.describe_rooms(), "pulls": peers.describe(true), "pushes": peers.describe(false)})
+        let is_recorded = |room: &RoomName| gateway.recordings.is_recorded(room.as_str());
+        json!({"rooms": gateway.sessions.describe_rooms(is_recorded), "pulls": peers.describe(true), "pushes": peers.describe(false)})
     };
     survey(describe).await.map(|all| axum::Json(all).into_response())
 }

@@ -21,6 +21,7 @@ mod operation;
 mod outages;
 mod own;
 mod permissions;
+mod recordings;
 mod redis_security;
 mod regressions;
 mod rooms;

@@ -180,6 +180,11 @@ fn every_route_is_open_to_whom_the_table_says() {
         ("GET", "/rooms/{room}/snapshot.jpg", "/rooms/a/snapshot.jpg", None, VIEWERS),
         ("GET", "/rooms/{room}/stream.mjpeg", "/rooms/a/stream.mjpeg", None, VIEWERS),
         ("GET", "/api/rooms", "/api/rooms", None, OPERATORS),
+        // The role admin is told that nobody publishes to the room, or that there is no such file.
+        ("GET", "/api/rooms/{room}/recordings", "/api/rooms/a/recordings", None, OPERATORS),
+        ("POST", "/api/rooms/{room}/recordings", "/api/rooms/a/recordings", None, OPERATORS.map(instead(409))),
+        ("DELETE", "/api/rooms/{room}/recordings", "/api/rooms/a/recordings", None, OPERATORS.map(instead(204))),
+        ("GET", "/api/rooms/{room}/recordings/{file}", "/api/rooms/a/recordings/20261130T211058Z.webm", None, OPERATORS.map(no_link)),
         // The role admin is told that the URL is not within rooms.peers, or that there is no such link.
         ("GET", "/api/pulls", "/api/pulls", None, OPERATORS),
         ("POST", "/api/pulls", "/api/pulls", Some(json!({"room": "a", "whep": "https://media.example/a"})), OPERATORS.map(no_peer)),
