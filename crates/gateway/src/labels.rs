@@ -5,6 +5,28 @@ use std::time::Duration;
 /// The quality steps that a track takes down when CPU is short, first to last. The frame rate has a controller of its own.
 pub const QUALITY_STEPS: [QualityStep; 2] = [QualityStep::EncoderSpeed, QualityStep::ModelResolution];
 
+/// The reason for which a packet of sound is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SoundDropReason {
+    /// The pictures have become quicker, and the sound follows them.
+    PictureQuicker,
+    /// Too many packets wait for their picture.
+    QueueFull,
+}
+
+impl SoundDropReason {
+    /// All reasons.
+    pub const ALL: [Self; 2] = [Self::PictureQuicker, Self::QueueFull];
+
+    /// Returns the label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::PictureQuicker => "picture_quicker",
+            Self::QueueFull => "queue_full",
+        }
+    }
+}
+
 /// A quality that a track lowers when CPU is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QualityStep {

@@ -9,7 +9,7 @@
 //!
 //! This file routes the events of the endpoint. The state is in the parts: `lifecycle` (set-up,
 //! time limits, end) with `lifetime` (the configured limits), `video_line` (the negotiated media
-//! lines), `media_in` and `media_out` (received and sent media), `layers` (simulcast), `audio`,
+//! lines), `media_in` and `media_out` (received and sent media), `layers` (simulcast), `audio`, `sound_delay` (lip sync),
 //! `timeline` (timestamps across publishers), `control_channel` (the data channel), `network` (the bandwidth estimate) and `reports` (packet
 //! counts and losses).
 
@@ -22,6 +22,7 @@ mod media_in;
 mod media_out;
 mod network;
 mod reports;
+mod sound_delay;
 mod timeline;
 mod video_line;
 
@@ -38,8 +39,8 @@ use str0m::stats::{MediaEgressStats, PeerStats};
 use str0m::{Event, IceConnectionState, Input, Output, RtcError};
 use tracing::{debug, info};
 
-use self::audio::AudioLine;
 pub(crate) use self::audio::AudioPacket;
+use self::audio::{AudioLine, HeldSound};
 pub use self::audio::{Sound, SoundListener};
 use self::control_channel::ControlChannel;
 use self::layers::Choice;
@@ -49,13 +50,14 @@ use self::media_in::MediaIn;
 use self::media_out::MediaOut;
 use self::network::{ChangeKind, NetworkEstimate};
 use self::reports::{Counted, Reports};
+use self::sound_delay::Next;
 use self::timeline::Timeline;
 use self::video_line::VideoLine;
 use crate::crypto;
 use crate::negotiate::{Connection, LocalAddresses, Negotiated};
 use ooblex_gateway::data_channel;
 use ooblex_gateway::ids::SessionId;
-use ooblex_gateway::labels::{ByeReason, Direction, EndReason, SetupStage};
+use ooblex_gateway::labels::{ByeReason, Direction, EndReason, SetupStage, SoundDropReason};
 use ooblex_gateway::track::{OutputInput, ReceptionFeedback, TrackHandle, TrackInput, TrackOutput};
 
 /// Time by which the endpoint runs ahead of the clock: timeouts that are due within it are due now.
@@ -190,7 +192,7 @@ impl Session {
         // Sound that waits for the connection would only be late.
         if let Some(line) = self.lines.audio.filter(|_| self.connected_at().is_some()) {
             let time = self.lines.sound.place(sound.arrived, sound.time);
-            sound.write(&mut self.endpoint, line, time).map_err(|error| self.failed(&error))?;
+            self.hold_sound(HeldSound { line, time, packet: sound.clone() });
         }
         self.drain(now, send)
     }
@@ -366,13 +368,11 @@ impl Session {
                     send(transmit);
                 }
                 Output::Event(event) => self.on_event(now, event)?,
-                Output::Timeout(_) if self.media_in.has_audio() => {
-                    self.media_in.return_audio(&mut self.endpoint).map_err(|error| self.failed(&error))?;
-                }
+                Output::Timeout(_) if self.write_sound(now)? => {}
                 Output::Timeout(at) if at <= soon && self.endpoint.is_alive() => {
                     self.endpoint.handle_input(Input::Timeout(at.max(now))).map_err(|error| self.failed(&error))?;
                 }
-                Output::Timeout(_) if self.write_next()? => {}
+                Output::Timeout(_) if self.write_next(now)? => {}
                 Output::Timeout(at) => return self.wait(now, at, send),
             }
         }
@@ -385,7 +385,8 @@ impl Session {
         while let Some(again) = self.media_out.next_again(now) {
             send(again);
         }
-        let at = self.media_out.redundancy.next_due().map_or(at, |duplicate| duplicate.min(at));
+        let due = [self.media_out.redundancy.next_due(), self.media_out.sound.next_due()];
+        let at = due.into_iter().flatten().fold(at, Instant::min);
         // The track skips pictures while much waits to be sent.
         self.media_out.report_backlog(&mut self.endpoint, self.lines.video_out);
         let closing = self.lifecycle.closing();
@@ -433,7 +434,9 @@ impl Session {
             }
             Event::MediaData(data) if data.params.spec().codec.is_audio() => {
                 self.lifecycle.on_media(now);
-                self.media_in.on_audio(data);
+                let packet = AudioPacket::from(data);
+                self.media_in.on_audio(&packet);
+                self.hold_sound(HeldSound { line: packet.line, time: packet.time, packet });
             }
             Event::StreamPaused(stream) if self.is_incoming(stream.mid) => self.on_stream(&stream),
             Event::RawPacket(packet) => self.on_raw_packet(now, &packet),
@@ -553,8 +556,25 @@ impl Session {
     }
 
     /// Hands the next frame to the endpoint. Returns false if the endpoint has not sent all others.
-    fn write_next(&mut self) -> Result<bool, EndReason> {
-        self.media_out.write_next(&mut self.endpoint, self.lines.video_out).map_err(|error| self.failed(&error))
+    fn write_next(&mut self, now: Instant) -> Result<bool, EndReason> {
+        self.media_out.write_next(now, &mut self.endpoint, self.lines.video_out).map_err(|error| self.failed(&error))
+    }
+
+    /// Holds sound back for the picture.
+    fn hold_sound(&mut self, sound: HeldSound) {
+        if !self.media_out.sound.push(sound) {
+            self.track.metrics().network.on_dropped_sound(SoundDropReason::QueueFull);
+        }
+    }
+
+    /// Hands the next packet of sound to the endpoint. Returns false if none is due.
+    fn write_sound(&mut self, now: Instant) -> Result<bool, EndReason> {
+        match self.media_out.sound.next(now) {
+            Next::Wait => return Ok(false),
+            Next::Send(sound, later) => sound.write(&mut self.endpoint, later).map_err(|error| self.failed(&error))?,
+            Next::LeaveOut => self.track.metrics().network.on_dropped_sound(SoundDropReason::PictureQuicker),
+        }
+        Ok(true)
     }
 
     /// Takes an estimate of the library: tells the track the bitrate, and the library how far to

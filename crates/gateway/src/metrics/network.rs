@@ -8,8 +8,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::label_sets::ReasonLabel;
 use super::registry::{add_histogram, add_new};
-use crate::labels::{Direction, LineCounts};
+use crate::labels::{Direction, LineCounts, SoundDropReason};
 
 /// Bucket bounds of bitrates, in bit/s.
 const BITRATES: [f64; 10] = [100e3, 200e3, 400e3, 700e3, 1.0e6, 1.5e6, 2.5e6, 4.0e6, 6.0e6, 10.0e6];
@@ -37,6 +38,7 @@ pub struct Network {
     nacks: Counters,
     plis: Counters,
     size_steps: Counters,
+    dropped_sound: Family<ReasonLabel, Counter>,
     round_trip: Histogram,
     target: Histogram,
     estimate: Histogram,
@@ -66,6 +68,11 @@ impl Network {
                 "picture_size_steps",
                 "Changes of the sent picture size to fit the available bandwidth, by direction (down or up)",
             ),
+            dropped_sound: add_new(
+                r,
+                "audio_packets_dropped",
+                "Audio packets that were not sent, by reason: the pictures became quicker, or too many packets waited for them",
+            ),
             round_trip: add_histogram(r, "network_round_trip_seconds", "Round-trip time to browsers, sampled once a second", ROUND_TRIPS),
             target: add_histogram(r, "encoder_target_bps", "Target bitrate of an encoder in bit/s, sampled once a second", BITRATES),
             estimate: add_histogram(
@@ -89,6 +96,9 @@ impl Network {
         for direction in [Direction::In, Direction::Out] {
             network.on_line(direction, &LineCounts::default(), &LineCounts::default());
         }
+        for reason in SoundDropReason::ALL {
+            drop(network.dropped_sound.get_or_create(&ReasonLabel { reason: reason.label() }));
+        }
         for down in [true, false] {
             drop(network.size_steps.get_or_create(&step(down)));
         }
@@ -108,6 +118,11 @@ impl Network {
     /// Notes a round-trip time to a browser.
     pub fn on_round_trip(&self, took: Duration) {
         self.round_trip.observe(took.as_secs_f64());
+    }
+
+    /// Counts a packet of sound that is not sent.
+    pub fn on_dropped_sound(&self, reason: SoundDropReason) {
+        self.dropped_sound.get_or_create(&ReasonLabel { reason: reason.label() }).inc();
     }
 
     pub(crate) fn on_bitrates(&self, target_bps: Option<u32>, estimate_bps: Option<u32>) {

@@ -184,7 +184,7 @@ fn rotation_that_comes_with_the_packets_is_taken_out() {
 }
 
 #[test]
-fn sound_goes_back_as_it_came() {
+fn sound_goes_back_undecoded_and_in_order() {
     let gateway = Gateway::start("", &[]);
     let mut player = Player::new(&gateway, &Wish { audio: true, ..wish(VideoCodec::Vp8, "background_blur") });
     let sent: Vec<_> = (0..60_u64).map(|n| (48_000 + n * 960, vec![0x78, n as u8, 1, 2, 3])).collect();
@@ -193,8 +193,10 @@ fn sound_goes_back_as_it_came() {
         player.client.send_audio(*time, data).unwrap();
         player.play(&picture);
     }
-    player.play_until(320, 240, "the sound", |player| player.audio.len() >= 50);
-    assert!(player.audio.iter().all(|audio| sent.contains(audio)), "every frame of sound is one that was sent, with its timestamp");
+    player.play_until(320, 240, "the sound", |player| player.audio.len() >= 40);
+    // It waits for the picture, so its timestamp may be later, and some of it may be left out.
+    let is_sent = |(time, data): &(u64, Vec<u8>)| sent.iter().any(|(at, sent)| sent == data && at <= time);
+    assert!(player.audio.iter().all(is_sent), "every frame of sound is one that was sent");
     assert!(player.audio.is_sorted_by(|a, b| a.0 < b.0));
     assert!(!player.shown.is_empty());
 }

@@ -1,11 +1,16 @@
 //! Audio of a publisher on its way back to it, and to viewers. It is not decoded.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::format::Codec;
 use str0m::media::{Frequency, MediaData, MediaTime, Mid, Pt};
 use str0m::{Rtc, RtcError};
+
+use super::sound_delay::Held;
+
+/// The level up to which a packet contains nothing that anybody would miss.
+const QUIET_DBOV: i8 = -50;
 
 /// One packet of audio.
 #[derive(Debug, Clone)]
@@ -33,6 +38,15 @@ pub struct Sound {
 /// Hears the sound of a publisher, on the media thread, and must not block. It returns false when it
 /// wants no more.
 pub type SoundListener = Box<dyn Fn(Sound) -> bool + Send>;
+
+/// A packet that waits to be sent on a line.
+#[derive(Debug)]
+pub(super) struct HeldSound {
+    pub(super) line: AudioLine,
+    /// Its RTP time if it leaves at once.
+    pub(super) time: MediaTime,
+    pub(super) packet: AudioPacket,
+}
 
 /// The audio line of a session, by its identifiers in SDP and RTP.
 #[derive(Debug, Clone, Copy)]
@@ -78,20 +92,41 @@ impl AudioPacket {
         let timestamp = self.time.rebase(Frequency::FORTY_EIGHT_KHZ).numer();
         Sound { timestamp, arrived: self.arrived, data: self.data.clone() }
     }
+}
 
-    /// Hands the packet to an endpoint, for one of its lines, with this timestamp.
+impl Held for HeldSound {
+    fn arrived(&self) -> Instant {
+        self.packet.arrived
+    }
+
+    fn time(&self) -> Duration {
+        self.time.into()
+    }
+
+    /// A packet without a level may contain anything. The mark for voice does not count: Chromium sets
+    /// it in every packet unless DTX is on.
+    fn is_voice(&self) -> bool {
+        self.packet.level.is_none_or(|level| level.dbov > QUIET_DBOV)
+    }
+}
+
+impl HeldSound {
+    /// Hands the packet to an endpoint, with an RTP time that is `later`.
     ///
     /// # Errors
     /// When the WebRTC library fails.
-    pub(super) fn write(&self, rtc: &mut Rtc, line: AudioLine, time: MediaTime) -> Result<(), RtcError> {
+    pub(super) fn write(self, rtc: &mut Rtc, later: Duration) -> Result<(), RtcError> {
+        let Self { line, time, packet } = self;
         // The library takes packets for a line on which it does not send, and fails later.
         let is_sending = rtc.media(line.mid).is_some_and(|media| media.direction().is_sending());
         let Some(writer) = rtc.writer(line.mid).filter(|_| is_sending) else { return Ok(()) };
-        let mut writer = writer.start_of_talkspurt(self.starts_talk_spurt);
-        if let Some(Level { dbov, is_voice }) = self.level {
+        let mut writer = writer.start_of_talkspurt(packet.starts_talk_spurt);
+        if let Some(Level { dbov, is_voice }) = packet.level {
             writer = writer.audio_level(dbov, is_voice);
         }
-        match writer.write(line.payload_type, self.arrived, time, self.data.clone()) {
+        let frequency = time.frequency();
+        let time = MediaTime::new(time.numer() + MediaTime::from(later).rebase(frequency).numer(), frequency);
+        match writer.write(line.payload_type, packet.arrived, time, packet.data) {
             // A line on which the browser only sends, or a payload type that was not negotiated.
             Err(RtcError::UnknownPt(_) | RtcError::NotSendingDirection(_) | RtcError::NoSenderSource) => Ok(()),
             written => written,

@@ -1,7 +1,5 @@
-//! The media that a session receives: frames of the camera for the track, and audio, which returns
-//! to the browser unchanged and goes to viewers.
+//! The media that a session receives: frames of the camera for the track, and audio for viewers.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use ooblex_codec::{ColourSpace, Rotation, keyframe_size};
@@ -9,7 +7,6 @@ use ooblex_pipeline::{EncodedFrame, MediaTime};
 use str0m::format::CodecExtra;
 use str0m::media::{Frequency, MediaData, Rid};
 use str0m::rtp::VideoOrientation;
-use str0m::{Rtc, RtcError};
 
 use super::audio::AudioPacket;
 use super::layers::{Choice, LayerFrame, Layers};
@@ -32,9 +29,6 @@ pub(super) struct MediaIn {
     /// The colours that the sender has named. They hold until others are named, or a keyframe names
     /// none.
     colours: Option<ColourSpace>,
-    /// Audio to return. It came in while the endpoint was polled, which cannot take it before the
-    /// end.
-    audio: VecDeque<AudioPacket>,
     /// Audio for viewers; `None` without viewers.
     heard: Option<Vec<AudioPacket>>,
 }
@@ -103,13 +97,11 @@ impl MediaIn {
         is_back
     }
 
-    /// Keeps audio to return it, and for viewers.
-    pub(super) fn on_audio(&mut self, data: MediaData) {
-        let packet = AudioPacket::from(data);
+    /// Keeps audio for viewers.
+    pub(super) fn on_audio(&mut self, packet: &AudioPacket) {
         if let Some(heard) = &mut self.heard {
             heard.push(packet.clone());
         }
-        self.audio.push_back(packet);
     }
 
     /// Sets whether audio is kept for viewers.
@@ -120,20 +112,6 @@ impl MediaIn {
     /// Takes the audio for viewers.
     pub(super) fn take_sound(&mut self) -> Vec<AudioPacket> {
         self.heard.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    /// Returns whether there is audio to return.
-    pub(super) fn has_audio(&self) -> bool {
-        !self.audio.is_empty()
-    }
-
-    /// Hands the oldest audio to the endpoint, on the line on which it came.
-    ///
-    /// # Errors
-    /// When the WebRTC library fails.
-    pub(super) fn return_audio(&mut self, rtc: &mut Rtc) -> Result<(), RtcError> {
-        let Some(packet) = self.audio.pop_front() else { return Ok(()) };
-        packet.write(rtc, packet.line, packet.time)
     }
 }
 

@@ -11,6 +11,8 @@ use str0m::net::Transmit;
 use str0m::stats::MediaEgressStats;
 use str0m::{Rtc, RtcError};
 
+use super::audio::HeldSound;
+use super::sound_delay::SoundDelay;
 use super::timeline::Timeline;
 use super::video_line::{MAX_RESENT_SHARE, VideoLine};
 use crate::reception::Resent;
@@ -29,6 +31,8 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(100);
 /// The state of the outgoing media of one session.
 pub(super) struct MediaOut {
     queue: FrameQueue,
+    /// The sound that waits for the frames.
+    pub(super) sound: SoundDelay<HeldSound>,
     backlog: Arc<Backlog>,
     timeline: Timeline,
     resent: Resent,
@@ -52,6 +56,7 @@ impl MediaOut {
     pub(super) fn new() -> Self {
         Self {
             queue: FrameQueue::default(),
+            sound: SoundDelay::new(),
             backlog: Arc::default(),
             timeline: Timeline::default(),
             resent: Resent::default(),
@@ -81,11 +86,12 @@ impl MediaOut {
     ///
     /// # Errors
     /// When the WebRTC library fails.
-    pub(super) fn write_next(&mut self, rtc: &mut Rtc, video: Option<VideoLine>) -> Result<bool, RtcError> {
+    pub(super) fn write_next(&mut self, now: Instant, rtc: &mut Rtc, video: Option<VideoLine>) -> Result<bool, RtcError> {
         if self.queue.is_empty() || unsent_bytes(rtc, video) > 0 {
             return Ok(false);
         }
         let Some(QueuedFrame { frame, arrived }) = self.queue.pop() else { return Ok(false) };
+        self.sound.on_picture(now, arrived);
         let Some((video, writer)) = video.and_then(|video| Some((video, rtc.writer(video.mid)?))) else { return Ok(true) };
         self.resent.on_written(frame.data.len());
         let time = self.timeline.place(arrived, str0m::media::MediaTime::new(frame.capture.0, Frequency::NINETY_KHZ));
