@@ -19,7 +19,7 @@ export function measure(picture, layout) {
   return { number, energy: energyOf(picture, layout), outline: outlineOf(picture, layout, face), thumb: thumbOf(picture) };
 }
 
-/** Returns the number on a picture, or null if the cells are ambiguous. */
+/** Returns the number on a picture, which may be inverted, or null if the cells are ambiguous. */
 export function numberOf({ width, height, planes: [luma] }, layout) {
   const [sx, sy] = [width / layout.width, height / layout.height];
   const levels = layout.cells.map(([left, top, right, bottom]) => {
@@ -27,7 +27,7 @@ export function numberOf({ width, height, planes: [luma] }, layout) {
     return mean(luma, [(left + 0.3 * wide) * sx, (top + 0.2 * tall) * sy, (left + 0.7 * wide) * sx, (top + 0.6 * tall) * sy], 2);
   });
   const [black, white, ...cells] = levels;
-  if (white - black < 25) return null;
+  if (Math.abs(white - black) < 25) return null;
   const shares = cells.map((level) => (level - black) / (white - black));
   if (shares.some((share) => Math.abs(share - 0.5) < 0.08)) return null;
   const number = layout.words.indexOf(shares.map((share) => (share > 0.5 ? 1 : 0)).join(''));

@@ -23,7 +23,7 @@ window.probe = {
     const records = (this.seen[name] = []);
     const next = async () => {
       for (;;) {
-        const { value: frame, done, rtp: told } = await reader.read();
+        const { value: frame, done, rtp: told, displayed } = await reader.read();
         if (done) return;
         const t = performance.now();
         const rtp = told ?? frame.metadata?.().rtpTimestamp ?? null;
@@ -32,7 +32,7 @@ window.probe = {
         frame.close();
         const found = only === 'number' ? { number: numberOf(picture, this.layout) } : only === 'box' ? { box: boxOf(picture) } : measure(picture, this.layout);
         if (found.thumb) found.thumb = base64(found.thumb);
-        records.push({ t, rtp, shown, width: picture.width, height: picture.height, ...found });
+        records.push({ t, rtp, displayed, shown, width: picture.width, height: picture.height, ...found });
       }
     };
     next().catch((error) => this.notes.push(`${name}: ${error}`));
@@ -63,7 +63,10 @@ function playing(track) {
 function shown(video) {
   let stopped = false;
   return {
-    read: () => new Promise((resolve) => video.requestVideoFrameCallback((_, { rtpTimestamp }) => resolve(stopped ? { done: true } : { value: new VideoFrame(video), rtp: rtpTimestamp }))),
+    read: () =>
+      new Promise((resolve) =>
+        video.requestVideoFrameCallback((_, { rtpTimestamp, expectedDisplayTime }) => resolve(stopped ? { done: true } : { value: new VideoFrame(video), rtp: rtpTimestamp, displayed: expectedDisplayTime })),
+      ),
     cancel: () => void (stopped = true),
   };
 }
