@@ -198,9 +198,8 @@ impl Sessions {
     /// Returns the state of a room for its viewers.
     pub fn room_state(&self, room: &RoomName) -> RoomState {
         let state = self.state.lock();
-        let Some(room) = state.rooms.find(room) else { return RoomState::default() };
-        let published = room.publisher().and_then(|publisher| state.running.get(&publisher)?.published());
-        RoomState { is_active: published.is_some_and(|published| published.track.stats.has_video()), viewers: room.viewers.len() }
+        let found = state.rooms.find(room);
+        found.map_or_else(RoomState::default, |room| RoomState { is_active: state.is_active(room), viewers: room.viewers.len() })
     }
 
     /// Returns whether there is a room, perhaps one that waits for a publisher.
@@ -208,7 +207,14 @@ impl Sessions {
         self.state.lock().rooms.find(room).is_some()
     }
 
-    /// Returns the rooms as JSON. One that waits for a publisher has none.
+    /// Returns the rooms that `may_watch` admits, as JSON for viewers.
+    pub fn list_rooms(&self, may_watch: impl Fn(&RoomName) -> bool) -> Value {
+        let state = self.state.lock();
+        let listed = state.rooms.iter().filter(|(name, _)| may_watch(name));
+        listed.map(|(name, room)| json!({"room": name, "active": state.is_active(room), "viewer_count": room.viewers.len()})).collect()
+    }
+
+    /// Returns the rooms as JSON for operators. One that waits for a publisher has none.
     pub fn describe_rooms(&self, is_recorded: impl Fn(&RoomName) -> bool) -> Value {
         let state = self.state.lock();
         let describe = |(name, room): (&RoomName, &Room)| {
@@ -216,6 +222,8 @@ impl Sessions {
             let published = publisher.and_then(Running::published);
             json!({
                 "room": name,
+                "active": state.is_active(room),
+                "viewer_count": room.viewers.len(),
                 "effect": published.map(|published| published.settings.effect.name()),
                 "age_s": publisher.map(|session| session.started.elapsed().as_secs()),
                 "publisher": room.publisher(),
@@ -388,7 +396,8 @@ impl Sessions {
 
     /// Returns one session with its live figures as JSON.
     pub fn describe(&self, id: SessionId) -> Option<Value> {
-        self.state.lock().running.get(&id).map(|session| session.describe(id))
+        let state = self.state.lock();
+        state.running.get(&id).map(|session| state.describe(id, session))
     }
 
     /// Returns all sessions with their live figures as JSON, oldest first.
@@ -396,7 +405,25 @@ impl Sessions {
         let state = self.state.lock();
         let mut sessions: Vec<_> = state.running.iter().collect();
         sessions.sort_by_key(|(_, session)| session.started);
-        sessions.into_iter().map(|(id, session)| session.describe(*id)).collect()
+        sessions.into_iter().map(|(id, session)| state.describe(*id, session)).collect()
+    }
+}
+
+impl State {
+    /// Returns whether the publisher of a room sends video.
+    fn is_active(&self, room: &Room) -> bool {
+        let published = room.publisher().and_then(|publisher| self.running.get(&publisher)?.published());
+        published.is_some_and(|published| published.track.stats.has_video())
+    }
+
+    /// Returns a session with its live figures as JSON; that of a publisher has the number of its
+    /// viewers.
+    fn describe(&self, id: SessionId, session: &Running) -> Value {
+        let mut described = session.describe(id);
+        if let Some(room) = session.room.as_ref().and_then(|room| self.rooms.find(room)).filter(|room| room.publisher() == Some(id)) {
+            described["viewers"] = json!(room.viewers.len());
+        }
+        described
     }
 }
 

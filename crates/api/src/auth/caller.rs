@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::grant::Grant;
+use crate::rooms::RoomName;
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::restrictions::Restrictions;
 
@@ -26,6 +27,15 @@ impl Caller {
         match self {
             Caller::Operator => true,
             Caller::Granted(grant) => grant.admin,
+            Caller::Anyone | Caller::Session(_) => false,
+        }
+    }
+
+    /// Returns whether the caller has the permission to watch a room.
+    pub fn may_watch(&self, room: &RoomName) -> bool {
+        match self {
+            Caller::Operator => true,
+            Caller::Granted(grant) => grant.may_watch(room),
             Caller::Anyone | Caller::Session(_) => false,
         }
     }

@@ -35,6 +35,8 @@ pub enum Need {
     Publish,
     /// The permission to watch the room in the path.
     View,
+    /// The permission to watch any room; the answer has only the rooms that the caller may watch.
+    ViewAny,
     /// The secret of the session in the path, or operator rights.
     Session,
     /// Operator rights.
@@ -61,7 +63,7 @@ pub const ROUTES: [(Method, &str, Need); 37] = [
     (Method::GET, "/api/effects", Need::PublicAndMore),
     (Method::POST, "/api/effects/reload", Need::Admin),
     (Method::GET, "/api/effects/{name}/thumbnail.png", Need::Public),
-    (Method::GET, "/api/rooms", Need::Admin),
+    (Method::GET, "/api/rooms", Need::ViewAny),
     (Method::GET, "/api/rooms/{room}/recordings", Need::Admin),
     (Method::POST, "/api/rooms/{room}/recordings", Need::Admin),
     (Method::DELETE, "/api/rooms/{room}/recordings", Need::Admin),
@@ -226,6 +228,7 @@ async fn caller(
         Need::Public | Need::PublicAndMore => true,
         Need::Publish => grant.may_publish(room.as_ref()),
         Need::View => room.as_ref().is_some_and(|room| grant.may_watch(room)),
+        Need::ViewAny => grant.admin || grant.view.is_any(),
         Need::Session | Need::Admin => grant.admin,
     };
     if is_allowed { Ok(Caller::Granted(Arc::new(grant))) } else { Err(not_allowed(need)) }
@@ -278,6 +281,7 @@ fn not_allowed(need: Need) -> Refusal {
     let detail = match need {
         Need::Publish => "these credentials do not let their holder publish here: that needs the role publish or admin",
         Need::View => "these credentials do not let their holder watch this room: that needs the role view or admin",
+        Need::ViewAny => "these credentials do not let their holder watch any room: that needs the role view or admin",
         Need::Session => "these credentials do not belong to this session: use the secret of its answer, or the role admin",
         Need::Public | Need::PublicAndMore | Need::Admin => "this route is for operators: it needs the role admin, or serve.admin_listen",
     };

@@ -79,13 +79,18 @@ impl TrackSink for SessionSink {
     }
 }
 
-/// Begins the session of a publisher.
+/// Begins the session of a publisher. With [`Purpose::Exchange`] it gets the effect back.
 ///
 /// # Errors
 /// When the offer or the wish cannot be served, the room is taken, or a limit is reached.
-pub(super) async fn publish(gateway: &Gateway, client: Client<'_>, offer: String, wish: Wish<'_>) -> Result<Begun, Problem> {
+pub(super) async fn publish(
+    gateway: &Gateway,
+    client: Client<'_>,
+    offer: String,
+    purpose: Purpose,
+    wish: Wish<'_>,
+) -> Result<Begun, Problem> {
     let publishing = Publishing::prepare(gateway, client.visitor, Arc::new(client.caller.restrictions()), wish).await?;
-    let purpose = if publishing.room.is_some() { Purpose::Publish } else { Purpose::Exchange };
     let negotiated = gateway.negotiator.answer(offer, purpose).await?;
     publishing.begin(gateway, negotiated, Term::of(gateway, client)).await
 }

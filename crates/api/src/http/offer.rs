@@ -18,6 +18,7 @@ use super::gateway::Gateway;
 use crate::auth::Caller;
 use crate::visitor::{Peer, Visitor};
 use ooblex_gateway::problem::{Problem, ProblemKind};
+use ooblex_rtc::negotiate::Purpose;
 
 #[derive(Deserialize)]
 struct Offer {
@@ -53,7 +54,7 @@ async fn accept_offer(gateway: &Gateway, client: Client<'_>, body: Result<JsonBo
     }
     let frame_kilopixels = client.caller.restrictions().frame_kilopixels(&gateway.context.config.limits);
     let wish = Wish { effect: offer.effect.as_deref(), params: &offer.params, room: None };
-    let begun = begin::publish(gateway, client, offer.sdp, wish).await?;
+    let begun = begin::publish(gateway, client, offer.sdp, Purpose::Exchange, wish).await?;
     let mut answer = json!({"sdp": begun.answer, "type": "answer", "session": begun.id, "secret": begun.secret.reveal(), "frame_kilopixels": frame_kilopixels});
     if let Some(turn) = &gateway.turn {
         answer["ice_servers"] = turn.ice_servers(client.visitor, SystemTime::now(), begun.time_left);

@@ -1,12 +1,12 @@
-//! The routes for operators: metrics, the lists of sessions, rooms, pulls and pushes, recordings, and the
-//! reload of effects.
+//! The routes about all sessions, which are for operators: metrics, the lists of sessions, rooms, pulls
+//! and pushes, recordings, and the reload of effects. Viewers may list the rooms that they may watch.
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -15,6 +15,7 @@ use super::gateway::Gateway;
 use super::peers;
 use super::recordings;
 use super::texts::metrics_text;
+use crate::auth::Caller;
 use crate::rooms::RoomName;
 use ooblex_gateway::problem::{Problem, ProblemKind};
 
@@ -41,8 +42,11 @@ async fn sessions(State(gateway): State<Arc<Gateway>>) -> Result<Response, Probl
     survey(move || json!({"sessions": gateway.sessions.describe_all()})).await.map(|all| axum::Json(all).into_response())
 }
 
-async fn rooms(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+async fn rooms(State(gateway): State<Arc<Gateway>>, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
     let describe = move || {
+        if !caller.is_operator() {
+            return json!({"rooms": gateway.sessions.list_rooms(|room| caller.may_watch(room))});
+        }
         let peers = &gateway.peers;
         let is_recorded = |room: &RoomName| gateway.recordings.is_recorded(room.as_str());
         json!({"rooms": gateway.sessions.describe_rooms(is_recorded), "pulls": peers.describe(true), "pushes": peers.describe(false)})

@@ -31,6 +31,7 @@ use crate::visitor::{Peer, Visitor};
 use ooblex_gateway::ids::SessionId;
 use ooblex_gateway::labels::ByeReason;
 use ooblex_gateway::problem::{Problem, ProblemKind};
+use ooblex_rtc::negotiate::Purpose;
 
 /// Content type of offers and answers.
 const SDP: &str = "application/sdp";
@@ -45,6 +46,9 @@ pub(super) struct Wanted {
     effect: Option<String>,
     /// JSON, such as `{"strength":0.7}`.
     params: Option<String>,
+    /// Whether the publisher gets the effect back, on the lines that it offers as `sendrecv`.
+    #[serde(default)]
+    echo: bool,
 }
 
 /// `POST /whip/{room}`: publishes to a room.
@@ -64,7 +68,9 @@ pub(super) async fn publish(
         let offer = body::text(&headers, body, SDP)?;
         let room = RoomName::parse(&room)?;
         let params = wanted.params.as_deref().map_or(Ok(Value::Null), parse_params)?;
-        begin::publish(&gateway, client, offer, Wish { effect: wanted.effect.as_deref(), params: &params, room: Some(room) }).await
+        let purpose = if wanted.echo { Purpose::Exchange } else { Purpose::Publish };
+        let wish = Wish { effect: wanted.effect.as_deref(), params: &params, room: Some(room) };
+        begin::publish(&gateway, client, offer, purpose, wish).await
     };
     let begun = begun.await;
     created(&gateway, client, begun, &format!("/whip/{room}"))

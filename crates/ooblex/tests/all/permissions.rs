@@ -179,7 +179,7 @@ fn every_route_is_open_to_whom_the_table_says() {
         ("POST", "/whep/{room}/{secret}/events", "/whep/a/obs_0/events", Some(json!(["active"])), VIEWERS),
         ("GET", "/rooms/{room}/snapshot.jpg", "/rooms/a/snapshot.jpg", None, VIEWERS),
         ("GET", "/rooms/{room}/stream.mjpeg", "/rooms/a/stream.mjpeg", None, VIEWERS),
-        ("GET", "/api/rooms", "/api/rooms", None, OPERATORS),
+        ("GET", "/api/rooms", "/api/rooms", None, [401, 401, 200, 403, 200, 403, 403]),
         // The role admin is told that nobody publishes to the room, or that there is no such file.
         ("GET", "/api/rooms/{room}/recordings", "/api/rooms/a/recordings", None, OPERATORS),
         ("POST", "/api/rooms/{room}/recordings", "/api/rooms/a/recordings", None, OPERATORS.map(instead(409))),
@@ -272,6 +272,38 @@ fn only_operators_are_told_why_an_effect_was_refused() {
     assert!(list(&[])["reason"].as_str().unwrap().contains("broken/effect.toml:1"));
     assert_eq!(list(&[("x-forwarded-for", "192.0.2.1")]), json!({"folder": "broken"}));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn viewers_list_the_rooms_that_they_may_watch_and_nobody_else_lists_any() {
+    let gateway = with_tokens();
+    let wish = Wish { token: Some(lasting(600, json!({"publish": true}))), ..Wish::default() };
+    let _publishers = ["lobby", "team-1", "team-2"].map(|room| Client::publish(&gateway.url, room, &wish).unwrap());
+    let list = |claims: Value| ask(&gateway, "GET", "/api/rooms", Some(&lasting(600, claims)), None);
+    let room = |name: &str| json!({"room": name, "active": false, "viewer_count": 0});
+    for (claims, expected) in [
+        (json!({"view": ["team-*"]}), json!([room("team-1"), room("team-2")])),
+        (json!({"view": ["lobby", "empty"], "publish": true}), json!([room("lobby")])),
+        (json!({"view": ["other-*"]}), json!([])),
+    ] {
+        let listed = list(claims);
+        assert_eq!((listed.status, listed.body), (200, json!({"rooms": expected})));
+    }
+    let all = list(json!({"role": "admin"})).body;
+    assert!(all["rooms"].as_array().unwrap().len() == 3 && all["rooms"][0]["publisher"].is_string() && all["pulls"].is_array(), "{all}");
+    for claims in [json!({"publish": true}), json!({"view": []}), json!({"view": false})] {
+        assert_eq!(list(claims).kind(), "forbidden");
+    }
+    assert_eq!(ask(&gateway, "GET", "/api/rooms", None, None).status, 401);
+    // Without authentication, only programs on this machine list rooms.
+    let gateway = Gateway::start("", CHEAP);
+    let _publisher = Client::publish(&gateway.url, "lobby", &Wish::default()).unwrap();
+    let list = |headers: &[(&str, &str)]| ask_with(&gateway, "GET", "/api/rooms", None, headers, None);
+    assert_eq!(list(&[]).body["rooms"][0]["room"], "lobby");
+    for foreign in [("x-forwarded-for", "192.0.2.1"), ("origin", "https://elsewhere.example")] {
+        let refused = list(&[foreign]);
+        assert_eq!((refused.status, refused.kind()), (403, "forbidden"), "{foreign:?}");
+    }
 }
 
 #[test]
