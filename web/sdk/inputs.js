@@ -62,7 +62,8 @@ export class Inputs {
     this.#video?.track.removeEventListener?.('ended', this.#onEnded);
     [this.#video, this.#audio] = [video, audio];
     this.#video?.track.addEventListener?.('ended', this.#onEnded);
-    for (const [kind, muted] of Object.entries(this.#muted)) this.mute(kind, muted);
+    // A given track that is disabled and was never muted here stays as it is.
+    for (const [kind, muted] of Object.entries(this.#muted)) if (muted) this.mute(kind, muted);
     const inputs = present([video, audio]);
     showTracks(this.stream, inputs.map(({ track }) => track));
     const kept = new Set(inputs.map(({ stream }) => stream));
@@ -75,8 +76,7 @@ export class Inputs {
   mute(kind, muted) {
     this.#muted[kind] = muted;
     const { [kind]: track } = this.tracks;
-    // A given track that was never muted here is left unchanged.
-    if (track && track.enabled === muted) track.enabled = !muted;
+    if (track) track.enabled = !muted;
   }
 
   /**

@@ -80,6 +80,18 @@ test('what is muted stays muted with another source, and only while it is wanted
   await made.close();
 });
 
+test('a track that is disabled when it is given stays so until the session is told otherwise', async () => {
+  const input = given();
+  input.video.track.enabled = false;
+  const { made } = session({ input });
+  assert.equal(input.video.track.enabled, false);
+  await made.useMicrophone(false);
+  assert.equal(input.video.track.enabled, false);
+  made.mute('video', false);
+  assert.equal(input.video.track.enabled, true);
+  await made.close();
+});
+
 test('a source that ends by itself is reported, one that was replaced is not', async () => {
   const { made, names } = session();
   const first = made.input.getVideoTracks()[0];
