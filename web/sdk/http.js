@@ -16,6 +16,17 @@ const AGAIN_AFTER_MS = 500;
 const CODE_OF_STATUS = { 401: 'unauthorized', 403: 'forbidden', 421: 'wrong-host' };
 
 /**
+ * Problems that have an error code of their own.
+ *
+ * @type {Record<string, import('./ooblex.js').OoblexErrorCode>}
+ */
+const CODE_OF_TYPE = {
+  'urn:ooblex:problem:room-taken': 'room-taken',
+  'urn:ooblex:problem:room-empty': 'room-empty',
+  'urn:ooblex:problem:room-full': 'room-full',
+};
+
+/**
  * Returns the effects of a gateway, with their parameters and availability. Needs no token; headers
  * and cookies are for proxies.
  *
@@ -45,6 +56,14 @@ export function defaults(schema) {
  * gateway itself. The request is not repeated once `unwanted` is aborted.
  */
 export async function call(url, init, code, unwanted = init?.signal) {
+  const answer = await accepted(url, init, code, unwanted);
+  const body = parsedObject(answer.text);
+  if (!body) throw foreign(url, answer);
+  return body;
+}
+
+/** Returns the answer of an HTTP request that the gateway accepts; arguments as for `call`. */
+export async function accepted(url, init, code, unwanted = init?.signal) {
   let answer;
   try {
     answer = await ask(url, init, unwanted);
@@ -52,15 +71,20 @@ export async function call(url, init, code, unwanted = init?.signal) {
     if (unwanted?.aborted) throw cause;
     throw new OoblexError('gateway-unreachable', { detail: `${url.origin} does not answer: check that the gateway runs and that its address is right.`, cause });
   }
+  if (answer.ok) return answer;
   const body = parsedObject(answer.text);
-  if (answer.ok && body) return body;
-  if (!answer.ok && body?.title) throw new OoblexError(CODE_OF_STATUS[answer.status] ?? code, { problem: problemOf(body, answer.status), retryAfterMs: answer.retryAfterMs });
+  if (body?.title) throw new OoblexError(CODE_OF_TYPE[body.type] ?? CODE_OF_STATUS[answer.status] ?? code, { problem: problemOf(body, answer.status), retryAfterMs: answer.retryAfterMs });
   if (answer.status === 401) throw new OoblexError('unauthorized', { detail: `${url.origin} asks for credentials, but not as an Ooblex gateway does: a proxy in between wants its own, such as a header or a cookie.` });
-  throw new OoblexError('gateway-unreachable', { detail: `${url} answered with status ${answer.status}, but not as an Ooblex gateway does: check the address, and a proxy in between.` });
+  throw foreign(url, answer);
+}
+
+/** Returns the error for an answer that is not one of a gateway. */
+export function foreign(url, { status }) {
+  return new OoblexError('gateway-unreachable', { detail: `${url} answered with status ${status}, but not as an Ooblex gateway does: check the address, and a proxy in between.` });
 }
 
 /**
- * Returns status and text of an answer. A request without an answer is sent once more, because a
+ * Returns an answer and its text. A request without an answer is sent once more, because a
  * browser drops pending requests when its network changes (another Wi-Fi, a cable, an address that
  * comes late). If the answer to an offer was lost, its session gets no media, and the gateway ends
  * it.
@@ -68,7 +92,8 @@ export async function call(url, init, code, unwanted = init?.signal) {
 async function ask(url, init, unwanted) {
   const once = async () => {
     const response = await fetch(url, init);
-    return { ok: response.ok, status: response.status, retryAfterMs: retryAfterMs(response.headers.get('retry-after'), Date.now()), text: await response.text() };
+    const { ok, status, headers } = response;
+    return { ok, status, headers, url: response.url, retryAfterMs: retryAfterMs(headers.get('retry-after'), Date.now()), text: await response.text() };
   };
   try {
     return await once();

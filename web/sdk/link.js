@@ -1,38 +1,37 @@
 /**
- * One WebRTC connection with its control channel, from the offer to the end.
+ * The connection of a session that sends a camera, with its control channel.
  *
- * A broken link is discarded and replaced by another one; the session decides that. The offer
- * always has a media line for audio, so that a microphone can be added later without another offer.
+ * It exchanges the camera for the effect, or publishes to a room. The offer always has a media line
+ * for audio, so that a microphone can be added later without another offer.
  */
 
+import { Connection, established, playAtOnce, preferCodec } from './connection.js';
 import { Control } from './control.js';
 import { OoblexError } from './errors.js';
 import { call, sessionUrl } from './http.js';
+import { publishOffer } from './rooms.js';
 
 /**
- * Wishes for a connection.
+ * Wishes for a connection. `room` is the one to publish to; then pictures come back only if `echo`
+ * is true.
  *
  * @typedef {{base: URL, access: import('./access.js').Access, iceServers?: RTCIceServer[],
- *   input: {video: MediaStreamTrack | null, audio: MediaStreamTrack | null}, codec?: string}} Wishes
+ *   input: {video: MediaStreamTrack | null, audio: MediaStreamTrack | null}, codec?: string,
+ *   room?: string, echo?: boolean}} Wishes
  *
  * @typedef {Wishes & {effect?: string, params?: import('./ooblex.js').Parameters, signal?: AbortSignal,
  *   timeoutMs: number}} Offer
  */
 
-/** Interval between two checks for the first picture. */
-const LOOK_EVERY_MS = 40;
-/** Time for the answer to an offer that is not wanted any more, so that its session can be ended. */
-const FAREWELL_MS = 5_000;
-
-export class Link {
-  #pc;
+export class Link extends Connection {
   #base;
   #access;
+  #room;
+  #echo;
   /**
    * The secret that grants requests about this session; only the answer to its offer contains it.
    */
   #secret = null;
-  #iceServers;
   #video;
   #audio;
   #opened;
@@ -43,22 +42,20 @@ export class Link {
    * @type {{bitrate: number | null, scale: number, degradationPreference?: RTCDegradationPreference} | null}
    */
   #asked = null;
-  /** True if the gateway ended the session, so that it need not be told. */
-  isOver = false;
 
   /** @param {Wishes} wishes */
-  constructor({ base, access, input: { video, audio }, codec, iceServers = [] }) {
-    [this.#base, this.#access, this.#iceServers] = [base, access, iceServers];
-    this.#pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers });
-    this.#video = this.#pc.addTransceiver(forMotion(video), { direction: 'sendrecv' });
+  constructor({ base, access, input: { video, audio }, codec, room, echo = !room, iceServers }) {
+    super({ iceServers });
+    [this.#base, this.#access, this.#room, this.#echo] = [base, access, room, echo];
+    const direction = echo ? 'sendrecv' : 'sendonly';
+    this.#video = this.pc.addTransceiver(forMotion(video), { direction });
     this.#ask('maintain-resolution');
     if (codec) preferCodec(this.#video, codec);
-    this.#audio = this.#pc.addTransceiver(audio ?? 'audio', { direction: 'sendrecv' });
+    this.#audio = this.pc.addTransceiver(audio ?? 'audio', { direction });
     playAtOnce(this.#video.receiver);
-    /** The received stream; its audio is silence while none is sent. */
-    this.output = { video: this.#video.receiver.track, audio: this.#audio.receiver.track };
-    this.answer = null;
-    const channel = this.#pc.createDataChannel('control', { ordered: true });
+    /** The received tracks, if any come back; the audio is silence while none is sent. */
+    this.output = echo ? { video: this.#video.receiver.track, audio: this.#audio.receiver.track } : null;
+    const channel = this.pc.createDataChannel('control', { ordered: true });
     this.control = new Control(channel);
     /** @type {Promise<unknown>} */
     this.#opened = new Promise((resolve) => channel.addEventListener('open', resolve, { once: true }));
@@ -74,32 +71,38 @@ export class Link {
    */
   static async open({ refused, ...wanted }) {
     const { access, signal } = wanted;
-    return access.authorized((bearer) => Link.#with(bearer, wanted), { signal, refused });
+    const begin = (bearer) => established(() => new Link(wanted), (link, cut) => link.#begin(bearer, wanted, cut), wanted);
+    return access.authorized(begin, { signal, refused });
   }
 
   /**
    * @param {string | null} bearer
-   * @param {Offer} offer
+   * @param {Offer} wanted
+   * @param {AbortSignal} cut
    */
-  static async #with(bearer, { base, effect, params, signal, timeoutMs, ...wanted }) {
-    signal?.throwIfAborted();
-    /** @type {Link | null} */
-    let link = null;
-    const late = () => (link?.answer ? link.unreached() : new OoblexError('gateway-unreachable', { detail: `${base.origin} did not answer within ${timeoutMs / 1000} s: check that the gateway runs and that its address is right.` }));
-    try {
-      const made = (link = new Link({ base, ...wanted }));
-      await within(timeoutMs, signal, late, (cut) => made.#negotiate(bearer, { effect, params }, cut));
-      return made;
-    } catch (error) {
-      void link?.close();
-      throw error;
-    }
+  #begin(bearer, { effect, params }, cut) {
+    const [base, access, room, echo] = [this.#base, this.#access, this.#room, this.#echo];
+    const exchange = (sdp, signal) => {
+      const body = JSON.stringify({ sdp, type: 'offer', effect, params });
+      return call(new URL('offer', base), access.init(bearer, { method: 'POST', headers: { 'content-type': 'application/json' }, body, signal }), 'offer-rejected', cut);
+    };
+    const publish = (sdp, signal) => publishOffer(sdp, { base, room, effect, params, echo }, access.init(bearer, { signal }), cut);
+    const ask = async (sdp, signal) => {
+      const { secret, ...answer } = await (room ? publish : exchange)(sdp, signal);
+      this.#secret = secret ?? null;
+      return answer;
+    };
+    return this.negotiate(ask, cut, this.#opened);
+  }
+
+  answered() {
+    this.#ask(this.#asked?.degradationPreference);
   }
 
   /** Sets the listeners: those of `Control`, and `connection` for each state of the connection. */
   listen(listeners) {
     this.control.listeners = listeners;
-    this.#pc.onconnectionstatechange = () => listeners.connection(this.#pc.connectionState);
+    this.pc.onconnectionstatechange = () => listeners.connection(this.pc.connectionState);
   }
 
   /** Sends these tracks from the next frame on; `null` for no audio. */
@@ -120,10 +123,6 @@ export class Link {
     this.#ask('maintain-framerate');
   }
 
-  report() {
-    return this.#pc.getStats();
-  }
-
   /** Returns the number of frames that the source of the video has delivered; null without a source. */
   async frames() {
     const { sender } = this.#video;
@@ -134,13 +133,9 @@ export class Link {
     return of('media-source')?.frames ?? of('outbound-rtp')?.framesSent ?? 0;
   }
 
-  /** Resolves when the first picture was decoded, or after `patienceMs`. */
+  /** Resolves when the first picture was decoded, after `patienceMs`, or at once if none comes back. */
   async firstPicture(patienceMs) {
-    const until = performance.now() + patienceMs;
-    const decoded = async () => [...(await this.report()).values()].some((s) => s.type === 'inbound-rtp' && s.kind === 'video' && s.framesDecoded > 0);
-    while (performance.now() < until && this.#pc.connectionState !== 'closed' && !(await decoded())) {
-      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
-    }
+    if (this.#echo) await super.firstPicture(patienceMs);
   }
 
   /**
@@ -148,16 +143,13 @@ export class Link {
    * listeners get no more events.
    */
   retire(error) {
-    this.#pc.onconnectionstatechange = null;
+    super.retire(error);
     this.control.close(error);
   }
 
-  /** Ends the connection at once; resolves when the gateway was told, or cannot be. */
-  async close(error = new OoblexError('closed')) {
-    this.retire(error);
-    this.#pc.close();
-    if (!this.answer?.session || this.isOver) return;
-    await this.request('', { method: 'DELETE', keepalive: true }).catch(() => {});
+  /** @param {AbortSignal} [signal] */
+  async tellEnd(signal) {
+    if (this.answer?.session) await this.request('', { method: 'DELETE', keepalive: true, signal });
   }
 
   /**
@@ -165,15 +157,7 @@ export class Link {
    * answer as `fetch` does.
    */
   request(below, init) {
-    return fetch(sessionUrl(this.#base, this.answer.session, below), this.#access.init(this.#secret, init));
-  }
-
-  /** Returns the error for a connection that cannot be made, or broke. */
-  unreached() {
-    const addresses = candidateAddresses(this.answer?.sdp ?? '');
-    const { detail } = new OoblexError('connection-failed');
-    const advertised = addresses.length ? ` It advertised ${addresses.join(', ')}.` : ' It advertised no address.';
-    return new OoblexError('connection-failed', { detail: detail + advertised });
+    return fetch(sessionUrl(this.#base, this.answer?.session, below), this.#access.init(this.#secret, init));
   }
 
   /**
@@ -208,36 +192,6 @@ export class Link {
     // A browser that rejects the parameters uses its defaults.
     sender.setParameters({ ...parameters, degradationPreference }, { encodingOptions: [{ keyFrame }] }).catch(() => {});
   }
-
-  async #negotiate(bearer, wanted, cut) {
-    // The gateway learns the browser's addresses from connectivity checks, so the offer is sent
-    // before any candidate is gathered. Gathering begins with setLocalDescription and uses the
-    // servers that are known by then, so it waits for the answer, which may name some.
-    const offer = await this.#pc.createOffer();
-    cut.throwIfAborted();
-    const body = JSON.stringify({ sdp: offer.sdp, type: 'offer', ...wanted });
-    const post = (signal) => call(new URL('offer', this.#base), this.#access.init(bearer, { method: 'POST', headers: { 'content-type': 'application/json' }, body, signal }), 'offer-rejected', cut);
-    const { secret, ice_servers: named, ...answer } = await outlasting(cut, post);
-    [this.answer, this.#secret] = [answer, secret ?? null];
-    // Nobody waits for the session any more, but the gateway has made it.
-    if (cut.aborted) return void this.close();
-    this.#ask(this.#asked?.degradationPreference);
-    /** @type {Promise<void>} */
-    const connected = new Promise((resolve, reject) => {
-      this.#pc.onconnectionstatechange = () => {
-        if (this.#pc.connectionState === 'connected') resolve();
-        if (this.#pc.connectionState === 'failed') reject(this.unreached());
-      };
-    });
-    try {
-      if (named?.length) this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers: [...this.#iceServers, ...named] });
-      await this.#pc.setLocalDescription(offer);
-      await this.#pc.setRemoteDescription({ type: 'answer', sdp: this.answer.sdp });
-    } catch (/** @type {any} */ cause) {
-      throw new OoblexError('connection-failed', { detail: `The browser cannot use the gateway's answer: ${cause.message}`, cause });
-    }
-    await Promise.all([connected, this.#opened]);
-  }
 }
 
 /**
@@ -264,48 +218,6 @@ export function scaleFor({ width = NaN, height = NaN }, kilopixels = NaN) {
   return 1 / (ratio < 0.25 ? ratio : Math.floor(16 * ratio) / 16);
 }
 
-/** Returns the addresses in an answer's candidates, as `udp 192.0.2.1:8001`, without duplicates. */
-export function candidateAddresses(sdp) {
-  const lines = sdp.matchAll(/^a=candidate:\S+ \d+ (\S+) \d+ (\S+) (\d+) /gm);
-  return [...new Set([...lines].map(([, protocol, address, port]) => `${protocol.toLowerCase()} ${address.includes(':') ? `[${address}]` : address}:${port}`))];
-}
-
-/**
- * Runs `work` until it is done, `timeoutMs` have passed (then it fails with `late()`), or `signal`
- * is aborted.
- */
-async function within(timeoutMs, signal, late, work) {
-  const controller = new AbortController();
-  let timer;
-  let stop;
-  const cut = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(late()), timeoutMs);
-    stop = () => reject(signal.reason);
-    signal?.addEventListener('abort', stop, { once: true });
-  });
-  try {
-    return await Promise.race([work(controller.signal), cut]);
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener('abort', stop);
-    controller.abort();
-  }
-}
-
-/** Runs `work` with a signal that is aborted only some time after `signal`. */
-async function outlasting(signal, work) {
-  const later = new AbortController();
-  let timer;
-  const wait = () => (timer = setTimeout(() => later.abort(), FAREWELL_MS));
-  signal.addEventListener('abort', wait, { once: true });
-  try {
-    return await work(later.signal);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', wait);
-  }
-}
-
 /**
  * Returns whether this browser sends the last frame of a source again once per second while the
  * source delivers none, and counts it as another one. Firefox does (VideoFrameConverter).
@@ -318,32 +230,4 @@ export function repeatsFrames() {
 function forMotion(track) {
   if ('contentHint' in track) track.contentHint = 'motion';
   return track;
-}
-
-/**
- * Offers only this codec (with its retransmission and error correction), so that no other can be
- * chosen silently.
- */
-function preferCodec(transceiver, codec) {
-  const known = RTCRtpReceiver.getCapabilities?.('video')?.codecs ?? [];
-  const wanted = known.filter((c) => c.mimeType.toLowerCase() === `video/${codec}`.toLowerCase());
-  if (!wanted.length || !transceiver.setCodecPreferences) {
-    throw new OoblexError('offer-rejected', { detail: `This browser cannot offer the codec '${codec}': leave it out, or choose vp8 or h264.` });
-  }
-  // Prefers H.264 with packetization mode 1 (non-interleaved), which the gateway uses.
-  wanted.sort((a, b) => modeOne(b) - modeOne(a));
-  transceiver.setCodecPreferences([...wanted, ...known.filter((c) => /\/(rtx|red|ulpfec|flexfec-03)$/i.test(c.mimeType))]);
-}
-
-function modeOne(codec) {
-  return Number(/packetization-mode=1/.test(codec.sdpFmtpLine ?? ''));
-}
-
-/**
- * Requests no delay between the arrival of a frame and its display; browsers that do not support it
- * keep their own delay.
- */
-function playAtOnce(receiver) {
-  if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
-  if ('playoutDelayHint' in receiver) receiver.playoutDelayHint = 0;
 }

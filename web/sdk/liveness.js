@@ -114,5 +114,5 @@ export function delayAfter({ retryAfterMs = null }, attempt, maxMs, chance) {
  */
 export function mayPass({ code, problem }) {
   if (code === 'offer-rejected') return [429, 502, 503, 504].includes(problem?.status);
-  return ['gateway-unreachable', 'connection-failed', 'timeout', 'closed', 'interrupted', 'no-token'].includes(code);
+  return ['gateway-unreachable', 'connection-failed', 'timeout', 'closed', 'interrupted', 'no-token', 'room-taken', 'room-empty', 'room-full'].includes(code);
 }

@@ -37,6 +37,12 @@ export type OoblexErrorCode =
   | 'no-token'
   /** The token of the session has expired, and `token` was a string, so there is no other. */
   | 'expired'
+  /** Somebody else publishes to the room. */
+  | 'room-taken'
+  /** Nobody publishes to the room now. */
+  | 'room-empty'
+  /** The room has as many viewers as it may have. */
+  | 'room-full'
   /**
    * HTTP works but media does not: usually the UDP port is closed or the advertised address is
    * wrong.
@@ -241,6 +247,47 @@ export interface ConnectOptions extends RequestOptions {
   reconnect?: boolean | ReconnectOptions;
 }
 
+export interface PublishOptions extends ConnectOptions {
+  /** Whether the pictures with the effect also come back, as `output`; false by default. */
+  echo?: boolean;
+}
+
+export interface WatchOptions extends RequestOptions {
+  /** As for `connect`. */
+  url?: string | URL;
+  /** As for `connect`; it must allow to watch the room. */
+  token?: string | TokenSource;
+  iceServers?: RTCIceServer[];
+  /** The only codec to offer; by default all codecs in the browser's order. */
+  codec?: 'vp8' | 'h264';
+  signal?: AbortSignal;
+  /** Maximum time for connecting; 10 000 by default. */
+  timeoutMs?: number;
+  /** As for `connect`. */
+  reconnect?: boolean | ReconnectOptions;
+  /**
+   * Whether to wait, for any time, while nobody publishes to the room or it is full: `watch` then
+   * resolves with a viewer in the state `waiting`. By default `watch` rejects with `room-empty` or
+   * `room-full`, and a viewer whose publisher has ended gives up after `reconnect.giveUpAfterMs`.
+   */
+  wait?: boolean;
+}
+
+export interface ListOptions extends RequestOptions {
+  url?: string | URL;
+  token?: string | TokenSource;
+  signal?: AbortSignal;
+}
+
+/** A room that somebody publishes to. */
+export interface Room {
+  room: string;
+  /** Whether the publisher sends video now. */
+  active: boolean;
+  /** Number of viewers. */
+  viewers: number;
+}
+
 export interface ReconnectOptions {
   /**
    * Maximum delay between two attempts; 8000 by default. The first attempt is immediate, and the
@@ -435,6 +482,8 @@ export interface SessionEvents {
    * already updated.
    */
   settings: SettingsChange;
+  /** The number of viewers of the room has changed. */
+  viewers: number;
   /** A problem occurred that does not end the session. */
   error: OoblexError;
   state: SessionState;
@@ -457,7 +506,7 @@ export interface SessionEvents {
   close: { error: OoblexError | null; reason: EndReason | null };
 }
 
-/** A session, made by `connect`. It ends by itself when the page is left. */
+/** A session, made by `connect` or `publish`. It ends by itself when the page is left. */
 export class Session extends EventTarget {
   private constructor();
   /** The id as in `/api/sessions/{id}`. */
@@ -470,6 +519,7 @@ export class Session extends EventTarget {
   /**
    * The video with the effect (and the audio, while audio is sent), for `video.srcObject`. It is
    * the same stream for the whole session, and keeps its last picture while the session reconnects.
+   * It has no tracks if the session publishes to a room without `echo`.
    */
   readonly output: MediaStream;
   readonly state: SessionState;
@@ -484,6 +534,11 @@ export class Session extends EventTarget {
 
   /** Whether the source delivers frames. */
   readonly sourceState: SourceState;
+
+  /** The room that the session publishes to; null if it was made by `connect`. */
+  readonly room: string | null;
+  /** Number of viewers of the room; null until the gateway has told it, and without a room. */
+  readonly viewers: number | null;
 
   /** Listens to an event; the returned function removes the listener. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (detail: SessionEvents[Name]) => void): () => void;
@@ -544,11 +599,82 @@ export class Session extends EventTarget {
   close(): Promise<void>;
 }
 
+/** `waiting`: nobody publishes to the room now, or it is full; the viewer tries again by itself. */
+export type ViewerState = SessionState | 'waiting';
+
+export interface ViewerEvents {
+  state: ViewerState;
+  /** The publisher begins or ceases to send video. */
+  active: boolean;
+  /** The number of viewers of the room, this one included, has changed. */
+  viewers: number;
+  /** The publisher has begun to send sound; emitted once. */
+  sound: boolean;
+  /**
+   * Another attempt to connect follows after `delayMs`. `error` is the failure of the last connection
+   * or attempt: `room-empty` and `room-full` in the state `waiting`.
+   */
+  reconnecting: { attempt: number; delayMs: number; error: Error };
+  /** Another connection was made. */
+  reconnected: { attempts: number; downMs: number };
+  /** The viewer has ended; emitted once. `error` is the cause unless `close` was called. */
+  close: { error: OoblexError | null };
+}
+
+/** A viewer of a room, made by `watch`. It ends by itself when the page is left. */
+export class Viewer extends EventTarget {
+  private constructor();
+  readonly room: string;
+  /**
+   * The picture with the effect and the sound, for `video.srcObject`. It is the same stream for the
+   * whole time, and keeps its last picture while the viewer reconnects.
+   */
+  readonly output: MediaStream;
+  readonly state: ViewerState;
+  /** Whether the publisher sends video; null until the gateway has told it. */
+  readonly active: boolean | null;
+  /** Number of viewers of the room, this one included; null until the gateway has told it. */
+  readonly viewers: number | null;
+  /** Whether the publisher has sent sound. */
+  readonly sound: boolean;
+
+  /** Listens to an event; the returned function removes the listener. */
+  on<Name extends keyof ViewerEvents>(name: Name, listener: (detail: ViewerEvents[Name]) => void): () => void;
+
+  /** Returns the browser's own statistics; what concerns a camera is null. */
+  measure(): Promise<Measures>;
+
+  /** Leaves the room. Resolves when the gateway was told. */
+  close(): Promise<void>;
+}
+
 /**
  * Opens a session. Resolves when media can flow and the control channel is open.
  * @throws OoblexError all codes except `effect-rejected` and `timeout`
  */
 export function connect(options?: ConnectOptions): Promise<Session>;
+
+/**
+ * Publishes to a room, so that others can watch; otherwise as `connect`. Resolves when media can
+ * flow and the control channel is open.
+ * @throws OoblexError as `connect`, and `room-taken`; TypeError for a name that no room has
+ */
+export function publish(room: string, options?: PublishOptions): Promise<Session>;
+
+/**
+ * Watches a room. Resolves when media can flow, or with `wait` also before.
+ * @throws OoblexError as `connect`, and `room-empty`, `room-full`; TypeError for a name that no room has
+ */
+export function watch(room: string, options?: WatchOptions): Promise<Viewer>;
+
+/**
+ * Returns the rooms that the caller may watch.
+ * @throws OoblexError `forbidden` without the permission to watch any room
+ */
+export function listRooms(options?: ListOptions): Promise<Room[]>;
+
+/** Returns the name of a room that nobody can guess: 128 random bits, as 22 characters of base64url. */
+export function randomRoom(): string;
 
 /**
  * Returns the effects of a gateway. Needs no token. @throws OoblexError `gateway-unreachable`,
@@ -576,6 +702,9 @@ export function defaults(schema: ParametersSchema): Parameters;
 
 export const Ooblex: {
   connect: typeof connect;
+  publish: typeof publish;
+  watch: typeof watch;
+  listRooms: typeof listRooms;
   effects: typeof effects;
   openCamera: typeof openCamera;
   openFile: typeof openFile;

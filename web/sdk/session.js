@@ -12,7 +12,8 @@ import { listed } from './http.js';
 import { Inputs, showTracks } from './inputs.js';
 import { Link, repeatsFrames } from './link.js';
 import { figuresBetween } from './measure.js';
-import { Pulse, Watch, delayAfter, mayPass } from './liveness.js';
+import { Pulse, Watch } from './liveness.js';
+import { comeBack, limitsOf } from './returning.js';
 import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './sources.js';
 
 /**
@@ -24,9 +25,10 @@ import { openCamera, openFile, openMicrophone, openScreen, videoTrack } from './
 const LOOK_EVERY_MS = 1_000;
 const WATCH_EVERY_MS = 500;
 const ASK_TIMEOUT_MS = 3_000;
+/** Interval at which a publisher asks how many viewers its room has. */
+const COUNT_EVERY_MS = 2_000;
 /** A connection without a picture (a muted camera, for example) counts as a connection, too. */
 const PICTURE_PATIENCE_MS = 4_000;
-const RECONNECT = { maxDelayMs: 8_000, giveUpAfterMs: 5 * 60_000 };
 const CAMERA_GONE = 'The camera stopped: was it unplugged or taken away? Give the session another source.';
 
 /** @implements {Declared} */
@@ -38,6 +40,12 @@ export class Session extends EventTarget {
   #codec;
   #timeoutMs;
   #reconnect;
+  #room;
+  #echo;
+  /** @type {number | null} */
+  #viewers = null;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #counting;
   #inputs;
   #output = new MediaStream();
   /** @type {import('./ooblex.js').SessionState} */
@@ -79,17 +87,18 @@ export class Session extends EventTarget {
   #hurry = () => this.#state === 'interrupted' && void this.#ask();
 
   /**
-   * Sessions are made by `connect`. `input` is the result of `Inputs.of`.
+   * Sessions are made by `connect` and `publish`. `input` is the result of `Inputs.of`.
    *
    * @param {Link} link
    * @param {Omit<import('./link.js').Offer, 'input' | 'signal'> & {input: Awaited<ReturnType<typeof Inputs.of>>,
    *   reconnect?: import('./ooblex.js').ConnectOptions['reconnect']}} options
    */
-  constructor(link, { base, access, iceServers, input, effect, params, codec, timeoutMs, reconnect = true }) {
+  constructor(link, { base, access, iceServers, input, effect, params, codec, timeoutMs, reconnect, room, echo }) {
     super();
     [this.#base, this.#access, this.#iceServers, this.#codec, this.#timeoutMs] = [base, access, iceServers, codec, timeoutMs];
-    this.#reconnect = reconnect && { ...RECONNECT, ...(reconnect === true ? {} : reconnect) };
-    this.#confirmed = this.#wanted = { effect: effect ?? link.answer.effect ?? null, params: params ?? {} };
+    [this.#room, this.#echo] = [room, echo];
+    this.#reconnect = limitsOf(reconnect);
+    this.#confirmed = this.#wanted = { effect: effect ?? link.answer?.effect ?? null, params: params ?? {} };
     this.#inputs = new Inputs(() => this.#emit('error', new OoblexError('no-camera', { detail: CAMERA_GONE })));
     this.#inputs.take(input);
     this.#adopt(link);
@@ -130,6 +139,10 @@ export class Session extends EventTarget {
    * or there is no track.
    */
   get sourceState() { return this.#source; }
+  /** The room that the session publishes to, or null. */
+  get room() { return this.#room ?? null; }
+  /** Number of viewers of the room; null until the gateway has told it, and without a room. */
+  get viewers() { return this.#viewers; }
   /** Muted inputs: `{video, audio}`. */
   get muted() { return this.#inputs.muted; }
 
@@ -365,11 +378,23 @@ export class Session extends EventTarget {
     }, LOOK_EVERY_MS);
     this.#watch = watching(this.#source);
     this.#watching = setInterval(() => void this.#observe(link), WATCH_EVERY_MS);
+    if (this.#room) this.#counting = setInterval(() => void this.#count(link), COUNT_EVERY_MS);
   }
 
   #stopLooking() {
     clearInterval(this.#looking);
     clearInterval(this.#watching);
+    clearInterval(this.#counting);
+  }
+
+  /** Reports the number of viewers when it has changed. */
+  async #count(link) {
+    const signal = AbortSignal.timeout(ASK_TIMEOUT_MS);
+    const about = await link.request('', { signal, cache: 'no-store' }).then((answer) => answer.json(), () => null).catch(() => null);
+    const viewers = about?.viewers;
+    if (!Number.isInteger(viewers) || viewers === this.#viewers || link !== this.#link || this.#state === 'closed') return;
+    this.#viewers = viewers;
+    this.#emit('viewers', viewers);
   }
 
   /** Reports a source that has become silent, or delivers frames again. */
@@ -428,33 +453,25 @@ export class Session extends EventTarget {
   }
 
   async #comeBack(error) {
-    const { maxDelayMs, giveUpAfterMs } = this.#reconnect;
-    const began = performance.now();
     const { signal } = this.#ending;
     const { reason } = error;
     // An application that caches its token must learn that this one is no longer valid.
     let refused = reason === 'expired' ? error : null;
-    for (let attempt = 1; ; attempt++) {
-      const delayMs = delayAfter(error, attempt, maxDelayMs, Math.random());
-      if (performance.now() - began + delayMs > giveUpAfterMs) throw new OoblexError('gave-up', { cause: error });
-      this.#emit('reconnecting', { attempt, delayMs, error, reason });
-      await pause(delayMs, signal, { hurry: !error.retryAfterMs });
-      if (signal.aborted) return;
-      try {
-        const link = await this.#another(signal, refused);
-        if (signal.aborted) return void link.close();
-        const before = this.#link;
-        this.#adopt(link);
-        void before.close();
-        this.#become('live');
-        return void this.#emit('reconnected', { id: this.id, attempts: attempt, downMs: Math.round(performance.now() - began) });
-      } catch (/** @type {any} */ failed) {
-        if (signal.aborted) return;
-        error = failed;
+    const connect = () =>
+      this.#another(signal, refused).catch((failed) => {
         if (failed.code !== 'no-token') refused = null;
-        if (!mayPass(failed)) throw failed;
-      }
-    }
+        throw failed;
+      });
+    const tell = (about) => this.#emit('reconnecting', { ...about, reason });
+    const made = await comeBack(error, { connect, tell, limits: /** @type {any} */ (this.#reconnect), signal });
+    if (!made) return;
+    const { link, ...figures } = made;
+    if (signal.aborted) return void link.close();
+    const before = this.#link;
+    this.#adopt(link);
+    void before.close();
+    this.#become('live');
+    this.#emit('reconnected', { id: this.id, ...figures });
   }
 
   /**
@@ -462,9 +479,11 @@ export class Session extends EventTarget {
    * arrived.
    */
   async #another(signal, refused) {
+    // The room is free only when its former session has ended.
+    if (this.#room) await this.#link.leave(AbortSignal.timeout(ASK_TIMEOUT_MS));
     const wanted = this.#wanted;
     const sent = this.#inputs.tracks;
-    const link = await Link.open({ base: this.#base, access: this.#access, iceServers: this.#iceServers, refused, input: sent, effect: wanted.effect ?? undefined, params: wanted.params, codec: this.#codec, signal, timeoutMs: this.#timeoutMs });
+    const link = await Link.open({ base: this.#base, access: this.#access, iceServers: this.#iceServers, refused, input: sent, effect: wanted.effect ?? undefined, params: wanted.params, codec: this.#codec, room: this.#room, echo: this.#echo, signal, timeoutMs: this.#timeoutMs });
     await link.firstPicture(PICTURE_PATIENCE_MS);
     const now = this.#inputs.tracks;
     if (now.video !== sent.video || now.audio !== sent.audio) await link.send(now);
@@ -496,8 +515,9 @@ export class Session extends EventTarget {
     this.#tellSource();
   }
 
-  /** The output has an audio track only while audio is sent. */
+  /** The output has an audio track only while audio is sent, and no track if nothing comes back. */
   #showOutput() {
+    if (!this.#link.output) return;
     const { video, audio } = this.#link.output;
     showTracks(this.#output, this.#inputs.tracks.audio ? [video, audio] : [video]);
   }
@@ -531,23 +551,4 @@ export class Session extends EventTarget {
 /** Returns what watches a source in this state. */
 function watching(state) {
   return new Watch(performance.now(), state, { repeats: repeatsFrames() });
-}
-
-/**
- * Resolves after this time, when the browser is online again (only if `hurry` is set), or when
- * `signal` is aborted.
- */
-function pause(ms, signal, { hurry }) {
-  return /** @type {Promise<void>} */ (new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      globalThis.removeEventListener?.('online', done);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    if (hurry) globalThis.addEventListener?.('online', done);
-    signal.addEventListener('abort', done);
-    if (signal.aborted) done();
-  }));
 }

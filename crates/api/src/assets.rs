@@ -11,7 +11,7 @@ macro_rules! files {
 }
 
 /// Files that are served unchanged.
-const FILES: [(&str, &str); 32] = files![
+const FILES: [(&str, &str); 41] = files![
     "/page/access.js",
     "/page/changes.js",
     "/page/diagnosis.js",
@@ -19,35 +19,44 @@ const FILES: [(&str, &str); 32] = files![
     "/page/gallery.js",
     "/page/icon.svg",
     "/page/index.html",
-    "/page/throttle.js",
     "/page/page.css",
     "/page/page.js",
     "/page/panels.css",
     "/page/parameters.js",
     "/page/plots.js",
+    "/page/share.js",
     "/page/source.js",
     "/page/stage.css",
     "/page/stage.js",
-    "/page/theme.js",
-    "/page/tools.js",
     "/page/texts.js",
+    "/page/theme.js",
+    "/page/throttle.js",
+    "/page/tools.js",
+    "/page/watch.css",
+    "/page/watch.html",
+    "/page/watch.js",
     "/sdk/access.js",
+    "/sdk/connection.js",
     "/sdk/control.js",
     "/sdk/errors.js",
     "/sdk/goodbye.js",
     "/sdk/http.js",
     "/sdk/inputs.js",
     "/sdk/link.js",
+    "/sdk/liveness.js",
     "/sdk/measure.js",
     "/sdk/ooblex.d.ts",
     "/sdk/ooblex.js",
-    "/sdk/liveness.js",
+    "/sdk/returning.js",
+    "/sdk/rooms.js",
     "/sdk/session.js",
     "/sdk/sources.js",
+    "/sdk/viewer.js",
+    "/sdk/viewlink.js",
 ];
 
 /// Additional URL paths of some files.
-const ALIASES: [(&str, &str); 2] = [("/", "/page/index.html"), ("/favicon.ico", "/page/icon.svg")];
+const ALIASES: [(&str, &str); 3] = [("/", "/page/index.html"), ("/watch", "/page/watch.html"), ("/favicon.ico", "/page/icon.svg")];
 
 /// Builds a router with a route for each file.
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {

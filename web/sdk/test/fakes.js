@@ -71,6 +71,7 @@ export class FakeLink {
   async send(tracks) { this.sent.push(tracks); }
   fit() {}
   retire(error) { for (const { reject } of this.asked.splice(0)) reject(error); }
+  async leave() { this.left = true; }
   async close() { this.closed = true; }
   async firstPicture() {}
   /** The count of frames that the source has delivered. */
@@ -94,6 +95,7 @@ export function given({ owned = false, sound = false } = {}) {
 export class FakePeerConnection {
   static made = [];
   did = [];
+  directions = [];
   connectionState = 'new';
   #configuration;
   #channel = null;
@@ -101,7 +103,8 @@ export class FakePeerConnection {
     this.#configuration = configuration;
     FakePeerConnection.made.push(this);
   }
-  addTransceiver(given) {
+  addTransceiver(given, { direction } = {}) {
+    this.directions.push(direction);
     const sender = { track: typeof given === 'string' ? null : given, replaceTrack: async (track) => (sender.track = track) };
     return { sender, receiver: { track: new FakeTrack(typeof given === 'string' ? given : given.kind) } };
   }
@@ -125,7 +128,7 @@ export class FakePeerConnection {
     this.connectionState = 'connected';
     setTimeout(() => {
       this.onconnectionstatechange?.();
-      this.#channel.dispatchEvent(new Event('open'));
+      this.#channel?.dispatchEvent(new Event('open'));
     });
   }
   async getStats() { return new Map([['in', { type: 'inbound-rtp', kind: 'video', framesDecoded: 1 }]]); }

@@ -7,10 +7,11 @@ import { createServer } from 'node:http';
 import { test } from 'node:test';
 
 import { FakeChannel } from './fakes.js';
+import { candidateAddresses } from '../connection.js';
 import { Control } from '../control.js';
 import { cameraError, problemOf } from '../errors.js';
 import { call, gatewayBase, servedBy } from '../http.js';
-import { bitrateFor, candidateAddresses, scaleFor } from '../link.js';
+import { bitrateFor, scaleFor } from '../link.js';
 import { figuresBetween } from '../measure.js';
 import { OoblexError, connect, defaults, effects } from '../ooblex.js';
 

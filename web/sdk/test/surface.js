@@ -8,14 +8,19 @@ export const EXPORTS = {
   Ooblex: true,
   OoblexError: true,
   Session: true,
+  Viewer: true,
   connect: true,
   defaults: true,
   effects: true,
+  listRooms: true,
   openCamera: true,
   openFile: true,
   openMicrophone: true,
   openScreen: true,
+  publish: true,
+  randomRoom: true,
   stopStream: true,
+  watch: true,
 };
 
 /** @type {Record<keyof typeof import('../ooblex.js').Ooblex, true>} */
@@ -23,10 +28,13 @@ export const OOBLEX = {
   connect: true,
   defaults: true,
   effects: true,
+  listRooms: true,
   openCamera: true,
   openFile: true,
   openMicrophone: true,
   openScreen: true,
+  publish: true,
+  watch: true,
 };
 
 /** @type {Record<Exclude<keyof import('../ooblex.js').Session, keyof EventTarget>, true>} */
@@ -45,6 +53,7 @@ export const SESSION = {
   params: true,
   replaceSource: true,
   request: true,
+  room: true,
   service: true,
   setParams: true,
   sourceState: true,
@@ -53,6 +62,7 @@ export const SESSION = {
   useFile: true,
   useMicrophone: true,
   useScreen: true,
+  viewers: true,
 };
 
 /** @type {Record<keyof import('../ooblex.js').SessionEvents, true>} */
@@ -67,6 +77,31 @@ export const EVENTS = {
   source: true,
   state: true,
   stats: true,
+  viewers: true,
+};
+
+/** @type {Record<Exclude<keyof import('../ooblex.js').Viewer, keyof EventTarget>, true>} */
+export const VIEWER = {
+  active: true,
+  close: true,
+  measure: true,
+  on: true,
+  output: true,
+  room: true,
+  sound: true,
+  state: true,
+  viewers: true,
+};
+
+/** @type {Record<keyof import('../ooblex.js').ViewerEvents, true>} */
+export const VIEWER_EVENTS = {
+  active: true,
+  close: true,
+  reconnected: true,
+  reconnecting: true,
+  sound: true,
+  state: true,
+  viewers: true,
 };
 
 /** @type {Record<Exclude<keyof import('../ooblex.js').OoblexError, keyof Error> | 'name', true>} */
