@@ -125,10 +125,13 @@ export async function startBrowser(played, program = BROWSER) {
     ],
   });
   return {
-    /** Returns a page with `window.probe`; `errors` and `requests` are filled as it runs. */
-    async page(url, options = {}) {
+    /**
+     * Returns a page with `window.probe`; `errors` and `requests` are filled as it runs. `script` runs
+     * in the page before its own scripts.
+     */
+    async page(url, { script = '', ...options } = {}) {
       const context = await browser.newContext({ permissions: ['camera', 'microphone'], ...options });
-      await context.addInitScript({ content: IN_PAGE });
+      await context.addInitScript({ content: IN_PAGE + script });
       const page = await context.newPage();
       const about = { page, errors: [], requests: [] };
       page.on('console', (message) => message.type() === 'error' && about.errors.push(`${message.text()} (${message.location().url})`));

@@ -62,6 +62,11 @@ export class Access {
     return token;
   }
 
+  /** Returns whether this visitor has a token. */
+  get isUsed() {
+    return Boolean(this.#kept);
+  }
+
   forget() {
     this.#keep(null);
   }

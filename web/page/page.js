@@ -1,5 +1,5 @@
 /**
- * The demo page: a source, an effect, the picture before and after, and the stream health.
+ * The demo page: a source, an effect, the picture before and after, sharing, and the stream health.
  *
  * Owns the user interface and the order of events: list of effects, camera, session. All access to
  * the gateway uses the SDK, as on any other page. URL parameters: `?effect=…`, `?codec=vp8|h264`,
@@ -7,13 +7,14 @@
  * params)` and `window.ooblex.session`.
  */
 
-import { OoblexError, connect, defaults, effects } from '../sdk/ooblex.js';
+import { OoblexError, connect, defaults, effects, publish } from '../sdk/ooblex.js';
 import { Access } from './access.js';
 import { Changes, changeNotice } from './changes.js';
 import { Figures } from './figures.js';
 import { showEffects } from './gallery.js';
 import { latest } from './throttle.js';
 import { element, showParameters } from './parameters.js';
+import { Share } from './share.js';
 import { Source } from './source.js';
 import { Stage } from './stage.js';
 import { Tools } from './tools.js';
@@ -34,6 +35,7 @@ const figures = new Figures();
 const stage = new Stage(() => session && (at.cover.hidden = true));
 const tools = new Tools(stage, tellShortly);
 const source = new Source(switchSource);
+const share = new Share({ begin: beginSharing, end: endSharing });
 const later = latest(sendNow);
 const changes = new Changes();
 // Without a token the session cannot reconnect.
@@ -87,6 +89,7 @@ async function main() {
     at.mute.ariaPressed = String(session.muted.video);
   });
   at.microphone.addEventListener('click', switchMicrophone);
+  at.share.addEventListener('click', () => share.open({ sound: isHeard(), secured: access.isUsed }));
   become('idle');
   if (!window.isSecureContext) tellInsecure();
   const ready = await loadEffects();
@@ -111,12 +114,8 @@ async function start(click) {
     }
     stage.show({ input: source.stream });
     become('connecting');
-    const [effect, params] = [chosen, wanted()];
-    const codec = ASKED.get('codec') ?? undefined;
-    session = await connected({ url: GATEWAY, token: access.give, effect, params, source: source.stream, codec, signal });
-    attach(session);
+    await begin((options) => connected(connect, options), signal);
     if (click) at.stop.focus({ preventScroll: true });
-    if (chosen !== effect || JSON.stringify(wanted()) !== JSON.stringify(params)) later.send();
   } catch (error) {
     if (signal.aborted) return;
     if (!session) letGo();
@@ -129,11 +128,21 @@ async function start(click) {
   }
 }
 
+/** Begins a session with the chosen effect. `open` gets the options for it. */
+async function begin(open, signal) {
+  const [effect, params] = [chosen, wanted()];
+  const codec = ASKED.get('codec') ?? undefined;
+  const made = await open({ url: GATEWAY, token: access.give, effect, params, source: source.stream, codec, signal });
+  session = made;
+  attach(made);
+  if (chosen !== effect || JSON.stringify(wanted()) !== JSON.stringify(params)) later.send();
+}
+
 /** Opens a session. Asks for another token until one is accepted, or the visitor gives none. */
-async function connected(options) {
+async function connected(open, options) {
   for (;;) {
     try {
-      return await connect(options);
+      return await open(options);
     } catch (error) {
       if (error.code !== 'unauthorized' || !error.problem) throw error;
       await access.ask(error, options);
@@ -145,8 +154,11 @@ function attach(made) {
   stage.show({ input: made.input, output: made.output });
   [waitingSince, placeholder, found] = [null, false, null];
   become(made.state);
-  made.on('state', (state) => state !== 'closed' && become(state));
+  made.on('state', (state) => made === session && state !== 'closed' && become(state));
+  made.on('viewers', (viewers) => share.shows({ room: made.room, viewers }));
+  share.shows({ room: made.room, viewers: made.viewers });
   made.on('source', ({ input }) => {
+    if (made !== session) return;
     stage.show({ input });
     drawHint();
   });
@@ -163,6 +175,8 @@ function attach(made) {
   });
   made.on('reconnected', () => tellShortly('The connection is restored.'));
   made.on('close', ({ error }) => {
+    // Another session has taken its place.
+    if (made !== session) return;
     session = null;
     letGo();
     figures.clear();
@@ -186,6 +200,7 @@ function letGo() {
   stage.show({ input: null, output: null });
   at['chip-fps'].textContent = at['chip-latency'].textContent = at['chip-found'].textContent = '';
   at.microphone.ariaPressed = at.mute.ariaPressed = 'false';
+  share.shows({ room: null, viewers: null });
 }
 
 /** Switches to another camera, resolution, the screen, or a file. */
@@ -207,7 +222,7 @@ async function switchSource(kind, open) {
 }
 
 async function switchMicrophone() {
-  const on = at.microphone.ariaPressed !== 'true';
+  const on = !isHeard();
   try {
     await session.useMicrophone(on);
     at.microphone.ariaPressed = String(on);
@@ -215,6 +230,51 @@ async function switchMicrophone() {
   } catch (error) {
     tell(error);
   }
+}
+
+// Sharing. A session is in a room from its beginning on, so that another session takes its place.
+
+/** Publishes to a room. The picture and the effect stay the same. */
+async function beginSharing({ room, sound }) {
+  const before = session;
+  if (!before) throw new OoblexError('closed', { detail: 'There is no session: start the camera first.' });
+  starting = new AbortController();
+  const { signal } = starting;
+  try {
+    await begin(async (options) => {
+      const made = await connected((options) => publish(room, { ...options, echo: true }), options);
+      if (session === before) return made;
+      void made.close();
+      throw new OoblexError('closed');
+    }, signal);
+  } finally {
+    starting = null;
+  }
+  if (before.muted.video) session.mute('video');
+  void before.close();
+  await restoreMicrophone(sound);
+}
+
+/** Ends the session of the room, and so its viewers; then another one begins that nobody watches. */
+async function endSharing() {
+  const [before, sound] = [session, isHeard()];
+  if (!before) return;
+  const { video: hidden } = before.muted;
+  session = null;
+  await before.close();
+  await start();
+  if (!session) return;
+  if (hidden) session.mute('video');
+  await restoreMicrophone(sound);
+}
+
+function isHeard() {
+  return at.microphone.ariaPressed === 'true';
+}
+
+async function restoreMicrophone(on) {
+  at.microphone.ariaPressed = 'false';
+  if (on) await switchMicrophone();
 }
 
 // The effect
@@ -450,7 +510,7 @@ function drawHint() {
 
 function become(state) {
   at.status.dataset.state = state;
-  at.status.textContent = STATUS[state];
+  at.status.textContent = state === 'live' && session?.room ? 'Live, shared' : STATUS[state];
   const on = ['live', 'interrupted', 'reconnecting'].includes(state);
   const busy = state === 'camera' || state === 'connecting';
   at.stop.hidden = !on && !busy;
@@ -459,7 +519,7 @@ function become(state) {
   at.start.textContent = state === 'failed' ? 'Try again' : 'Start camera';
   at.cover.hidden = on && stage.hasPicture;
   at['cover-text'].textContent = COVER[state];
-  at.mute.disabled = at.microphone.disabled = state !== 'live';
+  at.mute.disabled = at.microphone.disabled = at.share.disabled = state !== 'live';
   tools.enable(on);
   drawHint();
 }

@@ -12,6 +12,9 @@ export const ERROR_TITLES = {
   'file-unreadable': 'This file cannot be played',
   'gateway-unreachable': 'The gateway does not answer',
   'offer-rejected': 'The gateway refused to connect',
+  'room-taken': 'Somebody else uses this name',
+  'room-empty': 'Nobody is sending',
+  'room-full': 'No place is free',
   'connection-failed': 'No media connection',
   'effect-rejected': 'The effect was not changed',
   'gateway-error': 'The gateway reported a problem',
@@ -105,4 +108,48 @@ export function waitingText({ service, title, placeholder, waiting, long, gone }
   if (gone && service === 'no_worker') return `${title} is not offered any more. ${what}; choose another effect.`;
   if (why) return `${why}${what}; it resumes by itself.`;
   return waiting ? `${what} until a result arrives.${long ? ' The workers may be busy or stuck.' : ''}` : '';
+}
+
+/** Returns how many people watch; `null` if that is not known yet. */
+export function audienceText(viewers) {
+  if (!viewers) return 'Nobody is watching yet.';
+  return viewers === 1 ? 'One person is watching.' : `${viewers} people are watching.`;
+}
+
+/** The state of a viewer, in the header of its page. */
+export const WATCH_STATUS = {
+  connecting: 'Connecting',
+  live: 'Live',
+  interrupted: 'Interrupted',
+  reconnecting: 'Reconnecting',
+  waiting: 'Waiting',
+  closed: 'Not connected',
+  failed: 'Not connected',
+};
+
+/**
+ * Returns what a viewer is told instead of the picture, or on one that is held, `{title, text}`.
+ *
+ * @param {{state: string, isAway: boolean, hasPicture: boolean, code?: string}} about `isAway`: the
+ *   publisher sends no video; `code` of the last error
+ */
+export function watchText({ state, isAway, hasPicture, code }) {
+  if (state === 'waiting' && code === 'room-full') {
+    return { title: 'All places are taken', text: 'As many people are watching as may. This page gets a place by itself when somebody leaves.' };
+  }
+  if (state === 'waiting' && hasPicture) return { title: 'The stream has ended', text: 'If it begins again, it is shown here by itself.' };
+  if (state === 'waiting' || (isAway && !hasPicture)) return { title: 'Nobody is sending yet', text: 'The picture is shown here by itself as soon as it begins.' };
+  if (isAway) return { title: 'The sender is away. The last picture is held.', text: '' };
+  if (state === 'interrupted' || state === 'reconnecting') {
+    return hasPicture ? { title: 'The connection was lost. Trying again…', text: '' } : { title: 'Connecting again…', text: '' };
+  }
+  return { title: state === 'live' ? 'Waiting for the first picture…' : 'Connecting…', text: '' };
+}
+
+/** Returns what a viewer is told about an error that ends watching; `isFinal` if trying again cannot help. */
+export function watchProblem({ code, message, detail = message }) {
+  if (!code) return { title: 'This link is not complete', text: 'Ask whoever sent it to you to send it again.', isFinal: true };
+  const titles = { unauthorized: 'You may not watch this', forbidden: 'You may not watch this', 'no-token': 'You need a token to watch this', expired: 'Your access has expired', closed: 'The connection has ended' };
+  const texts = { 'no-token': 'Without a token or key this gateway shows you nothing. Ask whoever sent you the link for one.' };
+  return { title: titles[code] ?? ERROR_TITLES[code] ?? 'Something went wrong in this page', text: texts[code] ?? detail, isFinal: false };
 }
