@@ -175,3 +175,58 @@ test('a page of another origin publishes and watches with tokens, like VDO.Ninja
       rmSync(folder, { recursive: true, force: true });
     }
   }));
+
+test('a viewer sees and hears the publisher that comes back, on the same connection', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'ooblex-rooms-'));
+  const path = join(folder, 'ooblex.toml');
+  writeFileSync(path, '[rooms]\nlinger_s = 30');
+  try {
+    await withSession({ audio: true, gateway: ['--config', path] }, async ({ page, played, gateway }) => {
+      await prepare(page);
+      const counts = () =>
+        page.evaluate(async () => {
+          const stats = [...(await probe.kept['whep viewer'].connection.getStats()).values()];
+          const sound = stats.find(({ type, kind }) => type === 'inbound-rtp' && kind === 'audio');
+          return { frames: probe.seen.viewer.length, audible: (sound?.totalSamplesReceived ?? 0) - (sound?.concealedSamples ?? 0) };
+        });
+      const grown = async ({ frames, audible }) => {
+        for (const deadline = Date.now() + PATIENCE_MS; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
+          const now = await counts();
+          // A second of sound has 48,000 samples.
+          if (now.frames >= frames + 60 && now.audible >= audible + 48_000) return now;
+          assert.ok(Date.now() < deadline, `${JSON.stringify(now)} after ${frames} frames and ${audible} samples`);
+        }
+      };
+      await page.evaluate(() => publish('stage', '?effect=background_blur'));
+      await page.evaluate(() => watch('stage', 'viewer', 'vp8'));
+      // Only sound that is played is counted.
+      await page.evaluate(() => {
+        const [, sound] = probe.kept['whep viewer'].connection.getReceivers();
+        const player = Object.assign(new Audio(), { srcObject: new MediaStream([sound.track]) });
+        probe.keep('player', player);
+        return player.play();
+      });
+      let seen = await grown({ frames: 0, audible: 0 });
+      for (const effect of ['background_blur', 'invert']) {
+        await page.evaluate(async () => {
+          const { connection, session } = probe.kept['whip stage'];
+          await fetch(session, { method: 'DELETE' });
+          connection.close();
+        });
+        await new Promise((resolve) => setTimeout(resolve, 1500));
+        seen = await counts();
+        await page.evaluate((effect) => publish('stage', `?effect=${effect}`), effect);
+        await grown(seen);
+      }
+      const records = await page.evaluate(() => probe.seen.viewer);
+      const early = records.filter(({ rtp }, index) => index > 0 && ((rtp - records[index - 1].rtp) | 0) <= 0);
+      assert.deepEqual(early, [], 'frames whose capture time did not go up');
+      assertHidden(records.slice(0, seen.frames), played, ['blurred']);
+      assertHidden(records, played, ['blurred', 'painted']);
+      const { rooms } = await (await fetch(new URL('/api/rooms', gateway.url))).json();
+      assert.deepEqual([rooms.length, rooms[0].effect, rooms[0].viewers.length], [1, 'invert', 1]);
+    });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});

@@ -266,7 +266,8 @@ fn streams_of_a_room_share_its_pictures_are_capped_and_end_with_it() {
     let (started, before) = (Instant::now(), encoded());
     (0..150).for_each(|_| publisher.play());
     let (seconds, made) = (started.elapsed().as_secs_f64(), encoded() - before);
-    drop(publisher);
+    let session = gateway.json("/api/rooms")["rooms"][0]["publisher"].as_str().unwrap().to_string();
+    ureq::delete(format!("{}/api/sessions/{session}", gateway.url)).call().unwrap();
     let slow = readers.pop().unwrap().join().unwrap();
     let [fast, usual] = [(); 2].map(|()| readers.pop().unwrap().join().unwrap());
     assert!(made <= 5.0 * seconds + 2.0, "{made} pictures in {seconds} s");
