@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
 use super::viewer::{Stage, Viewer};
-use ooblex_client::endpoint::{Endpoint, Offered, address_towards};
+use ooblex_client::endpoint::{Endpoint, Purpose, address_towards};
 use ooblex_client::link::{Fate, Link};
-use ooblex_client::{Client, ClientError, MAX_DATAGRAM, post};
+use ooblex_client::{Client, ClientError, MAX_DATAGRAM, negotiate};
 
 /// Maximum number of datagrams read before timers run.
 const BATCH: usize = 64;
@@ -41,12 +41,10 @@ struct Datagram {
 impl Connection {
     /// Sends the offer of a session and applies the answer.
     pub(super) async fn set_up(stage: &Arc<Stage>, viewer: &Viewer) -> Result<Self, ClientError> {
-        let (url, wish) = (stage.url.clone(), viewer.wish.clone());
+        let (url, wish, purpose) = (stage.url.clone(), viewer.wish.clone(), viewer.purpose.clone());
         let offer = move || {
             let socket = std::net::UdpSocket::bind((address_towards(&url), 0))?;
-            let offered = Offered::new(&wish, socket.local_addr()?, Instant::now())?;
-            let (status, answer) = post(&format!("{url}/offer"), &offered.body, wish.token.as_deref())?;
-            let (endpoint, _) = offered.answered(status, answer)?;
+            let (endpoint, _) = negotiate(&url, &wish, &purpose, socket.local_addr()?)?;
             socket.set_nonblocking(true)?;
             Ok::<_, ClientError>((endpoint, socket))
         };
@@ -64,7 +62,7 @@ impl Connection {
         // The first write needs the socket to be registered as writable with the runtime.
         connection.socket.writable().await?;
         let codec = stage.clip.codec;
-        if !connection.endpoint.takes(codec) {
+        if !matches!(viewer.purpose, Purpose::Watch(_)) && !connection.endpoint.takes(codec) {
             _ = connection.goodbye(viewer).await;
             return Err(ClientError::Answer(format!("it takes no {}: choose another --codec", codec.label())));
         }

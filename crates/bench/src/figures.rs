@@ -59,7 +59,7 @@ pub(super) struct Summary {
 
 /// Frames per second, as means over the measurement.
 pub(super) struct FrameRates {
-    /// Sent in the session with the lowest rate; `None` without a session.
+    /// Sent in the session with the lowest rate; `None` without a session that sends.
     pub(super) sent_min: Option<f64>,
     /// Shown in the session with the lowest rate.
     pub(super) shown_min: Option<f64>,
@@ -88,7 +88,7 @@ impl Summary {
         Self {
             numbers: numbers(measured),
             fps: FrameRates {
-                sent_min: measured.least(|sum| sum.frames.sent),
+                sent_min: measured.least(|sum| sum.frames.sent).filter(|_| measured.publisher.sum.frames.sent == 0),
                 shown_min: measured.least(|sum| sum.frames.shown),
                 processed_min: measured.least(|sum| sum.frames.processed).filter(|_| known),
                 shown_total: all.sum.frames.shown as f64 / seconds,

@@ -18,8 +18,10 @@ use super::plan::{Decode, Interval, Mode, Plan};
 use super::process::{Processes, Usage};
 use super::progress::Progress;
 use super::session::live;
-use super::session_stats::Numbering;
+use super::session_stats::{Numbering, SentFrames};
 use super::viewer::{Leave, Stage, State, Times, Viewer};
+use ooblex_client::Wish;
+use ooblex_client::endpoint::Purpose;
 
 /// Number of sessions of each effect that are decoded where RTP timestamps identify the frames, so
 /// that decoding is needed only to judge the pictures.
@@ -37,8 +39,7 @@ pub(super) struct LoadGenerator<'a> {
     runtime: Runtime,
     stage: Arc<Stage>,
     viewers: Vec<Arc<Viewer>>,
-    /// Number of sessions begun since the start of the run.
-    begun: usize,
+    begun: Begun,
     decoding: Decoding,
     began: Instant,
     /// Samples since the end of the last measurement.
@@ -47,6 +48,21 @@ pub(super) struct LoadGenerator<'a> {
     processes: BenchProcesses,
     progress: Progress,
     interrupted: Arc<AtomicBool>,
+}
+
+/// What was begun since the start of the run.
+#[derive(Default)]
+struct Begun {
+    /// Number of sessions.
+    count: usize,
+    /// The session that publishes to the room of the others, which is not measured.
+    publisher: Option<Publisher>,
+}
+
+/// The publisher of the room that all other sessions watch.
+struct Publisher {
+    session: Arc<Viewer>,
+    sent: Arc<Mutex<SentFrames>>,
 }
 
 /// Number of sessions of each effect that are decoded.
@@ -107,6 +123,8 @@ pub(super) struct Measured {
     pub(super) seconds: f64,
     /// Figures of each session.
     pub(super) sessions: Vec<SessionFigures>,
+    /// Figures of the publisher of the sessions' room; empty where each session has its own camera.
+    pub(super) publisher: Totals,
     /// One sample per second, including those before the measurement began.
     pub(super) series: Vec<Second>,
     /// Start of the measurement, in seconds since the run began.
@@ -141,7 +159,7 @@ impl<'a> LoadGenerator<'a> {
             runtime,
             stage: Arc::new(stage),
             viewers: Vec::new(),
-            begun: 0,
+            begun: Begun::default(),
             decoding: Decoding { by_effect: HashMap::new(), limit },
             began: Instant::now(),
             series: Vec::new(),
@@ -158,15 +176,14 @@ impl<'a> LoadGenerator<'a> {
     /// # Errors
     /// Returns the reason why the session failed.
     pub(super) fn begin_first(&mut self) -> Result<(), String> {
+        if let Some(room) = &self.plan.room {
+            let (wish, sent) = (self.plan.wishes[0].clone(), Arc::default());
+            let session = self.start(wish, Purpose::Publish(room.clone()), Arc::clone(&sent), false);
+            self.wait_for_connection(&session)?;
+            self.begun.publisher = Some(Publisher { session, sent });
+        }
         let first = self.begin();
-        while first.state() == State::SettingUp {
-            std::thread::sleep(LOOK);
-        }
-        match first.state() {
-            State::Failed(reason) => return Err(reason),
-            State::Lost { reason, .. } => return Err(format!("{} took the first session, and lost it at once: {reason}", self.plan.url)),
-            _ => {}
-        }
+        self.wait_for_connection(&first)?;
         let deadline = Instant::now() + PROBE;
         while first.tally().numbering() == Numbering::Unknown && Instant::now() < deadline && !self.is_interrupted() {
             std::thread::sleep(LOOK);
@@ -179,15 +196,35 @@ impl<'a> LoadGenerator<'a> {
         Ok(())
     }
 
+    fn wait_for_connection(&self, session: &Viewer) -> Result<(), String> {
+        while session.state() == State::SettingUp {
+            std::thread::sleep(LOOK);
+        }
+        match session.state() {
+            State::Failed(reason) => Err(reason),
+            State::Lost { reason, .. } => Err(format!("{} took the first session, and lost it at once: {reason}", self.plan.url)),
+            _ => Ok(()),
+        }
+    }
+
     /// Begins a session.
     pub(super) fn begin(&mut self) -> Arc<Viewer> {
-        let wish = self.plan.wishes[self.begun % self.plan.wishes.len()].clone();
+        let wish = self.plan.wishes[self.begun.count % self.plan.wishes.len()].clone();
         let decoded = self.decoding.by_effect.entry(wish.effect.clone()).or_default();
         let is_decoded = *decoded < self.decoding.limit;
         *decoded += usize::from(is_decoded);
-        let viewer = Arc::new(Viewer::new(self.begun, wish, is_decoded));
-        self.begun += 1;
+        let (purpose, sent) = match (&self.plan.room, &self.begun.publisher) {
+            (Some(room), Some(Publisher { sent, .. })) => (Purpose::Watch(room.clone()), sent.clone()),
+            _ => (Purpose::Exchange, Arc::default()),
+        };
+        let viewer = self.start(wish, purpose, sent, is_decoded);
         self.viewers.push(viewer.clone());
+        viewer
+    }
+
+    fn start(&mut self, wish: Wish, purpose: Purpose, sent: Arc<Mutex<SentFrames>>, is_decoded: bool) -> Arc<Viewer> {
+        let viewer = Arc::new(Viewer::new(self.begun.count, wish, purpose, sent, is_decoded));
+        self.begun.count += 1;
         self.runtime.spawn(live(self.stage.clone(), viewer.clone()));
         viewer
     }
@@ -197,7 +234,7 @@ impl<'a> LoadGenerator<'a> {
         let mut next = Instant::now();
         while self.viewers.len() < count && !self.is_interrupted() {
             self.begin();
-            next += self.plan.spacing;
+            next += self.plan.timing.spacing;
             self.watch_until(next);
         }
         while self.viewers.len() > count {
@@ -220,7 +257,8 @@ impl<'a> LoadGenerator<'a> {
         let from = Instant::now();
         let at = |Interval { start, length }| from + start..from + start + length;
         *self.stage.times.lock() = Times { outage: self.plan.network.outage.map(at), bad: self.plan.network.bad.map(at) };
-        self.viewers.iter().for_each(|viewer| viewer.tally().begin(from));
+        let publisher = self.begun.publisher.as_ref().map(|publisher| publisher.session.clone());
+        self.viewers.iter().chain(&publisher).for_each(|viewer| viewer.tally().begin(from));
         self.look_at_processes(from);
         let mut totals = vec![Totals::default(); self.viewers.len()];
         self.last = from;
@@ -240,7 +278,17 @@ impl<'a> LoadGenerator<'a> {
         };
         let sessions = self.viewers.iter().zip(totals).map(&mut of).collect();
         let series = std::mem::take(&mut self.series);
-        Measured { seconds: (self.last - from).as_secs_f64(), sessions, series, from_s: (from - self.began).as_secs_f64() }
+        let mut published = Totals::default();
+        publisher.iter().for_each(|publisher| published.add_slice(&publisher.tally().take(self.last)));
+        // It shows no pictures, so it has no freezes.
+        published.sum.longest_freeze = Duration::ZERO;
+        Measured {
+            seconds: (self.last - from).as_secs_f64(),
+            sessions,
+            publisher: published,
+            series,
+            from_s: (from - self.began).as_secs_f64(),
+        }
     }
 
     /// Ends all sessions; the share `vanish` of the plan ends silently.
@@ -252,6 +300,12 @@ impl<'a> LoadGenerator<'a> {
         let deadline = Instant::now() + 2 * SECOND;
         while self.viewers.iter().any(|viewer| viewer.is_up()) && Instant::now() < deadline {
             std::thread::sleep(LOOK);
+        }
+        if let Some(Publisher { session, .. }) = &self.begun.publisher {
+            session.leave(Leave::Goodbye);
+            while session.is_up() && Instant::now() < deadline {
+                std::thread::sleep(LOOK);
+            }
         }
         self.runtime.shutdown_timeout(SECOND);
     }
@@ -348,9 +402,9 @@ impl Measured {
         self.series.iter().filter(|second| second.at_s > self.from_s + 1e-6)
     }
 
-    /// Returns the figures of all sessions together.
+    /// Returns the figures of all sessions together, with those of their publisher.
     pub(super) fn all(&self) -> Totals {
-        let mut all = Totals::default();
+        let mut all = self.publisher.clone();
         self.sessions.iter().for_each(|session| all.add(&session.totals));
         all
     }

@@ -11,7 +11,7 @@ use ooblex_pipeline::{Size, VideoCodec};
 use serde_json::{Map, Value};
 
 use super::clip::ClipPlan;
-use super::plan::{Decode, Instruments, Interval, Limits, Mode, Network, Output, Plan};
+use super::plan::{Decode, Instruments, Interval, Limits, Mode, Network, Output, Plan, Timing};
 use super::value_parsers::{Both, Parameter, Percent, Seconds, Share, parse_size};
 use ooblex_client::Wish;
 use ooblex_client::link::Conditions;
@@ -111,6 +111,12 @@ struct ModeOptions {
     /// Set up and end N sessions, --sessions at a time; each ends after its first picture.
     #[arg(long, value_name = "N", conflicts_with_all = ["find_knee", "outage", "ramp"])]
     churn: Option<usize>,
+    /// Publish to a room with one session, and watch it with N others, which are measured.
+    #[arg(long, value_name = "N", conflicts_with = "sessions")]
+    viewers: Option<usize>,
+    /// The room of --viewers.
+    #[arg(long, value_name = "NAME", default_value = "bench", requires = "viewers")]
+    room: String,
     /// Search for the largest number of sessions that meets the limits. It begins with --sessions
     /// and measures each number for --duration.
     #[arg(long, conflicts_with = "outage")]
@@ -188,7 +194,8 @@ impl Options {
     pub(super) fn plan(&self) -> Result<Plan, PlanError> {
         let Self { source, modes, measuring, .. } = self;
         let positive = |holds: bool, name, least| if holds { Ok(()) } else { Err(PlanError::TooSmall(name, least)) };
-        positive(self.sessions > 0, "--sessions", "1")?;
+        let sessions = modes.viewers.unwrap_or(self.sessions);
+        positive(sessions > 0, if modes.viewers.is_some() { "--viewers" } else { "--sessions" }, "1")?;
         positive(self.duration.0 >= Duration::from_secs(1), "--duration", "1 second")?;
         positive(modes.churn != Some(0), "--churn", "1")?;
         let codec = match source.codec {
@@ -202,15 +209,18 @@ impl Options {
             (None, true) => Mode::Knee(Limits {
                 latency_ms: modes.max_latency,
                 fps: modes.min_fps.unwrap_or(0.8 * f64::from(source.fps)),
-                sessions: modes.max_sessions.max(self.sessions),
+                sessions: modes.max_sessions.max(sessions),
             }),
         };
         Ok(Plan {
             url: base_url(&self.url)?,
-            sessions: self.sessions,
-            spacing: self.ramp.map_or(default_spacing, |ramp| ramp.0 / self.sessions as u32),
-            warm_up: self.warm_up.0,
-            duration: self.duration.0,
+            sessions,
+            room: modes.viewers.map(|_| modes.room.clone()),
+            timing: Timing {
+                spacing: self.ramp.map_or(default_spacing, |ramp| ramp.0 / sessions as u32),
+                warm_up: self.warm_up.0,
+                duration: self.duration.0,
+            },
             clip: ClipPlan {
                 file: source.clip.clone(),
                 size: source.size,

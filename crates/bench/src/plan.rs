@@ -12,14 +12,13 @@ use ooblex_client::link::Conditions;
 pub(super) struct Plan {
     /// Base URL of the gateway, without a trailing slash.
     pub(super) url: String,
-    /// Number of concurrent sessions.
+    /// Number of concurrent sessions; of a room, those that watch it.
     pub(super) sessions: usize,
-    /// Time between the starts of two sessions.
-    pub(super) spacing: Duration,
-    /// Length of the warm-up, which is not measured.
-    pub(super) warm_up: Duration,
-    /// Length of the measurement.
-    pub(super) duration: Duration,
+    /// The room that one session publishes to and the others watch. `None`: each session has its own
+    /// camera.
+    pub(super) room: Option<String>,
+    /// Times of the run.
+    pub(super) timing: Timing,
     /// Parameters of the clip that is sent.
     pub(super) clip: ClipPlan,
     /// Session parameters, assigned to the sessions round-robin.
@@ -34,6 +33,17 @@ pub(super) struct Plan {
     pub(super) instruments: Instruments,
     /// Files that are written.
     pub(super) output: Output,
+}
+
+/// Times of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// Time between the starts of two sessions.
+    pub(super) spacing: Duration,
+    /// Length of the warm-up, which is not measured.
+    pub(super) warm_up: Duration,
+    /// Length of the measurement.
+    pub(super) duration: Duration,
 }
 
 /// Simulated network of all sessions.

@@ -14,10 +14,13 @@ use super::connection::Connection;
 use super::decoding::Work;
 use super::session_stats::Arrival;
 use super::viewer::{Leave, Stage, State, Times, Viewer};
+use ooblex_client::endpoint::Purpose;
 use ooblex_client::{ClientError, ClientEvent};
 
 /// Minimum time between two keyframe requests.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// Time after which a session without a camera looks whether it must end.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Delay of the simulated camera beyond which it skips frames.
 const BEHIND: Duration = Duration::from_secs(1);
 
@@ -106,6 +109,11 @@ impl<'a> Playing<'a> {
                 Some(Leave::Silence) => return Ok(()),
                 Some(Leave::Goodbye) => return Ok(self.connection.goodbye(self.viewer).await?),
                 None => {}
+            }
+            if matches!(self.viewer.purpose, Purpose::Watch(_)) {
+                self.follow_times();
+                self.connection.step(self.viewer, Instant::now() + LOOK_EVERY).await?;
+                continue;
             }
             let due = self.due();
             if Instant::now() >= due {

@@ -6,8 +6,10 @@
 //! it, and otherwise by the number drawn on the picture.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::interval_stats::IntervalStats;
@@ -52,7 +54,7 @@ pub(super) struct Reading {
 
 /// Measurements of one session, and the state that they need.
 pub(super) struct SessionStats {
-    sent: SentFrames,
+    sent: Arc<Mutex<SentFrames>>,
     numbering: Numbering,
     /// Number of consecutive frames with unknown timestamps.
     unexplained: u32,
@@ -70,8 +72,9 @@ pub(super) struct SessionStats {
     slice: IntervalStats,
 }
 
+/// The frames that a session, or the publisher of its room, has sent.
 #[derive(Default)]
-struct SentFrames {
+pub(super) struct SentFrames {
     /// The newest ones, up to [`SENT_KEPT`].
     newest: VecDeque<Sent>,
     next_sequence: u64,
@@ -97,10 +100,10 @@ const LATE: Duration = Duration::from_millis(10);
 const READING_TOLERANCE: u16 = 1;
 
 impl SessionStats {
-    /// Creates the statistics of a new session.
-    pub(super) fn new(now: Instant, decoded: bool) -> Self {
+    /// Creates the statistics of a new session, which receives the frames in `sent`.
+    pub(super) fn new(now: Instant, sent: Arc<Mutex<SentFrames>>, decoded: bool) -> Self {
         Self {
-            sent: SentFrames::default(),
+            sent,
             numbering: Numbering::Unknown,
             unexplained: 0,
             decoded,
@@ -122,7 +125,7 @@ impl SessionStats {
 
     /// Records a sent frame with its RTP timestamp and its index in the clip.
     pub(super) fn on_sent(&mut self, now: Instant, due: Instant, ticks: u32, index: u16) {
-        self.sent.push(now, ticks, index);
+        self.sent.lock().push(now, ticks, index);
         self.slice.frames.sent += 1;
         self.slice.frames.sent_late += u64::from(now.saturating_duration_since(due) > LATE);
     }
@@ -143,7 +146,8 @@ impl SessionStats {
             self.slice.frames.order_errors += 1;
         }
         self.last_ticks = Some(ticks);
-        let Some(sent) = self.sent.newest.iter().rev().find(|sent| sent.ticks == ticks).copied() else {
+        let sent = self.sent.lock().newest.iter().rev().find(|sent| sent.ticks == ticks).copied();
+        let Some(sent) = sent else {
             self.on_unexplained(now);
             return Arrival::Shown { source: None };
         };
@@ -234,10 +238,13 @@ impl SessionStats {
     /// requested keyframe. Among the sent frames with this number, those in order take precedence,
     /// and then the one whose latency is closest to the last.
     fn on_number(&mut self, number: u16, arrived: Instant) {
-        let of_number = self.sent.newest.iter().filter(|sent| sent.index == number && sent.at <= arrived);
         let is_back = |sent: &Sent| self.newest.is_some_and(|newest| sent.sequence < newest);
-        let nearest = of_number.min_by_key(|sent| (is_back(sent), (arrived - sent.at).abs_diff(self.last_latency)));
-        let Some(sent) = nearest.copied() else { return };
+        let nearest = {
+            let sent = self.sent.lock();
+            let of_number = sent.newest.iter().filter(|sent| sent.index == number && sent.at <= arrived);
+            of_number.min_by_key(|sent| (is_back(sent), (arrived - sent.at).abs_diff(self.last_latency))).copied()
+        };
+        let Some(sent) = nearest else { return };
         match self.newest {
             Some(newest) if sent.sequence == newest => self.slice.frames.repeats += 1,
             Some(newest) if sent.sequence < newest => self.slice.frames.order_errors += 1,
@@ -283,7 +290,7 @@ mod tests {
     /// n.
     fn sending(count: u32, decoded: bool) -> (SessionStats, Instant) {
         let now = Instant::now();
-        let mut tally = SessionStats::new(now, decoded);
+        let mut tally = SessionStats::new(now, Arc::default(), decoded);
         for n in 0..count {
             let at = now + 33 * n * MS;
             tally.on_sent(at, at, 7 + FRAME * n, (n % 100) as u16);
@@ -342,7 +349,7 @@ mod tests {
     #[test]
     fn timestamps_that_wrap_round_are_in_order() {
         let now = Instant::now();
-        let mut tally = SessionStats::new(now, false);
+        let mut tally = SessionStats::new(now, Arc::default(), false);
         for n in 0..3_u32 {
             tally.on_sent(now, now, (u32::MAX - 3000).wrapping_add(n * FRAME), n as u16);
         }

@@ -15,8 +15,9 @@ use super::clip::Clip;
 use super::decoding::Decoders;
 use super::effect_check::EffectCheck;
 use super::plan::Network;
-use super::session_stats::SessionStats;
+use super::session_stats::{SentFrames, SessionStats};
 use ooblex_client::Wish;
+use ooblex_client::endpoint::Purpose;
 
 /// State shared by all sessions.
 pub(super) struct Stage {
@@ -47,6 +48,8 @@ pub(super) struct Viewer {
     pub(super) index: usize,
     /// Session parameters that are requested from the gateway.
     pub(super) wish: Wish,
+    /// What the session is for: an effect on its own camera, or a part in a room.
+    pub(super) purpose: Purpose,
     /// Check of the session's pictures; `None` if they cannot be judged.
     pub(super) judge: Option<EffectCheck>,
     tally: Mutex<SessionStats>,
@@ -91,13 +94,15 @@ pub(super) enum Leave {
 }
 
 impl Viewer {
-    /// Creates the state of a session that has not begun.
-    pub(super) fn new(index: usize, wish: Wish, decoded: bool) -> Self {
+    /// Creates the state of a session that has not begun. `sent`: the frames that it sends, or that
+    /// the publisher of its room sends.
+    pub(super) fn new(index: usize, wish: Wish, purpose: Purpose, sent: Arc<Mutex<SentFrames>>, decoded: bool) -> Self {
         Self {
             index,
+            purpose,
             judge: EffectCheck::of(wish.effect.as_deref(), &wish.params),
             wish,
-            tally: Mutex::new(SessionStats::new(Instant::now(), decoded)),
+            tally: Mutex::new(SessionStats::new(Instant::now(), sent, decoded)),
             state: Mutex::new(State::SettingUp),
             leaves: Mutex::new(None),
             wants_keyframe: AtomicBool::new(false),

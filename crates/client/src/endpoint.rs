@@ -36,14 +36,14 @@ const RESENDABLE: (usize, Duration) = (1000, Duration::from_secs(3));
 const SOON: Duration = Duration::from_micros(500);
 
 /// What an offer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
     /// `POST /offer`: video in both directions, and a data channel.
     Exchange,
-    /// `POST /whip/{room}`: video to the gateway.
-    Publish,
-    /// `POST /whep/{room}`: video from the gateway.
-    Watch,
+    /// `POST /whip/{room}`: video to the gateway, for this room.
+    Publish(String),
+    /// `POST /whep/{room}`: video from the gateway, of this room.
+    Watch(String),
 }
 
 /// An endpoint whose offer has not been answered.
@@ -78,15 +78,15 @@ pub struct Endpoint {
 impl Offered {
     /// Creates the offer of an endpoint with the local address `local`.
     pub fn new(wish: &Wish, local: SocketAddr, now: Instant) -> Result<Self, ClientError> {
-        Self::with_purpose(wish, Purpose::Exchange, local, now)
+        Self::with_purpose(wish, &Purpose::Exchange, local, now)
     }
 
     /// Creates the offer of an endpoint of a room, or like [`Offered::new`].
-    pub fn with_purpose(wish: &Wish, purpose: Purpose, local: SocketAddr, now: Instant) -> Result<Self, ClientError> {
+    pub fn with_purpose(wish: &Wish, purpose: &Purpose, local: SocketAddr, now: Instant) -> Result<Self, ClientError> {
         let direction = match purpose {
             Purpose::Exchange => Direction::SendRecv,
-            Purpose::Publish => Direction::SendOnly,
-            Purpose::Watch => Direction::RecvOnly,
+            Purpose::Publish(_) => Direction::SendOnly,
+            Purpose::Watch(_) => Direction::RecvOnly,
         };
         let mut rtc = config(wish).build(now);
         let candidate = Candidate::host(local, "udp").map_err(|error| ClientError::Answer(error.to_string()))?;
@@ -94,7 +94,7 @@ impl Offered {
         let mut api = rtc.sdp_api();
         let audio = wish.audio.then(|| api.add_media(MediaKind::Audio, direction, None, None, None));
         let video = api.add_media(MediaKind::Video, direction, None, None, None);
-        if purpose == Purpose::Exchange {
+        if *purpose == Purpose::Exchange {
             api.add_channel("control".into());
         }
         let Some((offer, pending)) = api.apply() else { return Err(ClientError::Answer("nothing was offered".into())) };

@@ -18,7 +18,7 @@ use ooblex_pipeline::{EncodedFrame, VideoCodec};
 use serde_json::{Value, json};
 use str0m::RtcError;
 
-use endpoint::{Endpoint, Offered, Purpose, address_towards};
+use endpoint::{Answer, Endpoint, Offered, Purpose, address_towards};
 
 /// Parameters of a session.
 #[derive(Debug, Clone)]
@@ -131,14 +131,7 @@ impl Client {
     /// Returns an error if the gateway is unreachable or refuses the offer, or if the connection is
     /// not established in time.
     pub fn connect(url: &str, wish: &Wish) -> Result<Self, ClientError> {
-        let socket = UdpSocket::bind((address_towards(url), wish.port))?;
-        let offered = Offered::new(wish, socket.local_addr()?, Instant::now())?;
-        let (status, answer) = post(&format!("{url}/offer"), &offered.body, wish.token.as_deref())?;
-        let (endpoint, answer) = offered.answered(status, answer)?;
-        let mut client =
-            Self { session: answer.session, secret: answer.secret, answer: answer.sdp, endpoint, socket, buffer: vec![0; MAX_DATAGRAM] };
-        client.wait_for_connection(true)?;
-        Ok(client)
+        Self::begin(url, wish, &Purpose::Exchange)
     }
 
     /// Publishes to a room of the gateway at `url` by WHIP, and waits until it is connected.
@@ -146,8 +139,7 @@ impl Client {
     /// # Errors
     /// Returns an error like [`Client::connect`].
     pub fn publish(url: &str, room: &str, wish: &Wish) -> Result<Self, ClientError> {
-        let effect = wish.effect.as_ref().map(|effect| format!("?effect={effect}")).unwrap_or_default();
-        Self::enter(url, &format!("{url}/whip/{room}{effect}"), Purpose::Publish, wish)
+        Self::begin(url, wish, &Purpose::Publish(room.into()))
     }
 
     /// Watches a room of the gateway at `url` by WHEP, and waits until it is connected.
@@ -155,21 +147,15 @@ impl Client {
     /// # Errors
     /// Returns an error like [`Client::connect`].
     pub fn watch(url: &str, room: &str, wish: &Wish) -> Result<Self, ClientError> {
-        Self::enter(url, &format!("{url}/whep/{room}"), Purpose::Watch, wish)
+        Self::begin(url, wish, &Purpose::Watch(room.into()))
     }
 
-    fn enter(url: &str, resource: &str, purpose: Purpose, wish: &Wish) -> Result<Self, ClientError> {
+    fn begin(url: &str, wish: &Wish, purpose: &Purpose) -> Result<Self, ClientError> {
         let socket = UdpSocket::bind((address_towards(url), wish.port))?;
-        let offered = Offered::with_purpose(wish, purpose, socket.local_addr()?, Instant::now())?;
-        let offer = offered.body["sdp"].as_str().unwrap_or_default();
-        let (status, sdp) = post_sdp(resource, offer, wish.token.as_deref())?;
-        if status != 201 {
-            return Err(ClientError::Refused(status, serde_json::from_str(&sdp).unwrap_or(Value::Null)));
-        }
-        let (endpoint, answer) = offered.answered(200, json!({ "sdp": sdp }))?;
+        let (endpoint, answer) = negotiate(url, wish, purpose, socket.local_addr()?)?;
         let mut client =
             Self { session: answer.session, secret: answer.secret, answer: answer.sdp, endpoint, socket, buffer: vec![0; MAX_DATAGRAM] };
-        client.wait_for_connection(false)?;
+        client.wait_for_connection(*purpose == Purpose::Exchange)?;
         Ok(client)
     }
 
@@ -311,6 +297,35 @@ pub const MAX_DATAGRAM: usize = 2048;
 /// Maximum time for the gateway's answer to a request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// Offers a session to the gateway at `url`, for an endpoint with the local address `local`.
+///
+/// # Errors
+/// Returns an error if the gateway is unreachable, refuses the offer, or gives an unusable answer.
+pub fn negotiate(url: &str, wish: &Wish, purpose: &Purpose, local: SocketAddr) -> Result<(Endpoint, Answer), ClientError> {
+    let offered = Offered::with_purpose(wish, purpose, local, Instant::now())?;
+    let address = match purpose {
+        Purpose::Exchange => {
+            let (status, answer) = post(&format!("{url}/offer"), &offered.body, wish.token.as_deref())?;
+            return offered.answered(status, answer);
+        }
+        Purpose::Publish(room) => format!("{url}/whip/{room}"),
+        Purpose::Watch(room) => format!("{url}/whep/{room}"),
+    };
+    let mut request = request(&address, wish.token.as_deref()).content_type("application/sdp");
+    if let (Purpose::Publish(_), Some(effect)) = (purpose, &wish.effect) {
+        request = request.query("effect", effect);
+        if !wish.params.is_null() {
+            request = request.query("params", wish.params.to_string());
+        }
+    }
+    let mut response = request.send(offered.body["sdp"].as_str().unwrap_or_default())?;
+    let (status, sdp) = (response.status().as_u16(), response.body_mut().read_to_string()?);
+    match status {
+        201 => offered.answered(200, json!({ "sdp": sdp })),
+        _ => Err(ClientError::Refused(status, serde_json::from_str(&sdp).unwrap_or(Value::Null))),
+    }
+}
+
 /// Posts JSON with a bearer `token`. Returns the HTTP status and the JSON answer.
 ///
 /// # Errors
@@ -319,13 +334,6 @@ pub fn post(url: &str, body: &Value, token: Option<&str>) -> Result<(u16, Value)
     let mut response = request(url, token).send_json(body)?;
     let status = response.status().as_u16();
     Ok((status, response.body_mut().read_json().unwrap_or(Value::Null)))
-}
-
-/// Posts an SDP offer (RFC 9725) with a bearer `token`. Returns the HTTP status and the body of the
-/// answer.
-fn post_sdp(url: &str, offer: &str, token: Option<&str>) -> Result<(u16, String), ureq::Error> {
-    let mut response = request(url, token).content_type("application/sdp").send(offer)?;
-    Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
 }
 
 fn request(url: &str, token: Option<&str>) -> ureq::RequestBuilder<ureq::typestate::WithBody> {

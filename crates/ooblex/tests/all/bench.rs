@@ -102,6 +102,21 @@ fn assert_is_complete(report: &Path) {
 }
 
 #[test]
+fn viewers_of_a_room_are_measured_by_the_frames_of_its_publisher() {
+    let gateway = gateway();
+    let figures = figures(&gateway.url, &[QUICK, &["--viewers", "3", "--room", "studio", "--effect", "background_blur"]].concat());
+    assert_eq!((&figures["sessions"], &figures["numbers"], &figures["fps_sent_min"]), (&json!(3), &json!("timestamp"), &Value::Null));
+    for none in ["order_errors", "raw_leaks", "setup_failures", "sessions_lost", "number_mismatches"] {
+        assert_eq!(figures[none], 0, "{none}");
+    }
+    for some in ["judged", "fps_processed_min"] {
+        positive(&figures, some);
+    }
+    assert!(figures["latency_ms"]["p50"].as_f64().is_some(), "{}", figures["latency_ms"]);
+    assert!(figures["per_session"].as_array().unwrap().iter().all(|session| session["fps_sent"] == 0.0), "viewers send nothing");
+}
+
+#[test]
 fn every_session_bears_a_network_that_loses_packets() {
     let gateway = gateway();
     let network = ["--sessions", "2", "--effect", "background_blur", "--loss", "5", "--delay", "5", "--jitter", "5"];
