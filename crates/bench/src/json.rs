@@ -67,7 +67,7 @@ fn run_json(outcome: &Outcome<'_>) -> Value {
         "url": plan.url,
         "sessions": outcome.sessions(),
         "duration_s": round(outcome.measured.seconds),
-        "warm_up_s": round(plan.warm_up.as_secs_f64()),
+        "warm_up_s": round(plan.timing.warm_up.as_secs_f64()),
         "clip": {
             "file": plan.clip.file.as_ref().map(|file| file.display().to_string()),
             "width": clip.size.width, "height": clip.size.height, "fps": clip.fps, "frames": clip.frames.len(),

@@ -76,8 +76,8 @@ pub(super) fn find(generator: &mut LoadGenerator<'_>, plan: &Plan, limits: Limit
     while let Some(sessions) = search.next().filter(|_| !generator.is_interrupted()) {
         generator.progress().set_stage(format!("{}, ", counted(sessions, "session")));
         generator.set_sessions(sessions);
-        generator.watch(plan.warm_up);
-        let measured = generator.measure(plan.duration);
+        generator.watch(plan.timing.warm_up);
+        let measured = generator.measure(plan.timing.duration);
         if generator.is_interrupted() {
             best.get_or_insert(measured);
             break;

@@ -71,12 +71,12 @@ fn run<'a>(plan: &'a Plan, clip: &'a Clip, generator: &mut LoadGenerator<'_>) ->
     match plan.mode {
         Mode::Steady => {
             generator.set_sessions(plan.sessions);
-            generator.watch(plan.warm_up);
-            outcome.measured = generator.measure(plan.duration);
+            generator.watch(plan.timing.warm_up);
+            outcome.measured = generator.measure(plan.timing.duration);
         }
         Mode::Churn { count } => {
             generator.set_sessions(0);
-            outcome.churned = Some(churn::churn(generator, count, plan.sessions, plan.duration));
+            outcome.churned = Some(churn::churn(generator, count, plan.sessions, plan.timing.duration));
         }
         Mode::Knee(limits) => {
             let (knee, measured) = knee::find(generator, plan, limits);

@@ -15,7 +15,7 @@ use ooblex_config::Secret;
 use ooblex_pipeline::{I420, MediaTime, VideoCodec};
 use serde_json::{Value, json};
 
-use crate::common::{Gateway, WITHIN, likeness, scenes, temporary_folder};
+use crate::common::{Gateway, WITHIN, likeness, machine, scenes, temporary_folder};
 
 const RECORDINGS: &str = "/api/rooms/room/recordings";
 const SIZE: (u32, u32) = (320, 240);
@@ -191,6 +191,7 @@ fn number(value: &Value) -> f64 {
 
 #[test]
 fn file_of_a_room_plays_and_is_downloaded_in_parts() {
+    let _machine = machine::alone();
     for (codecs, codec, extension, mime) in
         [("[\"vp8\", \"h264\"]", "vp8", "webm", "video/webm"), ("[\"h264\", \"vp8\"]", "h264", "mkv", "video/x-matroska")]
     {
@@ -246,6 +247,7 @@ fn file_of_a_room_plays_and_is_downloaded_in_parts() {
 
 #[test]
 fn recorded_pictures_are_processed_and_in_sync_with_the_sound() {
+    let _machine = machine::alone();
     let folder = Folder::new();
     let config = format!("{}[serve]\nworkers = 16\n[worker]\neffects = [\"delay\"]\n", folder.config("all_rooms = true"));
     let gateway = Gateway::start(&config, &["--effect", "delay"]);
