@@ -79,6 +79,8 @@ impl Pictures {
         let (reply, jpeg) = oneshot::channel();
         let were_running = {
             let mut rounds = self.rounds.lock();
+            // Those who have left are forgotten, so the list is no longer than there are connections.
+            rounds.waiting.retain(|waiting| !waiting.reply.is_closed());
             rounds.waiting.push(Waiting { reply, patience });
             std::mem::replace(&mut rounds.are_running, true)
         };

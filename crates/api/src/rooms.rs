@@ -148,9 +148,10 @@ impl Rooms {
         if room.publisher() != Some(session) {
             return None;
         }
-        room.source = Source::Former(session, now + self.linger);
-        // A publisher that was never connected leaves nothing to wait for.
-        let closes = self.linger.is_zero() || room.opened.is_none();
+        // Nobody waits for a publisher that was never connected: the viewers are ended soon.
+        let until = if room.opened.is_some() { now + self.linger } else { now };
+        room.source = Source::Former(session, until);
+        let closes = self.linger.is_zero() || (room.opened.is_none() && room.viewers.is_empty());
         closes.then(|| self.open.remove(name)).flatten()
     }
 
@@ -243,5 +244,11 @@ mod tests {
         let (mut rooms, now, room) = (Rooms::new(Duration::from_secs(10)), Instant::now(), name("room"));
         rooms.publish(&room, SessionId(1)).unwrap();
         assert!(rooms.leave(now, &room, SessionId(1)).is_some() && rooms.find(&room).is_none());
+        rooms.publish(&room, SessionId(2)).unwrap();
+        rooms.watch(&room, SessionId(2), SessionId(3)).unwrap();
+        assert!(rooms.leave(now, &room, SessionId(2)).is_none(), "its viewer has to be ended");
+        let closed = rooms.close_abandoned(now);
+        assert_eq!(closed.iter().map(|(_, room)| room.viewers.clone()).collect::<Vec<_>>(), [[SessionId(3)]]);
+        assert!(rooms.find(&room).is_none());
     }
 }

@@ -74,6 +74,17 @@ pub(crate) enum Role {
     Viewer(SessionId),
 }
 
+impl Role {
+    /// Returns whether the track of this publisher serves a session, which is the publisher itself if it
+    /// is no viewer.
+    pub(crate) fn is_served_by(self, publisher: SessionId) -> bool {
+        match self {
+            Self::Publisher => true,
+            Self::Viewer(watched) => watched == publisher,
+        }
+    }
+}
+
 /// The identifiers by which the datagrams of a session are recognised.
 struct TransportIds {
     ice_user: String,

@@ -67,7 +67,7 @@ struct SessionSink {
 
 impl TrackSink for SessionSink {
     fn send(&self, session: SessionId, output: TrackOutput) -> bool {
-        self.recordings.take(session, output).unwrap_or_else(|output| self.transport.track(session, output))
+        self.recordings.take(session, output).unwrap_or_else(|output| self.transport.track(self.id, session, output))
     }
 
     fn settings_changed(&self, settings: &Settings) {

@@ -18,8 +18,15 @@ pub(super) const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
 pub(super) enum Command {
     /// Takes a session that was negotiated, and hands it the viewers of a publisher that has ended.
     Add(Box<Session>, Option<SessionId>),
-    /// Hands the output of a track to its session.
-    Track(SessionId, TrackOutput),
+    /// Hands the output of the track of a publisher to a session that receives it.
+    Track {
+        /// The session of the track.
+        publisher: SessionId,
+        /// The session that the output is for.
+        receiver: SessionId,
+        /// The output.
+        output: TrackOutput,
+    },
     /// Passes the sound of a publisher to a listener.
     Listen(SessionId, SoundListener),
     /// Ends a session with the message `bye`.
@@ -50,10 +57,10 @@ impl TransportHandle {
         self.commands.try_send(Command::Add(Box::new(session), former)).is_ok()
     }
 
-    /// Hands the output of a track to its session. Returns false if the queue is full; the output
-    /// is lost then.
-    pub fn track(&self, session: SessionId, output: TrackOutput) -> bool {
-        self.commands.try_send(Command::Track(session, output)).is_ok()
+    /// Hands the output of the track of `publisher` to a session that receives it. Returns false if the
+    /// queue is full; the output is lost then.
+    pub fn track(&self, publisher: SessionId, receiver: SessionId, output: TrackOutput) -> bool {
+        self.commands.try_send(Command::Track { publisher, receiver, output }).is_ok()
     }
 
     /// Passes the sound of a publisher to a listener, as long as both want. Returns false if the queue

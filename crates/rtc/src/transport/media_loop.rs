@@ -180,10 +180,17 @@ impl MediaLoop {
                     self.hand_over(former, id, &track);
                 }
             }
-            Command::Track(id, output) => self.step(id, Cause::Own, |session, now, send| session.on_track(now, output, send)),
+            Command::Track { publisher, receiver, output } => {
+                // A viewer that was handed over gets nothing more of its former publisher.
+                if self.sessions.get(&receiver).is_some_and(|entry| entry.session.role().is_served_by(publisher)) {
+                    self.step(receiver, Cause::Own, |session, now, send| session.on_track(now, output, send));
+                }
+            }
             Command::Listen(publisher, listener) => {
                 if let Some(audience) = self.audience(publisher) {
-                    audience.listeners.push(listener);
+                    // A room has one recording. The listener of an earlier one learns of its end by the
+                    // next sound only.
+                    audience.listeners = vec![listener];
                 }
             }
             Command::End(id, why) => self.step(id, Cause::Own, |session, now, send| session.close(now, why, send)),
