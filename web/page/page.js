@@ -234,16 +234,20 @@ async function switchMicrophone() {
 
 // Sharing. A session is in a room from its beginning on, so that another session takes its place.
 
-/** Publishes to a room. The picture and the effect stay the same. */
-async function beginSharing({ room, sound }) {
+/**
+ * Publishes to a room. The picture and the effect stay the same. Nothing is shared if `cancelled` is
+ * aborted meanwhile.
+ */
+async function beginSharing({ room, sound, signal: cancelled }) {
   const before = session;
   if (!before) throw new OoblexError('closed', { detail: 'There is no session: start the camera first.' });
-  starting = new AbortController();
-  const { signal } = starting;
+  const own = (starting = new AbortController());
+  const { signal } = own;
+  cancelled.addEventListener('abort', () => own.abort());
   try {
     await begin(async (options) => {
       const made = await connected((options) => publish(room, { ...options, echo: true }), options);
-      if (session === before) return made;
+      if (session === before && !signal.aborted) return made;
       void made.close();
       throw new OoblexError('closed');
     }, signal);
@@ -252,7 +256,10 @@ async function beginSharing({ room, sound }) {
   }
   if (before.muted.video) session.mute('video');
   void before.close();
-  await restoreMicrophone(sound);
+  at.microphone.ariaPressed = 'false';
+  if (!sound) return;
+  await session.useMicrophone(true);
+  at.microphone.ariaPressed = 'true';
 }
 
 /** Ends the session of the room, and so its viewers; then another one begins that nobody watches. */

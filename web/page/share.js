@@ -21,11 +21,14 @@ export class Share {
   #room = null;
   /** The room that is shared now. */
   #shared = null;
+  /** Aborted when the dialog is closed before sharing has begun. */
+  #beginning = new AbortController();
 
   /**
-   * `begin` shares, with `{room, sound}`, and `end` ends that; both reject with errors of the SDK.
+   * `begin` shares, with `{room, sound, signal}`, and `end` ends that; both reject with errors of the
+   * SDK.
    *
-   * @param {{begin: (wanted: {room: string, sound: boolean}) => Promise<void>, end: () => Promise<void>}} calls
+   * @param {{begin: (wanted: {room: string, sound: boolean, signal: AbortSignal}) => Promise<void>, end: () => Promise<void>}} calls
    */
   constructor({ begin, end }) {
     [this.#begin, this.#end] = [begin, end];
@@ -36,6 +39,7 @@ export class Share {
       else void this.#share();
     });
     close.addEventListener('click', () => dialog.close());
+    dialog.addEventListener('close', () => this.#beginning.abort());
     stop.addEventListener('click', () => void this.#stop());
     // A name that nobody sees is not checked.
     choose.addEventListener('toggle', () => (name.disabled = !choose.open));
@@ -77,7 +81,9 @@ export class Share {
     const { 'share-name': name, 'share-choose': choose, 'share-sound': sound } = this.#at;
     const chosen = choose.open ? name.value.trim() : '';
     const room = chosen || (this.#room ??= randomRoom());
-    await this.#busy(() => this.#begin({ room, sound: sound.checked }));
+    this.#beginning = new AbortController();
+    const { signal } = this.#beginning;
+    await this.#busy(() => this.#begin({ room, sound: sound.checked, signal }).catch((error) => signal.aborted || Promise.reject(error)));
   }
 
   async #stop() {

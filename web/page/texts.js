@@ -146,9 +146,12 @@ export function watchText({ state, isAway, hasPicture, code }) {
   return { title: state === 'live' ? 'Waiting for the first picture…' : 'Connecting…', text: '' };
 }
 
-/** Returns what a viewer is told about an error that ends watching; `isFinal` if trying again cannot help. */
+/**
+ * Returns what a viewer is told about an error that ends watching, or about an incomplete link (`link`);
+ * `isFinal` if trying again cannot help.
+ */
 export function watchProblem({ code, message, detail = message }) {
-  if (!code) return { title: 'This link is not complete', text: 'Ask whoever sent it to you to send it again.', isFinal: true };
+  if (code === 'link') return { title: 'This link is not complete', text: 'Ask whoever sent it to you to send it again.', isFinal: true };
   const titles = { unauthorized: 'You may not watch this', forbidden: 'You may not watch this', 'no-token': 'You need a token to watch this', expired: 'Your access has expired', closed: 'The connection has ended' };
   const texts = { 'no-token': 'Without a token or key this gateway shows you nothing. Ask whoever sent you the link for one.' };
   return { title: titles[code] ?? ERROR_TITLES[code] ?? 'Something went wrong in this page', text: texts[code] ?? detail, isFinal: false };

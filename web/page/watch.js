@@ -39,6 +39,8 @@ function main() {
   document.addEventListener('fullscreenchange', () => (at.full.ariaPressed = String(Boolean(document.fullscreenElement))));
   // The viewer has ended when the page was left.
   addEventListener('pageshow', ({ persisted }) => persisted && void open());
+  // What is live has no pause: phones pause it when they leave full screen, or for a call.
+  for (const event of ['pause', 'webkitendfullscreen']) at.picture.addEventListener(event, () => viewer && void at.picture.play().catch(() => {}));
   void open();
 }
 
@@ -46,6 +48,7 @@ function main() {
 async function open() {
   [trouble, hasPicture] = [null, false];
   draw();
+  if (!isName(room)) return fail({ code: 'link' });
   try {
     attach(await admitted({ url: GATEWAY, token: access.give, wait: true }));
   } catch (error) {
@@ -57,7 +60,7 @@ async function open() {
 async function admitted(options) {
   for (;;) {
     try {
-      return await watch(room ?? '', options);
+      return await watch(room, options);
     } catch (error) {
       if (error.code !== 'unauthorized' || !error.problem) throw error;
       await access.ask(error);
@@ -85,7 +88,7 @@ function attach(made) {
 }
 
 function fail(error) {
-  if (!(error instanceof OoblexError || error instanceof TypeError)) console.error(error);
+  if (!(error instanceof OoblexError || error.code === 'link')) console.error(error);
   trouble = error;
   draw();
 }
@@ -93,7 +96,7 @@ function fail(error) {
 /** Tries again, with another token if this one does not allow to watch. */
 async function again() {
   try {
-    if (trouble?.code === 'forbidden') await access.ask(trouble);
+    if (['forbidden', 'no-token'].includes(trouble?.code)) await access.ask(trouble);
     await open();
   } catch (error) {
     fail(error);
@@ -113,6 +116,11 @@ async function fullScreen() {
   if (document.fullscreenElement) return document.exitFullscreen();
   if (document.fullscreenEnabled) return at.stage.requestFullscreen().catch(() => {});
   at.picture.webkitEnterFullscreen();
+}
+
+/** Returns whether this is the name of a room: a link may have lost a part on its way. */
+function isName(room) {
+  return /^[\w.~-]{1,64}$/.test(room ?? '') && !/^\.+$/.test(room);
 }
 
 /** Shows the state. */
@@ -138,7 +146,7 @@ function draw() {
   at.sound.ariaPressed = String(hasSound && !at.picture.muted);
   at.sound.title = !hasSound ? 'No sound is sent' : at.picture.muted ? 'Turn sound on' : 'Turn sound off';
   at.full.disabled = !isShown;
-  const count = isShown ? viewer?.viewers : null;
+  const count = isShown && state === 'live' ? viewer?.viewers : null;
   at.audience.hidden = count === null || count === undefined;
   at.audience.title = audienceText(count ?? null);
   say(at['audience-count'], String(count ?? ''));

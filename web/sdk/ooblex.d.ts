@@ -608,7 +608,7 @@ export interface ViewerEvents {
   active: boolean;
   /** The number of viewers of the room, this one included, has changed. */
   viewers: number;
-  /** The publisher has begun to send sound; emitted once. */
+  /** The publisher has begun to send sound; emitted once for each connection. */
   sound: boolean;
   /**
    * Another attempt to connect follows after `delayMs`. `error` is the failure of the last connection
@@ -635,7 +635,7 @@ export class Viewer extends EventTarget {
   readonly active: boolean | null;
   /** Number of viewers of the room, this one included; null until the gateway has told it. */
   readonly viewers: number | null;
-  /** Whether the publisher has sent sound. */
+  /** Whether the publisher has sent sound on this connection. */
   readonly sound: boolean;
 
   /** Listens to an event; the returned function removes the listener. */

@@ -79,7 +79,7 @@ export class Viewer extends EventTarget {
   get active() { return this.#active; }
   /** Number of viewers of the room, this one included; null until the gateway has told it. */
   get viewers() { return this.#viewers; }
-  /** Whether the publisher has sent sound. */
+  /** Whether the publisher has sent sound on this connection. */
   get sound() { return this.#sound; }
 
   /**
@@ -125,7 +125,8 @@ export class Viewer extends EventTarget {
   /** Makes this link the current connection. */
   #adopt(link) {
     this.#link = link;
-    this.#earlier = null;
+    // What the former connection has told may not be true any more.
+    [this.#active, this.#viewers, this.#sound, this.#earlier] = [null, null, false, null];
     this.#pulse = new Pulse(performance.now());
     this.#pulse.connection(link.pc.connectionState);
     this.#reading = new AbortController();

@@ -8,7 +8,8 @@ import { serverSentEvents, watchOffer } from './rooms.js';
  *   codec?: string, signal?: AbortSignal, timeoutMs: number}} Watching
  */
 
-/** Interval between two attempts to read the events of a room. */
+/** Pause before the events of a room are read again, after a stream that ended and after a failure. */
+const READ_ON_MS = 1_000;
 const READ_AGAIN_MS = 5_000;
 
 export class ViewLink extends Connection {
@@ -89,7 +90,7 @@ export class ViewLink extends Connection {
       // The token has expired, and the session ends with it.
       if (status === 401 || status === 403) return false;
       // A stream that ends is the end of the session, unless the next look at it finds the session.
-      if (status !== 200) await new Promise((resolve) => setTimeout(resolve, READ_AGAIN_MS));
+      await pause(status === 200 ? READ_ON_MS : READ_AGAIN_MS, signal);
     }
     return false;
   }
@@ -109,4 +110,12 @@ export class ViewLink extends Connection {
   #request(below, init) {
     return fetch(`${this.#resource}${below}`, this.#access.init(this.#bearer, init));
   }
+}
+
+/** Waits for a time, or until `signal` is aborted. */
+function pause(ms, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => (clearTimeout(timer), resolve(undefined)), { once: true });
+  });
 }

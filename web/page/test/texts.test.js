@@ -27,7 +27,8 @@ test('a viewer is told why there is no picture, or why it is held', () => {
 });
 
 test('a viewer is told what it may do about an error', () => {
-  assert.deepEqual(watchProblem(new TypeError('the name')), { title: 'This link is not complete', text: 'Ask whoever sent it to you to send it again.', isFinal: true });
+  assert.deepEqual(watchProblem({ code: 'link' }), { title: 'This link is not complete', text: 'Ask whoever sent it to you to send it again.', isFinal: true });
+  assert.deepEqual(watchProblem(new TypeError('no peer connections')), { title: 'Something went wrong in this page', text: 'no peer connections', isFinal: false });
   const { title, text, isFinal } = watchProblem({ code: 'forbidden', message: 'It needs the role view.', detail: 'It needs the role view.' });
   assert.deepEqual([title, text, isFinal], ['You may not watch this', 'It needs the role view.', false]);
 });
