@@ -73,7 +73,10 @@ const seen = (page, name) => page.evaluate((name) => (probe.seen[name] ?? []).ma
 const leave = (page, name) => page.evaluate(async (name) => fetch(probe.kept[name].session, { method: 'DELETE' }), `whep ${name}`);
 
 async function framesOf(page, name, count, timeout = PATIENCE_MS) {
-  await page.waitForFunction(([name, count]) => probe.seen[name].length >= count, [name, count], { timeout });
+  await page.waitForFunction(([name, count]) => probe.seen[name].length >= count, [name, count], { timeout }).catch(async (error) => {
+    const records = await seen(page, name);
+    throw new Error(`${name}: ${records.length} of ${count} frames, the last ${Math.round(Date.now() - records.at(-1)?.t)} ms ago`, { cause: error });
+  });
   return seen(page, name);
 }
 

@@ -335,3 +335,10 @@ export async function becomes(page, look, given = null) {
 function fails(ms, error) {
   return new Promise((_, reject) => setTimeout(() => reject(error()), ms).unref());
 }
+
+/**
+ * Waits until the last frames that came back have this size: browsers begin with a low resolution
+ * and increase it.
+ */
+export const come = (page, width, height, count = 10) =>
+  page.waitForFunction(([width, height, count]) => probe.seen.output.length >= count && probe.seen.output.slice(-count).every((record) => record.width === width && record.height === height), [width, height, count], { timeout: PATIENCE_MS });

@@ -73,6 +73,9 @@ export function assertShareShown(records, camera, played, share) {
   assert.ok(distinct >= share * taken, `${distinct} frames were shown of ${taken} taken in ${Math.round(last - first)} ms`);
 }
 
+/** Asserts that frames have this ratio of width to height. */
+export const assertShape = (records, shape) => assert.deepEqual(records.filter(({ width, height }) => Math.abs(width / height / shape - 1) > 0.015).map(({ width, height }) => `${width}x${height}`), [], 'frames of another shape');
+
 /** Asserts that every frame has the camera's size. */
 export function assertSize(records, width, height) {
   const others = new Set(records.map((record) => `${record.width}x${record.height}`));

@@ -6,7 +6,7 @@ import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 /** Files whose tests judge no rate of frames, and no time without patience for a busy machine. */
-const BESIDE = ['access', 'colours', 'embed', 'events', 'offers', 'own', 'page', 'recordings', 'reconnect', 'sessions', 'shapes', 'share', 'switching'].map((name) => `${name}.test.js`);
+const BESIDE = ['access', 'colours', 'embed', 'events', 'offers', 'own', 'page', 'recordings', 'reconnect', 'sessions', 'shapes', 'switching'].map((name) => `${name}.test.js`);
 /** A file that takes longer than this hangs. */
 const LONGEST_MS = 900_000;
 

@@ -1,24 +1,15 @@
 /**
- * Tests that the picture comes back with the camera's shape: portrait, odd, large, and when its
- * size changes during a call.
+ * Tests that the picture comes back with the camera's shape: portrait, odd, and when its size
+ * changes during a call.
  */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { PATIENCE_MS, sharing } from './harness.js';
-import { assertHidden, assertInOrder, assertOnFace, assertSize } from './judge.js';
+import { PATIENCE_MS, come, sharing } from './harness.js';
+import { assertHidden, assertInOrder, assertOnFace, assertShape, assertSize } from './judge.js';
 
 const withSession = sharing();
-
-/**
- * Waits until the last frames that came back have this size: browsers begin with a low resolution
- * and increase it.
- */
-const come = (page, width, height, count = 10) =>
-  page.waitForFunction(([width, height, count]) => probe.seen.output.length >= count && probe.seen.output.slice(-count).every((record) => record.width === width && record.height === height), [width, height, count], { timeout: PATIENCE_MS });
-
-const assertShape = (records, shape) => assert.deepEqual(records.filter(({ width, height }) => Math.abs(width / height / shape - 1) > 0.015).map(({ width, height }) => `${width}x${height}`), [], 'frames of another shape');
 
 for (const { width, height } of [{ width: 360, height: 640 }, { width: 638, height: 478 }, { width: 1280, height: 720 }]) {
   for (const codec of ['vp8', 'h264']) {
@@ -109,66 +100,6 @@ test('the sender scales down and up again', () =>
     assertInOrder(records, played, { readable: 0.8 });
     assertHidden(records.filter(({ width }) => width >= 320), played, ['blurred']);
   }));
-
-/** Makes a drawing of this size the source, as of a shared screen. */
-const draw = (page, width, height) =>
-  page.evaluate(
-    ([width, height]) => {
-      const canvas = Object.assign(document.createElement('canvas'), { width, height });
-      const context = canvas.getContext('2d', { alpha: false });
-      let number = 0;
-      setInterval(() => {
-        context.fillStyle = ++number % 2 ? '#304050' : '#405060';
-        context.fillRect(0, 0, width, height);
-      }, 100);
-      probe.camera = canvas.captureStream(10);
-    },
-    [width, height],
-  );
-
-test('a screen that the SDK opens is no larger than 1920x1080', () =>
-  withSession({}, async ({ page, connect }) => {
-    const { width, height } = await page.evaluate(async () => {
-      probe.camera = await probe.sdk.openScreen();
-      return probe.camera.getVideoTracks()[0].getSettings();
-    });
-    assert.ok(width <= 1920 && height <= 1080, `${width}x${height}`);
-    await connect({ effect: 'none' });
-    await come(page, width, height);
-  }));
-
-for (const [width, height, sent] of [[1920, 1200, [1800, 1125]], [2560, 1440, [1920, 1080]], [3840, 2160, [1920, 1080]]]) {
-  test(`a screen of ${width}x${height} is sent as small as the gateway allows`, () =>
-    withSession({}, async ({ page, connect, heard }) => {
-      await draw(page, width, height);
-      await connect({ effect: 'none' });
-      await come(page, ...sent);
-      await page.waitForFunction(() => probe.kept['output.stats'].length >= 2, null, { timeout: PATIENCE_MS });
-      const [wide, high] = sent;
-      for (const { received } of await heard('stats')) if (received) assert.deepEqual(received, { width: wide, height: high });
-    }));
-
-  test(`a screen of ${width}x${height} from a sender that does not scale is scaled down by the gateway`, () =>
-    withSession({}, async ({ page, connect, seen }) => {
-      await draw(page, width, height);
-      await page.evaluate(() => {
-        const { setParameters } = RTCRtpSender.prototype;
-        RTCRtpSender.prototype.setParameters = function (parameters) {
-          for (const encoding of parameters.encodings) delete encoding.scaleResolutionDownBy;
-          return setParameters.call(this, { ...parameters, degradationPreference: 'maintain-resolution' });
-        };
-      });
-      await connect({ effect: 'none' });
-      const processed = { width: sent[0], height: 2 * Math.floor(sent[1] / 2) };
-      await page.waitForFunction(
-        ([received, processed]) => probe.kept['output.stats'].some((stats) => stats.received?.width === received && stats.processed.width === processed.width && stats.processed.height === processed.height && stats.fps_out > 0),
-        [width, processed],
-        { timeout: PATIENCE_MS },
-      );
-      await page.waitForFunction(() => probe.seen.output.length >= 5, null, { timeout: PATIENCE_MS });
-      assertShape(await seen(), width / height);
-    }));
-}
 
 test('the camera itself changes its size', () =>
   withSession({}, async ({ page, connect, moreFrames, seen }) => {
