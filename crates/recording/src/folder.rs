@@ -14,6 +14,7 @@ use ooblex_codec::container::matroska::extension;
 use ooblex_pipeline::VideoCodec;
 use parking_lot::Mutex;
 use serde::Serialize;
+use time::OffsetDateTime;
 use tracing::{info, warn};
 
 /// The number of files of a room that can begin within one second.
@@ -234,19 +235,9 @@ fn is_file_name(name: &str) -> bool {
 
 /// Returns a time in UTC as in `20261130T211058Z`.
 fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // The algorithm `civil_from_days` of Howard Hinnant: years begin in March, so that the leap day is
-    // their last.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    let time = OffsetDateTime::from(time);
+    let ((year, month, day), (hour, minute, second)) = (time.to_calendar_date(), time.to_hms());
+    format!("{year:04}{:02}{day:02}T{hour:02}{minute:02}{second:02}Z", u8::from(month))
 }
 
 #[cfg(test)]

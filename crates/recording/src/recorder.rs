@@ -3,7 +3,8 @@
 //! A file begins with a keyframe. A change of size or codec, the first sound, and the longest duration
 //! of a file begin another one, at the next keyframe. Pictures and sound are written together and in
 //! the order of their times, in clusters of half a second: sound comes at once, and pictures as late
-//! as their effect.
+//! as their effect. Nothing waits for more than a second, so the pictures of an effect that takes more
+//! than half a second are written after the sound of their time.
 
 use std::io::{self, Seek, Write};
 use std::sync::Arc;
